@@ -1,0 +1,56 @@
+"""Membership inference attacks and differential privacy, measured against each other.
+
+The names below are those that participants use; each is imported when first asked for, so that
+`import mico_competition` and `mico --help` stay fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, List
+
+if TYPE_CHECKING:
+    from mico_competition.challenge import ChallengeDataset
+    from mico_competition.challenge_datasets import (
+        load_cifar10,
+        load_digits,
+        load_purchase100,
+        load_sst2,
+    )
+    from mico_competition.models import CNN, MLP, load_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CNN",
+    "ChallengeDataset",
+    "MLP",
+    "load_cifar10",
+    "load_digits",
+    "load_model",
+    "load_purchase100",
+    "load_sst2",
+]
+
+_HOME = {
+    "CNN": "models",
+    "MLP": "models",
+    "ChallengeDataset": "challenge",
+    "load_cifar10": "challenge_datasets",
+    "load_digits": "challenge_datasets",
+    "load_model": "models",
+    "load_purchase100": "challenge_datasets",
+    "load_sst2": "challenge_datasets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> List[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,139 @@
+"""What lies where: <root>/<challenge>/<scenario>/<phase>/model_<i>/<file>.
+
+Paths and small text files only: knows nothing of data, models or attacks, and never writes
+anything but whole files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, List, Optional, Union
+
+from mico_competition.tracks import (
+    PHASES,
+    SCENARIOS,
+    Scenario,
+    Task,
+    get_challenge,
+    get_scenario,
+    get_task,
+)
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+_MODEL_FOLDER = re.compile(r"model_(0|[1-9][0-9]*)")
+
+
+@dataclass(frozen=True, order=True)
+class ModelFolder:
+    """One model's place in a challenge folder."""
+
+    scenario: str
+    phase: str
+    model_id: int
+    path: Path
+
+    @property
+    def task(self) -> Task:
+        """The task the model was trained for."""
+        return get_task(get_scenario(self.scenario).task)
+
+    @property
+    def place(self) -> str:
+        """`<scenario>/<phase>/model_<i>`, for messages and archives."""
+        return f"{self.scenario}/{self.phase}/model_{self.model_id}"
+
+    def prediction_in(self, folder: PathLike) -> Path:
+        """Where this model's prediction.csv lies below challenge folder `folder`."""
+        return Path(folder) / self.scenario / self.phase / f"model_{self.model_id}" / "prediction.csv"
+
+
+def model_path(root: PathLike, scenario: Scenario, phase: str, model_id: int) -> Path:
+    """`<root>/<challenge>/<scenario>/<phase>/model_<i>`."""
+    return Path(root) / scenario.challenge / scenario.name / phase / f"model_{model_id}"
+
+
+def scenario_of(path: PathLike) -> Optional[Scenario]:
+    """The scenario whose name is the nearest folder name on `path`, or None."""
+    absolute = Path(os.path.abspath(path))
+    for name in (absolute.name, *(parent.name for parent in absolute.parents)):
+        if name in SCENARIOS:
+            return SCENARIOS[name]
+    return None
+
+
+def model_id_of(name: str) -> Optional[int]:
+    """The id in a folder name `model_<i>`, or None if the name is not of that form."""
+    match = _MODEL_FOLDER.fullmatch(name)
+    return int(match.group(1)) if match else None
+
+
+def walk_phase(folder: PathLike, scenario: str, phase: str) -> List[ModelFolder]:
+    """The models in `<folder>/<scenario>/<phase>`, ordered by id; stray files are ignored."""
+    root = Path(folder) / scenario / phase
+    if not root.is_dir():
+        return []
+    found = []
+    for path in root.iterdir():
+        model_id = model_id_of(path.name)
+        if model_id is not None and path.is_dir():
+            found.append(ModelFolder(scenario, phase, model_id, path))
+    return sorted(found)
+
+
+def walk_challenge(folder: PathLike, *, phases: Optional[List[str]] = None) -> List[ModelFolder]:
+    """All models of a challenge folder, by scenario, then phase, then id.
+
+    Args:
+        folder: a folder named after its challenge (`.../purchase100`).
+        phases: names of the phases wanted; all by default.
+
+    Raises:
+        ValueError: if the folder is missing, is not named after a challenge, or holds no model.
+    """
+    folder = Path(os.path.abspath(folder))
+    if not folder.is_dir():
+        raise ValueError(f"There is no challenge folder {folder}: download or release it first.")
+    models = [
+        model
+        for scenario in get_challenge(folder.name)
+        for phase in (phases or list(PHASES))
+        for model in walk_phase(folder, scenario, phase)
+    ]
+    if not models:
+        raise ValueError(
+            f"{folder} holds no models: expected {get_challenge(folder.name)[0]}/train/model_0 "
+            "and the like below it."
+        )
+    return models
+
+
+def read_text(path: PathLike) -> str:
+    """The stripped text of a small file."""
+    return Path(path).read_text(encoding="utf-8").strip()
+
+
+@contextmanager
+def written_aside(path: PathLike) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place if the block ends without error.
+
+    Works for a file or for a folder; on an error nothing is left behind and what stood at
+    `path` stays.  An existing folder is never replaced.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
+        temporary = Path(aside) / path.name
+        yield temporary
+        os.replace(temporary, path)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write a small text file, whole or not at all."""
+    with written_aside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,283 @@
+"""The table: every task, scenario, phase and challenge, and what is disclosed of each.
+
+This is the only place that knows the competition's constants.  Flags, folders, notebooks,
+release lists and scoreboard columns are derived from it.  Standard library only; it never
+reads a file and never looks at data.
+
+To add a dataset of your own, add a `Task` and its `Scenario` rows here (the digits rows at the
+end are the worked example), a loader in `challenge_datasets.LOADERS`, and, if the
+architecture is new, a constructor in `models.ARCHITECTURES`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil, inf, isinf
+from typing import Mapping, Optional, Tuple
+
+SEED_FILES = ("seed_challenge", "seed_training", "seed_membership")
+SOLUTION_FILE = "solution.csv"
+PREDICTION_FILE = "prediction.csv"
+METADATA_FILE = "metadata.json"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A dataset with the model that is trained on it.
+
+    Lengths are in records: `len_dataset` is N, `len_training` is n (it counts the m members),
+    `len_challenge` is m (a model has 2m challenge points).  `weights` are the files, beside
+    those every model folder has, that hold the trained model; any of the alternatives
+    separated by "|" will do when reading, the first is the one written.  `companions` are
+    files that go with the weights where they exist.
+    """
+
+    name: str
+    title: str
+    architecture: str
+    len_dataset: int
+    len_training: int
+    len_challenge: int
+    num_classes: int
+    weights: Tuple[str, ...]
+    companions: Tuple[str, ...] = ()
+    max_length: Optional[int] = None  # tokens; text only
+    base_model: Optional[str] = None  # pretrained model that is fine-tuned; text only
+    demonstration: bool = False
+
+    @property
+    def text(self) -> bool:
+        """Whether records are sentences, to be tokenised before they reach the model."""
+        return self.max_length is not None
+
+
+@dataclass(frozen=True)
+class Disclosure:
+    """The files, beside weights and public metadata, that participants get of a model."""
+
+    train: Tuple[str, ...] = SEED_FILES + (SOLUTION_FILE,)
+    dev: Tuple[str, ...] = ("seed_challenge",)
+    final: Tuple[str, ...] = ("seed_challenge",)
+
+
+STANDARD = Disclosure()
+DISTINGUISHER = Disclosure(
+    dev=("seed_challenge", "seed_training"), final=("seed_challenge", "seed_training")
+)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A range of models: `first` <= id < `first` + `count`; `scored` by the platform or not."""
+
+    name: str
+    first: int
+    count: int
+    scored: bool
+
+    @property
+    def model_ids(self) -> range:
+        """Ids of the models of this phase, in order."""
+        return range(self.first, self.first + self.count)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """How the models of one track are trained, and what is told of them.
+
+    `target_epsilon` is infinite for training without privacy, and `max_grad_norm` is then
+    None.  `batch_size` is the (expected) logical batch L.
+    """
+
+    name: str
+    task: str
+    challenge: str
+    target_epsilon: float
+    target_delta: float
+    max_grad_norm: Optional[float]
+    optimizer: str
+    learning_rate: float
+    batch_size: int
+    num_epochs: int
+    lr_scheduler_gamma: float = 1.0
+    lr_scheduler_step: int = 1
+    disclosure: Disclosure = STANDARD
+
+    @property
+    def private(self) -> bool:
+        """Whether models are trained with DP-SGD."""
+        return not isinf(self.target_epsilon)
+
+    @property
+    def label(self) -> str:
+        """The scenario's name for people, as on the scoreboard."""
+        if not self.private:
+            return "No DP"
+        kind = self.name.rsplit("_", 1)[1]
+        prefix = {"hi": "High", "lo": "Low", "ddp": f"{TASKS[self.task].title},"}[kind]
+        return f"{prefix} ε = {self.target_epsilon:g}"
+
+
+def steps_per_epoch(len_training: int, batch_size: int) -> int:
+    """ceil(n / L): logical batches in an epoch, and 1 / sampling rate of DP-SGD."""
+    return ceil(len_training / batch_size)
+
+
+def check_lengths(len_dataset: int, len_training: int, len_challenge: int) -> None:
+    """ValueError unless N, n and m leave room for every part of the split.
+
+    The parts are 2m challenge points, n - m further training records, and the N - n - m
+    records left for evaluation.
+    """
+    n, m = len_training, len_challenge
+    if m < 1:
+        raise ValueError(f"Expected len_challenge={m} >= 1.")
+    if n < m:
+        raise ValueError(f"Expected len_training={n} >= len_challenge={m}: members are trained on.")
+    if n + m > len_dataset:
+        raise ValueError(
+            f"Expected len_training={n} + len_challenge={m} <= {len_dataset}, the number of "
+            "records in the dataset."
+        )
+
+
+def _tasks(*tasks: Task) -> Mapping[str, Task]:
+    return {task.name: task for task in tasks}
+
+
+TASKS: Mapping[str, Task] = _tasks(
+    Task("cifar10", "CIFAR-10", "cnn", 60_000, 50_000, 100, 10, ("model.pt",)),
+    Task("purchase100", "Purchase-100", "mlp", 197_324, 150_000, 100, 100, ("model.pt",)),
+    Task(
+        "sst2",
+        "SST-2",
+        "roberta",
+        68_221,
+        67_349,
+        100,
+        2,
+        ("config.json", "model.safetensors|pytorch_model.bin"),
+        companions=("tokenizer.json", "tokenizer_config.json"),
+        max_length=67,
+        base_model="roberta-base",
+    ),
+    # The demonstration, and the example of a dataset of your own: scikit-learn's 8x8 digits.
+    Task(
+        "digits",
+        "Digits (demonstration)",
+        "digits_mlp",
+        1_797,
+        200,
+        100,
+        10,
+        ("model.pt",),
+        demonstration=True,
+    ),
+)
+
+PHASES: Mapping[str, Phase] = {
+    phase.name: phase
+    for phase in (
+        Phase("train", 0, 100, scored=False),
+        Phase("dev", 100, 50, scored=True),
+        Phase("final", 150, 50, scored=True),
+    )
+}
+
+SCORED_PHASES: Tuple[str, ...] = tuple(name for name, phase in PHASES.items() if phase.scored)
+
+
+def _scenarios() -> Mapping[str, Scenario]:
+    delta = 1e-5
+    image = Scenario(
+        "cifar10_inf", "cifar10", "cifar10", inf, delta, None, "sgd", 0.005, 32, 50, 0.96, 1
+    )
+    table = Scenario(
+        "purchase100_inf",
+        "purchase100",
+        "purchase100",
+        inf,
+        delta,
+        None,
+        "adam",
+        0.001,
+        512,
+        30,
+        0.9,
+        5,
+    )
+    text = Scenario("sst2_inf", "sst2", "sst2", inf, delta, None, "adamw", 5e-5, 96, 3)
+    digits = Scenario(
+        "digits_inf", "digits", "digits", inf, delta, None, "adam", 0.002, 50, 60
+    )
+    private = {
+        "cifar10": replace(image, max_grad_norm=2.6, learning_rate=0.5, batch_size=512),
+        "purchase100": replace(table, max_grad_norm=2.6),
+        "sst2": replace(text, max_grad_norm=0.1, learning_rate=5e-4, batch_size=1024),
+        "digits": replace(digits, max_grad_norm=1.0),
+    }
+    rows = [image, table, text, digits]
+    for task, row in private.items():
+        rows.append(replace(row, name=f"{task}_hi", target_epsilon=10.0))
+        rows.append(replace(row, name=f"{task}_lo", target_epsilon=4.0))
+        if not TASKS[task].demonstration:
+            rows.append(
+                replace(
+                    row,
+                    name=f"{task}_ddp",
+                    challenge="ddp",
+                    target_epsilon=4.0,
+                    disclosure=DISTINGUISHER,
+                )
+            )
+    return {row.name: row for row in sorted(rows, key=lambda row: row.name)}
+
+
+SCENARIOS: Mapping[str, Scenario] = _scenarios()
+
+CHALLENGES: Mapping[str, Tuple[str, ...]] = {
+    challenge: tuple(sorted(s.name for s in SCENARIOS.values() if s.challenge == challenge))
+    for challenge in ("cifar10", "purchase100", "sst2", "ddp", "digits")
+}
+
+
+def _lookup(kind: str, table: Mapping, name: str):
+    try:
+        return table[name]
+    except KeyError:
+        known = ", ".join(table)
+        raise ValueError(f"Unknown {kind} {name!r}: choose one of {known}.") from None
+
+
+def get_task(name: str) -> Task:
+    """The row of task `name`; ValueError naming the choices if there is none."""
+    return _lookup("task", TASKS, name)
+
+
+def get_scenario(name: str) -> Scenario:
+    """The row of scenario `name`; ValueError naming the choices if there is none."""
+    return _lookup("scenario", SCENARIOS, name)
+
+
+def get_phase(name: str) -> Phase:
+    """The row of phase `name`; ValueError naming the choices if there is none."""
+    return _lookup("phase", PHASES, name)
+
+
+def get_challenge(name: str) -> Tuple[str, ...]:
+    """Scenario names of challenge `name`, sorted (the scoreboard's scenario1, 2, 3)."""
+    return _lookup("challenge", CHALLENGES, name)
+
+
+def phase_of(model_id: int) -> Phase:
+    """The phase that model `model_id` belongs to; ValueError if none has it."""
+    for phase in PHASES.values():
+        if model_id in phase.model_ids:
+            return phase
+    last = max(phase.first + phase.count for phase in PHASES.values()) - 1
+    raise ValueError(f"Unknown model id {model_id}: ids run from 0 to {last}.")
+
+
+def disclosed_files(scenario: Scenario, phase: str) -> Tuple[str, ...]:
+    """Files, beside weights and public metadata, that a release of `phase` holds."""
+    return getattr(scenario.disclosure, get_phase(phase).name)
