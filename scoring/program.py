@@ -1,0 +1,150 @@
+"""The scoring program of CodaLab and Codabench: `python3 score.py IN OUT`.
+
+Reads the truth of one phase from `IN/ref` and a submission from `IN/res`, both laid out as
+`<challenge>/<scenario>/<phase>/model_<i>/`, and writes `OUT/scores.txt`, `OUT/scores.json` and
+`OUT/detailed_results.html`.  If anything is wrong it writes none of them, lists every fault on
+stderr and returns 1.  It never prints the truth, a prediction next to it, or a curve.
+
+Faults go to stderr because legacy CodaLab hides stdout of a phase whose results are hidden, and
+participants need to see what to mend; Codabench shows both.
+"""
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from decimal import Decimal
+from typing import Any, Dict, List, Mapping
+
+import numpy as np
+
+from .metrics import SCALARS, score
+from .reading import Faults, check_predictions
+from .report import generate_html
+from .truth import read_solutions, scenario_of
+
+USAGE = "usage: score.py IN OUT    (IN holds the folders ref and res)"
+MAX_FAULTS = 50
+AVERAGED = "TPR_FPR_1000"
+OUTPUTS = ("detailed_results.html", "scores.txt", "scores.json")
+
+
+def plain_decimal(value: float) -> str:
+    """The shortest decimal that reads back as `value`, never with an exponent.
+
+    YAML takes "4e-08" for a text, and the leaderboard is filled from YAML.
+
+    >>> plain_decimal(0.1), plain_decimal(4e-08), plain_decimal(1.0)
+    ('0.1', '0.00000004', '1.0')
+    """
+    return format(Decimal(repr(float(value))), "f")
+
+
+def score_scenarios(
+    solutions: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]
+) -> Dict[str, Dict[str, Any]]:
+    """The score of each scenario, its models pooled; in the order of `solutions`.
+
+    Args:
+        solutions: model folder -> array of zeros and ones (from `read_solutions`).
+        predictions: the same folders -> arrays of the same lengths (from `check_predictions`).
+    """
+    folders: Dict[str, List[str]] = {}
+    for folder in solutions:
+        folders.setdefault(scenario_of(folder), []).append(folder)
+    return {
+        scenario: score(
+            np.concatenate([solutions[folder] for folder in members]),
+            np.concatenate([predictions[folder] for folder in members]),
+        )
+        for scenario, members in folders.items()
+    }
+
+
+def leaderboard_row(scores: Mapping[str, Mapping[str, Any]]) -> Dict[str, float]:
+    """The leaderboard's keys and numbers: `scenario1_AUC` and so on, then the average."""
+    row = {
+        "scenario%d_%s" % (i, key): float(result[key])
+        for i, result in enumerate(scores.values(), start=1)
+        for key in SCALARS
+    }
+    # Not sum(): since Python 3.12 its last digit differs from that of earlier Pythons.
+    average = np.mean([result[AVERAGED] for result in scores.values()])
+    row["average_" + AVERAGED] = float(average)
+    return row
+
+
+def write_outputs(folder: str, scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the three files beside their places, then rename all of them into place."""
+    row = leaderboard_row(scores)
+    contents = {
+        "detailed_results.html": generate_html(scores),
+        "scores.txt": "".join("%s: %s\n" % (key, plain_decimal(row[key])) for key in row),
+        "scores.json": json.dumps(row, indent=1, allow_nan=False) + "\n",
+    }
+    # The folder is hidden and inside `folder`: a rename stays on one disk, and a platform that
+    # looks for any *.html does not find half a page.
+    with tempfile.TemporaryDirectory(prefix=".scores-", dir=folder) as aside:
+        for name in OUTPUTS:
+            with open(os.path.join(aside, name), "w", encoding="utf-8", newline="\n") as file:
+                file.write(contents[name])
+        for name in OUTPUTS:
+            os.replace(os.path.join(aside, name), os.path.join(folder, name))
+
+
+def remove_outputs(folder: str) -> None:
+    """Remove the files of an earlier run, lest they be taken for those of a failed one."""
+    for name in OUTPUTS:
+        try:
+            os.remove(os.path.join(folder, name))
+        except FileNotFoundError:
+            pass
+
+
+def _report(heading: str, faults: Faults) -> int:
+    """Print faults, one a line, up to a bound; return the exit code that stands for them."""
+    lines = [heading % len(faults)] + ["- " + fault for fault in faults[:MAX_FAULTS]]
+    if len(faults) > MAX_FAULTS:
+        lines.append("... and %d more" % (len(faults) - MAX_FAULTS))
+    print("\n".join(lines), file=sys.stderr)
+    return 1
+
+
+def run(inputs: str, outputs: str) -> int:
+    """Score the submission in `inputs`; the exit code, 0 if and only if scores were written."""
+    os.makedirs(outputs, exist_ok=True)
+    remove_outputs(outputs)
+    solutions, faults = read_solutions(os.path.join(inputs, "ref"))
+    if faults:
+        return _report(
+            "Not scored: the competition's own data has faults (%d). Please tell the "
+            "organisers; this is no fault of the submission.",
+            faults,
+        )
+    expected = {folder: values.size for folder, values in solutions.items()}
+    predictions, faults = check_predictions(os.path.join(inputs, "res"), expected)
+    if faults:
+        return _report("Not scored: the submission has faults (%d).", faults)
+    scores = score_scenarios(solutions, predictions)
+    write_outputs(outputs, scores)
+    print("Scored %d models in %d scenarios." % (len(solutions), len(scores)))
+    return 0
+
+
+def main(arguments: List[str]) -> int:
+    """Run the program; the exit code: 0 scored, 1 not scored, 2 called in a wrong way."""
+    if len(arguments) != 2:
+        print(USAGE, file=sys.stderr)
+        return 2
+    try:
+        return run(*arguments)
+    except Exception as error:
+        # A traceback, and even an error's message, may quote what participants must not see.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        print(
+            "Not scored: %s in %s, line %d. Please tell the organisers."
+            % (type(error).__name__, os.path.basename(place.filename), place.lineno or 0),
+            file=sys.stderr,
+        )
+        return 1

@@ -1,0 +1,27 @@
+"""Launcher of the scoring program: `python3 score.py IN OUT`.  See program.py for what it does.
+
+The platforms run this file by its path, from a folder of any name, so there is no package for
+relative imports to refer to.  The launcher makes one; every other module here is then written
+as a plain member of a package, and works the same from `mico_competition.scoring`.
+"""
+
+import importlib
+import os
+import sys
+import types
+from typing import Callable, List
+
+
+def load_main() -> Callable[[List[str]], int]:
+    """Function `main` of program.py, imported as a member of a package made of this folder."""
+    parent = __package__
+    if not parent:
+        parent = "mico_scoring"
+        package = types.ModuleType(parent)
+        package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
+        sys.modules[parent] = package
+    return importlib.import_module(parent + ".program").main
+
+
+if __name__ == "__main__":
+    sys.exit(load_main()(sys.argv[1:]))
