@@ -1,0 +1,31 @@
+"""Data as a model takes it: arrays as they are, sentences tokenised once.
+
+Knows datasets and models, nothing of splits, seeds or folders of a challenge.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Tuple, Union
+
+from mico_competition.arrays import ArrayDataset, TextDataset, TokenDataset
+from mico_competition.layout import PathLike
+from mico_competition.models import load_tokenizer
+from mico_competition.tracks import get_task
+
+Data = Union[ArrayDataset, TokenDataset]
+
+
+def prepare(task_name: str, dataset: Any, tokenizer_from: Optional[PathLike] = None) -> Tuple[Data, Any]:
+    """Data as the model takes it, and the tokenizer (None unless the task is text).
+
+    Args:
+        task_name: a task of the table.
+        dataset: what the task's loader gave.
+        tokenizer_from: folder or hub name that the tokenizer comes from; by default the task's
+            base model.  Text only.
+    """
+    task = get_task(task_name)
+    if not isinstance(dataset, TextDataset):
+        return dataset, None
+    tokenizer = load_tokenizer(tokenizer_from or task.base_model, fallback=task.base_model)
+    return dataset.tokenise(tokenizer, task.max_length), tokenizer

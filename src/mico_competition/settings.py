@@ -1,0 +1,200 @@
+"""What one training run is told to do: a scenario's row, overridden by flags, checked at the door.
+
+Pure values: no data, no model, no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Dict, Mapping, Optional
+
+from mico_competition.tracks import (
+    SCENARIOS,
+    Scenario,
+    Task,
+    check_lengths,
+    get_scenario,
+    get_task,
+    steps_per_epoch,
+)
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+
+# The most examples in one forward pass: a setting of the machine, not of the mechanism, so not
+# in the table.  2022 used 128 for everything; small models are faster with more.
+PHYSICAL_BATCH_SIZE = {"cnn": 128, "roberta": 64}
+DEFAULT_PHYSICAL_BATCH_SIZE = 4096
+
+_NOT_FILLED = {
+    "target_epsilon": "--target_epsilon, or --disable_dp,",
+    "target_delta": "--target_delta",
+    "max_grad_norm": "--max_grad_norm",
+    "optimizer": "--optimizer",
+    "learning_rate": "--learning_rate",
+    "batch_size": "--batch_size",
+    "num_epochs": "--num_epochs",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Resolved settings of one run; the names are those of the flags.
+
+    `target_epsilon` is infinite, and `max_grad_norm` None, exactly where `disable_dp` is true.
+    """
+
+    task: str
+    scenario: Optional[str]
+    len_training: int
+    len_challenge: int
+    disable_dp: bool
+    target_epsilon: float
+    target_delta: float
+    max_grad_norm: Optional[float]
+    optimizer: str
+    learning_rate: float
+    batch_size: int
+    num_epochs: int
+    lr_scheduler_gamma: float
+    lr_scheduler_step: int
+    max_physical_batch_size: int
+    grad_sample_mode: str
+    members_first: bool
+    model_name: Optional[str]
+    train_seed: Optional[int]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """ceil(n / L)."""
+        return steps_per_epoch(self.len_training, self.batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.steps_per_epoch * self.num_epochs
+
+    @property
+    def sample_rate(self) -> float:
+        """q = 1 / ceil(n / L): the chance of a record to be in a private batch."""
+        return 1 / self.steps_per_epoch
+
+    @property
+    def expected_batch_size(self) -> int:
+        """floor(q n): what Opacus, in 2022 and today, divides the noisy sum by."""
+        return self.len_training // self.steps_per_epoch
+
+    def public(self) -> Dict[str, Any]:
+        """The settings that may be told: all but the seed that drives training."""
+        values = {k: _json(v) for k, v in asdict(self).items() if k != "train_seed"}
+        return {**values, "num_steps": self.num_steps, "sample_rate": self.sample_rate}
+
+
+def _json(value: Any) -> Any:
+    """JSON has no infinity: an infinite epsilon is null."""
+    return None if isinstance(value, float) and math.isinf(value) else value
+
+
+def resolve(flags: Mapping[str, Any], *, len_dataset: Optional[int] = None) -> Settings:
+    """Settings from flags; what a flag leaves out (None) the scenario fills in.
+
+    Args:
+        flags: values by Settings' names; `scenario` or `task` is needed.
+        len_dataset: N of the data that will be used, if it is known already.
+
+    Raises:
+        ValueError: naming the flag, its value and the mend.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    scenario = get_scenario(given["scenario"]) if "scenario" in given else None
+    task = _task(given, scenario)
+    filled: Dict[str, Any] = {
+        "lr_scheduler_gamma": 1.0,
+        "lr_scheduler_step": 1,
+        "disable_dp": False,
+        "members_first": False,
+        "grad_sample_mode": "ghost",
+        "model_name": task.base_model,
+        "max_physical_batch_size": PHYSICAL_BATCH_SIZE.get(
+            task.architecture, DEFAULT_PHYSICAL_BATCH_SIZE
+        ),
+        "train_seed": None,
+        "len_training": task.len_training,
+        "len_challenge": task.len_challenge,
+    }
+    if scenario:
+        row = asdict(scenario)
+        filled.update({f.name: row[f.name] for f in fields(Settings) if f.name in row})
+        filled["disable_dp"] = not scenario.private
+    filled.update(given)
+    filled["task"] = task.name
+    filled["scenario"] = scenario.name if scenario else None
+    _settle_privacy(filled, given, scenario)
+    _check_filled(filled)
+    settings = Settings(**{f.name: filled.get(f.name) for f in fields(Settings)})
+    check(settings, len_dataset)
+    return settings
+
+
+def _task(given: Mapping[str, Any], scenario: Optional[Scenario]) -> Task:
+    if scenario is None and "task" not in given:
+        raise ValueError("Give --scenario, or --task with every setting.")
+    task = get_task(scenario.task if scenario else given["task"])
+    if given.get("task", task.name) != task.name:
+        raise ValueError(
+            f"Scenario {scenario.name} is of task {task.name}, not {given['task']}: "  # type: ignore[union-attr]
+            "leave --task out."
+        )
+    return task
+
+
+def _settle_privacy(filled: Dict, given: Mapping[str, Any], scenario: Optional[Scenario]) -> None:
+    """A run is private or not by one clear word; a half-said one is refused."""
+    epsilon = given.get("target_epsilon", math.inf)
+    if given.get("disable_dp") and (not math.isinf(epsilon) or (scenario and scenario.private)):
+        name = f"scenario {scenario.name}" if scenario and scenario.private else "--target_epsilon"
+        raise ValueError(f"--disable_dp contradicts {name}: leave one of them out.")
+    if scenario and not scenario.private and not math.isinf(epsilon):
+        raise ValueError(
+            f"Scenario {scenario.name} trains without privacy: leave --target_epsilon out, or "
+            f"choose one of {', '.join(s.name for s in SCENARIOS.values() if s.private)}."
+        )
+    if "target_epsilon" in given and math.isinf(epsilon) and not filled["disable_dp"]:
+        raise ValueError("Expected a finite --target_epsilon; say --disable_dp for none.")
+    if filled["disable_dp"]:
+        filled.update(target_epsilon=math.inf, max_grad_norm=None)
+        filled.setdefault("target_delta", 0.0)
+
+
+def _check_filled(filled: Mapping[str, Any]) -> None:
+    for name, flag in _NOT_FILLED.items():
+        if filled.get(name) is None and not (name == "max_grad_norm" and filled["disable_dp"]):
+            raise ValueError(f"Give {flag} or a --scenario that fills it.")
+
+
+def check(settings: Settings, len_dataset: Optional[int] = None) -> None:
+    """ValueError, naming name, value and range, for the first setting that is out of range."""
+    s = settings
+    for name in ("batch_size", "num_epochs", "lr_scheduler_step", "max_physical_batch_size"):
+        _expect(getattr(s, name) >= 1, name, getattr(s, name), ">= 1")
+    for name in ("learning_rate", "lr_scheduler_gamma"):
+        value = getattr(s, name)
+        _expect(0 < value < math.inf, name, value, "> 0 and finite")
+    if s.optimizer not in OPTIMIZERS:
+        raise ValueError(f"Unknown optimizer {s.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}.")
+    if not s.disable_dp:
+        _expect(0 < s.target_epsilon < math.inf, "target_epsilon", s.target_epsilon, "> 0 and finite")
+        _expect(0 < s.target_delta < 1, "target_delta", s.target_delta, "in (0, 1)")
+        if s.members_first:
+            raise ValueError("Private batches are Poisson draws: leave --members_first out.")
+        norm = s.max_grad_norm or 0.0
+        _expect(0 < norm < math.inf, "max_grad_norm", norm, "> 0 and finite")
+    n, m = s.len_training, s.len_challenge
+    check_lengths(n + m if len_dataset is None else len_dataset, n, m)
+    if s.batch_size > n:
+        raise ValueError(f"Expected batch_size={s.batch_size} <= len_training={n}.")
+
+
+def _expect(holds: bool, name: str, value: Any, bound: str) -> None:
+    if not holds:
+        raise ValueError(f"Expected {name}={value} {bound}.")
