@@ -1,0 +1,163 @@
+"""One file from the web, whole and checked, or not at all.
+
+What has come so far is kept in `<file>.part`, so an interrupted download goes on where it
+stopped; the file takes its own name only once it is whole and its checksum is right.  http and
+https only; never unpacks or interprets what it fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import re
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mico_competition.layout import PathLike
+
+TIMEOUT_SECONDS = 30
+_BLOCK = 1 << 20
+
+
+class MissingDataError(FileNotFoundError, ValueError):
+    """Data is not where it was looked for."""
+
+
+class DownloadError(OSError, ValueError):
+    """A file could not be fetched, or is not the file that was expected."""
+
+
+def download(
+    url: str,
+    path: PathLike,
+    *,
+    md5: str | None = None,
+    sha256: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Fetch `url` to `path`, going on from `<path>.part` if an earlier try left one.
+
+    Args:
+        url: an http or https address.
+        path: where the file shall lie; its folder is made if missing, the file replaced if not.
+        md5, sha256: checksums (hex digits) that the whole file must have.
+        progress: show a progress bar (silent in any case where there is no terminal).
+
+    Returns:
+        `path`; a file of this name is whole.
+
+    Raises:
+        ValueError: if `url` is of another scheme.
+        DownloadError: if the server cannot be reached, refuses, or breaks off (what came is
+            kept, and the next call goes on from there), or if a checksum is wrong (what came
+            is deleted).
+    """
+    if not url.lower().startswith(("http://", "https://")):
+        raise ValueError(f"Cannot download {url}: only http and https addresses are fetched.")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    _fetch(url, part, path, progress)
+    for algorithm, expected in (("md5", md5), ("sha256", sha256)):
+        if expected is not None:
+            _check(url, part, algorithm, expected)
+    os.replace(part, path)
+    return path
+
+
+def _fetch(url: str, part: Path, path: Path, progress: bool) -> None:
+    """Bring `part` to its full length."""
+    offset = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "mico_competition"})
+    if offset:
+        request.add_header("Range", f"bytes={offset}-")
+    try:
+        with _opener().open(request, timeout=TIMEOUT_SECONDS) as response:
+            _receive(response, url, part, offset, progress)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and offset:
+            # Nothing lies beyond what we have: it is whole, or it is not of this file.
+            if error.headers.get("Content-Range", "").strip() == f"bytes */{offset}":
+                return
+            part.unlink()
+            return _fetch(url, part, path, progress)
+        raise DownloadError(
+            f"Could not download {url}: the server answered {error.code} {error.reason}; "
+            f"fetch the file by hand and put it at {path}."
+        ) from error
+    except urllib.error.URLError as error:
+        raise DownloadError(
+            f"Could not download {url} ({error.reason}): check the connection and run again, or "
+            f"put the file at {path} by hand."
+        ) from error
+    except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+        raise _interrupted(url, part, f"{type(error).__name__}: {error}") from error
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Like urllib's own opener, without its handlers for file:, ftp: and data: addresses."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def _receive(response: Any, url: str, part: Path, offset: int, progress: bool) -> None:
+    """Write the body of `response` to `part`, from `offset` if the server agreed to that."""
+    start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    if not (response.status == 206 and start and int(start.group(1)) == offset):
+        offset = 0  # the server sends the whole file, whatever was asked for
+    length = response.headers.get("Content-Length")
+    total = offset + int(length) if length is not None else None
+    have = offset
+    bar = tqdm(
+        desc=part.stem,
+        total=total,
+        initial=offset,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        disable=None if progress else True,
+    )
+    with bar, open(part, "ab" if offset else "wb") as file:
+        while block := response.read(_BLOCK):
+            file.write(block)
+            have += len(block)
+            bar.update(len(block))
+    if total is not None and have < total:
+        raise _interrupted(url, part, f"{have:,} of {total:,} bytes came")
+
+
+def _interrupted(url: str, part: Path, why: str) -> DownloadError:
+    return DownloadError(
+        f"The download of {url} was interrupted ({why}): run again to resume from {part}."
+    )
+
+
+def _check(url: str, part: Path, algorithm: str, expected: str) -> None:
+    """Delete `part` and raise if its checksum is not `expected`."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with open(part, "rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    if digest.hexdigest() != expected.lower():
+        part.unlink()
+        raise DownloadError(
+            f"What {url} sent has {algorithm} {digest.hexdigest()}, not {expected}: it was "
+            "deleted; run again, or fetch the file from elsewhere."
+        )

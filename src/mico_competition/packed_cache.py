@@ -1,0 +1,94 @@
+"""A table of zeros and ones with labels, packed to bits, kept in a file beside its source.
+
+The cache says which file it was made from and carries a checksum of itself: one that is
+truncated, damaged or older than its source counts as none at all.  Writing one is a courtesy: a
+folder that cannot be written to is no error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mico_competition.layout import written_aside
+
+FORMAT = 1
+_SAMPLE = 1 << 16
+
+Records = tuple[np.ndarray, np.ndarray]
+
+
+def fingerprint(source: Path) -> str:
+    """What tells one version of a file from another: name, size, time, and both its ends."""
+    with open(source, "rb") as file:
+        status = os.fstat(file.fileno())
+        ends = hashlib.sha256(file.read(_SAMPLE))
+        file.seek(max(0, status.st_size - _SAMPLE))
+        ends.update(file.read(_SAMPLE))
+    return json.dumps([FORMAT, source.name, status.st_size, status.st_mtime_ns, ends.hexdigest()])
+
+
+def write(path: Path, source_fingerprint: str, records: Records) -> bool:
+    """Keep `records` at `path`; whether that was possible.
+
+    Args:
+        path: the file to write (aside, then renamed).
+        source_fingerprint: `fingerprint` of the source, taken before it was parsed.
+        records: packed features uint8 [N, W] and labels uint8 [N].
+    """
+    bits, labels = records
+    try:
+        with written_aside(path) as aside, open(aside, "wb") as file:
+            np.savez(
+                file,
+                bits=bits,
+                labels=labels,
+                source=np.array(source_fingerprint),
+                checksum=np.array(_checksum(bits, labels, source_fingerprint)),
+            )
+    except OSError:
+        return False
+    return True
+
+
+def read(path: Path, source: Path | None, width: int, num_classes: int) -> Records | None:
+    """What `write` kept, or None if there is nothing that can be relied on.
+
+    Args:
+        path: the cache.
+        source: the file it must have been made from, as that is now; None for any.
+        width: bytes a record must have.
+        num_classes: labels must be below this.
+    """
+    if not path.is_file():
+        return None
+    try:
+        # Opened here, because np.load forgets to close a file that it cannot make sense of.
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            bits, labels = file["bits"], file["labels"]
+            made_from, checksum = str(file["source"]), str(file["checksum"])
+    except Exception:  # a damaged file can fail in any way, and all of them mean "no cache"
+        return None
+    whole = (
+        (bits.dtype, labels.dtype) == (np.uint8, np.uint8)
+        and labels.ndim == 1
+        and bits.shape == (len(labels), width)
+        and len(labels) > 0
+        and int(labels.max()) < num_classes
+        and checksum == _checksum(bits, labels, made_from)
+        and json.loads(made_from)[0] == FORMAT
+    )
+    if not whole or (source is not None and made_from != fingerprint(source)):
+        return None
+    return bits, labels
+
+
+def _checksum(bits: np.ndarray, labels: np.ndarray, source_fingerprint: str) -> str:
+    digest = hashlib.sha256(source_fingerprint.encode())
+    for values in (bits, labels):
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()

@@ -1,0 +1,128 @@
+"""Reads the pickles of CIFAR-10 without giving them a chance to run code.
+
+A pickle names the functions it wants called.  Here it gets none of them: the few names that a
+plain array needs are answered with stand-ins that only remember what they were given, and any
+other name is refused.  Nothing of numpy runs before the values have been checked.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class RefusedPickleError(ValueError):
+    """A pickle asked for something that plain arrays do not need."""
+
+
+class _StandIn:
+    """What a pickle builds in place of a numpy object: inert, without attributes to set."""
+
+    __slots__ = ("state",)
+
+    def __init__(self, *_: Any):
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Array(_StandIn):
+    """Stands in for an array under construction; `state` is the tuple numpy would get."""
+
+    __slots__ = ()
+
+    def to_numpy(self) -> np.ndarray:
+        """The array, read-only, once it is known to hold bytes and nothing else."""
+        _, shape, element, fortran, raw = self.state
+        if not isinstance(element, _ElementType) or element.name != "u1":
+            raise ValueError("the array is not of bytes (uint8)")
+        return np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
+
+
+class _ElementType(_StandIn):
+    """Stands in for numpy.dtype."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: Any, *_: Any):
+        super().__init__()
+        self.name = name.decode("ascii") if isinstance(name, bytes) else name
+
+
+class _Bytes(_StandIn):
+    """Stands in for _codecs.encode, by which Python 3 writes bytes into old pickles."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str, encoding: str) -> Any:
+        return text.encode("latin1") if encoding == "latin1" else super().__new__(cls)
+
+
+_ADMITTED = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): "numpy.ndarray",  # only ever an argument: a word will do
+    ("numpy", "dtype"): _ElementType,
+    ("_codecs", "encode"): _Bytes,
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ADMITTED[module, name]
+        except KeyError:
+            raise RefusedPickleError(f"{module}.{name}") from None
+
+
+def read_plain_pickle(raw: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The arrays of one CIFAR-10 batch.
+
+    Args:
+        raw: the pickle (official ones were written by Python 2; later protocols will do).
+        path: where it came from, for messages.
+
+    Returns:
+        `data` uint8 [k, 3072] and `labels` int64 [k], read-only, not yet checked for range.
+
+    Raises:
+        ValueError: if the pickle asks for anything but plain arrays, naming what it asked for,
+            or is not a CIFAR-10 batch.
+    """
+    try:
+        batch = _PlainUnpickler(io.BytesIO(raw), encoding="bytes").load()
+        data, labels = (_entry(batch, name) for name in ("data", "labels"))
+        if not isinstance(data, _Array):
+            raise ValueError("'data' is not an array")
+        return data.to_numpy(), _integers(labels)
+    except RefusedPickleError as error:
+        raise RefusedPickleError(
+            f"{path} asks for {error}, which plain arrays do not need, so it was not loaded: it "
+            "may be hostile; delete it and download CIFAR-10 anew."
+        ) from None
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise ValueError(
+            f"{path} is not a whole CIFAR-10 batch ({type(error).__name__}: {error}): delete it "
+            "and download CIFAR-10 anew."
+        ) from error
+
+
+def _entry(batch: Any, name: str) -> Any:
+    """`batch[name]`, under the bytes of Python 2 or the string of Python 3."""
+    if not isinstance(batch, dict):
+        raise ValueError("it holds no dict")
+    for key in (name.encode(), name):
+        if key in batch:
+            return batch[key]
+    raise ValueError(f"it has no {name!r}")
+
+
+def _integers(labels: Any) -> np.ndarray:
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        raise ValueError("'labels' is not a list of whole numbers")
+    return np.array(labels, np.int64)
