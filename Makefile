@@ -1,0 +1,48 @@
+# Two commands on a bare machine: `make demo` and `make test`. Each sets up .venv when needed.
+# Other Python: make PYTHON=python3.12 test.  Arguments: make test ARGS="-k splits".
+PYTHON ?= python3
+LOCK_PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+READY := .venv/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo test lint lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
+
+demo: $(READY) ## a small competition from splits to leaderboard, on this machine
+	.venv/bin/mico demo $(ARGS)
+
+test: $(READY) ## the tests
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: $(READY) ## ruff and mypy
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+lock: ## write requirements.txt anew from setup.py; needs all of LOCK_PYTHONS
+	$(PYTHON) .ci/lock.py $(LOCK_PYTHONS)
+
+clean: ## remove caches and build leftovers; .venv and data stay
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+	find src scoring tests training starting-kit -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamp is written last: an interrupted set-up goes on where it stopped. Debian's python3 may
+# lack ensurepip; then the system's pip puts one into .venv (and nothing outside it is touched).
+$(READY): requirements.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null || { \
+	  echo "mico_competition needs Python 3.10 to 3.13; $(PYTHON) is" \
+	    "$$($(PYTHON) --version 2>/dev/null || echo not such a Python). Name another:" \
+	    "make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	@echo "Setting up .venv (a few minutes, about 2 GB on disk; more where torch brings CUDA)..."
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv; \
+	  $(PYTHON) -m venv .venv >/dev/null 2>&1; } || { rm -rf .venv; \
+	  $(PYTHON) -m venv --without-pip .venv && .venv/bin/python \
+	  "$$($(PYTHON) -c 'import pip; print(pip.__path__[0])')" install -qq --ignore-installed pip; }
+	@.venv/bin/python -m pip install -qq -r requirements.txt && \
+	  .venv/bin/python -m pip install -qq --no-deps --no-build-isolation -e . || { \
+	  echo "Setting up .venv failed; the same command goes on from here (or remove .venv first)." >&2; \
+	  exit 1; }
+	@touch $@

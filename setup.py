@@ -1,0 +1,54 @@
+"""Packaging. Lower bounds stand here; requirements.txt pins the whole set (`make lock`).
+
+`scoring/` is both the folder that CodaLab runs and the package `mico_competition.scoring`,
+hence the second entry of `package_dir`. So `PYTHONPATH=src` is not enough: `pip install -e .`
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+INIT = (ROOT / "src" / "mico_competition" / "__init__.py").read_text(encoding="utf-8")
+README = ROOT / "README.md"
+
+EXTRAS = {
+    "train": ["opacus>=1.5"],
+    "text": ["transformers>=4.46", "datasets>=2.19", "safetensors>=0.4.3"],
+    "report": ["pandas>=2.0", "matplotlib>=3.7"],
+    "demo": ["opacus>=1.5", "scikit-learn>=1.3"],
+    "notebook": ["jupyter>=1.0", "pandas>=2.0", "matplotlib>=3.7", "scikit-learn>=1.3"],
+}
+EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
+EXTRAS["dev"] = [
+    *EXTRAS["all"],
+    "hypothesis>=6.100",
+    "mypy>=1.11",
+    "nbclient>=0.10",
+    "nbformat>=5.10",
+    "pytest>=8.0",
+    "ruff>=0.9",
+]
+EXTRAS["cluster"] = ["ray>=2.30"]  # organisers only; in neither `all` nor requirements.txt
+
+setup(
+    name="mico_competition",
+    version=re.search(r'^__version__ = "(.+)"$', INIT, re.MULTILINE)[1],
+    description="The Membership Inference Competition (MICO): splits, private training, "
+    "attacks, scoring",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    author="the mico_competition authors",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=[*find_packages("src"), "mico_competition.scoring"],
+    package_dir={"": "src", "mico_competition.scoring": "scoring"},
+    package_data={
+        "mico_competition": ["py.typed", "pages/**"],
+        "mico_competition.scoring": ["metadata"],
+    },
+    install_requires=["torch>=2.6", "numpy>=1.24", "tqdm>=4.60"],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["mico=mico_competition.cli:main"]},
+)
