@@ -75,7 +75,7 @@ def test_physical_batches_do_not_change_the_step(mode):
     for size in (1, 4, 100):
         model, inputs, labels = make()
         trainer = trainer_of(model, mode=mode, max_physical_batch_size=size, sigma=0.5)
-        trainer.step(torch.arange(13), lambda i: inputs[i], labels)
+        trainer.step(torch.arange(13), inputs.__getitem__, labels)
         results.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
     torch.testing.assert_close(results[0], results[1])
     torch.testing.assert_close(results[0], results[2])
@@ -124,7 +124,7 @@ def test_the_noise_generator_alone_drives_the_noise():
             model, sigma=1.0, noise_generator=torch.Generator().manual_seed(noise_seed)
         )
         torch.manual_seed(global_seed)
-        trainer.step(torch.arange(13), lambda i: inputs[i], labels)
+        trainer.step(torch.arange(13), inputs.__getitem__, labels)
         results.append(next(model.parameters()).detach().clone())
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[1], results[2])

@@ -11,29 +11,32 @@ This module never sees a file, a seed of a split, or who is a member.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Callable, Iterator, Optional, Sequence, Union
+from typing import Any
 
 import torch
 from opacus.accountants import PRVAccountant
 from opacus.accountants.utils import get_noise_multiplier
 from opacus.grad_sample.utils import get_gsm_class
-from opacus.optimizers import get_optimizer_class
+from opacus.optimizers import DPOptimizerFastGradientClipping, get_optimizer_class
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from opacus.validators import ModuleValidator
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from mico_competition.bookkeeping import BookKeeper
 from mico_competition.models import logits
 
-GRAD_SAMPLE_MODES = ("ghost", "hooks", "functorch")
+# Ours first; the others are Opacus' own, for comparison and for models that ours does not know.
+GRAD_SAMPLE_MODES = ("bookkeeping", "hooks", "functorch", "ghost")
 
 # The accountant's bound is an upper one: the true epsilon lies at most this far below it.
 EPS_ERROR = 0.1
 
-Inputs = Union[torch.Tensor, dict]
+Inputs = torch.Tensor | dict
 Batch = Callable[[torch.Tensor], Inputs]
 
 
@@ -67,7 +70,7 @@ class Mechanism:
     @lru_cache(maxsize=256)
     def for_target(
         cls, *, target_epsilon: float, target_delta: float, sample_rate: float, num_steps: int
-    ) -> "Mechanism":
+    ) -> Mechanism:
         """The mechanism with the least noise whose epsilon is at most `target_epsilon`.
 
         Raises:
@@ -137,7 +140,7 @@ class PrivateTrainer:
         expected_batch_size: int,
         max_physical_batch_size: int,
         grad_sample_mode: str = GRAD_SAMPLE_MODES[0],
-        noise_generator: Optional[torch.Generator] = None,
+        noise_generator: torch.Generator | None = None,
     ) -> None:
         if not noise_multiplier > 0:
             raise ValueError(
@@ -153,22 +156,35 @@ class PrivateTrainer:
             )
         check_trainable(model, optimizer)
         self.max_physical_batch_size = max_physical_batch_size
-        self._ghost = grad_sample_mode == "ghost"
-        extra = {"max_grad_norm": max_grad_norm} if self._ghost else {}
-        self.model = get_gsm_class(grad_sample_mode)(
-            model,
-            loss_reduction="sum",
-            strict=False,
-            force_functorch=grad_sample_mode == "functorch",
-            **extra,
+        self.max_grad_norm = max_grad_norm
+        self.mode = grad_sample_mode
+        self.model = self._wrap(model)
+        kind = (
+            SummedOptimizer
+            if grad_sample_mode == "bookkeeping"
+            else get_optimizer_class("flat", False, grad_sample_mode)
         )
-        self.optimizer = get_optimizer_class("flat", False, grad_sample_mode)(
+        self.optimizer = kind(
             optimizer,
             noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
             expected_batch_size=expected_batch_size,
             loss_reduction="mean",
             generator=noise_generator,
+        )
+
+    def _wrap(self, model: nn.Module) -> Any:
+        """The model, instrumented so that a backward pass finds per-example norms."""
+        if self.mode == "bookkeeping":
+            self.keeper = BookKeeper(model)
+            return model
+        extra = {"max_grad_norm": self.max_grad_norm} if self.mode == "ghost" else {}
+        return get_gsm_class(self.mode)(
+            model,
+            loss_reduction="sum",
+            strict=False,
+            force_functorch=self.mode == "functorch",
+            **extra,
         )
 
     def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
@@ -184,22 +200,32 @@ class PrivateTrainer:
         """
         total = labels.new_zeros((), dtype=torch.float32)
         chunks = physical_batches(batch, self.max_physical_batch_size)
+        # What a step that failed half-way had summed must not count in this one.
+        self.optimizer._is_last_step_skipped = False
+        self.optimizer.zero_grad(set_to_none=True)
         for number, chunk in enumerate(chunks, start=1):
-            self.optimizer.signal_skip_step(do_skip=number < len(chunks))
             if len(chunk):
                 total += self._backward(inputs(chunk), labels[chunk])
             else:
                 self._backward_nothing()
+            self.optimizer.signal_skip_step(do_skip=number < len(chunks))
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         return total
 
     def _backward(self, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
+        """Leave clipped or per-example gradients where the optimiser looks for them."""
+        if self.mode == "bookkeeping":
+            with self.keeper.recording():
+                losses = per_example_losses(self.model, inputs, labels)
+                norms = self.keeper.norms(losses)
+            self.keeper.write_weighted_sum(clip_factors(norms, self.max_grad_norm))
+            return losses.detach().sum()
         losses = per_example_losses(self.model, inputs, labels)
         with warnings.catch_warnings():
             # The inputs of the first layer need no gradient; its parameters do.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            if self._ghost:
+            if self.mode == "ghost":
                 DPTensorFastGradientClipping(
                     self.model, self.optimizer, losses, loss_reduction="sum"
                 ).backward()
@@ -210,10 +236,39 @@ class PrivateTrainer:
     def _backward_nothing(self) -> None:
         """What a backward pass over no example leaves, without asking the model to run on none."""
         for parameter in self.model.parameters():
-            if self._ghost:
+            if self.mode in ("bookkeeping", "ghost"):
                 parameter.grad = torch.zeros_like(parameter)
             else:
                 parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+
+
+class SummedOptimizer(DPOptimizerFastGradientClipping):
+    """Opacus' optimiser for gradients that arrive clipped and summed in `grad`.
+
+    The contract is Opacus': sum over physical batches, noise once, division by the expected
+    batch size.  Only needless copies are left out.
+    """
+
+    def accumulate(self) -> None:
+        """Add `grad` to the sum of the logical batch."""
+        for parameter in self.params:
+            if parameter.summed_grad is None:
+                parameter.summed_grad = parameter.grad
+            else:
+                parameter.summed_grad.add_(parameter.grad)
+            parameter.grad = None
+
+    def add_noise(self) -> None:
+        """Noise of deviation sigma * C, drawn as Opacus draws it, into `grad`."""
+        std = self.noise_multiplier * self.max_grad_norm
+        for parameter in self.params:
+            noise = torch.empty_like(parameter).normal_(0, std, generator=self.generator)
+            parameter.grad = noise.add_(parameter.summed_grad)
+
+
+def clip_factors(norms: torch.Tensor, max_grad_norm: float) -> torch.Tensor:
+    """min(1, C / (norm + 1e-6)): the factor of each example, with Opacus' rounding margin."""
+    return (max_grad_norm / (norms + 1e-6)).clamp_(max=1.0)
 
 
 def per_example_losses(model: nn.Module, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
@@ -227,7 +282,7 @@ def physical_batches(batch: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
 
 
 def check_trainable(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """ValueError, naming the layer or parameter, unless all of the model can be trained privately."""
+    """ValueError, naming layer or parameter, unless all of the model can be trained privately."""
     faults = ModuleValidator.validate(model, strict=False)
     if faults:
         raise ValueError(f"This model cannot be trained privately: {faults[0]}")

@@ -6,8 +6,9 @@ Pure values: no data, no model, no torch.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Dict, Mapping, Optional
+from typing import Any
 
 from mico_competition.tracks import (
     SCENARIOS,
@@ -45,13 +46,13 @@ class Settings:
     """
 
     task: str
-    scenario: Optional[str]
+    scenario: str | None
     len_training: int
     len_challenge: int
     disable_dp: bool
     target_epsilon: float
     target_delta: float
-    max_grad_norm: Optional[float]
+    max_grad_norm: float | None
     optimizer: str
     learning_rate: float
     batch_size: int
@@ -61,8 +62,8 @@ class Settings:
     max_physical_batch_size: int
     grad_sample_mode: str
     members_first: bool
-    model_name: Optional[str]
-    train_seed: Optional[int]
+    model_name: str | None
+    train_seed: int | None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -84,7 +85,7 @@ class Settings:
         """floor(q n): what Opacus, in 2022 and today, divides the noisy sum by."""
         return self.len_training // self.steps_per_epoch
 
-    def public(self) -> Dict[str, Any]:
+    def public(self) -> dict[str, Any]:
         """The settings that may be told: all but the seed that drives training."""
         values = {k: _json(v) for k, v in asdict(self).items() if k != "train_seed"}
         return {**values, "num_steps": self.num_steps, "sample_rate": self.sample_rate}
@@ -95,7 +96,7 @@ def _json(value: Any) -> Any:
     return None if isinstance(value, float) and math.isinf(value) else value
 
 
-def resolve(flags: Mapping[str, Any], *, len_dataset: Optional[int] = None) -> Settings:
+def resolve(flags: Mapping[str, Any], *, len_dataset: int | None = None) -> Settings:
     """Settings from flags; what a flag leaves out (None) the scenario fills in.
 
     Args:
@@ -108,12 +109,12 @@ def resolve(flags: Mapping[str, Any], *, len_dataset: Optional[int] = None) -> S
     given = {name: value for name, value in flags.items() if value is not None}
     scenario = get_scenario(given["scenario"]) if "scenario" in given else None
     task = _task(given, scenario)
-    filled: Dict[str, Any] = {
+    filled: dict[str, Any] = {
         "lr_scheduler_gamma": 1.0,
         "lr_scheduler_step": 1,
         "disable_dp": False,
         "members_first": False,
-        "grad_sample_mode": "ghost",
+        "grad_sample_mode": "bookkeeping",
         "model_name": task.base_model,
         "max_physical_batch_size": PHYSICAL_BATCH_SIZE.get(
             task.architecture, DEFAULT_PHYSICAL_BATCH_SIZE
@@ -131,12 +132,13 @@ def resolve(flags: Mapping[str, Any], *, len_dataset: Optional[int] = None) -> S
     filled["scenario"] = scenario.name if scenario else None
     _settle_privacy(filled, given, scenario)
     _check_filled(filled)
-    settings = Settings(**{f.name: filled.get(f.name) for f in fields(Settings)})
+    values: dict[str, Any] = {f.name: filled.get(f.name) for f in fields(Settings)}
+    settings = Settings(**values)
     check(settings, len_dataset)
     return settings
 
 
-def _task(given: Mapping[str, Any], scenario: Optional[Scenario]) -> Task:
+def _task(given: Mapping[str, Any], scenario: Scenario | None) -> Task:
     if scenario is None and "task" not in given:
         raise ValueError("Give --scenario, or --task with every setting.")
     task = get_task(scenario.task if scenario else given["task"])
@@ -148,7 +150,7 @@ def _task(given: Mapping[str, Any], scenario: Optional[Scenario]) -> Task:
     return task
 
 
-def _settle_privacy(filled: Dict, given: Mapping[str, Any], scenario: Optional[Scenario]) -> None:
+def _settle_privacy(filled: dict, given: Mapping[str, Any], scenario: Scenario | None) -> None:
     """A run is private or not by one clear word; a half-said one is refused."""
     epsilon = given.get("target_epsilon", math.inf)
     if given.get("disable_dp") and (not math.isinf(epsilon) or (scenario and scenario.private)):
@@ -172,7 +174,7 @@ def _check_filled(filled: Mapping[str, Any]) -> None:
             raise ValueError(f"Give {flag} or a --scenario that fills it.")
 
 
-def check(settings: Settings, len_dataset: Optional[int] = None) -> None:
+def check(settings: Settings, len_dataset: int | None = None) -> None:
     """ValueError, naming name, value and range, for the first setting that is out of range."""
     s = settings
     for name in ("batch_size", "num_epochs", "lr_scheduler_step", "max_physical_batch_size"):
@@ -181,9 +183,13 @@ def check(settings: Settings, len_dataset: Optional[int] = None) -> None:
         value = getattr(s, name)
         _expect(0 < value < math.inf, name, value, "> 0 and finite")
     if s.optimizer not in OPTIMIZERS:
-        raise ValueError(f"Unknown optimizer {s.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}.")
+        raise ValueError(
+            f"Unknown optimizer {s.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}."
+        )
     if not s.disable_dp:
-        _expect(0 < s.target_epsilon < math.inf, "target_epsilon", s.target_epsilon, "> 0 and finite")
+        _expect(
+            0 < s.target_epsilon < math.inf, "target_epsilon", s.target_epsilon, "> 0 and finite"
+        )
         _expect(0 < s.target_delta < 1, "target_delta", s.target_delta, "in (0, 1)")
         if s.members_first:
             raise ValueError("Private batches are Poisson draws: leave --members_first out.")

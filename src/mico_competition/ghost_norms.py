@@ -1,0 +1,250 @@
+"""For each kind of layer: norms of per-example gradients, and their weighted sum, from a and g.
+
+a is the layer's input and g the gradient of the summed losses by its output; row i of both is of
+example i alone, since layers do not mix examples.  A sequence or an image has T places, and the
+gradient of example i is then a sum over places; its squared norm is a sum over pairs of places,
+<a_t, a_s> <g_t, g_s> (ghost norm), or comes from the gradient itself where that is cheaper.  The
+choice is by cost, layer by layer (Bu, Mao and Xu, NeurIPS 2022, arXiv 2205.10683, section 4).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.grad import conv2d_weight
+
+
+class Rule:
+    """What is kept of one layer in one batch; subclasses know the layer's derivative."""
+
+    def __init__(self, name: str, module: Any) -> None:
+        self.name = name
+        self.module = module
+        self.check()
+        self.forget()
+
+    def check(self) -> None:
+        """ValueError if the layer is used in a way that the rule does not cover."""
+
+    def forget(self) -> None:
+        """Drop what was kept of a batch."""
+        self._input: Tensor | None = None
+        self._gradient: Tensor | None = None
+
+    def see_input(self, inputs: Tensor) -> None:
+        """Keep the layer's input; a second call in one forward pass is refused."""
+        if self._input is not None:
+            raise ValueError(
+                f"Layer {self.name} is called twice in one forward pass: private training needs "
+                "a layer of its own for each call."
+            )
+        self._input = inputs.detach()
+        self._version = inputs._version
+
+    def see_output_gradient(self, gradient: Tensor) -> None:
+        """Keep the gradient of the layer's output."""
+        self._gradient = gradient.detach()
+
+    def squared_norms(self, batch: int) -> Tensor:
+        """float[batch], squared norms of this layer's per-example gradients."""
+        if self._input is None or self._gradient is None:
+            raise ValueError(
+                f"Layer {self.name} takes no part in the loss, so its gradient is not known: "
+                "take it out of the model."
+            )
+        if len(self._input) != batch or len(self._gradient) != batch:
+            raise ValueError(
+                f"Layer {self.name} sees {len(self._input)} rows in a batch of {batch} examples: "
+                "the loss does not separate by example."
+            )
+        if self._input._version != self._version:
+            # Autograd looks after this for parameters that ask for a gradient; here none does.
+            raise ValueError(
+                f"Layer {self.name} had its input changed in place after it was called: leave "
+                "inplace=True and the like out of the model."
+            )
+        # Rounding may take a sum over pairs of places below zero, of which there is no root.
+        return self.norms_from(self._input, self._gradient).clamp_(min=0)
+
+    def write_weighted_sum(self, weights: Tensor) -> None:
+        """Put sum_i weights_i * gradient_i into the layer's parameters' `grad`."""
+        assert self._input is not None and self._gradient is not None
+        self.sums_into_grad(self._input, self._gradient, weights)
+
+    def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
+        raise NotImplementedError
+
+
+def _square(x: Tensor) -> Tensor:
+    """Squared norm of each row of x [b, ...]."""
+    flat = x.flatten(1)
+    return torch.linalg.vecdot(flat, flat)
+
+
+def _scaled(g: Tensor, weights: Tensor) -> Tensor:
+    return g * weights.view(-1, *([1] * (g.ndim - 1)))
+
+
+def _pairs(x: Tensor) -> Tensor:
+    """[b, T, T], inner products of the places of each example of x [b, T, d]."""
+    return torch.bmm(x, x.transpose(1, 2))
+
+
+class LinearRule(Rule):
+    """y = W x + b, for one place (a [b, d]) or many (a [b, T, d])."""
+
+    def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
+        if a.ndim == 2:
+            # The gradient is the outer product of g and a, and its norm that of their norms.
+            lengths = _square(a)
+            return _square(g) * (lengths + 1 if self.module.bias is not None else lengths)
+        a, g = a.flatten(1, -2), g.flatten(1, -2)
+        places, inputs, outputs = a.shape[1], a.shape[2], g.shape[2]
+        if places * places * (inputs + outputs) <= places * inputs * outputs:
+            squares = torch.linalg.vecdot(_pairs(a).flatten(1), _pairs(g).flatten(1))
+        else:
+            squares = _square(torch.bmm(g.transpose(1, 2), a))
+        if self.module.bias is not None:
+            squares = squares + _square(g.sum(1))
+        return squares
+
+    def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
+        scaled = _scaled(g, weights).flatten(0, -2)
+        self.module.weight.grad = scaled.T @ a.flatten(0, -2)
+        if self.module.bias is not None:
+            self.module.bias.grad = scaled.sum(0)
+
+
+class EmbeddingRule(Rule):
+    """y_t = row of W named by token t; rows of `padding_idx` have no gradient."""
+
+    def check(self) -> None:
+        if self.module.max_norm is not None or self.module.scale_grad_by_freq or self.module.sparse:
+            raise ValueError(
+                f"Layer {self.name} (Embedding) is not supported in book-keeping mode with "
+                "max_norm, scale_grad_by_freq or sparse: leave them off."
+            )
+
+    def _counted(self, tokens: Tensor, g: Tensor) -> Tensor:
+        padding = self.module.padding_idx
+        return g if padding is None else g * (tokens != padding).unsqueeze(-1)
+
+    def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
+        tokens = a.reshape(len(a), -1)  # one token an example, or many
+        g = g.reshape(*tokens.shape, -1)
+        same = tokens.unsqueeze(1) == tokens.unsqueeze(2)
+        return (_pairs(self._counted(tokens, g)) * same).flatten(1).sum(1)
+
+    def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
+        scaled = self._counted(a, _scaled(g, weights)).flatten(0, -2)
+        total = torch.zeros_like(self.module.weight)
+        self.module.weight.grad = total.index_add_(0, a.flatten(), scaled)
+
+
+class LayerNormRule(Rule):
+    """y = w * x^ + b with x^ the normalised input; its gradients are small enough to write out."""
+
+    def _gradients(self, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        shape = self.module.normalized_shape
+        normalised = functional.layer_norm(a, shape, eps=self.module.eps)
+        places = tuple(range(1, a.ndim - len(shape)))
+        by_weight, by_bias = normalised.mul_(g), g
+        return (by_weight.sum(places), by_bias.sum(places)) if places else (by_weight, by_bias)
+
+    def forget(self) -> None:
+        super().forget()
+        self._written: tuple[Tensor, Tensor] | None = None
+
+    def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
+        self._written = self._gradients(a, g)
+        squares = _square(self._written[0])
+        return squares if self.module.bias is None else squares + _square(self._written[1])
+
+    def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
+        assert self._written is not None
+        for parameter, rows in zip((self.module.weight, self.module.bias), self._written):
+            if parameter is not None:
+                parameter.grad = torch.tensordot(weights, rows, dims=1)
+
+
+class Conv2dRule(Rule):
+    """A convolution is a linear layer on patches; the places are the pixels of its output."""
+
+    def check(self) -> None:
+        m = self.module
+        if m.groups != 1 or m.padding_mode != "zeros" or isinstance(m.padding, str):
+            raise ValueError(
+                f"Layer {self.name} (Conv2d) is supported in book-keeping mode with groups=1, "
+                "numbers as padding and padding_mode='zeros' only."
+            )
+
+    def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
+        places, outputs = g.shape[2] * g.shape[3], g.shape[1]
+        patch = a.shape[1] * math.prod(self.module.kernel_size)
+        pixels = math.prod(self._padded_size(a))
+        direct = places * patch * outputs
+        if pixels * pixels * a.shape[1] + places * places * outputs < direct and self._dense():
+            rows = g.flatten(2).transpose(1, 2)
+            squares = torch.linalg.vecdot(self._patch_pairs(a).flatten(1), _pairs(rows).flatten(1))
+        else:
+            squares = _square(torch.bmm(g.flatten(2), self._patches(a).transpose(1, 2)))
+        if self.module.bias is not None:
+            squares = squares + _square(g.sum((2, 3)))
+        return squares
+
+    def _dense(self) -> bool:
+        """Whether patches of neighbouring places lie one pixel apart."""
+        return self.module.stride == (1, 1) and self.module.dilation == (1, 1)
+
+    def _padded_size(self, a: Tensor) -> tuple[int, int]:
+        padding = self.module.padding
+        return a.shape[2] + 2 * padding[0], a.shape[3] + 2 * padding[1]
+
+    def _patches(self, a: Tensor) -> Tensor:
+        """[b, patch, T], the input of each place."""
+        m = self.module
+        return functional.unfold(a, m.kernel_size, m.dilation, m.padding, m.stride)
+
+    def _patch_pairs(self, a: Tensor) -> Tensor:
+        """[b, T, T], inner products of patches, without patches.
+
+        Two patches' inner product is the sum, over the offsets inside a patch, of the inner
+        products of the pixels there; pixel products are shared by all patches that hold them.
+        """
+        m = self.module
+        a = functional.pad(a, (m.padding[1], m.padding[1], m.padding[0], m.padding[0]))
+        b, _, height, width = a.shape
+        pixels = _pairs(a.flatten(2).transpose(1, 2)).view(b, height, width, height, width)
+        rows, columns = height - m.kernel_size[0] + 1, width - m.kernel_size[1] + 1
+        # Sum along the diagonals of (row, row') first, then of (column, column').
+        by_row = sum(pixels[:, i : i + rows, :, i : i + rows, :] for i in range(m.kernel_size[0]))
+        assert isinstance(by_row, Tensor)
+        both = sum(
+            by_row[:, :, j : j + columns, :, j : j + columns] for j in range(m.kernel_size[1])
+        )
+        assert isinstance(both, Tensor)
+        return both.reshape(b, rows * columns, rows * columns)
+
+    def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
+        m = self.module
+        scaled = _scaled(g, weights)
+        m.weight.grad = conv2d_weight(
+            a, m.weight.shape, scaled, m.stride, m.padding, m.dilation, m.groups
+        )
+        if m.bias is not None:
+            m.bias.grad = scaled.sum((0, 2, 3))
+
+
+RULES: dict[type[nn.Module], type[Rule]] = {
+    nn.Linear: LinearRule,
+    nn.Conv2d: Conv2dRule,
+    nn.Embedding: EmbeddingRule,
+    nn.LayerNorm: LayerNormRule,
+}
