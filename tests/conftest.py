@@ -8,12 +8,16 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+# One thread: these models are too small to gain from two, and threads that wait for a core that
+# something else holds lose seconds.  Processes that tests start take it from the environment.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data beside the repository (MICO_SHARED, or ../shared); skips if absent."""
+    """The folder of real data (MICO_SHARED, or ../shared beside the repository), or a skip."""
     folder = Path(os.environ.get("MICO_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set MICO_SHARED to run this")

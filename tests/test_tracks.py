@@ -81,7 +81,9 @@ def test_scoreboard_order_is_hi_inf_lo():
 def test_disclosure(scenario):
     everything = {"seed_challenge", "seed_training", "seed_membership", "solution.csv"}
     assert set(tracks.disclosed_files(scenario, "train")) == everything
-    hidden = {"seed_challenge", "seed_training"} if scenario.challenge == "ddp" else {"seed_challenge"}
+    hidden = (
+        {"seed_challenge", "seed_training"} if scenario.challenge == "ddp" else {"seed_challenge"}
+    )
     for phase in tracks.SCORED_PHASES:
         assert set(tracks.disclosed_files(scenario, phase)) == hidden
 

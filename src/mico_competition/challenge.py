@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, List, Optional, Type, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
@@ -67,8 +67,8 @@ class ChallengeDataset:
         len_training: int,
         len_challenge: int,
         seed_challenge: int,
-        seed_training: Optional[int] = None,
-        seed_membership: Optional[int] = None,
+        seed_training: int | None = None,
+        seed_membership: int | None = None,
     ) -> None:
         check_lengths(_length(dataset), len_training, len_challenge)
         self.dataset = dataset
@@ -78,11 +78,11 @@ class ChallengeDataset:
 
     @classmethod
     def from_path(
-        cls: Type[Self],
+        cls: type[Self],
         path: PathLike,
         dataset: Dataset,
-        len_training: Optional[int] = None,
-        len_challenge: Optional[int] = None,
+        len_training: int | None = None,
+        len_challenge: int | None = None,
     ) -> Self:
         """The splits of the model in folder `path`, from the seed files it holds.
 
@@ -119,7 +119,7 @@ class ChallengeDataset:
         return permutation(2 * self.len_challenge, seed)
 
     @staticmethod
-    def _seed(name: str, seed: Optional[int]) -> int:
+    def _seed(name: str, seed: int | None) -> int:
         if seed is None:
             raise ValueError(
                 f"{name} was not disclosed for this model, so {_HIDDEN[name]} is not known."
@@ -139,12 +139,16 @@ class ChallengeDataset:
     @cached_property
     def training(self) -> Subset:
         """The n - m training records that are not challenge points; needs seed_training."""
-        return self._part(self.rest, "training", slice(None, self.len_training - self.len_challenge))
+        return self._part(
+            self.rest, "training", slice(None, self.len_training - self.len_challenge)
+        )
 
     @cached_property
     def evaluation(self) -> Subset:
         """The N - n - m records that no model saw; needs seed_training."""
-        return self._part(self.rest, "training", slice(self.len_training - self.len_challenge, None))
+        return self._part(
+            self.rest, "training", slice(self.len_training - self.len_challenge, None)
+        )
 
     @cached_property
     def nonmember(self) -> Subset:
@@ -199,7 +203,7 @@ class ChallengeDataset:
         """
         return self.evaluation
 
-    def get_solutions(self) -> List[int]:
+    def get_solutions(self) -> list[int]:
         """2m labels in the order of `get_challenges`: 1 for a member, 0 for a non-member.
 
         Raises:
@@ -244,24 +248,24 @@ def len_challenge_of(path: PathLike) -> int:
 class _Lengths:
     """What a model folder says of n and m, held against what the caller says."""
 
-    def __init__(self, path: Path, task: Optional[Task], n: Optional[int], m: Optional[int]):
+    def __init__(self, path: Path, task: Task | None, n: int | None, m: int | None):
         self.path, self.task, self.n, self.m = path, task, n, m
 
     @classmethod
-    def of(cls, path: Path) -> "_Lengths":
+    def of(cls, path: Path) -> _Lengths:
         metadata = read_metadata(path)
         scenario = scenario_of(path)
         task = get_task(scenario.task) if scenario else None
         return cls(path, task, metadata.get("len_training"), metadata.get("len_challenge"))
 
-    def check_challenge(self, given: Optional[int]) -> int:
+    def check_challenge(self, given: int | None) -> int:
         if given is not None and self.m is not None and given != self.m:
             raise ValueError(
                 f"len_challenge={given} is not that of {self.path}: its metadata says {self.m}."
             )
         return given or self.m or LEN_CHALLENGE
 
-    def check_training(self, given: Optional[int], len_dataset: int) -> int:
+    def check_training(self, given: int | None, len_dataset: int) -> int:
         if self.n is not None:
             if given is not None and given != self.n:
                 raise ValueError(

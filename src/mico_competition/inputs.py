@@ -5,17 +5,19 @@ Knows datasets and models, nothing of splits, seeds or folders of a challenge.
 
 from __future__ import annotations
 
-from typing import Any, Optional, Tuple, Union
+from typing import Any
 
 from mico_competition.arrays import ArrayDataset, TextDataset, TokenDataset
 from mico_competition.layout import PathLike
 from mico_competition.models import load_tokenizer
 from mico_competition.tracks import get_task
 
-Data = Union[ArrayDataset, TokenDataset]
+Data = ArrayDataset | TokenDataset
 
 
-def prepare(task_name: str, dataset: Any, tokenizer_from: Optional[PathLike] = None) -> Tuple[Data, Any]:
+def prepare(
+    task_name: str, dataset: Any, tokenizer_from: PathLike | None = None
+) -> tuple[Data, Any]:
     """Data as the model takes it, and the tokenizer (None unless the task is text).
 
     Args:
@@ -27,5 +29,6 @@ def prepare(task_name: str, dataset: Any, tokenizer_from: Optional[PathLike] = N
     task = get_task(task_name)
     if not isinstance(dataset, TextDataset):
         return dataset, None
+    assert task.base_model is not None and task.max_length is not None  # as all text tasks have
     tokenizer = load_tokenizer(tokenizer_from or task.base_model, fallback=task.base_model)
     return dataset.tokenise(tokenizer, task.max_length), tokenizer

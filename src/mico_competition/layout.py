@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, List, Optional, Union
+from typing import Union
 
 from mico_competition.tracks import (
     PHASES,
@@ -50,7 +51,9 @@ class ModelFolder:
 
     def prediction_in(self, folder: PathLike) -> Path:
         """Where this model's prediction.csv lies below challenge folder `folder`."""
-        return Path(folder) / self.scenario / self.phase / f"model_{self.model_id}" / "prediction.csv"
+        return (
+            Path(folder) / self.scenario / self.phase / f"model_{self.model_id}" / "prediction.csv"
+        )
 
 
 def model_path(root: PathLike, scenario: Scenario, phase: str, model_id: int) -> Path:
@@ -58,7 +61,7 @@ def model_path(root: PathLike, scenario: Scenario, phase: str, model_id: int) ->
     return Path(root) / scenario.challenge / scenario.name / phase / f"model_{model_id}"
 
 
-def scenario_of(path: PathLike) -> Optional[Scenario]:
+def scenario_of(path: PathLike) -> Scenario | None:
     """The scenario whose name is the nearest folder name on `path`, or None."""
     absolute = Path(os.path.abspath(path))
     for name in (absolute.name, *(parent.name for parent in absolute.parents)):
@@ -67,13 +70,13 @@ def scenario_of(path: PathLike) -> Optional[Scenario]:
     return None
 
 
-def model_id_of(name: str) -> Optional[int]:
+def model_id_of(name: str) -> int | None:
     """The id in a folder name `model_<i>`, or None if the name is not of that form."""
     match = _MODEL_FOLDER.fullmatch(name)
     return int(match.group(1)) if match else None
 
 
-def walk_phase(folder: PathLike, scenario: str, phase: str) -> List[ModelFolder]:
+def walk_phase(folder: PathLike, scenario: str, phase: str) -> list[ModelFolder]:
     """The models in `<folder>/<scenario>/<phase>`, ordered by id; stray files are ignored."""
     root = Path(folder) / scenario / phase
     if not root.is_dir():
@@ -86,7 +89,7 @@ def walk_phase(folder: PathLike, scenario: str, phase: str) -> List[ModelFolder]
     return sorted(found)
 
 
-def walk_challenge(folder: PathLike, *, phases: Optional[List[str]] = None) -> List[ModelFolder]:
+def walk_challenge(folder: PathLike, *, phases: list[str] | None = None) -> list[ModelFolder]:
     """All models of a challenge folder, by scenario, then phase, then id.
 
     Args:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 
@@ -22,8 +21,8 @@ class Seeds:
     """The three seeds of a model's splits; None is a seed that was not disclosed."""
 
     challenge: int
-    training: Optional[int] = None
-    membership: Optional[int] = None
+    training: int | None = None
+    membership: int | None = None
 
     def __post_init__(self) -> None:
         for name, seed in vars(self).items():
@@ -55,7 +54,7 @@ def parse_seed(name: str, text: str) -> int:
     return check_seed(name, seed)
 
 
-def draw_seeds(split_seed: Optional[int] = None) -> Seeds:
+def draw_seeds(split_seed: int | None = None) -> Seeds:
     """Three seeds, as 2022 drew them: from the operating system, or from `split_seed`.
 
     With a `split_seed` the three are the first 63-bit words of its MT19937 stream, as in

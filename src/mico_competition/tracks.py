@@ -11,9 +11,9 @@ architecture is new, a constructor in `models.ARCHITECTURES`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil, inf, isinf
-from typing import Mapping, Optional, Tuple
 
 SEED_FILES = ("seed_challenge", "seed_training", "seed_membership")
 SOLUTION_FILE = "solution.csv"
@@ -39,10 +39,10 @@ class Task:
     len_training: int
     len_challenge: int
     num_classes: int
-    weights: Tuple[str, ...]
-    companions: Tuple[str, ...] = ()
-    max_length: Optional[int] = None  # tokens; text only
-    base_model: Optional[str] = None  # pretrained model that is fine-tuned; text only
+    weights: tuple[str, ...]
+    companions: tuple[str, ...] = ()
+    max_length: int | None = None  # tokens; text only
+    base_model: str | None = None  # pretrained model that is fine-tuned; text only
     demonstration: bool = False
 
     @property
@@ -55,9 +55,9 @@ class Task:
 class Disclosure:
     """The files, beside weights and public metadata, that participants get of a model."""
 
-    train: Tuple[str, ...] = SEED_FILES + (SOLUTION_FILE,)
-    dev: Tuple[str, ...] = ("seed_challenge",)
-    final: Tuple[str, ...] = ("seed_challenge",)
+    train: tuple[str, ...] = (*SEED_FILES, SOLUTION_FILE)
+    dev: tuple[str, ...] = ("seed_challenge",)
+    final: tuple[str, ...] = ("seed_challenge",)
 
 
 STANDARD = Disclosure()
@@ -94,7 +94,7 @@ class Scenario:
     challenge: str
     target_epsilon: float
     target_delta: float
-    max_grad_norm: Optional[float]
+    max_grad_norm: float | None
     optimizer: str
     learning_rate: float
     batch_size: int
@@ -184,7 +184,7 @@ PHASES: Mapping[str, Phase] = {
     )
 }
 
-SCORED_PHASES: Tuple[str, ...] = tuple(name for name, phase in PHASES.items() if phase.scored)
+SCORED_PHASES: tuple[str, ...] = tuple(name for name, phase in PHASES.items() if phase.scored)
 
 
 def _scenarios() -> Mapping[str, Scenario]:
@@ -207,9 +207,7 @@ def _scenarios() -> Mapping[str, Scenario]:
         5,
     )
     text = Scenario("sst2_inf", "sst2", "sst2", inf, delta, None, "adamw", 5e-5, 96, 3)
-    digits = Scenario(
-        "digits_inf", "digits", "digits", inf, delta, None, "adam", 0.002, 50, 60
-    )
+    digits = Scenario("digits_inf", "digits", "digits", inf, delta, None, "adam", 0.002, 50, 60)
     private = {
         "cifar10": replace(image, max_grad_norm=2.6, learning_rate=0.5, batch_size=512),
         "purchase100": replace(table, max_grad_norm=2.6),
@@ -235,7 +233,7 @@ def _scenarios() -> Mapping[str, Scenario]:
 
 SCENARIOS: Mapping[str, Scenario] = _scenarios()
 
-CHALLENGES: Mapping[str, Tuple[str, ...]] = {
+CHALLENGES: Mapping[str, tuple[str, ...]] = {
     challenge: tuple(sorted(s.name for s in SCENARIOS.values() if s.challenge == challenge))
     for challenge in ("cifar10", "purchase100", "sst2", "ddp", "digits")
 }
@@ -264,7 +262,7 @@ def get_phase(name: str) -> Phase:
     return _lookup("phase", PHASES, name)
 
 
-def get_challenge(name: str) -> Tuple[str, ...]:
+def get_challenge(name: str) -> tuple[str, ...]:
     """Scenario names of challenge `name`, sorted (the scoreboard's scenario1, 2, 3)."""
     return _lookup("challenge", CHALLENGES, name)
 
@@ -278,6 +276,6 @@ def phase_of(model_id: int) -> Phase:
     raise ValueError(f"Unknown model id {model_id}: ids run from 0 to {last}.")
 
 
-def disclosed_files(scenario: Scenario, phase: str) -> Tuple[str, ...]:
+def disclosed_files(scenario: Scenario, phase: str) -> tuple[str, ...]:
     """Files, beside weights and public metadata, that a release of `phase` holds."""
     return getattr(scenario.disclosure, get_phase(phase).name)

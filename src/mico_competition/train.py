@@ -1,23 +1,21 @@
 """One model from one row of the table: split, train (privately or not), evaluate, write the folder.
 
 Private and plain training go through one loop; what differs is the batches that are drawn and
-the trainer that takes the step.  The folder is written aside and renamed when whole.  Accuracy is
-taken over evaluation records only: over members or non-members it would tell who they are.
+the trainer that takes the step.  Accuracy is taken over evaluation records only: over members or
+non-members it would tell who they are.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import platform
 import secrets
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata as distributions
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -26,7 +24,6 @@ from tqdm import tqdm
 
 from mico_competition.challenge import ChallengeDataset
 from mico_competition.dpsgd import (
-    EPS_ERROR,
     Batch,
     Mechanism,
     PrivateTrainer,
@@ -35,11 +32,12 @@ from mico_competition.dpsgd import (
     poisson_batches,
 )
 from mico_competition.inputs import Data
-from mico_competition.layout import PathLike, written_aside
-from mico_competition.models import logits, new_model, save_model
+from mico_competition.layout import PathLike
+from mico_competition.model_folder import describe, write_model_folder
+from mico_competition.models import logits, new_model
 from mico_competition.settings import Settings, check
 from mico_competition.splits import Seeds
-from mico_competition.tracks import METADATA_FILE, SOLUTION_FILE, get_task
+from mico_competition.tracks import get_task
 
 _OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -63,7 +61,7 @@ class Streams:
     noise: int
 
     @classmethod
-    def of(cls, train_seed: Optional[int]) -> "Streams":
+    def of(cls, train_seed: int | None) -> Streams:
         """The streams of `train_seed`; fresh ones if it is None."""
         root = secrets.token_hex(16) if train_seed is None else str(train_seed)
         names = ("initialisation", "sampling", "noise")
@@ -119,10 +117,10 @@ def train_model(
     folder: PathLike,
     *,
     tokenizer: Any = None,
-    model_id: Optional[int] = None,
-    device: Optional[torch.device] = None,
+    model_id: int | None = None,
+    device: torch.device | None = None,
     progress: bool = True,
-) -> Dict[str, Any]:
+) -> dict[str, Any]:
     """Train one model and write its folder.
 
     Args:
@@ -149,7 +147,7 @@ def train_model(
     check(settings, len(data))
     device = device or default_device()
     splits = ChallengeDataset(
-        data,  # type: ignore[arg-type]
+        data,
         settings.len_training,
         settings.len_challenge,
         seeds.challenge,
@@ -163,17 +161,17 @@ def train_model(
         _fit(settings, mechanism, model, data.to(device), splits.train_indices, streams, progress)
         results = evaluate(model, data.to(device), splits.evaluation_indices)
     metadata = {
-        **_describe(settings, mechanism, device),
+        **describe(settings, mechanism, device),
         "model_id": model_id,
         "results": results,
         "train_seed": settings.train_seed,
         "wall_time_seconds": round(time.perf_counter() - started, 3),
     }
-    _write_folder(folder, settings, model, tokenizer, splits, metadata)
+    write_model_folder(folder, settings, model, splits, metadata, tokenizer=tokenizer)
     return metadata
 
 
-def mechanism_of(settings: Settings) -> Optional[Mechanism]:
+def mechanism_of(settings: Settings) -> Mechanism | None:
     """The mechanism that spends what the settings target; None for training without privacy."""
     if settings.disable_dp:
         return None
@@ -201,7 +199,7 @@ def _seeded(streams: Streams, *, deterministic: bool) -> Iterator[None]:
 
 def _fit(
     settings: Settings,
-    mechanism: Optional[Mechanism],
+    mechanism: Mechanism | None,
     model: nn.Module,
     data: Data,
     train_indices: torch.Tensor,
@@ -257,7 +255,7 @@ def _epoch(settings: Settings, sampling: torch.Generator) -> Iterator[torch.Tens
 
 def _trainer(
     settings: Settings,
-    mechanism: Optional[Mechanism],
+    mechanism: Mechanism | None,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     streams: Streams,
@@ -290,8 +288,8 @@ def _check_weights(model: nn.Module) -> None:
 
 def evaluate(
     model: nn.Module, data: Data, indices: torch.Tensor, *, batch_size: int = 1024
-) -> Dict[str, Any]:
-    """Accuracy in [0, 1] and mean cross-entropy over the records at `indices`; null if there are none."""
+) -> dict[str, Any]:
+    """Accuracy in [0, 1] and mean cross-entropy over the records at `indices`; None over none."""
     if not len(indices):
         return {"accuracy": None, "loss": None, "evaluation_records": 0}
     correct, loss = 0, 0.0
@@ -303,62 +301,3 @@ def evaluate(
             loss += float(cross_entropy(outputs, labels, reduction="sum"))
     n = len(indices)
     return {"accuracy": correct / n, "loss": loss / n, "evaluation_records": n}
-
-
-def _describe(
-    settings: Settings, mechanism: Optional[Mechanism], device: torch.device
-) -> Dict[str, Any]:
-    """The parts of metadata.json that are known before the results are."""
-    privacy: Optional[Dict[str, Any]] = None
-    if mechanism is not None:
-        privacy = {
-            "epsilon": mechanism.epsilon(settings.target_delta),
-            "delta": settings.target_delta,
-            "noise_multiplier": mechanism.noise_multiplier,
-            "sample_rate": mechanism.sample_rate,
-            "num_steps": mechanism.num_steps,
-            "max_grad_norm": settings.max_grad_norm,
-            "sampler": "poisson",
-            "accountant": "opacus PRV",
-            "eps_error": EPS_ERROR,
-        }
-    names = ("mico_competition", "torch", "opacus", "transformers", "numpy")
-    return {
-        "format": 1,
-        "scenario": settings.scenario,
-        "task": settings.task,
-        "len_training": settings.len_training,
-        "len_challenge": settings.len_challenge,
-        "settings": settings.public(),
-        "privacy": privacy,
-        "sampler": "poisson" if mechanism else "members first" if settings.members_first else "shuffle",
-        "software": {"python": platform.python_version(), **{n: _version(n) for n in names}},
-        "machine": {"device": device.type, "threads": torch.get_num_threads()},
-    }
-
-
-def _version(name: str) -> Optional[str]:
-    try:
-        return distributions.version(name)
-    except distributions.PackageNotFoundError:
-        return None
-
-
-def _write_folder(
-    folder: Path,
-    settings: Settings,
-    model: nn.Module,
-    tokenizer: Any,
-    splits: ChallengeDataset,
-    metadata: Dict[str, Any],
-) -> None:
-    """Everything of one model, whole or not at all."""
-    with written_aside(folder) as aside:
-        aside.mkdir()
-        save_model(get_task(settings.task), model, aside, tokenizer=tokenizer)
-        for name, seed in vars(splits.seeds).items():
-            (aside / f"seed_{name}").write_text(f"{seed}\n", encoding="utf-8")
-        solution = ",".join(map(str, splits.get_solutions()))
-        (aside / SOLUTION_FILE).write_text(f"{solution}\n", encoding="utf-8")
-        text = json.dumps(metadata, indent=2, allow_nan=False)
-        (aside / METADATA_FILE).write_text(f"{text}\n", encoding="utf-8")
