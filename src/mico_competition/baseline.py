@@ -1,0 +1,71 @@
+"""The baseline, end to end: every model of a challenge folder, its points' losses, predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mico_competition.attacks import loss_threshold
+from mico_competition.inputs import Data, prepare
+from mico_competition.layout import ModelFolder, PathLike, walk_challenge
+from mico_competition.signals import challenge_losses
+from mico_competition.submission import write_prediction
+from mico_competition.tracks import PHASES
+
+Attack = Callable[[np.ndarray], np.ndarray]
+Load = Callable[[str], Any]
+
+
+def attack_challenge(
+    challenge_folder: PathLike,
+    load: Load,
+    *,
+    attack: Attack = loss_threshold,
+    predictions: PathLike | None = None,
+    phases: Sequence[str] = tuple(PHASES),
+    device: torch.device | None = None,
+    progress: bool = True,
+) -> int:
+    """Write the predictions of a loss attack for every model of a challenge folder.
+
+    Args:
+        challenge_folder: holds the challenge's scenarios, as downloaded or released.
+        load: takes a task's name and gives its whole dataset (`load_cifar10()` and the like).
+        attack: takes losses float64[models, 2m] of one scenario, gives scores in [0, 1] of the
+            same shape; larger = more likely a member.
+        predictions: challenge folder to write to; by default the model folders themselves.
+        phases: phases to attack.
+        device: where models run; by default the CPU.
+        progress: whether to show bars when standard error is a terminal.
+
+    Returns:
+        The number of models attacked.
+    """
+    groups: dict[str, list[ModelFolder]] = {}
+    for model in walk_challenge(challenge_folder, phases=list(phases)):
+        groups.setdefault(model.scenario, []).append(model)
+    prepared: dict[tuple[str, Any], Data] = {}
+    for models in groups.values():
+        data = _data_of(models[0], load, prepared)
+        scores = attack(challenge_losses(models, data, device=device, progress=progress))
+        for model, row in zip(models, scores):
+            write_prediction(model.prediction_in(predictions or challenge_folder), row)
+    return sum(map(len, groups.values()))
+
+
+def _data_of(model: ModelFolder, load: Load, prepared: dict[tuple[str, Any], Data]) -> Data:
+    """The task's data, loaded and (for text) tokenised once for all scenarios of a task."""
+    key = (model.task.name, _tokenizer_bytes(model.path))
+    if key not in prepared:
+        tokenizer = model.path if model.task.text else None
+        prepared[key] = prepare(model.task.name, load(model.task.name), tokenizer)[0]
+    return prepared[key]
+
+
+def _tokenizer_bytes(folder: Path) -> bytes | None:
+    file = folder / "tokenizer.json"
+    return file.read_bytes() if file.is_file() else None

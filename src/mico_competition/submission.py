@@ -1,0 +1,200 @@
+"""A submission: write predictions, check them (all faults at once), zip them, score what can be.
+
+Predictions lie in a tree of their own or, as in 2022, in the model folders themselves; either way
+at `<challenge>/<scenario>/<phase>/model_<i>/prediction.csv`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mico_competition.challenge import len_challenge_of
+from mico_competition.layout import ModelFolder, PathLike, walk_challenge, write_text, written_aside
+from mico_competition.scoring import score
+from mico_competition.scoring.reading import check_predictions, read_values
+from mico_competition.tracks import PREDICTION_FILE, SCORED_PHASES, SOLUTION_FILE, get_challenge
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_MAX_UNPACKED = 64 << 20
+
+
+def write_prediction(path: PathLike, scores: Iterable[float]) -> None:
+    """Write the scores of one model's challenge points, whole or not at all.
+
+    Args:
+        path: the prediction.csv to write.
+        scores: 2m finite values in [0, 1], in the order of the challenge points; written so
+            that reading gives the same float64s.
+
+    Raises:
+        ValueError: naming the file, if a score is not finite or not in [0, 1].
+    """
+    values = np.asarray(list(scores), dtype=np.float64)
+    bad = ~((values >= 0) & (values <= 1))
+    if bad.any():
+        place = int(bad.argmax())
+        raise ValueError(
+            f"Expected finite scores in [0, 1] for {path}, got {values[place]} at place {place}: "
+            "map the scores of all models by one monotone function first."
+        )
+    write_text(path, ",".join(map(repr, values.tolist())) + "\n")
+
+
+def check_folder(
+    challenge_folder: PathLike,
+    predictions: PathLike | None = None,
+    *,
+    phases: Sequence[str] = SCORED_PHASES,
+) -> list[str]:
+    """All faults of the predictions in a folder, each a sentence with its file; none if sound.
+
+    Args:
+        challenge_folder: the challenge as downloaded; says which models need predictions.
+        predictions: the challenge folder that predictions were written to; by default the same.
+        phases: the phases that need predictions.
+    """
+    models = _expected_models(challenge_folder, phases)
+    faults = _read_all(models, predictions or challenge_folder)[1]
+    return faults + _missing_scenarios(challenge_folder)
+
+
+def _read_all(
+    models: Sequence[ModelFolder], predictions: PathLike
+) -> tuple[list[np.ndarray], list[str]]:
+    """The predictions of every model that has sound ones, and the faults of the others."""
+    rows, faults = [], []
+    for model in models:
+        path = str(model.prediction_in(predictions))
+        values, wrong = read_values(path, 2 * len_challenge_of(model.path), path)
+        faults += wrong
+        if values is not None:
+            rows.append(values)
+    return rows, faults
+
+
+def pack(
+    challenge_folder: PathLike, zip_path: PathLike, predictions: PathLike | None = None
+) -> Path:
+    """Zip a sound submission: the same predictions give the same bytes.
+
+    Raises:
+        ValueError: listing every fault, one a line, if there is any; nothing is written then.
+    """
+    faults = check_folder(challenge_folder, predictions)
+    if faults:
+        raise ValueError(_listing("This submission is not complete", faults))
+    challenge = Path(os.path.abspath(challenge_folder)).name
+    with written_aside(zip_path) as aside, zipfile.ZipFile(aside, "w") as archive:
+        for model in _expected_models(challenge_folder, SCORED_PHASES):
+            info = zipfile.ZipInfo(f"{challenge}/{model.place}/{PREDICTION_FILE}", _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system, info.external_attr = 3, 0o644 << 16
+            source = model.prediction_in(predictions or challenge_folder)
+            archive.writestr(info, source.read_bytes(), compresslevel=9)
+    return Path(zip_path)
+
+
+def check_zip(zip_path: PathLike, challenge_folder: PathLike) -> list[str]:
+    """All faults of a submission's zip, as the scoring program will find them; none if sound."""
+    path = Path(zip_path)
+    challenge = Path(os.path.abspath(challenge_folder)).name
+    expected = {
+        f"{challenge}/{model.place}": 2 * len_challenge_of(model.path)
+        for model in _expected_models(challenge_folder, SCORED_PHASES)
+    }
+    if not path.is_file():
+        return [f"There is no file {path}."]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            faults = _unpack(path, Path(folder))
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+            return [f"{path} is not a zip file that can be read ({error}): zip it again."]
+        return faults or check_predictions(folder, expected)[1]
+
+
+def _unpack(path: Path, folder: Path) -> list[str]:
+    """Write the zip's plain files below `folder`; zipfile keeps their names inside it."""
+    with zipfile.ZipFile(path) as archive:
+        members = [info for info in archive.infolist() if not info.is_dir()]
+        if sum(info.file_size for info in members) > _MAX_UNPACKED:
+            return [f"{path} unpacks to over {_MAX_UNPACKED >> 20} MB: zip predictions only."]
+        odd = [i.filename for i in members if ".." in i.filename.split("/") or i.filename[0] == "/"]
+        if odd:
+            return [f"{path} holds {odd[0]!r}, which leads out of its folder: zip it again."]
+        for info in members:
+            archive.extract(info, folder)
+    return []
+
+
+def unpack_submission(zip_path: PathLike, folder: PathLike) -> Path:
+    """Unpack a submission's zip into a new folder, as the platform does; ValueError on a fault."""
+    with written_aside(folder) as aside:
+        aside.mkdir()
+        faults = _unpack(Path(zip_path), aside)
+        if faults:
+            raise ValueError(faults[0])
+    return Path(folder)
+
+
+def score_phase(
+    challenge_folder: PathLike, predictions: PathLike | None = None, *, phase: str = "train"
+) -> dict[str, dict[str, Any]]:
+    """Scores of each scenario on a phase whose solutions lie in the challenge folder.
+
+    Args:
+        challenge_folder: holds `solution.csv` in the model folders of `phase`.
+        predictions: where predictions were written to; by default the same folder.
+        phase: by default "train", the phase whose solutions participants have.
+
+    Returns:
+        scenario name -> what `scoring.score` gives on the scenario's pooled points.
+
+    Raises:
+        ValueError: listing every missing or faulty prediction; or naming the first model whose
+            solution is not there.
+    """
+    models = _expected_models(challenge_folder, [phase])
+    values, faults = _read_all(models, predictions or challenge_folder)
+    if faults:
+        raise ValueError(_listing("These predictions cannot be scored", faults))
+    pooled: dict[str, list[np.ndarray]] = {}
+    for model, row in zip(models, values):
+        pooled.setdefault(model.scenario, []).append(np.stack([_read_solution(model), row]))
+    return {name: score(*np.concatenate(parts, axis=1)) for name, parts in pooled.items()}
+
+
+def _read_solution(model: ModelFolder) -> np.ndarray:
+    path = model.path / SOLUTION_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"There is no {SOLUTION_FILE} in {model.path}: solutions of phase {model.phase} are "
+            "not disclosed, so score another phase."
+        )
+    values = np.loadtxt(path, delimiter=",", ndmin=1)
+    if len(values) != 2 * len_challenge_of(model.path):
+        raise ValueError(f"{path} does not have a label for each challenge point: fetch it again.")
+    return values
+
+
+def _expected_models(challenge_folder: PathLike, phases: Sequence[str]) -> list[ModelFolder]:
+    return walk_challenge(challenge_folder, phases=list(phases))
+
+
+def _missing_scenarios(challenge_folder: PathLike) -> list[str]:
+    folder = Path(os.path.abspath(challenge_folder))
+    return [
+        f"There is no folder {folder / name}: a submission covers all scenarios of {folder.name}."
+        for name in get_challenge(folder.name)
+        if not (folder / name).is_dir()
+    ]
+
+
+def _listing(head: str, faults: Sequence[str]) -> str:
+    return f"{head}, {len(faults)} faults:\n" + "\n".join(f"  {fault}" for fault in faults)
