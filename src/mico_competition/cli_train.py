@@ -1,0 +1,159 @@
+"""`mico train`: 2022's flags -> settings and seeds -> one trained model.
+
+The scripts in `training/` come here too, each with its task filled in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from mico_competition.layout import model_path
+from mico_competition.settings import OPTIMIZERS, Settings, resolve
+from mico_competition.tracks import SCENARIOS, TASKS, get_scenario, phase_of
+
+_SEEDS = ("seed_challenge", "seed_training", "seed_membership")
+
+# flag -> (type, help); a flag left out is filled in by the scenario.
+_FLAGS: dict[str, tuple[Any, str]] = {
+    "len_training": (int, "n, records trained on, members included"),
+    "len_challenge": (int, "m: m members and m non-members are challenged"),
+    "target_epsilon": (float, "epsilon to train for; > 0"),
+    "target_delta": (float, "delta to train for; in (0, 1)"),
+    "max_grad_norm": (float, "C, the norm per-example gradients are clipped to"),
+    "batch_size": (int, "L, the (expected) logical batch"),
+    "max_physical_batch_size": (int, "most examples in one forward pass; memory only"),
+    "num_epochs": (int, "epochs of ceil(n / L) steps"),
+    "learning_rate": (float, "initial learning rate"),
+    "lr_scheduler_gamma": (float, "factor of the learning rate every --lr_scheduler_step epochs"),
+    "lr_scheduler_step": (int, "see --lr_scheduler_gamma"),
+    "model_name": (str, "pretrained text model: a folder, or a name on the Hugging Face Hub"),
+    "train_seed": (int, "makes the run reproducible on one machine; a secret of the organiser"),
+}
+
+
+def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
+    """Give `parser` the flags of training; a script of one task has no --task."""
+    scenarios = [s.name for s in SCENARIOS.values() if task in (None, s.task)]
+    parser.add_argument("--scenario", choices=scenarios, help="fills in all settings below")
+    if task is None:
+        parser.add_argument("--task", choices=TASKS, help="where no scenario is given")
+    for name, (kind, text) in _FLAGS.items():
+        parser.add_argument(f"--{name}", type=kind, help=text)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS)
+    parser.add_argument("--grad_sample_mode", help="how per-example norms are found (see dpsgd.py)")
+    parser.add_argument(
+        "--disable_dp", action="store_const", const=True, help="train without privacy"
+    )
+    parser.add_argument(
+        "--members_first",
+        action="store_const",
+        const=True,
+        help="do not shuffle, as in 2022: members come first in every epoch (without privacy only)",
+    )
+    parser.add_argument("--split_seed", type=int, help="draws the three seeds below")
+    for name in _SEEDS:
+        parser.add_argument(f"--{name}", type=int, help="one of the model's three split seeds")
+    parser.add_argument("--model_id", type=int, help="the model's number; says its phase")
+    add_data(parser)
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path("."),
+        help="with --scenario and --model_id: <challenge>/<scenario>/<phase>/model_<id> is made "
+        "below it; otherwise the model's own folder",
+    )
+    parser.add_argument("--dry_run", action="store_true", help="print the settings; train nothing")
+    parser.set_defaults(run=run_train, task=task)
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flags that say where datasets are."""
+    parser.add_argument(
+        "--dataset_dir",
+        type=Path,
+        default=Path("."),
+        help="folder that datasets are in (default: .)",
+    )
+    parser.add_argument(
+        "--download", action="store_true", help="fetch the dataset if it is not there"
+    )
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """Resolve, check, load, train, and say what came out."""
+    settings = resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
+    folder = _folder(args)
+    seeds = _seeds(args)
+    if args.dry_run:
+        print(json.dumps(_plan(settings, folder), indent=2))
+        return
+    from mico_competition.challenge_datasets import load_dataset
+    from mico_competition.inputs import prepare
+    from mico_competition.train import train_model
+
+    data, tokenizer = prepare(
+        settings.task,
+        load_dataset(settings.task, args.dataset_dir, args.download),
+        settings.model_name,
+    )
+    metadata = train_model(
+        settings, data, seeds, folder, tokenizer=tokenizer, model_id=args.model_id
+    )
+    print(_summary(metadata, folder))
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    if args.model_id is None or args.scenario is None:
+        return args.output_dir
+    scenario = get_scenario(args.scenario)
+    return model_path(args.output_dir, scenario, phase_of(args.model_id).name, args.model_id)
+
+
+def _seeds(args: argparse.Namespace) -> Any:
+    from mico_competition.splits import Seeds, draw_seeds
+
+    given = [getattr(args, name) for name in _SEEDS]
+    if all(seed is not None for seed in given):
+        if args.split_seed is not None:
+            raise ValueError("Give --split_seed, or the three --seed_*, not both.")
+        return Seeds(*given)
+    if any(seed is not None for seed in given):
+        missing = [f"--{name}" for name, seed in zip(_SEEDS, given) if seed is None]
+        raise ValueError(f"Give {' and '.join(missing)} too, or none of the three --seed_*.")
+    return draw_seeds(args.split_seed)
+
+
+def _plan(settings: Settings, folder: Path) -> dict[str, Any]:
+    """The resolved settings, with the noise that the target takes; no seed is shown."""
+    plan: dict[str, Any] = {**settings.public(), "output_dir": str(folder)}
+    if not settings.disable_dp:
+        from mico_competition.train import mechanism_of
+
+        mechanism = mechanism_of(settings)
+        assert mechanism is not None
+        plan["noise_multiplier"] = mechanism.noise_multiplier
+        plan["epsilon"] = mechanism.epsilon(settings.target_delta)
+    return plan
+
+
+def _summary(metadata: dict[str, Any], folder: Path) -> str:
+    results, privacy = metadata["results"], metadata["privacy"]
+    cost = (
+        f"epsilon {privacy['epsilon']:.3f}, delta {privacy['delta']:g}" if privacy else "no privacy"
+    )
+    accuracy = results["accuracy"]
+    score = "no evaluation records" if accuracy is None else f"evaluation accuracy {accuracy:.4f}"
+    return f"{folder}: {score}, {cost}, {metadata['wall_time_seconds']:.1f} s"
+
+
+def main_of_task(task: str, argv: list[str] | None = None) -> int:
+    """The command line of `training/train_<task>.py`."""
+    from mico_competition.cli import Parser, run_verb
+
+    parser = Parser(prog=f"train_{task}.py", allow_abbrev=False)
+    parser.description = f"Train one model of {TASKS[task].title}, privately or not."
+    add_train(parser, task)
+    return run_verb(parser.parse_args(argv))

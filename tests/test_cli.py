@@ -1,0 +1,129 @@
+"""`mico`: quick help, one sentence and exit code 1 for a mistake, verbs that do their work."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mico_competition.cli import build_parser, main
+from mico_competition.tracks import SCENARIOS
+
+ROOT = Path(__file__).resolve().parent.parent
+MICO = Path(sys.executable).with_name("mico")
+
+
+def test_help_takes_under_half_a_second():
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        finished = subprocess.run([MICO, "--help"], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert "attack" in finished.stdout
+    assert min(times) < 0.5
+
+
+def test_no_heavy_import_before_a_verb_runs():
+    code = (
+        "import sys; from mico_competition.cli import build_parser; build_parser();"
+        "heavy = {'torch', 'numpy', 'pandas', 'transformers', 'opacus', 'matplotlib'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert finished.stdout.strip() == "[]", finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("train", "Give --scenario, or --task"),
+        ("train --scenario cifar10_low", "Argument --scenario: invalid choice"),
+        ("train --scenario cifar10_lo --batch_size 60000", "batch_size=60000"),
+        ("train --scenario cifar10_lo --seed_training 5", "Give --seed_challenge and"),
+        ("train --scenario digits_lo --model_id 200", "ids run from 0 to 199"),
+        ("train --scenario purchase100_inf --model_id 0 --dataset_dir /nowhere", "/nowhere"),
+        ("attack /nowhere/cifar10", "no challenge folder /nowhere/cifar10"),
+        ("check /nowhere/cifar10", "no challenge folder"),
+        ("submit /nowhere", "no challenge folder"),
+        ("score /nowhere/ddp", "no challenge folder"),
+        ("release /nowhere --challenge ddp --to /tmp/x", "no challenge folder"),
+        ("frobnicate", "invalid choice: 'frobnicate'"),
+        ("", "required: VERB"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_1(arguments, message, capsys):
+    try:
+        code = main(arguments.split())
+    except SystemExit as leave:
+        code = leave.code
+    captured = capsys.readouterr()
+    assert code == 1
+    assert message in captured.err
+    assert captured.err.startswith("mico: ")
+    assert "Traceback" not in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_dry_run_prints_the_resolved_settings(scenario, capsys):
+    if SCENARIOS[scenario].private and scenario != "sst2_lo":
+        pytest.skip("the search for the noise takes seconds; one private row is enough")
+    assert main(["train", "--scenario", scenario, "--dry_run"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    row = SCENARIOS[scenario]
+    assert (plan["learning_rate"], plan["batch_size"]) == (row.learning_rate, row.batch_size)
+    assert ("noise_multiplier" in plan) == row.private
+
+
+@pytest.mark.parametrize("task", ["cifar10", "purchase100", "sst2"])
+def test_the_scripts_of_2022_take_2022s_flags(task):
+    flags = (
+        "--model_id 0 --train_seed 1 --split_seed 2 --len_training 300 --len_challenge 100 "
+        "--disable_dp --batch_size 32 --max_physical_batch_size 16 --num_epochs 2 "
+        "--learning_rate 0.1 --lr_scheduler_gamma 0.9 --lr_scheduler_step 1 --optimizer sgd "
+        "--dataset_dir . --output_dir out --dry_run"
+    ).split()
+    script = ROOT / "training" / f"train_{task}.py"
+    finished = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    plan = json.loads(finished.stdout)
+    assert (plan["task"], plan["len_training"], plan["disable_dp"]) == (task, 300, True)
+
+
+def test_every_official_scenario_has_a_launcher():
+    for name, row in SCENARIOS.items():
+        if row.task != "digits":
+            text = (ROOT / "training" / f"train_{name}.sh").read_text()
+            assert f"train_{row.task}.py" in text and f"--scenario {name} " in text
+            assert len(text.splitlines()) == 2
+
+
+def test_the_verbs_work_on_a_released_challenge(competition, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    challenge = str(competition.released / "cifar10")
+    predictions = str(tmp_path / "predictions" / "cifar10")
+    data = ["--dataset_dir", str(competition.datasets)]
+    assert main(["attack", challenge, "--predictions", predictions, *data]) == 0
+    assert main(["check", challenge, "--predictions", predictions]) == 0
+    assert main(["submit", challenge, "--predictions", predictions]) == 0
+    assert main(["check", challenge, "--zip", "predictions_cifar10.zip"]) == 0
+    assert main(["score", challenge, "--predictions", predictions, "--html", "page.html"]) == 0
+    printed = capsys.readouterr().out
+    assert "Wrote predictions for 12 models" in printed
+    assert "ready to submit" in printed
+    assert "TPR @ 0.1 FPR" in printed
+    assert "cifar10_lo" in (tmp_path / "page.html").read_text()
+    (tmp_path / "predictions/cifar10/cifar10_lo/dev/model_100/prediction.csv").unlink()
+    assert main(["check", challenge, "--predictions", predictions]) == 1
+    captured = capsys.readouterr()
+    assert "1 faults" in captured.out
+    assert "cifar10_lo/dev/model_100/prediction.csv" in captured.err
+
+
+def test_every_verb_has_a_help_text():
+    for action in build_parser()._actions:
+        if action.dest == "verb":
+            assert all(choice.help for choice in action._choices_actions)
+            assert len(action.choices) == len(action._choices_actions) >= 9
