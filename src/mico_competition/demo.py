@@ -1,0 +1,175 @@
+"""`mico demo`: a whole competition on scikit-learn's digits, small and real, in minutes.
+
+Every step is the one a real competition takes: models are trained by `train_model`, what
+participants may see is written by `release`, the attack sees nothing else, and the score is that
+of the program CodaLab runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mico_competition.baseline import attack_challenge
+from mico_competition.challenge_datasets import load_digits
+from mico_competition.layout import PathLike, model_path, read_text, write_text
+from mico_competition.release import release, write_reference
+from mico_competition.settings import Settings, resolve
+from mico_competition.splits import draw_seeds
+from mico_competition.submission import check_zip, pack, score_phase, unpack_submission
+from mico_competition.tracks import (
+    CHALLENGES,
+    METADATA_FILE,
+    PHASES,
+    SCENARIOS,
+    SCORED_PHASES,
+)
+from mico_competition.train import train_model
+
+CHALLENGE = "digits"
+
+
+def run_demo(out: PathLike, *, models_per_phase: int = 30, workers: int | None = None) -> Path:
+    """Run the demonstration in folder `out`; prints a table and gives the report's path.
+
+    Args:
+        out: folder to work in; what an earlier demonstration left in it is replaced.
+        models_per_phase: models per scenario and phase, at least 1; 30 make scores mean
+            something (3,000 members and as many non-members in each).
+        workers: training processes, each with one thread; by default one a core.
+
+    Raises:
+        ValueError: if `out` holds something that no demonstration wrote.
+    """
+    started = time.perf_counter()
+    limit = min(phase.count for phase in PHASES.values())
+    if not 1 <= models_per_phase <= limit:
+        raise ValueError(f"Expected 1 <= models={models_per_phase} <= {limit}.")
+    out = _fresh(Path(out))
+    _train_all(out / "trained", models_per_phase, workers or os.cpu_count() or 1)
+    release(out / "trained", CHALLENGE, out / "released")
+    released = out / "released" / CHALLENGE
+    predictions = out / "predictions" / CHALLENGE
+    attack_challenge(released, lambda task: load_digits(), predictions=predictions)
+    zip_path = pack(released, out / f"predictions_{CHALLENGE}.zip", predictions)
+    faults = check_zip(zip_path, released)
+    if faults:
+        raise ValueError(faults[0])
+    print(f"\nTrained, released, attacked and packed {CHALLENGE}: {zip_path}")
+    scores = {"train": score_phase(released, predictions)}
+    for phase in SCORED_PHASES:
+        scores[phase] = _score_like_codalab(out, zip_path, phase)
+    rows = _rows(out / "trained", scores)
+    _print_table(rows)
+    seconds = time.perf_counter() - started
+    summary = {"models": models_per_phase, "seconds": seconds, "rows": rows}
+    write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    report = out / "score_final" / "output" / "detailed_results.html"
+    print(f"\nReport with ROC curves: {report.resolve()}")
+    print(f"Took {seconds:.0f} s; everything is below {out.resolve()}")
+    return report
+
+
+def _fresh(out: Path) -> Path:
+    """An empty folder `out`; only a demonstration's own leavings are removed for it."""
+    marker = out / "made_by_mico_demo"
+    if out.exists() and any(out.iterdir()):
+        if not marker.is_file():
+            raise ValueError(f"{out} holds other things: choose another folder with --out.")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    marker.write_text("`mico demo` replaces this folder.\n", encoding="utf-8")
+    return out
+
+
+def _train_all(root: Path, models_per_phase: int, workers: int) -> None:
+    """Train every model of the challenge's three scenarios, in parallel processes."""
+    jobs = []
+    for name in CHALLENGES[CHALLENGE]:
+        settings = resolve({"scenario": name})
+        for phase in PHASES.values():
+            for model_id in phase.model_ids[:models_per_phase]:
+                jobs.append(
+                    (settings, model_path(root, SCENARIOS[name], phase.name, model_id), model_id)
+                )
+    # Spawned, not forked: torch's threads do not survive a fork.
+    with (
+        ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_one_thread
+        ) as pool,
+        tqdm(total=len(jobs), unit="model", desc="Training", disable=None) as bar,
+    ):
+        for future in as_completed([pool.submit(_train_one, *job) for job in jobs]):
+            future.result()
+            bar.update()
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _train_one(settings: Settings, folder: Path, model_id: int) -> None:
+    train_model(settings, load_digits(), draw_seeds(), folder, model_id=model_id, progress=False)
+
+
+def _score_like_codalab(out: Path, zip_path: Path, phase: str) -> dict[str, dict[str, float]]:
+    """Lay out what the platform lays out, run its very command, read its scores back."""
+    from mico_competition import scoring
+
+    folder = out / f"score_{phase}"
+    write_reference(out / "trained", CHALLENGE, phase, folder / "input" / "ref")
+    unpack_submission(zip_path, folder / "input" / "res")
+    program = Path(scoring.__file__).with_name("score.py")
+    command = [sys.executable, str(program), str(folder / "input"), str(folder / "output")]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    if finished.returncode:
+        raise ValueError(f"The scoring program refused the submission: {finished.stderr.strip()}")
+    values = json.loads(read_text(folder / "output" / "scores.json"))
+    return {
+        name: {k.split("_", 1)[1]: v for k, v in values.items() if k.startswith(f"scenario{i}_")}
+        for i, name in enumerate(CHALLENGES[CHALLENGE], start=1)
+    }
+
+
+def _rows(trained: Path, scores: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a scenario: what was promised, what the models are worth, what leaked."""
+    rows = []
+    for name in CHALLENGES[CHALLENGE]:
+        files = (trained / CHALLENGE / name).glob(f"*/model_*/{METADATA_FILE}")
+        metadata = [json.loads(read_text(file)) for file in files]
+        privacy = metadata[0]["privacy"]
+        rows.append(
+            {
+                "scenario": name,
+                "epsilon": f"{privacy['epsilon']:.2f}" if privacy else "none",
+                "accuracy": sum(m["results"]["accuracy"] for m in metadata) / len(metadata),
+                **{phase: scores[phase][name]["TPR_FPR_1000"] for phase in scores},
+                "AUC": scores["final"][name]["AUC"],
+            }
+        )
+    return rows
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    print(f"\n{'':23}{'evaluation':>12}   TPR at 10 % FPR (guessing: 0.100)")
+    print(
+        f"{'scenario':14}{'epsilon':>9}{'accuracy':>12}   "
+        f"{'train':>8}{'dev':>8}{'final':>8}{'AUC final':>12}"
+    )
+    for row in rows:
+        print(
+            f"{row['scenario']:14}{row['epsilon']:>9}{row['accuracy']:>12.3f}   "
+            f"{row['train']:8.3f}{row['dev']:8.3f}{row['final']:8.3f}{row['AUC']:12.3f}"
+        )

@@ -1,0 +1,57 @@
+"""The demonstration runs from splits to report; its scores are those of the scoring program."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from mico_competition.demo import run_demo
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "out"
+    return out, run_demo(out, models_per_phase=4, workers=2)
+
+
+def test_the_report_opens_offline(demo):
+    text = demo[1].read_text()
+    assert text.startswith("<!DOCTYPE html>")
+    assert text.count("<svg") >= 3
+    assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
+    for name in ("digits_hi", "digits_inf", "digits_lo"):
+        assert name in text
+
+
+def test_no_privacy_leaks_and_privacy_leaks_less(demo):
+    """AUC over 4 models x 200 points has a standard error near 0.02; the gap is about 0.2."""
+    scores = json.loads((demo[0] / "score_final/output/scores.json").read_text())
+    assert scores["scenario2_AUC"] > 0.68, "no DP"
+    assert scores["scenario1_AUC"] < scores["scenario2_AUC"] - 0.07, "epsilon 10"
+    assert scores["scenario3_AUC"] < scores["scenario2_AUC"] - 0.07, "epsilon 4"
+
+
+def test_scores_are_of_what_the_models_say(demo):
+    """The final AUC from the organiser's solutions and the predictions, by sklearn."""
+    out = demo[0]
+    truth, values = [], []
+    for path in sorted((out / "trained/digits/digits_inf/final").iterdir()):
+        truth.extend(np.loadtxt(path / "solution.csv", delimiter=","))
+        mine = out / "predictions/digits/digits_inf/final" / path.name / "prediction.csv"
+        values.extend(np.loadtxt(mine, delimiter=","))
+    scores = json.loads((out / "score_final/output/scores.json").read_text())
+    assert scores["scenario2_AUC"] == pytest.approx(roc_auc_score(truth, values))
+
+
+def test_only_its_own_leavings_are_replaced(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds other things"):
+        run_demo(tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_the_number_of_models_has_bounds(tmp_path):
+    for count in (0, 51):
+        with pytest.raises(ValueError, match=f"models={count} <= 50"):
+            run_demo(tmp_path / "demo", models_per_phase=count)
