@@ -1,0 +1,60 @@
+"""Challenge points for human eyes: pictures for images and tables of bits, a frame for text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from mico_competition.arrays import TextDataset
+
+
+def show_points(dataset: Any, indices: torch.Tensor, *, most: int = 20) -> Any:
+    """The first `most` of the records at `indices`, in the form that suits them.
+
+    Args:
+        dataset: what a loader gave: an ArrayDataset or a TextDataset.
+        indices: int64[points], places in the dataset.
+        most: how many to show.
+
+    Returns:
+        A pandas frame (sentence, label) for text; else a matplotlib figure: one tile a record
+        for images, one row a record for records of zeros and ones.
+    """
+    indices = indices[:most]
+    if isinstance(dataset, TextDataset):
+        import pandas as pd
+
+        items = [dataset[int(i)] for i in indices]
+        return pd.DataFrame({key: [item[key] for item in items] for key in ("sentence", "label")})
+    storage = dataset.storage[indices]
+    labels = dataset.labels[indices].tolist()
+    if storage.ndim == 4:
+        return _tiles(storage.permute(0, 2, 3, 1).numpy(), labels)
+    return _rows(dataset.inputs(indices).numpy(), labels)
+
+
+def _tiles(pixels: Any, labels: list[int]) -> Any:
+    from matplotlib.figure import Figure
+
+    columns = min(10, len(labels))
+    rows = -(-len(labels) // columns)
+    figure = Figure(figsize=(columns * 0.95, rows * 1.15), layout="tight")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in axes:
+        axis.axis("off")
+    for axis, image, label in zip(axes, pixels, labels):
+        axis.imshow(image)
+        axis.set_title(f"label {label}", fontsize=8)
+    return figure
+
+
+def _rows(records: Any, labels: list[int]) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.6 + 0.16 * len(labels)), layout="tight")
+    axis = figure.subplots()
+    axis.imshow(records, aspect="auto", cmap="Greys", interpolation="nearest")
+    axis.set_yticks(range(len(labels)), [f"label {label}" for label in labels], fontsize=6)
+    axis.set_xlabel("feature")
+    return figure
