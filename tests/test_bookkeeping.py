@@ -229,7 +229,7 @@ def test_rounding_never_makes_a_norm_of_nothing():
     assert rule.norms_from(a, g).min() < 0
     rule.see_input(a)
     rule.see_output_gradient(g)
-    assert rule.squared_norms(200).min() == 0
+    assert rule.squared_norms(torch.Size([200])).min() == 0
 
 
 # -- steps ------------------------------------------------------------------------------------

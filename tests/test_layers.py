@@ -6,15 +6,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
-    ["tracks", "splits", "scoring", "attacks", "__init__"],
+    ["tracks", "splits", "scoring", "attacks", "secure_random", "accounting", "__init__"],
     ["layout", "settings", "ghost_norms"],
     ["bookkeeping", "arrays", "checkpoints", "plain_pickle", "packed_cache", "downloads"],
     ["text_models", "cifar10_files", "purchase100_files", "sst2_files", "synthetic", "look"],
     ["challenge_datasets", "models"],
     ["inputs", "dpsgd", "challenge", "small_roberta"],
-    ["signals", "submission", "model_folder"],
+    ["stack", "streams", "signals", "submission", "model_folder"],
     ["train"],
-    ["baseline", "release"],
+    ["baseline", "release", "train_many"],
     ["demo"],
     ["cli", "cli_train"],
 ]

@@ -80,9 +80,9 @@ class BookKeeper:
         """
         if losses.requires_grad:  # else no layer took part, and the first rule says so
             losses.sum().backward()
-        squares = losses.new_zeros(len(losses))
+        squares = torch.zeros_like(losses)
         for rule in self._rules.values():
-            squares += rule.squared_norms(len(losses))
+            squares += rule.squared_norms(losses.shape)
         return squares.sqrt()
 
     def write_weighted_sum(self, weights: Tensor) -> None:

@@ -34,7 +34,7 @@ from mico_competition.tracks import (
     SCENARIOS,
     SCORED_PHASES,
 )
-from mico_competition.train import train_model
+from mico_competition.train_many import STACK, Run, train_many
 
 CHALLENGE = "digits"
 
@@ -94,24 +94,29 @@ def _fresh(out: Path) -> Path:
 
 def _train_all(root: Path, models_per_phase: int, workers: int) -> None:
     """Train every model of the challenge's three scenarios, in parallel processes."""
-    jobs = []
-    for name in CHALLENGES[CHALLENGE]:
-        settings = resolve({"scenario": name})
-        for phase in PHASES.values():
-            for model_id in phase.model_ids[:models_per_phase]:
-                jobs.append(
-                    (settings, model_path(root, SCENARIOS[name], phase.name, model_id), model_id)
-                )
+    groups = [
+        (resolve({"scenario": name}), runs[start : start + STACK])
+        for name in CHALLENGES[CHALLENGE]
+        for runs in [_runs(root, name, models_per_phase)]
+        for start in range(0, len(runs), STACK)
+    ]
     # Spawned, not forked: torch's threads do not survive a fork.
     with (
         ProcessPoolExecutor(
             workers, mp_context=get_context("spawn"), initializer=_one_thread
         ) as pool,
-        tqdm(total=len(jobs), unit="model", desc="Training", disable=None) as bar,
+        tqdm(total=9 * models_per_phase, unit="model", desc="Training", disable=None) as bar,
     ):
-        for future in as_completed([pool.submit(_train_one, *job) for job in jobs]):
-            future.result()
-            bar.update()
+        for future in as_completed([pool.submit(_train_group, *group) for group in groups]):
+            bar.update(future.result())
+
+
+def _runs(root: Path, scenario: str, models_per_phase: int) -> list[Run]:
+    return [
+        Run(draw_seeds(), model_path(root, SCENARIOS[scenario], phase.name, model_id), model_id)
+        for phase in PHASES.values()
+        for model_id in phase.model_ids[:models_per_phase]
+    ]
 
 
 def _one_thread() -> None:
@@ -120,8 +125,8 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _train_one(settings: Settings, folder: Path, model_id: int) -> None:
-    train_model(settings, load_digits(), draw_seeds(), folder, model_id=model_id, progress=False)
+def _train_group(settings: Settings, runs: list[Run]) -> int:
+    return len(list(train_many(settings, load_digits(), runs, progress=False)))
 
 
 def _score_like_codalab(out: Path, zip_path: Path, phase: str) -> dict[str, dict[str, float]]:

@@ -49,17 +49,18 @@ class Rule:
         """Keep the gradient of the layer's output."""
         self._gradient = gradient.detach()
 
-    def squared_norms(self, batch: int) -> Tensor:
+    def squared_norms(self, batch: torch.Size) -> Tensor:
         """float[batch], squared norms of this layer's per-example gradients."""
+        count = len(batch)
         if self._input is None or self._gradient is None:
             raise ValueError(
                 f"Layer {self.name} takes no part in the loss, so its gradient is not known: "
                 "take it out of the model."
             )
-        if len(self._input) != batch or len(self._gradient) != batch:
+        if self._input.shape[:count] != batch or self._gradient.shape[:count] != batch:
             raise ValueError(
-                f"Layer {self.name} sees {len(self._input)} rows in a batch of {batch} examples: "
-                "the loss does not separate by example."
+                f"Layer {self.name} sees {len(self._input)} rows in a batch of {batch[-1]} "
+                "examples: the loss does not separate by example."
             )
         if self._input._version != self._version:
             # Autograd looks after this for parameters that ask for a gradient; here none does.

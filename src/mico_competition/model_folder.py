@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mico_competition.accounting import EPS_ERROR, Mechanism
 from mico_competition.challenge import ChallengeDataset
-from mico_competition.dpsgd import EPS_ERROR, Mechanism
 from mico_competition.layout import PathLike, written_aside
 from mico_competition.models import save_model
 from mico_competition.settings import Settings
@@ -67,6 +67,7 @@ def _privacy(settings: Settings, mechanism: Mechanism) -> dict[str, Any]:
         "sampler": _sampler(settings),
         "accountant": "opacus PRV",
         "eps_error": EPS_ERROR,
+        "randomness": "AES-256-CTR" if settings.secure_mode else "torch.Generator",
     }
 
 

@@ -7,13 +7,8 @@ non-members it would tell who they are.
 
 from __future__ import annotations
 
-import hashlib
-import math
-import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,10 +17,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from mico_competition.accounting import Mechanism
 from mico_competition.challenge import ChallengeDataset
 from mico_competition.dpsgd import (
     Batch,
-    Mechanism,
+    Generator,
     PrivateTrainer,
     per_example_losses,
     physical_batches,
@@ -37,6 +33,7 @@ from mico_competition.model_folder import describe, write_model_folder
 from mico_competition.models import logits, new_model
 from mico_competition.settings import Settings, check
 from mico_competition.splits import Seeds
+from mico_competition.streams import Streams, generator_of, seeded
 from mico_competition.tracks import get_task
 
 _OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
@@ -46,27 +43,6 @@ class Trainer(Protocol):
     """Takes one step on a logical batch and gives the sum of its losses."""
 
     def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor: ...
-
-
-@dataclass(frozen=True)
-class Streams:
-    """Seeds of the independent random streams of a run.
-
-    They are derived from one train_seed by SHA-256, so that no two streams are the same one, or
-    drawn from the operating system.
-    """
-
-    initialisation: int
-    sampling: int
-    noise: int
-
-    @classmethod
-    def of(cls, train_seed: int | None) -> Streams:
-        """The streams of `train_seed`; fresh ones if it is None."""
-        root = secrets.token_hex(16) if train_seed is None else str(train_seed)
-        names = ("initialisation", "sampling", "noise")
-        digests = (hashlib.sha256(f"{root}/{name}".encode()).digest() for name in names)
-        return cls(*(int.from_bytes(digest[:8], "big") >> 1 for digest in digests))
 
 
 class PlainTrainer:
@@ -141,27 +117,17 @@ def train_model(
             stops being finite.
     """
     started = time.perf_counter()
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists already: remove it or choose another --output_dir.")
+    folder = free_folder(folder)
     check(settings, len(data))
-    device = device or default_device()
-    splits = ChallengeDataset(
-        data,
-        settings.len_training,
-        settings.len_challenge,
-        seeds.challenge,
-        seeds.training,
-        seeds.membership,
-    )
+    data = data.to(device or default_device())
+    splits = splits_of(settings, data, seeds)
     streams = Streams.of(settings.train_seed)
-    mechanism = mechanism_of(settings)
-    with _seeded(streams, deterministic=settings.train_seed is not None):
-        model = new_model(get_task(settings.task), base_model=settings.model_name).to(device)
-        _fit(settings, mechanism, model, data.to(device), splits.train_indices, streams, progress)
-        results = evaluate(model, data.to(device), splits.evaluation_indices)
+    with seeded(streams, deterministic=settings.train_seed is not None):
+        model = new_model(get_task(settings.task), base_model=settings.model_name)
+        _fit(settings, model.to(data.labels.device), data, splits.train_indices, streams, progress)
+        results = evaluate(model, data, splits.evaluation_indices)
     metadata = {
-        **describe(settings, mechanism, device),
+        **describe(settings, mechanism_of(settings), data.labels.device),
         "model_id": model_id,
         "results": results,
         "train_seed": settings.train_seed,
@@ -169,6 +135,26 @@ def train_model(
     }
     write_model_folder(folder, settings, model, splits, metadata, tokenizer=tokenizer)
     return metadata
+
+
+def free_folder(folder: PathLike) -> Path:
+    """`folder` if nothing is there yet; ValueError if it is in use."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists already: remove it or choose another --output_dir.")
+    return folder
+
+
+def splits_of(settings: Settings, data: Data, seeds: Seeds) -> ChallengeDataset:
+    """The splits that a run with `seeds` trains and evaluates on."""
+    return ChallengeDataset(
+        data,
+        settings.len_training,
+        settings.len_challenge,
+        seeds.challenge,
+        seeds.training,
+        seeds.membership,
+    )
 
 
 def mechanism_of(settings: Settings) -> Mechanism | None:
@@ -183,23 +169,8 @@ def mechanism_of(settings: Settings) -> Mechanism | None:
     )
 
 
-@contextmanager
-def _seeded(streams: Streams, *, deterministic: bool) -> Iterator[None]:
-    """Initialisation and dropout come from the run's own stream; the caller's state comes back."""
-    devices = list(range(torch.cuda.device_count()))
-    before = torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(streams.initialisation)
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before)
-
-
 def _fit(
     settings: Settings,
-    mechanism: Mechanism | None,
     model: nn.Module,
     data: Data,
     train_indices: torch.Tensor,
@@ -210,35 +181,58 @@ def _fit(
     device = data.labels.device
     train_indices = train_indices.to(device)
     labels = data.labels[train_indices]
-    optimizer = _OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
+    optimizer = optimizer_of(settings, model)
+    model.train()
+    trainer = _trainer(settings, model, optimizer, generator_of(settings, streams.noise, device))
+    sampling = generator_of(settings, streams.sampling, device)
+
+    def step(batch: torch.Tensor) -> torch.Tensor:
+        return trainer.step(batch, lambda at: data.inputs(train_indices[at]), labels)
+
+    run_epochs(settings, step, lambda: epoch_of(settings, sampling), optimizer, progress)
+    check_weights(model)
+    model.eval()
+
+
+def run_epochs(
+    settings: Settings,
+    step: Callable[[Any], torch.Tensor],
+    epoch: Callable[[], Iterable[Any]],
+    optimizer: torch.optim.Optimizer,
+    progress: bool,
+) -> None:
+    """Every epoch's steps, then the learning rate's; ValueError once a loss is not finite.
+
+    Args:
+        settings: of the run.
+        step: takes a batch and gives its summed loss: float[], or float[S] of a stack.
+        epoch: gives the batches of one epoch, anew at each call.
+        optimizer: whose learning rate is scheduled.
+        progress: whether to show a bar when standard error is a terminal.
+    """
     scheduler = torch.optim.lr_scheduler.StepLR(
         optimizer, step_size=settings.lr_scheduler_step, gamma=settings.lr_scheduler_gamma
     )
-    sampling = torch.Generator(device).manual_seed(streams.sampling)
-    model.train()
-    trainer = _trainer(settings, mechanism, model, optimizer, streams, device)
-
-    def inputs(positions: torch.Tensor) -> Any:
-        return data.inputs(train_indices[positions])
-
     with tqdm(
         total=settings.num_steps, unit="batch", desc="Training", disable=None if progress else True
     ) as bar:
         for _ in range(settings.num_epochs):
-            total = torch.zeros((), device=device)
-            for batch in _epoch(settings, sampling):
-                total += trainer.step(batch, inputs, labels)
+            total: Any = 0.0
+            for batch in epoch():
+                total = total + step(batch)
                 bar.update()
             scheduler.step()
-            _check_finite(total, bar.n)
-            bar.set_postfix(loss=f"{total.item() / settings.len_training:.3f}")
-    _check_weights(model)
-    model.eval()
+            if not total.isfinite().all():
+                raise ValueError(
+                    f"The loss is not finite after step {bar.n}: lower --learning_rate."
+                )
+            bar.set_postfix(loss=f"{total.mean().item() / settings.len_training:.3f}")
 
 
-def _epoch(settings: Settings, sampling: torch.Generator) -> Iterator[torch.Tensor]:
+def epoch_of(settings: Settings, sampling: Generator) -> Iterator[torch.Tensor]:
     """The batches of one epoch: Poisson draws for a private run, a cover of the set otherwise."""
     if settings.disable_dp:
+        assert isinstance(sampling, torch.Generator)
         return shuffled_batches(
             settings.len_training,
             batch_size=settings.batch_size,
@@ -253,34 +247,39 @@ def _epoch(settings: Settings, sampling: torch.Generator) -> Iterator[torch.Tens
     )
 
 
+def optimizer_of(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
+    """The scenario's optimiser over all of the model's parameters."""
+    return _OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
+
+
+def private_arguments(settings: Settings) -> dict[str, Any]:
+    """What a private trainer is told of the mechanism and the machine."""
+    mechanism = mechanism_of(settings)
+    assert mechanism is not None
+    return {
+        "noise_multiplier": mechanism.noise_multiplier,
+        "max_grad_norm": settings.max_grad_norm,
+        "expected_batch_size": settings.expected_batch_size,
+        "max_physical_batch_size": settings.max_physical_batch_size,
+    }
+
+
 def _trainer(
-    settings: Settings,
-    mechanism: Mechanism | None,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    streams: Streams,
-    device: torch.device,
+    settings: Settings, model: nn.Module, optimizer: torch.optim.Optimizer, noise: Generator
 ) -> Trainer:
-    if mechanism is None:
+    if settings.disable_dp:
         return PlainTrainer(model, optimizer, settings.max_physical_batch_size)
     return PrivateTrainer(
         model,
         optimizer,
-        noise_multiplier=mechanism.noise_multiplier,
-        max_grad_norm=settings.max_grad_norm or 0.0,
-        expected_batch_size=settings.expected_batch_size,
-        max_physical_batch_size=settings.max_physical_batch_size,
         grad_sample_mode=settings.grad_sample_mode,
-        noise_generator=torch.Generator(device).manual_seed(streams.noise),
+        noise_generator=noise,
+        **private_arguments(settings),
     )
 
 
-def _check_finite(total: torch.Tensor, step: int) -> None:
-    if not math.isfinite(total.item()):
-        raise ValueError(f"The loss is not finite after step {step}: lower --learning_rate.")
-
-
-def _check_weights(model: nn.Module) -> None:
+def check_weights(model: nn.Module) -> None:
+    """ValueError naming a parameter that is not finite."""
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise ValueError(f"Parameter {name} is not finite: lower --learning_rate.")
