@@ -48,6 +48,12 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
         "--disable_dp", action="store_const", const=True, help="train without privacy"
     )
     parser.add_argument(
+        "--secure_mode",
+        action="store_const",
+        const=True,
+        help="batches and noise from AES-256 keyed by the operating system; excludes --train_seed",
+    )
+    parser.add_argument(
         "--members_first",
         action="store_const",
         const=True,

@@ -1,7 +1,7 @@
-"""One private step: Poisson batch, per-example clipping, noise once, and what it costs in epsilon.
+"""One private step: a Poisson batch, per-example clipping, noise once a logical batch.
 
 DP-SGD (Abadi et al., CCS 2016, arXiv 1607.00133, Algorithm 1) on Opacus, which owns the
-accountant, the noise and the optimiser's contract: clipped gradients are summed over the
+modes to compare with and the optimiser's contract: clipped gradients are summed over the
 physical batches of a logical one, noise of standard deviation sigma * C is added once, and the
 sum is divided by the expected batch size.  Batches are drawn here, with the semantics of Opacus'
 `UniformWithReplacementSampler`: each record independently with probability `sample_rate`.
@@ -12,14 +12,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
-from opacus.accountants import PRVAccountant
-from opacus.accountants.utils import get_noise_multiplier
 from opacus.grad_sample.utils import get_gsm_class
 from opacus.optimizers import DPOptimizerFastGradientClipping, get_optimizer_class
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
@@ -29,71 +24,14 @@ from torch.nn.functional import cross_entropy
 
 from mico_competition.bookkeeping import BookKeeper
 from mico_competition.models import logits
+from mico_competition.secure_random import SecureGenerator
 
 # Ours first; the others are Opacus' own, for comparison and for models that ours does not know.
 GRAD_SAMPLE_MODES = ("bookkeeping", "hooks", "functorch", "ghost")
 
-# The accountant's bound is an upper one: the true epsilon lies at most this far below it.
-EPS_ERROR = 0.1
-
 Inputs = torch.Tensor | dict
+Generator = torch.Generator | SecureGenerator
 Batch = Callable[[torch.Tensor], Inputs]
-
-
-@dataclass(frozen=True)
-class Mechanism:
-    """What the accountant needs: a Poisson-subsampled Gaussian, `num_steps` times.
-
-    Attributes:
-        noise_multiplier: sigma > 0, the noise's standard deviation in units of max_grad_norm.
-        sample_rate: q in (0, 1], the probability that a record is in a batch.
-        num_steps: number of steps, 1 or more.
-    """
-
-    noise_multiplier: float
-    sample_rate: float
-    num_steps: int
-
-    @lru_cache(maxsize=256)  # noqa: B019 (frozen and small; a fleet asks for the same few)
-    def epsilon(self, target_delta: float) -> float:
-        """Upper bound of epsilon at `target_delta`, at most EPS_ERROR above the true one.
-
-        Numerical composition of privacy loss random variables: Gopi, Lee and Wutschitz,
-        NeurIPS 2021, arXiv 2106.02848.
-        """
-        accountant = PRVAccountant()
-        accountant.history = [(self.noise_multiplier, self.sample_rate, self.num_steps)]
-        with _quiet_accountant():
-            return float(accountant.get_epsilon(delta=target_delta, eps_error=EPS_ERROR))
-
-    @classmethod
-    @lru_cache(maxsize=256)
-    def for_target(
-        cls, *, target_epsilon: float, target_delta: float, sample_rate: float, num_steps: int
-    ) -> Mechanism:
-        """The mechanism with the least noise whose epsilon is at most `target_epsilon`.
-
-        Raises:
-            ValueError: if no noise in reach gives that epsilon.
-        """
-        with _quiet_accountant():
-            noise_multiplier = get_noise_multiplier(
-                target_epsilon=target_epsilon,
-                target_delta=target_delta,
-                sample_rate=sample_rate,
-                steps=num_steps,
-                accountant="prv",
-                eps_error=EPS_ERROR,
-            )
-        return cls(float(noise_multiplier), sample_rate, num_steps)
-
-
-@contextmanager
-def _quiet_accountant() -> Iterator[None]:
-    """Integrating a truncated PRV warns of round-off that its error bound already counts."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def poisson_batches(
@@ -101,15 +39,33 @@ def poisson_batches(
     *,
     sample_rate: float,
     num_steps: int,
-    generator: torch.Generator,
+    generator: Generator,
 ) -> Iterator[torch.Tensor]:
     """`num_steps` batches of positions below `num_records`, each drawn with `sample_rate`.
 
     A batch may be empty; it still counts as a step.
     """
     for _ in range(num_steps):
-        drawn = torch.rand(num_records, generator=generator, device=generator.device)
-        yield (drawn < sample_rate).nonzero().squeeze(1)
+        if isinstance(generator, SecureGenerator):
+            drawn = generator.bernoulli(num_records, sample_rate)
+        else:
+            drawn = (
+                torch.rand(num_records, generator=generator, device=generator.device) < sample_rate
+            )
+        yield drawn.nonzero().squeeze(1)
+
+
+def gaussian_like(
+    tensors: Sequence[torch.Tensor], std: float, generator: Generator | None
+) -> list[torch.Tensor]:
+    """Independent Gaussian noise of deviation `std`, one tensor like each of `tensors`."""
+    if isinstance(generator, SecureGenerator):
+        # One draw for all: each has a fixed cost.
+        flat = generator.normal((sum(t.numel() for t in tensors),), std, tensors[0].dtype)
+        parts = flat.split([t.numel() for t in tensors])
+        return [part.view_as(t) for part, t in zip(parts, tensors)]
+    # As Opacus draws it, so that modes can be exchanged without changing a run.
+    return [torch.empty_like(t).normal_(0, std, generator=generator) for t in tensors]
 
 
 class PrivateTrainer:
@@ -140,19 +96,18 @@ class PrivateTrainer:
         expected_batch_size: int,
         max_physical_batch_size: int,
         grad_sample_mode: str = GRAD_SAMPLE_MODES[0],
-        noise_generator: torch.Generator | None = None,
+        noise_generator: Generator | None = None,
     ) -> None:
-        if not noise_multiplier > 0:
-            raise ValueError(
-                f"Expected noise_multiplier={noise_multiplier} > 0: without noise training is "
-                "not private."
-            )
-        if not 0 < max_grad_norm < float("inf"):
-            raise ValueError(f"Expected 0 < max_grad_norm={max_grad_norm} < inf.")
+        check_private(noise_multiplier, max_grad_norm)
         if grad_sample_mode not in GRAD_SAMPLE_MODES:
             raise ValueError(
                 f"Unknown grad_sample_mode {grad_sample_mode!r}: choose one of "
                 f"{', '.join(GRAD_SAMPLE_MODES)}."
+            )
+        if isinstance(noise_generator, SecureGenerator) and grad_sample_mode != "bookkeeping":
+            raise ValueError(
+                f"Secure randomness does not reach Opacus' mode {grad_sample_mode!r}: use "
+                "grad_sample_mode bookkeeping."
             )
         check_trainable(model, optimizer)
         self.max_physical_batch_size = max_physical_batch_size
@@ -259,10 +214,10 @@ class SummedOptimizer(DPOptimizerFastGradientClipping):
             parameter.grad = None
 
     def add_noise(self) -> None:
-        """Noise of deviation sigma * C, drawn as Opacus draws it, into `grad`."""
+        """Noise of deviation sigma * C on the sum, into `grad`."""
         std = self.noise_multiplier * self.max_grad_norm
-        for parameter in self.params:
-            noise = torch.empty_like(parameter).normal_(0, std, generator=self.generator)
+        parameters = self.params
+        for parameter, noise in zip(parameters, gaussian_like(parameters, std, self.generator)):
             parameter.grad = noise.add_(parameter.summed_grad)
 
 
@@ -279,6 +234,16 @@ def per_example_losses(model: nn.Module, inputs: Inputs, labels: torch.Tensor) -
 def physical_batches(batch: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
     """`batch` cut into parts of at most `size`; an empty batch is one empty part."""
     return batch.split(size) if len(batch) else (batch,)
+
+
+def check_private(noise_multiplier: float, max_grad_norm: float) -> None:
+    """ValueError unless there is noise, and a norm to clip to."""
+    if not noise_multiplier > 0:
+        raise ValueError(
+            f"Expected noise_multiplier={noise_multiplier} > 0: without noise nothing is private."
+        )
+    if not 0 < max_grad_norm < float("inf"):
+        raise ValueError(f"Expected 0 < max_grad_norm={max_grad_norm} < inf.")
 
 
 def check_trainable(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

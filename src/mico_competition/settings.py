@@ -64,6 +64,7 @@ class Settings:
     members_first: bool
     model_name: str | None
     train_seed: int | None
+    secure_mode: bool
 
     @property
     def steps_per_epoch(self) -> int:
@@ -120,6 +121,7 @@ def resolve(flags: Mapping[str, Any], *, len_dataset: int | None = None) -> Sett
             task.architecture, DEFAULT_PHYSICAL_BATCH_SIZE
         ),
         "train_seed": None,
+        "secure_mode": False,
         "len_training": task.len_training,
         "len_challenge": task.len_challenge,
     }
@@ -195,10 +197,24 @@ def check(settings: Settings, len_dataset: int | None = None) -> None:
             raise ValueError("Private batches are Poisson draws: leave --members_first out.")
         norm = s.max_grad_norm or 0.0
         _expect(0 < norm < math.inf, "max_grad_norm", norm, "> 0 and finite")
+    if s.secure_mode:
+        _check_secure(s)
     n, m = s.len_training, s.len_challenge
     check_lengths(n + m if len_dataset is None else len_dataset, n, m)
     if s.batch_size > n:
         raise ValueError(f"Expected batch_size={s.batch_size} <= len_training={n}.")
+
+
+def _check_secure(s: Settings) -> None:
+    if s.disable_dp:
+        raise ValueError("--secure_mode is for private training: leave it out with --disable_dp.")
+    if s.train_seed is not None:
+        raise ValueError("--secure_mode cannot be repeated: leave --train_seed out.")
+    if s.grad_sample_mode != "bookkeeping":
+        raise ValueError(
+            f"--secure_mode does not reach Opacus' mode {s.grad_sample_mode!r}: leave "
+            "--grad_sample_mode out."
+        )
 
 
 def _expect(holds: bool, name: str, value: Any, bound: str) -> None:
