@@ -7,10 +7,9 @@ import torch
 from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from torch import nn
 
+from mico_competition.accounting import EPS_ERROR, Mechanism
 from mico_competition.dpsgd import (
-    EPS_ERROR,
     GRAD_SAMPLE_MODES,
-    Mechanism,
     PrivateTrainer,
     poisson_batches,
 )

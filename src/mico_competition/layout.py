@@ -20,6 +20,7 @@ from mico_competition.tracks import (
     SCENARIOS,
     Scenario,
     Task,
+    fetch_command,
     get_challenge,
     get_scenario,
     get_task,
@@ -101,7 +102,9 @@ def walk_challenge(folder: PathLike, *, phases: list[str] | None = None) -> list
     """
     folder = Path(os.path.abspath(folder))
     if not folder.is_dir():
-        raise ValueError(f"There is no challenge folder {folder}: download or release it first.")
+        command = fetch_command(folder.name, str(folder))
+        hint = f"`{command}` fetches that of 2022." if command else "release it first."
+        raise ValueError(f"There is no challenge folder {folder}: {hint}")
     models = [
         model
         for scenario in get_challenge(folder.name)
