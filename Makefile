@@ -5,7 +5,7 @@ LOCK_PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 READY := .venv/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test lint lock clean
+.PHONY: help demo test lint bench results lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -20,6 +20,13 @@ lint: $(READY) ## ruff and mypy
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+bench: $(READY) ## speed and memory of private training: benchmarks/RESULTS.md (15 minutes)
+	.venv/bin/python benchmarks/bench.py $(ARGS)
+
+results: $(READY) ## real runs: docs/RESULTS.md (90 minutes; needs ../shared)
+	.venv/bin/python benchmarks/real_runs.py --work runs $(ARGS)
+	.venv/bin/python benchmarks/results_page.py
 
 lock: ## write requirements.txt anew from setup.py; needs all of LOCK_PYTHONS
 	$(PYTHON) .ci/lock.py $(LOCK_PYTHONS)

@@ -14,10 +14,10 @@ INIT = (ROOT / "src" / "mico_competition" / "__init__.py").read_text(encoding="u
 README = ROOT / "README.md"
 
 EXTRAS = {
-    "train": ["opacus>=1.5"],
+    "train": ["opacus>=1.6", "cryptography>=42"],
     "text": ["transformers>=4.46", "datasets>=2.19", "safetensors>=0.4.3"],
     "report": ["pandas>=2.0", "matplotlib>=3.7"],
-    "demo": ["opacus>=1.5", "scikit-learn>=1.3"],
+    "demo": ["opacus>=1.6", "cryptography>=42", "scikit-learn>=1.3"],
     "notebook": ["jupyter>=1.0", "pandas>=2.0", "matplotlib>=3.7", "scikit-learn>=1.3"],
 }
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})

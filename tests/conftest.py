@@ -1,6 +1,7 @@
 """Fixtures that several test files share; nothing here downloads."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # One thread: these models are too small to gain from two, and threads that wait for a core that
 # something else holds lose seconds.  Processes that tests start take it from the environment.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+os.environ.setdefault("MICO_CACHE", tempfile.mkdtemp(prefix="mico_cache_"))
 
 ROOT = Path(__file__).resolve().parent.parent
 

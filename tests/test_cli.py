@@ -127,3 +127,35 @@ def test_every_verb_has_a_help_text():
         if action.dest == "verb":
             assert all(choice.help for choice in action._choices_actions)
             assert len(action.choices) == len(action._choices_actions) >= 9
+
+
+# What `pip install mico_competition` without extras does not bring.
+EXTRAS = ("opacus", "cryptography", "transformers", "datasets", "pandas", "matplotlib", "sklearn")
+
+
+def run_without_extras(code):
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r}));"
+    return subprocess.run([sys.executable, "-c", blocked + code], capture_output=True, text=True)
+
+
+def test_the_core_install_is_enough_to_attack_and_submit(competition, tmp_path):
+    challenge, data = competition.released / "purchase100", competition.datasets
+    predictions = tmp_path / "predictions" / "purchase100"
+    folders = [str(challenge), "--predictions", str(predictions)]
+    zip_path = str(tmp_path / "a.zip")
+    finished = run_without_extras(
+        "from mico_competition.cli import main;"
+        f"codes = [main(['attack', *{folders!r}, '--dataset_dir', {str(data)!r}]),"
+        f"main(['check', *{folders!r}]), main(['submit', *{folders!r}, '--zip', {zip_path!r}])];"
+        "print(codes)"
+    )
+    assert finished.stdout.splitlines()[-1] == "[0, 0, 0]", finished.stderr
+
+
+def test_a_missing_extra_is_named_with_the_line_that_mends_it():
+    finished = run_without_extras(
+        "from mico_competition.cli import main;"
+        "main(['train', '--scenario', 'digits_lo', '--dry_run'])"
+    )
+    assert finished.stderr.startswith("mico: opacus is not installed: pip install")
+    assert len(finished.stderr.splitlines()) == 1

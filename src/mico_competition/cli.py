@@ -48,6 +48,8 @@ def run_verb(args: argparse.Namespace) -> int:
 def _sentence(mistake: Exception) -> str:
     if isinstance(mistake, OSError) and mistake.filename and mistake.strerror:
         return f"{mistake.filename}: {mistake.strerror}."
+    if isinstance(mistake, ModuleNotFoundError):
+        return f"{mistake.name} is not installed: pip install 'mico_competition[all]'."
     return str(mistake)
 
 
@@ -128,7 +130,7 @@ def _add_attack(parser: argparse.ArgumentParser) -> None:
     def run(args: argparse.Namespace) -> None:
         from mico_competition.baseline import attack_challenge
         from mico_competition.challenge_datasets import load_dataset
-        from mico_competition.train import default_device
+        from mico_competition.inputs import default_device
 
         count = attack_challenge(
             args.challenge_folder,

@@ -1,4 +1,4 @@
-"""Data as a model takes it: arrays as they are, sentences tokenised once.
+"""Data as a model takes it: arrays as they are, sentences tokenised once; and where it goes.
 
 Knows datasets and models, nothing of splits, seeds or folders of a challenge.
 """
@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from mico_competition.arrays import ArrayDataset, TextDataset, TokenDataset
 from mico_competition.layout import PathLike
 from mico_competition.models import load_tokenizer
+from mico_competition.token_cache import tokenise_once
 from mico_competition.tracks import get_task
 
 Data = ArrayDataset | TokenDataset
+
+
+def default_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def prepare(
@@ -31,4 +39,4 @@ def prepare(
         return dataset, None
     assert task.base_model is not None and task.max_length is not None  # as all text tasks have
     tokenizer = load_tokenizer(tokenizer_from or task.base_model, fallback=task.base_model)
-    return dataset.tokenise(tokenizer, task.max_length), tokenizer
+    return tokenise_once(dataset, tokenizer, task.max_length), tokenizer

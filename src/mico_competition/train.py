@@ -27,7 +27,7 @@ from mico_competition.dpsgd import (
     physical_batches,
     poisson_batches,
 )
-from mico_competition.inputs import Data
+from mico_competition.inputs import Data, default_device
 from mico_competition.layout import PathLike
 from mico_competition.model_folder import describe, write_model_folder
 from mico_competition.models import logits, new_model
@@ -79,11 +79,6 @@ def shuffled_batches(
     else:
         order = torch.randperm(num_records, generator=generator, device=generator.device)
     yield from order.split(batch_size)
-
-
-def default_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def train_model(

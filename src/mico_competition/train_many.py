@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from mico_competition.arrays import ArrayDataset
-from mico_competition.inputs import Data
+from mico_competition.inputs import Data, default_device
 from mico_competition.model_folder import describe, write_model_folder
 from mico_competition.models import MLP, new_model
 from mico_competition.settings import Settings, check
@@ -24,7 +24,6 @@ from mico_competition.streams import Streams, generator_of, seeded
 from mico_competition.tracks import get_task
 from mico_competition.train import (
     check_weights,
-    default_device,
     epoch_of,
     evaluate,
     free_folder,

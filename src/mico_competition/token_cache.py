@@ -1,0 +1,81 @@
+"""Tokenised sentences kept on disk, by content: what a fleet's processes need not do again.
+
+The key is a hash of the sentences, the tokenizer and the length, so a cache is never stale; a
+file that is damaged counts as none, and a folder that cannot be written to is no error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mico_competition.arrays import TextDataset, TokenDataset
+from mico_competition.layout import written_aside
+
+
+def cache_folder() -> Path:
+    """`$MICO_CACHE`, else `mico_competition` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("MICO_CACHE") or Path(base) / "mico_competition")
+
+
+def tokenise_once(dataset: TextDataset, tokenizer: Any, max_length: int) -> TokenDataset:
+    """`dataset.tokenise(tokenizer, max_length)`, from the cache where it is there.
+
+    Memory: 5 bytes a token place, 23 MB for all of SST-2 at 67 tokens.
+    """
+    key = _key(dataset, tokenizer, max_length)
+    if key is None:
+        return dataset.tokenise(tokenizer, max_length)
+    path = cache_folder() / f"tokens-{key}.npz"
+    shape = (len(dataset), max_length)
+    found = _read(path, shape)
+    if found is None:
+        tokens = dataset.tokenise(tokenizer, max_length)
+        _write(path, tokens)
+        return tokens
+    return TokenDataset(found[0], found[1], dataset.labels)
+
+
+def _key(dataset: TextDataset, tokenizer: Any, max_length: int) -> str | None:
+    """Hash of all that the result depends on; None for a tokenizer that cannot be hashed."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    # What an earlier call left in the tokenizer does not count: every call sets it anew.
+    plain = type(backend).from_str(backend.to_str())
+    plain.no_padding()
+    plain.no_truncation()
+    digest = hashlib.sha256(f"{max_length}\n{plain.to_str()}\n".encode())
+    digest.update("\n".join(dataset.sentences).encode())
+    return digest.hexdigest()[:32]
+
+
+def _read(path: Path, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    if not path.is_file():
+        return None
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            ids, mask = file["input_ids"], file["attention_mask"]
+    except Exception:  # a damaged file can fail in any way, and all of them mean "no cache"
+        return None
+    if (ids.dtype, mask.dtype) != (np.int32, np.uint8) or ids.shape != shape or mask.shape != shape:
+        return None
+    return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def _write(path: Path, tokens: TokenDataset) -> None:
+    try:
+        with written_aside(path) as aside, open(aside, "wb") as file:
+            np.savez(
+                file,
+                input_ids=tokens.input_ids.numpy(),
+                attention_mask=tokens.attention_mask.numpy(),
+            )
+    except OSError:
+        return
