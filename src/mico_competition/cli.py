@@ -49,7 +49,8 @@ def _sentence(mistake: Exception) -> str:
     if isinstance(mistake, OSError) and mistake.filename and mistake.strerror:
         return f"{mistake.filename}: {mistake.strerror}."
     if isinstance(mistake, ModuleNotFoundError):
-        return f"{mistake.name} is not installed: pip install 'mico_competition[all]'."
+        package = (mistake.name or "A package").partition(".")[0]
+        return f"{package} is not installed: pip install 'mico_competition[all]'."
     return str(mistake)
 
 
