@@ -45,7 +45,7 @@ setup(
     packages=[*find_packages("src"), "mico_competition.scoring"],
     package_dir={"": "src", "mico_competition.scoring": "scoring"},
     package_data={
-        "mico_competition": ["py.typed", "pages/**"],
+        "mico_competition": ["py.typed"],
         "mico_competition.scoring": ["metadata"],
     },
     install_requires=["torch>=2.6", "numpy>=1.24", "tqdm>=4.60"],

@@ -137,8 +137,11 @@ def test_from_path_knows_n_by_the_scenarios_name(tmp_path):
     # A slip that a prize winner of 2023 made: CIFAR-10's n on Purchase-100's models.
     with pytest.raises(ValueError, match="50000 is that of CIFAR-10.*150000"):
         ChallengeDataset.from_path(folder, range(197_324), 50_000)
-    with pytest.raises(ValueError, match="197324 records of Purchase-100"):
-        ChallengeDataset.from_path(folder, range(1000))
+    for length in (1000, 160_000):
+        with pytest.raises(ValueError, match=r"197324 records of Purchase-100"):
+            ChallengeDataset.from_path(folder, range(length))
+        with pytest.raises(ValueError, match=r"197324 records of Purchase-100"):
+            ChallengeDataset.from_path(folder, range(length), 150_000)
     with pytest.raises(ValueError, match="give len_training"):
         ChallengeDataset.from_path(write_seeds(tmp_path / "elsewhere"), range(1000))
 
@@ -152,6 +155,12 @@ def test_from_path_believes_the_metadata(tmp_path):
         ChallengeDataset.from_path(folder, range(1000), 700)
     with pytest.raises(ValueError, match="len_challenge=100.*metadata says 50"):
         ChallengeDataset.from_path(folder, range(1000), len_challenge=100)
+    (folder / "metadata.json").write_text('{"len_dataset": 900, "len_training": 600}')
+    with pytest.raises(ValueError, match="Expected the 900 records of CIFAR-10"):
+        ChallengeDataset.from_path(folder, range(1000))
+    (folder / "metadata.json").write_text('{"len_training": "600"}')
+    with pytest.raises(ValueError, match="no whole numbers"):
+        ChallengeDataset.from_path(folder, range(1000))
     (folder / "metadata.json").write_text("{")
     with pytest.raises(ValueError, match="metadata.json is not a JSON object"):
         ChallengeDataset.from_path(folder, range(1000))

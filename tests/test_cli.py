@@ -42,6 +42,14 @@ def test_no_heavy_import_before_a_verb_runs():
         ("train --scenario cifar10_low", "Argument --scenario: invalid choice"),
         ("train --scenario cifar10_lo --batch_size 60000", "batch_size=60000"),
         ("train --scenario cifar10_lo --seed_training 5", "Give --seed_challenge and"),
+        ("train --scenario digits_lo --model_id 100 --split_seed 1", "not for phase dev"),
+        ("train --scenario digits_lo --model_id 0-3 --split_seed 1", "draws fresh seeds"),
+        (
+            "train --task digits --model_id 0-3 --disable_dp --optimizer sgd --learning_rate 1 "
+            "--batch_size 9 --num_epochs 1",
+            "needs --scenario",
+        ),
+        ("train --scenario digits_lo --model_id 3-0", "a range such as 0-99, got '3-0'"),
         ("train --scenario digits_lo --model_id 200", "ids run from 0 to 199"),
         ("train --scenario purchase100_inf --model_id 0 --dataset_dir /nowhere", "/nowhere"),
         ("attack /nowhere/cifar10", "no challenge folder /nowhere/cifar10"),
@@ -122,6 +130,20 @@ def test_the_verbs_work_on_a_released_challenge(competition, tmp_path, capsys, m
     assert "cifar10_lo/dev/model_100/prediction.csv" in captured.err
 
 
+def test_a_range_of_ids_trains_them_all(tmp_path, capsys):
+    flags = ["--num_epochs", "1", "--output_dir", str(tmp_path), "--train_seed", "3"]
+    assert main(["train", "--scenario", "digits_inf", "--model_id", "99-101", *flags]) == 0
+    assert capsys.readouterr().out.count("evaluation accuracy") == 3
+    found = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("digits/*/*/*"))
+    assert found == [
+        "digits/digits_inf/dev/model_100",
+        "digits/digits_inf/dev/model_101",
+        "digits/digits_inf/train/model_99",
+    ]
+    seeds = {(tmp_path / f / "seed_membership").read_text() for f in found}
+    assert len(seeds) == 3
+
+
 def test_every_verb_has_a_help_text():
     for action in build_parser()._actions:
         if action.dest == "verb":
@@ -157,5 +179,5 @@ def test_a_missing_extra_is_named_with_the_line_that_mends_it():
         "from mico_competition.cli import main;"
         "main(['train', '--scenario', 'digits_lo', '--dry_run'])"
     )
-    assert finished.stderr.startswith("mico: opacus is not installed: pip install")
+    assert finished.stderr.startswith("mico: opacus is not installed: `pip install")
     assert len(finished.stderr.splitlines()) == 1

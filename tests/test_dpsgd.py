@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from opacus.utils.uniform_sampler import UniformWithReplacementSampler
+from scipy import stats
 from torch import nn
 
 from mico_competition.accounting import EPS_ERROR, Mechanism
@@ -26,7 +27,7 @@ def make(seed=0, batch=13):
     return model, inputs, torch.randint(4, (batch,))
 
 
-def trainer_of(model, *, lr=1.0, sigma=TINY_NOISE, norm=NORM, mode="hooks", **changes):
+def trainer_of(model, *, lr=1.0, sigma=TINY_NOISE, norm=NORM, mode=GRAD_SAMPLE_MODES[0], **changes):
     arguments = {
         "noise_multiplier": sigma,
         "max_grad_norm": norm,
@@ -101,12 +102,13 @@ def test_noise_has_the_stated_deviation_once_a_logical_batch(mode):
     assert abs(float(noise.std()) / stated - 1) < 5 / math.sqrt(2 * count)
 
 
-def test_noise_is_not_added_again_for_each_physical_batch():
-    sigma, norm = 2.0, 1e-9  # gradients vanish beside the noise's scale? no: both scale with C
+@pytest.mark.parametrize("mode", GRAD_SAMPLE_MODES)
+def test_noise_is_not_added_again_for_each_physical_batch(mode):
+    sigma, norm = 2.0, 1e-9
     model, inputs, labels = make(batch=10)
-    trainer = trainer_of(model, sigma=sigma, norm=norm, max_physical_batch_size=1)
+    trainer = trainer_of(model, sigma=sigma, norm=norm, mode=mode, max_physical_batch_size=1)
     moves = []
-    for _ in range(400):
+    for _ in range(300):
         before = torch.cat([p.detach().flatten() for p in model.parameters()])
         trainer.step(torch.arange(10), lambda i: inputs[i], labels)
         moves.append(torch.cat([p.detach().flatten() for p in model.parameters()]) - before)
@@ -115,12 +117,13 @@ def test_noise_is_not_added_again_for_each_physical_batch():
     assert abs(deviation / (sigma * norm / 10) - 1) < 0.03
 
 
-def test_the_noise_generator_alone_drives_the_noise():
+@pytest.mark.parametrize("mode", GRAD_SAMPLE_MODES)
+def test_the_noise_generator_alone_drives_the_noise(mode):
     results = []
     for global_seed, noise_seed in ((0, 1), (5, 1), (5, 2)):
         model, inputs, labels = make()
         trainer = trainer_of(
-            model, sigma=1.0, noise_generator=torch.Generator().manual_seed(noise_seed)
+            model, sigma=1.0, mode=mode, noise_generator=torch.Generator().manual_seed(noise_seed)
         )
         torch.manual_seed(global_seed)
         trainer.step(torch.arange(13), inputs.__getitem__, labels)
@@ -129,16 +132,56 @@ def test_the_noise_generator_alone_drives_the_noise():
     assert not torch.equal(results[1], results[2])
 
 
-def test_poisson_batches_are_opacus_batches():
-    ours = poisson_batches(
-        300, sample_rate=0.02, num_steps=50, generator=torch.Generator().manual_seed(3)
-    )
+def drawn(num_records, rate, steps, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    batches = poisson_batches(num_records, sample_rate=rate, num_steps=steps, generator=generator)
+    return [batch.tolist() for batch in batches]
+
+
+@pytest.mark.parametrize(("num_records", "rate"), [(40, 0.02), (40, 0.5), (7, 0.97), (3000, 1e-4)])
+def test_poisson_batches_are_independent_coins(num_records, rate):
+    """Records' counts, neighbours' joint counts, and the lengths, within 5 standard errors."""
+    steps = 4000
+    batches = drawn(num_records, rate, steps)
+    hits = torch.zeros(steps, num_records)
+    for row, batch in zip(hits, batches):
+        assert batch == sorted(set(batch)) and (
+            not batch or 0 <= batch[0] <= batch[-1] < num_records
+        )
+        row[batch] = 1
+    total = steps * num_records
+
+    def near(mean, p, count):
+        return abs(mean - p) < 5 * math.sqrt(p * (1 - p) / count) + 1e-12
+
+    assert near(float(hits.mean()), rate, total)
+    if num_records <= 40:
+        assert all(near(float(column.mean()), rate, steps) for column in hits.T)
+        both = hits[:, :-1] * hits[:, 1:]
+        # Neighbouring pairs overlap, so they count as half as many trials.
+        assert near(float(both.mean()), rate**2, steps * (num_records - 1) / 2)
+    lengths = hits.sum(1)
+    variance = num_records * rate * (1 - rate)
+    kurtosis = 2 + (1 - 6 * rate * (1 - rate)) / variance
+    assert abs(float(lengths.var()) - variance) < 5 * variance * math.sqrt(kurtosis / steps)
+
+
+def test_poisson_batches_have_the_lengths_of_opacus():
+    """Against Opacus' own sampler, by a two-sample Kolmogorov-Smirnov test."""
     theirs = UniformWithReplacementSampler(
-        num_samples=300, sample_rate=0.02, generator=torch.Generator().manual_seed(3), steps=50
+        num_samples=2000, sample_rate=0.05, generator=torch.Generator().manual_seed(4), steps=2000
     )
-    batches = [batch.tolist() for batch in ours]
-    assert batches == list(theirs)
-    assert len({len(batch) for batch in batches}) > 3, "batch lengths of Poisson sampling vary"
+    ours = drawn(2000, 0.05, 2000)
+    test = stats.ks_2samp([len(b) for b in ours], [len(b) for b in theirs])
+    assert test.pvalue > 1e-6
+
+
+def test_a_sample_rate_of_one_is_every_record():
+    assert drawn(5, 1.0, 3) == [[0, 1, 2, 3, 4]] * 3
+
+
+def test_the_same_generator_draws_the_same_batches():
+    assert drawn(500, 0.1, 5, seed=1) == drawn(500, 0.1, 5, seed=1) != drawn(500, 0.1, 5, seed=2)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +216,14 @@ def test_models_that_cannot_be_private_are_refused_by_name():
             max_grad_norm=1.0,
             expected_batch_size=1,
             max_physical_batch_size=1,
+        )
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.05, 0.2])
+def test_a_target_within_the_accountants_error_is_refused(epsilon):
+    with pytest.raises(ValueError, match=f"target_epsilon={epsilon} > 0.2"):
+        Mechanism.for_target(
+            target_epsilon=epsilon, target_delta=1e-5, sample_rate=0.1, num_steps=10
         )
 
 

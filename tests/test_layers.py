@@ -8,7 +8,15 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     ["tracks", "splits", "scoring", "attacks", "secure_random", "accounting", "__init__"],
     ["layout", "settings", "ghost_norms"],
-    ["bookkeeping", "arrays", "checkpoints", "plain_pickle", "packed_cache", "downloads"],
+    [
+        "lengths",
+        "bookkeeping",
+        "arrays",
+        "checkpoints",
+        "plain_pickle",
+        "packed_cache",
+        "downloads",
+    ],
     [
         "text_models",
         "cifar10_files",

@@ -43,7 +43,7 @@ def test_metadata_is_the_same_for_all_models_of_a_scenario(competition):
 
 
 def test_no_withheld_value_stands_anywhere_in_the_release(competition):
-    """Seeds, solutions, results and train seeds of dev and final, searched for as text."""
+    """Seeds and solutions of dev and final, searched for as text."""
     for challenge in ("cifar10", "purchase100", "sst2", "ddp"):
         for model in walk_challenge(competition.released / challenge, phases=["dev", "final"]):
             source = competition.trained / challenge / model.place
@@ -54,6 +54,19 @@ def test_no_withheld_value_stands_anywhere_in_the_release(competition):
             for path in model.path.iterdir():
                 content = path.read_bytes()
                 assert not any(secret in content for secret in secrets), path
+
+
+def test_the_organisers_folders_are_not_told(competition):
+    """SST-2 models were trained with --model_name <a local folder>."""
+    for model in walk_challenge(competition.released / "sst2"):
+        text = "".join(p.read_text(errors="replace") for p in model.path.glob("*.json"))
+        assert str(competition.trained.parent) not in text
+        assert '"model_name": "base"' in text
+
+
+def test_a_wrong_root_is_answered_with_the_right_one(competition, tmp_path):
+    with pytest.raises(ValueError, match="--output_dir` was given"):
+        release(competition.trained / "sst2", "sst2", tmp_path)
 
 
 def test_the_reference_holds_solutions_of_one_phase_only(competition, tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from mico_competition import secure_random
 from mico_competition.secure_random import PAIRS_AT_ONCE, WORDS_AT_ONCE, SecureGenerator

@@ -111,6 +111,40 @@ def test_a_missing_scenario_is_a_fault(challenge):
     assert any("purchase100_lo" in fault for fault in check_folder(folder, predictions))
 
 
+def test_half_a_download_is_a_fault(challenge, tmp_path):
+    folder, predictions = challenge
+    shutil.rmtree(folder / "purchase100_hi/final/model_150")
+    shutil.rmtree(folder / "purchase100_inf/final")
+    faults = check_folder(folder, predictions)
+    assert len(faults) == 2 and all("fetch the challenge again" in fault for fault in faults)
+    shutil.rmtree(folder / "purchase100_lo/final")
+    assert len(check_folder(folder, predictions)) == 3
+    with pytest.raises(ValueError, match="3 faults"):
+        pack(folder, tmp_path / "half.zip", predictions)
+
+
+def test_a_damaged_zip_is_a_fault_and_no_traceback(challenge, tmp_path):
+    folder, predictions = challenge
+    content = bytearray(pack(folder, tmp_path / "good.zip", predictions).read_bytes())
+    start = content.index(b"prediction.csv") + len(b"prediction.csv")
+    for place in range(start, start + 40):
+        content[place] ^= 0xFF
+    (tmp_path / "bad.zip").write_bytes(content)
+    assert "zip it again" in check_zip(tmp_path / "bad.zip", folder)[0]
+    with pytest.raises(ValueError, match="zip it again"):
+        unpack_submission(tmp_path / "bad.zip", tmp_path / "unpacked")
+
+
+@pytest.mark.parametrize("text", ["", "0,one", "0.5" + ",1" * 19, "1,0"])
+def test_a_faulty_solution_is_named_and_not_told(challenge, text):
+    folder, predictions = challenge
+    path = folder / "purchase100_lo/train/model_0/solution.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="does not have a 0 or 1") as error:
+        score_phase(folder, predictions)
+    assert "one" not in str(error.value).split("solution.csv")[1]
+
+
 def test_faults_of_a_zip(challenge, tmp_path):
     folder, predictions = challenge
     path = pack(folder, tmp_path / "good.zip", predictions)
@@ -156,5 +190,5 @@ def test_a_folder_that_is_no_challenge(tmp_path):
     (tmp_path / "cifar10").mkdir()
     with pytest.raises(ValueError, match="holds no models"):
         check_folder(tmp_path / "cifar10")
-    with pytest.raises(ValueError, match="Unknown challenge"):
+    with pytest.raises(ValueError, match="is not named after its challenge"):
         check_folder(tmp_path)

@@ -15,7 +15,7 @@ from mico_competition.stack import StackedMLP, StackedPrivateTrainer
 from mico_competition.train import train_model
 from mico_competition.train_many import Run, train_many
 
-SMALL = {"len_training": 200, "len_challenge": 50, "batch_size": 50, "num_epochs": 5}
+SMALL = {"len_training": 190, "len_challenge": 50, "batch_size": 50, "num_epochs": 5}
 
 
 def settings_of(scenario, **flags):

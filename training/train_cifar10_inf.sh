@@ -1,2 +1,2 @@
 #!/bin/sh
-exec python "$(dirname "$0")/train_cifar10.py" --scenario cifar10_inf "$@"
+exec "${PYTHON:-python3}" "$(dirname "$0")/train_cifar10.py" --scenario cifar10_inf "$@"

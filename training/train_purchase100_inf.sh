@@ -1,2 +1,2 @@
 #!/bin/sh
-exec python "$(dirname "$0")/train_purchase100.py" --scenario purchase100_inf "$@"
+exec "${PYTHON:-python3}" "$(dirname "$0")/train_purchase100.py" --scenario purchase100_inf "$@"

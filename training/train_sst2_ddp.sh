@@ -1,2 +1,2 @@
 #!/bin/sh
-exec python "$(dirname "$0")/train_sst2.py" --scenario sst2_ddp "$@"
+exec "${PYTHON:-python3}" "$(dirname "$0")/train_sst2.py" --scenario sst2_ddp "$@"

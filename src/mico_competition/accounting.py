@@ -14,7 +14,8 @@ from functools import lru_cache
 from opacus.accountants import PRVAccountant
 from opacus.accountants.utils import get_noise_multiplier
 
-# The accountant's bound is an upper one: the true epsilon lies at most this far below it.
+# The accountant's error: its bound is an upper one, and the true epsilon lies at most twice this
+# far below it.
 EPS_ERROR = 0.1
 
 
@@ -34,7 +35,7 @@ class Mechanism:
 
     @lru_cache(maxsize=256)  # noqa: B019 (frozen and small; a fleet asks for the same few)
     def epsilon(self, target_delta: float) -> float:
-        """Upper bound of epsilon at `target_delta`, at most EPS_ERROR above the true one.
+        """Upper bound of epsilon at `target_delta`, at most 2 EPS_ERROR above the true one.
 
         Numerical composition of privacy loss random variables: Gopi, Lee and Wutschitz,
         NeurIPS 2021, arXiv 2106.02848.
@@ -52,8 +53,13 @@ class Mechanism:
         """The mechanism with the least noise whose epsilon is at most `target_epsilon`.
 
         Raises:
-            ValueError: if no noise in reach gives that epsilon.
+            ValueError: if the target is within the accountant's error.
         """
+        if not target_epsilon > 2 * EPS_ERROR:
+            raise ValueError(
+                f"Expected target_epsilon={target_epsilon} > {2 * EPS_ERROR}: the accountant's "
+                "error alone takes that much."
+            )
         with _quiet_accountant():
             noise_multiplier = get_noise_multiplier(
                 target_epsilon=target_epsilon,

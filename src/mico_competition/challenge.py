@@ -14,28 +14,22 @@ accuracy over nonmembers would tell who they are.
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from mico_competition.layout import PathLike, read_text, scenario_of
+from mico_competition.layout import PathLike, read_text
+from mico_competition.lengths import Lengths
 from mico_competition.splits import Seeds, parse_seed, permutation
 from mico_competition.tracks import (
-    METADATA_FILE,
     SEED_FILES,
-    TASKS,
-    Task,
     check_lengths,
-    get_task,
 )
 
 Self = TypeVar("Self", bound="ChallengeDataset")
-
-LEN_CHALLENGE = 100
 
 _HIDDEN = {
     "seed_training": "which other records were trained on and which are left for evaluation",
@@ -98,9 +92,10 @@ class ChallengeDataset:
                 the model; if the dataset is not as long as the scenario's.
         """
         path = Path(path)
-        lengths = _Lengths.of(path)
+        lengths = Lengths.of(path)
         m = lengths.check_challenge(len_challenge)
-        n = lengths.check_training(len_training, _length(dataset))
+        n = lengths.check_training(len_training)
+        lengths.check_dataset(n, _length(dataset))
         seeds = read_seeds(path)
         return cls(dataset, n, m, seeds.challenge, seeds.training, seeds.membership)
 
@@ -224,78 +219,6 @@ def read_seeds(path: PathLike) -> Seeds:
         for name in SEED_FILES
     ]
     return Seeds(*found)  # type: ignore[arg-type]
-
-
-def read_metadata(path: PathLike) -> dict[str, Any]:
-    """metadata.json of model folder `path`; empty where there is none, as in 2022's folders."""
-    file = Path(path) / METADATA_FILE
-    if not file.is_file():
-        return {}
-    try:
-        metadata = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        metadata = None
-    if not isinstance(metadata, dict):
-        raise ValueError(f"{file} is not a JSON object: fetch or train the model again.")
-    return metadata
-
-
-def len_challenge_of(path: PathLike) -> int:
-    """m of the model in folder `path`: what its metadata says, else 2022's 100."""
-    return _Lengths.of(Path(path)).check_challenge(None)
-
-
-class _Lengths:
-    """What a model folder says of n and m, held against what the caller says."""
-
-    def __init__(self, path: Path, task: Task | None, n: int | None, m: int | None):
-        self.path, self.task, self.n, self.m = path, task, n, m
-
-    @classmethod
-    def of(cls, path: Path) -> _Lengths:
-        metadata = read_metadata(path)
-        scenario = scenario_of(path)
-        task = get_task(scenario.task) if scenario else None
-        return cls(path, task, metadata.get("len_training"), metadata.get("len_challenge"))
-
-    def check_challenge(self, given: int | None) -> int:
-        if given is not None and self.m is not None and given != self.m:
-            raise ValueError(
-                f"len_challenge={given} is not that of {self.path}: its metadata says {self.m}."
-            )
-        return given or self.m or LEN_CHALLENGE
-
-    def check_training(self, given: int | None, len_dataset: int) -> int:
-        if self.n is not None:
-            if given is not None and given != self.n:
-                raise ValueError(
-                    f"len_training={given} is not that of {self.path}: its metadata says {self.n}."
-                )
-            return self.n
-        if given is not None:
-            return self._check_task(given)
-        if self.task is None:
-            raise ValueError(
-                f"No scenario's name stands on the path {self.path}, so give len_training."
-            )
-        if len_dataset != self.task.len_dataset:
-            raise ValueError(
-                f"Expected the {self.task.len_dataset} records of {self.task.title} for "
-                f"{self.path}, got {len_dataset}: load the whole dataset, or give len_training."
-            )
-        return self.task.len_training
-
-    def _check_task(self, given: int) -> int:
-        """Another task's n is a slip that silently gives wrong splits; it won no prize in 2023."""
-        if self.task is None or given == self.task.len_training:
-            return given
-        for other in TASKS.values():
-            if given == other.len_training:
-                raise ValueError(
-                    f"len_training={given} is that of {other.title}; models of {self.task.title} "
-                    f"({self.path}) were trained on {self.task.len_training}: leave it out."
-                )
-        return given
 
 
 def _length(dataset: Dataset) -> int:

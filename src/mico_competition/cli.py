@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,8 @@ def _sentence(mistake: Exception) -> str:
         return f"{mistake.filename}: {mistake.strerror}."
     if isinstance(mistake, ModuleNotFoundError):
         package = (mistake.name or "A package").partition(".")[0]
-        return f"{package} is not installed: pip install 'mico_competition[all]'."
+        extras = "." if package == "mico_competition" else "'.[all]'"
+        return f"{package} is not installed: `pip install -e {extras}` in the repository."
     return str(mistake)
 
 
@@ -177,7 +179,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     def run(args: argparse.Namespace) -> None:
         from mico_competition.submission import pack
 
-        name = args.challenge_folder.resolve().name
+        name = Path(os.path.abspath(args.challenge_folder)).name
         path = pack(
             args.challenge_folder, args.zip or Path(f"predictions_{name}.zip"), args.predictions
         )

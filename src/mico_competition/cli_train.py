@@ -59,10 +59,20 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
         const=True,
         help="do not shuffle, as in 2022: members come first in every epoch (without privacy only)",
     )
-    parser.add_argument("--split_seed", type=int, help="draws the three seeds below")
+    parser.add_argument(
+        "--split_seed",
+        type=int,
+        help="draws the three seeds below; for trials and phase train only, since whoever has "
+        "seed_challenge finds the others by trying split seeds",
+    )
     for name in _SEEDS:
         parser.add_argument(f"--{name}", type=int, help="one of the model's three split seeds")
-    parser.add_argument("--model_id", type=int, help="the model's number; says its phase")
+    parser.add_argument(
+        "--model_id",
+        type=_model_ids,
+        metavar="ID[-ID]",
+        help="the model's number, which says its phase; a range trains them all, with fresh seeds",
+    )
     add_data(parser)
     parser.add_argument(
         "--output_dir",
@@ -91,45 +101,69 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def run_train(args: argparse.Namespace) -> None:
     """Resolve, check, load, train, and say what came out."""
     settings = resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
-    folder = _folder(args)
+    folders = _folders(args)
     seeds = _seeds(args)
     if args.dry_run:
-        print(json.dumps(_plan(settings, folder), indent=2))
+        print(json.dumps(_plan(settings, folders[0]), indent=2))
         return
     from mico_competition.challenge_datasets import load_dataset
     from mico_competition.inputs import prepare
-    from mico_competition.train import train_model
+    from mico_competition.train_many import Run, train_many
 
     data, tokenizer = prepare(
         settings.task,
         load_dataset(settings.task, args.dataset_dir, args.download),
         settings.model_name,
     )
-    metadata = train_model(
-        settings, data, seeds, folder, tokenizer=tokenizer, model_id=args.model_id
-    )
-    print(_summary(metadata, folder))
+    runs = [
+        Run(seed, folder, model_id, settings.train_seed)
+        for seed, folder, model_id in zip(seeds, folders, args.model_id or [None])
+    ]
+    for run, metadata in zip(runs, train_many(settings, data, runs, tokenizer=tokenizer)):
+        print(_summary(metadata, run.folder), flush=True)
 
 
-def _folder(args: argparse.Namespace) -> Path:
+def _model_ids(text: str) -> list[int]:
+    """The ids in `7` or `0-99`."""
+    first, _, last = text.partition("-")
+    try:
+        ids = list(range(int(first), int(last or first) + 1))
+    except ValueError:
+        ids = []
+    if not ids:
+        raise argparse.ArgumentTypeError(f"expected a number or a range such as 0-99, got {text!r}")
+    return ids
+
+
+def _folders(args: argparse.Namespace) -> list[Path]:
     if args.model_id is None or args.scenario is None:
-        return args.output_dir
+        if args.model_id and len(args.model_id) > 1:
+            raise ValueError("A range of --model_id needs --scenario, which says their folders.")
+        return [args.output_dir]
     scenario = get_scenario(args.scenario)
-    return model_path(args.output_dir, scenario, phase_of(args.model_id).name, args.model_id)
+    return [model_path(args.output_dir, scenario, phase_of(i).name, i) for i in args.model_id]
 
 
-def _seeds(args: argparse.Namespace) -> Any:
+def _seeds(args: argparse.Namespace) -> list[Any]:
     from mico_competition.splits import Seeds, draw_seeds
 
+    ids = args.model_id or [None]
     given = [getattr(args, name) for name in _SEEDS]
+    if len(ids) > 1 and (args.split_seed is not None or any(s is not None for s in given)):
+        raise ValueError("A range of --model_id draws fresh seeds: leave out yours.")
     if all(seed is not None for seed in given):
         if args.split_seed is not None:
             raise ValueError("Give --split_seed, or the three --seed_*, not both.")
-        return Seeds(*given)
+        return [Seeds(*given)]
     if any(seed is not None for seed in given):
         missing = [f"--{name}" for name, seed in zip(_SEEDS, given) if seed is None]
         raise ValueError(f"Give {' and '.join(missing)} too, or none of the three --seed_*.")
-    return draw_seeds(args.split_seed)
+    if args.split_seed is not None and ids[0] is not None and phase_of(ids[0]).scored:
+        raise ValueError(
+            f"--split_seed is not for phase {phase_of(ids[0]).name}: whoever has seed_challenge "
+            "finds the other seeds by trying; leave it out."
+        )
+    return [draw_seeds(args.split_seed) for _ in ids]
 
 
 def _plan(settings: Settings, folder: Path) -> dict[str, Any]:

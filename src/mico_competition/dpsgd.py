@@ -4,12 +4,13 @@ DP-SGD (Abadi et al., CCS 2016, arXiv 1607.00133, Algorithm 1) on Opacus, which 
 modes to compare with and the optimiser's contract: clipped gradients are summed over the
 physical batches of a logical one, noise of standard deviation sigma * C is added once, and the
 sum is divided by the expected batch size.  Batches are drawn here, with the semantics of Opacus'
-`UniformWithReplacementSampler`: each record independently with probability `sample_rate`.
+`UniformWithReplacementSampler`, each record independently with probability `sample_rate`.
 This module never sees a file, a seed of a split, or who is a member.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -43,16 +44,36 @@ def poisson_batches(
 ) -> Iterator[torch.Tensor]:
     """`num_steps` batches of positions below `num_records`, each drawn with `sample_rate`.
 
-    A batch may be empty; it still counts as a step.
+    Each record is in a batch independently of all others, in order of position.  A batch may be
+    empty; it still counts as a step.
     """
     for _ in range(num_steps):
         if isinstance(generator, SecureGenerator):
-            drawn = generator.bernoulli(num_records, sample_rate)
+            yield generator.bernoulli(num_records, sample_rate).nonzero().squeeze(1)
         else:
-            drawn = (
-                torch.rand(num_records, generator=generator, device=generator.device) < sample_rate
-            )
-        yield drawn.nonzero().squeeze(1)
+            yield poisson_draw(num_records, sample_rate, generator)
+
+
+def poisson_draw(num_records: int, sample_rate: float, generator: torch.Generator) -> torch.Tensor:
+    """int64[b], sorted: where `num_records` independent coins of `sample_rate` come up.
+
+    Draws the gaps between them, which are geometric (Devroye, Non-Uniform Random Variate
+    Generation, 1986, chapter X.2), so the cost grows with the batch, not with the dataset.
+    """
+    if sample_rate >= 1:
+        return torch.arange(num_records, device=generator.device)
+    expected = num_records * sample_rate
+    count = math.ceil(expected + 6 * math.sqrt(expected)) + 8
+    last, parts = -1.0, []
+    while last < num_records:
+        uniform = torch.rand(
+            count, generator=generator, dtype=torch.float64, device=generator.device
+        )
+        gaps = uniform.neg_().log1p_().div_(math.log1p(-sample_rate)).floor_().add_(1)
+        parts.append(gaps.cumsum(0).add_(last))
+        last = float(parts[-1][-1])
+    drawn = torch.cat(parts)
+    return drawn[drawn < num_records].long()
 
 
 def gaussian_like(

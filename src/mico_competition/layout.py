@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Union
 
 from mico_competition.tracks import (
+    CHALLENGES,
     PHASES,
     SCENARIOS,
     Scenario,
@@ -90,12 +91,15 @@ def walk_phase(folder: PathLike, scenario: str, phase: str) -> list[ModelFolder]
     return sorted(found)
 
 
-def walk_challenge(folder: PathLike, *, phases: list[str] | None = None) -> list[ModelFolder]:
+def walk_challenge(
+    folder: PathLike, *, phases: list[str] | None = None, mend: str | None = None
+) -> list[ModelFolder]:
     """All models of a challenge folder, by scenario, then phase, then id.
 
     Args:
         folder: a folder named after its challenge (`.../purchase100`).
         phases: names of the phases wanted; all by default.
+        mend: what to do if there is no such folder; by default, how to fetch that of 2022.
 
     Raises:
         ValueError: if the folder is missing, is not named after a challenge, or holds no model.
@@ -103,8 +107,13 @@ def walk_challenge(folder: PathLike, *, phases: list[str] | None = None) -> list
     folder = Path(os.path.abspath(folder))
     if not folder.is_dir():
         command = fetch_command(folder.name, str(folder))
-        hint = f"`{command}` fetches that of 2022." if command else "release it first."
-        raise ValueError(f"There is no challenge folder {folder}: {hint}")
+        fetch = f"`{command}` fetches that of 2022." if command else "release it first."
+        raise ValueError(f"There is no challenge folder {folder}: {mend or fetch}")
+    if folder.name not in CHALLENGES:
+        raise ValueError(
+            f"{folder} is not named after its challenge: rename it to one of "
+            f"{', '.join(CHALLENGES)}."
+        )
     models = [
         model
         for scenario in get_challenge(folder.name)
@@ -131,7 +140,7 @@ def written_aside(path: PathLike) -> Iterator[Path]:
     Works for a file or for a folder; on an error nothing is left behind and what stood at
     `path` stays.  An existing folder is never replaced.
     """
-    path = Path(path)
+    path = Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
         temporary = Path(aside) / path.name
@@ -140,6 +149,8 @@ def written_aside(path: PathLike) -> Iterator[Path]:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Write a small text file, whole or not at all."""
+    """Write a small text file, whole or not at all; ValueError if `path` is a folder."""
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: name the file to write.")
     with written_aside(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -26,14 +26,14 @@ _SOFTWARE = ("mico_competition", "torch", "opacus", "transformers", "numpy")
 
 
 def describe(
-    settings: Settings, mechanism: Mechanism | None, device: torch.device
+    settings: Settings, mechanism: Mechanism | None, labels: torch.Tensor
 ) -> dict[str, Any]:
     """The parts of metadata.json that are known before the results are.
 
     Args:
         settings: of the run.
         mechanism: what spent the privacy; None for a run without.
-        device: what the model was trained on.
+        labels: those of the whole dataset, on the device the model was trained on.
 
     Returns:
         Values that JSON can hold; `privacy` has the epsilon that was spent, or is None.
@@ -42,6 +42,7 @@ def describe(
         "format": 1,
         "scenario": settings.scenario,
         "task": settings.task,
+        "len_dataset": len(labels),
         "len_training": settings.len_training,
         "len_challenge": settings.len_challenge,
         "settings": settings.public(),
@@ -51,7 +52,7 @@ def describe(
             "python": platform.python_version(),
             **{name: _version(name) for name in _SOFTWARE},
         },
-        "machine": {"device": device.type, "threads": torch.get_num_threads()},
+        "machine": {"device": labels.device.type, "threads": torch.get_num_threads()},
     }
 
 

@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mico_competition.challenge import read_metadata
 from mico_competition.layout import ModelFolder, PathLike, walk_challenge, write_text, written_aside
+from mico_competition.lengths import read_metadata
 from mico_competition.tracks import (
     METADATA_FILE,
     SOLUTION_FILE,
@@ -21,12 +21,15 @@ from mico_competition.tracks import (
     get_scenario,
 )
 
+NOT_TRAINED = "name the folder that `mico train --output_dir` was given."
+
 # Keys of metadata.json that are the same for every model of a scenario, and so tell nothing
 # of one.  Results are not among them: they are computed from what a model was (not) trained on.
 PUBLIC_METADATA = (
     "format",
     "scenario",
     "task",
+    "len_dataset",
     "len_training",
     "len_challenge",
     "settings",
@@ -48,7 +51,7 @@ def release(root: PathLike, challenge: str, to: PathLike) -> int:
     """
     get_challenge(challenge)
     destination = _free(Path(to) / challenge)
-    models = walk_challenge(Path(root) / challenge)
+    models = walk_challenge(Path(root) / challenge, mend=NOT_TRAINED)
     with written_aside(destination) as aside:
         for model in models:
             _release_model(model, aside / model.place)
@@ -58,7 +61,9 @@ def release(root: PathLike, challenge: str, to: PathLike) -> int:
 def write_reference(root: PathLike, challenge: str, phase: str, to: PathLike) -> int:
     """Write the scoring program's `ref` tree: the solutions of one phase; gives their number."""
     destination = _free(Path(to) / challenge)
-    models = walk_challenge(Path(root) / challenge, phases=[get_phase(phase).name])
+    models = walk_challenge(
+        Path(root) / challenge, phases=[get_phase(phase).name], mend=NOT_TRAINED
+    )
     with written_aside(destination) as aside:
         for model in models:
             _copy(model, SOLUTION_FILE, aside / model.place)

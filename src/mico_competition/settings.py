@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from mico_competition.tracks import (
@@ -89,6 +90,8 @@ class Settings:
     def public(self) -> dict[str, Any]:
         """The settings that may be told: all but the seed that drives training."""
         values = {k: _json(v) for k, v in asdict(self).items() if k != "train_seed"}
+        if self.model_name is not None and Path(self.model_name).exists():
+            values["model_name"] = Path(self.model_name).name  # where it lies is nobody's business
         return {**values, "num_steps": self.num_steps, "sample_rate": self.sample_rate}
 
 
@@ -200,6 +203,12 @@ def check(settings: Settings, len_dataset: int | None = None) -> None:
     if s.secure_mode:
         _check_secure(s)
     n, m = s.len_training, s.len_challenge
+    task = get_task(s.task)
+    if s.scenario and len_dataset not in (None, task.len_dataset) and n == task.len_training:
+        raise ValueError(
+            f"Expected the {task.len_dataset} records of {task.title} for scenario {s.scenario}, "
+            f"got {len_dataset}: load the whole dataset, or give --len_training for a part of it."
+        )
     check_lengths(n + m if len_dataset is None else len_dataset, n, m)
     if s.batch_size > n:
         raise ValueError(f"Expected batch_size={s.batch_size} <= len_training={n}.")

@@ -106,9 +106,7 @@ def _read_parquet(paths: list[Path], folder: Path, split: str) -> Sentences:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError(
-            f"Reading {folder} needs pyarrow: pip install 'mico_competition[text]'."
-        ) from error
+        raise ImportError(f"Reading {folder} needs pyarrow: pip install -e '.[text]'.") from error
     if not paths:
         raise MissingDataError(f"{folder} lacks {split}-*.parquet: fetch the dataset as a whole.")
     whole = Sentences([], [], [])
@@ -128,7 +126,7 @@ def _from_hub() -> list[Sentences]:
         import datasets
     except ImportError as error:
         raise ImportError(
-            f"Fetching SST-2 needs datasets: pip install 'mico_competition[text]', or {mend}."
+            f"Fetching SST-2 needs datasets: pip install -e '.[text]', or {mend}."
         ) from error
     try:
         both = datasets.load_dataset(*HUB_NAME)

@@ -16,6 +16,7 @@ import torch
 from mico_competition.dpsgd import Generator
 from mico_competition.secure_random import SecureGenerator
 from mico_competition.settings import Settings
+from mico_competition.splits import Seeds
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,15 @@ class Streams:
     noise: int
 
     @classmethod
-    def of(cls, train_seed: int | None) -> Streams:
-        """The streams of `train_seed`; fresh ones if it is None."""
-        root = secrets.token_hex(16) if train_seed is None else str(train_seed)
+    def of(cls, train_seed: int | None, seeds: Seeds) -> Streams:
+        """The streams of `train_seed` for a model with these splits; fresh ones if it is None.
+
+        The splits count, so that models trained with one train_seed do not share their noise:
+        two of them could otherwise be subtracted, noise and all.
+        """
+        root = f"{train_seed}/{seeds.challenge}/{seeds.training}/{seeds.membership}"
+        if train_seed is None:
+            root = secrets.token_hex(16)
         names = ("initialisation", "sampling", "noise")
         digests = (hashlib.sha256(f"{root}/{name}".encode()).digest() for name in names)
         return cls(*(int.from_bytes(digest[:8], "big") >> 1 for digest in digests))

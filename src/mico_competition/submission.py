@@ -9,19 +9,36 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mico_competition.challenge import len_challenge_of
-from mico_competition.layout import ModelFolder, PathLike, walk_challenge, write_text, written_aside
+from mico_competition.layout import (
+    ModelFolder,
+    PathLike,
+    walk_challenge,
+    walk_phase,
+    write_text,
+    written_aside,
+)
+from mico_competition.lengths import len_challenge_of
 from mico_competition.scoring import score
 from mico_competition.scoring.reading import check_predictions, read_values
 from mico_competition.tracks import PREDICTION_FILE, SCORED_PHASES, SOLUTION_FILE, get_challenge
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    ValueError,
+)
 _MAX_UNPACKED = 64 << 20
 
 
@@ -62,7 +79,7 @@ def check_folder(
     """
     models = _expected_models(challenge_folder, phases)
     faults = _read_all(models, predictions or challenge_folder)[1]
-    return faults + _missing_scenarios(challenge_folder)
+    return faults + _missing_models(challenge_folder, phases)
 
 
 def _read_all(
@@ -111,12 +128,13 @@ def check_zip(zip_path: PathLike, challenge_folder: PathLike) -> list[str]:
     }
     if not path.is_file():
         return [f"There is no file {path}."]
+    missing = _missing_models(challenge_folder, SCORED_PHASES)
     with tempfile.TemporaryDirectory() as folder:
         try:
             faults = _unpack(path, Path(folder))
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+        except UNREADABLE as error:
             return [f"{path} is not a zip file that can be read ({error}): zip it again."]
-        return faults or check_predictions(folder, expected)[1]
+        return missing + (faults or check_predictions(folder, expected)[1])
 
 
 def _unpack(path: Path, folder: Path) -> list[str]:
@@ -125,7 +143,11 @@ def _unpack(path: Path, folder: Path) -> list[str]:
         members = [info for info in archive.infolist() if not info.is_dir()]
         if sum(info.file_size for info in members) > _MAX_UNPACKED:
             return [f"{path} unpacks to over {_MAX_UNPACKED >> 20} MB: zip predictions only."]
-        odd = [i.filename for i in members if ".." in i.filename.split("/") or i.filename[0] == "/"]
+        odd = [
+            i.filename
+            for i in members
+            if ".." in i.filename.split("/") or i.filename.startswith("/")
+        ]
         if odd:
             return [f"{path} holds {odd[0]!r}, which leads out of its folder: zip it again."]
         for info in members:
@@ -137,7 +159,10 @@ def unpack_submission(zip_path: PathLike, folder: PathLike) -> Path:
     """Unpack a submission's zip into a new folder, as the platform does; ValueError on a fault."""
     with written_aside(folder) as aside:
         aside.mkdir()
-        faults = _unpack(Path(zip_path), aside)
+        try:
+            faults = _unpack(Path(zip_path), aside)
+        except UNREADABLE as error:
+            faults = [f"{zip_path} is not a zip file that can be read ({error}): zip it again."]
         if faults:
             raise ValueError(faults[0])
     return Path(folder)
@@ -177,9 +202,10 @@ def _read_solution(model: ModelFolder) -> np.ndarray:
             f"There is no {SOLUTION_FILE} in {model.path}: solutions of phase {model.phase} are "
             "not disclosed, so score another phase."
         )
-    values = np.loadtxt(path, delimiter=",", ndmin=1)
-    if len(values) != 2 * len_challenge_of(model.path):
-        raise ValueError(f"{path} does not have a label for each challenge point: fetch it again.")
+    # What is wrong with it is not told: it would be told of the truth.
+    values, faults = read_values(str(path), 2 * len_challenge_of(model.path))
+    if faults or values is None or not np.isin(values, (0, 1)).all():
+        raise ValueError(f"{path} does not have a 0 or 1 for each challenge point: fetch it again.")
     return values
 
 
@@ -187,13 +213,19 @@ def _expected_models(challenge_folder: PathLike, phases: Sequence[str]) -> list[
     return walk_challenge(challenge_folder, phases=list(phases))
 
 
-def _missing_scenarios(challenge_folder: PathLike) -> list[str]:
+def _missing_models(challenge_folder: PathLike, phases: Sequence[str]) -> list[str]:
+    """Faults of the challenge folder itself: half a download makes half a submission."""
     folder = Path(os.path.abspath(challenge_folder))
-    return [
-        f"There is no folder {folder / name}: a submission covers all scenarios of {folder.name}."
-        for name in get_challenge(folder.name)
-        if not (folder / name).is_dir()
-    ]
+    faults = []
+    for phase in phases:
+        counts = {name: len(walk_phase(folder, name, phase)) for name in get_challenge(folder.name)}
+        for name, count in counts.items():
+            if count < max(counts.values()) or not count:
+                faults.append(
+                    f"{folder / name / phase} holds {count} models, of {max(counts.values())} in "
+                    "other scenarios: fetch the challenge again, a submission covers all of them."
+                )
+    return faults
 
 
 def _listing(head: str, faults: Sequence[str]) -> str:

@@ -210,7 +210,5 @@ def _transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise ImportError(
-            "Text models need transformers: pip install 'mico_competition[text]'."
-        ) from None
+        raise ImportError("Text models need transformers: pip install -e '.[text]'.") from None
     return transformers

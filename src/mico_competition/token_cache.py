@@ -51,7 +51,9 @@ def _key(dataset: TextDataset, tokenizer: Any, max_length: int) -> str | None:
     plain = type(backend).from_str(backend.to_str())
     plain.no_padding()
     plain.no_truncation()
-    digest = hashlib.sha256(f"{max_length}\n{plain.to_str()}\n".encode())
+    sides = (type(tokenizer).__name__, tokenizer.pad_token_id, tokenizer.padding_side)
+    told = repr((max_length, *sides, tokenizer.truncation_side))
+    digest = hashlib.sha256(f"{told}\n{plain.to_str()}\n".encode())
     digest.update("\n".join(dataset.sentences).encode())
     return digest.hexdigest()[:32]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil, inf, isinf
+from shlex import quote
 
 SEED_FILES = ("seed_challenge", "seed_training", "seed_membership")
 SOLUTION_FILE = "solution.csv"
@@ -255,7 +256,7 @@ def fetch_command(challenge: str, folder: str) -> str | None:
         return None
     repository, nested = PUBLISHED[challenge]
     place = folder.rpartition("/")[0] or "." if nested else folder
-    return f"hf download {repository} --repo-type dataset --local-dir {place}"
+    return f"hf download {repository} --repo-type dataset --local-dir {quote(place)}"
 
 
 def _lookup(kind: str, table: Mapping, name: str):

@@ -7,6 +7,8 @@ non-members it would tell who they are.
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -116,13 +118,13 @@ def train_model(
     check(settings, len(data))
     data = data.to(device or default_device())
     splits = splits_of(settings, data, seeds)
-    streams = Streams.of(settings.train_seed)
+    streams = Streams.of(settings.train_seed, seeds)
     with seeded(streams, deterministic=settings.train_seed is not None):
         model = new_model(get_task(settings.task), base_model=settings.model_name)
         _fit(settings, model.to(data.labels.device), data, splits.train_indices, streams, progress)
         results = evaluate(model, data, splits.evaluation_indices)
     metadata = {
-        **describe(settings, mechanism_of(settings), data.labels.device),
+        **describe(settings, mechanism_of(settings), data.labels),
         "model_id": model_id,
         "results": results,
         "train_seed": settings.train_seed,
@@ -133,10 +135,21 @@ def train_model(
 
 
 def free_folder(folder: PathLike) -> Path:
-    """`folder` if nothing is there yet; ValueError if it is in use."""
-    folder = Path(folder)
+    """`folder` if nothing is there yet and something can be; found before training, not after.
+
+    Raises:
+        ValueError: if the folder is in use, or its place cannot be written to.
+    """
+    folder = Path(os.path.abspath(folder))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists already: remove it or choose another --output_dir.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder.parent).close()
+    except OSError as error:
+        raise ValueError(
+            f"{folder.parent} cannot be written to ({error.strerror}): choose another --output_dir."
+        ) from None
     return folder
 
 
@@ -218,8 +231,10 @@ def run_epochs(
                 bar.update()
             scheduler.step()
             if not total.isfinite().all():
+                bad = (~total.isfinite()).nonzero().flatten().tolist()
+                which = f" of model {', '.join(map(str, bad))} of the stack" if total.ndim else ""
                 raise ValueError(
-                    f"The loss is not finite after step {bar.n}: lower --learning_rate."
+                    f"The loss{which} is not finite after step {bar.n}: lower --learning_rate."
                 )
             bar.set_postfix(loss=f"{total.mean().item() / settings.len_training:.3f}")
 

@@ -124,17 +124,19 @@ def _train_stack(
     check(settings, len(data))
     data = data.to(device or default_device())
     splits = [splits_of(settings, data, run.seeds) for run in runs]
-    streams = [Streams.of(run.train_seed) for run in runs]
+    streams = [Streams.of(run.train_seed, run.seeds) for run in runs]
     models = []
     for stream, run in zip(streams, runs):
         with seeded(stream, deterministic=run.train_seed is not None):
             models.append(new_model(get_task(settings.task)).to(data.labels.device))
     indices = torch.stack([split.train_indices for split in splits]).to(data.labels.device)
-    _fit_stack(settings, models, data, indices, streams, progress)
+    repeat = any(run.train_seed is not None for run in runs)
+    with seeded(streams[0], deterministic=repeat):
+        _fit_stack(settings, models, data, indices, streams, progress)
     seconds = (time.perf_counter() - started) / len(runs)
     for run, folder, split, model in zip(runs, folders, splits, models):
         metadata = {
-            **describe(settings, mechanism_of(settings), data.labels.device),
+            **describe(settings, mechanism_of(settings), data.labels),
             "model_id": run.model_id,
             "results": evaluate(model, data, split.evaluation_indices),
             "train_seed": run.train_seed,
