@@ -1,0 +1,381 @@
+#!/usr/bin/env python3
+"""Speed and memory of private training against named rivals, as ratios in one run: `make bench`.
+
+Every rival takes the same step (same model, batch, optimiser, Poisson semantics left out) in turn,
+so that a noisy machine is noisy for all; figures are medians with the middle half of the
+repeats in brackets.  Writes benchmarks/RESULTS.md.  A quick look: `bench.py --quick --models mlp`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mico_competition.arrays import ArrayDataset, unpack_bits
+from mico_competition.challenge_datasets import load_digits
+from mico_competition.dpsgd import GRAD_SAMPLE_MODES, PrivateTrainer, poisson_batches
+from mico_competition.models import CNN, MLP
+from mico_competition.secure_random import SecureGenerator
+from mico_competition.settings import resolve
+from mico_competition.splits import draw_seeds
+from mico_competition.train import PlainTrainer, mechanism_of
+from mico_competition.train_many import Run, train_many
+
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with a batch of made-up records; `batch` examples go through at once."""
+
+    name: str
+    title: str
+    make: Callable[[], nn.Module]
+    inputs: Callable[[int], Any]
+    classes: int
+    batch: int
+    optimizer: type[torch.optim.Optimizer]
+    repeats: int
+
+
+def roberta(layers: int, width: int, vocabulary: int = 8000) -> nn.Module:
+    """A text classifier from a configuration, in train mode with dropout, as it is trained."""
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    config = RobertaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
+        max_position_embeddings=80,
+        type_vocab_size=1,
+    )
+    return RobertaForSequenceClassification(config)
+
+
+def tokens(count: int) -> dict[str, torch.Tensor]:
+    """SST-2's shape: 67 places, some 15 of them words."""
+    ids = torch.randint(5, 8000, (count, 67))
+    mask = torch.arange(67) < torch.randint(8, 25, (count, 1))
+    return {"input_ids": ids.where(mask, 1), "attention_mask": mask.long()}
+
+
+CASES = [
+    Case("mlp", "MLP 600-128-100", MLP, lambda b: torch.rand(b, 600).round(), 100, 512,
+         torch.optim.Adam, 40),
+    Case("cnn", "CNN", CNN, lambda b: torch.randn(b, 3, 32, 32), 10, 128, torch.optim.SGD, 5),
+    Case("small", "RoBERTa 2 x 128", lambda: roberta(2, 128), tokens, 2, 64,
+         torch.optim.AdamW, 9),
+    Case("base", "RoBERTa 2 x 768", lambda: roberta(2, 768), tokens, 2, 16, torch.optim.AdamW, 5),
+]  # fmt: skip
+
+
+def trainers(case: Case, modes: list[str], physical: int) -> dict[str, Any]:
+    """The plain step and the private ones, each with a model of its own from the same seed."""
+    made: dict[str, Any] = {}
+    for mode in ["plain", *modes]:
+        torch.manual_seed(0)
+        model = case.make().train()
+        optimizer = case.optimizer(model.parameters(), lr=1e-4)
+        if mode == "plain":
+            made[mode] = PlainTrainer(model, optimizer, physical)
+        else:
+            made[mode] = PrivateTrainer(
+                model,
+                optimizer,
+                noise_multiplier=1.0,
+                max_grad_norm=1.0,
+                expected_batch_size=case.batch,
+                max_physical_batch_size=physical,
+                grad_sample_mode=mode,
+                noise_generator=torch.Generator().manual_seed(0),
+            )
+    return made
+
+
+def batch_of(case: Case, count: int) -> tuple[torch.Tensor, Callable, torch.Tensor]:
+    """Positions, the function that gives their inputs, and labels."""
+    torch.manual_seed(1)
+    whole, labels = case.inputs(count), torch.randint(case.classes, (count,))
+
+    def inputs(positions: torch.Tensor) -> Any:
+        if isinstance(whole, dict):
+            return {name: value[positions] for name, value in whole.items()}
+        return whole[positions]
+
+    return torch.arange(count), inputs, labels
+
+
+def step_times(case: Case, modes: list[str], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each repeat, rivals in turn; the first round warms up and is not counted."""
+    made, batch = trainers(case, modes, case.batch), batch_of(case, case.batch)
+    times: dict[str, list[float]] = {mode: [] for mode in made}
+    for repeat in range(repeats + 1):
+        for mode, trainer in made.items():
+            start = time.perf_counter()
+            trainer.step(*batch)
+            if repeat:
+                times[mode].append(time.perf_counter() - start)
+    return times
+
+
+def logical_step(case: Case, mode: str, logical: int) -> tuple[float, float]:
+    """Seconds and peak bytes of one step on a logical batch, by physical ones.
+
+    The peak is over all tensors alive: weights, gradients, optimiser's state and activations.
+    """
+    trainer = trainers(case, [] if mode == "plain" else [mode], case.batch)[mode]
+    batch = batch_of(case, logical)
+    few = batch[0][: 2 * case.batch]
+    trainer.step(few, *batch[1:])
+    start = time.perf_counter()
+    trainer.step(*batch)
+    elapsed = time.perf_counter() - start
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        trainer.step(few, *batch[1:])  # two physical batches: more do not raise the peak
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = [e for e in events if e.get("name") == "[memory]"]
+    changes.sort(key=lambda event: event["ts"])
+    live = peak = 0
+    for event in changes:
+        live += event["args"]["Bytes"]
+        peak = max(peak, live)
+    standing = sum(p.nbytes for p in trainer.model.parameters())
+    optimizer = getattr(trainer.optimizer, "original_optimizer", trainer.optimizer)
+    for state in optimizer.state.values():
+        standing += sum(v.nbytes for v in state.values() if isinstance(v, torch.Tensor))
+    return elapsed, float(peak + standing)
+
+
+def epoch_throughput(seconds: float = 6.0) -> dict[str, float]:
+    """Purchase-100's shape: records a second of whole loops, sampling and data included."""
+    n, rate = 150_000, 1 / 293
+    generator = torch.Generator().manual_seed(0)
+    packed = torch.randint(0, 256, (n, 75), dtype=torch.uint8, generator=generator)
+    data = ArrayDataset(packed, torch.randint(100, (n,), generator=generator), unpack_bits)
+    case = CASES[0]
+
+    def run(step: Callable[[torch.Tensor], Any], batches: Any) -> float:
+        count, start = 0, time.perf_counter()
+        for batch in batches:
+            step(batch)
+            count += len(batch[1]) if isinstance(batch, list) else len(batch)
+            if time.perf_counter() - start > seconds:
+                break
+        return count / (time.perf_counter() - start)
+
+    def poisson() -> Any:
+        return poisson_batches(n, sample_rate=rate, num_steps=10**6, generator=generator)
+
+    def loader() -> Any:
+        return torch.utils.data.DataLoader(data, batch_size=512, shuffle=True)
+
+    made = trainers(case, ["bookkeeping"], 4096)
+    plain, private = made["plain"], made["bookkeeping"]
+    one, inputs, labels = batch_of(case, 512)
+
+    def on_arrays(trainer: Any) -> Callable[[torch.Tensor], Any]:
+        return lambda batch: trainer.step(batch, data.inputs, data.labels)
+
+    def on_items(batch: list) -> None:
+        private.step(one[: len(batch[1])], lambda positions: batch[0][positions], batch[1])
+
+    return {
+        "bare plain step, one batch again and again": run(
+            lambda batch: plain.step(batch, inputs, labels), iter(lambda: one, None)
+        ),
+        "plain, whole loop": run(on_arrays(plain), poisson()),
+        "private, whole loop": run(on_arrays(private), poisson()),
+        "private, items through a DataLoader": run(on_items, loader()),
+    }
+
+
+def cell(times: list[float], base: list[float]) -> str:
+    """The ratio of medians, and the middle half of the ratios by repeat."""
+    ratios = sorted(t / b for t, b in zip(times, base))
+    low, high = ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]
+    return f"{statistics.median(times) / statistics.median(base):.2f} ({low:.2f}-{high:.2f})"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def time_section(cases: list[Case], modes: list[str], quick: bool) -> str:
+    """Step times over a plain step, by one and two threads."""
+    rows = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        for case in cases:
+            times = step_times(case, modes, 2 if quick else case.repeats)
+            plain = 1e3 * statistics.median(times["plain"])
+            rows.append(
+                [f"{case.title}, batch {case.batch}", str(threads), f"{plain:.1f} ms"]
+                + [cell(times[mode], times["plain"]) for mode in modes]
+            )
+            print(" | ".join(rows[-1]), flush=True)
+    return table(["model", "threads", "plain step", *modes], rows)
+
+
+def memory_section(cases: list[Case], modes: list[str]) -> str:
+    """Time and peak memory at logical batch 512 (64 for the largest model)."""
+    torch.set_num_threads(2)
+    rows = []
+    for case in cases:
+        logical = 64 if case.name == "base" else 512
+        seconds, bytes_ = logical_step(case, "plain", logical)
+        row = [f"{case.title}, {logical}", f"{1e3 * seconds:.0f} ms, {bytes_ / 2**20:.0f} MB"]
+        for mode in modes:
+            found = logical_step(case, mode, logical)
+            row.append(f"{found[0] / seconds:.2f}, {found[1] / bytes_:.2f}")
+        rows.append(row)
+        print(" | ".join(row), flush=True)
+    return table(
+        ["model, logical batch", "plain: time, peak", *(f"{m}: time, peak" for m in modes)], rows
+    )
+
+
+def epoch_section() -> str:
+    """Whole loops."""
+    torch.set_num_threads(2)
+    rates = epoch_throughput()
+    base = rates["bare plain step, one batch again and again"]
+    rows = [[name, f"{rate:,.0f}", f"{rate / base:.2f}"] for name, rate in rates.items()]
+    hours = [
+        ["inf", f"{3600 / (30 * 150_000 / rates['plain, whole loop']):.0f}"],
+        ["hi, lo", f"{3600 / (30 * 150_000 / rates['private, whole loop']):.0f}"],
+    ]
+    return (
+        table(["Purchase-100's MLP", "records a second", "over the bare plain step"], rows)
+        + "\n\nModels an hour of full-size Purchase-100 (n = 150,000, 30 epochs), "
+        "from these rates:\n\n" + table(["scenario", "models an hour"], hours)
+    )
+
+
+def secure_section(quick: bool) -> str:
+    """What --secure_mode costs: the same private MLP step, noise and a Poisson draw included."""
+    torch.set_num_threads(1)
+    case, batch = CASES[0], batch_of(CASES[0], 512)
+    made = trainers(case, ["bookkeeping"], 512)
+    generators: dict[str, Any] = {
+        "private, torch.Generator": torch.Generator().manual_seed(0),
+        "private, --secure_mode": SecureGenerator(),
+    }
+    steps: dict[str, Callable[[], Any]] = {"plain": lambda: made["plain"].step(*batch)}
+    for name, generator in generators.items():
+        trainer = trainers(case, ["bookkeeping"], 512)["bookkeeping"]
+        trainer.optimizer.generator = generator
+        steps[name] = partial(private_draw_and_step, trainer, generator, batch)
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(3 if quick else 40):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[name].append(time.perf_counter() - start)
+    rows = [[name, cell(found, times["plain"])] for name, found in times.items()]
+    return table(["MLP, batch 512 of n = 150,000, one thread", "over the plain step"], rows)
+
+
+def private_draw_and_step(trainer: Any, generator: Any, batch: tuple) -> None:
+    """One Poisson draw among 150,000, and one step on the fixed batch."""
+    next(poisson_batches(150_000, sample_rate=1 / 293, num_steps=1, generator=generator))
+    trainer.step(*batch)
+
+
+def stack_section(quick: bool) -> str:
+    """Processor seconds a model, trained in a stack over alone, whole runs on one thread."""
+    torch.set_num_threads(1)
+    rows = []
+    generator = torch.Generator().manual_seed(0)
+    packed = torch.randint(0, 256, (20_000, 75), dtype=torch.uint8, generator=generator)
+    large = ArrayDataset(packed, torch.randint(100, (20_000,), generator=generator), unpack_bits)
+    short = {"len_training": 15_000, "num_epochs": 5}
+    for name, data, flags in [
+        ("digits_inf", load_digits(), {}),
+        ("digits_lo", load_digits(), {}),
+        ("purchase100_inf", large, short),
+        ("purchase100_lo", large, short),
+    ]:
+        settings = resolve({"scenario": name, **flags})
+        mechanism_of(settings)
+        seconds = {}
+        for size in (1, 5, 10):
+            with tempfile.TemporaryDirectory() as folder:
+                count = 3 if size == 1 else size
+                runs = [Run(draw_seeds(i), Path(folder) / str(i), i, i) for i in range(count)]
+                start = time.process_time()
+                list(train_many(settings, data, runs, stack=size, progress=False))
+                seconds[size] = (time.process_time() - start) / count
+        ratios = [f"{seconds[size] / seconds[1]:.2f}" for size in (5, 10)]
+        rows.append(
+            [name + (", n = 15,000, 5 epochs" if flags else ""), f"{seconds[1]:.2f} s", *ratios]
+        )
+        print(" | ".join(rows[-1]), flush=True)
+    return table(["scenario", "alone", "stack of 5", "stack of 10"], rows)
+
+
+def cpu() -> str:
+    """The processor's name and number of cores."""
+    name = platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.split(": ")[1] for line in lines if line.startswith("model name")), name)
+    return f"{name}, {torch.get_num_threads()} cores, no GPU"
+
+
+def main() -> None:
+    """The whole benchmark, or a part of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two repeats, nothing written")
+    parser.add_argument("--models", nargs="*", default=[case.name for case in CASES])
+    parser.add_argument("--modes", nargs="*", default=list(GRAD_SAMPLE_MODES))
+    args = parser.parse_args()
+    cases = [case for case in CASES if case.name in args.models]
+    import opacus
+
+    text = "\n\n".join(
+        [
+            "# Speed of private training",
+            "Regenerated by `make bench`. Every figure is a ratio within one run: the rivals take "
+            "the same step in turn. In brackets the middle half of the repeats.",
+            f"torch {torch.__version__}, opacus {opacus.__version__}, Python "
+            f"{platform.python_version()}, {cpu()}.",
+            "## A private step over a plain one (same optimiser)",
+            time_section(cases, args.modes, args.quick),
+            "## Logical batches: time and peak memory over the plain step (two threads)",
+            memory_section(cases, args.modes),
+            "## Whole epochs (two threads)",
+            epoch_section(),
+            "## Secure randomness",
+            secure_section(args.quick),
+            "## Stacks: processor time a model, over training alone (one thread)",
+            stack_section(args.quick),
+        ]
+    )
+    print(text)
+    if not args.quick:
+        (HERE / "RESULTS.md").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
