@@ -173,7 +173,7 @@ def test_a_place_that_cannot_be_written_is_found_before_training(tmp_path, monke
 
 def test_the_tables_n_needs_the_tables_dataset(tmp_path):
     with pytest.raises(ValueError, match=r"1797 records of Digits.*got 600"):
-        train(tmp_path / "model_0", len_training=200)
+        train(tmp_path / "model_0", len_training=120)
 
 
 def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):

@@ -168,7 +168,7 @@ TASKS: Mapping[str, Task] = _tasks(
         "Digits (demonstration)",
         "digits_mlp",
         1_797,
-        200,
+        120,
         100,
         10,
         ("model.pt",),
@@ -208,7 +208,7 @@ def _scenarios() -> Mapping[str, Scenario]:
         5,
     )
     text = Scenario("sst2_inf", "sst2", "sst2", inf, delta, None, "adamw", 5e-5, 96, 3)
-    digits = Scenario("digits_inf", "digits", "digits", inf, delta, None, "adam", 0.002, 50, 60)
+    digits = Scenario("digits_inf", "digits", "digits", inf, delta, None, "adam", 0.002, 30, 60)
     private = {
         "cifar10": replace(image, max_grad_norm=2.6, learning_rate=0.5, batch_size=512),
         "purchase100": replace(table, max_grad_norm=2.6),
