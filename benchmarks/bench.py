@@ -362,7 +362,7 @@ def main() -> None:
             f"{platform.python_version()}, {cpu()}.",
             "## A private step over a plain one (same optimiser)",
             time_section(cases, args.modes, args.quick),
-            "## Logical batches: time of one step and peak memory, over the plain step (two threads)",
+            "## Logical batches: time of one step and peak memory over plain (two threads)",
             memory_section(cases, args.modes),
             "## Whole epochs (two threads)",
             epoch_section(),
