@@ -95,7 +95,7 @@ def read_cifar10(dataset_dir: PathLike, download: bool) -> Batch:
         if not download:
             raise MissingDataError(
                 f"There is no CIFAR-10 in {Path(dataset_dir) / 'cifar10'} or {dataset_dir}: "
-                f"download it (download=True), or put {BINARY.archive} or {PYTHON.archive} from "
+                f"download it (--download, or download=True), or put {BINARY.archive} or {PYTHON.archive} from "
                 f"{URL} there."
             )
         source = BINARY, fetch_cifar10(dataset_dir)

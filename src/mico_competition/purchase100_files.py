@@ -81,7 +81,7 @@ def _find(root: Path) -> tuple[Path | None, Path | None]:
 
 def _nothing_found(root: Path, cache: Path | None) -> str:
     """The sentence for a user without data."""
-    mend = f"download it (download=True), or put {ARCHIVE} from {URL} there"
+    mend = f"download it (--download, or download=True), or put {ARCHIVE} from {URL} there"
     if cache is not None:
         return f"{cache} is damaged and there is no {TABLE} to make it anew: {mend}."
     places = (root / "purchase100", root)
