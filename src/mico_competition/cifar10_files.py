@@ -95,8 +95,8 @@ def read_cifar10(dataset_dir: PathLike, download: bool) -> Batch:
         if not download:
             raise MissingDataError(
                 f"There is no CIFAR-10 in {Path(dataset_dir) / 'cifar10'} or {dataset_dir}: "
-                f"download it (--download, or download=True), or put {BINARY.archive} or {PYTHON.archive} from "
-                f"{URL} there."
+                f"download it (--download, or download=True), or put {BINARY.archive} or "
+                f"{PYTHON.archive} from {URL} there."
             )
         source = BINARY, fetch_cifar10(dataset_dir)
     form, path = source
