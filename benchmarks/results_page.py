@@ -19,9 +19,9 @@ over members, for AUC after Hanley and McNeil (1982); points of one model are ta
 which makes both a little small. The attack is the loss threshold, the weakest there is: that it
 finds little does not mean that little leaks.
 
-The Purchase, CIFAR-10 and SST-2 runs are of 2026-11-22, on a machine shared with other work (their
-seconds are upper bounds), with the tree shortly before batches came to be drawn by their gaps: the
-same seeds now give other draws of the same distribution.
+The CIFAR-10 and SST-2 runs are of 2026-11-22 on a machine shared with other work (their seconds are
+upper bounds), with the tree shortly before batches came to be drawn by their gaps: the same seeds
+now give other draws of the same distribution.
 """
 
 
