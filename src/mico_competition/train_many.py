@@ -76,7 +76,7 @@ def train_many(
         ValueError: as `train_model`; or if a stack is asked for of models that do not stack.
     """
     stack = stack or (STACK if _faster_together(settings) else 1)
-    if stack > 1 and not _stackable(settings):
+    if stack > 1 and _mlp_of(settings) is None:
         raise ValueError(f"Models of task {settings.task} do not stack: train them one by one.")
     for start in range(0, len(runs), stack):
         group = runs[start : start + stack]
@@ -95,19 +95,20 @@ def train_many(
         )
 
 
-def _stackable(settings: Settings) -> bool:
-    """MLPs stack, in the plain and in the book-keeping way."""
-    if get_task(settings.task).text or settings.grad_sample_mode != "bookkeeping":
-        return False
+def _mlp_of(settings: Settings) -> MLP | None:
+    """An MLP such as the scenario trains, if it is one that stacks: plain or by book-keeping."""
+    task = get_task(settings.task)
+    if task.text or settings.grad_sample_mode != "bookkeeping":
+        return None
     with torch.random.fork_rng(devices=[]):
-        return isinstance(new_model(get_task(settings.task)), MLP)
+        model = new_model(task)
+    return model if isinstance(model, MLP) else None
 
 
 def _faster_together(settings: Settings) -> bool:
-    if not _stackable(settings):
+    model = _mlp_of(settings)
+    if model is None:
         return False
-    with torch.random.fork_rng(devices=[]):
-        model = new_model(get_task(settings.task))
     work = settings.batch_size * sum(parameter.numel() for parameter in model.parameters())
     return work <= SMALL_STEP or default_device().type == "cuda"
 
