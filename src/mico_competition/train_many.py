@@ -78,6 +78,8 @@ def train_many(
     stack = stack or (STACK if _faster_together(settings) else 1)
     if stack > 1 and _mlp_of(settings) is None:
         raise ValueError(f"Models of task {settings.task} do not stack: train them one by one.")
+    for run in runs:  # at the door, not after hours of the runs before it
+        free_folder(run.folder)
     for start in range(0, len(runs), stack):
         group = runs[start : start + stack]
         if len(group) > 1:
