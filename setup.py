@@ -16,13 +16,17 @@ README = ROOT / "README.md"
 EXTRAS = {
     "train": ["opacus>=1.6", "cryptography>=42"],
     "text": ["transformers>=4.46", "datasets>=2.19", "safetensors>=0.4.3"],
+    "hub": ["huggingface_hub>=0.30", "pyyaml>=6.0"],
+    "audit": ["dp_accounting>=0.5"],
     "report": ["pandas>=2.0", "matplotlib>=3.7"],
     "demo": ["opacus>=1.6", "cryptography>=42", "scikit-learn>=1.3"],
     "notebook": ["jupyter>=1.0", "pandas>=2.0", "matplotlib>=3.7", "scikit-learn>=1.3"],
 }
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
+EXTRAS["cluster"] = ["ray>=2.50"]  # organisers only, so not in `all`
 EXTRAS["dev"] = [
     *EXTRAS["all"],
+    *EXTRAS["cluster"],
     "hypothesis>=6.100",
     "mypy>=1.11",
     "nbclient>=0.10",
@@ -30,7 +34,6 @@ EXTRAS["dev"] = [
     "pytest>=8.0",
     "ruff>=0.9",
 ]
-EXTRAS["cluster"] = ["ray>=2.30"]  # organisers only; in neither `all` nor requirements.txt
 
 setup(
     name="mico_competition",

@@ -29,7 +29,7 @@ from mico_competition.dpsgd import GRAD_SAMPLE_MODES, PrivateTrainer, poisson_ba
 from mico_competition.models import CNN, MLP
 from mico_competition.secure_random import SecureGenerator
 from mico_competition.settings import resolve
-from mico_competition.splits import draw_seeds
+from mico_competition.splits import derive_seeds
 from mico_competition.train import PlainTrainer, mechanism_of
 from mico_competition.train_many import Run, train_many
 
@@ -322,7 +322,7 @@ def stack_section(quick: bool) -> str:
         for size in (1, 5, 10):
             with tempfile.TemporaryDirectory() as folder:
                 count = 3 if size == 1 else size
-                runs = [Run(draw_seeds(i), Path(folder) / str(i), i, i) for i in range(count)]
+                runs = [Run(derive_seeds(i), Path(folder) / str(i), i, i) for i in range(count)]
                 start = time.process_time()
                 list(train_many(settings, data, runs, stack=size, progress=False))
                 seconds[size] = (time.process_time() - start) / count

@@ -84,7 +84,7 @@ def train_scenario(root: Path, name: str, datasets: Path, base: Path) -> None:
             train_model(
                 settings,
                 data,
-                draw_seeds(model_id),
+                draw_seeds(),
                 model_path(root, scenario, phase, model_id),
                 tokenizer=tokenizer,
                 model_id=model_id,

@@ -23,11 +23,8 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from mico_competition.layout import PathLike, read_text
 from mico_competition.lengths import Lengths
-from mico_competition.splits import Seeds, parse_seed, permutation
-from mico_competition.tracks import (
-    SEED_FILES,
-    check_lengths,
-)
+from mico_competition.splits import Seed, Seeds, parse_seed, permutation
+from mico_competition.tracks import SEED_FILES, check_lengths
 
 Self = TypeVar("Self", bound="ChallengeDataset")
 
@@ -38,7 +35,7 @@ _HIDDEN = {
 
 
 class ChallengeDataset:
-    """The splits of one model, rebuilt from its seeds, bit for bit as in 2022.
+    """The splits of one model, rebuilt from its seeds: keyed ones, or 2022's bit for bit.
 
     Nothing is drawn before it is asked for: the 2m challenge points of a model cost
     milliseconds however long the dataset is.
@@ -47,12 +44,13 @@ class ChallengeDataset:
         dataset: anything with a length N and items.
         len_training: n, the number of records the model was trained on; it counts the m members.
         len_challenge: m; there are 2m challenge points.
-        seed_challenge: seed of the challenge points.
+        seed_challenge: seed of the challenge points: 16 bytes, or an integer of 2022's scheme.
         seed_training: seed of the other training records, or None if it was not disclosed.
         seed_membership: seed of who of the challenge points is a member, or None likewise.
 
     Raises:
-        ValueError: if the lengths leave no room for a part, or a seed is not a 64-bit integer.
+        ValueError: if the lengths leave no room for a part, or a seed is neither 16 bytes
+            nor a 64-bit integer, or they are not all of one scheme.
     """
 
     def __init__(
@@ -60,9 +58,9 @@ class ChallengeDataset:
         dataset: Dataset,
         len_training: int,
         len_challenge: int,
-        seed_challenge: int,
-        seed_training: int | None = None,
-        seed_membership: int | None = None,
+        seed_challenge: Seed,
+        seed_training: Seed | None = None,
+        seed_membership: Seed | None = None,
     ) -> None:
         check_lengths(_length(dataset), len_training, len_challenge)
         self.dataset = dataset
@@ -114,7 +112,7 @@ class ChallengeDataset:
         return permutation(2 * self.len_challenge, seed)
 
     @staticmethod
-    def _seed(name: str, seed: int | None) -> int:
+    def _seed(name: str, seed: Seed | None) -> Seed:
         if seed is None:
             raise ValueError(
                 f"{name} was not disclosed for this model, so {_HIDDEN[name]} is not known."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,17 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
     parser.add_argument(
         "--split_seed",
         type=int,
-        help="draws the three seeds below; for trials and phase train only, since whoever has "
-        "seed_challenge finds the others by trying split seeds",
+        help="derives the three seeds below as 2022 did; for trials and phase train only, since "
+        "whoever has seed_challenge finds the others by trying split seeds",
     )
     for name in _SEEDS:
-        parser.add_argument(f"--{name}", type=int, help="one of the model's three split seeds")
+        parser.add_argument(
+            f"--{name}",
+            type=_seed_of(name),
+            metavar="SEED",
+            help="one of the model's three split seeds: 32 hexadecimal digits, or a decimal "
+            "integer of 2022's scheme; by default all three are fresh",
+        )
     parser.add_argument(
         "--model_id",
         type=_model_ids,
@@ -123,6 +130,20 @@ def run_train(args: argparse.Namespace) -> None:
         print(_summary(metadata, run.folder), flush=True)
 
 
+def _seed_of(name: str) -> Callable[[str], Any]:
+    """Parses flag --`name`; the seed itself is not repeated in a complaint."""
+
+    def parse(text: str) -> Any:
+        from mico_competition.splits import parse_seed
+
+        try:
+            return parse_seed(name, text)
+        except ValueError as mistake:
+            raise argparse.ArgumentTypeError(str(mistake)) from None
+
+    return parse
+
+
 def _model_ids(text: str) -> list[int]:
     """The ids in `7` or `0-99`."""
     first, _, last = text.partition("-")
@@ -145,7 +166,7 @@ def _folders(args: argparse.Namespace) -> list[Path]:
 
 
 def _seeds(args: argparse.Namespace) -> list[Any]:
-    from mico_competition.splits import Seeds, draw_seeds
+    from mico_competition.splits import Seeds, derive_seeds, draw_seeds
 
     ids = args.model_id or [None]
     given = [getattr(args, name) for name in _SEEDS]
@@ -163,7 +184,9 @@ def _seeds(args: argparse.Namespace) -> list[Any]:
             f"--split_seed is not for phase {phase_of(ids[0]).name}: whoever has seed_challenge "
             "finds the other seeds by trying; leave it out."
         )
-    return [draw_seeds(args.split_seed) for _ in ids]
+    if args.split_seed is not None:
+        return [derive_seeds(args.split_seed)]
+    return [draw_seeds() for _ in ids]
 
 
 def _plan(settings: Settings, folder: Path) -> dict[str, Any]:

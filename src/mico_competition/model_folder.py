@@ -19,6 +19,7 @@ from mico_competition.challenge import ChallengeDataset
 from mico_competition.layout import PathLike, written_aside
 from mico_competition.models import save_model
 from mico_competition.settings import Settings
+from mico_competition.splits import seed_text
 from mico_competition.tracks import METADATA_FILE, SOLUTION_FILE, get_task
 
 # What a model's numbers may depend on.
@@ -113,7 +114,7 @@ def write_model_folder(
         aside.mkdir()
         save_model(get_task(settings.task), model, aside, tokenizer=tokenizer)
         for name, seed in vars(splits.seeds).items():
-            (aside / f"seed_{name}").write_text(f"{seed}\n", encoding="utf-8")
+            (aside / f"seed_{name}").write_text(f"{seed_text(seed)}\n", encoding="utf-8")
         solution = ",".join(map(str, splits.get_solutions()))
         (aside / SOLUTION_FILE).write_text(f"{solution}\n", encoding="utf-8")
         text = json.dumps(metadata, indent=2, allow_nan=False)

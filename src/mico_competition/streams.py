@@ -38,7 +38,7 @@ class Streams:
         The splits count, so that models trained with one train_seed do not share their noise:
         two of them could otherwise be subtracted, noise and all.
         """
-        root = f"{train_seed}/{seeds.challenge}/{seeds.training}/{seeds.membership}"
+        root = f"{train_seed}/{seeds.challenge!r}/{seeds.training!r}/{seeds.membership!r}"
         if train_seed is None:
             root = secrets.token_hex(16)
         names = ("initialisation", "sampling", "noise")
