@@ -11,6 +11,7 @@ from helpers_data import blobs
 
 from mico_competition import ChallengeDataset, load_model
 from mico_competition.dpsgd import GRAD_SAMPLE_MODES
+from mico_competition.model_folder import StorageError
 from mico_competition.settings import resolve
 from mico_competition.splits import Seeds
 from mico_competition.streams import Streams
@@ -161,7 +162,7 @@ def test_a_place_that_cannot_be_written_is_found_before_training(tmp_path, monke
     (tmp_path / "file").write_text("")
     started = time.perf_counter()
     for place in (tmp_path / "file" / "model_0", Path("/proc/nowhere/model_0")):
-        with pytest.raises(ValueError, match="cannot be written to"):
+        with pytest.raises(StorageError, match="cannot be written to"):
             train(place, num_epochs=10**6)
     assert time.perf_counter() - started < 5
     monkeypatch.chdir(tmp_path)

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mico_competition.cli_fleet import add_fleet
+from mico_competition.cli_hub import add_download, add_publish
 from mico_competition.cli_train import add_data, add_train
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, SCORED_PHASES, TASKS
 
@@ -61,8 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="mico", description=_DESCRIPTION, allow_abbrev=False)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     add_train(_verb(verbs, "train", "train one model of a scenario"))
+    add_fleet(_verb(verbs, "fleet", "train many models, going on where a run stopped"))
     _add_release(_verb(verbs, "release", "write what participants may see of trained models"))
     _add_reference(_verb(verbs, "reference", "write one phase's solutions for the scoring program"))
+    add_publish(_verb(verbs, "publish", "upload a release to the Hugging Face Hub, with a page"))
+    add_download(_verb(verbs, "download", "fetch a published challenge from the Hugging Face Hub"))
     _add_attack(_verb(verbs, "attack", "write the loss threshold attack's predictions"))
     _add_check(_verb(verbs, "check", "list all faults of predictions or of a submission's zip"))
     _add_submit(_verb(verbs, "submit", "check predictions and zip them"))

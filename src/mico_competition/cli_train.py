@@ -31,7 +31,6 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "lr_scheduler_gamma": (float, "factor of the learning rate every --lr_scheduler_step epochs"),
     "lr_scheduler_step": (int, "see --lr_scheduler_gamma"),
     "model_name": (str, "pretrained text model: a folder, or a name on the Hugging Face Hub"),
-    "train_seed": (int, "makes the run reproducible on one machine; a secret of the organiser"),
 }
 
 
@@ -41,24 +40,14 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
     parser.add_argument("--scenario", choices=scenarios, help="fills in all settings below")
     if task is None:
         parser.add_argument("--task", choices=TASKS, help="where no scenario is given")
-    for name, (kind, text) in _FLAGS.items():
-        parser.add_argument(f"--{name}", type=kind, help=text)
-    parser.add_argument("--optimizer", choices=OPTIMIZERS)
-    parser.add_argument("--grad_sample_mode", help="how per-example norms are found (see dpsgd.py)")
+    add_settings(parser)
     parser.add_argument(
         "--disable_dp", action="store_const", const=True, help="train without privacy"
     )
     parser.add_argument(
-        "--secure_mode",
-        action="store_const",
-        const=True,
-        help="batches and noise from AES-256 keyed by the operating system; excludes --train_seed",
-    )
-    parser.add_argument(
-        "--members_first",
-        action="store_const",
-        const=True,
-        help="do not shuffle, as in 2022: members come first in every epoch (without privacy only)",
+        "--train_seed",
+        type=int,
+        help="makes the run reproducible on one machine; a secret of the organiser",
     )
     parser.add_argument(
         "--split_seed",
@@ -76,7 +65,7 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
         )
     parser.add_argument(
         "--model_id",
-        type=_model_ids,
+        type=model_ids,
         metavar="ID[-ID]",
         help="the model's number, which says its phase; a range trains them all, with fresh seeds",
     )
@@ -90,6 +79,26 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
     )
     parser.add_argument("--dry_run", action="store_true", help="print the settings; train nothing")
     parser.set_defaults(run=run_train, task=task)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flags that override what a scenario fills in."""
+    for name, (kind, text) in _FLAGS.items():
+        parser.add_argument(f"--{name}", type=kind, help=text)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS)
+    parser.add_argument("--grad_sample_mode", help="how per-example norms are found (see dpsgd.py)")
+    parser.add_argument(
+        "--secure_mode",
+        action="store_const",
+        const=True,
+        help="batches and noise from AES-256 keyed by the operating system; cannot be repeated",
+    )
+    parser.add_argument(
+        "--members_first",
+        action="store_const",
+        const=True,
+        help="do not shuffle, as in 2022: members come first in every epoch (without privacy only)",
+    )
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -144,16 +153,21 @@ def _seed_of(name: str) -> Callable[[str], Any]:
     return parse
 
 
-def _model_ids(text: str) -> list[int]:
-    """The ids in `7` or `0-99`."""
-    first, _, last = text.partition("-")
-    try:
-        ids = list(range(int(first), int(last or first) + 1))
-    except ValueError:
-        ids = []
-    if not ids:
-        raise argparse.ArgumentTypeError(f"expected a number or a range such as 0-99, got {text!r}")
-    return ids
+def model_ids(text: str) -> list[int]:
+    """The ids in `7`, `0-99` or `0-9,100-104`."""
+    ids: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        try:
+            found = range(int(first), int(last or first) + 1)
+        except ValueError:
+            found = range(0)
+        if not found:
+            raise argparse.ArgumentTypeError(
+                f"expected a number or a range such as 0-99, got {text!r}"
+            )
+        ids += found
+    return list(dict.fromkeys(ids))
 
 
 def _folders(args: argparse.Namespace) -> list[Path]:

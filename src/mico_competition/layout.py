@@ -134,18 +134,33 @@ def read_text(path: PathLike) -> str:
 
 
 @contextmanager
-def written_aside(path: PathLike) -> Iterator[Path]:
+def written_aside(path: PathLike, *, durable: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place if the block ends without error.
 
     Works for a file or for a folder; on an error nothing is left behind and what stood at
-    `path` stays.  An existing folder is never replaced.
+    `path` stays.  An existing folder is never replaced.  With `durable` the bytes are on the
+    disk before the name is, so that not even a power cut leaves a whole name on half a file.
     """
     path = Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
         temporary = Path(aside) / path.name
         yield temporary
+        if durable:
+            for written in (temporary, *temporary.rglob("*")):
+                _flush(written)
         os.replace(temporary, path)
+        if durable:
+            _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Have the operating system write a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: PathLike, text: str) -> None:

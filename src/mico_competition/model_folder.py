@@ -26,6 +26,10 @@ from mico_competition.tracks import METADATA_FILE, SOLUTION_FILE, get_task
 _SOFTWARE = ("mico_competition", "torch", "opacus", "transformers", "numpy")
 
 
+class StorageError(OSError):
+    """A place that cannot be written to: full, read-only, or gone."""
+
+
 def describe(
     settings: Settings, mechanism: Mechanism | None, labels: torch.Tensor
 ) -> dict[str, Any]:
@@ -109,13 +113,26 @@ def write_model_folder(
 
     Raises:
         ValueError: as `save_model`; nothing is left behind then.
+        StorageError: if the disk does not take it.
     """
-    with written_aside(Path(folder)) as aside:
-        aside.mkdir()
-        save_model(get_task(settings.task), model, aside, tokenizer=tokenizer)
-        for name, seed in vars(splits.seeds).items():
-            (aside / f"seed_{name}").write_text(f"{seed_text(seed)}\n", encoding="utf-8")
-        solution = ",".join(map(str, splits.get_solutions()))
-        (aside / SOLUTION_FILE).write_text(f"{solution}\n", encoding="utf-8")
-        text = json.dumps(metadata, indent=2, allow_nan=False)
-        (aside / METADATA_FILE).write_text(f"{text}\n", encoding="utf-8")
+    try:
+        with written_aside(Path(folder), durable=True) as aside:
+            aside.mkdir()
+            save_model(get_task(settings.task), model, aside, tokenizer=tokenizer)
+            _write_splits(aside, splits)
+            text = json.dumps(metadata, indent=2, allow_nan=False)
+            (aside / METADATA_FILE).write_text(f"{text}\n", encoding="utf-8")
+    except ValueError:
+        raise
+    except Exception as error:  # torch and safetensors have their own for a disk that is full
+        raise StorageError(
+            f"{folder} could not be written ({error}): free some space there and run again."
+        ) from error
+
+
+def _write_splits(folder: Path, splits: ChallengeDataset) -> None:
+    """Write the three seeds and the solution."""
+    for name, seed in vars(splits.seeds).items():
+        (folder / f"seed_{name}").write_text(f"{seed_text(seed)}\n", encoding="utf-8")
+    solution = ",".join(map(str, splits.get_solutions()))
+    (folder / SOLUTION_FILE).write_text(f"{solution}\n", encoding="utf-8")

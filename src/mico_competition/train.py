@@ -31,7 +31,7 @@ from mico_competition.dpsgd import (
 )
 from mico_competition.inputs import Data, default_device
 from mico_competition.layout import PathLike
-from mico_competition.model_folder import describe, write_model_folder
+from mico_competition.model_folder import StorageError, describe, write_model_folder
 from mico_competition.models import logits, new_model
 from mico_competition.settings import Settings, check
 from mico_competition.splits import Seeds
@@ -138,7 +138,8 @@ def free_folder(folder: PathLike) -> Path:
     """`folder` if nothing is there yet and something can be; found before training, not after.
 
     Raises:
-        ValueError: if the folder is in use, or its place cannot be written to.
+        ValueError: if the folder is in use.
+        StorageError: if its place cannot be written to.
     """
     folder = Path(os.path.abspath(folder))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -147,7 +148,7 @@ def free_folder(folder: PathLike) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder.parent).close()
     except OSError as error:
-        raise ValueError(
+        raise StorageError(
             f"{folder.parent} cannot be written to ({error.strerror}): choose another --output_dir."
         ) from None
     return folder

@@ -75,7 +75,7 @@ def train_many(
     Raises:
         ValueError: as `train_model`; or if a stack is asked for of models that do not stack.
     """
-    stack = stack or (STACK if _faster_together(settings) else 1)
+    stack = stack or stack_of(settings)
     if stack > 1 and _mlp_of(settings) is None:
         raise ValueError(f"Models of task {settings.task} do not stack: train them one by one.")
     for run in runs:  # at the door, not after hours of the runs before it
@@ -95,6 +95,11 @@ def train_many(
             device=device,
             progress=progress,
         )
+
+
+def stack_of(settings: Settings) -> int:
+    """How many models of a scenario to train together: STACK where that is faster, else 1."""
+    return STACK if _faster_together(settings) else 1
 
 
 def _mlp_of(settings: Settings) -> MLP | None:
