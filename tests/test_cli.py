@@ -52,7 +52,7 @@ def test_no_heavy_import_before_a_verb_runs():
         ("train --scenario digits_lo --model_id 3-0", "a range such as 0-99, got '3-0'"),
         ("train --scenario digits_lo --model_id 200", "ids run from 0 to 199"),
         ("train --scenario purchase100_inf --model_id 0 --dataset_dir /nowhere", "/nowhere"),
-        ("attack /nowhere/cifar10", "no challenge folder /nowhere/cifar10"),
+        ("attack /nowhere/cifar10", "no challenge folder /nowhere/cifar10: `mico download cifar10"),
         ("check /nowhere/cifar10", "no challenge folder"),
         ("submit /nowhere", "no challenge folder"),
         ("score /nowhere/ddp", "no challenge folder"),

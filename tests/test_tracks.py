@@ -124,3 +124,11 @@ def test_lengths_without_room_are_refused(lengths, message):
 def test_the_table_cannot_be_changed():
     with pytest.raises(AttributeError):
         SCENARIOS["cifar10_lo"].target_epsilon = 8
+
+
+def test_what_2022_published_is_fetched_by_one_command():
+    assert set(tracks.PUBLISHED) == set(CHALLENGES) - {"digits"}
+    assert tracks.fetch_command("sst2", "/data/sst2") == "mico download sst2 --to /data"
+    assert tracks.fetch_command("ddp", "ddp") == "mico download ddp --to ."
+    assert tracks.fetch_command("ddp", "/my data/ddp") == "mico download ddp --to '/my data'"
+    assert tracks.fetch_command("digits", "/data/digits") is None

@@ -240,23 +240,24 @@ CHALLENGES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-# Where 2022's challenge data are: dataset repositories of the Hugging Face Hub, and whether their
-# scenarios lie one level down, in a folder named after the challenge.
-PUBLISHED: Mapping[str, tuple[str, bool]] = {
-    "cifar10": ("szanella/MICO-CIFAR10", False),
-    "purchase100": ("szanella/MICO-purchase100", False),
-    "sst2": ("szanella/MICO-SST2", True),
-    "ddp": ("szanella/MICO-DDP", False),
+# Where 2022's challenge data are: dataset repositories of the Hugging Face Hub.  (In SST-2's the
+# scenarios lie one level down, in a folder named after the challenge; `hub_listing` sees to it.)
+PUBLISHED: Mapping[str, str] = {
+    "cifar10": "szanella/MICO-CIFAR10",
+    "purchase100": "szanella/MICO-purchase100",
+    "sst2": "szanella/MICO-SST2",
+    "ddp": "szanella/MICO-DDP",
 }
 
 
 def fetch_command(challenge: str, folder: str) -> str | None:
-    """The shell command that puts 2022's data of `challenge` into `folder`, or None."""
+    """The shell command that puts 2022's data of `challenge` into `folder`, or None.
+
+    `folder` is that of the challenge itself (`.../cifar10`).
+    """
     if challenge not in PUBLISHED:
         return None
-    repository, nested = PUBLISHED[challenge]
-    place = folder.rpartition("/")[0] or "." if nested else folder
-    return f"hf download {repository} --repo-type dataset --local-dir {quote(place)}"
+    return f"mico download {challenge} --to {quote(folder.rpartition('/')[0] or '.')}"
 
 
 def _lookup(kind: str, table: Mapping, name: str):

@@ -1,0 +1,174 @@
+"""What a small Hugging Face Hub holds and does wrong, and how tests come to it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LARGE = (".pt", ".bin", ".safetensors")
+TOKEN = "hf_test"
+
+
+@dataclass
+class Request:
+    """What was asked: `start` is where a Range begins, `sent` the bytes of the answer."""
+
+    method: str
+    path: str
+    start: int | None
+    token: bool
+    body: bytes
+    sent: int = 0
+
+
+@dataclass
+class Fault:
+    """What goes wrong with a file, for the next `times` requests.
+
+    `status` answers with an error, `wrong` flips a byte, `instead` is sent in the file's place;
+    `breaks` ends the body after so many bytes, or, with `stalls`, waits there until the hub ends.
+    """
+
+    status: int | None = None
+    wrong: bool = False
+    instead: bytes | None = None
+    breaks: int | None = None
+    stalls: bool = False
+    times: int = 1_000_000
+
+
+@dataclass
+class Repository:
+    """Files by path; `status` and `code` answer every request for it with an error."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    private: bool = False
+    status: int | None = None
+    code: str = ""
+    commits: list[str] = field(default_factory=list)
+
+    @property
+    def head(self) -> str:
+        """The commit's name: it changes with the content."""
+        state = repr(sorted((p, hashlib.sha256(c).digest()) for p, c in self.files.items()))
+        return hashlib.sha1(state.encode()).hexdigest()
+
+
+class Hub:
+    """Its repositories, storage, requests and faults; `url` and `cdn` are its two origins."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Repository] = {}
+        self.storage: dict[str, bytes] = {}
+        self.log: list[Request] = []
+        self.faults: dict[str, Fault] = {}
+        self.page_size = 1000
+        self.fail_all: int | None = None
+        self.commit_allowed = 99
+        self.stalled, self.closing = threading.Event(), threading.Event()
+        self.url = self.cdn = ""
+
+    def add(self, name: str, files: dict[str, bytes], **flags) -> Repository:
+        """A new repository of these files."""
+        self.repositories[name] = Repository({".gitattributes": b"*.pt\n", **files}, **flags)
+        self.storage |= {hashlib.sha256(c).hexdigest(): c for c in files.values()}
+        return self.repositories[name]
+
+    def asked(self, ending: str, method: str = "GET") -> list[Request]:
+        """The requests whose path ends so."""
+        return [r for r in self.log if r.method == method and r.path.endswith(ending)]
+
+    def fault_of(self, path: str) -> Fault:
+        """The fault that a request for `path` meets."""
+        fault = self.faults.get(path)
+        if fault is None or not fault.times:
+            return Fault()
+        fault.times -= 1
+        return fault
+
+
+def git_name(content: bytes) -> str:
+    """The name that git gives a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+@contextmanager
+def online(monkeypatch):
+    """The real client in this process, on the network, patient but quick to try again."""
+    import time
+
+    from huggingface_hub import close_session, constants
+
+    sleep = time.sleep
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("time.sleep", lambda seconds: sleep(min(seconds, 0.01)))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    yield
+    close_session()
+
+
+def start_mico(hub_url: str, home: Path, *arguments: object, **environment: str):
+    """`mico` in a process of its own, with the real client and `hub_url` as its Hub."""
+    settings = {
+        "HF_ENDPOINT": hub_url,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(home),
+        "HF_TOKEN": TOKEN,
+        "no_proxy": "127.0.0.1",
+    }
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("mico"), *map(str, arguments)],
+        env={**os.environ, **settings, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_mico(hub_url: str, home: Path, *arguments: object, **environment: str):
+    """As `start_mico`; gives exit code, standard output and standard error."""
+    with start_mico(hub_url, home, *arguments, **environment) as process:
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Content of all files below `folder`, by path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def made_up(*places: str, size: int = 1000) -> dict[str, bytes]:
+    """Files of models at `<scenario>/<phase>/model_<i>`, whose weights are not real."""
+    files = {}
+    for place in places:
+        names = ["seed_challenge"]
+        if "/train/" in place:
+            names += ["seed_training", "seed_membership", "solution.csv"]
+        files |= {f"{place}/{name}": f"{place} {name}\n".encode() for name in names}
+        block = hashlib.sha256(place.encode()).digest()
+        files[f"{place}/model.pt"] = (block * (size // len(block) + 1))[:size]
+    return files
+
+
+def add_sums(folder: Path) -> Path:
+    """Write SHA256SUMS, as `mico release` does, if it is not there; gives `folder`."""
+    if not (folder / "SHA256SUMS").exists():
+        lines = [
+            f"{hashlib.sha256(content).hexdigest()}  {path}\n"
+            for path, content in files_below(folder).items()
+        ]
+        (folder / "SHA256SUMS").write_text("".join(lines))
+    return folder
