@@ -1,11 +1,19 @@
 """A release holds what the table discloses, and nothing else."""
 
 import json
+import shutil
 
 import pytest
+import torch
+from helpers_release import write_model, write_trained
+from safetensors.torch import load_file
 
+from mico_competition.cli import main
 from mico_competition.layout import walk_challenge
-from mico_competition.release import PUBLIC_METADATA, release, write_reference
+from mico_competition.leak_check import check_release
+from mico_competition.public_files import PUBLIC_METADATA, write_public_files
+from mico_competition.release import release, write_reference
+from mico_competition.splits import Seeds
 from mico_competition.tracks import CHALLENGES, SCENARIOS, disclosed_files
 
 WEIGHTS = {
@@ -13,6 +21,20 @@ WEIGHTS = {
     "purchase100": {"model.pt"},
     "sst2": {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"},
 }
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    return write_trained(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def trained(untouched, tmp_path):
+    """The digits' models, made without training, to be changed at will."""
+    return shutil.copytree(untouched, tmp_path / "trained")
+
+
+CONFIGURATIONS = {"metadata.json", "config.json", "tokenizer_config.json"}
 
 
 @pytest.mark.parametrize("challenge", ["cifar10", "purchase100", "sst2", "ddp"])
@@ -27,9 +49,16 @@ def test_every_folder_holds_exactly_what_is_disclosed(competition, challenge):
             "metadata.json",
         }
         assert {path.name for path in model.path.iterdir()} == expected, model.place
-        for name in expected - {"metadata.json"}:
+        for name in expected:
             original = competition.trained / challenge / model.place / name
-            assert (model.path / name).read_bytes() == original.read_bytes()
+            if name in CONFIGURATIONS:
+                whole = json.loads(original.read_text())
+                public = json.loads((model.path / name).read_text())
+                assert all(
+                    whole[key] == value for key, value in public.items() if key != "settings"
+                )
+            else:
+                assert (model.path / name).read_bytes() == original.read_bytes()
 
 
 def test_metadata_is_the_same_for_all_models_of_a_scenario(competition):
@@ -77,18 +106,145 @@ def test_the_reference_holds_solutions_of_one_phase_only(competition, tmp_path):
     ]
 
 
-def test_a_release_is_whole_or_not_there(competition, tmp_path):
-    import shutil
-
-    copy = shutil.copytree(competition.trained / "cifar10", tmp_path / "cifar10")
-    (copy / "cifar10_lo/train/model_1/solution.csv").unlink()
+def test_a_release_is_whole_or_not_there(trained, tmp_path):
+    (trained / "digits/digits_lo/train/model_1/solution.csv").unlink()
     with pytest.raises(ValueError, match=r"no solution\.csv in .*model_1"):
-        release(tmp_path, "cifar10", tmp_path / "out")
-    assert not (tmp_path / "out" / "cifar10").exists()
+        release(trained, "digits", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_an_earlier_release_is_not_overwritten(competition, tmp_path):
-    (tmp_path / "cifar10").mkdir()
-    with pytest.raises(ValueError, match="exists already"):
-        release(competition.trained, "cifar10", tmp_path)
+def test_an_earlier_release_is_not_overwritten(trained, tmp_path):
+    for taken in ("digits", "archives/digits"):
+        (tmp_path / taken[:3] / taken).mkdir(parents=True)
+        with pytest.raises(ValueError, match=f"{taken} exists already"):
+            release(trained, "digits", tmp_path / taken[:3])
+
+
+def contents(folder):
+    paths = sorted(folder.rglob("*"))
+    return {
+        path.relative_to(folder).as_posix(): (
+            path.stat().st_mtime_ns,
+            path.stat().st_mode,
+            path.read_bytes() if path.is_file() else None,
+        )
+        for path in paths
+        if path.parent != folder or path.name != "archives"
+    }
+
+
+def test_the_same_models_give_the_same_release(trained, tmp_path):
+    assert release(trained, "digits", tmp_path / "one") == 12
+    moved = shutil.copytree(trained, tmp_path / "moved", copy_function=shutil.copyfile)
+    release(moved, "digits", tmp_path / "two")
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert one == two
+    assert {time for time, _, _ in one.values()} == {315532800 * 10**9}
+    assert sum(name.endswith(".zip") for name in one) == 9
+    release(trained, "digits", tmp_path / "three", archives=False)
+    assert [path.name for path in (tmp_path / "three").iterdir()] == ["digits"]
+
+
+def test_release_json_says_what_is_disclosed(trained, tmp_path):
+    release(trained, "digits", tmp_path)
+    value = json.loads((tmp_path / "digits/release.json").read_text())
+    assert (value["format"], value["challenge"]) == (1, "digits")
+    assert set(value["scenarios"]) == set(CHALLENGES["digits"])
+    assert value["scenarios"]["digits_lo"] == {
+        "phases": {"train": 2, "dev": 1, "final": 1},
+        "privacy": {"epsilon": 4.0, "delta": 1e-5},
+        "accuracy": pytest.approx(0.5005),  # of models 0 and 1, not of 100 and 150
+        "len_dataset": 1797,
+        "len_training": 120,
+        "len_challenge": 100,
+    }
+    assert value["scenarios"]["digits_inf"]["privacy"] is None
+
+
+def test_decimal_seeds_of_withheld_models_need_a_word(trained, tmp_path):
+    folder = trained / "digits/digits_inf/dev/model_100"
+    shutil.rmtree(folder)
+    write_model(folder, "digits_inf", 100, Seeds(12345678, 2**62 + 5, 2**61 + 4_000_000_007))
+    with pytest.raises(ValueError, match=r"dev/model_100 has decimal seeds .* --splits_of_2022"):
+        release(trained, "digits", tmp_path / "out")
+    release(trained, "digits", tmp_path / "out", splits_of_2022=True)
+    released = tmp_path / "out/digits/digits_inf/dev/model_100/seed_challenge"
+    assert released.read_text() == "12345678\n"
+    with (tmp_path / "out/digits/release.json").open("a") as file:
+        file.write(str((2**61 + 4_000_000_007) % 2**32))  # the 32 bits that count
+    assert any(
+        "release.json: tells seed_membership of digits_inf/dev/model_100" in fault
+        for fault in check_release(tmp_path / "out", trained, ["digits"])
+    )
+
+
+def test_models_that_can_be_told_apart_are_refused(trained, tmp_path):
+    path = trained / "digits/digits_hi/final/model_150/metadata.json"
+    path.write_text(path.read_text().replace('"secure_mode": false', '"secure_mode": true'))
+    with pytest.raises(ValueError, match=r"settings in the metadata of .*model_150 is not that of"):
+        release(trained, "digits", tmp_path / "out")
+
+
+def test_a_release_that_leaks_never_stands(trained, tmp_path):
+    for path in trained.glob("digits/digits_lo/*/*/metadata.json"):
+        path.write_text(path.read_text().replace('"model_name": null', '"model_name": "/home/ann"'))
+    with pytest.raises(ValueError, match="digits was not released") as caught:
+        release(trained, "digits", tmp_path / "out")
+    assert "model_150/metadata.json: holds a path of some machine" in str(caught.value)
+    assert not list((tmp_path / "out").iterdir())
+    assert not (trained / "digits/openings.json").exists()
+
+
+def test_checkpoints_of_2022_are_written_as_todays(competition, tmp_path):
+    """With Opacus's prefix, positions among the tensors, and a storage longer than its tensor."""
+    place = "sst2/sst2_lo/dev/model_100"
+    folder = shutil.copytree(competition.trained / place, tmp_path / place)
+    state = {f"_module.{k}": v for k, v in load_file(folder / "model.safetensors").items()}
+    state["_module.roberta.embeddings.position_ids"] = torch.arange(9)[None]
+    longer = torch.cat([state["_module.classifier.out_proj.bias"], torch.ones(100)])
+    state["_module.classifier.out_proj.bias"] = longer[:2]
+    torch.save(state, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    [model] = walk_challenge(tmp_path / "sst2")
+    write_public_files(model, tmp_path / "out")
+    written = (tmp_path / "out/model.safetensors").read_bytes()
+    assert written == (competition.trained / place / "model.safetensors").read_bytes()
+    assert not (tmp_path / "out/pytorch_model.bin").exists()
+
+
+def test_what_software_notes_of_itself_stays_behind(competition, tmp_path):
+    place = "sst2/sst2_lo/dev/model_100"
+    folder = shutil.copytree(competition.trained / place, tmp_path / place)
+    for name in ("config.json", "tokenizer_config.json"):
+        value = {**json.loads((folder / name).read_text()), "_name_or_path": "/home/ann/base"}
+        (folder / name).write_text(json.dumps(value))
+    (folder / "seed_challenge").write_text((folder / "seed_challenge").read_text() + "\n \n")
+    [model] = walk_challenge(tmp_path / "sst2")
+    write_public_files(model, tmp_path / "out")
+    for path in (tmp_path / "out").iterdir():
+        assert path.read_bytes() == (competition.released / place / path.name).read_bytes()
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"config\.json is not a JSON object"):
+        write_public_files(model, tmp_path / "again")
+
+
+def test_the_verbs_take_all_challenges_that_are_there(competition, tmp_path, capsys):
+    root = tmp_path / "trained"
+    for challenge in ("cifar10", "purchase100"):
+        shutil.copytree(competition.trained / challenge, root / challenge)
+    out = str(tmp_path / "out")
+    assert main(["release", str(root), "--to", out]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "archives",
+        "cifar10",
+        "purchase100",
+    ]
+    assert main(["leaks", out, "--trained", str(root), "--challenge", "purchase100"]) == 0
+    assert "No leak found in purchase100" in capsys.readouterr().out
+    (tmp_path / "out/purchase100/notes.txt").write_text("")
+    assert main(["leaks", out, "--trained", str(root)]) == 1
+    captured = capsys.readouterr()
+    assert "purchase100/notes.txt: is not among" in captured.err
+    assert "Do not publish: " in captured.out and "No leak" not in captured.out
+    assert main(["release", str(tmp_path), "--to", out]) == 1
+    assert "no challenge folder below" in capsys.readouterr().err

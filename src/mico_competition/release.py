@@ -1,19 +1,39 @@
 """What participants may see of trained models: a whitelist from the table, never "all but".
 
-Also what the scoring program needs: the tree of one phase's solutions, which stays at home.
+A release is made aside, searched by `leak_check`, and appears only if nothing was found and all of
+it is there.  Also what the scoring program needs: the tree of one phase's solutions, which stays
+at home.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mico_competition.layout import ModelFolder, PathLike, walk_challenge, write_text, written_aside
-from mico_competition.lengths import read_metadata
+from tqdm import tqdm
+
+from mico_competition.archives import set_time, settle, write_archive, write_sums
+from mico_competition.challenge import read_seeds
+from mico_competition.commitments import (
+    COMMITMENTS_FILE,
+    commit,
+    public_commitments,
+    save_openings,
+)
+from mico_competition.layout import ModelFolder, PathLike, walk_challenge, written_aside
+from mico_competition.leak_check import check_release
+from mico_competition.lengths import Lengths, read_metadata
+from mico_competition.public_files import (
+    PUBLIC_METADATA,
+    public_metadata,
+    write_json,
+    write_public_files,
+)
 from mico_competition.tracks import (
-    METADATA_FILE,
+    CHALLENGES,
     SOLUTION_FILE,
     disclosed_files,
     get_challenge,
@@ -22,40 +42,74 @@ from mico_competition.tracks import (
 )
 
 NOT_TRAINED = "name the folder that `mico train --output_dir` was given."
-
-# Keys of metadata.json that are the same for every model of a scenario, and so tell nothing
-# of one.  Results are not among them: they are computed from what a model was (not) trained on.
-PUBLIC_METADATA = (
-    "format",
-    "scenario",
-    "task",
-    "len_dataset",
-    "len_training",
-    "len_challenge",
-    "settings",
-    "privacy",
-    "sampler",
-)
+ARCHIVES = "archives"
+RELEASE_FILE = "release.json"
+_SHOWN = 20
 
 
-def release(root: PathLike, challenge: str, to: PathLike) -> int:
+def release(
+    root: PathLike,
+    challenge: str,
+    to: PathLike,
+    *,
+    archives: bool = True,
+    splits_of_2022: bool = False,
+    progress: bool = True,
+) -> int:
     """Write the participants' tree of `challenge`; gives the number of models.
+
+    `<to>/<challenge>` holds the models, release.json (what the release is), commitments.json and
+    SHA256SUMS; `<to>/archives/<challenge>` one zip for each scenario and phase.  The same trained
+    models give the same bytes.  What commitments were made of is kept below `root`.
 
     Args:
         root: holds `<challenge>/<scenario>/<phase>/model_<i>`, as training wrote them.
         challenge: name of the challenge.
         to: folder that `<challenge>/...` is made in; it must not have that folder yet.
+        archives: whether to write zip archives too.
+        splits_of_2022: release withheld phases even if their seeds are 2022's decimal integers,
+            whose 2^32 memberships whoever attacks a model can try.
+        progress: whether to show bars when standard error is a terminal.
 
     Raises:
-        ValueError: if a model lacks a file that participants are to get, or the place is taken.
+        ValueError: if a model lacks a file that participants are to get; if models of a scenario
+            were trained with different settings; if a place is taken; if the leak check finds
+            anything, with all that it found.  Nothing is released then.
     """
     get_challenge(challenge)
     destination = _free(Path(to) / challenge)
+    zipped = _free(Path(to) / ARCHIVES / challenge)
     models = walk_challenge(Path(root) / challenge, mend=NOT_TRAINED)
-    with written_aside(destination) as aside:
-        for model in models:
-            _release_model(model, aside / model.place)
+    _check_models(models, splits_of_2022)
+    openings = commit(root, challenge, models)
+    with written_aside(destination) as tree:
+        for model in tqdm(models, desc="Release", unit="model", disable=None if progress else True):
+            write_public_files(model, tree / model.place)
+        write_json(tree / RELEASE_FILE, _summary(challenge, models))
+        write_json(tree / COMMITMENTS_FILE, public_commitments(challenge, models, openings))
+        write_sums(tree)
+        if archives:
+            _write_archives(tree.parent, challenge, models)
+        settle(tree)
+        salts = [bytes.fromhex(opening["salt"]) for opening in openings.values()]
+        faults = check_release(tree.parent, root, [challenge], salts=salts, progress=progress)
+        if faults:
+            raise ValueError(_listing(challenge, faults))
+        save_openings(root, challenge, openings)
+        if archives:
+            zipped.parent.mkdir(exist_ok=True)
+            os.replace(tree.parent / ARCHIVES / challenge, zipped)
+            set_time(zipped)
+    set_time(destination)
     return len(models)
+
+
+def find_challenges(root: PathLike) -> list[str]:
+    """Names of the challenges that have a folder below `root`; ValueError if there is none."""
+    found = [name for name in CHALLENGES if (Path(root) / name).is_dir()]
+    if not found:
+        raise ValueError(f"There is no challenge folder below {root}: {NOT_TRAINED}")
+    return found
 
 
 def write_reference(root: PathLike, challenge: str, phase: str, to: PathLike) -> int:
@@ -76,27 +130,67 @@ def _free(path: Path) -> Path:
     return path
 
 
-def _release_model(model: ModelFolder, folder: Path) -> None:
-    scenario = get_scenario(model.scenario)
-    for name in (*_weights(model), *disclosed_files(scenario, model.phase)):
-        _copy(model, name, folder)
-    metadata = public_metadata(read_metadata(model.path))
-    if metadata:
-        write_text(folder / METADATA_FILE, json.dumps(metadata, indent=2) + "\n")
+def _check_models(models: Sequence[ModelFolder], splits_of_2022: bool) -> None:
+    """ValueError for seeds that can be searched, and settings that tell a model from others."""
+    first: dict[str, tuple[ModelFolder, dict[str, Any]]] = {}
+    for model in models:
+        withheld = SOLUTION_FILE not in disclosed_files(get_scenario(model.scenario), model.phase)
+        if withheld and not splits_of_2022 and not read_seeds(model.path).keyed:
+            raise ValueError(
+                f"{model.path} has decimal seeds of 2022's scheme, and whoever attacks it can try "
+                "all 2^32 of its memberships: train it again, or say --splits_of_2022."
+            )
+        metadata = public_metadata(read_metadata(model.path))
+        other, expected = first.setdefault(model.scenario, (model, metadata))
+        for key in PUBLIC_METADATA:
+            if metadata.get(key) != expected.get(key):
+                raise ValueError(
+                    f"{key} in the metadata of {model.path} is not that of {other.path}, and would "
+                    "tell which models were made together: train them with the same settings."
+                )
 
 
-def public_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
-    """The part of a model's metadata that says nothing of its own members."""
-    return {name: metadata[name] for name in PUBLIC_METADATA if name in metadata}
+def _summary(challenge: str, models: Sequence[ModelFolder]) -> dict[str, Any]:
+    """What release.json says.
+
+    Accuracy is the mean over models of phase train alone: of those all is disclosed, so that
+    nothing is told of the others.
+    """
+    scenarios: dict[str, dict[str, Any]] = {}
+    for scenario in get_challenge(challenge):
+        mine = [model for model in models if model.scenario == scenario]
+        if not mine:
+            continue
+        lengths, results = Lengths.of(mine[0].path), []
+        for model in mine:
+            if model.phase == "train":
+                results.append((read_metadata(model.path).get("results") or {}).get("accuracy"))
+        known = [accuracy for accuracy in results if accuracy is not None]
+        phases = [model.phase for model in mine]
+        scenarios[scenario] = {
+            "phases": {phase: phases.count(phase) for phase in dict.fromkeys(phases)},
+            "privacy": public_metadata(read_metadata(mine[0].path)).get("privacy"),
+            "accuracy": sum(known) / len(known) if known else None,
+            "len_dataset": lengths.len_dataset or mine[0].task.len_dataset,
+            "len_training": lengths.check_training(None),
+            "len_challenge": lengths.check_challenge(None),
+        }
+    return {"format": 1, "challenge": challenge, "scenarios": scenarios}
 
 
-def _weights(model: ModelFolder) -> list[str]:
-    """The files that hold the model; of alternatives ("a|b"), the first that is there."""
-    found = []
-    for alternatives in model.task.weights:
-        names = alternatives.split("|")
-        found.append(next((n for n in names if (model.path / n).is_file()), names[0]))
-    return found + [name for name in model.task.companions if (model.path / name).is_file()]
+def _write_archives(root: Path, challenge: str, models: Sequence[ModelFolder]) -> None:
+    """One archive for each scenario and phase, with the checksums of all."""
+    folder = root / ARCHIVES / challenge
+    for scenario, phase in dict.fromkeys((model.scenario, model.phase) for model in models):
+        write_archive(folder / f"{scenario}_{phase}.zip", root, f"{challenge}/{scenario}/{phase}")
+    write_sums(folder)
+    settle(folder)
+
+
+def _listing(challenge: str, faults: Sequence[str]) -> str:
+    more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+    head = f"{challenge} was not released, since the leak check found {len(faults)} faults:"
+    return "\n".join([head, *(f"  {fault}" for fault in [*faults[:_SHOWN], *more])])
 
 
 def _copy(model: ModelFolder, name: str, folder: Path) -> None:

@@ -1,0 +1,196 @@
+"""Commitments to what a release withholds, so that labels revealed later can be verified.
+
+With a release the organiser publishes, for each model with a withheld solution, the SHA-256 of
+the solution, the withheld seeds and a salt.  Once they are revealed anybody can check that they
+are those that the models were released with.  The hash is of these fields, each preceded by its
+length in bytes, as 8 bytes with the most significant first:
+
+    "mico commitment 1", challenge, "<scenario>/<phase>/model_<i>", salt (32 bytes),
+    then name and text of each withheld file, in the order of the table:
+    seeds as `splits.seed_text` writes them, the solution as "0,1,..." without spaces
+
+Without the salt, whoever has a good attack could hash the solutions it finds likeliest until one
+fits, and would know it for the truth; 32 random bytes leave nothing to try.  Salts stay with the
+organiser, in `<trained>/<challenge>/openings.json`, until they are revealed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from mico_competition.layout import ModelFolder, PathLike, read_text, written_aside
+from mico_competition.splits import parse_seed, permutation, seed_text
+from mico_competition.tracks import SEED_FILES, SOLUTION_FILE, disclosed_files, get_scenario
+
+COMMITMENTS_FILE = "commitments.json"
+OPENINGS_FILE = "openings.json"
+SALT_BYTES = 32
+_DOMAIN = "mico commitment 1"
+
+Openings = dict[str, dict[str, str]]  # place -> {"salt": hex, "commitment": hex}
+
+
+def commitment(challenge: str, place: str, salt: bytes, withheld: Mapping[str, str]) -> str:
+    """The commitment to a model's withheld files, 64 hexadecimal digits.
+
+    Args:
+        challenge: name of the challenge.
+        place: `<scenario>/<phase>/model_<i>`.
+        salt: 32 random bytes.
+        withheld: name of each withheld file, in the order of the table -> its canonical text.
+    """
+    fields: list[str | bytes] = [_DOMAIN, challenge, place, salt]
+    for name, text in withheld.items():
+        fields += [name, text]
+    digest = hashlib.sha256()
+    for field in fields:
+        content = field if isinstance(field, bytes) else field.encode()
+        digest.update(len(content).to_bytes(8, "big") + content)
+    return digest.hexdigest()
+
+
+def opens(challenge: str, place: str, opening: Mapping[str, str], texts: Mapping[str, str]) -> bool:
+    """Whether the salt of `opening` and these texts give the commitment of `opening`."""
+    value = commitment(challenge, place, bytes.fromhex(opening["salt"]), texts)
+    return hmac.compare_digest(value.encode(), opening["commitment"].encode())
+
+
+def withheld_texts(model: ModelFolder) -> dict[str, str]:
+    """Name -> canonical text of each file of a trained model that a release withholds.
+
+    Raises:
+        ValueError: if one is missing or not of its form; or if the solution is not what
+            seed_membership gives, for then nobody could verify it.
+    """
+    disclosed = disclosed_files(get_scenario(model.scenario), model.phase)
+    texts = {}
+    for name in (*SEED_FILES, SOLUTION_FILE):
+        if name in disclosed:
+            continue
+        path = model.path / name
+        if not path.is_file():
+            raise ValueError(f"There is no {name} in {model.path}: train the model again.")
+        text = read_text(path)
+        if name == SOLUTION_FILE:
+            texts[name] = ",".join(value.strip() for value in text.split(","))
+        else:
+            texts[name] = seed_text(parse_seed(str(path), text))
+    if not consistent(texts):
+        raise ValueError(
+            f"{SOLUTION_FILE} in {model.path} is not what its seed_membership gives: train the "
+            "model again."
+        )
+    return texts
+
+
+def consistent(texts: Mapping[str, str]) -> bool:
+    """Whether the labels are those that the membership seed gives, where both are there."""
+    if "seed_membership" not in texts or SOLUTION_FILE not in texts:
+        return True
+    labels = texts[SOLUTION_FILE].split(",")
+    m = len(labels) // 2
+    order = permutation(2 * m, parse_seed("seed_membership", texts["seed_membership"])).tolist()
+    members = set(order[m:])
+    return labels == [str(int(at in members)) for at in range(2 * m)]
+
+
+def commit(root: PathLike, challenge: str, models: Sequence[ModelFolder]) -> Openings:
+    """Openings of all `models` with something withheld: those on file, and fresh ones.
+
+    Nothing is written: `save_openings` does, before a release with them is seen.
+
+    Raises:
+        ValueError: as `withheld_texts`; or naming a model whose solution or seeds are not those
+            that were committed to before.
+    """
+    openings = read_openings(root, challenge)
+    for model in models:
+        texts = withheld_texts(model)
+        if not texts:
+            continue
+        if model.place not in openings:
+            salt = secrets.token_bytes(SALT_BYTES)
+            value = commitment(challenge, model.place, salt, texts)
+            openings[model.place] = {"salt": salt.hex(), "commitment": value}
+        elif not opens(challenge, model.place, openings[model.place], texts):
+            raise ValueError(
+                f"The solution or a seed of {model.path} is not what was committed to: put back "
+                f"what was released; or, if that was never published, take {model.place} out of "
+                f"{openings_path(root, challenge)}."
+            )
+    return openings
+
+
+def public_commitments(
+    challenge: str, models: Sequence[ModelFolder], openings: Openings
+) -> dict[str, Any]:
+    """What commitments.json of a release holds: place -> commitment, without the salts."""
+    places = [model.place for model in models if model.place in openings]
+    return {
+        "format": 1,
+        "challenge": challenge,
+        "commitments": {place: openings[place]["commitment"] for place in places},
+    }
+
+
+def openings_path(root: PathLike, challenge: str) -> Path:
+    """Where the openings of a challenge trained below `root` are kept."""
+    return Path(root) / challenge / OPENINGS_FILE
+
+
+def read_openings(root: PathLike, challenge: str) -> Openings:
+    """The openings on file below trained folder `root`; none if nothing was committed to yet.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    path = openings_path(root, challenge)
+    if not path.is_file():
+        return {}
+    openings = read_object(path, "restore it from a copy").get("openings")
+    if not are_openings(openings, "commitment"):
+        raise ValueError(f"{path} is damaged: restore it from a copy.")
+    return openings
+
+
+def save_openings(root: PathLike, challenge: str, openings: Openings) -> None:
+    """Put openings on file, readable by their owner only; whole or not at all."""
+    if openings == read_openings(root, challenge):
+        return
+    content = {"format": 1, "challenge": challenge, "openings": openings}
+    with written_aside(openings_path(root, challenge), durable=True) as aside:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+
+
+def read_object(path: Path, mend: str) -> dict[str, Any]:
+    """The JSON object in a file; ValueError with `mend` if there is none."""
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}: {mend}.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is not a JSON object: {mend}.")
+    return values
+
+
+def are_openings(values: object, name: str) -> TypeGuard[Openings]:
+    """Whether `values` are texts by place and name, with a whole salt and a `name` for each."""
+    try:
+        return isinstance(values, dict) and all(
+            len(bytes.fromhex(opening["salt"])) == SALT_BYTES
+            and all(isinstance(text, str) for text in (opening[name], *opening.values()))
+            for opening in values.values()
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
