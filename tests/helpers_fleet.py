@@ -39,7 +39,7 @@ class Fleet:
 
     def models(self) -> list[Path]:
         """Folders of models that are done."""
-        return sorted(self.out.glob(f"*/{SCENARIO}/*/model_*"))
+        return sorted(self.out.glob(f"digits/{SCENARIO}/*/model_*"))
 
     def leftovers(self) -> list[Path]:
         """What somebody was writing when killed."""

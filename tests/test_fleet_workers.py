@@ -43,7 +43,7 @@ def test_killed_at_every_stage_it_loses_nothing_and_trains_nothing_twice(tmp_pat
         lambda: (killed.folder / "ledger.jsonl").exists(),
         killed.workers,
         lambda: len(killed.models()) >= 2,
-        lambda: list(tmp_path.glob(f"*/{SCENARIO}/*/.model_*")),
+        lambda: list(tmp_path.glob(f"digits/{SCENARIO}/*/.model_*")),
     ]
     before, ledger = {}, None
     for stage in stages:

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Faults and load, for real: docs/results/reliability_*.json, one file a part.
+
+    python benchmarks/reliability.py storm overhead workers     (or one of them)
+
+storm: a fleet is killed again and again, wholly and by single workers, until it is done.
+overhead: a fleet of one worker against the same trainings without a fleet, in turns.
+workers: how long a worker takes to start, and what it costs in memory.
+Some 20 minutes on two cores.  docs/RELIABILITY.md tells what they found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from helpers_fleet import Fleet, wait_for  # noqa: E402
+
+MODELS, KILLS, WORKER_KILLS = 200, 20, 10
+
+
+def main() -> None:
+    """Run the parts asked for, all by default."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="default: all")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/reliability"))
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for name in args.parts or PARTS:
+        started = time.perf_counter()
+        report = PARTS[name](args.work / f"{name}_{time.time_ns()}")
+        report |= {"machine": machine(), "seconds": round(time.perf_counter() - started)}
+        path = ROOT / "docs" / "results" / f"reliability_{name}.json"
+        path.write_text(json.dumps(report, indent=2) + "\n")
+        print(json.dumps(report, indent=2))
+
+
+def machine() -> str:
+    """What the numbers were taken on."""
+    return (
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, "
+        f"torch {version('torch')}"
+    )
+
+
+def storm(work: Path) -> dict[str, Any]:
+    """Kill a fleet of MODELS models at random moments, until every kill has been dealt."""
+    chance = random.Random(0)
+    fleet = Fleet(work, "--stack", "1", "--num_epochs", "40", models=f"0-{MODELS - 1}")
+    kills, worker_kills, touched, before = 0, 0, 0, {}
+    while kills < KILLS:
+        process = fleet.start()
+        had = len(fleet.models())
+        wait_for(lambda p=process, n=had: len(fleet.models()) > n or p.poll() is not None)
+        while worker_kills < WORKER_KILLS * (kills + 1) / KILLS and fleet.workers():
+            os.kill(chance.choice(fleet.workers()), signal.SIGKILL)
+            worker_kills += 1
+        time.sleep(chance.uniform(0, 1.5))
+        if process.poll() is not None:
+            break
+        process.send_signal(chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+        process.communicate()
+        kills += 1
+        wait_for(lambda: not fleet.workers())
+        now = fleet.stamps()
+        touched += sum(now.get(name) != stamp for name, stamp in before.items())
+        before = now
+    finished = fleet.run()
+    now = fleet.stamps()
+    touched += sum(now.get(name) != stamp for name, stamp in before.items())
+    done = [event["model_id"] for event in fleet.events("done")]
+    return {
+        "command": "mico " + " ".join(["fleet", *fleet.flags]),
+        "models": MODELS,
+        "fleet_kills": kills,
+        "worker_kills": worker_kills,
+        "retries": len(fleet.events("lost")),
+        "runs": len(fleet.events("run")),
+        "exit_code_of_last": finished.returncode,
+        "models_done": len(fleet.models()),
+        "models_lost": MODELS - len(fleet.models()),
+        "models_trained_twice": len(done) - len(set(done)),
+        "files_touched_after_done": touched,
+        "leftovers": len(fleet.leftovers()),
+    }
+
+
+def overhead(work: Path) -> dict[str, Any]:
+    """A fleet of one worker, and `mico train` of the same models, in turns."""
+    data = work / "data"
+    make = ["mico_competition.synthetic", str(data), "--records", "20000"]
+    subprocess.run([sys.executable, "-m", *make], check=True)
+    flags = ["--len_training", "15000", "--dataset_dir", str(data)]
+    count, ratios, rows = 8, [], []
+    for turn in range(3):
+        out = str(work / f"fleet{turn}")
+        ids = f"0-{count - 1}"
+        train = ["train", "--scenario", "purchase100_lo", "--model_id", ids, *flags]
+        bare = timed([*train, "--output_dir", str(work / f"bare{turn}")])
+        fleet = ["fleet", "purchase100_lo", "--models", ids, "--out", out, *flags]
+        with_fleet = timed([*fleet, "--workers", "1", "--threads", "1"])
+        ratios.append(with_fleet / bare)
+        rows.append({"bare_seconds": round(bare, 1), "fleet_seconds": round(with_fleet, 1)})
+    return {
+        "command": "mico " + " ".join([*fleet, "--workers", "1", "--threads", "1"]),
+        "against": "mico " + " ".join(train),
+        "models": count,
+        "turns": rows,
+        "overhead_median": round(statistics.median(ratios) - 1, 4),
+    }
+
+
+def timed(arguments: list[str]) -> float:
+    """Seconds that a `mico` command takes, start to end."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "mico_competition.cli", *arguments]
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def workers(work: Path) -> dict[str, Any]:
+    """Seconds until a worker trains, and its memory beside that of others (full-size Purchase)."""
+    data = work / "data"
+    make = ["mico_competition.synthetic", str(data), "--records", "197324"]
+    subprocess.run([sys.executable, "-m", *make], check=True)
+    rows = []
+    for count in (1, 2, 4):
+        fleet = Fleet(work / f"out{count}", models="0-7")
+        flags = ["--dataset_dir", str(data), "--threads", "1", "--workers", str(count)]
+        arguments = ["purchase100_inf", "--models", "0-7", "--out", str(fleet.out), *flags]
+        fleet.folder = fleet.out / "fleet" / "purchase100_inf"
+        fleet.flags = arguments
+        process = fleet.start()
+        wait_for(lambda fleet=fleet: (fleet.folder / "dataset.pt").exists())
+        started = time.perf_counter()
+        pids = wait_for(lambda fleet=fleet, n=count: len(fleet.workers()) == n and fleet.workers())
+        seconds = time.perf_counter() - started
+        time.sleep(15)
+        rows.append({"workers": count, "seconds_to_all": round(seconds, 2)} | memory(pids))
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    return {
+        "command": "mico fleet " + " ".join(arguments),
+        "rows": rows,
+    }
+
+
+def memory(pids: Any) -> dict[str, Any]:
+    """MB of each worker that are its own, and that it shares with others, means over workers."""
+    own, shared, proportional = [], [], []
+    for pid in pids:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        kb = {line.split(":")[0]: int(line.split()[1]) for line in text.splitlines()[1:]}
+        own.append(kb["Private_Clean"] + kb["Private_Dirty"])
+        shared.append(kb["Shared_Clean"] + kb["Shared_Dirty"])
+        proportional.append(kb["Pss"])
+    names = {"own_mb": own, "shared_mb": shared, "proportional_mb": proportional}
+    return {name: round(statistics.mean(values) / 1024, 1) for name, values in names.items()}
+
+
+PARTS = {"storm": storm, "overhead": overhead, "workers": workers}
+
+
+if __name__ == "__main__":
+    main()
