@@ -14,7 +14,7 @@ demo: $(READY) ## a small competition from splits to leaderboard, on this machin
 	.venv/bin/mico demo $(ARGS)
 
 test: $(READY) ## the tests
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	.venv/bin/ruff check

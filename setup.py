@@ -18,6 +18,7 @@ EXTRAS = {
     "text": ["transformers>=4.46", "datasets>=2.19", "safetensors>=0.4.3"],
     "hub": ["huggingface_hub>=0.30", "pyyaml>=6.0"],
     "audit": ["dp_accounting>=0.5"],
+    "leaderboard": ["jinja2>=3.1"],
     "report": ["pandas>=2.0", "matplotlib>=3.7"],
     "demo": ["opacus>=1.6", "cryptography>=42", "scikit-learn>=1.3"],
     "notebook": ["jupyter>=1.0", "pandas>=2.0", "matplotlib>=3.7", "scikit-learn>=1.3"],
@@ -32,6 +33,7 @@ EXTRAS["dev"] = [
     "nbclient>=0.10",
     "nbformat>=5.10",
     "pytest>=8.0",
+    "pytest-xdist>=3.5",
     "ruff>=0.9",
 ]
 
@@ -48,7 +50,7 @@ setup(
     packages=[*find_packages("src"), "mico_competition.scoring"],
     package_dir={"": "src", "mico_competition.scoring": "scoring"},
     package_data={
-        "mico_competition": ["py.typed"],
+        "mico_competition": ["py.typed", "site/*", "pages/*.md", "pages/logo.png"],
         "mico_competition.scoring": ["metadata"],
     },
     install_requires=["torch>=2.6", "numpy>=1.24", "tqdm>=4.60"],
