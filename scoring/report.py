@@ -1,20 +1,26 @@
 """Shows scores to people: a figure, a table, and a web page that needs nothing but itself.
 
-The page is drawn in numpy and text, so that the platforms' program can write it; matplotlib and
-pandas are imported only by the functions that return their objects.
+The page is written in numpy and text, so that the platforms' program can make it; matplotlib and
+pandas are imported only by the functions that return their objects.  Pages of results are public,
+so the page shows numbers of whole scenarios only, and of the curve what `curve.py` lets out.
 """
 
+import math
 from html import escape
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional
 
 import numpy as np
 
-from .metrics import SCALARS
-from .svg import MARK, Axes, draw_roc, log_axes
+from .curve import SCORED, Curve, shown_curve
+from .metrics import FPR_THRESHOLDS, FPR_UNIT, SCALARS
+from .page import document
+from .svg import MARK, SHOWN_DECADE, Axes, draw_roc, log_axes, percent
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
+
+Intervals = Optional[Mapping[str, Any]]
 
 COLUMNS = {
     "accuracy": "Accuracy",
@@ -30,43 +36,39 @@ COLUMNS = {
 """Headings of the numbers of a score, in the order of the table."""
 
 RANKED = "TPR_FPR_1000"
+AVERAGE = "average_" + RANKED
+TITLE = "Membership inference: detailed results"
 
-STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1c2024; --soft: #5b6470;
-  --line: #d9dee4; --band: #f4f6f8; --curve: #1558b0; --mark: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14171a; --ink: #e8eaed;
-  --soft: #a6aeb8; --line: #333a41; --band: #1d2226; --curve: #8ab4f8; --mark: #f28b82; } }
-body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 62rem; background: var(--paper);
-  color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem; }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .25rem; overflow-wrap: anywhere; }
-p { margin: .5rem 0; max-width: 46rem; }
-.table { overflow-x: auto; margin: 1.25rem 0; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
-th, td { padding: .4rem .6rem; text-align: right; border-bottom: 1px solid var(--line); }
-thead th { vertical-align: bottom; background: var(--band); font-size: .85rem; text-wrap: balance; }
-th:nth-child(-n+4) { white-space: nowrap; }
-th:first-child { text-align: left; }
-td.ranked { font-weight: 700; }
-tr.average th, tr.average td { border-top: 2px solid var(--soft); }
-.plots { display: flex; flex-wrap: wrap; gap: 1rem 1.5rem; }
-figure { margin: .5rem 0; flex: 1 1 360px; max-width: 30rem; min-width: 0; }
-figcaption { color: var(--soft); font-size: .9rem; }
-svg { display: block; width: 100%; height: auto; }
-svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
-.grid { stroke: var(--line); fill: none; }
-.chance { stroke: var(--soft); stroke-dasharray: 5 4; fill: none; }
-.mark { stroke: var(--mark); stroke-dasharray: 1 3; stroke-width: 1.5; fill: none; }
-.curve { stroke: var(--curve); stroke-width: 2; stroke-linejoin: round; fill: none; }
-.dot { fill: var(--mark); stroke: var(--paper); stroke-width: 1.5; }
+ROWS = {RANKED: "TPR at %s FPR" % percent(MARK)}
+ROWS.update(("TPR_FPR_%d" % k, "TPR at %s FPR" % percent(k / FPR_UNIT)) for k in FPR_THRESHOLDS)
+ROWS.update({"AUC": "Area under the curve", "MIA": "Advantage", "accuracy": "Accuracy"})
+"""Names of the numbers on the page, in the order of its table."""
+
+LEGEND = """<p>Solid line: the submission%s. Dashed line: guessing at random. Dotted line and dot:
+the TPR at 10%% FPR, whose average over the scenarios ranks submissions.</p>"""
+
+GLOSSARY = """<section>
+<h2>What the numbers mean</h2>
+<dl>
+<div><dt>TPR at 10%% FPR</dt><dd>What share of members (true positive rate) is found when fewer than
+10%% of non-members (false positive rate) are wrongly taken for members. Guessing at random finds
+10%%.</dd></div>
+<div><dt>Area under the curve</dt><dd>How often a member has a larger prediction than a
+non-member; 0.5 by guessing.</dd></div>
+<div><dt>Advantage</dt><dd>The largest difference of true and false positive rate; 0 by
+guessing.</dd></div>
+<div><dt>Accuracy</dt><dd>The best share of right answers if members and non-members are equally
+many; 0.5 by guessing.</dd></div>
+%s</dl>
+</section>"""
+
+INTERVALS = """<div><dt>95%% interval</dt><dd>Another set of models of the same scenario would give
+other numbers. %s</dd></div>
 """
-
-LEGEND = """<p>Each scenario pools the predictions on all its models. A larger prediction means
-a likelier member. The curve shows what share of members (true positive rate, TPR) is found when
-a given share of non-members (false positive rate, FPR) is wrongly taken for members.</p>
-<p>Solid line: the submission. Dashed line: guessing at random. Dotted line and dot: the TPR at
-10% FPR, whose average over the scenarios ranks submissions.</p>"""
+KNOWN = """The interval is meant to hold, 95 times in 100, the number that very many models would
+give. It comes from drawing the models anew, with replacement, 2,000 times (bootstrap over models).
+Those at 0.1% FPR rest on very few non-members."""
+UNKNOWN = "How much is not known here: an interval needs at least two models a scenario."
 
 
 def _check_scores(scores: Mapping[str, Mapping[str, Any]]) -> None:
@@ -123,14 +125,18 @@ def generate_roc(fpr: Any, tpr: Any) -> "Figure":
     return figure
 
 
-def generate_table(scores: Mapping[str, Mapping[str, Any]]) -> "pandas.DataFrame":
+def generate_table(
+    scores: Mapping[str, Mapping[str, Any]], intervals: Intervals = None
+) -> "pandas.DataFrame":
     """A pandas frame of all numbers: a row a scenario, a column a metric.
 
     Args:
         scores: scenario name -> what `score` returned for it.
+        intervals: what `intervals_of` returned for the same scenarios.
 
     Returns:
         A frame of floats, indexed by scenario in the order given, with 2022's column names.
+        With `intervals`, the column that ranks is text: "0.1460 [0.131, 0.161]".
 
     Raises:
         ValueError: `scores` is empty, or not of this form.
@@ -142,76 +148,145 @@ def generate_table(scores: Mapping[str, Mapping[str, Any]]) -> "pandas.DataFrame
     except ImportError as error:
         raise ImportError("generate_table needs pandas: pip install pandas") from error
     rows = [[float(result[key]) for key in COLUMNS] for result in scores.values()]
-    return pd.DataFrame(rows, index=list(scores), columns=list(COLUMNS.values()))
+    table = pd.DataFrame(rows, index=list(scores), columns=list(COLUMNS.values()))
+    if intervals is not None:
+        ends = [intervals[name][RANKED] for name in scores]
+        words = ["" if math.isnan(low) else " [%.3f, %.3f]" % (low, high) for low, high in ends]
+        numbers = ["%.4f" % result[RANKED] for result in scores.values()]
+        table[COLUMNS[RANKED]] = [number + word for number, word in zip(numbers, words)]
+    return table
 
 
-def _row(name: str, numbers: Mapping[str, float], kind: str = "") -> str:
-    cells = "".join(
-        "<td%s>%.4f</td>" % (' class="ranked"' if key == RANKED else "", numbers[key])
-        for key in COLUMNS
+def _range(interval: Any) -> str:
+    """An interval in words, or nothing if there is none."""
+    if interval is None or math.isnan(interval[0]):
+        return ""
+    return "%.3f to %.3f" % tuple(interval)
+
+
+def _cell(value: float, interval: Any = None) -> str:
+    words = _range(interval)
+    return "<td>%.4f%s</td>" % (value, words and ' <span class="range">%s</span>' % words)
+
+
+def _table(scores: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Any]) -> str:
+    """All numbers as an HTML table: a row a metric, a column a scenario, and their average."""
+    heads = '<th scope="col">Metric</th>%s<th scope="col">Average</th>' % "".join(
+        # Narrow columns break a name at its underscores; its readers shall not hear of that.
+        '<th scope="col" aria-label="%s">%s</th>' % (name, name.replace("_", "_<wbr>"))
+        for name in map(escape, map(str, scores))
     )
-    return '<tr%s><th scope="row">%s</th>%s</tr>' % (kind, escape(name), cells)
-
-
-def _table(scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """The numbers as an HTML table, with a last row of averages."""
-    average = {key: float(np.mean([s[key] for s in scores.values()])) for key in COLUMNS}
-    heads = "".join('<th scope="col">%s</th>' % title for title in COLUMNS.values())
-    rows = [_row(str(name), result) for name, result in scores.items()]
-    rows.append(_row("Average", average, ' class="average"'))
+    rows = []
+    for key, title in ROWS.items():
+        cells = [_cell(s[key], intervals.get(name, {}).get(key)) for name, s in scores.items()]
+        average = float(np.mean([s[key] for s in scores.values()]))
+        cells.append(_cell(average, intervals.get(AVERAGE) if key == RANKED else None))
+        kind = ' class="ranked"' if key == RANKED else ""
+        rows.append('<tr%s><th scope="row">%s</th>%s</tr>' % (kind, title, "".join(cells)))
+    below = ", with the 95% interval below each" if intervals else ""
     return (
-        '<div class="table" tabindex="0" role="region" aria-label="All scores"><table>\n'
-        "<caption>All scores. Larger is better; in bold, the one that ranks.</caption>\n"
-        '<thead><tr><th scope="col">Scenario</th>%s</tr></thead>\n<tbody>\n%s\n</tbody>\n'
-        "</table></div>" % (heads, "\n".join(rows))
+        '<div class="wide" tabindex="0" role="region" aria-label="All scores">\n'
+        '<table class="scores">\n<caption>All scores%s. Larger is better; the first row ranks.'
+        "</caption>\n<thead><tr>%s</tr></thead>\n<tbody>\n%s\n</tbody>\n</table>\n</div>"
+        % (below, heads, "\n".join(rows))
     )
 
 
-def _section(name: str, result: Mapping[str, Any]) -> str:
-    """One scenario: a sentence with its main numbers, and its curve on both kinds of axes."""
-    fpr, tpr = np.asarray(result["fpr"], dtype=float), np.asarray(result["tpr"], dtype=float)
-    numbers = "%.2f%% of members found at 10%% FPR; area under the curve %.4f" % (
-        100 * result[RANKED],
-        result["AUC"],
+def _points(curve: Curve, name: str) -> str:
+    """The shown points of a curve as a table, which is also where the script reads them."""
+    heads = ["FPR", "TPR"] + (["95% from", "to"] if curve.low else [])
+    rows = []
+    for i, (fpr, tpr) in enumerate(zip(curve.fpr, curve.tpr)):
+        cells = ("<td>%.4f</td>" if fpr in SCORED else "<td>%.3f</td>") % tpr
+        if curve.low:
+            cells += "<td>%.3f</td><td>%.3f</td>" % (curve.low[i], curve.high[i])
+        rows.append('<tr><th scope="row">%s</th>%s</tr>' % (percent(fpr), cells))
+    return (
+        "<details>\n<summary>The curve of %s as a table</summary>\n"
+        '<table class="points">\n<caption>Best TPR below each FPR; rounded, but for the scores.'
+        "</caption>\n<thead><tr>%s</tr></thead>\n<tbody>\n%s\n</tbody>\n</table>\n</details>"
+        % (
+            escape(name),
+            "".join('<th scope="col">%s</th>' % head for head in heads),
+            "\n".join(rows),
+        )
     )
+
+
+def _sentences(result: Mapping[str, Any], known: Mapping[str, Any]) -> List[str]:
+    """A scenario's main numbers, and how much data they are from where that is known."""
+    words = _range(known.get(RANKED))
+    found = "%.2f%% of members found at 10%% FPR" % (100 * result[RANKED])
+    found += " (TPR %.4f%s)" % (result[RANKED], words and ", 95% interval " + words)
+    sentences = ["%s; area under the curve %.4f." % (found, result["AUC"])]
+    if "models" in known:
+        sentences.append(
+            "From {models:,} models with {members:,} members and {nonmembers:,} "
+            "non-members.".format(**known)
+        )
+    return sentences
+
+
+def _section(number: int, name: str, result: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """One scenario: its main numbers, its curve on both kinds of axes and as a table."""
+    curve = shown_curve(result, known)
+    sentences = _sentences(result, known)
     figures = []
-    for kind, axes in (("linear", Axes()), ("logarithmic", log_axes(fpr))):
-        title = "ROC curve of %s on %s axes: %s" % (name, kind, numbers)
-        picture = draw_roc(fpr, tpr, result[RANKED], axes, title)
-        caption = "%s axes" % kind.capitalize()
+    for axes in (Axes(), Axes(SHOWN_DECADE)):
+        title = "ROC curve of %s on %s axes" % (name, axes.kind)
+        identity = "roc%d-%s" % (number, axes.kind)
+        picture = draw_roc(curve, result[RANKED], axes, title, sentences[0], identity)
+        caption = "%s axes" % axes.kind.capitalize()
         figures.append("<figure>%s<figcaption>%s</figcaption></figure>" % (picture, caption))
-    return '<section>\n<h2>%s</h2>\n<p>%s.</p>\n<div class="plots">%s</div>\n</section>' % (
-        escape(name),
-        numbers,
-        "\n".join(figures),
+    parts = [
+        '<section class="scenario">\n<h2>%s</h2>' % escape(name),
+        "<p>%s</p>" % " ".join(sentences),
+        '<div class="plots">%s</div>' % "\n".join(figures),
+        '<div class="read"><label for="fpr%d">Read the curve: move along it, or set the false '
+        "positive rate</label>" % number,
+        '<input id="fpr%d" type="range" min="0" max="1" step="1">' % number,
+        '<output for="fpr%d" aria-live="polite"></output></div>' % number,
+        _points(curve, name),
+        "</section>",
+    ]
+    return "\n".join(parts)
+
+
+def _headline(scores: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Any]) -> str:
+    """The number that ranks, for those who read nothing else."""
+    average = float(np.mean([result[RANKED] for result in scores.values()]))
+    words = _range(intervals.get(AVERAGE))
+    return (
+        '<p class="headline"><strong>%.4f</strong> <span>average TPR at 10%% FPR%s</span> '
+        '<span class="note">(0.1 by guessing)</span></p>'
+        % (average, words and ", 95% interval " + words)
     )
 
 
-def generate_html(scores: Mapping[str, Mapping[str, Any]]) -> str:
+def generate_html(scores: Mapping[str, Mapping[str, Any]], intervals: Intervals = None) -> str:
     """A web page of all scores: a table of the numbers, and each scenario's ROC curve.
 
     Args:
         scores: scenario name -> what `score` returned for it.  Names are escaped.
+        intervals: what `intervals_of` returned for the same scenarios, at its usual level and
+            with `rates=curve.RATES`; without it the page has no intervals, and curves of fewer
+            points, as it cannot know from how many records they are.
 
     Returns:
-        The whole page as text.  It has no scripts and fetches nothing, follows the reader's
-        light or dark setting, and stays below 300 kB for the three scenarios of a challenge.
+        The whole page as text.  It fetches nothing, is complete without its script, follows the
+        reader's light or dark setting, and stays below 300 kB for the three scenarios of a
+        challenge.  No record's label can be read off it: see curve.py.
 
     Raises:
         ValueError: `scores` is empty, or not of this form.
     """
     _check_scores(scores)
-    sections = [_section(str(name), result) for name, result in scores.items()]
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            "<title>Membership inference: detailed results</title>",
-            "<style>%s</style>\n</head>\n<body>\n<main>" % STYLE,
-            "<h1>Membership inference: detailed results</h1>",
-            LEGEND,
-            _table(scores),
-            *sections,
-            "</main>\n</body>\n</html>\n",
-        ]
-    )
+    known = intervals or {}
+    certain = bool(_range(known.get(AVERAGE)))
+    note = INTERVALS % (KNOWN if certain else UNKNOWN) if intervals else ""
+    body = ["<h1>%s</h1>" % TITLE, _headline(scores, known), _table(scores, known)]
+    body.append(LEGEND % (", in a band of 95% intervals, one at each FPR" if certain else ""))
+    for number, (name, result) in enumerate(scores.items(), start=1):
+        body.append(_section(number, str(name), result, known.get(name, {})))
+    body.append(GLOSSARY % note)
+    return document(TITLE, "\n".join(body))

@@ -1,19 +1,23 @@
 """Draws ROC curves as inline SVG, in numpy and text only.
 
-The pictures take their colours from style rules of the page around them (see report.py), and
-never hold more than `MAX_POINTS` points of a curve, at a tenth of a pixel: what a reader sees.
+The pictures take their colours from style rules of the page around them (see page.py), and hold
+no more of a curve than `curve.shown_curve` lets out.
 """
 
 from html import escape
-from typing import Any, List, Tuple
+from typing import Any, List, Sequence, Tuple
 
 import numpy as np
 
+from .curve import Curve
+
 WIDTH, HEIGHT = 400, 390
 LEFT, TOP, SIDE = 58, 14, 320
-MAX_POINTS = 500
 MARK = 0.1
 """The false positive rate that the leaderboard ranks by, marked in every picture."""
+
+SHOWN_DECADE = -3
+"""Logarithmic axes of the page begin here: the smallest rate at which there is a score."""
 
 SMALLEST_DECADE, LARGEST_DECADE = -5, -3
 
@@ -23,6 +27,7 @@ class Axes:
 
     def __init__(self, decade: int = 0) -> None:
         self.decade = decade
+        self.kind = "logarithmic" if decade else "linear"
         if decade:
             self.ticks = [10.0**k for k in range(decade, 1)]
         else:
@@ -39,9 +44,18 @@ class Axes:
         y = TOP + SIDE * (1 - self._scaled(np.asarray(tpr, dtype=float)))
         return x, y
 
-    def label(self, tick: float) -> str:
-        """The tick's text; percent, since that is how false positive rates are spoken of."""
-        return "%g%%" % (100 * tick)
+    def line(self, fpr: Sequence[float], tpr: Sequence[float]) -> str:
+        """A path's points, to a tenth of a pixel."""
+        return "L".join("%.1f %.1f" % point for point in zip(*self.xy(fpr, tpr)))
+
+
+def percent(rate: float) -> str:
+    """A rate in percent, since that is how false positive rates are spoken of.
+
+    >>> percent(0.1), percent(0.001), percent(0.175)
+    ('10%', '0.1%', '17.5%')
+    """
+    return "%g%%" % round(100 * rate, 4)
 
 
 def log_axes(fpr: np.ndarray) -> Axes:
@@ -51,68 +65,67 @@ def log_axes(fpr: np.ndarray) -> Axes:
     return Axes(min(max(decade, SMALLEST_DECADE), LARGEST_DECADE))
 
 
-def thin(x: np.ndarray, y: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """At most `MAX_POINTS` of the points, ends included, none moved.
-
-    A ROC curve only climbs, so it is at most 2 * SIDE pixels long measured along the axes.  One
-    point is kept in each of `MAX_POINTS` - 1 equal pieces of that length, and the last point.
-    """
-    along = (x - x[0]) + (y[0] - y)
-    piece = np.floor(along / (2.0 * SIDE) * (MAX_POINTS - 2))
-    keep = np.append(True, piece[1:] != piece[:-1])
-    keep[-1] = True
-    return x[keep], y[keep]
+def _text(x: float, y: float, text: str, anchor: str = "middle", more: str = "") -> str:
+    return '<text x="%.1f" y="%.1f" text-anchor="%s"%s>%s</text>' % (x, y, anchor, more, text)
 
 
 def _frame(axes: Axes) -> List[str]:
     """Grid, ticks and names of the axes."""
-    right, bottom = LEFT + SIDE, TOP + SIDE
+    right, bottom, middle = LEFT + SIDE, TOP + SIDE, TOP + SIDE / 2
     parts = []
     for tick in axes.ticks:
-        x, y = axes.xy(tick, tick)
+        x, y = map(float, axes.xy(tick, tick))
         parts.append(
             '<path class="grid" d="M%.1f %dV%dM%d %.1fH%d"/>' % (x, TOP, bottom, LEFT, y, right)
         )
-        label = axes.label(tick)
-        parts.append(
-            '<text x="%.1f" y="%d" text-anchor="middle">%s</text>' % (x, bottom + 18, label)
-        )
-        parts.append('<text x="%d" y="%.1f" text-anchor="end">%s</text>' % (LEFT - 7, y + 4, label))
-    middle = TOP + SIDE // 2
-    parts.append(
-        '<text x="%d" y="%d" text-anchor="middle">False positive rate</text>'
-        % (LEFT + SIDE // 2, bottom + 40)
-    )
-    parts.append(
-        '<text x="12" y="%d" text-anchor="middle" transform="rotate(-90 12 %d)">'
-        "True positive rate</text>" % (middle, middle)
-    )
+        parts.append(_text(x, bottom + 18, percent(tick)))
+        parts.append(_text(LEFT - 7, y + 4, percent(tick), "end"))
+    parts.append(_text(LEFT + SIDE / 2, bottom + 40, "False positive rate"))
+    turned = ' transform="rotate(-90 12 %.1f)"' % middle
+    parts.append(_text(12, middle, "True positive rate", more=turned))
     return parts
 
 
-def draw_roc(fpr: np.ndarray, tpr: np.ndarray, tpr_at_mark: float, axes: Axes, name: str) -> str:
-    """One picture: the curve, chance as a dashed line, and the mark at 10% FPR.
+def _band(curve: Curve, axes: Axes) -> List[str]:
+    """The area of the intervals, if there are any: along the upper ends to 1, and back below."""
+    if not curve.low:
+        return []
+    outline = axes.line([*curve.fpr, 1, *curve.fpr[::-1]], [*curve.high, 1, *curve.low[::-1]])
+    return ['<path class="band" d="M%sZ"/>' % outline]
+
+
+def draw_roc(
+    curve: Curve, tpr_at_mark: float, axes: Axes, name: str, described: str, identity: str
+) -> str:
+    """One picture: the curve with its band, chance as a dashed line, and the mark at 10% FPR.
 
     Args:
-        fpr, tpr: the curve, as `roc_curve` gives it.
+        curve: what may be shown of the curve.
         tpr_at_mark: the scored TPR at the mark, shown as a dot.
         axes: linear or logarithmic.
-        name: what the picture is called by those who cannot see it; escaped here.
+        name: a short name of the picture, for those who cannot see it; escaped here.
+        described: what it shows, in a sentence, for the same readers; escaped here.
+        identity: a word that no other picture of the page has.
     """
-    x, y = thin(*axes.xy(fpr, tpr))
-    curve = "L".join("%.1f %.1f" % point for point in zip(x, y))
-    (start, end), (low, high) = axes.xy(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
-    mark_x, mark_y = axes.xy(MARK, tpr_at_mark)
+    mark_x, mark_y = map(float, axes.xy(MARK, tpr_at_mark))
     parts = [
-        '<svg role="img" aria-label="%s" viewBox="0 0 %d %d" width="%d" height="%d">'
-        % (escape(name, quote=True), WIDTH, HEIGHT, WIDTH, HEIGHT)
+        '<svg role="img" aria-labelledby="%s-name %s-text" viewBox="0 0 %d %d" width="%d" '
+        'height="%d" data-box="%d %d %d" data-decade="%d">'
+        % (identity, identity, WIDTH, HEIGHT, WIDTH, HEIGHT, LEFT, TOP, SIDE, axes.decade),
+        '<title id="%s-name">%s</title>' % (identity, escape(name)),
+        '<desc id="%s-text">%s</desc>' % (identity, escape(described)),
     ]
     parts += _frame(axes)
-    parts.append('<path class="chance" d="M%.1f %.1fL%.1f %.1f"/>' % (start, low, end, high))
+    parts += _band(curve, axes)
+    parts.append('<path class="chance" d="M%s"/>' % axes.line([0, 1], [0, 1]))
     parts.append('<path class="mark" d="M%.1f %dV%d"/>' % (mark_x, TOP, TOP + SIDE))
     # At the bottom, right of the line: below chance, where no curve worth a look passes.
-    parts.append('<text x="%.1f" y="%d">10%% FPR</text>' % (mark_x + 6, TOP + SIDE - 8))
-    parts.append('<path class="curve" d="M%s"/>' % curve)
+    parts.append(_text(mark_x + 6, TOP + SIDE - 8, percent(MARK) + " FPR", "start"))
+    begin = [] if axes.decade else [0.0]  # logarithmic axes have no 0
+    line = axes.line([*begin, *curve.fpr, 1], [*begin, *curve.tpr, 1])
+    parts.append('<path class="curve" d="M%s"/>' % line)
     parts.append('<circle class="dot" cx="%.1f" cy="%.1f" r="4.5"/>' % (mark_x, mark_y))
+    # Moved and shown by the page's script; without it, nothing is to be seen of it.
+    parts.append('<g class="reading"><path d="M0 0"/><circle r="5"/></g>')
     parts.append("</svg>")
     return "\n".join(parts)

@@ -1,0 +1,284 @@
+"""Intervals of scores: each resample against plain scoring, and how often they hold the truth."""
+
+import hashlib
+import os
+import re
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from mico_competition.scoring import bootstrap, bootstrap_average, intervals_of, score
+from mico_competition.scoring import intervals as module
+from mico_competition.scoring.metrics import SCALARS
+from mico_competition.scoring.resampling import draw_weights, resample_scores
+from test_score_program import python_3_7
+
+RATES = (0.03, 0.25, 0.5, 0.77, 1.0)
+TIES = (
+    lambda rng, truth: rng.random(truth.size),
+    lambda rng, truth: np.round(rng.random(truth.size), 1),
+    lambda rng, truth: np.round(0.3 * truth + rng.random(truth.size), 2),
+    lambda rng, truth: rng.integers(-3, 4, truth.size),
+    lambda rng, truth: rng.integers(0, 2, truth.size),
+    lambda rng, truth: np.arange(truth.size) // 2,
+)
+
+
+def some_models(rng, count, points=40, gap=0.8, spread=0.0):
+    """Truth and predictions of models whose attack works differently well, the more so by `spread`.
+
+    How well it works is drawn from a scaled beta distribution, and where its scores lie from a
+    normal one, once a model: both make the points of a model alike.
+    """
+    truth = np.repeat([0, 1], points // 2)
+    gaps = gap * (1 + spread * (2 * rng.beta(2, 2, count) - 1))
+    shifts = 0.5 * spread * rng.normal(size=count)
+    values = rng.normal(size=(count, points)) + gaps[:, None] * truth + shifts[:, None]
+    return [truth] * count, list(values)
+
+
+def competition(count=50, points=200, seed=0):
+    rng = np.random.default_rng(seed)
+    solutions, predictions = {}, {}
+    for name, gap in (("hi", 0.2), ("inf", 2.0), ("lo", 0.05)):
+        truths, values = some_models(rng, count, points, gap, spread=1)
+        for i in range(count):
+            folder = f"cifar10/cifar10_{name}/dev/model_{i}"
+            solutions[folder], predictions[folder] = truths[i], values[i]
+    return solutions, predictions
+
+
+def scenario(values, name):
+    return [array for folder, array in values.items() if f"/{name}/" in folder]
+
+
+# --- a resample is what it says
+
+
+@pytest.mark.parametrize("kind", range(len(TIES)))
+def test_a_resample_scores_as_its_models_written_out(kind):
+    rng = np.random.default_rng(kind)
+    compared = 0
+    for case in range(25):
+        sizes = rng.integers(1, 30, rng.integers(2, 7))
+        solutions = [rng.integers(0, 2, size) for size in sizes]
+        if kind == 5:  # a member and a non-member at each value: the listed points are few
+            solutions = [np.arange(size) % 2 for size in sizes]
+        predictions = [TIES[kind](rng, truth) for truth in solutions]
+        if len(set(np.concatenate(solutions))) < 2:
+            continue
+        draws, curves = resample_scores(
+            solutions, predictions, resamples=20, seed=case, rates=RATES
+        )
+        row = 0
+        for weights in draw_weights(len(sizes), 20, case):
+            drawn = np.repeat(np.arange(len(sizes)), weights.astype(int))
+            truth = np.concatenate([solutions[i] for i in drawn])
+            if len(set(truth)) < 2:
+                continue
+            expected = score(truth, np.concatenate([predictions[i] for i in drawn]))
+            for key in SCALARS:
+                if key.startswith("TPR"):
+                    assert draws[key][row] == expected[key], (case, key)
+                else:
+                    assert draws[key][row] == pytest.approx(expected[key], abs=1e-12), (case, key)
+            for j, rate in enumerate(RATES):
+                assert curves[row, j] == expected["tpr"][expected["fpr"] < rate].max()
+            row += 1
+        assert row == len(curves) == len(draws["AUC"])
+        compared += row
+    assert compared > 300
+
+
+def test_uneven_models_take_the_longer_way_to_the_same_advantage():
+    rng = np.random.default_rng(0)
+    solutions = [np.repeat([0, 1], (5, 15)), np.repeat([0, 1], (12, 8))]
+    predictions = [rng.random(20), rng.random(20)]
+    draws, _ = resample_scores(solutions, predictions, resamples=50)
+    for weights, lead in zip(draw_weights(2, 50, 0).astype(int), draws["MIA"], strict=True):
+        drawn = np.repeat([0, 1], weights)
+        truth = np.concatenate([solutions[i] for i in drawn])
+        expected = score(truth, np.concatenate([predictions[i] for i in drawn]))["MIA"]
+        assert lead == pytest.approx(expected, abs=1e-12)
+
+
+def test_weights_are_draws_with_replacement():
+    weights = draw_weights(50, 4000, 3)
+    assert (weights.sum(axis=1) == 50).all() and (weights == np.round(weights)).all()
+    assert weights.mean(axis=0) == pytest.approx(np.ones(50), abs=0.08)
+    assert weights.var() == pytest.approx(1 - 1 / 50, abs=0.02)  # that of a multinomial
+    assert np.array_equal(weights, draw_weights(50, 4000, 3))
+    assert not np.array_equal(weights, draw_weights(50, 4000, 4))
+
+
+# --- intervals
+
+
+@pytest.mark.parametrize(("count", "gap", "spread"), [(20, 0.8, 0), (20, 0.8, 1), (30, 0.0, 0)])
+def test_intervals_cover(count, gap, spread):
+    """95 % intervals hold the value that very many models have, 93 to 97 times in 100."""
+    rng = np.random.default_rng(7)
+    if gap:
+        truth = score(*map(np.concatenate, some_models(rng, 15_000, gap=gap, spread=spread)))
+    else:
+        chance = {"AUC": 0.5, "MIA": 0.0, "accuracy": 0.5}
+        truth = {key: chance.get(key, float(key[8:] or 0) / 10_000) for key in SCALARS}
+    runs, keys = 700, ("AUC", "MIA", "accuracy", "TPR_FPR_1000", "TPR_FPR_2000")
+    held = dict.fromkeys(keys, 0)
+    for run in range(runs):
+        models = some_models(rng, count, 20, gap, spread)
+        found = bootstrap(*models, resamples=300, seed=run)
+        for key in keys:
+            held[key] += found[key][0] <= truth[key] <= found[key][1]
+    # One standard error of the simulation itself is 0.8 %.
+    assert all(0.93 <= times / runs <= 0.97 + 0.008 for times in held.values()), held
+
+
+def test_drawing_points_instead_of_models_would_be_too_short():
+    """Why models are drawn: with points, an interval misses the truth far too often."""
+    rng = np.random.default_rng(1)
+    solutions, predictions = some_models(rng, 30, 200, gap=1.0, spread=1)
+    low, high = bootstrap(solutions, predictions)["AUC"]
+    points = [np.array([value]) for values in predictions for value in values]
+    truths = [np.array([label]) for labels in solutions for label in labels]
+    picked = rng.permutation(len(points))[:1500]
+    by_point = bootstrap([truths[i] for i in picked], [points[i] for i in picked], resamples=300)
+    # 1,500 of 6,000 points: twice as long as from all of them.
+    assert (by_point["AUC"][1] - by_point["AUC"][0]) / 2 < 0.7 * (high - low)
+
+
+def test_intervals_lie_around_the_score_and_shrink_with_models():
+    rng = np.random.default_rng(0)
+    solutions, predictions = some_models(rng, 200, spread=1)
+    widths = []
+    for count in (8, 50, 200):
+        part = solutions[:count], predictions[:count]
+        found, result = bootstrap(*part), score(*map(np.concatenate, part))
+        assert list(found) == list(SCALARS)
+        for key in SCALARS:
+            low, high = found[key]
+            assert type(low) is float and 0 <= low <= result[key] <= high <= 1
+        widths.append(found["AUC"][1] - found["AUC"][0])
+    assert widths[0] > 1.8 * widths[1] > 2.5 * widths[2]
+    wide, narrow = (bootstrap(*part, level=level)["AUC"] for level in (0.99, 0.5))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_all_intervals_at_once_are_those_of_each_scenario():
+    solutions, predictions = competition(6, 20)
+    found = intervals_of(solutions, predictions, resamples=300)
+    names = ["cifar10_hi", "cifar10_inf", "cifar10_lo"]
+    assert list(found) == [*names, "average_TPR_FPR_1000"]
+    parts = {name: (scenario(solutions, name), scenario(predictions, name)) for name in names}
+    for i, name in enumerate(names):
+        assert found[name] == bootstrap(*parts[name], resamples=300, seed=i)
+    assert found["average_TPR_FPR_1000"] == bootstrap_average(parts, resamples=300)
+    with_curve = intervals_of(solutions, predictions, resamples=300, rates=(0.1, 0.5))
+    for name in names:
+        extra = {key: with_curve[name].pop(key) for key in set(with_curve[name]) - set(SCALARS)}
+        assert with_curve[name] == found[name]
+        assert list(extra.pop("curve")) == [0.1, 0.5]
+        assert extra == {"models": 6, "members": 60, "nonmembers": 60}
+
+
+def test_the_average_is_known_better_than_one_scenario():
+    found = intervals_of(*competition(), resamples=500)
+    width = found["average_TPR_FPR_1000"][1] - found["average_TPR_FPR_1000"][0]
+    each = [np.diff(found[f"cifar10_{name}"]["TPR_FPR_1000"])[0] for name in ("hi", "inf", "lo")]
+    # Scenarios are independent: widths add as squares.
+    assert width == pytest.approx(np.sqrt(np.square(each).sum()) / 3, rel=0.15)
+
+
+def test_one_model_has_no_interval():
+    found = bootstrap([[0, 1, 0, 1]], [[0.1, 0.2, 0.3, 0.4]])
+    assert all(np.isnan(end) for interval in found.values() for end in interval)
+    solutions, predictions = competition(2, 20)
+    del solutions["cifar10/cifar10_lo/dev/model_1"]
+    found = intervals_of(solutions, predictions)
+    assert np.isnan(found["average_TPR_FPR_1000"]).all() and np.isnan(found["cifar10_lo"]["AUC"][0])
+    assert not np.isnan(found["cifar10_hi"]["AUC"][0])
+
+
+def test_models_of_one_kind_only_are_no_obstacle():
+    found = bootstrap([[0, 0], [1, 1], [0, 1]], [[0.1, 0.3], [0.2, 0.6], [0.5, 0.4]])
+    assert 0 <= found["AUC"][0] <= found["AUC"][1] <= 1
+
+
+@pytest.mark.parametrize(
+    ("solutions", "predictions", "options", "words"),
+    [
+        ([], [], {}, "one array a model"),
+        ([[0, 1]], [[0.1, 0.2]] * 2, {}, "got 1 and 2"),
+        ([[0, 1], [0, 1]], [[0.1, 0.2], [0.3]], {}, "model number 1, got shapes (1,) and (2,)"),
+        ([[0, 1]] * 2, [[0.1, float("nan")]] * 2, {}, "2 NaN or infinite"),
+        ([[0, 2]] * 2, [[0.1, 0.2]] * 2, {}, "0 (non-member) or 1"),
+        ([[1, 1]] * 2, [[0.1, 0.2]] * 2, {}, "both members"),
+        ([[0, 1]] * 2, [[0.1, 0.2]] * 2, {"level": 95}, "level=95 in (0, 1)"),
+        ([[0, 1]] * 2, [[0.1, 0.2]] * 2, {"level": 0}, "level=0 in (0, 1)"),
+        ([[0, 1]] * 2, [[0.1, 0.2]] * 2, {"resamples": 0}, "resamples=0"),
+    ],
+)
+def test_what_cannot_be_resampled_is_refused_in_one_sentence(
+    solutions, predictions, options, words
+):
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        bootstrap(solutions, predictions, **options)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+
+
+def test_no_scenarios_are_refused():
+    for call in (lambda: bootstrap_average({}), lambda: intervals_of({}, {})):
+        with pytest.raises(ValueError, match="at least one scenario"):
+            call()
+
+
+# --- the same everywhere, and fast
+
+
+def test_python_3_7_gives_the_same_intervals(tmp_path):
+    solutions, predictions = competition(10, 60)
+    found = intervals_of(solutions, predictions, rates=(0.1, 0.35))
+    np.savez(
+        tmp_path / "values.npz", truth=list(solutions.values()), scores=list(predictions.values())
+    )
+    code = (
+        "import sys, types, hashlib, numpy as np\n"
+        "package = types.ModuleType('scoring'); package.__path__ = [sys.argv[1]]\n"
+        "sys.modules['scoring'] = package\n"
+        "from scoring.intervals import intervals_of\n"
+        "values, names = np.load(sys.argv[2]), sys.argv[3].split()\n"
+        "found = intervals_of(dict(zip(names, values['truth'])),"
+        " dict(zip(names, values['scores'])), rates=(0.1, 0.35))\n"
+        "print(hashlib.sha256(repr(found).encode()).hexdigest())\n"
+    )
+    folder = os.path.dirname(module.__file__)
+    arguments = [
+        python_3_7(),
+        "-B",
+        "-c",
+        code,
+        folder,
+        tmp_path / "values.npz",
+        " ".join(solutions),
+    ]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == hashlib.sha256(repr(found).encode()).hexdigest(), done.stderr
+
+
+def test_ten_thousand_resamples_take_under_two_seconds():
+    solutions, predictions = competition()
+    part = scenario(solutions, "cifar10_hi"), scenario(predictions, "cifar10_hi")
+    started = time.process_time()
+    bootstrap(*part, resamples=10_000)
+    assert time.process_time() - started < 2
+
+
+def test_hostile_ties_do_not_hold_it_up():
+    """One value for all points, few values, and a tie of both kinds at each value."""
+    rng = np.random.default_rng(0)
+    truth = np.tile([0, 1], 100)
+    for values in (np.zeros(200), rng.integers(0, 3, 200), np.arange(200) // 2):
+        started = time.process_time()
+        bootstrap([truth] * 50, [values] * 50)
+        assert time.process_time() - started < 2
