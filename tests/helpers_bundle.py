@@ -1,0 +1,90 @@
+"""A trained root as bundles need it (truth and metadata, no weights), and bundles to break."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from mico_competition.bundle import write_bundle
+from mico_competition.bundle_facts import Schedule
+from mico_competition.bundle_yaml import Options
+from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, SCORED_PHASES
+
+DATES = ("2027-01-01 00:00:00", "2027-03-01 12:00:00", "2027-03-15 18:30:00")
+SCHEDULE = Schedule.of(*DATES)
+LENGTHS = {"len_dataset": 1234, "len_training": 321, "len_challenge": 10}
+MODELS = 2
+
+
+def write_trained(root, challenge, models=MODELS, seed=0):
+    """The solutions and metadata that training leaves, of the scored phases."""
+    rng = np.random.default_rng(seed)
+    for name in CHALLENGES[challenge]:
+        for phase in SCORED_PHASES:
+            for i in PHASES[phase].model_ids[:models]:
+                folder = root / challenge / name / phase / f"model_{i}"
+                folder.mkdir(parents=True)
+                truth = rng.permutation([0, 1] * LENGTHS["len_challenge"])
+                (folder / "solution.csv").write_text(",".join(map(str, truth)) + "\n")
+                private = SCENARIOS[name].private
+                privacy = {"epsilon": 3.987, "delta": 1e-5} if private else None
+                (folder / "metadata.json").write_text(json.dumps({**LENGTHS, "privacy": privacy}))
+    return root
+
+
+def write_submission(path, root, challenge, phases=SCORED_PHASES, seed=1):
+    """A zip of random predictions for every model below `root`; gives them by place."""
+    rng = np.random.default_rng(seed)
+    values = {}
+    with zipfile.ZipFile(path, "w") as archive:
+        for solution in sorted((root / challenge).rglob("solution.csv")):
+            place = solution.parent.relative_to(root).as_posix()
+            if place.split("/")[2] in phases:
+                count = len(solution.read_text().split(","))
+                values[place] = np.round(rng.random(count), 4)
+                line = ",".join(map(str, values[place]))
+                archive.writestr(f"{place}/prediction.csv", line + "\n")
+    return values
+
+
+def make_bundle(folder, challenge="digits", platform="codabench", **options):
+    """A good bundle below `folder`, and the root it was made from."""
+    root = write_trained(folder / "trained", challenge)
+    write_bundle(root, challenge, folder / "bundle.zip", SCHEDULE, Options(platform), **options)
+    return folder / "bundle.zip", root
+
+
+def read_zip(source):
+    """Name -> bytes of a zip, given by path or bytes."""
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
+    with zipfile.ZipFile(opened) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(files):
+    """Bytes of a zip of name -> bytes or text."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def spec_of(files):
+    """competition.yaml of a bundle's files."""
+    return yaml.safe_load(files["competition.yaml"])
+
+
+def with_spec(files, spec):
+    """A bundle's files with another competition.yaml."""
+    text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True)
+    return {**files, "competition.yaml": text.encode()}
+
+
+def write_files(path, files):
+    """Write a bundle's files as a zip."""
+    Path(path).write_bytes(zipped(files))
+    return path
