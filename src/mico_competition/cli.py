@@ -14,10 +14,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mico_competition.cli_bundle import add_bundle, add_rehearse
 from mico_competition.cli_fleet import add_fleet
 from mico_competition.cli_hub import add_download, add_publish
+from mico_competition.cli_leaderboard import add_leaderboard, add_score_all
+from mico_competition.cli_release import (
+    add_leaks,
+    add_reference,
+    add_release,
+    add_reveal,
+    add_verify,
+)
 from mico_competition.cli_train import add_data, add_train
-from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, SCORED_PHASES, TASKS
+from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS
 
 _DESCRIPTION = "Membership inference competitions: train, release, attack, pack, score."
 
@@ -64,8 +73,15 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     add_train(_verb(verbs, "train", "train one model of a scenario"))
     add_fleet(_verb(verbs, "fleet", "train many models, going on where a run stopped"))
-    _add_release(_verb(verbs, "release", "write what participants may see of trained models"))
-    _add_reference(_verb(verbs, "reference", "write one phase's solutions for the scoring program"))
+    add_release(_verb(verbs, "release", "write what participants may see of trained models"))
+    add_leaks(_verb(verbs, "leaks", "search a release for what it must not tell"))
+    add_reference(_verb(verbs, "reference", "write one phase's solutions for the scoring program"))
+    add_bundle(_verb(verbs, "bundle", "write a competition for Codabench or CodaLab, or check one"))
+    add_rehearse(_verb(verbs, "rehearse", "score a submission as the platform would, at home"))
+    add_leaderboard(_verb(verbs, "leaderboard", "score submissions into a static site of results"))
+    add_score_all(_verb(verbs, "score-all", "score a folder of zips into leaderboard entries"))
+    add_reveal(_verb(verbs, "reveal", "write a phase's withheld labels out, for everybody"))
+    add_verify(_verb(verbs, "verify", "hold revealed labels, or files, against a release"))
     add_publish(_verb(verbs, "publish", "upload a release to the Hugging Face Hub, with a page"))
     add_download(_verb(verbs, "download", "fetch a published challenge from the Hugging Face Hub"))
     _add_attack(_verb(verbs, "attack", "write the loss threshold attack's predictions"))
@@ -97,37 +113,6 @@ def _add_challenge_folder(parser: argparse.ArgumentParser) -> None:
 
 def _set(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int | None]) -> None:
     parser.set_defaults(run=run)
-
-
-def _add_release(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", type=Path, help="folder that training wrote <challenge>/... into")
-    parser.add_argument("--challenge", required=True, choices=CHALLENGES)
-    parser.add_argument(
-        "--to", required=True, type=Path, help="folder to write <challenge>/... into"
-    )
-
-    def run(args: argparse.Namespace) -> None:
-        from mico_competition.release import release
-
-        count = release(args.root, args.challenge, args.to)
-        print(f"Released {count} models to {args.to / args.challenge}")
-
-    _set(parser, run)
-
-
-def _add_reference(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", type=Path, help="folder that training wrote <challenge>/... into")
-    parser.add_argument("--challenge", required=True, choices=CHALLENGES)
-    parser.add_argument("--phase", required=True, choices=SCORED_PHASES)
-    parser.add_argument("--to", required=True, type=Path, help="the scoring program's ref folder")
-
-    def run(args: argparse.Namespace) -> None:
-        from mico_competition.release import write_reference
-
-        count = write_reference(args.root, args.challenge, args.phase, args.to)
-        print(f"Wrote {count} solutions to {args.to / args.challenge}; keep them to yourself")
-
-    _set(parser, run)
 
 
 def _add_attack(parser: argparse.ArgumentParser) -> None:
@@ -200,13 +185,16 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
 
     def run(args: argparse.Namespace) -> None:
         from mico_competition.layout import write_text
-        from mico_competition.scoring import generate_html, generate_table
-        from mico_competition.submission import score_phase
+        from mico_competition.scoring import generate_html, generate_table, intervals_of
+        from mico_competition.scoring.curve import RATES
+        from mico_competition.scoring.program import score_scenarios
+        from mico_competition.submission import read_phase
 
-        scores = score_phase(args.challenge_folder, args.predictions, phase=args.phase)
-        print(generate_table(scores).to_string(float_format="{:.4f}".format))
+        values = read_phase(args.challenge_folder, args.predictions, phase=args.phase)
+        scores, intervals = score_scenarios(*values), intervals_of(*values, rates=RATES)
+        print(generate_table(scores, intervals).to_string(float_format="{:.4f}".format))
         if args.html:
-            write_text(args.html, generate_html(scores))
+            write_text(args.html, generate_html(scores, intervals))
             print(f"Report: {args.html}")
 
     _set(parser, run)
