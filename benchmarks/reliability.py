@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Faults and load, for real: docs/results/reliability_*.json, one file a part.
 
-    python benchmarks/reliability.py storm overhead workers     (or one of them)
+    python benchmarks/reliability.py storm overhead workers leaks ray     (or some of them)
 
 storm: a fleet is killed again and again, wholly and by single workers, until it is done.
 overhead: a fleet of one worker against the same trainings without a fleet, in turns.
 workers: how long a worker takes to start, and what it costs in memory.
+leaks: every leak that the tests plant in a release, and how many are caught.
+ray: what the tests do to a Ray cluster of two nodes.
 Some 20 minutes on two cores.  docs/RELIABILITY.md tells what they found.
 """
 
@@ -24,6 +26,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -172,7 +175,50 @@ def memory(pids: Any) -> dict[str, Any]:
     return {name: round(statistics.mean(values) / 1024, 1) for name, values in names.items()}
 
 
-PARTS = {"storm": storm, "overhead": overhead, "workers": workers}
+def run_tests(work: Path, files: list[str]) -> list[tuple[str, bool, float]]:
+    """Name, success and seconds of every test in `files`."""
+    work.mkdir(parents=True)
+    command = [sys.executable, "-m", "pytest", "-q", "--junit-xml", str(work / "out.xml"), *files]
+    subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
+    cases = ElementTree.parse(work / "out.xml").getroot().iter("testcase")
+    return [
+        (case.get("name", ""), not len(case), float(case.get("time", "nan")))  # children are faults
+        for case in cases
+    ]
+
+
+def ray(work: Path) -> dict[str, Any]:
+    """What the tests do to a Ray cluster of two nodes."""
+    files = ["tests/test_fleet_ray.py"]
+    rows = run_tests(work, files)
+    return {
+        "command": "pytest " + " ".join(files),
+        "passed": [(name.removeprefix("test_"), seconds) for name, ok, seconds in rows if ok],
+        "failed": [name for name, ok, _ in rows if not ok],
+    }
+
+
+def leaks(work: Path) -> dict[str, Any]:
+    """Plant every leak that the tests know, and count those that were caught."""
+    files = [f"tests/test_leak_{name}.py" for name in ("check", "forms", "archives")]
+    rows = [(name, ok) for name, ok, _ in run_tests(work, files)]
+    plants = [(name, caught) for name, caught in rows if "[" in name and "clean" not in name]
+    return {
+        "command": "pytest " + " ".join(files),
+        "planted": len(plants),
+        "caught": sum(caught for _, caught in plants),
+        "other_tests": len(rows) - len(plants),
+        "other_tests_passed": sum(ok for _, ok in rows) - sum(ok for _, ok in plants),
+    }
+
+
+PARTS = {
+    "storm": storm,
+    "overhead": overhead,
+    "workers": workers,
+    "leaks": leaks,
+    "ray": ray,
+}
 
 
 if __name__ == "__main__":

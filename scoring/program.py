@@ -11,23 +11,35 @@ participants need to see what to mend; Codabench shows both.
 
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
+from contextlib import contextmanager
 from decimal import Decimal
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 import numpy as np
 
+from .curve import RATES
+from .intervals import intervals_of
 from .metrics import SCALARS, score
 from .reading import Faults, check_predictions
 from .report import generate_html
-from .truth import read_solutions, scenario_of
+from .truth import read_notice, read_solutions, scenario_of
 
 USAGE = "usage: score.py IN OUT    (IN holds the folders ref and res)"
 MAX_FAULTS = 50
 AVERAGED = "TPR_FPR_1000"
 OUTPUTS = ("detailed_results.html", "scores.txt", "scores.json")
+TIME_LIMIT = 240
+"""Seconds.  Legacy CodaLab ends a program after 300 by default and Codabench after 600, not always
+and without a word of why; this program takes one or two."""
+
+
+class OutOfTime(BaseException):
+    """The time is up.  No `Exception`, so that nothing on the way takes it for its own."""
 
 
 def plain_decimal(value: float) -> str:
@@ -75,11 +87,15 @@ def leaderboard_row(scores: Mapping[str, Mapping[str, Any]]) -> Dict[str, float]
     return row
 
 
-def write_outputs(folder: str, scores: Mapping[str, Mapping[str, Any]]) -> None:
+def write_outputs(
+    folder: str,
+    scores: Mapping[str, Mapping[str, Any]],
+    intervals: Optional[Mapping[str, Any]] = None,
+) -> None:
     """Write the three files beside their places, then rename all of them into place."""
     row = leaderboard_row(scores)
     contents = {
-        "detailed_results.html": generate_html(scores),
+        "detailed_results.html": generate_html(scores, intervals),
         "scores.txt": "".join("%s: %s\n" % (key, plain_decimal(row[key])) for key in row),
         "scores.json": json.dumps(row, indent=1, allow_nan=False) + "\n",
     }
@@ -95,11 +111,35 @@ def write_outputs(folder: str, scores: Mapping[str, Mapping[str, Any]]) -> None:
 
 def remove_outputs(folder: str) -> None:
     """Remove the files of an earlier run, lest they be taken for those of a failed one."""
+    problem = None
     for name in OUTPUTS:
         try:
             os.remove(os.path.join(folder, name))
         except FileNotFoundError:
             pass
+        except OSError as error:  # such as a folder of that name; the others go all the same
+            problem = error
+    if problem is not None:
+        raise problem
+
+
+@contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Raise `OutOfTime` in the block after so long; does nothing where there are no alarms."""
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() != threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise OutOfTime
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _report(heading: str, faults: Faults) -> int:
@@ -115,6 +155,10 @@ def run(inputs: str, outputs: str) -> int:
     """Score the submission in `inputs`; the exit code, 0 if and only if scores were written."""
     os.makedirs(outputs, exist_ok=True)
     remove_outputs(outputs)
+    notice = read_notice(os.path.join(inputs, "ref"))
+    if notice:
+        print("Not scored: " + notice, file=sys.stderr)
+        return 1
     solutions, faults = read_solutions(os.path.join(inputs, "ref"))
     if faults:
         return _report(
@@ -127,7 +171,7 @@ def run(inputs: str, outputs: str) -> int:
     if faults:
         return _report("Not scored: the submission has faults (%d).", faults)
     scores = score_scenarios(solutions, predictions)
-    write_outputs(outputs, scores)
+    write_outputs(outputs, scores, intervals_of(solutions, predictions, rates=RATES))
     print("Scored %d models in %d scenarios." % (len(solutions), len(scores)))
     return 0
 
@@ -137,14 +181,23 @@ def main(arguments: List[str]) -> int:
     if len(arguments) != 2:
         print(USAGE, file=sys.stderr)
         return 2
+    inputs, outputs = arguments
     try:
-        return run(*arguments)
+        with time_limit(TIME_LIMIT):
+            return run(inputs, outputs)
+    except OutOfTime:
+        problem = "this took more than %d seconds" % TIME_LIMIT
     except Exception as error:
         # A traceback, and even an error's message, may quote what participants must not see.
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        print(
-            "Not scored: %s in %s, line %d. Please tell the organisers."
-            % (type(error).__name__, os.path.basename(place.filename), place.lineno or 0),
-            file=sys.stderr,
-        )
-        return 1
+        here = os.path.dirname(__file__)
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if os.path.dirname(frame.filename) == here]
+        place = (own or frames)[-1]
+        file = os.path.basename(place.filename)
+        problem = "%s in %s, line %d" % (type(error).__name__, file, place.lineno or 0)
+    try:
+        remove_outputs(outputs)  # those of a run that stopped between one and the next
+    except OSError:
+        pass
+    print("Not scored: %s. Please tell the organisers." % problem, file=sys.stderr)
+    return 1

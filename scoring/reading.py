@@ -11,73 +11,24 @@ with forward slashes, to the number of values in its file.
 
 import os
 import re
-import stat
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
+from .files import Listing, few, list_folder, read_text, shown
+
 PREDICTION_FILE = "prediction.csv"
 
-MAX_BYTES = 1_000_000
-MAX_ENTRIES = 10_000
 MAX_DIGITS = 100
-MAX_SHOWN = 60
+# Python's own idea of white space holds control characters, some of which float() refuses.
+BLANKS = " \t\r\n"
 
 LEVELS = ("challenge", "scenario", "phase", "model")
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
+# One way only to match each text, so that a long one costs no more than its length.
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
 NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 Faults = List[str]
-
-
-def shown(text: str) -> str:
-    """`text` quoted for a log: control and non-ASCII characters escaped, and cut short."""
-    quoted = ascii(text[: MAX_SHOWN + 1])
-    return quoted if len(text) <= MAX_SHOWN else quoted[:MAX_SHOWN] + "...'"
-
-
-def list_folder(path: str) -> Tuple[Optional[List[str]], List[str]]:
-    """Sorted names of the sub-folders and of the files of `path`; None if it is not a folder.
-
-    Links count as files.  What operating systems and platforms leave lying around is left out:
-    names with a leading dot, and `__MACOSX`.
-    """
-    folders: List[str] = []
-    files: List[str] = []
-    try:
-        with os.scandir(path) as entries:
-            for count, entry in enumerate(entries):
-                if count >= MAX_ENTRIES:
-                    break
-                if entry.name.startswith(".") or entry.name == "__MACOSX":
-                    continue
-                is_folder = entry.is_dir(follow_symlinks=False)
-                (folders if is_folder else files).append(entry.name)
-    except OSError:
-        return None, []
-    return sorted(folders), sorted(files)
-
-
-def _read_text(path: str) -> Tuple[Optional[str], str]:
-    """The text of a small regular file, or None and what is wrong with it."""
-    # Without O_NONBLOCK a named pipe would hold the program up for ever.
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    flags |= getattr(os, "O_BINARY", 0)
-    try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return None, "is not a regular file; links and folders are not read"
-        with os.fdopen(os.open(path, flags), "rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        return None, "is missing"
-    except (OSError, ValueError):
-        return None, "cannot be read"
-    if len(content) > MAX_BYTES:
-        return None, "is larger than the %d bytes that are read" % MAX_BYTES
-    try:
-        return content.decode("utf-8-sig"), ""
-    except UnicodeDecodeError:
-        return None, "is not text in UTF-8"
 
 
 def _parse(words: List[str]) -> Tuple[np.ndarray, Faults]:
@@ -128,20 +79,26 @@ def read_values(
     """
     name = shown(path) if name is None else name
     expected = _format(count)
-    text, problem = _read_text(path)
+    text, problem = read_text(path)
     if text is None:
         return None, ["%s %s; %s." % (name, problem, expected)]
-    lines = text.strip().splitlines()
-    if not lines:
+    text = text.strip(BLANKS).replace("\r\n", "\n").replace("\r", "\n")
+    if not text:
         return None, ["%s is empty; %s." % (name, expected)]
-    if len(lines) > 1:
-        return None, ["%s holds %d lines; %s." % (name, len(lines), expected)]
-    line = lines[0][:-1] if lines[0].endswith(",") else lines[0]
-    words = [word.strip() for word in line.split(",")]
+    # Lines and values are counted first, and split only as far as they are looked at: a file of
+    # a million commas would otherwise be a million texts, and there may be hundreds of files.
+    lines = text.count("\n") + 1
+    if lines > 1:
+        return None, ["%s holds %d lines; %s." % (name, lines, expected)]
+    line = text[:-1] if text.endswith(",") else text
+    found = line.count(",") + 1
+    wanted = found if count is None else min(count, found)
     faults = []
-    if count is not None and len(words) != count:
-        faults.append("%s holds %d values; %s." % (name, len(words), expected))
-    values, wrong = _parse(words if count is None else words[:count])
+    if count is not None and found != count:
+        plural = "" if found == 1 else "s"
+        faults.append("%s holds %d value%s; %s." % (name, found, plural, expected))
+    words = [word.strip(BLANKS) for word in line.split(",", wanted)[:wanted]]
+    values, wrong = _parse(words)
     faults.extend("%s: %s; %s." % (name, problem, expected) for problem in wrong)
     return (None, faults) if faults else (values, [])
 
@@ -158,30 +115,71 @@ def _tree(expected: Mapping[str, int]) -> Dict[str, Any]:
     return tree
 
 
-def few(names: Iterable[str]) -> str:
-    """Names in one short phrase: "a, b, c and 47 more"."""
-    ordered = sorted(names, key=lambda name: (len(name), name))
-    phrase = ", ".join(ordered[:3])
-    return phrase if len(ordered) <= 3 else "%s and %d more" % (phrase, len(ordered) - 3)
-
-
-def _absent(name: str, inside: Any) -> str:
-    """The fault of a folder that is not there; `inside` is what it should hold: see `_tree`."""
-    if isinstance(inside, Mapping):
-        expected = "expected a folder that holds %s" % few(inside)
-        return "%s is missing or not a folder; %s." % (name, expected)
-    return "%s/%s is missing; %s." % (name, PREDICTION_FILE, _format(inside))
-
-
 def _check_model(path: str, name: str, count: int) -> Tuple[Optional[np.ndarray], Faults]:
     """The predictions in one model's folder."""
-    files = list_folder(path)[1]
-    if files and PREDICTION_FILE not in files:
-        return None, [
-            "%s/%s is missing; expected a file of that name with %d values, found %s."
-            % (name, PREDICTION_FILE, count, few(shown(file) for file in files))
-        ]
-    return read_values(os.path.join(path, PREDICTION_FILE), count, name + "/" + PREDICTION_FILE)
+    file = os.path.join(path, PREDICTION_FILE)
+    name = name + "/" + PREDICTION_FILE
+    others = [] if os.path.lexists(file) else list_folder(path).files
+    if others:
+        found = few(shown(other) for other in others)
+        expected = "expected a file of that name with %d values, found %s" % (count, found)
+        return None, ["%s is missing; %s." % (name, expected)]
+    return read_values(file, count, name)
+
+
+def _absent(name: str, inside: Any, listing: Listing) -> str:
+    """The fault of a folder `name` that is not in `listing`; `inside` is what it should hold."""
+    part = name.rpartition("/")[2]
+    if not isinstance(inside, Mapping):
+        what = "is missing or not a folder" if part in listing.files else "is missing"
+        return "%s/%s %s; %s." % (name, PREDICTION_FILE, what, _format(inside))
+    fault = "%s is missing or not a folder; expected a folder that holds %s" % (name, few(inside))
+    zips = [file for file in listing.files if file.lower().endswith(".zip")]
+    if zips:
+        fault += " (a zip inside the zip, such as %s, is not opened)" % shown(zips[0])
+    return fault + "."
+
+
+def _misplaced(path: str, tree: Mapping[str, Any], unexpected: List[str]) -> Optional[str]:
+    """The fault of a submission whose whole tree lies one folder too deep, or too high."""
+    for folder in unexpected[:3]:
+        inner = list_folder(os.path.join(path, folder)).folders or []
+        if any(part in inner for part in tree):
+            return (
+                "the submission: %s lies inside the folder %s; expected it at the top: zip what "
+                "is in that folder, not the folder itself." % (few(tree), shown(folder))
+            )
+    for part, inside in tree.items():
+        stranded = [folder for folder in unexpected if folder in inside]
+        if stranded:
+            return (
+                "the submission: found %s at its top; expected it in a folder %s: zip that "
+                "folder, not what is in it." % (few(stranded), part)
+            )
+    return None
+
+
+def _sorted_out(
+    path: str, here: str, tree: Mapping[str, Any], found: List[str], level: int
+) -> Tuple[Faults, List[str], List[str]]:
+    """Faults with one plain cause; folders still unexpected; folders still missing.
+
+    Without it, each such cause would be told as one thing unexpected and another one missing.
+    """
+    unexpected = [folder for folder in found if folder not in tree]
+    missing = [part for part in tree if part not in found]
+    faults = []
+    for folder in list(unexpected):
+        lower = folder.lower()
+        if lower in missing:
+            faults.append(
+                "%s: found folder %s, expected %s: upper and lower case are told apart."
+                % (here, shown(folder), lower)
+            )
+            missing.remove(lower)
+            unexpected.remove(folder)
+    cause = _misplaced(path, tree, unexpected) if level == 0 and missing else None
+    return (faults + [cause], [], []) if cause else (faults, unexpected, missing)
 
 
 def _check_folder(
@@ -190,28 +188,28 @@ def _check_folder(
     """Faults of a folder that should hold `tree`; what is read of it goes into `values`."""
     here = "the submission" if level == 0 else name
     kind = LEVELS[level]
-    folders, _ = list_folder(path)
-    if folders is None:
-        return [_absent(here, tree)]
-    faults = []
+    listing = list_folder(path)
+    if listing.folders is None:
+        return ["%s %s; expected a folder that holds %s." % (here, listing.problem, few(tree))]
+    faults, unexpected, missing = _sorted_out(path, here, tree, listing.folders, level)
     # A submission holds both phases, of which one is scored: others are not looked at.
-    for extra in [] if kind == "phase" else sorted(set(folders) - set(tree)):
+    expected = few(tree) + " at its top" * (level == 0)
+    for folder in unexpected if kind != "phase" else []:
         faults.append(
-            "%s: unexpected %s folder %s; expected only %s%s."
-            % (here, kind, shown(extra), few(tree), " at its top" * (level == 0))
+            "%s: unexpected %s folder %s; expected only %s." % (here, kind, shown(folder), expected)
         )
     for part in sorted(tree, key=lambda part: (len(part), part)):
         inner = os.path.join(path, part)
         inner_name = part if level == 0 else name + "/" + part
+        if part in missing:
+            faults.append(_absent(inner_name, tree[part], listing))
         # What is not among the folders is not opened either: it may be a link to elsewhere.
-        if part not in folders:
-            faults.append(_absent(inner_name, tree[part]))
-        elif kind == "model":
+        elif part in listing.folders and kind == "model":
             found, wrong = _check_model(inner, inner_name, tree[part])
             faults.extend(wrong)
             if found is not None:
                 values[inner_name] = found
-        else:
+        elif part in listing.folders:
             faults.extend(_check_folder(inner, inner_name, tree[part], level + 1, values))
     return faults
 

@@ -10,11 +10,20 @@ from typing import Dict, List, Tuple
 
 import numpy as np
 
-from .reading import LEVELS, Faults, few, list_folder, read_values, shown
+from .files import few, list_folder, read_text, shown
+from .reading import LEVELS, Faults, read_values
 
 SOLUTION_FILE = "solution.csv"
 NUM_SCENARIOS = 3
 MODEL = re.compile(r"model_(0|[1-9][0-9]{0,8})")
+NOTICE_FILE = "not_open_yet.txt"
+"""Stands in place of the truth of a phase that is not open yet, and says so to participants."""
+
+
+def read_notice(root: str) -> str:
+    """The notice in `root` that a phase is not open yet, in one line; empty if there is none."""
+    text = read_text(os.path.join(root, NOTICE_FILE))[0] or ""
+    return " ".join(text.split())[:500]
 
 
 def scenario_of(folder: str) -> str:

@@ -7,12 +7,29 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 SCORING = Path(__file__).resolve().parents[1] / "scoring"
 SCENARIOS = ("cifar10_hi", "cifar10_inf", "cifar10_lo")
 MODELS = {"dev": (99, 100, 101), "final": (150, 151)}  # 99 sorts after 101 as a text
 NUM_POINTS = 20
 OUTPUTS = ["detailed_results.html", "scores.json", "scores.txt"]
+
+
+IMAGES = {"3.7": "1.17.2", "3.9": "1.22.4", "3.12": "1.26.4"}
+"""Python and numpy of the platforms' images py37, py39 and py312; `.ci/run pythons` makes them."""
+
+
+def image_python(version):
+    """An interpreter with an image's numpy: $MICO_PYTHON37 and so on, or .venv-3.7; or a skip."""
+    variable = "MICO_PYTHON" + version.replace(".", "")
+    venv = SCORING.parent / f".venv-{version}" / "bin" / "python"
+    for place in (os.environ.get(variable), venv):
+        if place and Path(place).exists():
+            return str(place)
+    pytest.skip(
+        f"no Python {version} with numpy {IMAGES[version]}: set {variable}, or `.ci/run pythons`"
+    )
 
 
 def write_line(path, values):

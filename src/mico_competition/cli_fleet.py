@@ -36,7 +36,9 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="folder to write <challenge>/... and fleet/ into")
     parser.add_argument("--workers", type=int, help="processes (default: one a GPU, else a core)")
-    parser.add_argument("--threads", type=int, help="CPU threads of each (default: shared out)")
+    parser.add_argument(
+        "--threads", type=int, help="CPU threads of each (default: shared out; 1 with --ray)"
+    )
     parser.add_argument(
         "--stack", type=int, help="models to train together (default: where that is faster)"
     )
@@ -44,7 +46,7 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
         "--retries", type=int, default=2, help="tries more for models whose machine or process died"
     )
     parser.add_argument(
-        "--ray", metavar="ADDRESS", help="train on a Ray cluster (`auto`: this one)"
+        "--ray", metavar="ADDRESS", help="train on the Ray cluster at HOST:PORT, or `auto`"
     )
     parser.add_argument(
         "--gpus_per_task", type=float, help="with --ray: GPUs of each task, such as 0.25"
@@ -143,7 +145,6 @@ def _backend(args: argparse.Namespace, ledger: Ledger, data: Any, tokenizer: Any
             address=args.ray,
             threads=args.threads,
             gpus_per_task=args.gpus_per_task,
-            retries=args.retries,
         )
     from mico_competition.fleet_workers import LocalWorkers
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mico_competition.hostile_zip import plain, unpack_zip
 from mico_competition.layout import (
     ModelFolder,
     PathLike,
@@ -25,21 +25,12 @@ from mico_competition.layout import (
     written_aside,
 )
 from mico_competition.lengths import len_challenge_of
-from mico_competition.scoring import score
+from mico_competition.scoring.program import score_scenarios
 from mico_competition.scoring.reading import check_predictions, read_values
 from mico_competition.tracks import PREDICTION_FILE, SCORED_PHASES, SOLUTION_FILE, get_challenge
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    OSError,
-    ValueError,
-)
-_MAX_UNPACKED = 64 << 20
+_CODE = ("metadata", "metadata.yaml")
 
 
 def write_prediction(path: PathLike, scores: Iterable[float]) -> None:
@@ -130,48 +121,38 @@ def check_zip(zip_path: PathLike, challenge_folder: PathLike) -> list[str]:
         return [f"There is no file {path}."]
     missing = _missing_models(challenge_folder, SCORED_PHASES)
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            faults = _unpack(path, Path(folder))
-        except UNREADABLE as error:
-            return [f"{path} is not a zip file that can be read ({error}): zip it again."]
+        faults = _unpack(path, Path(folder))
         return missing + (faults or check_predictions(folder, expected)[1])
 
 
 def _unpack(path: Path, folder: Path) -> list[str]:
-    """Write the zip's plain files below `folder`; zipfile keeps their names inside it."""
-    with zipfile.ZipFile(path) as archive:
-        members = [info for info in archive.infolist() if not info.is_dir()]
-        if sum(info.file_size for info in members) > _MAX_UNPACKED:
-            return [f"{path} unpacks to over {_MAX_UNPACKED >> 20} MB: zip predictions only."]
-        odd = [
-            i.filename
-            for i in members
-            if ".." in i.filename.split("/") or i.filename.startswith("/")
-        ]
-        if odd:
-            return [f"{path} holds {odd[0]!r}, which leads out of its folder: zip it again."]
-        for info in members:
-            archive.extract(info, folder)
-    return []
+    """Unpack a submission's zip into an empty folder; its faults, one a line."""
+    return unpack_zip(path, folder) or [
+        f"{plain(path)} holds {name} at its top, which makes it code to the platform: leave it out."
+        for name in _CODE
+        if (folder / name).exists()
+    ]
 
 
 def unpack_submission(zip_path: PathLike, folder: PathLike) -> Path:
-    """Unpack a submission's zip into a new folder, as the platform does; ValueError on a fault."""
+    """Unpack a submission's zip into a new folder, as the platform does.
+
+    Raises:
+        ValueError: in one line, if the zip is not sound; there is no new folder then.
+    """
     with written_aside(folder) as aside:
         aside.mkdir()
-        try:
-            faults = _unpack(Path(zip_path), aside)
-        except UNREADABLE as error:
-            faults = [f"{zip_path} is not a zip file that can be read ({error}): zip it again."]
+        faults = _unpack(Path(zip_path), aside)
         if faults:
-            raise ValueError(faults[0])
+            more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
+            raise ValueError(faults[0] + more)
     return Path(folder)
 
 
-def score_phase(
+def read_phase(
     challenge_folder: PathLike, predictions: PathLike | None = None, *, phase: str = "train"
-) -> dict[str, dict[str, Any]]:
-    """Scores of each scenario on a phase whose solutions lie in the challenge folder.
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Truth and predictions of a phase whose solutions lie in the challenge folder.
 
     Args:
         challenge_folder: holds `solution.csv` in the model folders of `phase`.
@@ -179,7 +160,8 @@ def score_phase(
         phase: by default "train", the phase whose solutions participants have.
 
     Returns:
-        scenario name -> what `scoring.score` gives on the scenario's pooled points.
+        Two dicts from model folder, such as "cifar10/cifar10_hi/train/model_0", to its values:
+        what `scoring.intervals_of` takes.
 
     Raises:
         ValueError: listing every missing or faulty prediction; or naming the first model whose
@@ -189,10 +171,20 @@ def score_phase(
     values, faults = _read_all(models, predictions or challenge_folder)
     if faults:
         raise ValueError(_listing("These predictions cannot be scored", faults))
-    pooled: dict[str, list[np.ndarray]] = {}
-    for model, row in zip(models, values):
-        pooled.setdefault(model.scenario, []).append(np.stack([_read_solution(model), row]))
-    return {name: score(*np.concatenate(parts, axis=1)) for name, parts in pooled.items()}
+    challenge = Path(os.path.abspath(challenge_folder)).name
+    places = [f"{challenge}/{model.place}" for model in models]
+    return dict(zip(places, map(_read_solution, models))), dict(zip(places, values))
+
+
+def score_phase(
+    challenge_folder: PathLike, predictions: PathLike | None = None, *, phase: str = "train"
+) -> dict[str, dict[str, Any]]:
+    """Scores of each scenario on a phase whose solutions lie in the challenge folder.
+
+    Takes and raises what `read_phase` does; gives a dict from scenario name to what
+    `scoring.score` gives on the scenario's pooled points.
+    """
+    return score_scenarios(*read_phase(challenge_folder, predictions, phase=phase))
 
 
 def _read_solution(model: ModelFolder) -> np.ndarray:

@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""docs/RELIABILITY.md from docs/results/*.json; `make results` ends with this, in a second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+HEAD = """# Faults tried, and what became of them
+
+Regenerated from `docs/results/*.json` by `benchmarks/reliability_page.py`; the runs themselves by
+`benchmarks/reliability.py`, `benchmarks/hostile_cases.py` and `benchmarks/fuzz_scoring.py`. All on
+machines shared with other work: seconds are upper bounds, ratios were taken in turns.
+"""
+
+
+def main() -> None:
+    """Write the page."""
+    sections = [HEAD, fleets(), memory(), cluster(), leaks(), hostile(), cost(), fuzz()]
+    (DOCS / "RELIABILITY.md").write_text("\n".join(sections), encoding="utf-8")
+
+
+def read(name: str) -> Any:
+    """One JSON of docs/results/."""
+    return json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def table(head: list[str], rows: list[list[Any]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
+
+
+def fleets() -> str:
+    """Kills, and what the fleet itself costs."""
+    storm, overhead = read("reliability_storm"), read("reliability_overhead")
+    rows = [
+        ["models to train", storm["models"]],
+        ["kills of the whole fleet (two thirds SIGKILL, one third SIGTERM)", storm["fleet_kills"]],
+        ["kills of single workers (SIGKILL)", storm["worker_kills"]],
+        ["models tried again within a run", storm["retries"]],
+        ["models done at the end", storm["models_done"]],
+        ["models lost", storm["models_lost"]],
+        [
+            "models trained twice (a second result for one that was done)",
+            storm["models_trained_twice"],
+        ],
+        ["files of models that were done, touched later", storm["files_touched_after_done"]],
+        ["half-written folders left", storm["leftovers"]],
+    ]
+    turns = ", ".join(f"{t['fleet_seconds']} / {t['bare_seconds']} s" for t in overhead["turns"])
+    return (
+        f"## A fleet that is killed again and again\n\n`{generic(storm['command'])}`, killed at "
+        f"random moments ({storm['machine']}):\n\n{table(['', ''], rows)}\n"
+        "The tests also kill it at chosen moments (ledger just written, workers starting, among "
+        "models, while a folder is being written), fill its disk, and stop it with Ctrl-C "
+        "(`tests/test_fleet_workers.py`).\n\n"
+        f"**What the fleet costs**, from command to prompt, {overhead['models']} models, one "
+        "worker with one thread, against `mico train` of the same models with one thread, in "
+        f"turns: {turns}; median overhead {overhead['overhead_median']:+.1%}.\n"
+        f"`{generic(overhead['command'])}`\n"
+    )
+
+
+def memory() -> str:
+    """What a worker costs."""
+    report = read("reliability_workers")
+    rows = [
+        [r["workers"], r["seconds_to_all"], r["own_mb"], r["proportional_mb"]]
+        for r in report["rows"]
+    ]
+    head = ["workers", "seconds until all train", "MB of its own, each", "MB with its share, each"]
+    return (
+        "## Workers\n\nFull-size Purchase-100 (197,324 synthetic records), without privacy: a "
+        "worker is a fork of one process that has imported everything, and maps the dataset's "
+        "file. A private run's workers also search for the noise first, 1 to 4 s each.\n\n"
+        + table(head, rows)
+    )
+
+
+def cluster() -> str:
+    """Ray."""
+    report = read("reliability_ray")
+    rows = [[name.replace("_", " "), f"{seconds:.0f}"] for name, seconds in report["passed"]]
+    return (
+        "## A Ray cluster that loses a node\n\nTwo real nodes on one machine "
+        f"(`{report['command']}`; {len(report['failed'])} failed; what it costs and what was not "
+        f"run: [CLUSTER.md](CLUSTER.md)):\n\n{table(['test that passed', 's'], rows)}"
+    )
+
+
+def leaks() -> str:
+    """Planted leaks."""
+    report = read("reliability_leaks")
+    return (
+        f"## Releases\n\nLeaks planted: {report['planted']}; caught: {report['caught']} "
+        f"(`{report['command']}`; {report['other_tests_passed']} of {report['other_tests']} other "
+        "tests of the check passed, among them that clean releases of all four challenges have "
+        "no fault).\n"
+    )
+
+
+def hostile() -> str:
+    """Hostile submissions."""
+    cases = read("hostile")
+    rows = [[c["case"], c["layer"], c["result"]] for c in cases]
+    seconds, megabytes = (max(c[name] for c in cases) for name in ("seconds", "mb"))
+    expected = sum(c["as_expected"] for c in cases)
+    return (
+        f"## Hostile submissions\n\n{len(cases)} cases, {expected} of them as they should be; the "
+        f"slowest took {seconds} s of processor time, the largest {megabytes} MB. `tree`: what the "
+        "scoring program finds unpacked; `zip`: what `mico check --zip`, `score-all` and "
+        f"`rehearse` open.\n\n{table(['case', 'layer', 'what it gets'], rows)}"
+    )
+
+
+def cost() -> str:
+    """The scorer against a program of 2022's kind."""
+    report = read("scorer_cost")
+    rows = [[r["program"], r["seconds"], r["mb"], r["wall"]] for r in report["rows"]]
+    head = ["program", "s of processor time", "MB", "s from start to end"]
+    return (
+        f"## What scoring costs\n\n3 scenarios x {report['models'] // 3} models x "
+        f"{report['points']} points, medians of {report['turns']} turns. The stand-in imports "
+        "scikit-learn, pandas and matplotlib, as 2022's program did, and computes the same scores; "
+        f"it is not that program. Ours also draws the page ({report['page_bytes'] / 1000:.0f} kB) "
+        f"with its intervals.\n\n{table(head, rows)}"
+    )
+
+
+def fuzz() -> str:
+    """Fuzzing."""
+    report = read("fuzz_scoring")
+    rows = [
+        [target, engine, r["executions"], r["seconds"], len(r["findings"])]
+        for engine in ("hypothesis", "atheris")
+        for target, r in report[engine].items()
+    ]
+    head = ["target", "engine", "executions", "seconds", "findings"]
+    return f"## Fuzzing the scorer\n\nPython {report['python']}.\n\n{table(head, rows)}"
+
+
+def generic(command: str) -> str:
+    """A command without this machine's folders."""
+    words = command.split()
+    return " ".join("DIR" if word.startswith("/") else word for word in words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Opens what strangers sent: lists folders and reads small text files, whatever lies there.
+
+Nothing here raises for what it finds, follows a link, waits for a pipe, or takes more than a
+bounded part of a folder or a file into memory.  What is quoted of it for a log goes through
+`shown`, which escapes it and cuts it short.
+"""
+
+import os
+import stat
+from typing import Iterable, List, NamedTuple, Optional, Tuple
+
+MAX_BYTES = 1_000_000
+MAX_ENTRIES = 10_000
+MAX_SHOWN = 60
+
+IGNORED = ("__MACOSX",)
+"""Folders that operating systems leave behind; so are all names with a leading dot."""
+
+
+class Listing(NamedTuple):
+    """What lies in a folder; `folders` is None, and `problem` says why, if that is not known."""
+
+    folders: Optional[List[str]]
+    files: List[str]
+    problem: str = ""
+
+
+def shown(text: str) -> str:
+    """`text` quoted for a log: control and non-ASCII characters escaped, and cut short."""
+    quoted = ascii(text[: MAX_SHOWN + 1])
+    return quoted if len(quoted) <= MAX_SHOWN + 2 else quoted[:MAX_SHOWN] + "...'"
+
+
+def few(names: Iterable[str]) -> str:
+    """Names in one short phrase: "a, b, c and 47 more"."""
+    ordered = sorted(names, key=lambda name: (len(name), name))
+    phrase = ", ".join(ordered[:3])
+    return phrase if len(ordered) <= 3 else "%s and %d more" % (phrase, len(ordered) - 3)
+
+
+def list_folder(path: str) -> Listing:
+    """Sorted names of the sub-folders and of the files of `path`.
+
+    Links count as files.  What operating systems and platforms leave lying around is left out:
+    names with a leading dot, and `__MACOSX`.
+    """
+    folders: List[str] = []
+    files: List[str] = []
+    try:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            return Listing(None, [], "is missing or not a folder")
+        with os.scandir(path) as entries:
+            for count, entry in enumerate(entries):
+                if count >= MAX_ENTRIES:
+                    # Half a listing would call the other half missing.
+                    return Listing(None, [], "holds over %d files and folders" % MAX_ENTRIES)
+                if entry.name.startswith(".") or entry.name in IGNORED:
+                    continue
+                is_folder = entry.is_dir(follow_symlinks=False)
+                (folders if is_folder else files).append(entry.name)
+    except FileNotFoundError:
+        return Listing(None, [], "is missing or not a folder")
+    except (OSError, ValueError):
+        return Listing(None, [], "cannot be opened")
+    return Listing(sorted(folders), sorted(files))
+
+
+def read_text(path: str) -> Tuple[Optional[str], str]:
+    """The text of a small regular file, or None and what is wrong with it."""
+    # Without O_NONBLOCK a named pipe would hold the program up for ever.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags |= getattr(os, "O_BINARY", 0)
+    try:
+        # Asked first, as opening alone is enough to make some devices act.
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return None, "is not a regular file; links and folders are not read"
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return None, "is missing"
+    except (OSError, ValueError):
+        return None, "cannot be read"
+    if len(content) > MAX_BYTES:
+        return None, "is larger than the %d bytes that are read" % MAX_BYTES
+    try:
+        return content.decode("utf-8-sig"), ""
+    except UnicodeDecodeError:
+        return None, "is not text in UTF-8"

@@ -1,0 +1,171 @@
+"""Unpacks a zip from a stranger: all of it, in bounded time, memory and disk, or nothing.
+
+What is accepted here, `zipfile` unpacks to the same tree; what a submission never needs
+(encryption, links, paths that lead elsewhere) is refused in a sentence.  What is written is
+counted as it comes, whatever was declared.  Zips inside the zip are files like others, and are
+never opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from mico_competition.layout import PathLike
+from mico_competition.scoring.files import shown
+from mico_competition.zip_directory import (
+    AGAIN,
+    LESS,
+    MAX_ENTRIES,
+    Entry,
+    HostileZip,
+    data_starts,
+    read_directory,
+)
+
+MAX_UNPACKED = 64 << 20
+MAX_NAME = 1_000
+MAX_PART = 255
+MAX_DEPTH = 20
+MAX_SHOWN_FAULTS = 10
+
+_STORED, _DEFLATED, _NEWEST = 0, 8, 63
+_ENCRYPTED, _PATCH, _STRONG, _MASKED = 0x1, 0x20, 0x40, 0x2000
+_PIECE = 1 << 16
+_DRIVE = re.compile("[A-Za-z]:")
+
+
+def plain(path: PathLike) -> str:
+    """The path for a sentence: as it is, or escaped if it could write more than its line."""
+    return str(path) if str(path).isprintable() else shown(str(path))
+
+
+def unpack_zip(path: PathLike, folder: PathLike) -> list[str]:
+    """Unpack a zip below an empty folder, and return its faults, each one line.
+
+    Args:
+        path: the zip, of which nothing is believed.
+        folder: an existing, empty folder; nothing is ever written outside it.
+
+    Returns:
+        The faults, none if all of the zip was unpacked.  With faults the folder may hold a
+        part of it, never more than `MAX_UNPACKED` bytes in `MAX_ENTRIES` files and folders.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return [f"{plain(path)} is not a file: name the zip."]
+        with Path(path).open("rb") as file:
+            entries, end = read_directory(file)
+            faults = _tree_faults(entries)
+            starts = {} if faults else data_starts(file, entries, end)
+            for entry in entries if not faults else []:
+                _write(file, entry, starts[entry.offset], Path(folder))
+    except HostileZip as error:
+        faults = [str(error)]
+    except (OSError, ValueError) as error:
+        faults = [f"cannot be read ({type(error).__name__}): {AGAIN}"]
+    more = len(faults) - MAX_SHOWN_FAULTS
+    if more > 0:
+        faults = [*faults[:MAX_SHOWN_FAULTS], f"has {more} more such faults."]
+    return [f"{plain(path)} {fault}" for fault in faults]
+
+
+def _tree_faults(entries: Sequence[Entry]) -> list[str]:
+    """What is wrong with the names and the sizes that the directory gives."""
+    total = sum(entry.size for entry in entries if not entry.is_folder)
+    if total > MAX_UNPACKED:
+        return [f"unpacks to over {MAX_UNPACKED >> 20} MB: {LESS}"]
+    faults = [fault for entry in entries if (fault := _entry_fault(entry))]
+    if faults:
+        return faults
+    folders: set[tuple[str, ...]] = set()
+    files: set[tuple[str, ...]] = set()
+    for entry in entries:
+        parts = entry.parts
+        folders.update(parts[:depth] for depth in range(1, len(parts) + entry.is_folder))
+        if not entry.is_folder:
+            if parts in files:
+                faults.append(f"holds {shown(entry.name)} twice: {AGAIN}")
+            files.add(parts)
+    faults += [
+        f"holds {shown('/'.join(parts))} both as a file and as a folder: {AGAIN}"
+        for parts in sorted(files & folders)
+    ]
+    if len(files) + len(folders) > MAX_ENTRIES:
+        faults.append(f"holds over {MAX_ENTRIES} files and folders: {LESS}")
+    return faults
+
+
+def _entry_fault(entry: Entry) -> str | None:
+    """What makes one entry unfit to be unpacked, or None."""
+    parts = entry.name.split("/")
+    kind = stat.S_IFMT(entry.mode)
+    problem = None
+    if "\0" in entry.name or not (entry.parts or entry.is_folder):
+        problem = "which is no name of a file"
+    elif "\\" in entry.name:
+        problem = "with backslashes where other systems expect /"
+    elif entry.name.startswith("/") or ".." in parts or any(map(_DRIVE.match, parts)):
+        problem = "which leads out of its folder"
+    elif (
+        len(entry.name) > MAX_NAME
+        or len(parts) > MAX_DEPTH
+        or any(len(part.encode()) > MAX_PART for part in parts)
+    ):
+        problem = "which is too long or too deep a path"
+    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        problem = "which is a link or a device, not a file"
+    elif entry.flags & (_ENCRYPTED | _PATCH | _STRONG | _MASKED):
+        problem = "which is encrypted"
+    elif entry.version > _NEWEST:
+        problem = f"which needs version {entry.version / 10} of the format"
+    elif entry.method not in (_STORED, _DEFLATED):
+        problem = f"compressed by method {entry.method}, where 8 (deflate) is usual"
+    return f"holds {shown(entry.name)}, {problem}: {AGAIN}" if problem else None
+
+
+def _write(file: BinaryIO, entry: Entry, start: int, folder: Path) -> None:
+    """Unpack one entry below `folder`; HostileZip as soon as it is not what was declared."""
+    path = folder.joinpath(*entry.parts)
+    if entry.is_folder:
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    crc = size = 0
+    file.seek(start)
+    pieces = _inflated(file, entry) if entry.method == _DEFLATED else _stored(file, entry)
+    with path.open("xb") as written:
+        try:
+            for piece in pieces:
+                size += len(piece)
+                if size > entry.size:
+                    break
+                crc = zlib.crc32(piece, crc)
+                written.write(piece)
+        except zlib.error:
+            raise HostileZip(f"holds {shown(entry.name)}, which is damaged: {AGAIN}") from None
+    if size != entry.size or crc != entry.crc:
+        raise HostileZip(f"declares another size or checksum of {shown(entry.name)}: {AGAIN}")
+
+
+def _stored(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
+    left = entry.packed
+    while left and (piece := file.read(min(left, _PIECE))):
+        left -= len(piece)
+        yield piece
+
+
+def _inflated(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
+    """The data of one entry, a small piece at a time, however much a few bytes stand for."""
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    for packed in _stored(file, entry):
+        while packed and not inflate.eof:
+            yield inflate.decompress(packed, _PIECE)
+            packed = inflate.unconsumed_tail
+    while piece := inflate.decompress(b"", _PIECE):
+        yield piece
