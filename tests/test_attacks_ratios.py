@@ -1,0 +1,224 @@
+"""LiRA, RMIA, BaVarIA and the empirical-Bayes ratio: closed forms, plain loops, ROC."""
+
+import itertools
+
+import numpy as np
+import pytest
+from helpers_attacks import (
+    fleet,
+    naive_bavaria,
+    naive_eb,
+    naive_lira,
+    naive_rmia,
+    tpr,
+    two_of_each,
+)
+from scipy import stats
+
+from mico_competition.attacks import (
+    bavaria,
+    calibrate,
+    eb_likelihood_ratio,
+    lira,
+    lira_multivariate,
+    out_reference,
+    rmia,
+    winner_2023,
+)
+from mico_competition.attacks.common import masked_moments
+from mico_competition.attacks.groups import usual, usual_shift
+
+
+@pytest.mark.parametrize("variance", ["point", "raw_global"])
+@pytest.mark.parametrize("online", [True, False])
+def test_lira_equals_naive_loop(online, variance):
+    target, shadow, is_member = two_of_each(points=80, models=30)
+    found = lira(target, shadow, is_member, online=online, variance=variance)
+    expected = naive_lira(target, shadow, is_member, online, variance)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_lira_approaches_the_true_likelihood_ratio():
+    """Known Gaussians, N(1, 1) IN and N(0, 1) OUT: the log ratio is s - 1/2."""
+    rng = np.random.default_rng(0)
+    is_member = np.arange(4000)[:, None] % 2 == np.zeros(40)
+    shadow = rng.normal(size=(4000, 40)) + is_member
+    target = np.linspace(-2, 3, 40)
+    for found in (
+        lira(target, shadow, is_member, variance="global"),
+        bavaria(target, shadow, is_member),
+        eb_likelihood_ratio(target, shadow, is_member),
+    ):
+        np.testing.assert_allclose(found, target - 0.5, atol=0.25)
+    exact = lira(target, np.array([[0.0] * 40, [2.0] * 40, [1.0] * 40, [3.0] * 40]),
+                 np.array([[False] * 40] * 2 + [[True] * 40] * 2))  # fmt: skip
+    np.testing.assert_allclose(exact, target - 1.5, atol=1e-12)  # N(2, 1) against N(1, 1)
+
+
+def test_pooled_and_global_variance_by_hand():
+    shadow = np.array([[0.0, 0.0], [2.0, 4.0], [5.0, 5.0], [5.0, 7.0]])
+    seen = np.array([[False] * 2] * 2 + [[True] * 2] * 2)
+    target = np.array([2.0, 4.0])
+    # Squares OUT 2 and 8, IN 0 and 2; one degree of freedom each.
+    np.testing.assert_allclose(
+        lira(target, shadow, seen, online=False, variance="global"),
+        [1 / np.sqrt(5), 2 / np.sqrt(5)],
+    )
+    np.testing.assert_allclose(
+        lira(target, shadow, seen, online=False, variance="pooled"), [1.0, 2 / np.sqrt(5)]
+    )
+    with pytest.raises(ValueError, match="raw_global"):
+        lira(target, shadow, seen, variance="fixed")
+    with pytest.raises(ValueError, match="shrinkage"):
+        lira(target, shadow, seen, shrinkage=-1)
+
+
+@pytest.mark.parametrize("attack", [lira, bavaria, eb_likelihood_ratio])
+def test_affine_maps_change_nothing(attack):
+    target, shadow, is_member = two_of_each(models=20, points=60)
+    found = attack(7 * target - 3, 7 * shadow - 3, is_member)
+    np.testing.assert_allclose(found, attack(target, shadow, is_member), rtol=1e-7, atol=1e-9)
+
+
+def test_multivariate_with_one_augmentation_is_lira():
+    target, shadow, is_member = two_of_each(models=20)
+    for online in (True, False):
+        found = lira_multivariate(
+            target[:, None], shadow[..., None], is_member, online=online, shrinkage=0
+        )
+        np.testing.assert_allclose(
+            found, lira(target, shadow, is_member, online=online), rtol=1e-5, atol=1e-5
+        )
+
+
+def test_multivariate_equals_scipy_and_leaves_the_target_out():
+    rng = np.random.default_rng(3)
+    shadow, is_member = rng.normal(size=(40, 6, 3)), np.arange(40)[:, None] % 2 == np.zeros(6)
+    target = rng.normal(size=(6, 3))
+    found = lira_multivariate(target, shadow, is_member, shrinkage=0)
+    for j in range(6):
+        expected = 0.0
+        for sign, group in ((1, is_member[:, j]), (-1, ~is_member[:, j])):
+            x = shadow[group, j]
+            cov = np.cov(x.T, bias=True)
+            expected += sign * stats.multivariate_normal.logpdf(target[j], x.mean(axis=0), cov)
+        np.testing.assert_allclose(found[j], expected, rtol=1e-6)
+    left_out = lira_multivariate(shadow[4], shadow, is_member, target_index=4)
+    keep = np.arange(40) != 4
+    removed = lira_multivariate(shadow[4], shadow[keep], is_member[keep])
+    np.testing.assert_allclose(left_out, removed)
+
+
+def test_multivariate_with_few_shadows_and_equal_augmentations():
+    rng = np.random.default_rng(4)
+    shadow = np.repeat(rng.normal(size=(8, 50, 1)), 4, axis=2)
+    is_member = rng.random((8, 50)) < 0.8
+    is_member[:, 0] = True
+    for online in (True, False):
+        assert np.isfinite(lira_multivariate(shadow[0] + 1, shadow, is_member, online=online)).all()
+    with pytest.raises(ValueError, match="augmentations"):
+        lira_multivariate(shadow[0, :, 0], shadow, is_member)
+    with pytest.raises(ValueError, match="constant"):
+        lira_multivariate(np.ones((50, 4)), np.zeros((8, 50, 4)), is_member)
+
+
+def test_bavaria_equals_naive_loop():
+    target, shadow, is_member = two_of_each(models=15, points=40)
+    moments = masked_moments(shadow, is_member)
+    common, shift = usual(moments), usual_shift(moments)
+    expected = naive_bavaria(
+        target, shadow, is_member, 12.0, 0.7, common.var_in[0], common.var_out[0], shift[0]
+    )
+    found = bavaria(target, shadow, is_member, nu0=12.0, kappa0=0.7)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_bavaria_normal_is_the_limit_of_t():
+    target, shadow, is_member = two_of_each(models=15)
+    t = bavaria(target, shadow, is_member, nu0=1e9)
+    normal = bavaria(target, shadow, is_member, nu0=1e9, predictive="normal")
+    np.testing.assert_allclose(t, normal, atol=1e-5)
+    with pytest.raises(ValueError, match="nu0 > 0"):
+        bavaria(target, shadow, is_member, nu0=0)
+    with pytest.raises(ValueError, match="predictive"):
+        bavaria(target, shadow, is_member, predictive="cauchy")
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("gamma", [1.0, 1.5])
+def test_rmia_equals_naive_loop(online, gamma):
+    rng = np.random.default_rng(5)
+    shadow, is_member = rng.random((10, 40)), rng.random((10, 40)) < 0.5
+    is_member[:2], is_member[2:4] = True, False
+    target, target_z, shadow_z = rng.random(40), rng.random(70), rng.random((10, 70))
+    found = rmia(
+        target, shadow, is_member, population=(target_z, shadow_z, None), gamma=gamma,
+        online=online,
+    )  # fmt: skip
+    expected = naive_rmia(target, shadow, is_member, target_z, shadow_z, gamma, 0.3, online)
+    np.testing.assert_allclose(found, expected, atol=1e-10)
+
+
+def test_rmia_bad_input():
+    target, shadow, is_member = two_of_each()
+    with pytest.raises(ValueError, match="probabilities"):
+        rmia(target, shadow, is_member)
+    p, q = np.full(30, 0.5), np.full(shadow.shape, 0.5)
+    assert (rmia(p, q, is_member) == 1.0).all()  # all equal: each reaches all others
+    assert np.isfinite(rmia(p * 0, q * 0, is_member)).all()
+    with pytest.raises(ValueError, match="gamma"):
+        rmia(p, q, is_member, gamma=0)
+    with pytest.raises(ValueError, match="same 12 shadow"):
+        rmia(p, q, is_member, population=(p, q[:3], None))
+
+
+def test_empirical_bayes_equals_naive_loop():
+    simulated = fleet(models=40, points=150, targets=1)
+    target, shadow, is_member = simulated.target[0], simulated.shadow, simulated.is_member
+    found = eb_likelihood_ratio(target, shadow, is_member, bins=3)
+    np.testing.assert_allclose(found, naive_eb(target, shadow, is_member, 3), atol=1e-10)
+
+
+def test_empirical_bayes_limits():
+    """Equal shifts: the order of (s - mean_all) / sd; wild shifts: that of online LiRA."""
+    same = fleet(models=60, points=2000, targets=1, shift=0.3, shift_sd=0, noise_sd=0)
+    args = same.target[0], same.shadow, same.is_member
+    standardised = winner_2023(*args, formula="standardised")
+    assert stats.spearmanr(eb_likelihood_ratio(*args), standardised)[0] > 0.97
+    wild = fleet(models=60, points=2000, targets=1, shift=3, shift_sd=3)
+    args = wild.target[0], wild.shadow, wild.is_member
+    found = stats.spearmanr(eb_likelihood_ratio(*args), lira(*args, variance="pooled"))[0]
+    assert found > 0.97
+    with pytest.raises(ValueError, match="at least 3 shadow"):
+        eb_likelihood_ratio(args[0], args[1][:2], args[2][:2])
+    with pytest.raises(ValueError, match="bins"):
+        eb_likelihood_ratio(*args, bins=0)
+
+
+def test_order_of_attacks_on_simulated_fleets():
+    """Shifts that differ between points: each attack that knows more finds more."""
+    f = fleet(seed=1, models=100, targets=50, points=1000, shift=1.5, shift_sd=1.0)
+    args = f.target, f.shadow, f.is_member
+    found = {
+        "threshold": tpr(f.target, f.solution),
+        "one reference": tpr(out_reference(*args), f.solution),
+        "calibration": tpr(calibrate(*args), f.solution),
+        "offline": tpr(lira(*args, online=False), f.solution),
+        "online": tpr(lira(*args), f.solution),
+        "bavaria": tpr(bavaria(*args), f.solution),
+        "eb": tpr(eb_likelihood_ratio(*args), f.solution),
+    }
+    names = ["threshold", "one reference", "calibration", "offline", "online"]
+    for worse, better in itertools.pairwise(names):
+        assert found[worse] < found[better] - 0.005, found
+    assert found["bavaria"] > found["online"] - 0.003, found
+    assert found["eb"] > found["online"] - 0.003, found
+
+
+def test_few_shadows_and_small_shifts_need_shrinkage():
+    """As under DP: the empirical-Bayes ratio beats plain LiRA, and the priors help."""
+    f = fleet(seed=2, models=30, targets=60, points=2000, shift=0.35, shift_sd=0.05, share_in=0.76)
+    args = f.target, f.shadow, f.is_member
+    plain, eb = tpr(lira(*args), f.solution), tpr(eb_likelihood_ratio(*args), f.solution)
+    assert plain < tpr(bavaria(*args), f.solution) < eb
+    assert plain < tpr(lira(*args, shrinkage=30), f.solution) <= eb + 0.005
