@@ -50,7 +50,9 @@ setup(
     packages=[*find_packages("src"), "mico_competition.scoring"],
     package_dir={"": "src", "mico_competition.scoring": "scoring"},
     package_data={
-        "mico_competition": ["py.typed", "site/*", "pages/*.md", "pages/logo.png"],
+        "mico_competition": ["py.typed"],
+        "mico_competition.boards": ["site/*"],
+        "mico_competition.bundles": ["pages/*.md", "pages/logo.png"],
         "mico_competition.scoring": ["metadata"],
     },
     install_requires=["torch>=2.6", "numpy>=1.24", "tqdm>=4.60"],

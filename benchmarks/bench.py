@@ -23,15 +23,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from mico_competition.arrays import ArrayDataset, unpack_bits
 from mico_competition.challenge_datasets import load_digits
-from mico_competition.dpsgd import GRAD_SAMPLE_MODES, PrivateTrainer, poisson_batches
+from mico_competition.data.arrays import ArrayDataset, unpack_bits
 from mico_competition.models import CNN, MLP
-from mico_competition.secure_random import SecureGenerator
-from mico_competition.settings import resolve
 from mico_competition.splits import derive_seeds
-from mico_competition.train import PlainTrainer, mechanism_of
-from mico_competition.train_many import Run, train_many
+from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES, PrivateTrainer, poisson_batches
+from mico_competition.training.secure_random import SecureGenerator
+from mico_competition.training.settings import resolve
+from mico_competition.training.train import PlainTrainer, mechanism_of
+from mico_competition.training.train_many import Run, train_many
 
 HERE = Path(__file__).resolve().parent
 

@@ -122,7 +122,12 @@ def with_atheris(python: str, target: str, seconds: int) -> dict[str, Any]:
             capture_output=True,
             text=True,
             errors="replace",
-            env={**os.environ, "PYTHONPATH": str(folder / "lib"), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(folder / "lib"),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "FUZZED_FILE": str(folder / "prediction.csv"),
+            },
         )
         runs = re.findall(r"^Done ([0-9]+) runs in ([0-9]+) second", done.stderr, re.MULTILINE)
         covered = re.findall(r"cov: ([0-9]+)", done.stderr)
@@ -162,11 +167,9 @@ def run_inside_atheris(target: str, flags: list[str]) -> None:
     with atheris.instrument_imports(include=["mico_competition", "helpers_fuzz"]):
         import helpers_fuzz as fuzz
 
-    folder = fuzz.scratch()
-
     def one(data: bytes) -> None:
         if target == "values":
-            fuzz.check_values(data, f"{folder.name}/prediction.csv")
+            fuzz.check_values(data, os.environ["FUZZED_FILE"])
         elif target == "zip":
             fuzz.check_archive(data)
         else:

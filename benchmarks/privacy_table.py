@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mico_competition.accounting_check import Row, private_rows
+from mico_competition.training.accounting_check import Row, private_rows
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "PRIVACY.md"
 BEGIN, END = "<!-- accounting: begin -->", "<!-- accounting: end -->"

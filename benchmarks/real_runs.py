@@ -151,7 +151,7 @@ def score(group: Group, work: Path, data: Path) -> dict:
 def make_purchase(work: Path, shared: Path) -> tuple[Path, list[str]]:
     """The synthetic full-size file."""
     if not (work / "purchase100" / "dataset_purchase").exists():
-        from mico_competition.synthetic import make_synthetic_purchase
+        from mico_competition.data.synthetic import make_synthetic_purchase
 
         make_synthetic_purchase(work / "purchase100" / "dataset_purchase", 197_324, seed=0)
     return work, []
@@ -176,7 +176,7 @@ def make_sst2(work: Path, shared: Path) -> tuple[Path, list[str]]:
     """The small RoBERTa; the data are read where they are."""
     if not (work / "small_roberta").exists():
         from mico_competition.challenge_datasets import load_sst2
-        from mico_competition.small_roberta import make_small_roberta
+        from mico_competition.nets.small_roberta import make_small_roberta
 
         make_small_roberta(work / "small_roberta", load_sst2(shared / "data").sentences)
     return shared / "data", ["--model_name", str(work / "small_roberta")]

@@ -105,7 +105,7 @@ def storm(work: Path) -> dict[str, Any]:
 def overhead(work: Path) -> dict[str, Any]:
     """A fleet of one worker, and `mico train` of the same models, in turns."""
     data = work / "data"
-    make = ["mico_competition.synthetic", str(data), "--records", "20000"]
+    make = ["mico_competition.data.synthetic", str(data), "--records", "20000"]
     subprocess.run([sys.executable, "-m", *make], check=True)
     flags = ["--len_training", "15000", "--dataset_dir", str(data)]
     count, ratios, rows = 8, [], []
@@ -138,7 +138,7 @@ def timed(arguments: list[str]) -> float:
 def workers(work: Path) -> dict[str, Any]:
     """Seconds until a worker trains, and its memory beside that of others (full-size Purchase)."""
     data = work / "data"
-    make = ["mico_competition.synthetic", str(data), "--records", "197324"]
+    make = ["mico_competition.data.synthetic", str(data), "--records", "197324"]
     subprocess.run([sys.executable, "-m", *make], check=True)
     rows = []
     for count in (1, 2, 4):

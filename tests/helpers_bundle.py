@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mico_competition.bundle import write_bundle
-from mico_competition.bundle_facts import Schedule
-from mico_competition.bundle_yaml import Options
+from mico_competition.bundles.bundle import write_bundle
+from mico_competition.bundles.facts import Schedule
+from mico_competition.bundles.yaml_form import Options
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, SCORED_PHASES
 
 DATES = ("2027-01-01 00:00:00", "2027-03-01 12:00:00", "2027-03-15 18:30:00")

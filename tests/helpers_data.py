@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mico_competition.arrays import ArrayDataset, sixteenths
+from mico_competition.data.arrays import ArrayDataset, sixteenths
 
 
 def blobs(num_records=600, features=64, classes=10, seed=0):

@@ -11,7 +11,7 @@ import numpy as np
 from mico_competition.scoring.curve import grid
 from mico_competition.scoring.metrics import SCALARS
 
-from mico_competition.leaderboard_form import time_text
+from mico_competition.boards.form import time_text
 from mico_competition.tracks import CHALLENGES, PHASES, SCORED_PHASES
 
 NUM_POINTS = 20

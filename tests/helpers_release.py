@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mico_competition.archives import settle, write_archive, write_sums
 from mico_competition.challenge import ChallengeDataset
 from mico_competition.layout import model_path
 from mico_competition.models import new_model, save_model
-from mico_competition.release import release
+from mico_competition.releases.archives import settle, write_archive, write_sums
+from mico_competition.releases.release import release
 from mico_competition.splits import Seeds, seed_text
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS
 

@@ -10,12 +10,12 @@ import numpy as np
 from mico_competition.challenge_datasets import load_dataset
 from mico_competition.inputs import prepare
 from mico_competition.layout import model_path
-from mico_competition.release import release
-from mico_competition.settings import resolve
-from mico_competition.small_roberta import make_small_roberta
+from mico_competition.nets.small_roberta import make_small_roberta
+from mico_competition.releases.release import release
 from mico_competition.splits import draw_seeds
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS
-from mico_competition.train import train_model
+from mico_competition.training.settings import resolve
+from mico_competition.training.train import train_model
 
 # n and m of every model here, and models in each phase.
 SMALL = {"len_training": 40, "len_challenge": 10, "batch_size": 10, "num_epochs": 1}

@@ -12,9 +12,10 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from mico_competition import accounting_check
-from mico_competition.accounting import EPS_ERROR, Mechanism
-from mico_competition.accounting_check import (
+from mico_competition.tracks import SCENARIOS
+from mico_competition.training import accounting_check
+from mico_competition.training.accounting import EPS_ERROR, Mechanism
+from mico_competition.training.accounting_check import (
     SEARCH_INTERVAL,
     least_noise,
     pld_epsilon,
@@ -22,9 +23,8 @@ from mico_competition.accounting_check import (
     private_rows,
     rdp_epsilon,
 )
-from mico_competition.settings import resolve
-from mico_competition.tracks import SCENARIOS
-from mico_competition.train import mechanism_of
+from mico_competition.training.settings import resolve
+from mico_competition.training.train import mechanism_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "PRIVACY.md").read_text(encoding="utf-8")

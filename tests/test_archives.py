@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from mico_competition.archives import (
+from mico_competition.releases.archives import (
     check_sums,
     files_below,
     read_sums,
@@ -17,7 +17,7 @@ from mico_competition.archives import (
     write_archive,
     write_sums,
 )
-from mico_competition.leak_forms import archive_faults
+from mico_competition.releases.leak_forms import archive_faults
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from mico_competition.arrays import (
+from mico_competition.data.arrays import (
     CIFAR10_MEAN,
     CIFAR10_STD,
     ArrayDataset,

@@ -15,9 +15,9 @@ from helpers_bookkeeping import (
 )
 from torch import nn
 
-from mico_competition import ghost_norms
-from mico_competition.bookkeeping import BookKeeper
-from mico_competition.dpsgd import clip_factors, per_example_losses
+from mico_competition.training import ghost_norms
+from mico_competition.training.bookkeeping import BookKeeper
+from mico_competition.training.dpsgd import clip_factors, per_example_losses
 
 
 def assert_agrees(model, inputs, labels, losses=per_example_losses):

@@ -7,9 +7,9 @@ import torch
 from helpers_bookkeeping import KINDS, TINY_NOISE, gradients_by_loop, make, norms_of, rows
 from torch import nn
 
-from mico_competition.bookkeeping import BookKeeper
-from mico_competition.dpsgd import PrivateTrainer
 from mico_competition.models import MLP
+from mico_competition.training.bookkeeping import BookKeeper
+from mico_competition.training.dpsgd import PrivateTrainer
 
 # -- steps ------------------------------------------------------------------------------------
 

@@ -19,10 +19,10 @@ from helpers_bundle import (
 )
 from mico_competition.scoring.metrics import SCALARS
 
-from mico_competition.bundle import write_bundle, write_final_reference
-from mico_competition.bundle_check import check_bundle
-from mico_competition.bundle_facts import METRICS, Facts, Schedule
-from mico_competition.bundle_yaml import Options
+from mico_competition.bundles.bundle import write_bundle, write_final_reference
+from mico_competition.bundles.check import check_bundle
+from mico_competition.bundles.facts import METRICS, Facts, Schedule
+from mico_competition.bundles.yaml_form import Options
 from mico_competition.cli import main
 from mico_competition.tracks import CHALLENGES, SCENARIOS
 

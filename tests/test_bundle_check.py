@@ -24,7 +24,7 @@ from helpers_breaks import (
 )
 from helpers_bundle import make_bundle, read_zip, write_files, zipped
 
-from mico_competition.bundle_check import check_bundle, has_errors
+from mico_competition.bundles.check import check_bundle, has_errors
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 from helpers_breaks import NOON, both, drop, edit, find, program, without
 from helpers_bundle import make_bundle, read_zip, write_files
 
-from mico_competition.bundle_check import check_bundle
+from mico_competition.bundles.check import check_bundle
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from helpers_bundle import DATES, LENGTHS, MODELS, make_bundle, read_zip
 
-from mico_competition.bundle_html import as_html
-from mico_competition.bundle_pages import logo
+from mico_competition.bundles.html import as_html
+from mico_competition.bundles.logo import draw, png_bytes
+from mico_competition.bundles.texts import logo
 from mico_competition.cli import build_parser
-from mico_competition.logo import draw, png_bytes
 from mico_competition.tracks import CHALLENGES
 
 ROOT = Path(__file__).resolve().parent.parent

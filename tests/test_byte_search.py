@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mico_competition import byte_search
-from mico_competition.byte_search import ByteSearch
+from mico_competition.releases import byte_search
+from mico_competition.releases.byte_search import ByteSearch
 
 
 def test_as_searching_one_by_one():

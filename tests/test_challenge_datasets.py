@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mico_competition import cifar10_files
 from mico_competition.challenge_datasets import (
     LOADERS,
     load_cifar10,
@@ -19,7 +18,8 @@ from mico_competition.challenge_datasets import (
     load_purchase100,
     load_sst2,
 )
-from mico_competition.downloads import DownloadError
+from mico_competition.data import cifar10_files
+from mico_competition.data.downloads import DownloadError
 from mico_competition.tracks import TASKS
 
 TRAIN = "sentence\tlabel\na \"quoted ' film \t1\ndull\u0085 , n/a \t0\n"

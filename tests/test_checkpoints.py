@@ -10,12 +10,12 @@ import torch
 from helpers_models import saved
 from torch import nn
 
-from mico_competition.checkpoints import read_state, write_state
 from mico_competition.models import (
     MLP,
     load_model,
     save_model,
 )
+from mico_competition.nets.checkpoints import read_state, write_state
 from mico_competition.tracks import TASKS
 
 OLD = Path(__file__).parent / "fixtures" / "2022"

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from mico_competition import cifar10_files
 from mico_competition.challenge_datasets import load_cifar10
-from mico_competition.cifar10_files import BINARY, PARTS, PYTHON
-from mico_competition.downloads import DownloadError
+from mico_competition.data import cifar10_files
+from mico_competition.data.cifar10_files import BINARY, PARTS, PYTHON
+from mico_competition.data.downloads import DownloadError
 
 COUNTS = (3, 2, 2, 1, 2, 4)  # records a file; lengths need not be equal
 
@@ -155,7 +155,7 @@ def test_a_hostile_pickle_is_refused_and_does_not_run(tmp_path, parts, protocol)
         "numpy\nfromfile",
         "numpy.core.multiarray\nscalar",
         "numpy\n__builtins__",
-        "mico_competition.plain_pickle\npickle",
+        "mico_competition.data.plain_pickle\npickle",
     ],
 )
 def test_any_other_name_is_refused(tmp_path, parts, asked):

@@ -9,9 +9,9 @@ import pytest
 from helpers_release import CHALLENGE, DEV, write_trained
 
 from mico_competition.cli import main
-from mico_competition.commitments import commitment, read_openings
-from mico_competition.release import release
-from mico_competition.reveal import reveal, verify
+from mico_competition.releases.commitments import commitment, read_openings
+from mico_competition.releases.release import release
+from mico_competition.releases.reveal import reveal, verify
 
 FINAL = DEV.replace("dev/model_100", "final/model_150")
 

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from mico_competition.downloads import DownloadError, download
+from mico_competition.data.downloads import DownloadError, download
 
 CONTENT = bytes(range(256)) * 1000
 

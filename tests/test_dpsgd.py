@@ -8,13 +8,13 @@ from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from scipy import stats
 from torch import nn
 
-from mico_competition.accounting import EPS_ERROR, Mechanism
-from mico_competition.dpsgd import (
+from mico_competition.models import MLP
+from mico_competition.training.accounting import EPS_ERROR, Mechanism
+from mico_competition.training.dpsgd import (
     GRAD_SAMPLE_MODES,
     PrivateTrainer,
     poisson_batches,
 )
-from mico_competition.models import MLP
 
 TINY_NOISE = 1e-12
 NORM = 2.5

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mico_competition.fleet import Block, Outcome, blocks_of, run_fleet
-from mico_competition.ledger import Ledger
-from mico_competition.settings import resolve
+from mico_competition.fleets.fleet import Block, Outcome, blocks_of, run_fleet
+from mico_competition.fleets.ledger import Ledger
+from mico_competition.training.settings import resolve
 
 
 def begun(out, models=range(10)):

@@ -15,14 +15,14 @@ from helpers_fleet import Fleet, wait_for
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
 
-from mico_competition.arrays import ArrayDataset  # noqa: E402
 from mico_competition.challenge import ChallengeDataset  # noqa: E402
 from mico_competition.challenge_datasets import load_digits  # noqa: E402
 from mico_competition.cli import main  # noqa: E402
-from mico_competition.fleet import run_fleet  # noqa: E402
-from mico_competition.fleet_ray import RayCluster  # noqa: E402
-from mico_competition.ledger import Ledger  # noqa: E402
-from mico_competition.settings import resolve  # noqa: E402
+from mico_competition.data.arrays import ArrayDataset  # noqa: E402
+from mico_competition.fleets.fleet import run_fleet  # noqa: E402
+from mico_competition.fleets.ledger import Ledger  # noqa: E402
+from mico_competition.fleets.ray_cluster import RayCluster  # noqa: E402
+from mico_competition.training.settings import resolve  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,

@@ -14,8 +14,8 @@ from helpers_fleet import SCENARIO, Fleet, wait_for
 from mico_competition import ChallengeDataset, load_model
 from mico_competition.challenge_datasets import load_digits
 from mico_competition.cli import main
-from mico_competition.fleet_lock import is_running, only_fleet
-from mico_competition.fleet_status import fleet_states
+from mico_competition.fleets.lock import is_running, only_fleet
+from mico_competition.fleets.status import fleet_states
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 

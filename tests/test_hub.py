@@ -17,9 +17,9 @@ from helpers_hub import (
 )
 from hub_server import running_hub
 
-from mico_competition import hub as hub_module
-from mico_competition.hub import fetch, plan_download
-from mico_competition.hub_client import HubError, WrongFileError, checksum_of
+from mico_competition.hub import download as hub_module
+from mico_competition.hub.client import HubError, WrongFileError, checksum_of
+from mico_competition.hub.download import fetch, plan_download
 
 MB = 1 << 20
 PLACES = [
@@ -438,7 +438,7 @@ def test_a_missing_client_is_named_with_the_line_that_installs_it(monkeypatch, c
 
 
 def test_lists_of_ids():
-    from mico_competition.cli_hub import model_ids
+    from mico_competition.cli.hub import model_ids
 
     assert model_ids("7") == [7]
     assert model_ids("100,0-3, 2") == [0, 1, 2, 3, 100]

@@ -6,94 +6,63 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
-    ["tracks", "splits", "scoring", "attacks", "secure_random", "accounting", "__init__"],
-    ["layout", "settings", "ghost_norms"],
-    [
-        "lengths",
-        "accounting_check",
-        "bookkeeping",
-        "arrays",
-        "checkpoints",
-        "plain_pickle",
-        "packed_cache",
-        "downloads",
-        "archives",
-        "byte_search",
-        "zip_directory",
-        "hostile_zip",
-    ],
-    [
-        "text_models",
-        "cifar10_files",
-        "purchase100_files",
-        "sst2_files",
-        "synthetic",
-        "look",
-        "token_cache",
-        "hub_client",
-        "hub_listing",
-    ],
-    ["challenge_datasets", "models"],
-    ["inputs", "dpsgd", "challenge", "small_roberta"],
-    ["stack", "streams", "signals", "submission", "model_folder"],
-    ["commitments", "reveal", "public_files", "leak_views", "leak_patterns", "leak_values"],
-    ["leak_forms", "leak_tree", "leak_check"],
-    ["train"],
-    ["baseline", "release", "train_many"],
-    ["truth_tree", "leaderboard_form", "leaderboard", "leaderboard_add"],
-    ["leaderboard_charts", "leaderboard_pages", "leaderboard_site", "score_workers", "score_all"],
-    ["hub", "dataset_card", "released", "publish"],
-    ["logo", "bundle_facts", "bundle_files", "bundle_html", "bundle_yaml", "bundle_pages"],
-    ["bundle_rules", "bundle_check", "bundle", "rehearse_worker", "rehearse", "rehearse_text"],
-    ["ledger", "shared_data", "fleet_lock"],
-    ["fleet", "fleet_status"],
-    ["ray_link", "ray_task"],
-    ["fleet_workers", "fleet_ray"],
-    ["demo"],
-    ["cli", "cli_train", "cli_bundle", "cli_fleet", "cli_hub", "cli_release", "cli_leaderboard"],
+    ["tracks", "splits", "scoring", "attacks", "zip_directory", "__init__"],
+    ["layout", "hostile_zip"],
+    ["lengths", "data"],
+    ["challenge", "challenge_datasets", "look", "nets", "submission", "token_cache"],
+    ["models"],
+    ["inputs", "releases", "signals"],
+    ["baseline", "boards", "hub", "training"],
+    ["bundles", "demo", "fleets"],
+    ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
-def imports(path):
-    """Modules of the package that `path` imports, wherever in the file."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mico_competition."):
-            yield node.module.split(".")[1]
-        elif isinstance(node, ast.ImportFrom) and node.module == "mico_competition":
-            yield from (alias.name for alias in node.names if alias.name in LEVEL)
-
-
-def top_level_imports(path):
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mico_competition."):
-            yield node.module.split(".")[1]
+def imported(node):
+    """Dotted names, without that of the package, that an import statement may mean."""
+    if not isinstance(node, ast.ImportFrom) or node.level:
+        return
+    package, _, inner = (node.module or "").partition(".")
+    if package == "mico_competition":
+        yield from ([inner] if inner else [])
+        yield from (f"{inner}.{alias.name}".lstrip(".") for alias in node.names)
 
 
 def modules():
+    """Dotted name (that of the folder for its __init__.py) and path of every module."""
     for path in sorted((ROOT / "src/mico_competition").rglob("*.py")):
-        relative = path.relative_to(ROOT / "src/mico_competition")
-        yield relative.parts[0].removesuffix(".py"), path
+        relative = path.relative_to(ROOT / "src/mico_competition").with_suffix("")
+        parts = relative.parts[:-1] if len(relative.parts) > 1 and path.stem == "__init__" else None
+        yield ".".join(parts or relative.parts), path
+
+
+def top(name):
+    return name.split(".")[0]
 
 
 def test_every_module_has_a_layer():
-    assert {name for name, _ in modules()} | {"scoring"} == set(LEVEL)
+    assert {top(name) for name, _ in modules()} | {"scoring"} == set(LEVEL)
 
 
 def test_no_import_upward():
     lazy_surface = "__init__"
     for name, path in modules():
-        for other in imports(path) if name != lazy_surface else ():
-            assert LEVEL[other] <= LEVEL[name], f"{name} imports {other}, which is above it"
+        for node in ast.walk(ast.parse(path.read_text())) if name != lazy_surface else ():
+            for other in filter(lambda other: top(other) in LEVEL, imported(node)):
+                assert LEVEL[top(other)] <= LEVEL[top(name)], f"{name} imports {other}, above it"
 
 
 def test_no_circle():
-    graph = {}
-    for name, path in modules():
-        graph.setdefault(name, set()).update(set(top_level_imports(path)) - {name})
-    graph["__init__"] = set()
+    """Among modules, by what they import when they are imported."""
+    names = {name for name, _ in modules()}
+    graph = {
+        name: {o for node in ast.parse(path.read_text()).body for o in imported(node)} & names
+        for name, path in modules()
+    }
+    graph = {name: others - {name} for name, others in graph.items()} | {"__init__": set()}
     done = set()
-    while ready := {n for n in graph if n not in done and graph[n] <= done | {"scoring"}}:
+    while ready := {n for n in graph if n not in done and graph[n] <= done}:
         done |= ready
     assert done == set(graph), f"a circle among {sorted(set(graph) - done)}"
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from helpers_leaderboard import made_up
 
-from mico_competition.leaderboard import (
+from mico_competition.boards.form import check_values, is_link, parse_time
+from mico_competition.boards.leaderboard import (
     Entry,
     check_entries,
     entry_text,
@@ -16,7 +17,6 @@ from mico_competition.leaderboard import (
     read_entries,
     write_entry,
 )
-from mico_competition.leaderboard_form import check_values, is_link, parse_time
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from mico_competition.scoring.intervals import bootstrap, bootstrap_average
 from mico_competition.scoring.metrics import SCALARS, score
 from sklearn.metrics import roc_auc_score
 
+from mico_competition.boards.add import About, add, predictions_sha256
+from mico_competition.boards.form import check_values, parse_time
+from mico_competition.boards.leaderboard import Entry, read_entries
+from mico_competition.boards.truth_tree import find_challenges, read_truth
 from mico_competition.cli import main
-from mico_competition.leaderboard import Entry, read_entries
-from mico_competition.leaderboard_add import About, add, predictions_sha256
-from mico_competition.leaderboard_form import check_values, parse_time
-from mico_competition.truth_tree import find_challenges, read_truth
 
 NOW = parse_time("2027-01-02T03:04:05Z")
 ABOUT = About("Attack", ("Ada",), submitted=NOW)
@@ -136,8 +136,12 @@ def test_the_data_version_is_of_commitments_and_of_nothing_else(tmp_path):
 
 def test_commitments_are_found_as_release_writes_them(tmp_path):
     """By the code of releases, which scoring does not import as it needs torch."""
-    from mico_competition.commitments import COMMITMENTS_FILE, public_commitments, save_openings
     from mico_competition.layout import walk_challenge
+    from mico_competition.releases.commitments import (
+        COMMITMENTS_FILE,
+        public_commitments,
+        save_openings,
+    )
 
     root = tmp_path / "truth"
     write_truth(root, phases=("dev",))
@@ -203,7 +207,7 @@ def test_the_verbs(tmp_path, capsys, monkeypatch):
 def test_nothing_heavy_is_imported_to_score():
     """Processes of score-all start in a moment, and need numpy alone."""
     code = (
-        "import sys; import mico_competition.score_workers;"
+        "import sys; import mico_competition.boards.score_workers;"
         "heavy = {'torch', 'pandas', 'matplotlib', 'jinja2', 'tqdm'};"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -10,9 +10,9 @@ import pytest
 from helpers_browser import Browser
 from helpers_leaderboard import made_up
 
-from mico_competition.leaderboard import read_entries, write_entry
-from mico_competition.leaderboard_form import parse_time
-from mico_competition.leaderboard_site import build
+from mico_competition.boards.build import build
+from mico_competition.boards.form import parse_time
+from mico_competition.boards.leaderboard import read_entries, write_entry
 
 OPENS = parse_time("2027-01-13T12:00:00Z")
 BEFORE, AFTER = parse_time("2027-01-13T11:59:59Z"), parse_time("2027-01-13T12:00:00Z")

@@ -6,8 +6,8 @@ import zipfile
 import pytest
 from helpers_release import CHALLENGE, copied, write_release
 
-from mico_competition.leak_check import check_release
-from mico_competition.leak_forms import archive_faults
+from mico_competition.releases.leak_check import check_release
+from mico_competition.releases.leak_forms import archive_faults
 
 ZIP = "archives/digits/digits_inf_dev.zip"
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from helpers_release import CHALLENGE, DEV, copied, write_release
 
-from mico_competition.leak_check import check_release
+from mico_competition.releases.leak_check import check_release
 from mico_competition.tracks import CHALLENGES
 
 

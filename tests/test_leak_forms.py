@@ -11,8 +11,8 @@ import pytest
 import torch
 from helpers_release import CHALLENGE, DEV, copied, write_release
 
-from mico_competition.leak_check import check_release
-from mico_competition.leak_forms import json_faults, text_faults, weights_faults
+from mico_competition.releases.leak_check import check_release
+from mico_competition.releases.leak_forms import json_faults, text_faults, weights_faults
 from mico_competition.tracks import TASKS
 
 ZIP = "archives/digits/digits_inf_dev.zip"

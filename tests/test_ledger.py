@@ -6,10 +6,10 @@ import stat
 import pytest
 
 from mico_competition.cli import main
-from mico_competition.fleet_status import fleet_states
-from mico_competition.ledger import Entry, Ledger
-from mico_competition.settings import resolve
+from mico_competition.fleets.ledger import Entry, Ledger
+from mico_competition.fleets.status import fleet_states
 from mico_competition.splits import Seeds
+from mico_competition.training.settings import resolve
 
 SHORT = ["--num_epochs", "1", "--threads", "1", "--workers", "1"]
 
@@ -106,7 +106,7 @@ def test_a_second_run_with_other_settings_is_refused(tmp_path, capsys, flags, se
 
 def test_a_second_run_with_other_data_is_refused(tmp_path, capsys, monkeypatch):
     assert fleet(tmp_path, "--models", "0") == 0
-    monkeypatch.setattr("mico_competition.shared_data.fingerprint", lambda data: "1" * 64)
+    monkeypatch.setattr("mico_competition.fleets.shared_data.fingerprint", lambda data: "1" * 64)
     assert fleet(tmp_path, "--models", "0") == 1
     assert "The dataset is not the one" in capsys.readouterr().err
 

@@ -9,11 +9,11 @@ import yaml
 from helpers_hub import Fault, add_sums, files_below, made_up, online, run_mico
 from hub_server import running_hub
 
-from mico_competition.dataset_card import INDEX_COLUMNS
-from mico_competition.hub import fetch, plan_download
-from mico_competition.hub_client import HubError
-from mico_competition.publish import pages, publish
-from mico_competition.released import check_publishable, facts_of
+from mico_competition.hub.client import HubError
+from mico_competition.hub.dataset_card import INDEX_COLUMNS
+from mico_competition.hub.download import fetch, plan_download
+from mico_competition.hub.publish import pages, publish
+from mico_competition.hub.released import check_publishable, facts_of
 
 SCENARIOS = ("cifar10_inf", "cifar10_lo")
 PHASES = (("train", 0), ("train", 1), ("dev", 100), ("final", 150))
@@ -228,8 +228,8 @@ def test_a_second_run_sends_nothing(hub, release):
 
 @pytest.mark.parametrize("where", ["storage", "first commit", "last commit"])
 def test_an_interrupted_upload_resumes(hub, release, monkeypatch, where):
-    monkeypatch.setattr("mico_competition.publish._FILES_A_COMMIT", 10)
-    monkeypatch.setattr("mico_competition.publish._BYTES_AT_ONCE", 1500)
+    monkeypatch.setattr("mico_competition.hub.publish._FILES_A_COMMIT", 10)
+    monkeypatch.setattr("mico_competition.hub.publish._BYTES_AT_ONCE", 1500)
     if where == "storage":
         hub.faults["store"] = Fault(status=403)
     commit = hub.commit_allowed = {"storage": 99, "first commit": 0, "last commit": 3}[where]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from mico_competition import packed_cache, purchase100_files
 from mico_competition.challenge_datasets import load_purchase100
-from mico_competition.downloads import DownloadError
-from mico_competition.purchase100_files import ARCHIVE, CACHE, TABLE, parse_table
+from mico_competition.data import packed_cache, purchase100_files
+from mico_competition.data.downloads import DownloadError
+from mico_competition.data.purchase100_files import ARCHIVE, CACHE, TABLE, parse_table
 
 
 def table(count, seed=0):

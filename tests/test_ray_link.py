@@ -10,9 +10,9 @@ from helpers_fleet import wait_for
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
 
-from mico_competition import ray_link  # noqa: E402
 from mico_competition.cli import main  # noqa: E402
-from mico_competition.ray_link import Watch, checked_address, connected  # noqa: E402
+from mico_competition.fleets import ray_link  # noqa: E402
+from mico_competition.fleets.ray_link import Watch, checked_address, connected  # noqa: E402
 
 
 def unused_port():

@@ -10,13 +10,13 @@ import torch
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
 
-from mico_competition import ray_task  # noqa: E402
 from mico_competition.challenge_datasets import load_digits  # noqa: E402
-from mico_competition.fleet import Block  # noqa: E402
-from mico_competition.fleet_ray import RayCluster, _Tasks  # noqa: E402
-from mico_competition.ledger import Ledger  # noqa: E402
-from mico_competition.ray_task import Job, Result, train  # noqa: E402
-from mico_competition.settings import resolve  # noqa: E402
+from mico_competition.fleets import ray_task  # noqa: E402
+from mico_competition.fleets.fleet import Block  # noqa: E402
+from mico_competition.fleets.ledger import Ledger  # noqa: E402
+from mico_competition.fleets.ray_cluster import RayCluster, _Tasks  # noqa: E402
+from mico_competition.fleets.ray_task import Job, Result, train  # noqa: E402
+from mico_competition.training.settings import resolve  # noqa: E402
 
 
 @pytest.fixture
@@ -91,7 +91,8 @@ def test_the_first_whole_result_counts(ledger):
 def test_what_training_raises_comes_back_with_the_nodes_name(ledger, here):
     job = replace(job_of(ledger), settings=replace(ledger.settings, learning_rate=1e30))
     result = train(job, Block(ledger.entries[:1]))
-    assert result.folders == {} and "Traceback" in result.error and "not finite" in result.error
+    assert result.folders == {} and result.error is not None
+    assert "Traceback" in result.error and "not finite" in result.error
     assert result.error.endswith(f" (on {os.uname().nodename})")
     assert not list(here.glob("mico_task_*"))
 

@@ -20,12 +20,12 @@ from helpers_bundle import (
 )
 from mico_competition.scoring import score
 
-from mico_competition.bundle import write_bundle, write_final_reference
-from mico_competition.bundle_yaml import Options
+from mico_competition.bundles.bundle import write_bundle, write_final_reference
+from mico_competition.bundles.rehearse import rehearse
+from mico_competition.bundles.rehearse_text import as_text
+from mico_competition.bundles.yaml_form import Options
 from mico_competition.cli import main
 from mico_competition.layout import walk_challenge
-from mico_competition.rehearse import rehearse
-from mico_competition.rehearse_text import as_text
 from mico_competition.submission import pack, write_prediction
 from mico_competition.tracks import CHALLENGES
 

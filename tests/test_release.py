@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from mico_competition.cli import main
 from mico_competition.layout import walk_challenge
-from mico_competition.leak_check import check_release
-from mico_competition.public_files import PUBLIC_METADATA, write_public_files
-from mico_competition.release import release, write_reference
+from mico_competition.releases.leak_check import check_release
+from mico_competition.releases.public_files import PUBLIC_METADATA, write_public_files
+from mico_competition.releases.release import release, write_reference
 from mico_competition.splits import Seeds
 from mico_competition.tracks import CHALLENGES, SCENARIOS, disclosed_files
 

@@ -14,10 +14,10 @@ import pytest
 from helpers_fleet import wait_for
 from helpers_leaderboard import predictions_of, write_truth, write_zip
 
+from mico_competition.boards.leaderboard import check_entries, read_entries
+from mico_competition.boards.score_all import score_all
+from mico_competition.boards.truth_tree import read_truth
 from mico_competition.cli import main
-from mico_competition.leaderboard import check_entries, read_entries
-from mico_competition.score_all import score_all
-from mico_competition.truth_tree import read_truth
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 

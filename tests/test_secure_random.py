@@ -16,8 +16,8 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from scipy import stats
 
-from mico_competition import secure_random
-from mico_competition.secure_random import PAIRS_AT_ONCE, WORDS_AT_ONCE, SecureGenerator
+from mico_competition.training import secure_random
+from mico_competition.training.secure_random import PAIRS_AT_ONCE, WORDS_AT_ONCE, SecureGenerator
 
 N = 300_000
 ERRORS = 6.0

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mico_competition.settings import resolve
+from mico_competition.training.settings import resolve
 
 BY_HAND = {
     "task": "purchase100",

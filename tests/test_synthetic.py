@@ -3,8 +3,8 @@
 import pytest
 
 from mico_competition.challenge_datasets import load_purchase100
-from mico_competition.purchase100_files import TABLE, parse_table
-from mico_competition.synthetic import main, make_synthetic_purchase
+from mico_competition.data.purchase100_files import TABLE, parse_table
+from mico_competition.data.synthetic import main, make_synthetic_purchase
 
 
 def test_synthetic_tables_are_of_the_form_and_repeatable(tmp_path):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from mico_competition.arrays import TextDataset
+from mico_competition.data.arrays import TextDataset
 from mico_competition.inputs import prepare
 from mico_competition.models import load_tokenizer
-from mico_competition.small_roberta import make_small_roberta
+from mico_competition.nets.small_roberta import make_small_roberta
 from mico_competition.token_cache import cache_folder
 
 SENTENCES = ["a charming journey . ", "dull and slow ", "the film is a mess "] * 5

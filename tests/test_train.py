@@ -10,12 +10,12 @@ import torch
 from helpers_data import blobs
 
 from mico_competition import ChallengeDataset, load_model
-from mico_competition.dpsgd import GRAD_SAMPLE_MODES
-from mico_competition.model_folder import StorageError
-from mico_competition.settings import resolve
 from mico_competition.splits import Seeds
-from mico_competition.streams import Streams
-from mico_competition.train import evaluate, shuffled_batches, train_model
+from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
+from mico_competition.training.model_folder import StorageError
+from mico_competition.training.settings import resolve
+from mico_competition.training.streams import Streams
+from mico_competition.training.train import evaluate, shuffled_batches, train_model
 
 SEEDS = Seeds(1, 2, 3)
 SMALL = {"len_training": 190, "len_challenge": 50, "batch_size": 50, "num_epochs": 4}
@@ -178,7 +178,7 @@ def test_the_tables_n_needs_the_tables_dataset(tmp_path):
 
 
 def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
-    from mico_competition import model_folder as module
+    from mico_competition.training import model_folder as module
 
     def fail(*args, **kwargs):
         raise OSError("disk full")

@@ -9,11 +9,11 @@ from helpers_data import blobs
 from torch import nn
 
 from mico_competition.models import MLP
-from mico_competition.settings import resolve
 from mico_competition.splits import Seeds
-from mico_competition.stack import StackedMLP, StackedPrivateTrainer
-from mico_competition.train import train_model
-from mico_competition.train_many import Run, train_many
+from mico_competition.training.settings import resolve
+from mico_competition.training.stack import StackedMLP, StackedPrivateTrainer
+from mico_competition.training.train import train_model
+from mico_competition.training.train_many import Run, train_many
 
 SMALL = {"len_training": 190, "len_challenge": 50, "batch_size": 50, "num_epochs": 5}
 
@@ -113,7 +113,7 @@ def test_small_mlps_are_stacked_by_default_and_large_steps_are_not(tmp_path):
         train_many(settings_of("digits_inf"), blobs(), runs_in(tmp_path, 3), progress=False)
     )
     assert [metadata["stack"] for metadata in told] == [3, 3, 3]
-    from mico_competition.train_many import _faster_together
+    from mico_competition.training.train_many import _faster_together
 
     if not torch.cuda.is_available():
         assert not _faster_together(resolve({"scenario": "purchase100_lo"}))

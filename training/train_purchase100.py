@@ -6,7 +6,7 @@ python training/train_purchase100.py --scenario purchase100_lo --model_id 0 --ou
 
 import sys
 
-from mico_competition.cli_train import main_of_task
+from mico_competition.cli.train import main_of_task
 
 if __name__ == "__main__":
     sys.exit(main_of_task("purchase100"))

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from mico_competition.arrays import (
+from mico_competition.data.arrays import (
     ArrayDataset,
     TextDataset,
     normalise_cifar10,
     sixteenths,
     unpack_bits,
 )
-from mico_competition.cifar10_files import read_cifar10
+from mico_competition.data.cifar10_files import read_cifar10
+from mico_competition.data.purchase100_files import read_purchase100
+from mico_competition.data.sst2_files import read_sst2
 from mico_competition.layout import PathLike
-from mico_competition.purchase100_files import read_purchase100
-from mico_competition.sst2_files import read_sst2
 
 
 def load_cifar10(dataset_dir: PathLike = ".", download: bool = True) -> ArrayDataset:

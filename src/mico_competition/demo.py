@@ -23,8 +23,7 @@ from tqdm import tqdm
 from mico_competition.baseline import attack_challenge
 from mico_competition.challenge_datasets import load_digits
 from mico_competition.layout import PathLike, model_path, read_text, write_text
-from mico_competition.release import release, write_reference
-from mico_competition.settings import Settings, resolve
+from mico_competition.releases.release import release, write_reference
 from mico_competition.splits import draw_seeds
 from mico_competition.submission import check_zip, pack, score_phase, unpack_submission
 from mico_competition.tracks import (
@@ -34,7 +33,8 @@ from mico_competition.tracks import (
     SCENARIOS,
     SCORED_PHASES,
 )
-from mico_competition.train_many import STACK, Run, train_many
+from mico_competition.training.settings import Settings, resolve
+from mico_competition.training.train_many import STACK, Run, train_many
 
 CHALLENGE = "digits"
 

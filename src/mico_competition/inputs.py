@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mico_competition.arrays import ArrayDataset, TextDataset, TokenDataset
+from mico_competition.data.arrays import ArrayDataset, TextDataset, TokenDataset
 from mico_competition.layout import PathLike
 from mico_competition.models import load_tokenizer
 from mico_competition.token_cache import tokenise_once

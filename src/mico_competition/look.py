@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mico_competition.arrays import TextDataset
+from mico_competition.data.arrays import TextDataset
 
 
 def show_points(dataset: Any, indices: torch.Tensor, *, most: int = 20) -> Any:

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mico_competition.checkpoints import (
+from mico_competition.layout import PathLike, write_text
+from mico_competition.nets.checkpoints import (
     check_state,
     find_file,
     plain_state,
     read_state,
     write_state,
 )
-from mico_competition.layout import PathLike, write_text
-from mico_competition.text_models import (
+from mico_competition.nets.text_models import (
     check_config,
     load_tokenizer,
     pretrained,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mico_competition.arrays import TextDataset, TokenDataset
+from mico_competition.data.arrays import TextDataset, TokenDataset
 from mico_competition.layout import written_aside
 
 

@@ -241,7 +241,7 @@ CHALLENGES: Mapping[str, tuple[str, ...]] = {
 
 
 # Where 2022's challenge data are: dataset repositories of the Hugging Face Hub.  (In SST-2's the
-# scenarios lie one level down, in a folder named after the challenge; `hub_listing` sees to it.)
+# scenarios lie one level down, in a folder named after the challenge; `hub.listing` sees to it.)
 PUBLISHED: Mapping[str, str] = {
     "cifar10": "szanella/MICO-CIFAR10",
     "purchase100": "szanella/MICO-purchase100",

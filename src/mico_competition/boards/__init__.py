@@ -1,0 +1,1 @@
+"""Scores of many submissions: entries, the leaderboard's site, score-all."""

@@ -1,0 +1,244 @@
+"""The pages of the leaderboard's site, as text: what stands in them, for templates to lay out.
+
+Templates escape whatever an entry holds.  What is marked as safe was drawn here from numbers, or
+is our own style and script.  Nothing here reads entries or writes files.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.resources import files
+from shlex import quote
+from typing import Any
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mico_competition.boards.charts import Span, draw_history, draw_range
+from mico_competition.boards.form import RANKED, time_text
+from mico_competition.boards.leaderboard import Entry, Measure, Rank, latest, ranked
+from mico_competition.scoring.curve import Curve
+from mico_competition.scoring.metrics import FPR_THRESHOLDS, FPR_UNIT
+from mico_competition.scoring.svg import SHOWN_DECADE, Axes, draw_roc
+from mico_competition.tracks import CHALLENGES, SCENARIOS, SCORED_PHASES, TASKS
+
+HIDDEN_PHASE = SCORED_PHASES[-1]
+
+METRICS: Mapping[str, str] = {
+    **{f"TPR_FPR_{k}": f"TPR @ {100 * k / FPR_UNIT:g} % FPR" for k in FPR_THRESHOLDS},
+    "AUC": "AUC",
+    "MIA": "Advantage, max(TPR - FPR)",
+    "accuracy": "Balanced accuracy",
+}
+
+
+@dataclass(frozen=True)
+class Board:
+    """The entries of one challenge and phase: a table of the site."""
+
+    challenge: str
+    phase: str
+    entries: Sequence[Entry]
+
+    @property
+    def id(self) -> str:
+        """Its place in the page."""
+        return f"{self.challenge}-{self.phase}"
+
+    @property
+    def title(self) -> str:
+        """The challenge's name for people."""
+        task = TASKS.get(self.challenge)
+        return task.title if task else self.challenge.upper()
+
+    @property
+    def phase_title(self) -> str:
+        """The phase's name for people."""
+        return self.phase.capitalize()
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """Names of the scenarios, in the scoreboard's order."""
+        return CHALLENGES[self.challenge]
+
+
+class Pages:
+    """Renders the pages of a site; `opens` is when a hidden phase will be shown, or None."""
+
+    def __init__(self, title: str, opens: datetime | None) -> None:
+        environment = Environment(
+            loader=PackageLoader("mico_competition.boards", "site"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+        )
+        style, script = (
+            (files("mico_competition.boards") / "site" / name).read_text(encoding="utf-8")
+            for name in ("style.css", "table.js")
+        )
+        environment.globals.update(
+            title=title,
+            style=Markup(style),
+            style_hash=_hash(style),
+            script=Markup(script),
+            script_hash=_hash(script),
+            opens=_opening(opens),
+        )
+        self._index = environment.get_template("index.html")
+        self._entry = environment.get_template("entry.html")
+
+    def render(self, entries: Sequence[Entry]) -> dict[str, str]:
+        """All files of the site: path -> text."""
+        found = [
+            Board(challenge, phase, mine)
+            for challenge in CHALLENGES
+            for phase in reversed(SCORED_PHASES)
+            if (mine := [e for e in entries if (e.challenge, e.phase) == (challenge, phase)])
+        ]
+        pages, tables = {}, []
+        for board in found:
+            placed = ranked(latest(board.entries))
+            tables.append(_table(board, placed))
+            ranks = {entry.stem: rank for rank, entry in placed}
+            submissions: dict[str, list[Entry]] = {}
+            for entry in sorted(board.entries, key=lambda e: (e.submitted, e.stem)):
+                submissions.setdefault(entry.key, []).append(entry)
+            for entry in board.entries:
+                values = _page(board, entry, ranks, submissions[entry.key])
+                pages[f"{entry.challenge}/{entry.stem}.html"] = self._entry.render(values)
+                data = json.dumps(entry.values, ensure_ascii=False)
+                pages[f"{entry.challenge}/{entry.stem}.json"] = f"{data}\n"
+        pages["index.html"] = self._index.render(
+            boards=tables,
+            challenges=list(dict.fromkeys((b.challenge, b.title) for b in found)),
+            phases=list(dict.fromkeys((b.phase, b.phase_title) for b in found)),
+        )
+        return pages
+
+
+def _hash(text: str) -> str:
+    """What a content security policy calls a style or script by."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _opening(opens: datetime | None) -> dict[str, str] | None:
+    if opens is None:
+        return None
+    text = f"{opens.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    return {"phase": HIDDEN_PHASE.capitalize(), "iso": time_text(opens), "text": text}
+
+
+def _number(score: Measure) -> dict[str, Any]:
+    """A score as a cell shows it."""
+    interval = f"[{score.low:.3f}, {score.high:.3f}]" if score.known else ""
+    return {"value": score.value, "text": f"{score.value:.4f}", "interval": interval}
+
+
+def _table(board: Board, placed: Sequence[tuple[Rank, Entry]]) -> dict[str, Any]:
+    """What the index shows of a board."""
+    span = Span.of([entry.measure() for _, entry in placed])
+    by_scenario = [
+        {entry.stem: rank for rank, entry in ranked([entry for _, entry in placed], scenario)}
+        for scenario in board.scenarios
+    ]
+    rows = []
+    for rank, entry in placed:
+        cells = []
+        for scenario in board.scenarios:
+            cells.append(_number(entry.measure(scenario)))
+            cells.append({**_number(entry.measure(scenario, "AUC")), "interval": ""})
+        average = entry.measure()
+        rows.append(
+            {
+                "ranks": [str(rank), *(str(ranks[entry.stem]) for ranks in by_scenario)],
+                "page": f"{entry.challenge}/{entry.stem}.html",
+                "name": entry.values["name"],
+                "authors": ", ".join(entry.values["authors"]),
+                "average": {**_number(average), "range": Markup(draw_range(average, span))},
+                "cells": cells,
+                "submitted": entry.submitted,
+                "link": entry.values["link"],
+                "host": urlsplit(entry.values["link"]).hostname,
+            }
+        )
+    return {
+        **{name: getattr(board, name) for name in ("id", "title", "phase_title")},
+        "challenge": board.challenge,
+        "phase": board.phase,
+        "scenarios": [{"label": SCENARIOS[name].label} for name in board.scenarios],
+        "rows": rows,
+    }
+
+
+def _page(
+    board: Board, entry: Entry, ranks: Mapping[str, Rank], past: Sequence[Entry]
+) -> dict[str, Any]:
+    """What an entry's own page shows; `past` are all of its name, the earliest first."""
+    points = [(other.submitted, other.measure()) for other in past]
+    history = [
+        {
+            "stem": other.stem,
+            "when": f"{other.submitted[:10]} {other.submitted[11:16]} UTC",
+            "this": other is entry,
+            **_number(other.measure()),
+        }
+        for other in reversed(past)
+    ]
+    return {
+        "entry": entry.values,
+        "stem": entry.stem,
+        "board": board,
+        "average": _number(entry.measure()),
+        "rank": ranks.get(entry.stem),
+        "of": len(ranks),
+        "newer": None if past[-1] is entry else past[-1],
+        "metrics": [
+            {
+                "title": text,
+                "ranked": metric == RANKED,
+                "cells": [_number(entry.measure(name, metric)) for name in board.scenarios],
+            }
+            for metric, text in METRICS.items()
+        ],
+        "scenarios": [_curves(entry, name) for name in board.scenarios],
+        "points": len(entry.values["scenarios"][board.scenarios[0]]["roc"]["fpr"]),
+        "history": history,
+        "chart": Markup(draw_history(points, past.index(entry))),
+        "reproduce": _command(entry),
+    }
+
+
+def _curves(entry: Entry, scenario: str) -> dict[str, Any]:
+    """The two drawings of a scenario's curve."""
+    result = entry.values["scenarios"][scenario]
+    label, score = SCENARIOS[scenario].label, result["scores"][RANKED]
+    curve = Curve(result["roc"]["fpr"], result["roc"]["tpr"], [], [])
+    text = f"TPR {score:.4f} at 10% FPR; area under the curve {result['scores']['AUC']:.4f}."
+    drawings = {
+        axes.kind: Markup(
+            draw_roc(
+                curve,
+                score,
+                axes,
+                f"ROC curve of {label}, {axes.kind} axes",
+                text,
+                f"{scenario}-{axes.kind}",
+            )
+        )
+        for axes in (Axes(), Axes(SHOWN_DECADE))
+    }
+    return {"name": scenario, "label": label, "models": result["models"], **drawings}
+
+
+def _command(entry: Entry) -> str:
+    """The command that computes the entry's numbers anew."""
+    values = entry.values
+    parts = ["mico leaderboard add SUBMISSION --truth DIR", f"--phase {entry.phase}"]
+    parts += [f"--name {quote(values['name'])}", f"--submitted {entry.submitted}"]
+    return " \\\n    ".join(parts)

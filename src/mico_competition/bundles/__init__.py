@@ -1,0 +1,1 @@
+"""Bundles for Codabench and CodaLab: making, checking and rehearsing them."""

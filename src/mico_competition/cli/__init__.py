@@ -1,0 +1,247 @@
+"""`mico <verb>`: parses, calls one function of the package, prints.
+
+Imports of torch and the like wait until a verb runs, so that --help is quick.  A user's mistake
+ends in one sentence and exit code 1; a traceback is always a fault of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mico_competition.cli.bundle import add_bundle, add_rehearse
+from mico_competition.cli.fleet import add_fleet
+from mico_competition.cli.hub import add_download, add_publish
+from mico_competition.cli.leaderboard import add_leaderboard, add_score_all
+from mico_competition.cli.release import (
+    add_leaks,
+    add_reference,
+    add_release,
+    add_reveal,
+    add_verify,
+)
+from mico_competition.cli.train import add_data, add_train
+from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS
+
+_DESCRIPTION = "Membership inference competitions: train, release, attack, pack, score."
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are a user's mistake like any other: exit code 1."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(
+            1, f"mico: {message[:1].upper()}{message[1:].rstrip('.')}. See {self.prog} --help.\n"
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; gives the exit code: 0, 1 for a user's mistake, 130 for Ctrl-C."""
+    return run_verb(build_parser().parse_args(argv))
+
+
+def run_verb(args: argparse.Namespace) -> int:
+    """Call what `args` asks for; turn a user's mistake into a sentence."""
+    try:
+        return args.run(args) or 0
+    except (ValueError, OSError, ImportError) as mistake:
+        print(f"mico: {_sentence(mistake)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("mico: stopped; nothing half-written was kept.", file=sys.stderr)
+        return 130
+
+
+def _sentence(mistake: Exception) -> str:
+    if isinstance(mistake, OSError) and mistake.filename and mistake.strerror:
+        return f"{mistake.filename}: {mistake.strerror}."
+    if isinstance(mistake, ModuleNotFoundError):
+        package = (mistake.name or "A package").partition(".")[0]
+        extras = "." if package == "mico_competition" else "'.[all]'"
+        return f"{package} is not installed: `pip install -e {extras}` in the repository."
+    return str(mistake)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = Parser(prog="mico", description=_DESCRIPTION, allow_abbrev=False)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    add_train(_verb(verbs, "train", "train one model of a scenario"))
+    add_fleet(_verb(verbs, "fleet", "train many models, going on where a run stopped"))
+    add_release(_verb(verbs, "release", "write what participants may see of trained models"))
+    add_leaks(_verb(verbs, "leaks", "search a release for what it must not tell"))
+    add_reference(_verb(verbs, "reference", "write one phase's solutions for the scoring program"))
+    add_bundle(_verb(verbs, "bundle", "write a competition for Codabench or CodaLab, or check one"))
+    add_rehearse(_verb(verbs, "rehearse", "score a submission as the platform would, at home"))
+    add_leaderboard(_verb(verbs, "leaderboard", "score submissions into a static site of results"))
+    add_score_all(_verb(verbs, "score-all", "score a folder of zips into leaderboard entries"))
+    add_reveal(_verb(verbs, "reveal", "write a phase's withheld labels out, for everybody"))
+    add_verify(_verb(verbs, "verify", "hold revealed labels, or files, against a release"))
+    add_publish(_verb(verbs, "publish", "upload a release to the Hugging Face Hub, with a page"))
+    add_download(_verb(verbs, "download", "fetch a published challenge from the Hugging Face Hub"))
+    _add_attack(_verb(verbs, "attack", "write the loss threshold attack's predictions"))
+    _add_check(_verb(verbs, "check", "list all faults of predictions or of a submission's zip"))
+    _add_submit(_verb(verbs, "submit", "check predictions and zip them"))
+    _add_score(_verb(verbs, "score", "score predictions where solutions are at hand"))
+    _add_demo(_verb(verbs, "demo", "run a whole small competition on scikit-learn's digits"))
+    _add_tracks(_verb(verbs, "tracks", "print the table of scenarios"))
+    return parser
+
+
+def _verb(verbs: Any, name: str, help_text: str) -> argparse.ArgumentParser:
+    sentence = f"{help_text[:1].upper()}{help_text[1:]}."
+    return verbs.add_parser(name, help=help_text, description=sentence, allow_abbrev=False)
+
+
+def _add_challenge_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "challenge_folder",
+        type=Path,
+        help=f"folder with scenarios, named after its challenge ({', '.join(CHALLENGES)})",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        help="challenge folder that predictions are in (default: the model folders themselves)",
+    )
+
+
+def _set(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int | None]) -> None:
+    parser.set_defaults(run=run)
+
+
+def _add_attack(parser: argparse.ArgumentParser) -> None:
+    _add_challenge_folder(parser)
+    add_data(parser)
+    parser.add_argument("--phase", action="append", choices=PHASES, help="default: all phases")
+
+    def run(args: argparse.Namespace) -> None:
+        from mico_competition.baseline import attack_challenge
+        from mico_competition.challenge_datasets import load_dataset
+        from mico_competition.inputs import default_device
+
+        count = attack_challenge(
+            args.challenge_folder,
+            lambda task: load_dataset(task, args.dataset_dir, args.download),
+            predictions=args.predictions,
+            phases=args.phase or tuple(PHASES),
+            device=default_device(),
+        )
+        print(
+            f"Wrote predictions for {count} models to {args.predictions or args.challenge_folder}"
+        )
+
+    _set(parser, run)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    _add_challenge_folder(parser)
+    parser.add_argument(
+        "--zip", type=Path, help="check this zip instead of the predictions' folder"
+    )
+
+    def run(args: argparse.Namespace) -> int:
+        from mico_competition.submission import check_folder, check_zip
+
+        if args.zip:
+            faults = check_zip(args.zip, args.challenge_folder)
+        else:
+            faults = check_folder(args.challenge_folder, args.predictions)
+        for fault in faults:
+            print(fault, file=sys.stderr)
+        print(f"{len(faults)} faults" if faults else "No faults: ready to submit")
+        return 1 if faults else 0
+
+    _set(parser, run)
+
+
+def _add_submit(parser: argparse.ArgumentParser) -> None:
+    _add_challenge_folder(parser)
+    parser.add_argument(
+        "--zip", type=Path, help="zip to write (default: predictions_<challenge>.zip)"
+    )
+
+    def run(args: argparse.Namespace) -> None:
+        from mico_competition.submission import pack
+
+        name = Path(os.path.abspath(args.challenge_folder)).name
+        path = pack(
+            args.challenge_folder, args.zip or Path(f"predictions_{name}.zip"), args.predictions
+        )
+        print(f"Packed {path} ({path.stat().st_size:,} bytes)")
+
+    _set(parser, run)
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    _add_challenge_folder(parser)
+    parser.add_argument("--phase", default="train", choices=PHASES)
+    parser.add_argument("--html", type=Path, help="also write a report with ROC curves here")
+
+    def run(args: argparse.Namespace) -> None:
+        from mico_competition.layout import write_text
+        from mico_competition.scoring import generate_html, generate_table, intervals_of
+        from mico_competition.scoring.curve import RATES
+        from mico_competition.scoring.program import score_scenarios
+        from mico_competition.submission import read_phase
+
+        values = read_phase(args.challenge_folder, args.predictions, phase=args.phase)
+        scores, intervals = score_scenarios(*values), intervals_of(*values, rates=RATES)
+        print(generate_table(scores, intervals).to_string(float_format="{:.4f}".format))
+        if args.html:
+            write_text(args.html, generate_html(scores, intervals))
+            print(f"Report: {args.html}")
+
+    _set(parser, run)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to work in")
+    parser.add_argument("--models", type=int, default=30, help="models per scenario and phase")
+    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+
+    def run(args: argparse.Namespace) -> None:
+        from mico_competition.demo import run_demo
+
+        run_demo(args.out, models_per_phase=args.models, workers=args.workers)
+
+    _set(parser, run)
+
+
+def _add_tracks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="every column, as JSON")
+
+    def run(args: argparse.Namespace) -> None:
+        from dataclasses import asdict
+
+        if args.json:
+            rows = [asdict(row) for row in SCENARIOS.values()]
+            print(json.dumps(rows, indent=2).replace("Infinity", "null"))
+            return
+        form = "{:16} {:12} {:>7} {:>7} {:>5} {:>9} {:>7} {:>6} {:>6}"
+        print(
+            form.format(
+                "scenario", "challenge", "epsilon", "n", "C", "optimizer", "lr", "L", "epochs"
+            )
+        )
+        for row in SCENARIOS.values():
+            norm = "-" if row.max_grad_norm is None else f"{row.max_grad_norm:g}"
+            cells = (
+                row.name,
+                row.challenge,
+                f"{row.target_epsilon:g}",
+                TASKS[row.task].len_training,
+                norm,
+                row.optimizer,
+                f"{row.learning_rate:g}",
+                row.batch_size,
+                row.num_epochs,
+            )
+            print(form.format(*cells))
+
+    _set(parser, run)

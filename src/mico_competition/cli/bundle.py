@@ -1,0 +1,130 @@
+"""`mico bundle`: what an organiser uploads, and its linter;  `mico rehearse`: a dry run of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mico_competition.tracks import CHALLENGES
+
+_DATE = '"YYYY-MM-DD HH:MM:SS", UTC'
+_DATES = ("dev_start", "final_start", "end")
+
+
+def add_bundle(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` what `mico bundle` takes."""
+    parser.description = (
+        "Write the bundle of a competition for Codabench or CodaLab; or, with --final_reference, "
+        "the truth to swap in when Final opens; or, with --check, list all faults of a bundle."
+    )
+    parser.add_argument(
+        "root", nargs="?", type=Path, help="folder that training wrote <challenge>/... into"
+    )
+    parser.add_argument("--challenge", choices=CHALLENGES)
+    parser.add_argument("--out", type=Path, help="zip to write")
+    parser.add_argument("--dev_start", metavar="TIME", help=f"Development opens: {_DATE}")
+    parser.add_argument("--final_start", metavar="TIME", help="Final opens, a minute after")
+    parser.add_argument("--end", metavar="TIME", help="Final closes")
+    parser.add_argument(
+        "--platform",
+        choices=("codabench", "codalab"),
+        help="default: codabench; with --check, the one that the bundle's version says",
+    )
+    parser.add_argument("--docker_image", help="image that the scoring program runs in")
+    parser.add_argument(
+        "--repo", metavar="OWNER/NAME", help="the release on the Hugging Face Hub, for the pages"
+    )
+    parser.add_argument("--starting_kit", type=Path, help="a zip for participants")
+    parser.add_argument("--public_data", type=Path, help="another")
+    parser.add_argument(
+        "--final_reference", action="store_true", help="write the truth of Final, and only that"
+    )
+    parser.add_argument("--check", type=Path, metavar="FILE", help="write nothing; check FILE")
+    parser.set_defaults(run=_run_bundle)
+
+
+def _run_bundle(args: argparse.Namespace) -> int:
+    if args.check:
+        return _check(args.check, args.platform)
+    for name in ("root", "challenge", "out"):
+        if getattr(args, name) is None:
+            flag = "the folder of trained models" if name == "root" else f"--{name}"
+            raise ValueError(f"Give {flag}, or --check FILE.")
+    if args.final_reference:
+        from mico_competition.bundles.bundle import write_final_reference
+
+        count = write_final_reference(args.root, args.challenge, args.out)
+        print(f"Wrote {count} solutions of Final to {args.out}; upload it when Final opens")
+        return 0
+    for name in _DATES:
+        if getattr(args, name) is None:
+            raise ValueError(f"Give --{name} {_DATE}.")
+    from mico_competition.bundles.bundle import write_bundle
+    from mico_competition.bundles.facts import Schedule
+    from mico_competition.bundles.yaml_form import CODABENCH, DOCKER_IMAGE, Options
+
+    faults = write_bundle(
+        args.root,
+        args.challenge,
+        args.out,
+        Schedule.of(args.dev_start, args.final_start, args.end),
+        Options(args.platform or CODABENCH, args.docker_image or DOCKER_IMAGE),
+        repo=args.repo,
+        starting_kit=args.starting_kit,
+        public_data=args.public_data,
+    )
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    verdict = f"its check warns of {len(faults)} things" if faults else "it passes its check"
+    print(f"Wrote {args.out} ({args.out.stat().st_size:,} bytes); {verdict}")
+    print("The truth of Final is not in it: docs/HOST.md says how it gets there")
+    return 0
+
+
+def _check(path: Path, platform: str | None) -> int:
+    from mico_competition.bundles.check import check_bundle, has_errors
+
+    faults = check_bundle(path, platform)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    print(f"{path}: {len(faults)} faults" if faults else f"{path}: no faults")
+    return 1 if has_errors(faults) else 0
+
+
+def add_rehearse(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` what `mico rehearse` takes."""
+    parser.description = (
+        "Check a bundle, then score a submission in each of its phases as the platform would: its "
+        "folders, its command, its way of reading scores. Needs no docker."
+    )
+    parser.add_argument("bundle", type=Path, help="zip that `mico bundle` wrote")
+    parser.add_argument("submission", type=Path, help="zip that `mico submit` wrote")
+    parser.add_argument(
+        "--final_reference",
+        type=Path,
+        metavar="FILE",
+        help="rehearse the swap: this zip in place of the last phase's reference data",
+    )
+    parser.add_argument(
+        "--python", type=Path, help="interpreter that `python3` is (default: this one)"
+    )
+    parser.add_argument("--out", type=Path, help="new folder to keep what each phase wrote in")
+    parser.set_defaults(run=_run_rehearse)
+
+
+def _run_rehearse(args: argparse.Namespace) -> int:
+    from mico_competition.bundles.rehearse import rehearse
+    from mico_competition.bundles.rehearse_text import as_text
+
+    rehearsal = rehearse(
+        args.bundle,
+        args.submission,
+        final_reference=args.final_reference,
+        python=args.python,
+        out=args.out,
+    )
+    for fault in rehearsal.faults:
+        print(fault, file=sys.stderr)
+    print(as_text(rehearsal))
+    return 0 if rehearsal.sound else 1

@@ -1,0 +1,108 @@
+"""`mico download` and `mico publish`: challenges from, and to, the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS
+
+
+def add_download(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` what `mico download` takes."""
+    parser.add_argument("challenge", choices=CHALLENGES)
+    parser.add_argument(
+        "--to", type=Path, default=Path("."), help="folder to make <challenge>/... in (default: .)"
+    )
+    parser.add_argument(
+        "--scenario", action="append", choices=SCENARIOS, help="repeatable (default: all)"
+    )
+    parser.add_argument(
+        "--phase", action="append", choices=PHASES, help="repeatable (default: all)"
+    )
+    parser.add_argument(
+        "--models", type=model_ids, metavar="IDS", help="such as 0-9,100 (default: all)"
+    )
+    parser.add_argument(
+        "--repo", metavar="OWNER/NAME", help="dataset repository (default: that of 2022)"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of it (default: main)")
+    parser.add_argument("--dry_run", action="store_true", help="say the size; fetch nothing")
+
+    def run(args: argparse.Namespace) -> None:
+        from mico_competition.hub.download import fetch, plan_download
+
+        plan = plan_download(
+            args.challenge,
+            args.to,
+            scenarios=args.scenario or (),
+            phases=args.phase or (),
+            models=args.models or (),
+            repo=args.repo,
+            revision=args.revision,
+        )
+        print(plan.sentence(), flush=True)
+        if not args.dry_run:
+            count = fetch(plan)
+            print(f"Fetched {count} models: {len(plan.models)} in {plan.folder} are checked")
+
+    parser.set_defaults(run=run)
+
+
+def add_publish(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` what `mico publish` takes."""
+    parser.add_argument(
+        "challenge_folder", type=Path, help="<challenge> folder that `mico release` wrote"
+    )
+    parser.add_argument(
+        "repo", metavar="OWNER/NAME", help="dataset repository; made if there is none"
+    )
+    parser.add_argument("--private", action="store_true", help="make the repository private")
+    parser.add_argument(
+        "--licence", type=_licence, default="mit", help="the Hub's name of it (default: mit)"
+    )
+    parser.add_argument(
+        "--dry_run", action="store_true", help="check, and print the page; send nothing"
+    )
+
+    def run(args: argparse.Namespace) -> None:
+        from mico_competition.hub.listing import check_repository
+        from mico_competition.hub.publish import pages, publish
+        from mico_competition.hub.released import CARD_FILE, check_publishable
+
+        if args.dry_run:
+            release = check_publishable(args.challenge_folder)
+            texts = pages(release, check_repository(args.repo), args.licence)
+            print(texts.get(CARD_FILE) or (release.folder / CARD_FILE).read_text(encoding="utf-8"))
+            print(f"{len(release.models)} models can be published; nothing was sent")
+            return
+        address = publish(
+            args.challenge_folder,
+            args.repo,
+            private=args.private,
+            licence=args.licence,
+            say=lambda sentence: print(sentence, flush=True),
+        )
+        print(f"Published: {address}")
+
+    parser.set_defaults(run=run)
+
+
+def model_ids(text: str) -> list[int]:
+    """The ids in `7`, `0-9` or `0-9,100`; ArgumentTypeError for anything else."""
+    ids: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part.strip())
+        found = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+        if not found:
+            raise argparse.ArgumentTypeError(f"expected ids such as 0-9,100, got {text!r}")
+        ids.update(found)
+    return sorted(ids)
+
+
+def _licence(text: str) -> str:
+    """An identifier such as `cc-by-4.0`."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", text):
+        raise argparse.ArgumentTypeError(f"expected an identifier such as mit, got {text!r}")
+    return text

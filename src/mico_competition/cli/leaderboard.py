@@ -1,0 +1,221 @@
+"""`mico leaderboard add`, `check` and `build`, and `mico score-all`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mico_competition.tracks import CHALLENGES, SCORED_PHASES
+
+_ABOUT = {
+    "link": "address of a paper or repository, http:// or https://",
+    "description": "what the attack does, in a line",
+    "command": "the command that made the predictions",
+    "commit": "commit of the code that made them",
+}
+
+
+def add_leaderboard(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the verbs of `mico leaderboard`."""
+    verbs = parser.add_subparsers(
+        dest="step", required=True, metavar="add|check|build", parser_class=type(parser)
+    )
+    for name, text, fill in (
+        ("add", "score a submission and write its entry", _add_add),
+        ("check", "list all faults of entries", _add_check),
+        ("build", "make the site of the entries", _add_build),
+    ):
+        sentence = f"{text[:1].upper()}{text[1:]}."
+        fill(verbs.add_parser(name, help=text, description=sentence, allow_abbrev=False))
+
+
+def _add_add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("submission", type=Path, help="zip, or folder with predictions")
+    parser.add_argument("--name", required=True, help="of the team or attack: a line of the table")
+    parser.add_argument(
+        "--author", action="append", default=[], dest="authors", help="may be said again"
+    )
+    for name, text in _ABOUT.items():
+        parser.add_argument(f"--{name}", default="", help=text)
+    parser.add_argument("--submitted", type=_time, help="when, with offset (default: now)")
+    _add_truth(parser)
+
+    def run(args: argparse.Namespace) -> None:
+        from mico_competition.boards.add import About, add
+        from mico_competition.boards.leaderboard import write_entry
+
+        about = About(
+            args.name,
+            tuple(args.authors),
+            **{name: getattr(args, name) for name in _ABOUT},
+            submitted=args.submitted,
+        )
+        about.fields()
+        for values in add(args.submission, _truths(args), about):
+            path = write_entry(args.out, values)
+            average = values["average"]
+            interval = "{:.3f}, {:.3f}".format(*average["interval"] or ("?", "?"))
+            print(
+                f"{values['challenge']} {values['phase']}: average TPR at 10 % FPR "
+                f"{average['score']:.4f} [{interval}]: {path}"
+            )
+            if values["phase"] == SCORED_PHASES[-1]:
+                print("Keep it out of public repositories until that phase opens")
+
+    parser.set_defaults(run=run)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    _add_entries(parser)
+
+    def run(args: argparse.Namespace) -> int:
+        from mico_competition.boards.leaderboard import check_entries
+
+        entries, faults = check_entries(args.entries)
+        for fault in faults:
+            print(fault, file=sys.stderr)
+        print(f"{len(entries)} sound entries, {len(faults)} faults")
+        return 1 if faults else 0
+
+    parser.set_defaults(run=run)
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    _add_entries(parser)
+    parser.add_argument("--out", type=Path, default=Path("site"), help="folder to make the site in")
+    parser.add_argument(
+        "--final_opens",
+        type=_time,
+        metavar="TIME",
+        help="such as 2027-01-13T12:00:00Z; entries of the final phase are left out until then, "
+        "and always without this",
+    )
+    parser.add_argument("--title", help="heading of the site")
+
+    def run(args: argparse.Namespace) -> None:
+        from mico_competition.boards.build import TITLE, build
+
+        built = build(
+            args.entries, args.out, final_opens=args.final_opens, title=args.title or TITLE
+        )
+        print(f"Made {args.out / 'index.html'}, {built.entries} entries")
+        if built.hidden:
+            print(f"Left out {built.hidden} entries of the final phase (see --final_opens)")
+
+    parser.set_defaults(run=run)
+
+
+def add_score_all(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` what `mico score-all` takes."""
+    parser.add_argument(
+        "submissions",
+        type=Path,
+        help="folder of zips; <name>.json beside <name>.zip may say name, authors, link, "
+        "description, command, commit and submitted",
+    )
+    _add_truth(parser)
+    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument("--time_limit", type=float, help="seconds for one zip (default: 300)")
+    parser.add_argument("--resamples", type=int, help="for intervals (default: 2000)")
+    parser.add_argument("--again", action="store_true", help="score also what has its entries")
+    parser.set_defaults(run=_run_score_all)
+
+
+def _run_score_all(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from mico_competition.boards.score_all import score_all
+
+    limits = {
+        name: value
+        for name, value in {
+            "workers": args.workers,
+            "seconds": args.time_limit,
+            "resamples": args.resamples,
+        }.items()
+        if value is not None
+    }
+    for name, value in limits.items():
+        if value <= 0:
+            raise ValueError(f"Expected {name}={value} > 0.")
+    total, outcomes = score_all(
+        args.submissions, _truths(args), args.out, again=args.again, **limits
+    )
+    scored = before = faulty = 0
+    with tqdm(outcomes, total=total, desc="Scoring", unit="zip", disable=None) as bar:
+        for outcome in bar:
+            scored += bool(outcome.entries)
+            before += outcome.before
+            faulty += bool(outcome.faults)
+            if not outcome.before:
+                bar.write(_line(outcome), file=sys.stdout)
+    print(
+        f"{total} zips: {scored} scored, {before} done before, {faulty} with faults"
+        + (f" (see {args.out / 'faults'})" if faulty else "")
+    )
+    return 1 if faulty else 0
+
+
+def _line(outcome: Any) -> str:
+    from mico_competition.scoring.files import shown
+
+    name = outcome.path.name if outcome.path.name.isprintable() else shown(outcome.path.name)
+    if not outcome.faults:
+        return f"{name}: {', '.join(str(path) for path in outcome.entries)}"
+    first, *more = outcome.faults.splitlines()
+    return f"{name}: {' '.join([first, *(line.strip() for line in more[:1])])}"
+
+
+def _add_entries(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "entries",
+        nargs="?",
+        type=Path,
+        default=Path("leaderboard"),
+        help="folder of <challenge>/<entry>.json (default: leaderboard)",
+    )
+
+
+def _add_truth(parser: argparse.ArgumentParser) -> None:
+    """Flags of what submissions are scored by, and where entries go."""
+    parser.add_argument(
+        "--truth",
+        required=True,
+        type=Path,
+        help="folder that training wrote <challenge>/... into, or that `mico reference` made",
+    )
+    parser.add_argument("--challenge", choices=CHALLENGES, help="default: the submission's own")
+    parser.add_argument(
+        "--phase", action="append", choices=SCORED_PHASES, help="one or both (default: dev)"
+    )
+    parser.add_argument(
+        "--data_version",
+        help="what to call these data (default: the SHA-256 of the release's commitments)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("leaderboard"), help="folder of entries to add to"
+    )
+
+
+def _truths(args: argparse.Namespace) -> list[Any]:
+    """The truth of every challenge and phase that is asked for."""
+    from mico_competition.boards.truth_tree import find_challenges, read_truth
+
+    challenges = [args.challenge] if args.challenge else find_challenges(args.truth)
+    return [
+        read_truth(args.truth, challenge, phase, args.data_version)
+        for challenge in challenges
+        for phase in args.phase or SCORED_PHASES[:1]
+    ]
+
+
+def _time(text: str) -> datetime:
+    from mico_competition.boards.form import parse_time
+
+    try:
+        return parse_time(text)
+    except ValueError as mistake:
+        raise argparse.ArgumentTypeError(str(mistake)) from None

@@ -1,0 +1,236 @@
+"""`mico train`: 2022's flags -> settings and seeds -> one trained model.
+
+The scripts in `training/` come here too, each with its task filled in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mico_competition.layout import model_path
+from mico_competition.tracks import SCENARIOS, TASKS, get_scenario, phase_of
+from mico_competition.training.settings import OPTIMIZERS, Settings, resolve
+
+_SEEDS = ("seed_challenge", "seed_training", "seed_membership")
+
+# flag -> (type, help); a flag left out is filled in by the scenario.
+_FLAGS: dict[str, tuple[Any, str]] = {
+    "len_training": (int, "n, records trained on, members included"),
+    "len_challenge": (int, "m: m members and m non-members are challenged"),
+    "target_epsilon": (float, "epsilon to train for; > 0"),
+    "target_delta": (float, "delta to train for; in (0, 1)"),
+    "max_grad_norm": (float, "C, the norm per-example gradients are clipped to"),
+    "batch_size": (int, "L, the (expected) logical batch"),
+    "max_physical_batch_size": (int, "most examples in one forward pass; memory only"),
+    "num_epochs": (int, "epochs of ceil(n / L) steps"),
+    "learning_rate": (float, "initial learning rate"),
+    "lr_scheduler_gamma": (float, "factor of the learning rate every --lr_scheduler_step epochs"),
+    "lr_scheduler_step": (int, "see --lr_scheduler_gamma"),
+    "model_name": (str, "pretrained text model: a folder, or a name on the Hugging Face Hub"),
+}
+
+
+def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
+    """Give `parser` the flags of training; a script of one task has no --task."""
+    scenarios = [s.name for s in SCENARIOS.values() if task in (None, s.task)]
+    parser.add_argument("--scenario", choices=scenarios, help="fills in all settings below")
+    if task is None:
+        parser.add_argument("--task", choices=TASKS, help="where no scenario is given")
+    add_settings(parser)
+    parser.add_argument(
+        "--disable_dp", action="store_const", const=True, help="train without privacy"
+    )
+    parser.add_argument(
+        "--train_seed",
+        type=int,
+        help="makes the run reproducible on one machine; a secret of the organiser",
+    )
+    parser.add_argument(
+        "--split_seed",
+        type=int,
+        help="derives the three seeds below as 2022 did; for trials and phase train only, since "
+        "whoever has seed_challenge finds the others by trying split seeds",
+    )
+    for name in _SEEDS:
+        parser.add_argument(
+            f"--{name}",
+            type=_seed_of(name),
+            metavar="SEED",
+            help="one of the model's three split seeds: 32 hexadecimal digits, or a decimal "
+            "integer of 2022's scheme; by default all three are fresh",
+        )
+    parser.add_argument(
+        "--model_id",
+        type=model_ids,
+        metavar="ID[-ID]",
+        help="the model's number, which says its phase; a range trains them all, with fresh seeds",
+    )
+    add_data(parser)
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default=Path("."),
+        help="with --scenario and --model_id: <challenge>/<scenario>/<phase>/model_<id> is made "
+        "below it; otherwise the model's own folder",
+    )
+    parser.add_argument("--dry_run", action="store_true", help="print the settings; train nothing")
+    parser.set_defaults(run=run_train, task=task)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flags that override what a scenario fills in."""
+    for name, (kind, text) in _FLAGS.items():
+        parser.add_argument(f"--{name}", type=kind, help=text)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS)
+    parser.add_argument("--grad_sample_mode", help="how per-example norms are found (see dpsgd.py)")
+    parser.add_argument(
+        "--secure_mode",
+        action="store_const",
+        const=True,
+        help="batches and noise from AES-256 keyed by the operating system; cannot be repeated",
+    )
+    parser.add_argument(
+        "--members_first",
+        action="store_const",
+        const=True,
+        help="do not shuffle, as in 2022: members come first in every epoch (without privacy only)",
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flags that say where datasets are."""
+    parser.add_argument(
+        "--dataset_dir",
+        type=Path,
+        default=Path("."),
+        help="folder that datasets are in (default: .)",
+    )
+    parser.add_argument(
+        "--download", action="store_true", help="fetch the dataset if it is not there"
+    )
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """Resolve, check, load, train, and say what came out."""
+    settings = resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
+    folders = _folders(args)
+    seeds = _seeds(args)
+    if args.dry_run:
+        print(json.dumps(_plan(settings, folders[0]), indent=2))
+        return
+    from mico_competition.challenge_datasets import load_dataset
+    from mico_competition.inputs import prepare
+    from mico_competition.training.train_many import Run, train_many
+
+    data, tokenizer = prepare(
+        settings.task,
+        load_dataset(settings.task, args.dataset_dir, args.download),
+        settings.model_name,
+    )
+    runs = [
+        Run(seed, folder, model_id, settings.train_seed)
+        for seed, folder, model_id in zip(seeds, folders, args.model_id or [None])
+    ]
+    for run, metadata in zip(runs, train_many(settings, data, runs, tokenizer=tokenizer)):
+        print(_summary(metadata, run.folder), flush=True)
+
+
+def _seed_of(name: str) -> Callable[[str], Any]:
+    """Parses flag --`name`; the seed itself is not repeated in a complaint."""
+
+    def parse(text: str) -> Any:
+        from mico_competition.splits import parse_seed
+
+        try:
+            return parse_seed(name, text)
+        except ValueError as mistake:
+            raise argparse.ArgumentTypeError(str(mistake)) from None
+
+    return parse
+
+
+def model_ids(text: str) -> list[int]:
+    """The ids in `7`, `0-99` or `0-9,100-104`."""
+    ids: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        try:
+            found = range(int(first), int(last or first) + 1)
+        except ValueError:
+            found = range(0)
+        if not found:
+            raise argparse.ArgumentTypeError(
+                f"expected a number or a range such as 0-99, got {text!r}"
+            )
+        ids += found
+    return list(dict.fromkeys(ids))
+
+
+def _folders(args: argparse.Namespace) -> list[Path]:
+    if args.model_id is None or args.scenario is None:
+        if args.model_id and len(args.model_id) > 1:
+            raise ValueError("A range of --model_id needs --scenario, which says their folders.")
+        return [args.output_dir]
+    scenario = get_scenario(args.scenario)
+    return [model_path(args.output_dir, scenario, phase_of(i).name, i) for i in args.model_id]
+
+
+def _seeds(args: argparse.Namespace) -> list[Any]:
+    from mico_competition.splits import Seeds, derive_seeds, draw_seeds
+
+    ids = args.model_id or [None]
+    given = [getattr(args, name) for name in _SEEDS]
+    if len(ids) > 1 and (args.split_seed is not None or any(s is not None for s in given)):
+        raise ValueError("A range of --model_id draws fresh seeds: leave out yours.")
+    if all(seed is not None for seed in given):
+        if args.split_seed is not None:
+            raise ValueError("Give --split_seed, or the three --seed_*, not both.")
+        return [Seeds(*given)]
+    if any(seed is not None for seed in given):
+        missing = [f"--{name}" for name, seed in zip(_SEEDS, given) if seed is None]
+        raise ValueError(f"Give {' and '.join(missing)} too, or none of the three --seed_*.")
+    if args.split_seed is not None and ids[0] is not None and phase_of(ids[0]).scored:
+        raise ValueError(
+            f"--split_seed is not for phase {phase_of(ids[0]).name}: whoever has seed_challenge "
+            "finds the other seeds by trying; leave it out."
+        )
+    if args.split_seed is not None:
+        return [derive_seeds(args.split_seed)]
+    return [draw_seeds() for _ in ids]
+
+
+def _plan(settings: Settings, folder: Path) -> dict[str, Any]:
+    """The resolved settings, with the noise that the target takes; no seed is shown."""
+    plan: dict[str, Any] = {**settings.public(), "output_dir": str(folder)}
+    if not settings.disable_dp:
+        from mico_competition.training.train import mechanism_of
+
+        mechanism = mechanism_of(settings)
+        assert mechanism is not None
+        plan["noise_multiplier"] = mechanism.noise_multiplier
+        plan["epsilon"] = mechanism.epsilon(settings.target_delta)
+    return plan
+
+
+def _summary(metadata: dict[str, Any], folder: Path) -> str:
+    results, privacy = metadata["results"], metadata["privacy"]
+    cost = (
+        f"epsilon {privacy['epsilon']:.3f}, delta {privacy['delta']:g}" if privacy else "no privacy"
+    )
+    accuracy = results["accuracy"]
+    score = "no evaluation records" if accuracy is None else f"evaluation accuracy {accuracy:.4f}"
+    return f"{folder}: {score}, {cost}, {metadata['wall_time_seconds']:.1f} s"
+
+
+def main_of_task(task: str, argv: list[str] | None = None) -> int:
+    """The command line of `training/train_<task>.py`."""
+    from mico_competition.cli import Parser, run_verb
+
+    parser = Parser(prog=f"train_{task}.py", allow_abbrev=False)
+    parser.description = f"Train one model of {TASKS[task].title}, privately or not."
+    add_train(parser, task)
+    return run_verb(parser.parse_args(argv))

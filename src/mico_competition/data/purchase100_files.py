@@ -1,0 +1,230 @@
+"""Purchase-100 as published: finds, parses, checks and fetches the table of zeros and ones.
+
+A line of the file is a label from 1 to 100 and 600 zeros and ones.  Files of other lengths in
+the same form are read too.  A copy packed to bits (`packed_cache`) is kept beside the file, for
+the next time.  2022's `dataset_purchase.pickle` is never read: loading a pickle can run code.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from mico_competition.data import packed_cache
+from mico_competition.data.downloads import DownloadError, MissingDataError
+from mico_competition.data.downloads import download as fetch
+from mico_competition.layout import PathLike
+
+URL = "https://github.com/privacytrustlab/datasets/raw/master/dataset_purchase.tgz"
+TABLE = "dataset_purchase"
+ARCHIVE = "dataset_purchase.tgz"
+CACHE = "dataset_purchase.bits.npz"
+FEATURES = 600
+CLASSES = 100
+OFFICIAL_RECORDS = 197_324
+
+_TAIL = 2 * FEATURES  # bytes of ",0" or ",1" that end a line in the usual form
+_BLOCK = 1 << 23
+
+Records = tuple[np.ndarray, np.ndarray]
+
+
+def read_purchase100(dataset_dir: PathLike, download: bool) -> Records:
+    """Packed features and labels, from the cache if it is of the file as it is now.
+
+    Args:
+        dataset_dir: the folder with the file, or with a folder `purchase100` that holds it.
+        download: fetch the official archive if there is nothing.
+
+    Returns:
+        uint8 [N, 75], bits in the order of `numpy.packbits`, and uint8 [N], 0..99.
+
+    Raises:
+        MissingDataError: if there is no copy and `download` is false.
+        DownloadError: if fetching fails or brings something else.
+        ValueError: if the file is damaged or of another form; the message names the line.
+    """
+    source, cache = _find(Path(dataset_dir))
+    if source is None:
+        records = packed_cache.read(cache, None, (FEATURES + 7) // 8, CLASSES) if cache else None
+        if records is not None:
+            return records
+        if not download:
+            raise MissingDataError(_nothing_found(Path(dataset_dir), cache))
+        return _fetched(Path(dataset_dir) / "purchase100")
+    cache = source.with_name(CACHE)
+    records = packed_cache.read(cache, source, (FEATURES + 7) // 8, CLASSES)
+    if records is None:
+        fingerprint = packed_cache.fingerprint(source)
+        records = parse_table(source)
+        packed_cache.write(cache, fingerprint, records)
+    return records
+
+
+def _find(root: Path) -> tuple[Path | None, Path | None]:
+    """The table or archive to read, and the cache to read should there be neither."""
+    places = (root / "purchase100", root)
+    sources = [place / name for name in (TABLE, ARCHIVE) for place in places]
+    caches = [place / CACHE for place in places]
+    return (
+        next((path for path in sources if path.is_file()), None),
+        next((path for path in caches if path.is_file()), None),
+    )
+
+
+def _nothing_found(root: Path, cache: Path | None) -> str:
+    """The sentence for a user without data."""
+    mend = f"download it (--download, or download=True), or put {ARCHIVE} from {URL} there"
+    if cache is not None:
+        return f"{cache} is damaged and there is no {TABLE} to make it anew: {mend}."
+    places = (root / "purchase100", root)
+    pickles = [place / f"{TABLE}.pickle" for place in places]
+    note = "".join(
+        f" ({path} is not read, because loading a pickle can run code)"
+        for path in pickles
+        if path.exists()
+    )
+    return f"There is no {TABLE} in {places[0]} or {places[1]}{note}: {mend}."
+
+
+def _fetched(folder: Path) -> Records:
+    """Download the official archive, and keep it if it holds what it should."""
+    archive = fetch(URL, folder / ARCHIVE)
+    # Its authors publish no checksum, so the content itself is checked: every value, and the
+    # number of records.
+    try:
+        records = parse_table(archive)
+    except ValueError as error:
+        archive.unlink()
+        raise DownloadError(f"{URL} sent something else, which was deleted: {error}") from error
+    if len(records[1]) != OFFICIAL_RECORDS:
+        archive.unlink()
+        raise DownloadError(
+            f"{URL} sent {len(records[1]):,} records, not {OFFICIAL_RECORDS:,}: they were "
+            "deleted; run again, or fetch the file from elsewhere."
+        )
+    packed_cache.write(archive.with_name(CACHE), packed_cache.fingerprint(archive), records)
+    return records
+
+
+def parse_table(path: Path) -> Records:
+    """Parse and check the table at `path`, plain or in its archive.
+
+    Returns:
+        uint8 [N, 75] and uint8 [N], as `read_purchase100`.
+
+    Raises:
+        ValueError: at the first line that is not of the form, naming it.
+    """
+    bits: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    line = 1
+    try:
+        with _opened(path) as file:
+            for block in _whole_lines(file):
+                block = block.replace(b"\r\n", b"\n")
+                parsed = _parse_regular(block) or _parse_any(block, path, line)
+                bits.append(parsed[0])
+                labels.append(parsed[1])
+                line += block.count(b"\n")
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path} is truncated or damaged ({error}): delete it and download Purchase-100 anew."
+        ) from error
+    if not sum(map(len, labels)):
+        raise ValueError(f"{path} is empty: delete it and download Purchase-100 anew.")
+    return np.concatenate(bits), np.concatenate(labels)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The table as a stream of bytes; of an archive only that member is looked at."""
+    if path.suffix != ".tgz":
+        with open(path, "rb") as file:
+            yield file
+        return
+    with tarfile.open(path, "r:gz") as tar:
+        for member in tar:
+            if member.isfile() and Path(member.name).name == TABLE:
+                content = tar.extractfile(member)
+                assert content is not None  # true of files
+                yield content  # type: ignore[misc]
+                return
+    raise ValueError(f"{path} holds no file {TABLE}: delete it and download Purchase-100 anew.")
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The stream in blocks that end with a line's end, which the last line is given if need be."""
+    rest = b""
+    while block := file.read(_BLOCK):
+        head, newline, tail = block.rpartition(b"\n")
+        if newline:
+            yield rest + head + newline
+            rest = tail
+        else:
+            rest += block
+    if rest:
+        yield rest + b"\n"
+
+
+def _parse_regular(block: bytes) -> Records | None:
+    """Lines in the usual form, all at once; None if any line is of another form.
+
+    The last 1,200 bytes of such a line are ",0" or ",1"; what precedes them is the label.
+    """
+    text = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(text == ord("\n"))
+    if not len(ends) or ends[-1] != len(text) - 1:
+        return None
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    digits = ends - starts - _TAIL
+    if digits.min() < 1 or digits.max() > 3:
+        return None
+    labels: np.ndarray = np.zeros(len(ends), np.int64)
+    for place in range(3):
+        digit = text[starts + place].astype(np.int64) - ord("0")
+        has = digits > place
+        if ((digit < 0) | (digit > 9))[has].any():
+            return None
+        labels = np.where(has, 10 * labels + digit, labels)
+    pairs = np.lib.stride_tricks.sliding_window_view(text, _TAIL)[ends - _TAIL]
+    features = pairs[:, 1::2] - ord("0")  # wraps below zero, so one comparison checks both sides
+    commas = pairs[:, 0::2] == ord(",")
+    if labels.min() < 1 or labels.max() > CLASSES or features.max() > 1 or not commas.all():
+        return None
+    return np.packbits(features, axis=1), (labels - 1).astype(np.uint8)
+
+
+def _parse_any(block: bytes, path: Path, first: int) -> Records:
+    """Lines one by one: slower, allows for spaces and other line ends, and names the faulty one.
+
+    `first` is the number of the block's first line, counted from 1.
+    """
+    features: list[bytes] = []
+    labels: list[int] = []
+    for line, text in enumerate(block.split(b"\n"), start=first):
+        fields = [field.strip() for field in text.split(b",")]
+        if fields == [b""]:
+            continue
+        where, mend = f"{path}, line {line:,}", "mend it, or download Purchase-100 anew"
+        if len(fields) != 1 + FEATURES:
+            raise ValueError(f"{where}: {len(fields)} values, not {1 + FEATURES}; {mend}.")
+        label = int(fields[0]) if fields[0].isdigit() and len(fields[0]) <= 3 else 0
+        if not 1 <= label <= CLASSES:
+            shown = fields[0][:20].decode("utf-8", "replace")
+            raise ValueError(f"{where}: label {shown!r} is not 1 to {CLASSES}; {mend}.")
+        for column, value in enumerate(fields[1:], start=2):
+            if value not in (b"0", b"1"):
+                shown = value[:20].decode("utf-8", "replace")
+                raise ValueError(f"{where}, column {column}: {shown!r} is not 0 or 1; {mend}.")
+        features.append(b"".join(fields[1:]))
+        labels.append(label - 1)
+    values = np.frombuffer(b"".join(features), np.uint8).reshape(-1, FEATURES) - ord("0")
+    return np.packbits(values, axis=1), np.array(labels, np.uint8)

@@ -1,0 +1,188 @@
+"""What a fleet has set out to train: one line a model, written before the first one trains.
+
+    <out>/fleet/<scenario>/settings.json    what every model of the fleet shares
+                           ledger.jsonl     id, phase, seeds, and train seed or secure mode of each
+                           events.jsonl     what happened when; failures.log: with tracebacks
+    <out>/<challenge>/<scenario>/<phase>/model_<i>    is there exactly when the model is done
+
+The ledger holds every secret of the competition, so only its owner may read it.  Nothing is
+trained here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mico_competition.challenge import read_seeds
+from mico_competition.layout import PathLike, model_path, written_aside
+from mico_competition.splits import Seeds, draw_seeds, parse_seed, seed_text
+from mico_competition.tracks import SEED_FILES, get_scenario, phase_of
+from mico_competition.training.settings import Settings
+
+_SETTINGS, _LEDGER = "settings.json", "ledger.jsonl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model that is to be trained; `train_seed` is None in secure mode."""
+
+    model_id: int
+    seeds: Seeds
+    train_seed: int | None = field(repr=False)
+
+    @classmethod
+    def draw(cls, model_id: int, *, secure_mode: bool, splits_of_2022: bool) -> Entry:
+        """A model with fresh seeds from the operating system."""
+        seeds = draw_seeds(scheme_of_2022=splits_of_2022)
+        return cls(model_id, seeds, None if secure_mode else secrets.randbits(63))
+
+    def line(self) -> str:
+        """This entry as a line of the ledger."""
+        seeds = {f"seed_{name}": seed_text(seed) for name, seed in vars(self.seeds).items()}
+        return json.dumps(
+            {
+                "model_id": self.model_id,
+                "phase": phase_of(self.model_id).name,
+                **seeds,
+                "train_seed": self.train_seed,
+                "secure_mode": self.train_seed is None,
+            }
+        )
+
+    @classmethod
+    def of_line(cls, line: str) -> Entry:
+        """The entry in a line of the ledger; ValueError or KeyError if it holds none."""
+        row = json.loads(line)
+        seeds = Seeds(*(parse_seed(name, row[name]) for name in SEED_FILES))
+        if type(row["model_id"]) is not int or type(row["train_seed"]) not in (int, type(None)):
+            raise ValueError("model_id or train_seed is no whole number.")
+        return cls(row["model_id"], seeds, row["train_seed"])
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A fleet's models, ordered by id, and what they share.
+
+    `data_sha256` is of the dataset, so that no second run goes on with another one.
+    """
+
+    out: Path
+    settings: Settings
+    data_sha256: str
+    splits_of_2022: bool
+    entries: tuple[Entry, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where the fleet keeps its own files."""
+        assert self.settings.scenario is not None
+        return fleet_folder(self.out, self.settings.scenario)
+
+    def place(self, model_id: int) -> Path:
+        """The folder of model `model_id`."""
+        assert self.settings.scenario is not None
+        scenario = get_scenario(self.settings.scenario)
+        return model_path(self.out, scenario, phase_of(model_id).name, model_id)
+
+    def with_models(self, model_ids: Iterable[int]) -> Ledger:
+        """This ledger with a line for each of `model_ids`; lines it has stay as they are."""
+        have = {entry.model_id for entry in self.entries}
+        new = [
+            Entry.draw(i, secure_mode=self.settings.secure_mode, splits_of_2022=self.splits_of_2022)
+            for i in sorted(set(model_ids) - have)
+        ]
+        entries = sorted((*self.entries, *new), key=lambda entry: entry.model_id)
+        return replace(self, entries=tuple(entries))
+
+    def only(self, model_ids: Iterable[int]) -> Ledger:
+        """This ledger without the other models; not to be written."""
+        wanted = set(model_ids)
+        return replace(self, entries=tuple(e for e in self.entries if e.model_id in wanted))
+
+    def done(self) -> set[int]:
+        """Ids of the models whose folders are there."""
+        return {e.model_id for e in self.entries if self.place(e.model_id).is_dir()}
+
+    def check_done(self) -> None:
+        """ValueError naming a folder that stands in a model's place and is not that model."""
+        for entry in self.entries:
+            place = self.place(entry.model_id)
+            if place.exists() and not (place.is_dir() and read_seeds(place) == entry.seeds):
+                raise ValueError(
+                    f"{place} does not have the seeds of the ledger in {self.folder}: it was not "
+                    "trained by this fleet. Move it away or choose another --out."
+                )
+
+    def write(self) -> None:
+        """Write settings, then the ledger; each whole, on the disk itself, its owner's alone."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shared = {
+            "format": 1,
+            "settings": {
+                **vars(self.settings),
+                "target_epsilon": str(self.settings.target_epsilon),
+            },
+            "data_sha256": self.data_sha256,
+            "splits_of_2022": self.splits_of_2022,
+        }
+        _write_private(self.folder / _SETTINGS, json.dumps(shared, indent=2) + "\n")
+        lines = "".join(f"{entry.line()}\n" for entry in self.entries)
+        _write_private(self.folder / _LEDGER, lines)
+
+    @classmethod
+    def read(cls, out: PathLike, scenario: str) -> Ledger | None:
+        """The ledger of `scenario` in `out`, or None if no fleet was begun there.
+
+        Raises:
+            ValueError: if the files hold something else.
+        """
+        folder = fleet_folder(out, scenario)
+        if not (folder / _LEDGER).is_file():
+            return None
+        try:
+            shared = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+            values = shared["settings"]
+            values["target_epsilon"] = float(values["target_epsilon"])
+            lines = (folder / _LEDGER).read_text(encoding="utf-8").splitlines()
+            return cls(
+                Path(out),
+                Settings(**values),
+                shared["data_sha256"],
+                shared["splits_of_2022"],
+                tuple(Entry.of_line(line) for line in lines),
+            )
+        except (OSError, ValueError, KeyError, TypeError):  # never quoted: a line holds secrets
+            raise ValueError(
+                f"{folder} does not hold the settings and ledger of a fleet: restore {_SETTINGS} "
+                f"and {_LEDGER}, or choose another --out."
+            ) from None
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed run was writing when it died; only while no other run is at work."""
+        folders = {self.place(entry.model_id).parent for entry in self.entries}
+        for folder in folders:
+            for path in folder.glob(".model_*"):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def fleet_folder(out: PathLike, scenario: str) -> Path:
+    """Where a fleet of `scenario` keeps its own files below `out`."""
+    return Path(out) / "fleet" / scenario
+
+
+def fleets_in(out: PathLike) -> list[str]:
+    """Scenarios that a fleet was begun for in `out`, sorted."""
+    return sorted(path.parent.name for path in Path(out).glob(f"fleet/*/{_LEDGER}"))
+
+
+def _write_private(path: Path, text: str) -> None:
+    with written_aside(path, durable=True) as aside:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)

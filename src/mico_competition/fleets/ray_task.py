@@ -1,0 +1,137 @@
+"""What a fleet's task does on a node of a Ray cluster: trains a block, hands its folders over.
+
+Ray calls `train` in processes of its own.  Nothing stays on the node, and nothing is known of
+where the models belong.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mico_competition import __version__
+from mico_competition.fleets.fleet import Block, train_block
+from mico_competition.fleets.shared_data import Rebuild, parts_of
+from mico_competition.inputs import Data
+from mico_competition.training.settings import Settings
+
+Files = dict[str, np.ndarray]  # a folder: path below it -> bytes
+
+_PREFIX = "mico_task_"
+_ABANDONED_SECONDS = 60.0  # so old, a folder whose lock is free is nobody's
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task is told: once in the object store, so that each node holds it once."""
+
+    settings: Settings
+    arrays: dict[str, np.ndarray]
+    rebuild: Rebuild
+    tokenizer: Any
+    threads: int
+    cuda: bool
+    versions: dict[str, str]
+
+    @classmethod
+    def of(cls, settings: Settings, data: Data, tokenizer: Any, threads: int) -> Job:
+        """The job of training on `data`, which is on the CPU; without GPUs until told otherwise."""
+        parts, rebuild = parts_of(data)
+        arrays = {name: part.contiguous().numpy() for name, part in parts.items()}
+        return cls(settings, arrays, rebuild, tokenizer, threads, False, versions())
+
+    def data(self) -> Data:
+        """The dataset over memory that all tasks of a node share."""
+        with warnings.catch_warnings():  # the memory is read-only, and nothing writes to it
+            warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+            return self.rebuild({name: torch.from_numpy(a) for name, a in self.arrays.items()})
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a task hands back: the models that are whole, by id, and what went wrong."""
+
+    folders: dict[int, Files]
+    error: str | None
+    full: bool
+
+
+def versions() -> dict[str, str]:
+    """What has to be the same everywhere for a seed to give one model."""
+    return {"mico_competition": __version__, "torch": torch.__version__.partition("+")[0]}
+
+
+def train(job: Job, block: Block) -> Result:
+    """Train `block` and hand over its folders.
+
+    Raises:
+        ValueError: if this node's software is not that of the machine the fleet was started on.
+    """
+    node = os.uname().nodename
+    for name, version in versions().items():
+        if version != job.versions[name]:
+            raise ValueError(
+                f"{name} is {version} on {node} and {job.versions[name]} where the fleet was "
+                "started: install the same on every node."
+            )
+    torch.set_num_threads(job.threads)
+    device = torch.device("cuda" if job.cuda else "cpu")
+    with _own_folder() as own:
+        places = {model_id: own / f"model_{model_id}" for model_id in block.model_ids}
+        outcome = train_block(
+            job.settings,
+            job.data().to(device),
+            block,
+            list(places.values()),
+            tokenizer=job.tokenizer,
+            device=device,
+        )
+        folders = {i: _read(place) for i, place in places.items() if place.is_dir()}
+    error = outcome.error
+    if error is not None:
+        error = f"{error.rstrip()} (on {node})"  # at the end, which is what gets quoted
+    return Result(folders, error, outcome.full)
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """An empty folder of this task's, for its user's eyes only, that goes with it.
+
+    A task that is killed leaves its folder; the next one on the node removes it.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another user's, in use, or gone by now
+            if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                with _locked(left):
+                    shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, _locked(Path(folder)):
+        yield Path(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on `folder` that ends with this process at the latest; OSError if it is taken."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _read(folder: Path) -> Files:
+    """A folder's files as bytes, which Ray hands over without copying."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): np.fromfile(path, np.uint8) for path in paths}

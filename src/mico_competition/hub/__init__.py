@@ -1,0 +1,1 @@
+"""Challenges from and to the Hugging Face Hub."""

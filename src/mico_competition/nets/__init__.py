@@ -1,0 +1,1 @@
+"""Weights on disk and text models: what `models` is made of."""

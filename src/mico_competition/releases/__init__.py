@@ -1,0 +1,1 @@
+"""What others may see of trained models, the search for leaks, and commitments."""

@@ -1,0 +1,115 @@
+"""Per-example gradient norms and the clipped sum, without per-example gradients.
+
+Book-keeping (Bu, Wang, Zha and Karypis, ICML 2023, arXiv 2210.00038): one forward and one
+backward pass keep, for each layer, its input a and the gradient g of its output.  They give the
+norm of each example's gradient (ghost norm: Goodfellow 2015, arXiv 1510.01799; Li et al., ICLR
+2022, arXiv 2110.05679), and, once all norms are known, the sum of clipped gradients as one product
+in which each example counts with its clipping factor.  The backward pass skips the gradients of
+parameters, so the whole costs a plain step, and the norms.
+
+Knows layers and losses only: noise, sampling and accounting are `dpsgd`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mico_competition.training.ghost_norms import RULES, Rule
+
+
+class BookKeeper:
+    """Finds the clipped sum of per-example gradients of a model's losses.
+
+    Args:
+        model: its parameters must lie in layers that `ghost_norms.RULES` knows, each in one
+            layer only, and all of them trainable.
+
+    Raises:
+        ValueError: naming the layer or parameter that cannot be clipped.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._rules = dict(_rules_of(model))
+        self._parameters = list(model.parameters())
+        for module in self._rules:
+            module.register_forward_hook(self._after_forward, with_kwargs=True)
+        self._recording = False
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Forward passes in this block are kept for `norms`; parameters get no gradient."""
+        for rule in self._rules.values():
+            rule.forget()
+        for parameter in self._parameters:
+            parameter.requires_grad_(False)
+        self._recording = True
+        try:
+            yield
+        finally:
+            self._recording = False
+            for parameter in self._parameters:
+                parameter.requires_grad_(True)
+
+    def _after_forward(
+        self, module: nn.Module, inputs: tuple, named: dict[str, Tensor], output: Tensor
+    ) -> None:
+        """Keep a layer's input, and ask for the gradient of its output."""
+        if not (self._recording and torch.is_grad_enabled()):
+            return
+        rule = self._rules[module]
+        rule.see_input(inputs[0] if inputs else named["input"])
+        if not output.requires_grad:
+            output.requires_grad_()  # the graph starts here: no parameter below asks for a gradient
+        output.register_hook(rule.see_output_gradient)
+
+    def norms(self, losses: Tensor) -> Tensor:
+        """float[b], the norm of each example's gradient; the one backward pass.
+
+        Args:
+            losses: float[b], one loss an example, computed inside `recording`.
+
+        Raises:
+            ValueError: naming a layer that took no part in the losses, whose input does not
+                have one row an example, or whose input was changed in place.
+        """
+        if losses.requires_grad:  # else no layer took part, and the first rule says so
+            losses.sum().backward()
+        squares = torch.zeros_like(losses)
+        for rule in self._rules.values():
+            squares += rule.squared_norms(losses.shape)
+        return squares.sqrt()
+
+    def write_weighted_sum(self, weights: Tensor) -> None:
+        """Put sum_i weights_i * gradient_i into each parameter's `grad`, and forget the batch."""
+        for rule in self._rules.values():
+            rule.write_weighted_sum(weights)
+            rule.forget()
+
+
+def _rules_of(model: nn.Module) -> Iterator[tuple[nn.Module, Rule]]:
+    """A rule for each layer with parameters; ValueError for what none can be found for."""
+    owner: dict[int, str] = {}
+    for name, module in model.named_modules():
+        own: list[tuple[str, Any]] = list(module.named_parameters(name, recurse=False))
+        for full_name, parameter in own:
+            if id(parameter) in owner:
+                raise ValueError(
+                    f"Parameter {full_name} is shared with {owner[id(parameter)]}: private "
+                    "training needs a parameter of its own in each layer."
+                )
+            owner[id(parameter)] = full_name
+        if own:
+            if type(module) not in RULES:
+                known = ", ".join(kind.__name__ for kind in RULES)
+                raise ValueError(
+                    f"Layer {name or 'model'} ({type(module).__name__}) is not supported in "
+                    f"book-keeping mode, which knows {known}: replace it, or use "
+                    "--grad_sample_mode hooks."
+                )
+            yield module, RULES[type(module)](name, module)

@@ -1,0 +1,138 @@
+"""What a trained model's folder holds: metadata and files, written whole or not at all.
+
+Nothing is computed of the model here, and nothing read back: `challenge` and `models` do that.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib import metadata as distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mico_competition.challenge import ChallengeDataset
+from mico_competition.layout import PathLike, written_aside
+from mico_competition.models import save_model
+from mico_competition.splits import seed_text
+from mico_competition.tracks import METADATA_FILE, SOLUTION_FILE, get_task
+from mico_competition.training.accounting import EPS_ERROR, Mechanism
+from mico_competition.training.settings import Settings
+
+# What a model's numbers may depend on.
+_SOFTWARE = ("mico_competition", "torch", "opacus", "transformers", "numpy")
+
+
+class StorageError(OSError):
+    """A place that cannot be written to: full, read-only, or gone."""
+
+
+def describe(
+    settings: Settings, mechanism: Mechanism | None, labels: torch.Tensor
+) -> dict[str, Any]:
+    """The parts of metadata.json that are known before the results are.
+
+    Args:
+        settings: of the run.
+        mechanism: what spent the privacy; None for a run without.
+        labels: those of the whole dataset, on the device the model was trained on.
+
+    Returns:
+        Values that JSON can hold; `privacy` has the epsilon that was spent, or is None.
+    """
+    return {
+        "format": 1,
+        "scenario": settings.scenario,
+        "task": settings.task,
+        "len_dataset": len(labels),
+        "len_training": settings.len_training,
+        "len_challenge": settings.len_challenge,
+        "settings": settings.public(),
+        "privacy": None if mechanism is None else _privacy(settings, mechanism),
+        "sampler": _sampler(settings),
+        "software": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _SOFTWARE},
+        },
+        "machine": {"device": labels.device.type, "threads": torch.get_num_threads()},
+    }
+
+
+def _privacy(settings: Settings, mechanism: Mechanism) -> dict[str, Any]:
+    """The mechanism, and what it spent."""
+    return {
+        "epsilon": mechanism.epsilon(settings.target_delta),
+        "delta": settings.target_delta,
+        "noise_multiplier": mechanism.noise_multiplier,
+        "sample_rate": mechanism.sample_rate,
+        "num_steps": mechanism.num_steps,
+        "max_grad_norm": settings.max_grad_norm,
+        "sampler": _sampler(settings),
+        "accountant": "opacus PRV",
+        "eps_error": EPS_ERROR,
+        "randomness": "AES-256-CTR" if settings.secure_mode else "torch.Generator",
+    }
+
+
+def _sampler(settings: Settings) -> str:
+    """How batches were drawn, in a word or two."""
+    if not settings.disable_dp:
+        return "poisson"
+    return "members first" if settings.members_first else "shuffle"
+
+
+def _version(name: str) -> str | None:
+    """The installed version of a distribution, if there is one."""
+    try:
+        return distributions.version(name)
+    except distributions.PackageNotFoundError:
+        return None
+
+
+def write_model_folder(
+    folder: PathLike,
+    settings: Settings,
+    model: nn.Module,
+    splits: ChallengeDataset,
+    metadata: dict[str, Any],
+    *,
+    tokenizer: Any = None,
+) -> None:
+    """Write weights, seeds, solution and metadata of one model, whole or not at all.
+
+    Args:
+        folder: where to; it must not hold anything yet.
+        settings: of the run.
+        model: the trained model.
+        splits: with all three seeds.
+        metadata: what goes into metadata.json; JSON must be able to hold it.
+        tokenizer: written beside the weights of a text model.
+
+    Raises:
+        ValueError: as `save_model`; nothing is left behind then.
+        StorageError: if the disk does not take it.
+    """
+    try:
+        with written_aside(Path(folder), durable=True) as aside:
+            aside.mkdir()
+            save_model(get_task(settings.task), model, aside, tokenizer=tokenizer)
+            _write_splits(aside, splits)
+            text = json.dumps(metadata, indent=2, allow_nan=False)
+            (aside / METADATA_FILE).write_text(f"{text}\n", encoding="utf-8")
+    except ValueError:
+        raise
+    except Exception as error:  # torch and safetensors have their own for a disk that is full
+        raise StorageError(
+            f"{folder} could not be written ({error}): free some space there and run again."
+        ) from error
+
+
+def _write_splits(folder: Path, splits: ChallengeDataset) -> None:
+    """Write the three seeds and the solution."""
+    for name, seed in vars(splits.seeds).items():
+        (folder / f"seed_{name}").write_text(f"{seed_text(seed)}\n", encoding="utf-8")
+    solution = ",".join(map(str, splits.get_solutions()))
+    (folder / SOLUTION_FILE).write_text(f"{solution}\n", encoding="utf-8")

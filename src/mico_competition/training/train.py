@@ -1,0 +1,313 @@
+"""One model from one row of the table: split, train (privately or not), evaluate, write the folder.
+
+Private and plain training go through one loop; what differs is the batches that are drawn and
+the trainer that takes the step.  Accuracy is taken over evaluation records only: over members or
+non-members it would tell who they are.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from tqdm import tqdm
+
+from mico_competition.challenge import ChallengeDataset
+from mico_competition.inputs import Data, default_device
+from mico_competition.layout import PathLike
+from mico_competition.models import logits, new_model
+from mico_competition.splits import Seeds
+from mico_competition.tracks import get_task
+from mico_competition.training.accounting import Mechanism
+from mico_competition.training.dpsgd import (
+    Batch,
+    Generator,
+    PrivateTrainer,
+    per_example_losses,
+    physical_batches,
+    poisson_batches,
+)
+from mico_competition.training.model_folder import StorageError, describe, write_model_folder
+from mico_competition.training.settings import Settings, check
+from mico_competition.training.streams import Streams, generator_of, seeded
+
+_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
+
+class Trainer(Protocol):
+    """Takes one step on a logical batch and gives the sum of its losses."""
+
+    def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor: ...
+
+
+class PlainTrainer:
+    """A model and its optimiser, stepped by logical batches without privacy."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, max_physical_batch_size: int
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.max_physical_batch_size = max_physical_batch_size
+
+    def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
+        """One step on the mean loss of the batch; see `PrivateTrainer.step`."""
+        total = labels.new_zeros((), dtype=torch.float32)
+        self.optimizer.zero_grad(set_to_none=True)
+        for chunk in physical_batches(batch, self.max_physical_batch_size):
+            losses = per_example_losses(self.model, inputs(chunk), labels[chunk])
+            (losses.sum() / len(batch)).backward()
+            total += losses.detach().sum()
+        self.optimizer.step()
+        return total
+
+
+def shuffled_batches(
+    num_records: int, *, batch_size: int, generator: torch.Generator, members_first: bool = False
+) -> Iterator[torch.Tensor]:
+    """An epoch of ceil(n / L) batches that covers every record once.
+
+    2022 did not shuffle: members came first in every epoch.  `members_first` keeps that order.
+    """
+    if members_first:
+        order = torch.arange(num_records, device=generator.device)
+    else:
+        order = torch.randperm(num_records, generator=generator, device=generator.device)
+    yield from order.split(batch_size)
+
+
+def train_model(
+    settings: Settings,
+    data: Data,
+    seeds: Seeds,
+    folder: PathLike,
+    *,
+    tokenizer: Any = None,
+    model_id: int | None = None,
+    device: torch.device | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train one model and write its folder.
+
+    Args:
+        settings: as `settings.resolve` gives them.
+        data: the whole dataset, N records, as `inputs.prepare` gives it.
+        seeds: all three seeds of the model's splits.
+        folder: where the model's files go; it must not hold anything yet.
+        tokenizer: written beside the weights of a text model.
+        model_id: its number, for the metadata.
+        device: by default a GPU where there is one.
+        progress: whether to show a bar when standard error is a terminal.
+
+    Returns:
+        What was written to metadata.json.
+
+    Raises:
+        ValueError: if the settings do not fit the data, the folder is in use, or the loss
+            stops being finite.
+    """
+    started = time.perf_counter()
+    folder = free_folder(folder)
+    check(settings, len(data))
+    data = data.to(device or default_device())
+    splits = splits_of(settings, data, seeds)
+    streams = Streams.of(settings.train_seed, seeds)
+    with seeded(streams, deterministic=settings.train_seed is not None):
+        model = new_model(get_task(settings.task), base_model=settings.model_name)
+        _fit(settings, model.to(data.labels.device), data, splits.train_indices, streams, progress)
+        results = evaluate(model, data, splits.evaluation_indices)
+    metadata = {
+        **describe(settings, mechanism_of(settings), data.labels),
+        "model_id": model_id,
+        "results": results,
+        "train_seed": settings.train_seed,
+        "wall_time_seconds": round(time.perf_counter() - started, 3),
+    }
+    write_model_folder(folder, settings, model, splits, metadata, tokenizer=tokenizer)
+    return metadata
+
+
+def free_folder(folder: PathLike) -> Path:
+    """`folder` if nothing is there yet and something can be; found before training, not after.
+
+    Raises:
+        ValueError: if the folder is in use.
+        StorageError: if its place cannot be written to.
+    """
+    folder = Path(os.path.abspath(folder))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists already: remove it or choose another --output_dir.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder.parent).close()
+    except OSError as error:
+        raise StorageError(
+            f"{folder.parent} cannot be written to ({error.strerror}): choose another --output_dir."
+        ) from None
+    return folder
+
+
+def splits_of(settings: Settings, data: Data, seeds: Seeds) -> ChallengeDataset:
+    """The splits that a run with `seeds` trains and evaluates on."""
+    return ChallengeDataset(
+        data,
+        settings.len_training,
+        settings.len_challenge,
+        seeds.challenge,
+        seeds.training,
+        seeds.membership,
+    )
+
+
+def mechanism_of(settings: Settings) -> Mechanism | None:
+    """The mechanism that spends what the settings target; None for training without privacy."""
+    if settings.disable_dp:
+        return None
+    return Mechanism.for_target(
+        target_epsilon=settings.target_epsilon,
+        target_delta=settings.target_delta,
+        sample_rate=settings.sample_rate,
+        num_steps=settings.num_steps,
+    )
+
+
+def _fit(
+    settings: Settings,
+    model: nn.Module,
+    data: Data,
+    train_indices: torch.Tensor,
+    streams: Streams,
+    progress: bool,
+) -> None:
+    """Train `model` in place, leaving it in eval mode."""
+    device = data.labels.device
+    train_indices = train_indices.to(device)
+    labels = data.labels[train_indices]
+    optimizer = optimizer_of(settings, model)
+    model.train()
+    trainer = _trainer(settings, model, optimizer, generator_of(settings, streams.noise, device))
+    sampling = generator_of(settings, streams.sampling, device)
+
+    def step(batch: torch.Tensor) -> torch.Tensor:
+        return trainer.step(batch, lambda at: data.inputs(train_indices[at]), labels)
+
+    run_epochs(settings, step, lambda: epoch_of(settings, sampling), optimizer, progress)
+    check_weights(model)
+    model.eval()
+
+
+def run_epochs(
+    settings: Settings,
+    step: Callable[[Any], torch.Tensor],
+    epoch: Callable[[], Iterable[Any]],
+    optimizer: torch.optim.Optimizer,
+    progress: bool,
+) -> None:
+    """Every epoch's steps, then the learning rate's; ValueError once a loss is not finite.
+
+    Args:
+        settings: of the run.
+        step: takes a batch and gives its summed loss: float[], or float[S] of a stack.
+        epoch: gives the batches of one epoch, anew at each call.
+        optimizer: whose learning rate is scheduled.
+        progress: whether to show a bar when standard error is a terminal.
+    """
+    scheduler = torch.optim.lr_scheduler.StepLR(
+        optimizer, step_size=settings.lr_scheduler_step, gamma=settings.lr_scheduler_gamma
+    )
+    with tqdm(
+        total=settings.num_steps, unit="batch", desc="Training", disable=None if progress else True
+    ) as bar:
+        for _ in range(settings.num_epochs):
+            total: Any = 0.0
+            for batch in epoch():
+                total = total + step(batch)
+                bar.update()
+            scheduler.step()
+            if not total.isfinite().all():
+                bad = (~total.isfinite()).nonzero().flatten().tolist()
+                which = f" of model {', '.join(map(str, bad))} of the stack" if total.ndim else ""
+                raise ValueError(
+                    f"The loss{which} is not finite after step {bar.n}: lower --learning_rate."
+                )
+            bar.set_postfix(loss=f"{total.mean().item() / settings.len_training:.3f}")
+
+
+def epoch_of(settings: Settings, sampling: Generator) -> Iterator[torch.Tensor]:
+    """The batches of one epoch: Poisson draws for a private run, a cover of the set otherwise."""
+    if settings.disable_dp:
+        assert isinstance(sampling, torch.Generator)
+        return shuffled_batches(
+            settings.len_training,
+            batch_size=settings.batch_size,
+            generator=sampling,
+            members_first=settings.members_first,
+        )
+    return poisson_batches(
+        settings.len_training,
+        sample_rate=settings.sample_rate,
+        num_steps=settings.steps_per_epoch,
+        generator=sampling,
+    )
+
+
+def optimizer_of(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
+    """The scenario's optimiser over all of the model's parameters."""
+    return _OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
+
+
+def private_arguments(settings: Settings) -> dict[str, Any]:
+    """What a private trainer is told of the mechanism and the machine."""
+    mechanism = mechanism_of(settings)
+    assert mechanism is not None
+    return {
+        "noise_multiplier": mechanism.noise_multiplier,
+        "max_grad_norm": settings.max_grad_norm,
+        "expected_batch_size": settings.expected_batch_size,
+        "max_physical_batch_size": settings.max_physical_batch_size,
+    }
+
+
+def _trainer(
+    settings: Settings, model: nn.Module, optimizer: torch.optim.Optimizer, noise: Generator
+) -> Trainer:
+    if settings.disable_dp:
+        return PlainTrainer(model, optimizer, settings.max_physical_batch_size)
+    return PrivateTrainer(
+        model,
+        optimizer,
+        grad_sample_mode=settings.grad_sample_mode,
+        noise_generator=noise,
+        **private_arguments(settings),
+    )
+
+
+def check_weights(model: nn.Module) -> None:
+    """ValueError naming a parameter that is not finite."""
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(f"Parameter {name} is not finite: lower --learning_rate.")
+
+
+def evaluate(
+    model: nn.Module, data: Data, indices: torch.Tensor, *, batch_size: int = 1024
+) -> dict[str, Any]:
+    """Accuracy in [0, 1] and mean cross-entropy over the records at `indices`; None over none."""
+    if not len(indices):
+        return {"accuracy": None, "loss": None, "evaluation_records": 0}
+    correct, loss = 0, 0.0
+    model.eval()
+    with torch.no_grad():
+        for chunk in indices.to(data.labels.device).split(batch_size):
+            outputs, labels = logits(model, data.inputs(chunk)), data.labels[chunk]
+            correct += int((outputs.argmax(1) == labels).sum())
+            loss += float(cross_entropy(outputs, labels, reduction="sum"))
+    n = len(indices)
+    return {"accuracy": correct / n, "loss": loss / n, "evaluation_records": n}
