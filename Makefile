@@ -28,6 +28,7 @@ results: $(READY) ## real runs: docs/RESULTS.md (90 minutes; needs ../shared)
 	.venv/bin/python benchmarks/real_runs.py --work runs $(ARGS)
 	.venv/bin/python benchmarks/results_page.py
 	.venv/bin/python benchmarks/privacy_table.py
+	.venv/bin/python benchmarks/reliability_page.py
 
 lock: ## write requirements.txt anew from setup.py; needs all of LOCK_PYTHONS
 	$(PYTHON) .ci/lock.py $(LOCK_PYTHONS)

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
 """Faults and load, for real: docs/results/reliability_*.json, one file a part.
 
-    python benchmarks/reliability.py storm overhead workers leaks ray     (or some of them)
+    python benchmarks/reliability.py storm overhead workers leaks     (or some of them)
 
 storm: a fleet is killed again and again, wholly and by single workers, until it is done.
 overhead: a fleet of one worker against the same trainings without a fleet, in turns.
 workers: how long a worker takes to start, and what it costs in memory.
 leaks: every leak that the tests plant in a release, and how many are caught.
-ray: what the tests do to a Ray cluster of two nodes.
 Some 20 minutes on two cores.  docs/RELIABILITY.md tells what they found.
 """
 
@@ -187,17 +186,6 @@ def run_tests(work: Path, files: list[str]) -> list[tuple[str, bool, float]]:
     ]
 
 
-def ray(work: Path) -> dict[str, Any]:
-    """What the tests do to a Ray cluster of two nodes."""
-    files = ["tests/test_fleet_ray.py"]
-    rows = run_tests(work, files)
-    return {
-        "command": "pytest " + " ".join(files),
-        "passed": [(name.removeprefix("test_"), seconds) for name, ok, seconds in rows if ok],
-        "failed": [name for name, ok, _ in rows if not ok],
-    }
-
-
 def leaks(work: Path) -> dict[str, Any]:
     """Plant every leak that the tests know, and count those that were caught."""
     files = [f"tests/test_leak_{name}.py" for name in ("check", "forms", "archives")]
@@ -217,7 +205,6 @@ PARTS = {
     "overhead": overhead,
     "workers": workers,
     "leaks": leaks,
-    "ray": ray,
 }
 
 

@@ -58,6 +58,7 @@ def test_slurms_file_trains_stops_in_time_and_queues_again(tmp_path):
         **os.environ,
         "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
         "SAID": str(said),
+        "TMPDIR": str(tmp_path),  # where tasks that are stopped leave an empty folder
         "SLURM_JOB_ID": job,
         "SLURM_JOB_NODELIST": "first,second",
         "SLURM_CPUS_PER_TASK": "1",

@@ -231,8 +231,9 @@ def test_a_model_that_fails_is_kept_with_its_traceback_and_the_rest_goes_on(node
 def test_a_cluster_that_is_gone_ends_it_with_a_sentence(nodes, tmp_path):
     """Last, for nothing is left of the head."""
     code = (
-        "import sys; from mico_competition import cli, ray_link; ray_link.GONE_SECONDS = 3.0; "
-        "sys.exit(cli.main(sys.argv[1:]))"
+        "import sys; from mico_competition.cli import main; "
+        "from mico_competition.fleets import ray_link; ray_link.GONE_SECONDS = 3.0; "
+        "sys.exit(main(sys.argv[1:]))"
     )
     stranded = Fleet(tmp_path, "--stack", "1", "--num_epochs", "150", "--ray", nodes.address)
     process = subprocess.Popen(
@@ -242,7 +243,7 @@ def test_a_cluster_that_is_gone_ends_it_with_a_sentence(nodes, tmp_path):
         text=True,
     )
     with started(process):
-        wait_for(stranded.models)
+        assert wait_for(lambda: stranded.models() or process.poll() is not None) is not True
         nodes.head.kill_gcs_server(check_alive=False)
         out, err = process.communicate(timeout=100)
     assert process.returncode == 1
