@@ -9,10 +9,10 @@ import yaml
 from helpers_breaks import COLUMN, UUID, both, command, drop, edit, find, program, put, yaml_as
 from helpers_bundle import make_bundle, read_zip, spec_of, write_files, zipped
 
-from mico_competition.bundles.bundle_rules.version2 import version2_rules
-from mico_competition.bundles.bundle_rules.version15 import version15_rules
 from mico_competition.bundles.check import check_bundle
 from mico_competition.bundles.files import Archive
+from mico_competition.bundles.rules.version2 import version2_rules
+from mico_competition.bundles.rules.version15 import version15_rules
 from mico_competition.cli import main
 
 
@@ -146,7 +146,7 @@ def test_a_yaml_of_aliases_costs_nothing(good, tmp_path):
 
 
 def test_large_members_are_not_read(good, tmp_path, monkeypatch):
-    monkeypatch.setattr("mico_competition.bundles.bundle_rules.files._LARGE", 1000)
+    monkeypatch.setattr("mico_competition.bundles.rules.files._LARGE", 1000)
     path = write_files(tmp_path / "b.zip", good["codabench"])
     assert find(check_bundle(path), "warning", "tasks[0].scoring_program", "have often failed")
     monkeypatch.setattr("mico_competition.bundles.check.MAX_TEXT", 100)

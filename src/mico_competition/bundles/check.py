@@ -1,7 +1,7 @@
 """`mico bundle --check`: every fault of a bundle at once, before a platform finds the first.
 
 The platforms tell one fault at a time, some in a bare Python error, and accept others without a
-word.  This reads the bundle as they do, and runs nothing of it.  The rules are in `bundle_rules`.
+word.  This reads the bundle as they do, and runs nothing of it.  The rules are in `rules`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mico_competition.bundles.bundle_rules.fault import ERROR, Fault, error, log, says, shown
-from mico_competition.bundles.bundle_rules.version2 import version2_rules
-from mico_competition.bundles.bundle_rules.version15 import version15_rules
 from mico_competition.bundles.files import MAX_TEXT, Archive
+from mico_competition.bundles.rules.fault import ERROR, Fault, error, log, says, shown
+from mico_competition.bundles.rules.version2 import version2_rules
+from mico_competition.bundles.rules.version15 import version15_rules
 from mico_competition.bundles.yaml_form import CODABENCH, CODALAB, PLATFORMS, YAML_FILE
 from mico_competition.layout import PathLike
 

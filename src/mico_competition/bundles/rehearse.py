@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mico_competition.bundles.bundle_rules.fault import Fault, whole
 from mico_competition.bundles.check import check_bundle, has_errors, platform_of, read_yaml
 from mico_competition.bundles.files import Archive
 from mico_competition.bundles.rehearse_worker import FINISHED, Job, Outcome, score_submission
+from mico_competition.bundles.rules.fault import Fault, whole
 from mico_competition.bundles.yaml_form import CODALAB
 from mico_competition.layout import PathLike, written_aside
 from mico_competition.scoring.truth import NOTICE_FILE

@@ -1,7 +1,7 @@
 """competition.yaml in Codabench's form (version 2) and in CodaLab's (1.5): facts -> text.
 
 What each key means to which platform, and which of them are refused or ignored, is what
-`bundle_rules` and `bundle_rules_v15` check; whoever changes a key here sees it there.
+`rules` and `rules_v15` check; whoever changes a key here sees it there.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from datetime import date, datetime, time
 from itertools import pairwise
 from typing import Any
 
-from mico_competition.bundles.bundle_rules.fault import (
+from mico_competition.bundles.files import Archive
+from mico_competition.bundles.rules.fault import (
     Fault,
     error,
     keys,
@@ -24,8 +25,7 @@ from mico_competition.bundles.bundle_rules.fault import (
     warning,
     whole,
 )
-from mico_competition.bundles.bundle_rules.files import data_rule, public_rule
-from mico_competition.bundles.files import Archive
+from mico_competition.bundles.rules.files import data_rule, public_rule
 
 PHASE = keys(
     "index name description start end tasks max_submissions_per_day max_submissions "

@@ -7,8 +7,9 @@ from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
-from mico_competition.bundles.bundle_rules.board15 import board15_rule
-from mico_competition.bundles.bundle_rules.fault import (
+from mico_competition.bundles.files import Archive
+from mico_competition.bundles.rules.board15 import board15_rule
+from mico_competition.bundles.rules.fault import (
     Fault,
     error,
     keys,
@@ -20,7 +21,7 @@ from mico_competition.bundles.bundle_rules.fault import (
     text_rule,
     warning,
 )
-from mico_competition.bundles.bundle_rules.files import (
+from mico_competition.bundles.rules.files import (
     data_rule,
     image_rule,
     page_rule,
@@ -28,8 +29,7 @@ from mico_competition.bundles.bundle_rules.files import (
     public_rule,
     reference_rule,
 )
-from mico_competition.bundles.bundle_rules.phases import Span, limits_rule, read_date
-from mico_competition.bundles.files import Archive
+from mico_competition.bundles.rules.phases import Span, limits_rule, read_date
 
 # Fields of legacy CodaLab's tables; any other key is an argument that they do not take.
 LEGACY_TOP = keys(

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mico_competition.bundles.bundle_rules.board import boards_rule
-from mico_competition.bundles.bundle_rules.fault import (
+from mico_competition.bundles.files import Archive
+from mico_competition.bundles.rules.board import boards_rule
+from mico_competition.bundles.rules.fault import (
     Fault,
     choice_rule,
     error,
@@ -22,7 +23,7 @@ from mico_competition.bundles.bundle_rules.fault import (
     unknown_keys,
     warning,
 )
-from mico_competition.bundles.bundle_rules.files import (
+from mico_competition.bundles.rules.files import (
     data_rule,
     image_rule,
     is_key,
@@ -30,8 +31,7 @@ from mico_competition.bundles.bundle_rules.files import (
     program_rule,
     reference_rule,
 )
-from mico_competition.bundles.bundle_rules.phases import phases_rule
-from mico_competition.bundles.files import Archive
+from mico_competition.bundles.rules.phases import phases_rule
 
 DEFAULT_IMAGE = "codalab/codalab-legacy:py37"
 TOP = keys(

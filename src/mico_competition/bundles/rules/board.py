@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mico_competition.bundles.bundle_rules.fault import (
+from mico_competition.bundles.rules.fault import (
     Fault,
     choice_rule,
     error,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mico_competition.bundles.bundle_rules.board import TITLE_LIMIT
-from mico_competition.bundles.bundle_rules.fault import (
+from mico_competition.bundles.rules.board import TITLE_LIMIT
+from mico_competition.bundles.rules.fault import (
     Fault,
     choice_rule,
     error,

@@ -9,7 +9,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from mico_competition.bundles.bundle_rules.fault import (
+from mico_competition.bundles.files import MAX_TEXT, Archive
+from mico_competition.bundles.rules.fault import (
     Fault,
     error,
     log,
@@ -18,7 +19,6 @@ from mico_competition.bundles.bundle_rules.fault import (
     silent,
     warning,
 )
-from mico_competition.bundles.files import MAX_TEXT, Archive
 from mico_competition.tracks import SCORED_PHASES, SOLUTION_FILE
 
 _IMAGES = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.DOTALL)
