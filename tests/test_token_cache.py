@@ -5,9 +5,10 @@ import torch
 
 from mico_competition.data.arrays import TextDataset
 from mico_competition.inputs import prepare
-from mico_competition.models import load_tokenizer
+from mico_competition.models import load_tokenizer, new_model, save_model
 from mico_competition.nets.small_roberta import make_small_roberta
 from mico_competition.token_cache import cache_folder
+from mico_competition.tracks import get_task
 
 SENTENCES = ["a charming journey . ", "dull and slow ", "the film is a mess "] * 5
 
@@ -52,6 +53,23 @@ def test_other_sentences_and_other_tokenizers_have_their_own(base, tmp_path):
     wider = make_small_roberta(tmp_path / "wider", SENTENCES, vocab_size=280, max_length=67)
     assert same(prepared(wider), dataset().tokenise(load_tokenizer(wider), 67))
     assert len(files()) == 3
+
+
+def test_a_model_is_saved_with_the_same_tokenizer_whether_the_cache_had_it_or_not(base, tmp_path):
+    """Else models of one fleet would differ, and tell which of them came after a restart."""
+    for name in ("tokenised", "from the cache"):
+        tokenizer = prepare("sst2", dataset(), base)[1]
+        (tmp_path / name).mkdir()
+        save_model(
+            get_task("sst2"),
+            new_model(get_task("sst2"), base_model=base),
+            tmp_path / name,
+            tokenizer=tokenizer,
+        )
+    first, second = (
+        (tmp_path / n / "tokenizer.json").read_bytes() for n in ("tokenised", "from the cache")
+    )
+    assert first == second
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:-9] * 2])

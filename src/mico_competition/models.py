@@ -197,8 +197,17 @@ def save_model(task: Task, model: nn.Module, folder: PathLike, tokenizer: Any = 
         fields.pop("_name_or_path", None)  # where the organiser keeps the base model
         write_text(folder / task.weights[0], json.dumps(fields, indent=2, sort_keys=True) + "\n")
     if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+        _save_tokenizer(tokenizer, folder)
     write_state(path, state)
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer; the same one gives the same bytes, whatever it was used for before."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:  # what the last call left there; every call sets it anew
+        backend.no_padding()
+        backend.no_truncation()
+    tokenizer.save_pretrained(folder)
 
 
 def logits(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
