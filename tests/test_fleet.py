@@ -113,7 +113,7 @@ def test_a_full_disk_ends_the_run(tmp_path):
 
     def fate(block):
         return (
-            Outcome(block, "Traceback\nfree some space", full=True)
+            Outcome(block, "Traceback\nfree some space", fatal=True)
             if 4 in block.model_ids
             else None
         )

@@ -132,7 +132,7 @@ def test_a_folder_of_a_killed_task_goes_with_the_next(here):
 )
 def test_what_is_lost_is_tried_again_and_what_cannot_begin_ends_the_run(ledger, error, lost):
     found = outcome(ledger, raising(error))
-    assert (found.lost, found.full) == (lost, not lost)
+    assert (found.lost, found.fatal) == (lost, not lost)
     last = found.error.splitlines()[-1]
     if isinstance(error, ray.exceptions.RayTaskError):
         assert last == "A node of the Ray cluster cannot train: No torch."
@@ -146,7 +146,7 @@ def test_a_place_that_cannot_be_written_ends_the_run(ledger):
     (ledger.out / "digits").write_text("a file")
     files = {"model.pt": np.zeros(3, np.uint8)}
     found = outcome(ledger, lambda reference: Result({0: files}, None, False))
-    assert found.full and "could not be written" in found.error
+    assert found.fatal and "could not be written" in found.error
 
 
 @pytest.mark.parametrize(

@@ -43,14 +43,14 @@ class Block:
 class Outcome:
     """What became of a block: all its models are done where there is no `error`.
 
-    `lost` says that its process or machine died, which another try may mend; `full` that the
-    disk did not take a model, which none will.
+    `lost` says that its process or machine died, which another try may mend; `fatal` that no try
+    of any block will do: the disk takes no more, or the cluster is gone.
     """
 
     block: Block
     error: str | None = None
     lost: bool = False
-    full: bool = False
+    fatal: bool = False
 
 
 class Backend(Protocol):
@@ -92,7 +92,7 @@ def run_fleet(
         retries: how often the models of a process or machine that died are tried again, >= 0.
 
     A model that fails is kept with its traceback in failures.log, and the others go on; of a
-    stack that fails each model is tried alone.  A disk that is full ends the run, with
+    stack that fails each model is tried alone.  A `fatal` outcome ends the run, with
     `stopped` saying so.
     """
     stack = stack or stack_of(ledger.settings)
@@ -139,7 +139,7 @@ def _account(ledger: Ledger, outcome: Outcome, progress: Progress, retries: int)
     error = outcome.error or "No error was given, and no folder either."
     block = replace(outcome.block, entries=rest)
     _log_failure(ledger, block, error)
-    if outcome.full:
+    if outcome.fatal:
         progress.stopped = error.strip().splitlines()[-1]
         return []
     if outcome.lost and block.tries < retries:
@@ -182,5 +182,5 @@ def train_block(
         for _ in train_many(settings, data, runs, stack=len(runs), progress=False, **arguments):
             pass
     except Exception as error:
-        return Outcome(block, traceback.format_exc(), full=isinstance(error, StorageError))
+        return Outcome(block, traceback.format_exc(), fatal=isinstance(error, StorageError))
     return Outcome(block)

@@ -99,7 +99,7 @@ class RayCluster:
             if watch.gone:
                 waiting = [*blocks, *running.values()]
                 if waiting:
-                    yield Outcome(waiting[0], watch.sentence, full=True)
+                    yield Outcome(waiting[0], watch.sentence, fatal=True)
                 return
 
     def _outcome(self, reference: Any, block: Block, watch: Watch) -> Outcome:
@@ -108,13 +108,13 @@ class RayCluster:
         try:
             result: Result = self._ray.get(reference)
         except errors.LocalRayletDiedError as error:  # every task after it would end so too
-            return Outcome(block, f"{error}\n{watch.sentence}", full=True)
+            return Outcome(block, f"{error}\n{watch.sentence}", fatal=True)
         except errors.RayTaskError as error:
             # `train_block` reports what training raises, so the node could not even begin: it
             # lacks the package, say.  Left alone it would eat up every block in seconds.
             cause = " ".join(str(error.cause).split())
             sentence = f"A node of the Ray cluster cannot train: {cause}"
-            return Outcome(block, f"{error}\n{sentence}", full=True)
+            return Outcome(block, f"{error}\n{sentence}", fatal=True)
         except errors.RayError as error:
             sentence = f"The task was lost with its process or machine ({type(error).__name__})."
             return Outcome(block, f"{error}\n{sentence}", lost=True)
@@ -122,8 +122,8 @@ class RayCluster:
             for model_id, files in result.folders.items():
                 _write(files, self._ledger.place(model_id))
         except OSError as error:
-            return Outcome(block, f"Models could not be written: {error}", full=True)
-        return Outcome(block, result.error, full=result.full)
+            return Outcome(block, f"Models could not be written: {error}", fatal=True)
+        return Outcome(block, result.error, fatal=result.fatal)
 
 
 class _Tasks:

@@ -65,7 +65,7 @@ class Result:
 
     folders: dict[int, Files]
     error: str | None
-    full: bool
+    fatal: bool
 
 
 def versions() -> dict[str, str]:
@@ -102,7 +102,7 @@ def train(job: Job, block: Block) -> Result:
     error = outcome.error
     if error is not None:
         error = f"{error.rstrip()} (on {node})"  # at the end, which is what gets quoted
-    return Result(folders, error, outcome.full)
+    return Result(folders, error, outcome.fatal)
 
 
 @contextmanager
