@@ -151,6 +151,16 @@ def test_the_same_ledger_gives_the_same_bits_with_any_number_of_workers(tmp_path
     assert "model_2, model_3 done" in capsys.readouterr().out
 
 
+def test_what_it_writes_is_for_its_owner_only(tmp_path):
+    """Seeds, labels, logs: on a cluster others have accounts too."""
+    out = tmp_path / "out"
+    assert fleet(out, "--stack", "1", models="0") == 0
+    written = [path for path in out.rglob("*") if path.is_file()]
+    assert len(written) > 8
+    for path in [out, *written]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
 def test_status_counts_and_more_models_join(tmp_path, capsys):
     assert fleet(tmp_path, models="0-1,150") == 0
     assert fleet(tmp_path, models="0-2") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -74,7 +75,7 @@ def run_fleet_verb(args: argparse.Namespace) -> int:
     task = get_scenario(args.scenario).task
     dataset = load_dataset(task, args.dataset_dir, args.download)
     data, tokenizer = prepare(task, dataset, args.model_name)
-    with only_fleet(fleet_folder(args.out, args.scenario)):
+    with _private_files(), only_fleet(fleet_folder(args.out, args.scenario)):
         ledger = _ledger(args, data)
         return _train(args, ledger, _backend(args, ledger, data, tokenizer))
 
@@ -172,6 +173,16 @@ def _train(args: argparse.Namespace, ledger: Ledger, backend: Backend) -> int:
         return 130
     assert progress is not None
     return _sum_up(ledger, progress, time.monotonic() - started)
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """Whatever a fleet writes holds seeds and labels: for its owner's eyes only."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextmanager
