@@ -12,7 +12,7 @@ LAYERS = [
     ["challenge", "challenge_datasets", "look", "nets", "submission", "token_cache"],
     ["models"],
     ["inputs", "releases", "signals"],
-    ["baseline", "boards", "hub", "training"],
+    ["baseline", "boards", "evaluation", "hub", "training"],
     ["bundles", "demo", "fleets"],
     ["cli"],
 ]

@@ -1,0 +1,1 @@
+"""Attacks asked, answered and measured: problems, the named attacks, honest evaluation."""

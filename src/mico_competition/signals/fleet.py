@@ -1,0 +1,182 @@
+"""The models of one scenario and what is told of them: the rows and columns of every attack.
+
+Rows are models (train, then dev, then final), columns are records of the dataset.  Who trained on
+what is told exactly as far as the scenario discloses it, whatever lies in the folders: an
+organiser's own models are attacked as participants would attack them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mico_competition.challenge import ChallengeDataset
+from mico_competition.layout import ModelFolder, PathLike, walk_phase
+from mico_competition.tracks import (
+    DISTINGUISHER,
+    PHASES,
+    SEED_FILES,
+    STANDARD,
+    Disclosure,
+    get_scenario,
+)
+
+HIDDEN, NONMEMBER, MEMBER = -1, 0, 1
+KNOWLEDGE = {"standard": STANDARD, "distinguisher": DISTINGUISHER}
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """One scenario's models and the records that their signals are of.
+
+    Attributes:
+        scenario: the scenario's name.
+        folders: one a row.
+        records: int64[points], places in the dataset, ascending.
+        labels: int64[points], their classes.
+        challenge: int64[models, 2m], the columns of each model's challenge points, in their
+            order; -1 where a challenge point is not among `records`.
+        told: int8[models, points], MEMBER or NONMEMBER as far as it is disclosed, else HIDDEN.
+    """
+
+    scenario: str
+    folders: tuple[ModelFolder, ...]
+    records: np.ndarray
+    labels: np.ndarray
+    challenge: np.ndarray
+    told: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.folders)
+
+    def rows(self, *phases: str) -> np.ndarray:
+        """int64[k], the rows of these phases' models."""
+        return np.array([i for i, f in enumerate(self.folders) if f.phase in phases], np.int64)
+
+    @property
+    def shadows(self) -> np.ndarray:
+        """int64[k], the rows of models of which everything is told."""
+        return np.flatnonzero((self.told != HIDDEN).all(axis=1))
+
+
+def read_fleet(
+    challenge_folder: PathLike,
+    scenario: str,
+    data: Any,
+    *,
+    records: np.ndarray | str = "challenge",
+    phases: Sequence[str] = tuple(PHASES),
+    models: Sequence[int] | None = None,
+    knowledge: str | None = None,
+) -> Fleet:
+    """The models of `scenario` below a challenge folder.
+
+    Args:
+        challenge_folder: `.../purchase100`, as downloaded, released or trained.
+        scenario: its name.
+        data: the whole dataset of its task, with `labels`.
+        records: "challenge", the union of all models' challenge points; "all"; or places in the
+            dataset.
+        phases: phases to take models of.
+        models: ids to take; all by default.
+        knowledge: "standard" or "distinguisher" (what is told of dev and final models); by
+            default what the scenario discloses.
+
+    Raises:
+        ValueError: if there are no such models, or a seed that must be disclosed is not there.
+    """
+    row = get_scenario(scenario)
+    if knowledge is not None and knowledge not in KNOWLEDGE:
+        raise ValueError(f"Expected knowledge {knowledge!r} to be one of {', '.join(KNOWLEDGE)}.")
+    disclosure = KNOWLEDGE[knowledge] if knowledge else row.disclosure
+    folders = tuple(
+        folder
+        for phase in phases
+        for folder in walk_phase(challenge_folder, scenario, phase)
+        if models is None or folder.model_id in models
+    )
+    if not folders:
+        raise ValueError(
+            f"There are no models of {scenario} in {challenge_folder}: expected "
+            f"{scenario}/train/model_0 and the like below it."
+        )
+    splits = [ChallengeDataset.from_path(folder.path, data) for folder in folders]
+    points = [split.challenge_indices.numpy() for split in splits]
+    labels = data.labels.cpu().numpy()
+    places = _places(records, points, len(labels))
+    return Fleet(
+        scenario,
+        folders,
+        places,
+        labels[places],
+        np.stack([_columns(places, own) for own in points]),
+        np.stack(
+            [_told(split, folder, disclosure, places) for split, folder in zip(splits, folders)]
+        ),
+    )
+
+
+def truth(fleet: Fleet, rows: np.ndarray, data: Any) -> np.ndarray:
+    """bool[rows, points], who trained on what: for scoring only, from seeds that may be secret.
+
+    Raises:
+        ValueError: if a model's folder lacks the seeds, as a participant's dev models do.
+    """
+    return np.stack([_membership(_splits(fleet.folders[r], data), fleet.records) for r in rows])
+
+
+def _splits(folder: ModelFolder, data: Any) -> ChallengeDataset:
+    splits = ChallengeDataset.from_path(folder.path, data)
+    for name in SEED_FILES:
+        if getattr(splits.seeds, name.removeprefix("seed_")) is None:
+            raise ValueError(
+                f"{folder.place} has no {name}, so who is a member is not known: evaluate on the "
+                "train phase, or on models of your own."
+            )
+    return splits
+
+
+def _membership(splits: ChallengeDataset, places: np.ndarray) -> np.ndarray:
+    trained = np.zeros(_length(splits), bool)
+    trained[splits.train_indices.numpy()] = True
+    return trained[places]
+
+
+def _told(
+    splits: ChallengeDataset, folder: ModelFolder, disclosure: Disclosure, places: np.ndarray
+) -> np.ndarray:
+    """int8[points] of one model."""
+    files = getattr(disclosure, folder.phase)
+    told = np.full(len(places), HIDDEN, np.int8)
+    if "seed_training" not in files:
+        return told
+    if "seed_membership" in files:
+        return _membership(_splits(folder, splits.dataset), places).astype(np.int8)
+    known = np.full(_length(splits), MEMBER, np.int8)
+    known[splits.evaluation_indices.numpy()] = NONMEMBER
+    known[splits.challenge_indices.numpy()] = HIDDEN
+    return known[places]
+
+
+def _length(splits: ChallengeDataset) -> int:
+    return len(splits.dataset)  # type: ignore[arg-type]
+
+
+def _places(records: np.ndarray | str, points: list[np.ndarray], length: int) -> np.ndarray:
+    if isinstance(records, str):
+        if records not in ("challenge", "all"):
+            raise ValueError(f"Expected records {records!r} to be 'challenge' or 'all'.")
+        return np.arange(length) if records == "all" else np.unique(np.concatenate(points))
+    places = np.unique(np.asarray(records, np.int64))
+    if places.size == 0 or places[0] < 0 or places[-1] >= length:
+        raise ValueError(f"Expected records to be places in the dataset, 0..{length - 1}.")
+    return places
+
+
+def _columns(places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The columns of `wanted` places, -1 where they are not among `places`."""
+    columns = np.searchsorted(places, wanted).clip(max=len(places) - 1)
+    return np.where(places[columns] == wanted, columns, -1)
