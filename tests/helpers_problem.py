@@ -1,0 +1,49 @@
+"""Problems for attacks from arrays, without folders, models or files."""
+
+import numpy as np
+
+from mico_competition.evaluation.problem import Problem
+from mico_competition.signals import HIDDEN, Fleet
+
+
+class Arrays:
+    """A Source whose signals are given; `models` are what `load` gives, by row."""
+
+    def __init__(self, fleet, signals, logits=None, models=None, data=None):
+        self.fleet, self.data = fleet, data
+        self._signals, self._logits, self._models = signals, logits, models
+
+    def get(self, name):
+        return self._signals[name]
+
+    def logits(self, row):
+        return self._logits[row]
+
+    def load(self, row):
+        return self._models[row]
+
+
+def make_problem(
+    *, shadows=20, targets=6, points=120, asked=20, shift=1.0, own=False, seed=0, known=False
+):
+    """A problem with one Gaussian signal "loss" (and "logit", the same), and its truth [t, k].
+
+    Every other target point asked for is a member.  With `own` the targets are the first of the
+    shadows; with `known` a target's other points are told, as in the DP distinguisher.
+    """
+    rng = np.random.default_rng(seed)
+    total = shadows if own else shadows + targets
+    is_member = rng.random((total, points)) < 0.5
+    columns = np.stack([rng.choice(points, asked, replace=False) for _ in range(total)])
+    for row, own_columns in enumerate(columns):
+        is_member[row, own_columns] = np.arange(asked) % 2
+    signal = rng.normal(0, 2, points) + rng.normal(0, 1, (total, points)) + shift * is_member
+    told = is_member.astype(np.int8)
+    rows = np.arange(targets) if own else np.arange(shadows, total)
+    if not own:
+        for row in rows:
+            told[row, columns[row] if known else slice(None)] = HIDDEN
+    fleet = Fleet("digits_inf", (), np.arange(points), np.zeros(points, np.int64), columns, told)
+    source = Arrays(fleet, {"loss": signal, "logit": signal})
+    problem = Problem(source, np.arange(shadows), rows, columns[rows], told, own)
+    return problem, np.take_along_axis(is_member[rows], columns[rows], axis=1)
