@@ -9,7 +9,7 @@ from torch import nn
 from mico_competition.models import new_model, save_model
 from mico_competition.tracks import TASKS
 
-INPUT = {"cifar10": (3, 32, 32), "purchase100": (600,), "digits": (64,)}
+INPUT = {"cifar10": (3, 32, 32), "purchase100": (600,), "digits": (64,), "baskets": (240,)}
 TINY = {
     "model_type": "roberta",
     "vocab_size": 300,

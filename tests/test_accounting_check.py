@@ -12,7 +12,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from mico_competition.tracks import SCENARIOS
+from mico_competition.tracks import SCENARIOS, TASKS
 from mico_competition.training import accounting_check
 from mico_competition.training.accounting import EPS_ERROR, Mechanism
 from mico_competition.training.accounting_check import (
@@ -219,14 +219,14 @@ def test_the_pages_table_is_what_its_script_writes(rows, script, monkeypatch):
 
 
 def test_what_the_page_says_of_neighbours_of_another_length(rows):
-    """With n - 1 or n + 1 records 2022's rows keep q, steps and divisor; the digits do not."""
+    """With n - 1 or n + 1 records 2022's rows keep q, steps and divisor; the others do not."""
     for name in rows:
         settings = resolve({"scenario": name})
         parts = {
             (s.sample_rate, s.num_steps, s.expected_batch_size)
             for s in (replace(settings, len_training=settings.len_training + d) for d in (-1, 0, 1))
         }
-        assert (len(parts) == 1) == (settings.task != "digits")
+        assert (len(parts) == 1) == (not TASKS[settings.task].demonstration)
 
 
 def test_what_the_page_says_of_attackers(rows):

@@ -24,6 +24,7 @@ from mico_competition.data.arrays import (
 from mico_competition.data.cifar10_files import read_cifar10
 from mico_competition.data.purchase100_files import read_purchase100
 from mico_competition.data.sst2_files import read_sst2
+from mico_competition.data.synthetic import make_baskets
 from mico_competition.layout import PathLike
 
 
@@ -109,6 +110,19 @@ def load_digits(dataset_dir: PathLike | None = None, download: bool = False) -> 
     return ArrayDataset(_tensor(levels.astype(np.uint8)), _tensor(labels), sixteenths)
 
 
+def load_baskets(dataset_dir: PathLike | None = None, download: bool = False) -> ArrayDataset:
+    """19,732 synthetic shopping baskets of 240 products in 20 clusters: a test bed for attacks.
+
+    They are drawn anew from a fixed seed (a second or two), so the arguments are there for
+    uniformity only.
+
+    Returns:
+        Items (float32 [240] of zeros and ones, int 0..19).
+    """
+    packed, labels = make_baskets(19_732, 0, 20, features=240, prototype_scale=0.7)
+    return ArrayDataset(_tensor(packed), _tensor(labels), unpack_bits)
+
+
 # `loader(dataset_dir)` never fetches what it does not find; `loader(dataset_dir, download=True)`
 # may.  (SST-2 without a folder is the one whose home is the network.)
 LOADERS: dict[str, Callable[..., Any]] = {
@@ -116,6 +130,7 @@ LOADERS: dict[str, Callable[..., Any]] = {
     "purchase100": load_purchase100,
     "sst2": load_sst2,
     "digits": load_digits,
+    "baskets": load_baskets,
 }
 
 

@@ -118,6 +118,7 @@ ARCHITECTURES: Mapping[str, Callable[[], nn.Module]] = {
     "mlp": MLP,
     # The demonstration has few records; a large gain makes their memorisation plain to see.
     "digits_mlp": lambda: MLP(64, 256, 10, gain=64.0),
+    "baskets_mlp": lambda: MLP(240, 32, 20),
 }
 
 
@@ -145,7 +146,7 @@ def load_model(task: str, path: PathLike, device: Device = None) -> nn.Module:
     """The trained model in folder `path`, in eval mode; gradients are left on.
 
     Args:
-        task: "cifar10", "purchase100", "sst2" or "digits".
+        task: a task's name ("cifar10", "purchase100", "sst2", "digits", "baskets").
         path: the model's folder (`purchase100/purchase100_lo/train/model_0`), as left by 2022
             (with or without Opacus's `_module.` before each name) or by `save_model`.
         device: where the model is put; the CPU by default.

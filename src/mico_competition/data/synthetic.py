@@ -4,7 +4,8 @@
 
 writes DEST/purchase100/dataset_purchase.  The data are SYNTHETIC: results on them say nothing of
 the real shoppers.  They are made as Purchase-100 was: baskets of products (here Bernoulli draws
-from a low-rank model of tastes), labelled by k-means into 100 clusters.
+from a low-rank model of tastes), labelled by k-means into 100 clusters.  `make_baskets` gives
+baskets of other shapes as arrays.
 """
 
 from __future__ import annotations
@@ -52,32 +53,58 @@ def make_synthetic_purchase(
         raise ValueError(f"Expected num_classes={num_classes} from 1 to 100.")
     if num_records < num_classes:
         raise ValueError(f"Expected num_records={num_records} >= num_classes={num_classes}.")
-    blocks = list(_baskets(num_records, seed, num_classes))
-    packed = np.concatenate([block for block, _ in blocks])
-    kinds = np.concatenate([kinds for _, kinds in blocks])
-    model = _clusters(packed[:_FIT_RECORDS], kinds[:_FIT_RECORDS], seed, num_classes)
+    packed, labels = make_baskets(num_records, seed, num_classes)
     with written_aside(path) as aside, open(aside, "wb") as file:
         for start in range(0, num_records, _BLOCK):
-            bits = np.unpackbits(packed[start : start + _BLOCK], axis=1)
-            file.write(_lines(bits, model.predict(bits.astype(np.float32)) + 1))
+            part = slice(start, start + _BLOCK)
+            file.write(_lines(np.unpackbits(packed[part], axis=1), labels[part] + 1))
     return Path(path)
 
 
+def make_baskets(
+    num_records: int,
+    seed: int,
+    num_classes: int,
+    *,
+    features: int = FEATURES,
+    prototype_scale: float = PROTOTYPE_SCALE,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Baskets in memory.
+
+    Args:
+        num_records: at least `num_classes`.
+        seed: the same seed gives the same baskets.
+        num_classes: kinds of shopper, and clusters.
+        features: products, a multiple of 8.
+        prototype_scale: how far apart the kinds of shopper are.
+
+    Returns:
+        Packed baskets, uint8 [num_records, features / 8], and labels, int64 [num_records].
+    """
+    blocks = list(_baskets(num_records, seed, num_classes, features, prototype_scale))
+    packed = np.concatenate([block for block, _ in blocks])
+    kinds = np.concatenate([kinds for _, kinds in blocks])
+    model = _clusters(packed[:_FIT_RECORDS], kinds[:_FIT_RECORDS], seed, num_classes)
+    parts = [packed[start : start + _BLOCK] for start in range(0, num_records, _BLOCK)]
+    labels = [model.predict(np.unpackbits(part, axis=1).astype(np.float32)) for part in parts]
+    return packed, np.concatenate(labels).astype(np.int64)
+
+
 def _baskets(
-    num_records: int, seed: int, num_classes: int
+    num_records: int, seed: int, num_classes: int, features: int, prototype_scale: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of packed baskets, uint8 [k, 75], with the kinds of shopper they are of, [k]."""
+    """Blocks of packed baskets, uint8 [k, features / 8], with their kinds of shopper, [k]."""
     generator = np.random.default_rng(seed)
-    loadings = generator.standard_normal((RANK, FEATURES), np.float32) / np.float32(RANK**0.5)
-    popularity = generator.normal(*POPULARITY, FEATURES).astype(np.float32)
-    prototypes = PROTOTYPE_SCALE * generator.standard_normal((num_classes, RANK), np.float32)
+    loadings = generator.standard_normal((RANK, features), np.float32) / np.float32(RANK**0.5)
+    popularity = generator.normal(*POPULARITY, features).astype(np.float32)
+    prototypes = prototype_scale * generator.standard_normal((num_classes, RANK), np.float32)
     shares = generator.dirichlet(np.full(num_classes, EVENNESS))
     for start in range(0, num_records, _BLOCK):
         count = min(_BLOCK, num_records - start)
         kinds = generator.choice(num_classes, count, p=shares)
         own = TASTE_SCALE * generator.standard_normal((count, RANK), np.float32)
         odds = np.exp((prototypes[kinds] + own) @ loadings + popularity)
-        draws = generator.random((count, FEATURES), np.float32)
+        draws = generator.random((count, features), np.float32)
         yield np.packbits(draws < odds / (1 + odds), axis=1), kinds
 
 
