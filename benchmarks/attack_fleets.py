@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""The fleets that attacks are measured on, made by the project's own trainer; kept out of git.
+
+    python benchmarks/attack_fleets.py [A C digits cnn text full] [--work runs/fleets]
+
+makes data and trains 150 models a scenario (100 train, 50 dev).  A run that was stopped goes on
+where it was.  One thread and one worker take: A 60 minutes, C 10, digits 5, cnn 65, text 60,
+full 60 (on a core of its own).  `cnn` and `text` need ../shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MICO = [sys.executable, "-m", "mico_competition.cli"]
+
+
+@dataclass(frozen=True)
+class Bed:
+    """Fleets that share data and flags; `data` is the folder of datasets below the work folder."""
+
+    title: str
+    scenarios: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    data: str | None = None
+    models: str = "0-149"
+
+    @property
+    def challenge(self) -> str:
+        """The challenge's name, which is also its folder's."""
+        return self.scenarios[0].rsplit("_", 1)[0]
+
+
+PRIVATE = ("inf", "hi", "lo")
+BEDS = {
+    "A": Bed(
+        "Purchase-shaped, N = 19,732, n = 15,000, 600 features, 128 hidden units, 100 classes",
+        tuple(f"purchase100_{kind}" for kind in PRIVATE),
+        ("--len_training", "15000"),
+        "A_data",
+    ),
+    "C": Bed(
+        "baskets, N = 19,732, n = 15,000, 240 features, 32 hidden units, 20 classes",
+        ("baskets_inf", "baskets_hi"),
+    ),
+    "digits": Bed(
+        "scikit-learn's digits, N = 1,797, n = 120, 256 hidden units",
+        ("digits_inf", "digits_hi"),
+    ),
+    "cnn": Bed(
+        "600 real CIFAR-10 images (via JPEG), n = 300, the CNN, 12 epochs at rate 0.05",
+        ("cifar10_inf",),
+        ("--len_training", "300", "--num_epochs", "12", "--learning_rate", "0.05"),
+        "cnn_data",
+    ),
+    "text": Bed(
+        "2,000 real sentences of SST-2, n = 1,000, RoBERTa of 2 layers x 128 that was first "
+        "trained on 30,000 other sentences, 6 epochs at rate 0.0002 in batches of 32",
+        ("sst2_inf",),
+        (
+            "--len_training",
+            "1000",
+            "--num_epochs",
+            "6",
+            "--learning_rate",
+            "2e-4",
+            "--batch_size",
+            "32",
+        ),
+        "text_data",
+    ),
+    "full": Bed(
+        "Purchase-shaped at full size: N = 197,324, n = 150,000",
+        ("purchase100_inf",),
+        data="full_data",
+    ),
+}
+
+
+def main() -> None:
+    """Make the beds asked for, all by default."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "beds", nargs="*", metavar="BED", help=f"of {', '.join(BEDS)}; default: all"
+    )
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "fleets")
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
+    parser.add_argument("--workers", default="1", help="processes of a fleet")
+    args = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    unknown = set(args.beds) - set(BEDS)
+    if unknown:
+        parser.error(f"no bed {', '.join(unknown)}: choose of {known}")
+    args.work.mkdir(parents=True, exist_ok=True)
+    for name in args.beds or BEDS:
+        make(name, args.work.resolve(), args.shared.resolve(), args.workers)
+
+
+def make(name: str, work: Path, shared: Path, workers: str) -> None:
+    """Data and models of one bed."""
+    bed = BEDS[name]
+    flags = [*bed.flags, "--out", str(work / name), "--workers", workers, "--threads", "1"]
+    if bed.data:
+        MAKERS[name](work, shared)
+        flags += ["--dataset_dir", str(work / bed.data)]
+    if name == "text":
+        flags += ["--model_name", str(work / "base")]
+    for scenario in bed.scenarios:
+        run("fleet", scenario, "--models", bed.models, *flags)
+
+
+def run(*arguments: str) -> None:
+    """One `mico` command; a failure ends the script with its code."""
+    finished = subprocess.run([*MICO, *arguments])
+    if finished.returncode:
+        sys.exit(finished.returncode)
+
+
+def purchase(folder: str, records: int) -> Callable[[Path, Path], None]:
+    """A maker of a synthetic table."""
+
+    def make_table(work: Path, shared: Path) -> None:
+        from mico_competition.data.synthetic import make_synthetic_purchase
+
+        table = work / folder / "purchase100" / "dataset_purchase"
+        if not table.exists():
+            make_synthetic_purchase(table, records, seed=0)
+
+    return make_table
+
+
+def images(work: Path, shared: Path) -> None:
+    """The first 100 records of each of the six batch files of the real images."""
+    import numpy as np
+
+    full, less = work / "full_images", work / "cnn_data/cifar10/cifar-10-batches-bin"
+    if less.exists():
+        return
+    subprocess.run([sys.executable, str(shared / "tools/make_cifar10.py"), str(full)], check=True)
+    less.mkdir(parents=True)
+    for file in (full / "cifar10/cifar-10-batches-bin").glob("*.bin"):
+        np.fromfile(file, np.uint8)[: 100 * 3073].tofile(less / file.name)
+
+
+def sentences(work: Path, shared: Path) -> None:
+    """The first 1,128 training sentences and the 872 of dev; a base model from 30,000 others."""
+    from mico_competition.challenge_datasets import load_sst2
+    from mico_competition.nets.small_roberta import make_small_roberta
+
+    lines = (shared / "data/sst2/train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+    dev = (shared / "data/sst2/dev.tsv").read_text(encoding="utf-8")
+    for folder, part in (("text_data", lines[1:1129]), ("text_rest", lines[1129:32129])):
+        (work / folder / "sst2").mkdir(parents=True, exist_ok=True)
+        (work / folder / "sst2/train.tsv").write_text("".join([lines[0], *part]), encoding="utf-8")
+        (work / folder / "sst2/dev.tsv").write_text(dev, encoding="utf-8")
+    if not (work / "small_roberta").exists():
+        make_small_roberta(work / "small_roberta", load_sst2(work / "text_rest/sst2").sentences)
+    if not (work / "base").exists():
+        settings = "--disable_dp --optimizer adamw --learning_rate 5e-4 --batch_size 96"
+        data = ["--dataset_dir", str(work / "text_rest"), "--output_dir", str(work / "base")]
+        seeds = "--len_training 30000 --num_epochs 1 --split_seed 0 --train_seed 0"
+        own = ["--task", "sst2", "--model_name", str(work / "small_roberta")]
+        run("train", *own, *settings.split(), *seeds.split(), *data)
+
+
+MAKERS = {
+    "A": purchase("A_data", 19_732),
+    "full": purchase("full_data", 197_324),
+    "cnn": images,
+    "text": sentences,
+}
+
+
+if __name__ == "__main__":
+    main()
