@@ -97,7 +97,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     unknown = set(args.beds) - set(BEDS)
     if unknown:
-        parser.error(f"no bed {', '.join(unknown)}: choose of {known}")
+        parser.error(f"no bed {', '.join(unknown)}: choose of {', '.join(BEDS)}")
     args.work.mkdir(parents=True, exist_ok=True)
     for name in args.beds or BEDS:
         make(name, args.work.resolve(), args.shared.resolve(), args.workers)
