@@ -1,8 +1,12 @@
 """Problems for attacks from arrays, without folders, models or files."""
 
+from pathlib import Path
+
 import numpy as np
 
+from mico_competition.attacks.transforms import sigmoid
 from mico_competition.evaluation.problem import Problem
+from mico_competition.layout import ModelFolder
 from mico_competition.signals import HIDDEN, Fleet
 
 
@@ -47,3 +51,51 @@ def make_problem(
     source = Arrays(fleet, {"loss": signal, "logit": signal})
     problem = Problem(source, np.arange(shadows), rows, columns[rows], told, own)
     return problem, np.take_along_axis(is_member[rows], columns[rows], axis=1)
+
+
+def make_source(
+    *,
+    train=20,
+    dev=6,
+    points=150,
+    asked=20,
+    shift=1.0,
+    share_in=0.6,
+    scenario="digits_inf",
+    told_of_dev=True,
+    seed=0,
+):
+    """A whole fleet with Gaussian logits and all signals that named attacks take.
+
+    Rows are train, then dev models; half of each model's challenge points are members.  With
+    `told_of_dev` the fleet tells of dev models too, as an organiser's evaluation needs it.
+    """
+    rng = np.random.default_rng(seed)
+    total = train + dev
+    is_member = rng.random((total, points)) < share_in
+    columns = np.stack([rng.choice(points, asked, replace=False) for _ in range(total)])
+    np.put_along_axis(is_member, columns, np.arange(asked) % 2 == 1, axis=1)
+    base, sd = rng.normal(0, 2, points), np.exp(0.3 * rng.normal(size=points))
+    phases = ["train"] * train + ["dev"] * dev
+    folders = tuple(
+        ModelFolder(scenario, phase, i if phase == "train" else 100 + i - train, Path("/nowhere"))
+        for i, phase in enumerate(phases)
+    )
+
+    def signal():
+        return base + sd * (rng.normal(size=is_member.shape) + shift * is_member)
+
+    logit = signal()
+    signals = {
+        "logit": logit,
+        "loss": -np.logaddexp(0, -logit),
+        "confidence": sigmoid(logit),
+        "entropy": signal(),
+        "modified_entropy": signal(),
+        "gradient_norm": signal(),
+    }
+    told = is_member.astype(np.int8)
+    if not told_of_dev:
+        told[train:] = HIDDEN
+    labels = rng.integers(0, 10, points)
+    return Arrays(Fleet(scenario, folders, np.arange(points), labels, columns, told), signals)

@@ -11,8 +11,8 @@ LAYERS = [
     ["lengths", "data"],
     ["challenge", "challenge_datasets", "look", "nets", "submission", "token_cache"],
     ["models"],
-    ["inputs", "releases", "signals"],
-    ["baseline", "boards", "evaluation", "hub", "training"],
+    ["inputs", "releases"],
+    ["baseline", "boards", "deeper", "evaluation", "hub", "learned", "signals", "training", "whitebox"],
     ["bundles", "demo", "fleets"],
     ["cli"],
 ]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mico_competition.cli.attack import add_attack, add_evaluate
 from mico_competition.cli.bundle import add_bundle, add_rehearse
 from mico_competition.cli.fleet import add_fleet
 from mico_competition.cli.hub import add_download, add_publish
@@ -25,7 +26,8 @@ from mico_competition.cli.release import (
     add_reveal,
     add_verify,
 )
-from mico_competition.cli.train import add_data, add_train
+from mico_competition.cli.signals import add_signals
+from mico_competition.cli.train import add_train
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS
 
 _DESCRIPTION = "Membership inference competitions: train, release, attack, pack, score."
@@ -84,7 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_verify(_verb(verbs, "verify", "hold revealed labels, or files, against a release"))
     add_publish(_verb(verbs, "publish", "upload a release to the Hugging Face Hub, with a page"))
     add_download(_verb(verbs, "download", "fetch a published challenge from the Hugging Face Hub"))
-    _add_attack(_verb(verbs, "attack", "write the loss threshold attack's predictions"))
+    add_signals(_verb(verbs, "signals", "compute what attacks ask of models, and keep it"))
+    add_attack(_verb(verbs, "attack", "write an attack's predictions for a challenge folder"))
+    add_evaluate(_verb(verbs, "evaluate", "measure attacks on models whose members are known"))
     _add_check(_verb(verbs, "check", "list all faults of predictions or of a submission's zip"))
     _add_submit(_verb(verbs, "submit", "check predictions and zip them"))
     _add_score(_verb(verbs, "score", "score predictions where solutions are at hand"))
@@ -113,30 +117,6 @@ def _add_challenge_folder(parser: argparse.ArgumentParser) -> None:
 
 def _set(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int | None]) -> None:
     parser.set_defaults(run=run)
-
-
-def _add_attack(parser: argparse.ArgumentParser) -> None:
-    _add_challenge_folder(parser)
-    add_data(parser)
-    parser.add_argument("--phase", action="append", choices=PHASES, help="default: all phases")
-
-    def run(args: argparse.Namespace) -> None:
-        from mico_competition.baseline import attack_challenge
-        from mico_competition.challenge_datasets import load_dataset
-        from mico_competition.inputs import default_device
-
-        count = attack_challenge(
-            args.challenge_folder,
-            lambda task: load_dataset(task, args.dataset_dir, args.download),
-            predictions=args.predictions,
-            phases=args.phase or tuple(PHASES),
-            device=default_device(),
-        )
-        print(
-            f"Wrote predictions for {count} models to {args.predictions or args.challenge_folder}"
-        )
-
-    _set(parser, run)
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from mico_competition.signals import HIDDEN, MEMBER, Fleet
+
+CELLS = 1 << 21  # targets x points handled at once: bounds each temporary to 16 MB
 
 
 class Source(Protocol):
@@ -79,43 +82,141 @@ class Problem:
         return self.told[self.shadows] == MEMBER
 
     def gather(self, name: str) -> Gathered:
-        """Signal `name` with the targets' points laid end to end, as `attacks` take them."""
+        """Signal `name`, ready for the functions of `attacks`."""
         return self.gather_from(self.source.get(name))
 
     def gather_from(self, signal: np.ndarray) -> Gathered:
-        """The same of float[models, points] that the attack has made itself."""
-        columns = self.columns.ravel()
-        rows = np.repeat(self.targets, self.columns.shape[1])
-        own = np.searchsorted(self.shadows, rows) if self.own else None
-        return Gathered(
-            signal[rows, columns],
-            signal[np.ix_(self.shadows, columns)],
-            self.told[np.ix_(self.shadows, columns)] == MEMBER,
-            own,
-            self.columns.shape,
-        )
+        """The same of float[models, points] that the attack has made itself.
+
+        Points that it has not made may be NaN, as long as nobody asks for them.
+        """
+        if np.shape(signal) != self.told.shape:
+            raise ValueError(
+                f"Expected a signal of shape {self.told.shape}, one number for each model and "
+                f"point, got {np.shape(signal)}."
+            )
+        return Gathered(self, signal)
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """Arrays for a function of `attacks`; `shape` [t, k] is that of the scores.
+    """A signal of the targets and of their shadows.
 
-    `target` float[t k], `shadow` float[s, t k], `is_member` bool[s, t k], `target_index` int[t k]
-    or None.
+    `score` and `score_each` give an attack of `mico_competition.attacks` what it takes.  The
+    arrays with the targets' points laid end to end are there too: `target` float[t k], `shadow`
+    float[s, t k], `is_member` bool[s, t k], `target_index` int[t k] or None; `shape` [t, k] is
+    that of the scores.
     """
 
-    target: np.ndarray
-    shadow: np.ndarray
-    is_member: np.ndarray
-    target_index: np.ndarray | None
-    shape: tuple[int, ...]
+    problem: Problem
+    signal: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[t, k]."""
+        return self.problem.columns.shape
+
+    @cached_property
+    def target(self) -> np.ndarray:
+        """float[t k], the targets' own signals."""
+        rows = np.repeat(self.problem.targets, self.shape[1])
+        return self.signal[rows, self.problem.columns.ravel()]
+
+    @cached_property
+    def shadow(self) -> np.ndarray:
+        """float[s, t k]."""
+        return self.signal[np.ix_(self.problem.shadows, self.problem.columns.ravel())]
+
+    @cached_property
+    def is_member(self) -> np.ndarray:
+        """bool[s, t k]."""
+        told = self.problem.told[np.ix_(self.problem.shadows, self.problem.columns.ravel())]
+        return told == MEMBER
+
+    @cached_property
+    def target_index(self) -> np.ndarray | None:
+        """int[t k], the row of `shadow` that each point's target is; None unless `own`."""
+        own = self._own(self.problem.targets)
+        return None if own is None else np.repeat(own, self.shape[1])
 
     def score(self, attack: Callable[..., np.ndarray], **options: Any) -> np.ndarray:
-        """`attack(target, shadow, is_member, target_index=...)` in the shape of the scores."""
-        scores = attack(
-            self.target, self.shadow, self.is_member, target_index=self.target_index, **options
-        )
-        return scores.reshape(self.shape)
+        """`attack(target, shadow, is_member, target_index=..., **options)`: float[t, k].
+
+        The attack gets all points of the fleet, whichever are asked for, as float[targets,
+        points]: what it learns from many points does not hang on who else is attacked, and with
+        `own` is learnt without the target, in each row.
+
+        Raises:
+            ValueError: on signals that are not finite; what the attack raises.
+        """
+        columns = self._columns
+        place = np.empty(self.signal.shape[1], np.int64)
+        place[columns] = np.arange(len(columns))
+        shadow, is_member = self._shadows(columns)
+        scores = np.empty(self.shape)
+        step = max(1, CELLS // len(columns))
+        for start in range(0, len(scores), step):
+            rows = slice(start, start + step)
+            targets = self.problem.targets[rows]
+            found = attack(
+                self.signal[targets][:, columns],
+                shadow,
+                is_member,
+                target_index=self._own(targets),
+                **options,
+            )
+            scores[rows] = np.take_along_axis(found, place[self.problem.columns[rows]], axis=1)
+        return scores
+
+    def score_each(self, attack: Callable[..., np.ndarray], **options: Any) -> np.ndarray:
+        """The same with one target at a time, and the points asked for of it alone."""
+        self._check_asked()
+        rows = []
+        for target, columns in zip(self.problem.targets, self.problem.columns):
+            own = self._own(np.array([target]))
+            index = None if own is None else int(own[0])
+            shadow, is_member = self._shadows(columns)
+            mine = self.signal[target][columns]
+            rows.append(attack(mine, shadow, is_member, target_index=index, **options))
+        return np.stack(rows)
+
+    def _own(self, targets: np.ndarray) -> np.ndarray | None:
+        return np.searchsorted(self.problem.shadows, targets) if self.problem.own else None
+
+    def _shadows(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The signal of the shadows at `columns`, and who trained there."""
+        rows, points = self.problem.shadows, self.signal.shape[1]
+        told = self.problem.told
+        if len(columns) == points:
+            return self.signal[rows], told[rows] == MEMBER
+        if 4 * len(columns) > points:  # two copies of whole rows are faster than picking
+            return self.signal[rows][:, columns], told[rows][:, columns] == MEMBER
+        some = np.ix_(rows, columns)
+        return self.signal[some], told[some] == MEMBER
+
+    @cached_property
+    def _columns(self) -> np.ndarray:
+        """Points with a signal of every model in question; those asked for are among them."""
+        self._check_asked()
+        known = np.ones(self.signal.shape[1], bool)
+        for row in self._rows():
+            known &= np.isfinite(self.signal[row])
+        return np.flatnonzero(known)
+
+    def _rows(self) -> np.ndarray:
+        return np.union1d(self.problem.shadows, self.problem.targets)
+
+    def _check_asked(self) -> None:
+        """Refuses a signal that is not finite where it is asked for, and names the model."""
+        asked = np.unique(self.problem.columns)
+        folders = self.problem.source.fleet.folders
+        for row in self._rows():
+            if not np.isfinite(self.signal[row][asked]).all():
+                place = folders[row].place if row < len(folders) else f"model {row}"
+                raise ValueError(
+                    f"Expected finite signals, got NaN or infinite ones of {place}: leave it out, "
+                    "or look at its weights."
+                )
 
 
 @dataclass(frozen=True)
@@ -130,6 +231,8 @@ class Attack:
         leaves_one_out: whether `run` takes problems with `own=True`.  Others are evaluated in
             folds: their shadows are the models of the other folds.
         white_box: whether it looks into the models.
+        all_records: whether it wants signals of all records of the dataset, as decoders do;
+            others make do with the union of the challenge points.
     """
 
     name: str
@@ -138,3 +241,4 @@ class Attack:
     run: Callable[[Problem], np.ndarray]
     leaves_one_out: bool = True
     white_box: bool = False
+    all_records: bool = False

@@ -2,14 +2,19 @@
 
 from mico_competition.signals.fleet import HIDDEN, MEMBER, NONMEMBER, Fleet, read_fleet, truth
 from mico_competition.signals.forward import challenge_losses, losses
+from mico_competition.signals.opening import open_signals
+from mico_competition.signals.view import SIGNALS, Signals
 
 __all__ = [
     "HIDDEN",
     "MEMBER",
     "NONMEMBER",
+    "SIGNALS",
     "Fleet",
+    "Signals",
     "challenge_losses",
     "losses",
+    "open_signals",
     "read_fleet",
     "truth",
 ]

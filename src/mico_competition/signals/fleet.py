@@ -155,6 +155,11 @@ def _told(
         return told
     if "seed_membership" in files:
         return _membership(_splits(folder, splits.dataset), places).astype(np.int8)
+    if splits.seeds.training is None:
+        raise ValueError(
+            f"{folder.place} has no seed_training, which the DP distinguisher tells: download it "
+            "again, or ask with standard knowledge."
+        )
     known = np.full(_length(splits), MEMBER, np.int8)
     known[splits.evaluation_indices.numpy()] = NONMEMBER
     known[splits.challenge_indices.numpy()] = HIDDEN

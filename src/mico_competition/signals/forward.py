@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,74 @@ from tqdm import tqdm
 from mico_competition.challenge import ChallengeDataset
 from mico_competition.layout import ModelFolder
 from mico_competition.models import load_model, logits
+from mico_competition.signals.gradients import negative_log_norms
+from mico_competition.signals.points import Points
+from mico_competition.signals.scalars import entropies, true_logit
+
+# What is computed at once and kept in one file: "logits" float32[points, classes], "logit" and
+# "gradient_norm" float64[points], "entropies" float64[2, points].  The numbers are versions: raise
+# one when its values change.
+KINDS = {"logits": 1, "logit": 1, "entropies": 1, "gradient_norm": 1}
+
+Arrays = dict[str, list[np.ndarray]]  # kind -> parts of the array, one below the other
+
+_ROWS = 1024  # of logits that go through `entropies` together
+
+
+def make_arrays(model: nn.Module, points: Points, kinds: Collection[str], place: str) -> Arrays:
+    """Arrays of one model: of `kinds`, and of what comes with them.
+
+    Args:
+        model: in eval mode, on the points' device; used for nothing else after "gradient_norm".
+        kinds: of KINDS.
+        place: the model's name for messages.
+
+    Raises:
+        ValueError: if its outputs or gradients are not finite.
+    """
+    points.check_model(model, place)
+    arrays: Arrays = {}
+    if set(kinds) - {"gradient_norm"}:
+        arrays = _forward(model, points)
+    if "entropies" in kinds:
+        arrays["entropies"] = make_entropies(arrays["logits"], points)
+    if "gradient_norm" in kinds:
+        arrays["gradient_norm"] = [negative_log_norms(model, points)]
+    for kind in arrays.keys() - {"logits"}:  # what is not finite there shows in "logit"
+        if not all(np.isfinite(part).all() for part in arrays[kind]):
+            raise ValueError(
+                f"{place} gives values that are not finite ({kind}), so its scores would mean "
+                "nothing: leave it out, or have it trained again."
+            )
+    return arrays
+
+
+def _forward(model: nn.Module, points: Points) -> Arrays:
+    """ "logits" and "logit".
+
+    All batches first, then the scalars: by turns they throw each other's data out of the caches.
+    """
+    size = points.batch_size()
+    with torch.inference_mode():
+        outputs = [logits(model, inputs) for inputs, _ in points.batches(size, keep=True)]
+        scalars = [true_logit(z, y) for z, y in zip(outputs, points.data.labels.split(size))]
+        return {
+            "logits": [z.float().cpu().numpy() for z in outputs],
+            "logit": [torch.cat(scalars).cpu().numpy()],
+        }
+
+
+def make_entropies(logit_parts: Sequence[np.ndarray], points: Points) -> list[np.ndarray]:
+    """ "entropies" from logits float32[points, classes], given in parts."""
+    found, start = [], 0
+    with torch.inference_mode():
+        for part in logit_parts:
+            for rows in np.split(part, range(_ROWS, len(part), _ROWS)):
+                labels = points.data.labels[start : start + len(rows)]
+                start += len(rows)
+                z = torch.from_numpy(np.array(rows)).to(points.device)  # a copy: maps are read-only
+                found.append(entropies(z, labels))
+        return [torch.cat(found, 1).cpu().numpy()]
 
 
 def losses(

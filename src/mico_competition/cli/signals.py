@@ -1,0 +1,100 @@
+"""`mico signals`: flags -> signals of a challenge folder's models, computed and kept."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+from mico_competition.cli.train import add_data
+from mico_competition.tracks import CHALLENGES, PHASES, get_scenario
+
+
+def add_signals(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flags of signals."""
+    parser.add_argument(
+        "challenge_folder",
+        type=Path,
+        help=f"folder with scenarios, named after its challenge ({', '.join(CHALLENGES)})",
+    )
+    parser.add_argument(
+        "--scenario", action="append", metavar="NAME", help="default: all that have models"
+    )
+    parser.add_argument("--phase", action="append", choices=PHASES, help="default: all phases")
+    parser.add_argument(
+        "--records",
+        choices=("challenge", "all"),
+        default="challenge",
+        help="records to compute: all models' challenge points (default), or the whole dataset",
+    )
+    parser.add_argument(
+        "--signals",
+        metavar="NAME[,NAME]",
+        default="logits",
+        help="what to compute beside logits, loss, confidence and logit, which come together: "
+        "entropy, modified_entropy, gradient_norm",
+    )
+    parser.add_argument(
+        "--cache", type=Path, help="folder to keep them in (default: $MICO_CACHE/signals)"
+    )
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="compute on the Ray cluster at HOST:PORT, or `auto`"
+    )
+    add_data(parser)
+    parser.set_defaults(run=run_signals)
+
+
+def run_signals(args: argparse.Namespace) -> None:
+    """Compute what is missing, scenario by scenario, and say what there is."""
+    scenarios = _scenarios(args)
+    from mico_competition.challenge_datasets import load_dataset
+    from mico_competition.signals import open_signals
+    from mico_competition.signals.view import kinds_of
+
+    names = ["logits", "logit", *args.signals.split(",")]
+    kinds_of(names)  # a slip is said before anything is loaded
+    runner = None
+    if args.ray is not None:
+        from mico_competition.fleets.ray_signals import on_ray
+
+        runner = on_ray(args.ray)
+    loaded = {}
+    for name in scenarios:
+        started = time.monotonic()
+        task = get_scenario(name).task
+        if task not in loaded:
+            loaded = {task: load_dataset(task, args.dataset_dir, args.download)}
+        signals = open_signals(
+            args.challenge_folder,
+            name,
+            loaded[task],
+            records=args.records,
+            phases=args.phase or tuple(PHASES),
+            cache=args.cache,
+            runner=runner,
+        )
+        done = signals.compute(names)
+        print(
+            f"{name}: {done.models} models, {len(signals.fleet.records)} points, "
+            f"{done.models - done.made} models were cached, {time.monotonic() - started:.1f} s, "
+            f"in {signals.cache.folder}",
+            flush=True,
+        )
+
+
+def _scenarios(args: argparse.Namespace) -> list[str]:
+    """Scenarios asked for, or those of the folder that have models."""
+    from mico_competition.layout import walk_challenge
+
+    folder = Path(os.path.abspath(args.challenge_folder))
+    if args.scenario:
+        for name in args.scenario:
+            if get_scenario(name).challenge != folder.name:
+                raise ValueError(
+                    f"Scenario {name} is of challenge {get_scenario(name).challenge}, not "
+                    f"{folder.name}: give that challenge's folder."
+                )
+        return list(dict.fromkeys(args.scenario))
+    models = walk_challenge(folder, phases=args.phase)
+    return list(dict.fromkeys(model.scenario for model in models))

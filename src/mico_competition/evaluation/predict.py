@@ -1,0 +1,87 @@
+"""A named attack over a challenge folder, as a participant runs it: prediction files out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mico_competition.attacks import to_unit
+from mico_competition.evaluation.evaluate import DEFAULTS, Options, guard
+from mico_competition.evaluation.folds import ask, run
+from mico_competition.evaluation.problem import Attack, Source
+from mico_competition.layout import ModelFolder, PathLike, walk_challenge
+from mico_competition.submission import write_prediction
+from mico_competition.tracks import DISTINGUISHER, PHASES, get_scenario
+
+Open = Callable[[str, tuple[str, ...]], Source]
+
+
+def attack_folder(
+    challenge_folder: PathLike,
+    attack: Attack,
+    open_source: Open,
+    *,
+    predictions: PathLike | None = None,
+    phases: Sequence[str] = tuple(PHASES),
+    scenarios: Sequence[str] | None = None,
+    options: Options = DEFAULTS,
+) -> int:
+    """Write the predictions of a shadow-model attack for the models of a challenge folder.
+
+    Dev and final models are attacked with the train models as shadows; each train model with the
+    other train models, as `mico evaluate` does.  Scores of all models of a phase are mapped into
+    [0, 1] by one map.
+
+    Args:
+        challenge_folder: holds the challenge's scenarios, with their train models.
+        attack: any.
+        open_source: (scenario, phases) -> signals of its models of these phases at the union of
+            their challenge points; "train" is among the phases.
+        predictions: challenge folder to write to; by default the model folders themselves.
+        phases: phases to predict.
+        scenarios: by default all that the folder holds.
+        options: folds, and whether to check for leaks (train models only).
+
+    Returns:
+        The number of models attacked.
+
+    Raises:
+        ValueError: if a scenario lacks its train models or one of the phases; what the attack or
+            the check raises.
+    """
+    groups: dict[str, dict[str, list[ModelFolder]]] = {}
+    for model in walk_challenge(challenge_folder):
+        groups.setdefault(model.scenario, {}).setdefault(model.phase, []).append(model)
+    chosen = list(groups) if scenarios is None else list(scenarios)
+    for name in chosen:
+        _check(name, groups.get(name, {}), attack)
+    count = 0
+    for name in chosen:
+        wanted = [phase for phase in phases if phase in groups[name]]
+        if not wanted:
+            continue
+        opened = tuple(phase for phase in PHASES if phase in {"train", *wanted})
+        source = open_source(name, opened)
+        for phase in wanted:
+            rows = _predict(source, phase, attack, options)
+            for model, row in zip(groups[name][phase], rows):
+                write_prediction(model.prediction_in(predictions or challenge_folder), row)
+            count += len(rows)
+    if not count:
+        raise ValueError(f"{challenge_folder} holds no models of phases {', '.join(phases)}.")
+    return count
+
+
+def _check(scenario: str, phases: dict[str, list[ModelFolder]], attack: Attack) -> None:
+    if not phases.get("train"):
+        raise ValueError(
+            f"Attack {attack.name} needs the train models of {scenario}, which are its shadows: "
+            "put them beside the others, or take `threshold`, which needs none."
+        )
+
+
+def _predict(source: Source, phase: str, attack: Attack, options: Options) -> list:
+    """Predictions of all models of a phase, in their order."""
+    known = get_scenario(source.fleet.scenario).disclosure == DISTINGUISHER
+    asked = ask(source, phase, known=known, scored=False)
+    guard(asked, attack, options)
+    return to_unit(run(asked, attack, folds=options.folds, seed=options.seed))

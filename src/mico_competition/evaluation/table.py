@@ -1,0 +1,209 @@
+"""Evaluations as text for a terminal, as CSV and as JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from mico_competition.evaluation.evaluate import (
+    Evaluation,
+    Row,
+    interval_excludes_zero,
+    scores_in_percent,
+)
+from mico_competition.evaluation.measure import METRICS, Estimate
+from mico_competition.evaluation.study import Step
+
+COLUMNS = (
+    "scenario",
+    "phase",
+    "records",
+    "knowledge",
+    "attack",
+    "white_box",
+    "shadows",
+    "kind",
+    "against",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "models",
+    "members",
+    "nonmembers",
+)
+"""Of the CSV file: one number a line; `kind` is "value", "gain" (over `against`) or "study"."""
+
+_CELL = 22
+
+
+def cell(metric: str, estimate: Estimate, gain: bool = False) -> str:
+    """A number and its interval as people read them: rates in percent, AUC as it is.
+
+    >>> import numpy as np
+    >>> cell("TPR_FPR_1000", Estimate(0.5, 0.45, 0.54, np.zeros(0)))
+    '50.0 [45.0, 54.0]'
+    >>> cell("AUC", Estimate(0.011, 0.002, 0.02, np.zeros(0)), gain=True)
+    '+0.011 [+0.002, +0.020] *'
+    """
+    percent = scores_in_percent(metric)
+    factor, form = (100, ".1f") if percent else (1, ".3f")
+    form = "+" + form if gain else form
+    words = format(factor * estimate.value, form)
+    if math.isfinite(estimate.low):
+        words += f" [{factor * estimate.low:{form}}, {factor * estimate.high:{form}}]"
+    return words + (" *" if gain and interval_excludes_zero(estimate) else "")
+
+
+def headline(found: Evaluation) -> str:
+    """What was evaluated, in a line."""
+    first = found.rows[0].measured
+    asked = "all records" if found.records == "all" else "challenge points"
+    knowledge = ", training set known otherwise" if found.known else ""
+    return (
+        f"{found.scenario}, {found.phase}: {first.models} models, {first.members:,} members and "
+        f"{first.nonmembers:,} non-members ({asked}{knowledge})"
+    )
+
+
+def text(found: Evaluation, steps: Sequence[Step] = ()) -> str:
+    """Tables for a terminal: the numbers, the paired gains, the study if there is one."""
+    base = found.rows[0]
+    lines = [headline(found), "", "TPR in %, with 95 % intervals from a bootstrap over models"]
+    lines += _table([(label(row), row.measured.estimates) for row in found.rows], gain=False)
+    gains = [(row.name, row.gain) for row in found.rows if row.gain is not None]
+    if gains:
+        lines += ["", f"gain over {label(base)}, paired (* = the interval excludes 0)"]
+        lines += _table(gains, gain=True)
+    if steps:
+        lines += ["", "by the number of shadow models"]
+        rows = [(f"{step.attack}, {step.shadows} shadows", step.estimates) for step in steps]
+        lines += _table(rows, gain=False)
+    return "\n".join(lines)
+
+
+def label(row: Row) -> str:
+    """A row's name; with the formula where it is the winner's best."""
+    return f"{row.name} ({row.title})" if row.title.startswith("calibrate-") else row.name
+
+
+def _table(rows: Sequence[tuple[str, Any]], gain: bool) -> list[str]:
+    width = max(len("attack"), *(len(name) for name, _ in rows)) + 2
+    heads = [name.replace("TPR at ", "TPR@").replace(" FPR", "") for name in METRICS.values()]
+    room = _CELL + 4 * gain
+    lines = ["attack".ljust(width) + "".join(head.ljust(room) for head in heads)]
+    for name, estimates in rows:
+        cells = (cell(metric, estimates[metric], gain).ljust(room) for metric in METRICS)
+        lines.append(name.ljust(width) + "".join(cells))
+    return [line.rstrip() for line in lines]
+
+
+def records(found: Evaluation, steps: Sequence[Step] = ()) -> list[dict[str, Any]]:
+    """One dict of `COLUMNS` a number."""
+    about = {
+        "scenario": found.scenario,
+        "phase": found.phase,
+        "records": found.records,
+        "knowledge": found.knowledge,
+    }
+    rows = []
+    for row in found.rows:
+        counts = {
+            "attack": row.name,
+            "white_box": row.white_box,
+            "models": row.measured.models,
+            "members": row.measured.members,
+            "nonmembers": row.measured.nonmembers,
+        }
+        kinds = [("value", "", row.measured.estimates)]
+        if row.gain is not None:
+            kinds.append(("gain", found.against, row.gain))
+        for kind, against, estimates in kinds:
+            more = {**about, **counts, "kind": kind, "against": against, "shadows": ""}
+            rows += [{**more, **_numbers(m, estimates[m])} for m in METRICS]
+    first = found.rows[0].measured
+    for step in steps:
+        more = {
+            **about,
+            "attack": step.attack,
+            "white_box": "",
+            "models": first.models,
+            "members": first.members,
+            "nonmembers": first.nonmembers,
+            "kind": "study",
+            "against": "",
+            "shadows": step.shadows,
+        }
+        rows += [{**more, **_numbers(m, step.estimates[m])} for m in METRICS]
+    return rows
+
+
+def _numbers(metric: str, estimate: Estimate) -> dict[str, Any]:
+    return {
+        "metric": metric,
+        "value": estimate.value,
+        "low": _or_none(estimate.low),
+        "high": _or_none(estimate.high),
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """The numbers of `records` as CSV with a header."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def to_json(found: Sequence[tuple[Evaluation, Sequence[Step]]]) -> str:
+    """Evaluations, nested: scenario, attacks, metrics, gains, and the study."""
+    return json.dumps([_nested(*pair) for pair in found], indent=2, allow_nan=False) + "\n"
+
+
+def _nested(found: Evaluation, steps: Sequence[Step]) -> dict[str, Any]:
+    first = found.rows[0].measured
+    return {
+        "scenario": found.scenario,
+        "phase": found.phase,
+        "records": found.records,
+        "knowledge": found.knowledge,
+        "models": first.models,
+        "members": first.members,
+        "nonmembers": first.nonmembers,
+        "against": found.against,
+        "attacks": [
+            {
+                "name": row.name,
+                "title": row.title,
+                "white_box": row.white_box,
+                "seconds": round(row.seconds, 3),
+                "metrics": _all(row.measured.estimates),
+                "gain": None if row.gain is None else _all(row.gain),
+            }
+            for row in found.rows
+        ],
+        "study": [
+            {
+                "attack": step.attack,
+                "shadows": step.shadows,
+                "repeats": step.repeats,
+                "metrics": _all(step.estimates),
+                "spread": step.spread,
+            }
+            for step in steps
+        ],
+    }
+
+
+def _all(estimates: Any) -> dict[str, Any]:
+    numbers = {metric: _numbers(metric, estimates[metric]) for metric in METRICS}
+    return {m: {k: n[k] for k in ("value", "low", "high")} for m, n in numbers.items()}

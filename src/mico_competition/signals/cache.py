@@ -1,0 +1,153 @@
+"""Arrays on disk by what they were made from: never stale, never half of one, memory-mapped.
+
+A file's name is a hash of all that its values depend on.  It is an .npy file with a checksum
+behind the data; one that is truncated, damaged or of another shape counts as none and is made
+anew.  A folder that cannot be written to is no error: it is said once, and nothing is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from mico_competition.layout import ModelFolder, PathLike, written_aside
+from mico_competition.nets.checkpoints import find_file
+from mico_competition.token_cache import cache_folder
+
+_ABANDONED_SECONDS = 3600.0  # so old, what somebody was writing is nobody's
+_READ_BYTES = 2**20
+_CHECKSUM_BYTES = 8
+
+_log = logging.getLogger(__name__)
+
+Stamp = tuple[tuple[int, int, int], ...]
+
+
+class Cache:
+    """Arrays by name in one folder.
+
+    Args:
+        folder: by default `signals` in `token_cache.cache_folder()` (`$MICO_CACHE`); made when
+            something is written.
+    """
+
+    def __init__(self, folder: PathLike | None = None) -> None:
+        self.folder = Path(folder) if folder is not None else cache_folder() / "signals"
+        self._said = False
+        self._clear_leftovers()
+
+    def read(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The array as a read-only `np.memmap`, or None if there is none to rely on."""
+        path = self.folder / f"{name}.npy"
+        if not path.is_file():
+            return None
+        try:
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            whole = (found.dtype, found.shape) == (np.dtype(dtype), shape)
+            if whole and path.stat().st_size == found.offset + found.nbytes + _CHECKSUM_BYTES:
+                with open(path, "rb") as file:
+                    file.seek(-_CHECKSUM_BYTES, os.SEEK_END)
+                    return found if file.read() == _checksum(_sum(found)) else None
+        except Exception:  # a damaged file can fail in any way, and all of them mean "none"
+            return None
+        return None
+
+    def write(self, name: str, parts: Sequence[np.ndarray]) -> bool:
+        """Keep `parts`, one below the other, as one array; whether that was possible."""
+        path = self.folder / f"{name}.npy"
+        first = parts[0]
+        shape = (sum(len(part) for part in parts), *first.shape[1:])
+        header = {"descr": first.dtype.str, "fortran_order": False, "shape": shape}
+        try:
+            with written_aside(path) as aside, open(aside, "wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                total = 0
+                for part in parts:
+                    total += _sum(part)
+                    file.write(np.ascontiguousarray(part).data)
+                file.write(_checksum(total))
+        except OSError as error:
+            self._complain(error)
+            return False
+        return True
+
+    def _complain(self, error: OSError) -> None:
+        if not self._said:
+            _log.warning(
+                "Signals cannot be kept in %s (%s): they are computed anew every time; give "
+                "another folder, or set MICO_CACHE.",
+                self.folder,
+                error.strerror or error,
+            )
+        self._said = True
+
+    def _clear_leftovers(self) -> None:
+        """Remove what killed processes were writing."""
+        with suppress(OSError):
+            for left in self.folder.glob(".*.npy.*"):
+                if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                    shutil.rmtree(left, ignore_errors=True)
+
+
+def key(*facts: object) -> str:
+    """A file's name: SHA-256 in hex of JSON facts."""
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def weights_digests(folders: Sequence[ModelFolder]) -> list[str]:
+    """SHA-256 in hex of each model's files of weights (for text, of its configuration too).
+
+    Raises:
+        ValueError: if a folder lacks them.
+    """
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        return list(pool.map(_digest, folders))
+
+
+def stamp(folder: ModelFolder) -> Stamp:
+    """What changes when a model's files of weights are written anew: inode, size, time."""
+    states = [path.stat() for path in weights_files(folder)]
+    return tuple((state.st_ino, state.st_size, state.st_mtime_ns) for state in states)
+
+
+def weights_files(folder: ModelFolder) -> list[Path]:
+    """The files that hold a model; ValueError if one is not there."""
+    return [find_file(folder.path, names) for names in folder.task.weights]
+
+
+def _digest(folder: ModelFolder) -> str:
+    total = hashlib.sha256()
+    for path in weights_files(folder):
+        own = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(_READ_BYTES):
+                own.update(block)
+        total.update(own.digest())
+    return total.hexdigest()
+
+
+def _sum(part: np.ndarray) -> int:
+    """Sum of the bytes taken as numbers of 64 bits.
+
+    Sums of parts add up to that of the whole if parts but the last fill whole numbers.  It is to
+    find pages that never reached the disk, at the speed of memory.
+    """
+    raw = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
+    whole = len(raw) // 8 * 8
+    rest = int.from_bytes(raw[whole:].tobytes(), "little")
+    return int(raw[:whole].view("<u8").sum(dtype=np.uint64)) + rest
+
+
+def _checksum(total: int) -> bytes:
+    """A sum as it is kept; that of zeros is not zero."""
+    return ((total + 1) % 2**64).to_bytes(_CHECKSUM_BYTES, "little")

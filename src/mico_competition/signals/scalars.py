@@ -1,0 +1,95 @@
+"""Scalars of logits in torch: the logit of p_y, the entropies, the gradient by the logits.
+
+The formulas are those of `attacks.transforms` and `attacks.entropy`, written for a fleet's worth of
+logits on any device.  Everything is taken from the other classes' odds, so that no digit is lost
+where the probability of the true class rounds to 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from mico_competition.attacks.transforms import sigmoid
+
+_TINY, _HUGE = 1e-250, 1e250  # sums of exponentials beyond have lost digits
+
+
+def true_logit(logits: Tensor, labels: Tensor) -> Tensor:
+    """float64[b], the logit of p_y: log p_y / (1 - p_y), to a float64's digits whatever its size.
+
+    Args:
+        logits: float32 or float64 [b, classes], two classes or more.
+        labels: int64[b].
+
+    Source: `attacks.transforms.stable_logit`, whose values these are; a tenth of its time, for it
+    neither looks for the largest logit nor checks.
+    """
+    true = labels[:, None]
+    own = logits.gather(1, true)[:, 0].double()
+    odds = logits.to(torch.float64, copy=True).exp_()
+    total = odds.scatter_(1, true, 0.0).sum(1)
+    whole = (total > _TINY) & (total < _HUGE)
+    if bool(whole.all()):
+        return own - total.log_()
+    return own - logits.double().scatter(1, true, -torch.inf).logsumexp(1)
+
+
+def entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    """float64[2, b], minus the entropy and minus the modified entropy of each output.
+
+    Both keep 12 digits, also where they are far below the rounding of a probability near 1; where
+    a wrong class is certain, the entropy is right to 1e-13 absolutely.  Arguments as above.
+
+    Sources: `attacks.entropy`; the entropy by grouping (Shannon 1948, section 6):
+    H(p) = H(p_y, 1 - p_y) + (1 - p_y) H(the others' shares).
+    """
+    true = labels[:, None]
+    z = logits.double()
+    depth = z.scatter(1, true, -torch.inf)
+    top, where = depth.max(1, keepdim=True)
+    odds = depth.sub_(top).exp().scatter_(1, where, 0.0)  # of all but the largest of the others
+    small = odds.sum(1)
+    total = 1 + small
+    phi = (z.gather(1, true) - top)[:, 0] - total.log()
+    loss, gain = _softplus(-phi), _softplus(phi)  # -log p_y, -log(1 - p_y)
+    p, rest = (-loss).exp_(), (-gain).exp_()
+    largest = rest / total
+    rests = torch.logaddexp(-loss, (largest * small).log())  # of p_y and the other small ones
+    log_rest = torch.where(largest < 0.5, torch.log1p(-largest), rests)
+    depth.scatter_(1, true, 0.0)  # where 0 * -inf would be NaN
+    spread = total.log() - depth.mul_(odds).sum(1) / total
+    shares = odds.mul_(largest[:, None])
+    modified = torch.log1p(-shares).mul_(shares).sum(1) + largest * log_rest - rest * loss
+    return torch.stack([-p * loss - rest * (gain + spread), modified])
+
+
+def direction(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of the cross-entropy by the logits, in two factors.
+
+    It is (1 - p_y) u, where u is the others' distribution among themselves, and -1 at the true
+    class: u keeps its digits where 1 - p_y is far below what a float holds.
+
+    Returns:
+        float64[b], log(1 - p_y); and u, of the dtype and shape of `logits`.
+    """
+    true = labels[:, None]
+    others = logits.double().scatter(1, true, -torch.inf)
+    u = others.softmax(1).scatter_(1, true, -1.0)
+    return -_softplus(true_logit(logits, labels)), u.to(logits.dtype)
+
+
+def negative_loss(logit: np.ndarray) -> np.ndarray:
+    """log p_y, minus the cross-entropy, from the logit of p_y."""
+    return -np.logaddexp(0.0, -logit)
+
+
+def confidence(logit: np.ndarray) -> np.ndarray:
+    """p_y in [0, 1] from its logit."""
+    return sigmoid(logit)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    return softplus(x, threshold=40)  # torch's own threshold of 20 leaves 9 digits

@@ -1,0 +1,229 @@
+"""`mico evaluate` and `mico attack NAME` on a small fleet of digits models, trained here."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from mico_competition.attacks import to_unit
+from mico_competition.challenge_datasets import load_digits
+from mico_competition.cli import main
+from mico_competition.cli.attack import _DEFAULTS_OF_EVALUATE, _FIRST_PRINCIPLES
+from mico_competition.evaluation.folds import ask, run
+from mico_competition.evaluation.named import ATTACKS, FIRST_PRINCIPLES
+from mico_competition.layout import model_path, walk_challenge
+from mico_competition.signals import open_signals
+from mico_competition.splits import draw_seeds
+from mico_competition.submission import score_phase
+from mico_competition.tracks import SCENARIOS, phase_of
+from mico_competition.training.settings import resolve
+from mico_competition.training.train_many import Run, train_many
+
+SECRETS = {"dev": ("seed_training", "seed_membership", "solution.csv")}
+SECRETS["final"] = SECRETS["dev"]
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    """12 train, 4 dev and 2 final models of digits_inf, and the cache of their signals."""
+    root = tmp_path_factory.mktemp("fleet")
+    ids = [*range(12), *range(100, 104), 150, 151]
+    runs = [
+        Run(draw_seeds(), model_path(root, SCENARIOS["digits_inf"], phase_of(i).name, i), i)
+        for i in ids
+    ]
+    settings = resolve({"scenario": "digits_inf"})
+    assert len(list(train_many(settings, load_digits(), runs, progress=False))) == len(ids)
+    return root / "digits"
+
+
+@pytest.fixture(scope="module")
+def participants(fleet, tmp_path_factory):
+    """The same without what participants do not get."""
+    folder = shutil.copytree(fleet, tmp_path_factory.mktemp("participant") / "digits")
+    for model in walk_challenge(folder):
+        for name in SECRETS.get(model.phase, ()):
+            (model.path / name).unlink()
+    return folder
+
+
+@pytest.fixture
+def mico(tmp_path, monkeypatch, capsys):
+    """Runs a verb in an empty folder; gives its exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_verb(*words):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as leave:
+            code = leave.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run_verb
+
+
+def predictions(folder, phase, among):
+    models = [m for m in walk_challenge(among) if m.phase == phase]
+    return [np.loadtxt(m.prediction_in(folder), delimiter=",") for m in models]
+
+
+@pytest.mark.parametrize("words", [["eb", "{}"], ["{}", "--attack", "eb"]])
+def test_attack_writes_one_mapping_for_all_models_of_a_phase(participants, mico, tmp_path, words):
+    out = tmp_path / "p" / "digits"
+    code, printed, errors = mico(
+        "attack", *(word.format(participants) for word in words), "--predictions", out
+    )
+    assert (code, errors) == (0, "") and "Wrote predictions for 18 models" in printed
+    source = open_signals(participants, "digits_inf")
+    for phase, count in (("train", 12), ("dev", 4), ("final", 2)):
+        found = predictions(out, phase, participants)
+        asked = ask(source, phase, scored=False)
+        expected = to_unit(run(asked, ATTACKS["eb"]))
+        assert len(found) == count
+        np.testing.assert_allclose(found, expected)
+        assert min(map(np.min, found)) == 0 and max(map(np.max, found)) == 1
+
+
+def test_predictions_score_as_evaluate_says(fleet, mico, tmp_path):
+    out = tmp_path / "p" / "digits"
+    flags = ["--phase", "dev", "--predictions", out]
+    assert mico("attack", "lira-online-global", fleet, *flags)[0] == 0
+    assert len(list(out.rglob("prediction.csv"))) == 4
+    words = ["--attack", "lira-online-global", "--phase", "dev", "--json", "e.json"]
+    assert mico("evaluate", fleet, *words, "--resamples", 20)[0] == 0
+    (found,) = json.loads((tmp_path / "e.json").read_text())
+    scored = score_phase(fleet, out, phase="dev")["digits_inf"]
+    for metric, number in found["attacks"][1]["metrics"].items():
+        assert number["value"] == pytest.approx(scored[metric], abs=1e-12)
+
+
+def test_the_default_attack_is_the_threshold_of_each_model_alone(participants, mico, tmp_path):
+    shutil.copytree(participants / "digits_inf/dev", tmp_path / "digits/digits_inf/dev")
+    assert mico("attack", tmp_path / "digits")[0] == 0  # no train models are needed
+    source = open_signals(participants, "digits_inf", phases=("dev",))
+    found = predictions(tmp_path / "digits", "dev", tmp_path / "digits")
+    confidence = np.take_along_axis(source.get("confidence"), source.fleet.challenge, axis=1)
+    np.testing.assert_allclose(found, confidence, rtol=1e-5, atol=1e-7)
+    code, _, errors = mico("attack", "eb", tmp_path / "digits")
+    assert code == 1 and "needs the train models of digits_inf" in errors
+
+
+def test_evaluate_train_models_by_default(participants, mico, tmp_path):
+    files = ["--csv", "e.csv", "--json", "e.json", "--html", "e.html"]
+    words = ["--resamples", 50, "--shadows", "4,9", *files]
+    code, printed, errors = mico("evaluate", participants, *words)
+    assert (code, errors) == (0, "")
+    assert "digits_inf, train: 12 models, 1,200 members and 1,200 non-members" in printed
+    assert "gain over winner-best (calibrate-" in printed and "eb, 9 shadows" in printed
+    with open(tmp_path / "e.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["attack"] for row in rows} == {"winner-best", *_DEFAULTS_OF_EVALUATE}
+    (found,) = json.loads((tmp_path / "e.json").read_text())
+    auc = {a["name"]: a["metrics"]["AUC"]["value"] for a in found["attacks"]}
+    assert auc["eb"] > 0.6 and all(0.5 < value < 1 for value in auc.values())
+    assert (tmp_path / "e.html").read_text().count("<svg role") == 5
+
+
+def test_all_records_are_less_noisy(fleet, mico, tmp_path):
+    words = ["--attack", "eb", "--against", "threshold", "--resamples", 200]
+    found = {}
+    for records in ("challenge", "all"):
+        flags = [*words, "--records", records, "--phase", "dev", "--json", "e.json"]
+        assert mico("evaluate", fleet, *flags)[0] == 0
+        (found[records],) = json.loads((tmp_path / "e.json").read_text())
+    assert found["all"]["members"] + found["all"]["nonmembers"] == 4 * 1797
+    width = {
+        name: [a["metrics"]["AUC"]["high"] - a["metrics"]["AUC"]["low"] for a in one["attacks"]]
+        for name, one in found.items()
+    }
+    assert width["all"][0] < width["challenge"][0]
+    assert [a["name"] for a in found["all"]["attacks"]] == ["threshold", "eb"]
+
+
+@pytest.mark.parametrize("phase", ["train", "dev"])
+def test_what_a_distinguisher_knows_is_offered(fleet, mico, tmp_path, phase):
+    """An attack of one's own sees who else was trained on, and not what it is asked."""
+    (tmp_path / "mine.py").write_text(
+        "def attack(problem):\n"
+        "    told = problem.told[problem.targets]\n"
+        "    asked = problem.told[problem.targets[:, None], problem.columns]\n"
+        "    assert not problem.own and (asked == -1).all()\n"
+        "    assert (told == 1).sum() > 20 and (told == 0).sum() > 1000\n"
+        "    return problem.source.get('loss')[problem.targets[:, None], problem.columns]\n"
+    )
+    words = ["--knowledge", "distinguisher", "--phase", phase, "--resamples", 10]
+    code, printed, errors = mico("evaluate", fleet, "--attack", "mine.py:attack", *words)
+    assert (code, errors) == (0, "")
+    assert "training set known otherwise" in printed and "mine.py:attack" in printed
+
+
+def test_options_of_the_runner_up(participants, mico, tmp_path):
+    assert _FIRST_PRINCIPLES == FIRST_PRINCIPLES
+    source = open_signals(participants, "digits_inf")
+    found = []
+    for number, flags in enumerate(
+        [[], ["--global_variance"], ["--stable_logit_scaling", "--online_attack"]]
+    ):
+        out = tmp_path / str(number) / "digits"
+        words = [participants, "--phase", "dev", "--predictions", out, *flags]
+        assert mico("attack", "first-principles", *words)[0] == 0
+        found.append(predictions(out, "dev", participants))
+    for name, values in zip(("first-principles", "first-principles-sent"), found):
+        expected = to_unit(run(ask(source, "dev", scored=False), ATTACKS[name]))
+        np.testing.assert_allclose(values, expected)
+    assert not np.allclose(found[2], found[0])
+
+
+@pytest.mark.parametrize("verb", ["attack", "evaluate"])
+def test_an_attack_that_wants_all_records_gets_them(participants, mico, tmp_path, verb):
+    (tmp_path / "mine.py").write_text(
+        "def attack(problem):\n"
+        "    assert problem.told.shape[1] == 1797 and problem.columns.shape[1] == 200\n"
+        "    return problem.source.get('loss')[problem.targets[:, None], problem.columns]\n"
+        "attack.all_records = True\n"
+    )
+    words = [verb, participants, "--attack", "mine.py:attack", "--phase", "train"]
+    words += ["--predictions", "p/digits"] if verb == "attack" else ["--resamples", 10]
+    assert mico(*words)[::2] == (0, "")
+
+
+def leaky(problem):
+    return problem.told[problem.targets[:, None], problem.columns]
+
+
+def test_a_leak_is_refused(participants, mico):
+    words = ["--attack", f"{__file__}:leaky", "--resamples", 10]
+    code, _, errors = mico("evaluate", participants, *words)
+    assert code == 1 and errors.startswith("mico: Attack test_evaluation_cli.py:leaky leaks")
+    code, _, errors = mico("attack", participants, "--attack", f"{__file__}:leaky")
+    assert code == 1 and "leaks" in errors
+    assert not list(participants.rglob("prediction.csv"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("evaluate {} --phase dev", "digits_inf/dev/model_100 has no seed_"),
+        ("evaluate {} --attack lora", "Unknown attack 'lora': choose one of"),
+        ("evaluate {} --against lora", "Unknown attack 'lora'"),
+        ("evaluate {} --scenario digits_lo", "no train models of digits_lo"),
+        ("evaluate {} --resamples 0", "resamples=0"),
+        ("evaluate {} --folds 1 --attack quantile", "at least 2 folds"),
+        ("evaluate {} --shadows 4,many", "expected numbers such as 4,8,16"),
+        ("evaluate {} --shadows 4,40 --attack eb --resamples 5", "shadow models from 2 to 9"),
+        ("evaluate {} --attack nowhere.py:attack", "There is no file nowhere.py"),
+        ("evaluate {} --online_attack", "--online_attack is an option of the attack first"),
+        ("evaluate /nowhere/digits", "no challenge folder /nowhere/digits"),
+        ("attack eb", "Name the folder to attack: mico attack eb FOLDER"),
+        ("attack eb {} --attack rmia", "Expected one attack, got eb, rmia"),
+        ("attack lora {}", "Unknown attack 'lora'"),
+        ("attack {} --global_variance", "is an option of the attack first-principles"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_1(participants, mico, words, message):
+    code, _, errors = mico(*words.format(participants).split())
+    assert code == 1 and message in errors
+    assert errors.startswith("mico: ") and len(errors.strip().splitlines()) == 1

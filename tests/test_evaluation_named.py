@@ -1,0 +1,243 @@
+"""The registry: each name is what it says; attacks of one's own; what bad input meets."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers_attacks import naive_lira, tpr
+from helpers_problem import Arrays, make_source
+
+from mico_competition.attacks import WINNER_2023, first_principles, winner_2023
+from mico_competition.evaluation.custom import answer, find_attack, is_custom
+from mico_competition.evaluation.evaluate import Options, evaluate
+from mico_competition.evaluation.folds import ask, problems, run
+from mico_competition.evaluation.named import ATTACKS, attacks, get_attack, winners_choice
+from mico_competition.evaluation.problem import Attack
+from mico_competition.tracks import SCENARIOS
+
+SHADOWLESS = {"threshold", "entropy", "modified-entropy"}
+
+
+@pytest.fixture(scope="module")
+def source():
+    return make_source(train=30, dev=10, asked=60, points=300, shift=2.0)
+
+
+@pytest.fixture(scope="module")
+def dev(source):
+    ((_, problem),) = problems(ask(source, "dev"), ATTACKS["eb"])
+    return problem
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("phase", ["train", "dev"])
+def test_every_attack_finds_members_in_every_phase(source, name, phase):
+    asked = ask(source, phase)
+    scores = run(asked, ATTACKS[name])
+    assert scores.shape == asked.truth.shape and np.isfinite(scores).all()
+    assert tpr(scores, asked.truth) > (0.15 if name in SHADOWLESS else 0.3)
+    assert ATTACKS[name].name == name and ATTACKS[name].title and ATTACKS[name].source
+
+
+def test_each_target_for_itself_gets_the_same_scores(source, dev):
+    """What an attack says of a model does not hang on who else is attacked."""
+    for name, attack in ATTACKS.items():
+        both = answer(attack, dev)
+        one = answer(attack, replace(dev, targets=dev.targets[3:4], columns=dev.columns[3:4]))
+        np.testing.assert_allclose(one, both[3:4], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_winner_by_scenario(scenario):
+    source = make_source(scenario=scenario, train=12, dev=2)
+    asked = ask(source, "dev")
+    signal, formula = winners_choice(scenario)
+    assert (signal, formula) == WINNER_2023.get(scenario, (signal, formula))
+    values = source.get(signal)
+    member = source.fleet.told[:12] == 1
+    found = run(asked, ATTACKS["winner-2023"])
+    for row, columns in zip((0, 1), asked.columns):
+        expected = winner_2023(values[12 + row], values[:12], member, formula=formula)[columns]
+        np.testing.assert_allclose(found[row], expected, rtol=1e-12)
+    assert winners_choice("digits_lo") == ("loss", "standardised")
+    assert winners_choice("baskets_inf") == ("confidence", "midpoint")
+
+
+def test_lira_through_the_registry_is_the_loop_over_points(source, dev):
+    signal, member = source.get("logit"), dev.is_member
+    for online in (True, False):
+        found = answer(ATTACKS["lira-online" if online else "lira-offline"], dev)
+        for row, columns in enumerate(dev.columns):
+            target, shadow = signal[dev.targets[row], columns], signal[:30][:, columns]
+            expected = naive_lira(target, shadow, member[:, columns], online=online)
+            close = np.abs(expected) < 7  # the naive one rounds to infinity
+            np.testing.assert_allclose(found[row][close], expected[close], rtol=1e-6, atol=1e-6)
+            assert close.mean() > 0.7
+
+
+def test_first_principles_is_one_model_at_a_time(source, dev):
+    attack = ATTACKS["first-principles-sent"]
+    found, signal = answer(attack, dev), source.get("logit")
+    columns = dev.columns[4]
+    expected = first_principles(
+        signal[dev.targets[4], columns],
+        signal[:30][:, columns],
+        dev.is_member[:, columns],
+        global_variance=True,
+    )
+    np.testing.assert_allclose(found[4], expected, rtol=1e-12)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="Unknown attack 'lora': choose one of .*bavaria.*eb"):
+        get_attack("lora")
+    assert set(ATTACKS) <= set(attacks()) and get_attack("eb") is ATTACKS["eb"]
+    for attack in attacks().values():
+        assert isinstance(attack, Attack) and attack.title
+
+
+# --- attacks of one's own
+
+WORKED = '''
+from mico_competition.attacks import calibrate
+
+
+def attack(problem):
+    """The logit less its mean OUT."""
+    return problem.gather("logit").score(calibrate, centre="out")
+
+
+def peeks(problem):
+    return problem.told[problem.targets[:, None], problem.columns]
+
+
+def in_folds(problem):
+    signal, seen = problem.source.get("logit"), problem.is_member
+    out = (signal[problem.shadows] * ~seen).sum(axis=0) / (~seen).sum(axis=0).clip(1)
+    return (signal - out)[problem.targets[:, None], problem.columns]
+
+
+in_folds.leaves_one_out = False
+
+
+def wrong_shape(problem):
+    return problem.targets
+
+
+def nothing(problem):
+    return problem.columns / 0.0 * 0.0
+
+
+def words(problem):
+    return problem.columns.astype(str)
+
+
+def broken(problem):
+    return problem.no_such_thing
+
+
+number = 5
+'''
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(WORKED)
+    return path
+
+
+def test_ten_lines_of_ones_own(source, file):
+    attack = find_attack(f"{file}:attack")
+    assert is_custom(attack) and attack.title == "The logit less its mean OUT."
+    asked = ask(source, "train")
+    found = evaluate(asked, [attack, ATTACKS["calibrate-logit-out"]], options=Options(resamples=20))
+    mine, named = found.rows[1:]
+    assert mine.name == "mine.py:attack"
+    assert mine.measured["AUC"].value == named.measured["AUC"].value > 0.8
+
+
+def test_one_that_leaks_is_refused_and_one_in_folds_is_not(source, file):
+    asked, few = ask(source, "train"), Options(resamples=20)
+    with pytest.raises(ValueError, match=r"Attack mine.py:peeks leaks"):
+        evaluate(asked, [find_attack(f"{file}:peeks")], options=few)
+    found = evaluate(asked, [find_attack(f"{file}:in_folds")], options=few)
+    assert 0.8 < found.rows[1].measured["AUC"].value < 1
+    scores = run(ask(source, "dev"), find_attack(f"{file}:peeks"))
+    assert (scores == -1).all()  # HIDDEN
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wrong_shape", r"real numbers of shape \(10, 60\), one for each target and point"),
+        ("nothing", "finite scores, got 600 NaN or infinite of 600"),
+        ("words", "to give real numbers"),
+        ("broken", "mine.py:broken failed: AttributeError in line 36 of mine.py"),
+        ("absent", "There is no function absent in .*mine.py: it has calibrate, attack, peeks"),
+        ("number", "There is no function number"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_mistakes_of_ones_own_are_sentences(dev, file, name, message):
+    with pytest.raises(ValueError, match=message) as mistake:
+        answer(find_attack(f"{file}:{name}"), dev)
+    assert len(str(mistake.value).splitlines()) == 1
+
+
+def test_files_that_do_not_run(tmp_path):
+    (tmp_path / "bad.py").write_text("def attack(:\n")
+    with pytest.raises(ValueError, match=r"bad.py does not run: SyntaxError in line 1"):
+        find_attack(f"{tmp_path}/bad.py:attack")
+    (tmp_path / "worse.py").write_text("x = 1\nimport no_such_module\n")
+    with pytest.raises(ValueError, match="ModuleNotFoundError in line 2 of worse.py"):
+        find_attack(f"{tmp_path}/worse.py:attack")
+    with pytest.raises(ValueError, match="There is no file"):
+        find_attack(f"{tmp_path}/none.py:attack")
+    with pytest.raises(ValueError, match="name the function in the file"):
+        find_attack(f"{tmp_path}/bad.py")
+
+
+# --- bad input
+
+NEEDS_SPREAD = [
+    n
+    for n in ATTACKS
+    if n.startswith(("lira", "bavaria", "eb", "first")) or n.endswith("standardised")
+]
+
+
+@pytest.mark.parametrize("name", NEEDS_SPREAD)
+def test_constant_signals_are_refused(name):
+    source = make_source(train=10, dev=2)
+    signals = {key: np.full((12, 150), 0.5) for key in source._signals}
+    signals["loss"] = -signals["loss"]
+    asked = ask(Arrays(source.fleet, signals), "dev")
+    with pytest.raises(ValueError, match="constant|vary"):
+        run(asked, ATTACKS[name])
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_points_that_every_shadow_saw_have_a_score(name):
+    """As in SST-2, where 1.3 OUT models a point are usual."""
+    source = make_source(train=10, dev=4, share_in=0.9, points=200)
+    fleet = source.fleet
+    seen = np.where(np.arange(200) % 4 == 0, 1, fleet.told[:10])
+    told = np.concatenate([seen, fleet.told[10:]]).astype(np.int8)
+    asked = ask(Arrays(replace(fleet, told=told), source._signals), "dev")
+    assert np.isfinite(run(asked, ATTACKS[name])).all()
+    train = ask(Arrays(replace(fleet, told=told), source._signals), "train")
+    assert np.isfinite(run(train, ATTACKS[name])).all()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_model_that_gives_nan_is_refused(name):
+    source = make_source(train=10, dev=4)
+    signals = {
+        key: np.where(np.arange(14)[:, None] == 3, np.nan, v) for key, v in source._signals.items()
+    }
+    broken = Arrays(source.fleet, signals)
+    if name in SHADOWLESS:
+        assert np.isfinite(run(ask(broken, "dev"), ATTACKS[name])).all()  # it does not look
+    with pytest.raises(ValueError, match="digits_inf/train/model_3|finite"):
+        run(ask(broken, "train" if name in SHADOWLESS else "dev"), ATTACKS[name])
