@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,31 +24,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from attack_fleets import BEDS, MICO  # noqa: E402
 
-CLOSED = [
-    "threshold",
-    "entropy",
-    "modified-entropy",
-    "calibrate-loss-in",
-    "calibrate-confidence-in",
-    "calibrate-confidence-midpoint",
-    "calibrate-loss-midpoint",
-    "calibrate-loss-standardised",
-    "winner-2023",
-    "first-principles",
-    "first-principles-sent",
-    "fleshman",
-    "lira-offline-global",
-    "lira-online",
-    "lira-online-global",
-    "lira-online-shrunk",
-    "rmia",
-    "bavaria",
-    "quantile",
-    "eb",
-    "eb-gradient-norm",
-]
-LEARNED = ["neural", "stack", "suri"]
-FEW = ["threshold", "winner-2023", "lira-online-global", "rmia", "bavaria", "eb"]
+GROUPS = {
+    "closed": [
+        *("threshold", "entropy", "modified-entropy"),
+        *("calibrate-loss-in", "calibrate-loss-midpoint", "calibrate-loss-standardised"),
+        *("calibrate-confidence-in", "calibrate-confidence-midpoint", "winner-2023"),
+        *("first-principles", "first-principles-sent", "fleshman", "quantile"),
+        *("lira-offline-global", "lira-online", "lira-online-global", "lira-online-shrunk"),
+        *("rmia", "bavaria", "eb", "eb-gradient-norm"),
+    ],
+    "few": ["threshold", "winner-2023", "lira-online-global", "rmia", "bavaria", "eb"],
+    "black": ["neural", "stack", "query-stack"],
+    "suri": ["suri"],
+    "white": ["trace", "joint", "best"],
+    "layers": ["layers"],
+}
 
 
 @dataclass(frozen=True)
@@ -69,34 +60,41 @@ class Run:
         return [*command, "--dataset_dir", str(work / (bed.data or "."))]
 
 
-DEV, ALL = ["--phase", "dev"], ["--records", "all"]
-BEST = [*CLOSED, *LEARNED, "best"]
-RUNS = {
-    **{f"A_{kind}": Run("A", f"purchase100_{kind}", BEST, DEV) for kind in ("inf", "hi", "lo")},
-    **{
-        f"A_{kind}_all": Run("A", f"purchase100_{kind}", [*FEW, "stack", "best"], [*DEV, *ALL])
-        for kind in ("inf", "hi", "lo")
-    },
-    "A_lo_ddp": Run(
-        "A", "purchase100_lo", [*FEW, "best"], [*DEV, *ALL, "--knowledge", "distinguisher"]
-    ),
-    "A_inf_study": Run(
-        "A",
-        "purchase100_inf",
-        ["winner-2023", "lira-online-global", "eb"],
-        [*DEV, "--shadows", "4,8,16,32,64,100"],
-    ),
-    "C_inf": Run("C", "baskets_inf", [*FEW, "stack", "best"], DEV),
-    "C_inf_all": Run("C", "baskets_inf", [*FEW, "best"], [*DEV, *ALL]),
-    "C_hi_all": Run("C", "baskets_hi", [*FEW, "best"], [*DEV, *ALL]),
-    "digits_inf": Run("digits", "digits_inf", BEST, DEV),
-    "digits_hi": Run("digits", "digits_hi", BEST, DEV),
-    "cnn_inf": Run("cnn", "cifar10_inf", [*FEW, "stack", "best"], []),
-    "cnn_inf_all": Run("cnn", "cifar10_inf", [*FEW, "best"], ALL),
-    "text_inf": Run("text", "sst2_inf", [*FEW, "stack", "best"], []),
-    "text_inf_all": Run("text", "sst2_inf", [*FEW, "best"], ALL),
-    "full_inf": Run("full", "purchase100_inf", [*FEW, "best"], []),
-}
+DEV, ALL, DDP = ["--phase", "dev"], ["--records", "all"], ["--knowledge", "distinguisher"]
+
+
+def _runs() -> Iterator[tuple[str, Run]]:
+    """Name of the file and what goes into it; groups apart, so that each can be run anew."""
+    for kind in ("inf", "hi", "lo"):
+        for group in ("closed", "black", "white", "suri"):
+            yield f"A_{kind}-{group}", Run("A", f"purchase100_{kind}", GROUPS[group], DEV)
+        for group in ("few", "white"):
+            run = Run("A", f"purchase100_{kind}", GROUPS[group], [*DEV, *ALL])
+            yield f"A_{kind}_all-{group}", run
+    for group in ("few", "white"):
+        run = Run("A", "purchase100_lo", GROUPS[group], [*DEV, *ALL, *DDP])
+        yield f"A_lo_ddp-{group}", run
+    studied = ["winner-2023", "lira-online-global", "eb"]
+    counts = ["--shadows", "4,8,16,32,64,100"]
+    yield "A_inf_study", Run("A", "purchase100_inf", studied, [*DEV, *counts])
+    for bed, kinds in {"C": ("inf", "hi"), "digits": ("inf", "hi")}.items():
+        for kind in kinds:
+            scenario = f"{BEDS[bed].challenge}_{kind}"
+            for group in ("closed", "black", "white"):
+                yield f"{bed}_{kind}-{group}", Run(bed, scenario, GROUPS[group], DEV)
+            for group in ("few", "white"):
+                yield f"{bed}_{kind}_all-{group}", Run(bed, scenario, GROUPS[group], [*DEV, *ALL])
+    for bed in ("cnn", "text"):
+        (scenario,) = BEDS[bed].scenarios
+        for group in ("closed", "layers"):
+            yield f"{bed}_inf-{group}", Run(bed, scenario, GROUPS[group], [])
+        for group in ("few", "layers"):
+            yield f"{bed}_inf_all-{group}", Run(bed, scenario, GROUPS[group], ALL)
+    for group in ("few", "white"):
+        yield f"full_inf_all-{group}", Run("full", "purchase100_inf", GROUPS[group], ALL)
+
+
+RUNS = dict(_runs())
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ LAYERS = [
     ["challenge", "challenge_datasets", "look", "nets", "submission", "token_cache"],
     ["models"],
     ["inputs", "releases"],
-    ["baseline", "boards", "deeper", "evaluation", "hub", "learned", "signals", "training", "whitebox"],
+    ["boards", "hub", "signals", "training"],
+    ["baseline", "deeper", "evaluation", "learned", "whitebox"],
     ["bundles", "demo", "fleets"],
     ["cli"],
 ]

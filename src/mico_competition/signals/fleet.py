@@ -78,7 +78,8 @@ def read_fleet(
         challenge_folder: `.../purchase100`, as downloaded, released or trained.
         scenario: its name.
         data: the whole dataset of its task, with `labels`.
-        records: "challenge", the union of all models' challenge points; "all"; or places in the
+        records: "challenge", the union of all models' challenge points, those of other phases and
+            ids too, so that signals kept for some models serve for more; "all"; or places in the
             dataset.
         phases: phases to take models of.
         models: ids to take; all by default.
@@ -106,17 +107,31 @@ def read_fleet(
     splits = [ChallengeDataset.from_path(folder.path, data) for folder in folders]
     points = [split.challenge_indices.numpy() for split in splits]
     labels = data.labels.cpu().numpy()
+    if isinstance(records, str) and records == "challenge":
+        points += _others(challenge_folder, scenario, folders, data)
     places = _places(records, points, len(labels))
     return Fleet(
         scenario,
         folders,
         places,
         labels[places],
-        np.stack([_columns(places, own) for own in points]),
+        np.stack([_columns(places, own) for own in points[: len(folders)]]),
         np.stack(
             [_told(split, folder, disclosure, places) for split, folder in zip(splits, folders)]
         ),
     )
+
+
+def _others(
+    challenge_folder: PathLike, scenario: str, taken: Sequence[ModelFolder], data: Any
+) -> list[np.ndarray]:
+    """Challenge points of the models of the scenario that were not taken."""
+    there = [f for phase in PHASES for f in walk_phase(challenge_folder, scenario, phase)]
+    return [
+        ChallengeDataset.from_path(folder.path, data).challenge_indices.numpy()
+        for folder in there
+        if folder not in taken
+    ]
 
 
 def truth(fleet: Fleet, rows: np.ndarray, data: Any) -> np.ndarray:
