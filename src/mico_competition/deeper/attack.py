@@ -1,0 +1,137 @@
+"""The attack `layers`: decodes of all layers, calibrated by shadows and stacked."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+
+import numpy as np
+
+from mico_competition.deeper.frame import load_checked, make_frame
+from mico_competition.deeper.layers import shapes
+from mico_competition.deeper.model_signals import Signals, signals_of
+from mico_competition.evaluation.problem import Attack, Problem, Source
+from mico_competition.scoring import tpr_at_most_fpr
+from mico_competition.whitebox.evidence import Stack, log_ratio
+
+BLACK_BOX = ("logit", "loss")
+CHOSEN_AT = 0.1  # the false positive rate that ridges are chosen at
+
+_last: tuple[weakref.ref, bytes, dict[str, dict[float, np.ndarray]]] | None = None
+
+
+def best_layers(problem: Problem) -> np.ndarray:
+    """Scores of the stack of all layers' decodes and the outputs' likelihood ratios.
+
+    Args:
+        problem: with the signals of all records, and targets that are not among the shadows.
+
+    Returns:
+        float64[targets, points], log odds; comparable over models.
+
+    Raises:
+        ValueError: if records are missing, if targets are their own shadows, with fewer than 4
+            shadows, or if models are not of the same layers and finite.
+    """
+    check_problem(problem)
+    signals = fleet_signals(problem)
+    stack = Stack(problem)
+    for name in BLACK_BOX:
+        stack.add_signal(problem.source.get(name))
+    for family in signals.values():
+        stack.add_signal(best_ridge(problem, family))
+    return stack.scores()
+
+
+def check_problem(problem: Problem) -> None:
+    """Refuses what cannot be decoded, before any work."""
+    count, total = len(problem.source.fleet.records), len(problem.source.data)
+    if count != total:
+        raise ValueError(
+            f"White-box decoding needs the signals of all {total} records, got {count}: open the "
+            "signals with records='all'."
+        )
+    if problem.own:
+        raise ValueError(
+            "White-box decoding cannot leave targets out of their own shadows one by one: "
+            "evaluate it in folds of models (own=False)."
+        )
+    if len(problem.shadows) < 4:
+        raise ValueError(
+            f"White-box decoding needs at least 4 shadow models, got {len(problem.shadows)}: "
+            "give it more train models."
+        )
+
+
+def fleet_signals(problem: Problem) -> dict[str, dict[float, np.ndarray]]:
+    """Family -> ridge -> float32[models, N]; NaN in rows that are no part of the problem.
+
+    Nothing of it depends on membership, so the folds of an evaluation share it: that of the
+    last source is kept.
+    """
+    global _last
+    # Evaluation wraps one source anew for each fold; its methods are still those of the one.
+    source = getattr(problem.source.load, "__self__", problem.source)
+    rows = np.union1d(problem.shadows, problem.targets)
+    if _last is not None and _last[0]() is source and _last[1] == rows.tobytes():
+        return _last[2]
+    made = laid_out(_signals_by_row(problem.source, rows), len(problem.told))
+    _last = weakref.ref(source), rows.tobytes(), made
+    return made
+
+
+def _signals_by_row(source: Source, rows: np.ndarray) -> dict[int, Signals]:
+    frame = make_frame(source, rows)
+    expected = None
+    found: dict[int, Signals] = {}
+    for row in map(int, rows):
+        model = load_checked(source, row, expected)
+        expected = expected or shapes(model)
+        found[row] = signals_of(model, frame)
+    return found
+
+
+def laid_out(found: Mapping[int, Signals], models: int) -> dict[str, dict[float, np.ndarray]]:
+    """Signals by row -> float32[models, N] of each family and ridge.
+
+    A family that does not vary over models and records, such as that of a layer that takes no
+    part, is left out.
+    """
+    out: dict[str, dict[float, np.ndarray]] = {}
+    first = next(iter(found.values()))
+    for family, members in first.items():
+        for ridge, own in members.items():
+            table = np.full((models, len(own)), np.nan, np.float32)
+            for row, signals in found.items():
+                table[row] = signals[family][ridge]
+            if np.nanstd(table, axis=0).max() > 0:
+                out.setdefault(family, {})[ridge] = table
+    return out
+
+
+def best_ridge(problem: Problem, family: Mapping[float, np.ndarray]) -> np.ndarray:
+    """float32[models, N], the signal of the ridge that tells the shadows' members best.
+
+    Each shadow is left out of its own reference; the targets take no part in the choice.
+    """
+    if len(family) == 1:
+        return next(iter(family.values()))
+    labels = problem.is_member.ravel().astype(int)
+
+    def worth(signal: np.ndarray) -> float:
+        scores = log_ratio(problem, signal, problem.shadows)
+        return float(tpr_at_most_fpr(labels, scores.ravel(), CHOSEN_AT))
+
+    return max(family.values(), key=worth)
+
+
+ATTACKS = (
+    Attack(
+        name="layers",
+        title="decodes of all layers of any model, likelihood ratios, a stack",
+        source="ours: docs/ATTACKS.md",
+        run=best_layers,
+        leaves_one_out=False,
+        white_box=True,
+    ),
+)

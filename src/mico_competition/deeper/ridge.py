@@ -1,0 +1,130 @@
+"""Joint decodes: which records' updates, together, explain the weights that are found.
+
+Weights are modelled as W = start + sum_j C_j D_j + noise over *all* records j of the dataset,
+members or not; a record that was not trained on should come out at zero, and what other records
+leave in its direction is taken away (interference cancellation; findings, 4.3).  The estimate is
+kernel ridge regression (Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning",
+2nd edition, section 5.8.2); lambda is in units of the kernel's mean diagonal throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+TOLERANCE, MOST_STEPS = 1e-6, 300  # of the conjugate gradients
+
+
+def free_decode(inputs: Tensor, weights: Tensor, ridges: Sequence[float]) -> list[Tensor]:
+    """Coefficients C of W = sum_j C_j (outer) a_j + noise, the direction of each C_j left free.
+
+    For a layer that sees one position a record (the head above all), every step of gradient
+    descent adds a multiple of d (outer) a; d turns while a model learns, so nothing is
+    assumed of it.  As long as a layer has more inputs than there are records, the records' a
+    are linearly independent and hardly anything of a non-member is left in W; with D inputs for
+    N > D records each coefficient carries about N / D of the others' (ridge weighs that).
+
+    Args:
+        inputs: float[N, D], a.
+        weights: float[H, D], W less what training started from, where that is known.
+        ridges: lambda > 0, each.
+
+    Returns:
+        For each lambda float64[N, H], (A A^T / kd + lambda I)^-1 A W^T / kd, kd the mean of
+        |a_j|^2; the smaller of the two Gram matrices is factored, which changes nothing else.
+
+    Raises:
+        ValueError: if a ridge is not > 0, or all inputs are zero.
+    """
+    a, w = inputs.double(), weights.double()
+    scale = _scale((a**2).sum(1), ridges)
+    small = a.shape[1] <= a.shape[0]
+    gram = (a.T @ a if small else a @ a.T) / scale
+    found = []
+    for ridge in ridges:
+        factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram)).to(gram))
+        if small:  # (A A^T + l)^-1 A = A (A^T A + l)^-1
+            found.append(a @ torch.cholesky_solve(w.T / scale, factor))
+        else:
+            found.append(torch.cholesky_solve(a @ w.T / scale, factor))
+    return found
+
+
+def direction_decode(features: Tensor, trace: Tensor, ridges: Sequence[float]) -> list[Tensor]:
+    """Coefficients c of W = sum_j c_j D_j + noise, each D_j one given matrix.
+
+    Args:
+        features: float[N, k], the D_j laid flat; K_ij = <D_i, D_j>.
+        trace: float[N], <D_i, W - start>.
+        ridges: lambda > 0, each.
+
+    Returns:
+        For each lambda float64[N], (K / kd + lambda I)^-1 trace / kd, kd the mean of K_ii.
+    """
+    if features.shape[1] >= features.shape[0]:  # wide: its products keep the dtype, to save memory
+        return kernel_decode(features @ features.T, trace, ridges)
+    z, t = features.double(), trace.double()
+    scale = _scale((z**2).sum(1), ridges)
+    gram, seen = z.T @ z / scale, z.T @ t
+    found = []
+    for ridge in ridges:  # Woodbury: only k x k is factored
+        factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram)).to(gram))
+        inner = torch.cholesky_solve(seen[:, None], factor)[:, 0] / scale
+        found.append((t - z @ inner) / (ridge * scale))
+    return found
+
+
+def kernel_decode(kernel: Tensor, trace: Tensor, ridges: Sequence[float]) -> list[Tensor]:
+    """As `direction_decode`, from K float[N, N] itself (positive semidefinite)."""
+    k, t = kernel.double(), trace.double()
+    scale = _scale(k.diagonal(), ridges)
+    eye = torch.eye(len(k)).to(k)
+    return [
+        torch.cholesky_solve(t[:, None] / scale, torch.linalg.cholesky(k / scale + ridge * eye))[
+            :, 0
+        ]
+        for ridge in ridges
+    ]
+
+
+def conjugate_gradients(
+    product: Callable[[Tensor], Tensor], right: Tensor, *, tolerance: float = TOLERANCE
+) -> Tensor:
+    """float64[N], x with A x = right, A symmetric positive definite and given by its products.
+
+    Hestenes and Stiefel, 1952.  Ends when the residual is below `tolerance` of `right`.
+
+    Raises:
+        ValueError: if it does not get there in 300 steps (a ridge that is far too small).
+    """
+    right = right.double()
+    x = torch.zeros_like(right)
+    residual = right.clone()
+    step, size = residual.clone(), float(residual @ residual)
+    goal = tolerance**2 * size
+    for _ in range(MOST_STEPS):
+        if size <= goal:
+            return x
+        moved = product(step)
+        length = size / float(step @ moved)
+        x += length * step
+        residual -= length * moved
+        size, before = float(residual @ residual), size
+        step = residual + (size / before) * step
+    raise ValueError(
+        f"The joint decode did not converge in {MOST_STEPS} steps: take a larger ridge."
+    )
+
+
+def _scale(diagonal: Tensor, ridges: Sequence[float]) -> Tensor:
+    if not all(ridge > 0 for ridge in ridges):
+        raise ValueError(f"Expected ridges > 0, got {list(ridges)}.")
+    scale = diagonal.mean()
+    if not float(scale) > 0:
+        raise ValueError(
+            "Expected records that leave something in a layer, got inputs or directions that are "
+            "all zero: leave the layer out."
+        )
+    return scale

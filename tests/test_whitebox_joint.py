@@ -1,0 +1,171 @@
+"""The joint decode against dense algebra on few records."""
+
+import numpy as np
+import pytest
+import torch
+
+from mico_competition.whitebox.joint import (
+    Kernel,
+    decode_with_prior,
+    information_of,
+    joint_decode,
+    solve_shifted,
+)
+from mico_competition.whitebox.known import interference, shares
+from mico_competition.whitebox.mlp_layers import unit_rows
+
+N, D, H = 90, 24, 8
+RIDGES = (0.1, 0.3, 1.0, 10.0)
+
+
+@pytest.fixture
+def kernel():
+    generator = torch.Generator().manual_seed(0)
+    white = torch.randn(N, D, generator=generator)
+    white = white / white.square().sum(1).mean().sqrt()
+    return Kernel(white, unit_rows(torch.randn(N, H, generator=generator)))
+
+
+@pytest.fixture
+def trace(kernel):
+    """In the range of K, as traces are."""
+    return kernel(torch.randn(N, generator=torch.Generator().manual_seed(1)))
+
+
+def dense(kernel):
+    white, directions = kernel.white.double().numpy(), kernel.directions.double().numpy()
+    out = np.empty((N, N))
+    for i in range(N):
+        for j in range(N):
+            out[i, j] = (white[i] @ white[j]) * (directions[i] @ directions[j])
+    return out
+
+
+def test_kernel_equals_the_explicit_matrix(kernel, trace):
+    explicit = dense(kernel)
+    np.testing.assert_allclose(kernel(trace), explicit @ trace.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(kernel.diagonal, np.diag(explicit), rtol=1e-5)
+    assert abs(np.diag(explicit).mean() - 1) < 1e-5
+    spread = torch.rand(N, generator=torch.Generator().manual_seed(2))
+    scaled = np.diag(spread) @ explicit @ np.diag(spread) @ trace.numpy()
+    np.testing.assert_allclose(kernel.scaled(spread)(trace), scaled, rtol=1e-4, atol=1e-4)
+
+
+def test_all_ridges_at_once_equal_dense_solves(kernel, trace):
+    explicit = dense(kernel)
+    solved = solve_shifted(kernel, trace, RIDGES, tolerance=1e-6, steps=200)
+    for ridge, own in zip(RIDGES, solved):
+        expected = np.linalg.solve(explicit + ridge * np.eye(N), trace.double().numpy())
+        np.testing.assert_allclose(own, expected, atol=2e-4 * np.abs(expected).max())
+    unordered = solve_shifted(kernel, trace, RIDGES[::-1], tolerance=1e-6, steps=200)
+    torch.testing.assert_close(unordered.flip(0), solved, rtol=1e-3, atol=1e-4)
+
+
+def test_the_default_tolerance_is_a_few_percent(kernel, trace):
+    explicit = dense(kernel)
+    for ridge, own in zip(RIDGES, joint_decode(kernel, trace, RIDGES)):
+        expected = np.linalg.solve(explicit + ridge * np.eye(N), trace.double().numpy())
+        assert np.linalg.norm(own.numpy() - expected) < 0.1 * np.linalg.norm(expected)
+
+
+def test_nothing_to_solve_gives_zeros(kernel):
+    assert not solve_shifted(kernel, torch.zeros(N), RIDGES).any()
+
+
+def test_decode_undoes_interference(kernel):
+    """Traces made by known coefficients give them back, which the traces alone do not."""
+    truth = (torch.rand(N, generator=torch.Generator().manual_seed(3)) < 0.3).float()
+    decoded = joint_decode(kernel, kernel(truth), [1e-3])[0]
+    noise = torch.linalg.eigvalsh(torch.as_tensor(dense(kernel))).min()
+    assert noise > -1e-6
+    assert (decoded - truth).norm() < 0.5 * (kernel(truth) - truth).norm()
+    assert np.corrcoef(decoded, truth)[0, 1] > 0.95
+
+
+def test_second_pass_equals_dense_algebra_without_the_records_own_prior(kernel, trace):
+    """What comes out at i is the generalised least squares estimate of c_i under a flat prior."""
+    generator = np.random.default_rng(4)
+    mean, spread = generator.normal(size=N), generator.uniform(0.2, 1.5, N)
+    ridge, explicit, right = 0.3, dense(kernel), trace.double().numpy()
+    values, vectors = np.linalg.eigh(explicit)
+    features = (vectors * np.sqrt(np.maximum(values, 0))).T  # [dimensions, N], K = F^T F
+    observed = np.linalg.pinv(features.T) @ right  # what F^T y = T came from
+    expected = np.empty(N)
+    kappa = np.empty(N)
+    for i in range(N):
+        others = np.arange(N) != i
+        f, rest = features[:, i], features[:, others]
+        covariance = rest * spread[others] ** 2 @ rest.T + ridge * np.eye(N)
+        solved = np.linalg.solve(covariance, np.stack([f, observed - rest @ mean[others]], 1))
+        kappa[i] = f @ solved[:, 0]
+        expected[i] = f @ solved[:, 1] / kappa[i]
+    tensors = (torch.tensor(a, dtype=torch.float32) for a in (mean, spread))
+    mean32, spread32 = tensors
+    solved = solve_shifted(
+        kernel.scaled(spread32), spread32 * (trace - kernel(mean32)), [ridge], 1e-6, 300
+    )[0]
+    exact = mean32 + solved * (spread32 + torch.tensor(1 / kappa).float() / spread32)
+    np.testing.assert_allclose(exact, expected, atol=2e-3 * np.abs(expected).max())
+    # With one number for the information on all records it is nearly so.
+    told = information_of(kernel, spread32, [ridge])
+    assert 0.7 < told[0] / np.mean(kappa / np.diag(explicit)) < 1.4
+    ours = decode_with_prior(kernel, trace, mean32, spread32, [ridge], told)[0]
+    assert np.corrcoef(ours, expected)[0, 1] > 0.97
+
+
+def test_information_of_independent_records_is_one_over_the_ridge():
+    alone = Kernel(torch.eye(N), torch.ones(N, 1))
+    spread = torch.linspace(0.1, 2, N)
+    assert information_of(alone, spread, [0.5]) == pytest.approx([2.0], rel=1e-3)
+
+
+def test_own_prior_of_independent_records_drops_out():
+    alone = Kernel(torch.eye(N), torch.ones(N, 1))
+    trace = torch.linspace(-1, 1, N)
+    for mean in (0.0, 5.0):
+        for spread in (0.1, 3.0):
+            out = decode_with_prior(
+                alone, trace, torch.full((N,), mean), torch.full((N,), spread), [0.5]
+            )
+            torch.testing.assert_close(out[0], trace, atol=1e-4, rtol=1e-3)
+
+
+def test_known_members_are_subtracted(kernel):
+    """With every other record told, the decode of one is its trace less what they leave in it."""
+    member = torch.rand(N, generator=torch.Generator().manual_seed(5)) < 0.5
+    trace = kernel(member.float())
+    told = np.where(np.arange(N) == 7, -1, member.numpy().astype(np.int8))
+    believed = np.full(N, 0.5, np.float32)
+    share = shares(believed, told)
+    assert share[7] == 0.5 and np.array_equal(share[told >= 0], member.numpy()[told >= 0])
+    mean, spread = torch.as_tensor(share), torch.full((N,), 1e-3)
+    spread[7] = 1.0
+    out = decode_with_prior(kernel, trace, mean, spread, [0.05])[0]
+    assert float(out[7]) == pytest.approx(float(member[7]), abs=0.01)
+
+
+def test_interference_equals_a_loop(kernel):
+    generator = np.random.default_rng(6)
+    excess = torch.tensor(generator.normal(size=N), dtype=torch.float32)
+    ours = interference(kernel.white, kernel.directions, excess)
+    explicit = dense(kernel)
+    for i in range(N):
+        expected = sum(float(excess[j]) * explicit[i, j] for j in range(N) if j != i)
+        assert float(ours[i]) == pytest.approx(expected, abs=1e-4)
+    moved = excess.clone()
+    moved[3] += 100  # a record's own membership is not in its interference
+    assert float(interference(kernel.white, kernel.directions, moved)[3]) == pytest.approx(
+        float(ours[3]), abs=1e-3
+    )
+
+
+def test_bad_input_is_refused(kernel, trace):
+    with pytest.raises(ValueError, match="ridges > 0"):
+        joint_decode(kernel, trace, [0.0])
+    with pytest.raises(ValueError, match="ridges > 0"):
+        joint_decode(kernel, trace, [])
+    trace[0] = float("nan")
+    with pytest.raises(ValueError, match="finite traces"):
+        joint_decode(kernel, trace, [1.0])
+    with pytest.raises(ValueError, match="spreads > 0"):
+        decode_with_prior(kernel, torch.ones(N), torch.zeros(N), torch.zeros(N), [1.0])
