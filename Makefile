@@ -7,7 +7,7 @@ READY := .venv/.ready
 ALONE := tests/test_score_all.py tests/test_fleet_ray.py tests/test_cluster_files.py
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test lint bench results lock clean
+.PHONY: help demo test lint bench results attacks lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -32,6 +32,13 @@ results: $(READY) ## real runs: docs/RESULTS.md (90 minutes; needs ../shared)
 	.venv/bin/python benchmarks/results_page.py
 	.venv/bin/python benchmarks/privacy_table.py
 	.venv/bin/python benchmarks/reliability_page.py
+	.venv/bin/python benchmarks/attacks_page.py
+
+attacks: $(READY) ## fleets, and every attack on them: docs/ATTACKS.md (hours; needs ../shared)
+	.venv/bin/python benchmarks/attack_fleets.py --work runs/fleets
+	.venv/bin/python benchmarks/attack_results.py --work runs/fleets
+	.venv/bin/python benchmarks/attack_speed.py --models runs/fleets/A/purchase100 --dataset_dir runs/fleets/A_data
+	.venv/bin/python benchmarks/attacks_page.py
 
 lock: ## write requirements.txt anew from setup.py; needs all of LOCK_PYTHONS
 	$(PYTHON) .ci/lock.py $(LOCK_PYTHONS)
