@@ -1,7 +1,9 @@
 """Fixtures that several test files share; nothing here downloads."""
 
 import os
+import signal
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 os.environ.setdefault("MICO_CACHE", tempfile.mkdtemp(prefix="mico_cache_"))
+
+# What runs in the background of a script ignores Ctrl-C, and so would all that tests start and
+# stop with it; a handler of Python's is not inherited, being ignored is.
+if (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -169,6 +169,9 @@ class Ledger:
         for folder in folders:
             for path in folder.glob(".model_*"):
                 shutil.rmtree(path, ignore_errors=True)
+        for name in (_SETTINGS, _LEDGER):
+            for path in self.folder.glob(f".{name}.*"):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def fleet_folder(out: PathLike, scenario: str) -> Path:
