@@ -143,3 +143,17 @@ def test_mistakes_are_sentences(tmp_path, capsys, monkeypatch, line, sentence):
     error = capsys.readouterr().err
     assert sentence.lower() in error.lower() and error.count("\n") == 1
     assert not list(tmp_path.rglob("ledger.jsonl"))
+
+
+def test_what_a_killed_run_was_writing_is_cleared(tmp_path):
+    fleet = ledger(tmp_path).with_models(range(2))
+    fleet.write()
+    place = fleet.place(0).parent
+    left = [place / ".model_0.abc", fleet.folder / ".ledger.jsonl.abc"]
+    for folder in left:
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("written")
+    fleet.clear_leftovers()
+    assert not any(folder.exists() for folder in left)
+    kept = Ledger.read(tmp_path, "digits_lo")
+    assert kept is not None and kept.entries == fleet.entries
