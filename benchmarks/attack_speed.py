@@ -4,9 +4,10 @@
     python benchmarks/attack_speed.py [--models FOLDER --dataset_dir DIR]
 
 100 shadows x 50 targets x 200 points.  The rival of LiRA is the Purchase-100 runner-up's way,
-written from the description of his published solution: for each target and each of its points a
-walk over all shadow models, a list of those that saw the point and of those that did not, and a
-normal distribution fitted to each list.  With --models, also signals against bare forward passes.
+as it is described: for each target and each of its points a walk over all shadow models, a list of
+those that saw the point and of those that did not, and a normal distribution fitted to each list.
+Signals and masks are ready in memory for both; his program read them from files.
+With --models, also signals against bare forward passes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from scipy.stats import norm
 
 from mico_competition import attacks as arrays
 from mico_competition.evaluation.named import ATTACKS
@@ -116,9 +118,8 @@ def loop(problem: Problem, targets: int) -> np.ndarray:
 
 
 def log_density(value: float, sample: list[float]) -> float:
-    """Of a normal distribution fitted to a sample."""
-    mean, deviation = np.mean(sample), np.std(sample, ddof=1)
-    return float(-(((value - mean) / deviation) ** 2) / 2 - np.log(deviation))
+    """Of a normal distribution fitted to a sample, by scipy as published programs have it."""
+    return float(norm.logpdf(value, np.mean(sample), np.std(sample)))
 
 
 def against_the_loop(problem: Problem, targets: int = 2) -> dict[str, float]:
