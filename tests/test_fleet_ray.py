@@ -143,7 +143,7 @@ def test_the_same_ledger_gives_the_same_bits_on_a_cluster(nodes, tmp_path, capsy
 
 def test_a_node_and_a_worker_are_killed_while_they_train(nodes, tmp_path):
     hurt = Fleet(
-        tmp_path, "--stack", "1", "--num_epochs", "100", "--ray", nodes.address, models="0-7"
+        tmp_path, "--stack", "1", "--num_epochs", "400", "--ray", nodes.address, models="0-7"
     )
     seen = {nodes.head: set(), nodes.second: set()}
 
