@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,11 +12,13 @@ from mico_competition.deeper.model_signals import Signals, signals_of
 from mico_competition.evaluation.problem import Attack, Problem, Source
 from mico_competition.scoring import tpr_at_most_fpr
 from mico_competition.whitebox.evidence import Stack, log_ratio
+from mico_competition.whitebox.label_free import Last, check_problem
 
 BLACK_BOX = ("logit", "loss")
+LEAST = 4  # shadow models
 CHOSEN_AT = 0.1  # the false positive rate that ridges are chosen at
 
-_last: tuple[weakref.ref, bytes, dict[str, dict[float, np.ndarray]]] | None = None
+_last: Last[dict[str, dict[float, np.ndarray]]] = Last()
 
 
 def best_layers(problem: Problem) -> np.ndarray:
@@ -33,7 +34,7 @@ def best_layers(problem: Problem) -> np.ndarray:
         ValueError: if records are missing, if targets are their own shadows, with fewer than 4
             shadows, or if models are not of the same layers and finite.
     """
-    check_problem(problem)
+    check_problem(problem, LEAST)
     signals = fleet_signals(problem)
     stack = Stack(problem)
     for name in BLACK_BOX:
@@ -43,41 +44,17 @@ def best_layers(problem: Problem) -> np.ndarray:
     return stack.scores()
 
 
-def check_problem(problem: Problem) -> None:
-    """Refuses what cannot be decoded, before any work."""
-    count, total = len(problem.source.fleet.records), len(problem.source.data)
-    if count != total:
-        raise ValueError(
-            f"White-box decoding needs the signals of all {total} records, got {count}: open the "
-            "signals with records='all'."
-        )
-    if problem.own:
-        raise ValueError(
-            "White-box decoding cannot leave targets out of their own shadows one by one: "
-            "evaluate it in folds of models (own=False)."
-        )
-    if len(problem.shadows) < 4:
-        raise ValueError(
-            f"White-box decoding needs at least 4 shadow models, got {len(problem.shadows)}: "
-            "give it more train models."
-        )
-
-
 def fleet_signals(problem: Problem) -> dict[str, dict[float, np.ndarray]]:
     """Family -> ridge -> float32[models, N]; NaN in rows that are no part of the problem.
 
     Nothing of it depends on membership, so the folds of an evaluation share it: that of the
     last source is kept.
     """
-    global _last
-    # Evaluation wraps one source anew for each fold; its methods are still those of the one.
-    source = getattr(problem.source.load, "__self__", problem.source)
-    rows = np.union1d(problem.shadows, problem.targets)
-    if _last is not None and _last[0]() is source and _last[1] == rows.tobytes():
-        return _last[2]
-    made = laid_out(_signals_by_row(problem.source, rows), len(problem.told))
-    _last = weakref.ref(source), rows.tobytes(), made
-    return made
+
+    def make(source: Source, rows: np.ndarray) -> dict[str, dict[float, np.ndarray]]:
+        return laid_out(_signals_by_row(source, rows), len(problem.told))
+
+    return _last.get(problem, make)
 
 
 def _signals_by_row(source: Source, rows: np.ndarray) -> dict[int, Signals]:

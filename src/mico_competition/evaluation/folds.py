@@ -24,13 +24,13 @@ class Told:
     """A Source whose fleet tells what a problem tells, and no more."""
 
     def __init__(self, source: Source, told: np.ndarray) -> None:
-        self._source = source
+        self.wrapped = source
         self.fleet: Fleet = replace(source.fleet, told=told)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # also while a copy is made, which has nothing yet
             raise AttributeError(name)
-        return getattr(self._source, name)
+        return getattr(self.wrapped, name)
 
 
 @dataclass(frozen=True)

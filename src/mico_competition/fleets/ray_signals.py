@@ -6,7 +6,6 @@ storage.  A task that is lost with its machine is tried again by Ray; there is n
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from mico_competition.fleets.ray_link import (
     connected,
     import_ray,
 )
-from mico_competition.fleets.ray_task import versions
+from mico_competition.fleets.ray_task import check_versions, versions
 from mico_competition.models import load_model
 from mico_competition.signals.cache import weights_files
 from mico_competition.signals.forward import Arrays, make_arrays
@@ -78,13 +77,7 @@ def compute(job: Job, block: list[Model]) -> list[Arrays]:
         ValueError: if this node's software is not that of the machine that asks, or a model
             cannot be loaded or gives values that are not finite.
     """
-    node = os.uname().nodename
-    for name, version in versions().items():
-        if version != job.versions[name]:
-            raise ValueError(
-                f"{name} is {version} on {node} and {job.versions[name]} where signals are asked "
-                "for: install the same on every node."
-            )
+    check_versions(job.versions, "signals are asked for")
     torch.set_num_threads(job.threads)
     points = job.points.to(torch.device("cuda" if job.cuda else "cpu"))
     found = []

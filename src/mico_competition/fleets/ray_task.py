@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,19 +73,25 @@ def versions() -> dict[str, str]:
     return {"mico_competition": __version__, "torch": torch.__version__.partition("+")[0]}
 
 
+def check_versions(wanted: Mapping[str, str], where: str) -> str:
+    """This node's name; ValueError if its software is not the `wanted` of the machine `where`."""
+    node = os.uname().nodename
+    for name, version in versions().items():
+        if version != wanted[name]:
+            raise ValueError(
+                f"{name} is {version} on {node} and {wanted[name]} where {where}: install the "
+                "same on every node."
+            )
+    return node
+
+
 def train(job: Job, block: Block) -> Result:
     """Train `block` and hand over its folders.
 
     Raises:
         ValueError: if this node's software is not that of the machine the fleet was started on.
     """
-    node = os.uname().nodename
-    for name, version in versions().items():
-        if version != job.versions[name]:
-            raise ValueError(
-                f"{name} is {version} on {node} and {job.versions[name]} where the fleet was "
-                "started: install the same on every node."
-            )
+    node = check_versions(job.versions, "the fleet was started")
     torch.set_num_threads(job.threads)
     device = torch.device("cuda" if job.cuda else "cpu")
     with _own_folder() as own:

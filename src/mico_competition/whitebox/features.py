@@ -6,7 +6,6 @@ targets; that of the last source asked for is kept, as folds of one evaluation s
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from mico_competition.evaluation.problem import Problem, Source
 from mico_competition.whitebox.joint import Kernel, joint_decode
+from mico_competition.whitebox.label_free import Last, check_problem
 from mico_competition.whitebox.mlp_layers import HALFWAY, Layers, inputs_of, read_layers
 from mico_competition.whitebox.trace import (
     NOISE_RECORDS,
@@ -89,7 +89,7 @@ class FirstPass:
         return self._joint
 
 
-_last: tuple[weakref.ref[Source], bytes, FirstPass] | None = None
+_last: Last[FirstPass] = Last()
 
 
 def first_pass(problem: Problem) -> FirstPass:
@@ -99,35 +99,8 @@ def first_pass(problem: Problem) -> FirstPass:
         ValueError: if the fleet's records are not all of the dataset, if the targets are among
             the shadows, or if models are not of the MLP family, of one shape and finite.
     """
-    global _last
-    source = problem.source
     check_problem(problem)
-    rows = np.union1d(problem.shadows, problem.targets)
-    if _last is not None and _last[0]() is source and _last[1] == rows.tobytes():
-        return _last[2]
-    made = _first_pass(source, rows)
-    _last = weakref.ref(source), rows.tobytes(), made
-    return made
-
-
-def check_problem(problem: Problem) -> None:
-    """Refuses what cannot be decoded, before any work."""
-    fleet = problem.source.fleet
-    count, total = len(fleet.records), len(problem.source.data)
-    if count != total:
-        raise ValueError(
-            f"White-box decoding needs the signals of all {total} records, got {count}: open the "
-            "signals with records='all'."
-        )
-    if problem.own:
-        raise ValueError(
-            "White-box decoding cannot leave targets out of their own shadows one by one: "
-            "evaluate it in folds of models (own=False)."
-        )
-    if len(problem.shadows) < 2:
-        raise ValueError(
-            "White-box decoding needs at least 2 shadow models, got 1: give it more train models."
-        )
+    return _last.get(problem, _first_pass)
 
 
 def _first_pass(source: Source, rows: np.ndarray) -> FirstPass:

@@ -15,8 +15,9 @@ from mico_competition.attacks import to_unit
 from mico_competition.attacks.stack import fit_logistic
 from mico_competition.evaluation.problem import Problem
 from mico_competition.whitebox.evidence import STRENGTH, Stack, log_ratio
-from mico_competition.whitebox.features import FirstPass, check_problem, first_pass
+from mico_competition.whitebox.features import FirstPass, first_pass
 from mico_competition.whitebox.known import knows_members
+from mico_competition.whitebox.label_free import check_problem
 from mico_competition.whitebox.second import second_pass
 from mico_competition.whitebox.soft import membership
 
