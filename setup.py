@@ -21,7 +21,10 @@ EXTRAS = {
     "leaderboard": ["jinja2>=3.1"],
     "report": ["pandas>=2.0", "matplotlib>=3.7"],
     "demo": ["opacus>=1.6", "cryptography>=42", "scikit-learn>=1.3"],
-    "notebook": ["jupyter>=1.0", "pandas>=2.0", "matplotlib>=3.7", "scikit-learn>=1.3"],
+    "notebook": [
+        *("jupyter>=1.0", "pandas>=2.0", "matplotlib>=3.7", "scikit-learn>=1.3"),
+        "dp_accounting>=0.5",
+    ],
 }
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
 EXTRAS["cluster"] = ["ray>=2.50"]  # organisers only, so not in `all`

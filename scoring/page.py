@@ -48,6 +48,11 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 .band { fill: var(--curve); fill-opacity: .2; stroke: none; }
 .chance { stroke: var(--soft); stroke-dasharray: 5 4; fill: none; }
 .mark { stroke: var(--mark); stroke-dasharray: 1 3; stroke-width: 1.5; fill: none; }
+.ceiling { stroke: var(--read); stroke-width: 1.5; fill: none; }
+.ceiling0 { stroke-dasharray: 2 4; }
+.ceiling1 { stroke-dasharray: 8 4; }
+.key { white-space: nowrap; margin-right: 1rem; }
+.key svg { display: inline; width: 34px; height: 10px; }
 .curve { stroke: var(--curve); stroke-width: 2; stroke-linejoin: round; fill: none; }
 .dot { fill: var(--mark); stroke: var(--paper); stroke-width: 1.5; }
 .reading { display: none; stroke: var(--read); stroke-width: 1.5; fill: none;

@@ -14,7 +14,7 @@ import numpy as np
 from .curve import SCORED, Curve, shown_curve
 from .metrics import FPR_THRESHOLDS, FPR_UNIT, SCALARS
 from .page import document
-from .svg import MARK, SHOWN_DECADE, Axes, draw_roc, log_axes, percent
+from .svg import MARK, SHOWN_DECADE, Axes, Ceilings, ceiling_key, draw_roc, log_axes, percent
 
 if TYPE_CHECKING:
     import pandas
@@ -85,11 +85,12 @@ def _check_scores(scores: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
-def generate_roc(fpr: Any, tpr: Any) -> "Figure":
+def generate_roc(fpr: Any, tpr: Any, ceilings: Optional[Ceilings] = None) -> "Figure":
     """A matplotlib figure of one ROC curve, on linear and on logarithmic axes.
 
     Args:
         fpr, tpr: arrays of one length, in [0, 1], as in the result of `score`.
+        ceilings: what privacy allows at most: name -> (false positive rates, TPRs); drawn too.
 
     Returns:
         A figure with two axes.  pyplot keeps it open, so `plt.show()` shows it; pass it to
@@ -115,6 +116,16 @@ def generate_roc(fpr: Any, tpr: Any) -> "Figure":
         chance = np.geomspace(smallest, 1, 50) if start else np.array([0.0, 1.0])
         axes.plot(np.maximum(fpr, start), np.maximum(tpr, start), linewidth=2, label="attack")
         axes.plot(chance, chance, "--", color="gray", label="chance")
+        for (name, (rates, most)), style in zip((ceilings or {}).items(), (":", "--", "-")):
+            shown = np.asarray(rates) >= start
+            axes.plot(
+                np.asarray(rates)[shown],
+                np.asarray(most)[shown],
+                style,
+                color="#8a4b00",
+                linewidth=1.5,
+                label="at most, by " + name,
+            )
         axes.axvline(MARK, linestyle=":", color="tab:red", label="10% FPR")
         axes.set(xlabel="False positive rate", ylabel="True positive rate", aspect="equal")
         axes.grid(alpha=0.3)
@@ -227,7 +238,13 @@ def _sentences(result: Mapping[str, Any], known: Mapping[str, Any]) -> List[str]
     return sentences
 
 
-def _section(number: int, name: str, result: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+def _section(
+    number: int,
+    name: str,
+    result: Mapping[str, Any],
+    known: Mapping[str, Any],
+    ceilings: Ceilings,
+) -> str:
     """One scenario: its main numbers, its curve on both kinds of axes and as a table."""
     curve = shown_curve(result, known)
     sentences = _sentences(result, known)
@@ -235,13 +252,14 @@ def _section(number: int, name: str, result: Mapping[str, Any], known: Mapping[s
     for axes in (Axes(), Axes(SHOWN_DECADE)):
         title = "ROC curve of %s on %s axes" % (name, axes.kind)
         identity = "roc%d-%s" % (number, axes.kind)
-        picture = draw_roc(curve, result[RANKED], axes, title, sentences[0], identity)
+        picture = draw_roc(curve, result[RANKED], axes, title, sentences[0], identity, ceilings)
         caption = "%s axes" % axes.kind.capitalize()
         figures.append("<figure>%s<figcaption>%s</figcaption></figure>" % (picture, caption))
     parts = [
         '<section class="scenario">\n<h2>%s</h2>' % escape(name),
         "<p>%s</p>" % " ".join(sentences),
         '<div class="plots">%s</div>' % "\n".join(figures),
+        *_allowed(ceilings),
         '<div class="read"><label for="fpr%d">Read the curve: move along it, or set the false '
         "positive rate</label>" % number,
         '<input id="fpr%d" type="range" min="0" max="1" step="1">' % number,
@@ -250,6 +268,18 @@ def _section(number: int, name: str, result: Mapping[str, Any], known: Mapping[s
         "</section>",
     ]
     return "\n".join(parts)
+
+
+def _allowed(ceilings: Ceilings) -> List[str]:
+    """What the lines above the curve are, if there are any."""
+    if not ceilings:
+        return []
+    fpr, tpr = list(ceilings.values())[-1]
+    most = 100 * float(np.interp(MARK, fpr, tpr))
+    return [
+        "<p>What differential privacy allows an attack at most, whatever it knows of the other "
+        "records: %s. The last allows %.1f%% at 10%% FPR.</p>" % (ceiling_key(ceilings), most)
+    ]
 
 
 def _headline(scores: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Any]) -> str:
@@ -263,7 +293,11 @@ def _headline(scores: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, A
     )
 
 
-def generate_html(scores: Mapping[str, Mapping[str, Any]], intervals: Intervals = None) -> str:
+def generate_html(
+    scores: Mapping[str, Mapping[str, Any]],
+    intervals: Intervals = None,
+    ceilings: Optional[Mapping[str, Ceilings]] = None,
+) -> str:
     """A web page of all scores: a table of the numbers, and each scenario's ROC curve.
 
     Args:
@@ -271,6 +305,8 @@ def generate_html(scores: Mapping[str, Mapping[str, Any]], intervals: Intervals 
         intervals: what `intervals_of` returned for the same scenarios, at its usual level and
             with `rates=curve.RATES`; without it the page has no intervals, and curves of fewer
             points, as it cannot know from how many records they are.
+        ceilings: scenario name -> what its privacy allows at most: name of the ceiling ->
+            (false positive rates, TPRs), up to three; drawn over the curve of the scenario.
 
     Returns:
         The whole page as text.  It fetches nothing, is complete without its script, follows the
@@ -287,6 +323,7 @@ def generate_html(scores: Mapping[str, Mapping[str, Any]], intervals: Intervals 
     body = ["<h1>%s</h1>" % TITLE, _headline(scores, known), _table(scores, known)]
     body.append(LEGEND % (", in a band of 95% intervals, one at each FPR" if certain else ""))
     for number, (name, result) in enumerate(scores.items(), start=1):
-        body.append(_section(number, str(name), result, known.get(name, {})))
+        allowed = (ceilings or {}).get(name, {})
+        body.append(_section(number, str(name), result, known.get(name, {}), allowed))
     body.append(GLOSSARY % note)
     return document(TITLE, "\n".join(body))

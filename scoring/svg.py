@@ -5,11 +5,13 @@ no more of a curve than `curve.shown_curve` lets out.
 """
 
 from html import escape
-from typing import Any, List, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from .curve import Curve
+
+Ceilings = Mapping[str, Tuple[Any, Any]]
 
 WIDTH, HEIGHT = 400, 390
 LEFT, TOP, SIDE = 58, 14, 320
@@ -94,8 +96,37 @@ def _band(curve: Curve, axes: Axes) -> List[str]:
     return ['<path class="band" d="M%sZ"/>' % outline]
 
 
+def _ceilings(ceilings: Ceilings, axes: Axes) -> List[str]:
+    """A line a ceiling, in the order given; where one is not drawn on the axes, it begins later."""
+    parts = []
+    for i, (fpr, tpr) in enumerate(ceilings.values()):
+        fpr, tpr = np.asarray(fpr), np.asarray(tpr)
+        shown = fpr >= (10.0**axes.decade if axes.decade else 0.0)
+        parts.append(
+            '<path class="ceiling ceiling%d" d="M%s"/>'
+            % (i % 3, axes.line(fpr[shown].tolist(), tpr[shown].tolist()))
+        )
+    return parts
+
+
+def ceiling_key(ceilings: Ceilings) -> str:
+    """Which line is which ceiling, as HTML; empty if there are none."""
+    samples = [
+        '<span class="key"><svg viewBox="0 0 34 10" aria-hidden="true">'
+        '<path class="ceiling ceiling%d" d="M1 5H33"/></svg> %s</span>' % (i % 3, escape(name))
+        for i, name in enumerate(ceilings)
+    ]
+    return " ".join(samples)
+
+
 def draw_roc(
-    curve: Curve, tpr_at_mark: float, axes: Axes, name: str, described: str, identity: str
+    curve: Curve,
+    tpr_at_mark: float,
+    axes: Axes,
+    name: str,
+    described: str,
+    identity: str,
+    ceilings: Optional[Ceilings] = None,
 ) -> str:
     """One picture: the curve with its band, chance as a dashed line, and the mark at 10% FPR.
 
@@ -106,6 +137,7 @@ def draw_roc(
         name: a short name of the picture, for those who cannot see it; escaped here.
         described: what it shows, in a sentence, for the same readers; escaped here.
         identity: a word that no other picture of the page has.
+        ceilings: name -> (false positive rates, the largest TPR that privacy allows there).
     """
     mark_x, mark_y = map(float, axes.xy(MARK, tpr_at_mark))
     parts = [
@@ -121,6 +153,7 @@ def draw_roc(
     parts.append('<path class="mark" d="M%.1f %dV%d"/>' % (mark_x, TOP, TOP + SIDE))
     # At the bottom, right of the line: below chance, where no curve worth a look passes.
     parts.append(_text(mark_x + 6, TOP + SIDE - 8, percent(MARK) + " FPR", "start"))
+    parts += _ceilings(ceilings or {}, axes)
     begin = [] if axes.decade else [0.0]  # logarithmic axes have no 0
     line = axes.line([*begin, *curve.fpr, 1], [*begin, *curve.tpr, 1])
     parts.append('<path class="curve" d="M%s"/>' % line)

@@ -10,11 +10,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mico_competition.cli.attack import add_attack, add_evaluate
+from mico_competition.cli.audit import add_audit
 from mico_competition.cli.bundle import add_bundle, add_rehearse
 from mico_competition.cli.fleet import add_fleet
 from mico_competition.cli.hub import add_download, add_publish
@@ -89,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_signals(_verb(verbs, "signals", "compute what attacks ask of models, and keep it"))
     add_attack(_verb(verbs, "attack", "write an attack's predictions for a challenge folder"))
     add_evaluate(_verb(verbs, "evaluate", "measure attacks on models whose members are known"))
+    add_audit(_verb(verbs, "audit", "say what an attack proves and what privacy promises"))
     _add_check(_verb(verbs, "check", "list all faults of predictions or of a submission's zip"))
     _add_submit(_verb(verbs, "submit", "check predictions and zip them"))
     _add_score(_verb(verbs, "score", "score predictions where solutions are at hand"))
@@ -174,10 +176,22 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
         scores, intervals = score_scenarios(*values), intervals_of(*values, rates=RATES)
         print(generate_table(scores, intervals).to_string(float_format="{:.4f}".format))
         if args.html:
-            write_text(args.html, generate_html(scores, intervals))
+            allowed = _ceilings(args.challenge_folder, args.phase)
+            write_text(args.html, generate_html(scores, intervals, allowed))
             print(f"Report: {args.html}")
 
     _set(parser, run)
+
+
+def _ceilings(challenge_folder: Path, phase: str) -> Mapping[str, Any]:
+    """What privacy allows in each scenario at most; nothing, and a word, without dp_accounting."""
+    from mico_competition.audit import ceilings_of
+
+    try:
+        return ceilings_of(challenge_folder, phase=phase)
+    except ImportError as error:
+        print(f"No ceilings of privacy in the report. {error}", file=sys.stderr)
+        return {}
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """What a private run costs in epsilon, and the noise that a target epsilon takes.
 
-On Opacus' accountant.  Numbers only: no data, no model, no generator.
+On Opacus' accountant, imported when it is first asked: whoever only reads of a mechanism does not
+need it.  Numbers only: no data, no model, no generator.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-
-from opacus.accountants import PRVAccountant
-from opacus.accountants.utils import get_noise_multiplier
 
 # The accountant's error: its bound is an upper one, and the true epsilon lies at most twice this
 # far below it.
@@ -40,6 +38,8 @@ class Mechanism:
         Numerical composition of privacy loss random variables: Gopi, Lee and Wutschitz,
         NeurIPS 2021, arXiv 2106.02848.
         """
+        from opacus.accountants import PRVAccountant
+
         accountant = PRVAccountant()
         accountant.history = [(self.noise_multiplier, self.sample_rate, self.num_steps)]
         with _quiet_accountant():
@@ -60,6 +60,8 @@ class Mechanism:
                 f"Expected target_epsilon={target_epsilon} > {2 * EPS_ERROR}: the accountant's "
                 "error alone takes that much."
             )
+        from opacus.accountants.utils import get_noise_multiplier
+
         with _quiet_accountant():
             noise_multiplier = get_noise_multiplier(
                 target_epsilon=target_epsilon,

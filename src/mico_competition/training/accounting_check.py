@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from mico_competition.tracks import SCENARIOS
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import resolve
@@ -61,6 +63,33 @@ def pld_epsilon(
     _check(target_delta, neighbours, value_discretization_interval=value_discretization_interval)
     losses = _composed(mechanism, value_discretization_interval, neighbours, pessimistic=True)
     return float(losses.get_epsilon_for_delta(target_delta))
+
+
+def delta_curve(
+    mechanism: Mechanism,
+    epsilons: np.ndarray,
+    *,
+    value_discretization_interval: float = INTERVAL,
+    neighbours: str = "add_or_remove",
+) -> np.ndarray:
+    """Rigorous upper bounds of delta at each of `epsilons`, all of which hold at once.
+
+    Args:
+        mechanism, value_discretization_interval, neighbours: as in `pld_epsilon`.
+        epsilons: float[k], each >= 0.
+
+    Returns:
+        float64[k] in [0, 1].
+
+    Raises:
+        ImportError: if dp_accounting is missing.
+        ValueError: if an argument is out of range.
+    """
+    _check(0.5, neighbours, value_discretization_interval=value_discretization_interval)
+    if not (epsilons >= 0).all():
+        raise ValueError("Expected every epsilon >= 0.")
+    losses = _composed(mechanism, value_discretization_interval, neighbours, pessimistic=True)
+    return np.clip(losses.get_delta_for_epsilon(epsilons), 0.0, 1.0)
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,170 @@
+"""Ceilings against closed forms, a simulated best attack, and each other; and in the report."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from mico_competition.scoring import generate_html, generate_roc, intervals_of, score
+from mico_competition.scoring.curve import RATES
+from scipy.stats import norm
+
+from mico_competition.audit import ceilings_of
+from mico_competition.audit.ceilings import (
+    DRAWN,
+    NAMES,
+    SMALLEST_RATE,
+    ceilings,
+    exact_tpr,
+    gaussian_mu,
+)
+from mico_competition.audit.promise import Promise, promise_of
+from mico_competition.cli import main
+from mico_competition.training.accounting import Mechanism
+
+pytest.importorskip("dp_accounting")
+
+SAMPLED = Mechanism(noise_multiplier=0.9, sample_rate=0.1, num_steps=40)
+PRIVACY = {
+    "epsilon": SAMPLED.epsilon(1e-5),
+    "delta": 1e-5,
+    "noise_multiplier": 0.9,
+    "sample_rate": 0.1,
+    "num_steps": 40,
+}
+
+
+def best_attack(run, in_batches, models, rng):
+    """float64[models], the log likelihood ratio of what `run` gives for records of norm C."""
+    drawn = rng.random((models, run.num_steps)) < run.sample_rate
+    seen = rng.normal(0, run.noise_multiplier, drawn.shape) + (drawn if in_batches else 0)
+    variance = run.noise_multiplier**2
+    return np.log1p(run.sample_rate * np.expm1((seen - 0.5) / variance)).sum(axis=1)
+
+
+# --- against what is known
+
+
+@pytest.mark.parametrize(("sigma", "steps"), [(1.0, 1), (4.0, 9), (0.5, 2)])
+def test_without_sampling_the_exact_ceiling_is_the_gaussian_curve(sigma, steps):
+    mu = math.sqrt(steps) / sigma
+    run = Mechanism(sigma, 1.0, steps)
+    fpr = np.geomspace(1e-5, 0.99, 60)
+    closed = norm.cdf(norm.ppf(fpr) + mu)
+    exact = exact_tpr(run, fpr)
+    assert (exact >= closed - 1e-9).all() and (exact <= closed + 2e-3).all()
+    assert mu <= gaussian_mu(run) <= mu + 0.02
+
+
+def test_a_best_attack_comes_up_to_the_exact_ceiling_and_not_above():
+    rng = np.random.default_rng(0)
+    models = 60_000
+    members, others = (best_attack(SAMPLED, inside, models, rng) for inside in (True, False))
+    for fpr in (0.01, 0.1, 0.3):
+        found = (members > np.quantile(others, 1 - fpr)).mean()
+        most = float(exact_tpr(SAMPLED, np.array(fpr)))
+        assert most - 0.05 < found < most + 4 * math.sqrt(fpr / models) + 0.01
+
+
+def test_the_three_lie_in_order_and_rise():
+    promise = Promise.of({"privacy": PRIVACY})
+    found = ceilings(promise, DRAWN)
+    assert tuple(found) == NAMES
+    pair, gaussian, exact = (tpr for _, tpr in found.values())
+    for tpr in (pair, gaussian, exact):
+        assert (np.diff(tpr) >= -1e-12).all() and (tpr >= DRAWN - 1e-12).all() and tpr.max() <= 1
+    assert (exact <= pair + 1e-3).all() and (exact <= gaussian + 1e-6).all()
+    assert exact[np.searchsorted(DRAWN, 0.1)] < pair[np.searchsorted(DRAWN, 0.1)] / 2
+    assert DRAWN.min() >= SMALLEST_RATE
+
+
+def test_rates_out_of_range():
+    with pytest.raises(ValueError, match=r"false positive rates in \[0, 1\]"):
+        exact_tpr(SAMPLED, np.array([0.1, 1.5]))
+    with pytest.raises(ValueError, match=r"false positive rates in \[0, 1\]"):
+        ceilings(Promise.of({"privacy": PRIVACY}), np.array([np.nan]))
+
+
+# --- what models promise
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epsilon": None},
+        {"epsilon": -1.0},
+        {"delta": 1},
+        {"sample_rate": 0},
+        {"noise_multiplier": "much"},
+        {"num_steps": 0},
+        {"noise_multiplier": math.nan},
+    ],
+)
+def test_a_promise_that_is_none(change):
+    with pytest.raises(ValueError, match="Expected `privacy` in metadata.json to have epsilon > 0"):
+        Promise.of({"privacy": {**PRIVACY, **change}})
+
+
+def test_promises_of_a_scenario(tmp_path):
+    folders = [tmp_path / f"model_{i}" for i in range(3)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "metadata.json").write_text(json.dumps({"privacy": PRIVACY}))
+    assert promise_of(folders) == Promise(PRIVACY["epsilon"], 1e-5, SAMPLED)
+    (folders[1] / "metadata.json").write_text(json.dumps({"privacy": {**PRIVACY, "num_steps": 4}}))
+    with pytest.raises(ValueError, match="audit models of one setting at a time"):
+        promise_of(folders)
+    (folders[1] / "metadata.json").unlink()
+    with pytest.raises(ValueError, match="audit models of one setting at a time"):
+        promise_of(folders)
+    assert promise_of(folders[1:2]) is None
+
+
+# --- where they are shown
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    rng = np.random.default_rng(1)
+    names = [f"cifar10/cifar10_lo/train/model_{i}" for i in range(10)]
+    truth = {name: rng.permutation(np.repeat([0, 1], 100)) for name in names}
+    guesses = {name: rng.normal(0.3 * truth[name]) for name in names}
+    result = score(np.concatenate(list(truth.values())), np.concatenate(list(guesses.values())))
+    allowed = {"cifar10_lo": ceilings(Promise.of({"privacy": PRIVACY}), DRAWN)}
+    return {"cifar10_lo": result}, intervals_of(truth, guesses, rates=RATES), allowed
+
+
+def test_the_report_draws_and_names_them(drawn):
+    scores, intervals, allowed = drawn
+    text, bare = generate_html(*drawn), generate_html(scores, intervals)
+    for i, name in enumerate(NAMES):
+        assert text.count(f'class="ceiling ceiling{i}"') == 3  # two pictures and the key
+        assert f"</svg> {name}</span>" in text
+    assert 'class="ceiling' not in bare
+    most = np.interp(0.1, *allowed["cifar10_lo"]["exact"])
+    assert f"The last allows {most:.1%} at 10% FPR." in text
+
+
+def test_the_figure_draws_them(drawn):
+    import matplotlib.pyplot as plt
+
+    scores, _, allowed = drawn
+    values = scores["cifar10_lo"]
+    figure = generate_roc(values["fpr"], values["tpr"], allowed["cifar10_lo"])
+    for axes in figure.axes:
+        labels = [line.get_label() for line in axes.get_lines()]
+        assert [f"at most, by {name}" for name in NAMES] == [w for w in labels if "most" in w]
+        for line in axes.get_lines():
+            assert np.isfinite(line.get_xydata()).all()
+    plt.close(figure)
+
+
+def test_scores_of_a_local_run_have_them(competition, tmp_path, capsys):
+    folder = competition.trained / "purchase100"
+    words = ["--phase", "train", "--predictions", str(tmp_path / "purchase100")]
+    data = ["--dataset_dir", str(competition.datasets)]
+    assert main(["attack", "threshold", str(folder), *words, *data]) == 0
+    page = tmp_path / "report.html"
+    assert main(["score", str(folder), *words, "--html", str(page)]) == 0, capsys.readouterr()
+    assert sorted(ceilings_of(folder)) == ["purchase100_hi", "purchase100_lo"]
+    assert page.read_text().count('class="ceiling ceiling2"') == 2 * 3
