@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The fleets that attacks are measured on, made by the project's own trainer; kept out of git.
 
-    python benchmarks/attack_fleets.py [A C digits cnn text full] [--work runs/fleets]
+    python benchmarks/attack_fleets.py [BED ...] [--work runs/fleets]
 
-makes data and trains 150 models a scenario (100 train, 50 dev).  A run that was stopped goes on
-where it was.  One thread and one worker take: A 60 minutes, C 10, digits 5, cnn 65, text 60,
-full 60 (on a core of its own).  `cnn` and `text` need ../shared.
+makes data and trains the models: 150 a scenario (100 train, 50 dev) where that takes minutes, of
+the slow ones as many as `models` says, all of them train models.  A run that was stopped goes on
+where it was.  One thread and one worker take: A 60 minutes, C 10, digits 2, cnn 25, cnn_lo 20,
+text 20, text_lo 15, full 20, full_lo 15 (on a core of its own).  `cnn` and `text` need ../shared.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Bed:
     flags: tuple[str, ...] = ()
     data: str | None = None
     models: str = "0-149"
+    shares: str = ""  # the bed whose folder this one is in, where not one of its own
 
     @property
     def challenge(self) -> str:
@@ -39,6 +41,10 @@ class Bed:
 
 
 PRIVATE = ("inf", "hi", "lo")
+TEXT = (
+    *("--len_training", "1000", "--num_epochs", "6", "--learning_rate", "2e-4"),
+    *("--batch_size", "32"),
+)
 BEDS = {
     "A": Bed(
         "Purchase-shaped, N = 19,732, n = 15,000, 600 features, 128 hidden units, 100 classes",
@@ -52,34 +58,51 @@ BEDS = {
     ),
     "digits": Bed(
         "scikit-learn's digits, N = 1,797, n = 120, 256 hidden units",
-        ("digits_inf", "digits_hi"),
+        ("digits_inf", "digits_hi", "digits_lo"),
     ),
     "cnn": Bed(
         "600 real CIFAR-10 images (via JPEG), n = 300, the CNN, 12 epochs at rate 0.05",
         ("cifar10_inf",),
         ("--len_training", "300", "--num_epochs", "12", "--learning_rate", "0.05"),
         "cnn_data",
+        "0-52",
+    ),
+    "cnn_lo": Bed(
+        "600 real CIFAR-10 images (via JPEG), n = 300, the CNN, 12 private epochs of 5 batches",
+        ("cifar10_lo",),
+        ("--len_training", "300", "--num_epochs", "12", "--batch_size", "64"),
+        "cnn_data",
+        "0-29",
+        "cnn",
     ),
     "text": Bed(
         "2,000 real sentences of SST-2, n = 1,000, RoBERTa of 2 layers x 128 that was first "
         "trained on 30,000 other sentences, 6 epochs at rate 0.0002 in batches of 32",
         ("sst2_inf",),
-        (
-            "--len_training",
-            "1000",
-            "--num_epochs",
-            "6",
-            "--learning_rate",
-            "2e-4",
-            "--batch_size",
-            "32",
-        ),
+        TEXT,
         "text_data",
+        "0-42",
+    ),
+    "text_lo": Bed(
+        "the text bed's sentences and model, trained privately",
+        ("sst2_lo",),
+        TEXT,
+        "text_data",
+        "0-29",
+        "text",
     ),
     "full": Bed(
         "Purchase-shaped at full size: N = 197,324, n = 150,000",
         ("purchase100_inf",),
         data="full_data",
+        models="0-39",
+    ),
+    "full_lo": Bed(
+        "Purchase-shaped at full size: N = 197,324, n = 150,000, private",
+        ("purchase100_lo",),
+        data="full_data",
+        models="0-19",
+        shares="full",
     ),
 }
 
@@ -106,11 +129,12 @@ def main() -> None:
 def make(name: str, work: Path, shared: Path, workers: str) -> None:
     """Data and models of one bed."""
     bed = BEDS[name]
-    flags = [*bed.flags, "--out", str(work / name), "--workers", workers, "--threads", "1"]
+    out = work / (bed.shares or name)
+    flags = [*bed.flags, "--out", str(out), "--workers", workers, "--threads", "1"]
     if bed.data:
-        MAKERS[name](work, shared)
+        MAKERS[bed.data](work, shared)
         flags += ["--dataset_dir", str(work / bed.data)]
-    if name == "text":
+    if bed.data == "text_data":
         flags += ["--model_name", str(work / "base")]
     for scenario in bed.scenarios:
         run("fleet", scenario, "--models", bed.models, *flags)
@@ -171,10 +195,10 @@ def sentences(work: Path, shared: Path) -> None:
 
 
 MAKERS = {
-    "A": purchase("A_data", 19_732),
-    "full": purchase("full_data", 197_324),
-    "cnn": images,
-    "text": sentences,
+    "A_data": purchase("A_data", 19_732),
+    "full_data": purchase("full_data", 197_324),
+    "cnn_data": images,
+    "text_data": sentences,
 }
 
 
