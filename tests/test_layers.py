@@ -13,7 +13,7 @@ LAYERS = [
     ["models"],
     ["inputs", "releases"],
     ["boards", "hub", "signals", "training"],
-    ["baseline", "deeper", "evaluation", "learned", "whitebox"],
+    ["audit", "baseline", "deeper", "evaluation", "learned", "whitebox"],
     ["bundles", "demo", "fleets"],
     ["cli"],
 ]

@@ -39,7 +39,7 @@ def add_attack(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--phase", action="append", choices=PHASES, help="default: all phases")
     parser.add_argument("--folds", type=int, default=5, help=_FOLDS)
-    _add_signals(parser)
+    add_signal_flags(parser)
     parser.set_defaults(run=run_attack)
 
 
@@ -99,11 +99,11 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     for name, what in (("csv", "a table"), ("json", "everything"), ("html", "a page with ROCs")):
         parser.add_argument(f"--{name}", type=Path, help=f"also write {what} here")
-    _add_signals(parser)
+    add_signal_flags(parser)
     parser.set_defaults(run=run_evaluate)
 
 
-def _add_signals(parser: argparse.ArgumentParser) -> None:
+def add_signal_flags(parser: argparse.ArgumentParser) -> None:
     """What attacks of both verbs share: options of the runner-up's, datasets, the cache."""
     for name in _FIRST_PRINCIPLES:
         parser.add_argument(
@@ -133,11 +133,11 @@ def run_attack(args: argparse.Namespace) -> None:
         from mico_competition.evaluation.evaluate import Options
         from mico_competition.evaluation.predict import attack_folder
 
-        (attack,) = _attacks(args, [name])
+        (attack,) = attacks_named(args, [name])
         count = attack_folder(
             folder,
             attack,
-            _opener(args, folder, "all" if attack.all_records else "challenge"),
+            opener(args, folder, "all" if attack.all_records else "challenge"),
             predictions=args.predictions,
             phases=phases,
             options=Options(folds=args.folds),
@@ -166,7 +166,7 @@ def _threshold(args: argparse.Namespace, folder: Path, phases: Sequence[str]) ->
     from mico_competition.challenge_datasets import load_dataset
     from mico_competition.inputs import default_device
 
-    _attacks(args, [_DEFAULT])
+    attacks_named(args, [_DEFAULT])
     return attack_challenge(
         folder,
         lambda task: load_dataset(task, args.dataset_dir, args.download),
@@ -181,13 +181,13 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from mico_competition.evaluation import page, table
     from mico_competition.layout import write_text
 
-    attacks = _attacks(args, args.attack or _DEFAULTS_OF_EVALUATE)
-    others = [] if args.against is None else _attacks(args, [args.against])
+    attacks = attacks_named(args, args.attack or _DEFAULTS_OF_EVALUATE)
+    others = [] if args.against is None else attacks_named(args, [args.against])
     against = others[0] if others else None
     found: list[tuple[Evaluation, list[Step]]] = []
     scenarios = _scenarios(args)
     every = args.records == "all" or any(attack.all_records for attack in (*attacks, *others))
-    open_scenario = _opener(args, args.challenge_folder, "all" if every else "challenge")
+    open_scenario = opener(args, args.challenge_folder, "all" if every else "challenge")
     phases = ("train",) if args.phase == "train" else ("train", args.phase)
     for scenario in scenarios:
         pair = _evaluate(args, open_scenario(scenario, phases), attacks, against)
@@ -252,7 +252,7 @@ def _evaluate(
     return found, steps
 
 
-def _attacks(args: argparse.Namespace, names: Sequence[str]) -> list[Attack]:
+def attacks_named(args: argparse.Namespace, names: Sequence[str]) -> list[Attack]:
     """The attacks of these names, once each; the runner-up's with the options given."""
     from mico_competition.evaluation.custom import find_attack
     from mico_competition.evaluation.named import first_principles_with
@@ -268,7 +268,7 @@ def _attacks(args: argparse.Namespace, names: Sequence[str]) -> list[Attack]:
     ]
 
 
-def _opener(args: argparse.Namespace, folder: Path, records: str = "challenge") -> Open:
+def opener(args: argparse.Namespace, folder: Path, records: str = "challenge") -> Open:
     """What opens signals of a scenario's models of some phases; each dataset is loaded once."""
     from mico_competition.challenge_datasets import load_dataset
     from mico_competition.signals import open_signals

@@ -176,6 +176,25 @@ def problems(
             yield places, _problem(asked, asked.targets[others], places)
 
 
+def holdout(asked: Asked, *, seed: int = 0) -> tuple[np.ndarray, Problem]:
+    """(places among `asked.targets`, problem): half of the train models, attacked with the rest.
+
+    No label of a target takes part in the attack on any other, which leaving out one model or a
+    fold at a time does not give.
+
+    Raises:
+        ValueError: on fewer than four models.
+    """
+    models = len(asked.targets)
+    if models < 4:
+        raise ValueError(
+            f"Expected at least 4 train models where there are no others, got {models}: half of "
+            "them are the shadows that the other half is attacked with."
+        )
+    places, others = split(models, 2, seed)
+    return places, _problem(asked, asked.targets[others], places)
+
+
 def split(models: int, folds: int, seed: int = 0) -> list[np.ndarray]:
     """Places 0..models - 1 in so many folds of nearly equal size, at random, each ascending."""
     if folds < 2 or models < 2:
