@@ -49,7 +49,9 @@ def dp_tpr(epsilon: Any, delta: Any, fpr: Any) -> np.ndarray:
         rate = np.log(fpr)  # so that a large epsilon does not overflow
     grown = np.where(fpr > 0, np.exp(np.minimum(0, np.where(fpr > 0, rate, 0) + epsilon)), 0)
     grown = np.where(np.isinf(epsilon), 1.0, grown)
-    return np.minimum(1, np.minimum(grown + delta, 1 - np.exp(-epsilon) * (1 - delta - fpr)))
+    # The second line, written so that small rates are not lost beside 1.
+    other = -np.expm1(-epsilon) + np.exp(-epsilon) * (delta + fpr)
+    return np.minimum(1, np.minimum(grown + delta, other))
 
 
 def gdp_tpr(mu: Any, fpr: Any) -> np.ndarray:

@@ -1,0 +1,169 @@
+"""Epsilon from one training run with many canaries: the bound of Steinke, Nasr and Jagielski.
+
+"Privacy auditing with one (1) training run", NeurIPS 2023 (arXiv 2305.08846).  Each of m points is
+put in or left out by a fair coin of its own, the auditor sees the outcome and guesses r of the
+coins.  Under an (epsilon, 0) promise each guess is right with probability q = e^epsilon /
+(1 + e^epsilon) at most, whatever the other coins are, so the number of right ones is below a
+binomial variable W, however points influence each other.  So points need not be independent, and
+no mechanism is presumed; but the two sides of a coin must be what the promise is about: a record
+added or removed.
+
+What delta adds is exact here.  Let p_i be the probability that i guesses are right.  For any set T
+of numbers and any point j, the outcomes with the guess of j right and i in T right in all are, with
+coin j turned over and the others as they are, those with that guess wrong and i - 1 right.  So
+(epsilon, delta) bounds one probability by the other, and summed over all m points
+
+    sum_{i in T} i p_i <= e^epsilon sum_{i in T} (r - i + 1) p_{i-1} + m delta.
+
+With T all i where i p_i is above e^epsilon (r - i + 1) p_{i-1}: by no more than m delta in all.
+Were it never above, p would be at most the distribution of W; a share of m delta at k lifts p_k
+and, by the same ratios, all after it.  v or more right guesses gain most if all of it is at k = v,
+as the binomial distribution is log-concave, and then
+
+    P[v or more] = P[W >= v] (1 + m delta P[W < v] / (v P[W = v])).
+
+Theorem 5.2 there has 2 m delta max_i P[v - i <= W < v] / i for what is added.  That is more, often
+ten times, wherever it matters, but less for v near 0.  If all guesses are of one kind, only one
+side of each coin is guessed, and half of m delta does.
+
+The tests hold this to the best of all mechanisms for few points, by linear programming.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import gammaln
+
+from mico_competition.audit.bound import Bound, largest_excluded
+from mico_competition.audit.checked import check_delta, check_level, check_scores
+from mico_competition.audit.guesses import Guessed, chance_of, guess, plans_of
+
+_MOST = 2**14  # guesses up to which it is searched how many are needed
+
+
+def one_run_bound(
+    truth: Any,
+    scores: Any,
+    *,
+    delta: float,
+    level: float = 0.95,
+    guesses: Any = None,
+    membership: str = "coins",
+    seed: int = 0,
+) -> Bound:
+    """A lower bound of epsilon from one run, whatever the mechanism is.
+
+    Points of several models may be joined, if each model's coins are its own.
+
+    Args:
+        truth, scores: see `check_scores`; only the order of the scores counts.
+        delta: in [0, 1).
+        level: in (0, 1), how often the bound holds, at least.
+        guesses: (k_plus, k_minus), decided before looking at the truth; None for
+            `guesses.plan_for`; or a list of such pairs: the best of them, each paying for all
+            (Bonferroni).
+        membership: "coins" if each point was put in by a fair coin of its own; "half" if their
+            number was fixed and the choice uniform.  "half" holds for every mechanism, and costs
+            the p-value a factor of about sqrt(pi n / 2).  Without it the bound still held in
+            simulations with half of the points in (tests/test_audit_validity.py); mechanisms can
+            be made up for which it would not.
+        seed: of the order of tied scores.
+
+    Returns:
+        A `Bound`.  All scores equal give 0.  `detail` has how many points there are, how many
+        were guessed to be in and out, how many guesses are right, and how many plans were tried.
+
+    Raises:
+        ValueError: as `check_scores`; if an argument is out of range; if truth is so uneven that
+            no fair coins gave it; if so few guesses would prove nothing if all were right.
+    """
+    member, value = check_scores(truth, scores)
+    check_delta(delta)
+    check_level(level)
+    chance = chance_of(member, membership)
+    plans = plans_of(guesses, member.size)
+    alpha = (1 - level) * chance / len(plans)
+    made = guess(member, value, plans, seed)
+    _enough(made, delta, alpha)
+    # What all scores equal say of the points is nothing, whatever order they are given.
+    known = [0.0 if (value == value[0]).all() else _epsilon(one, delta, alpha) for one in made]
+    best = int(np.argmax(known))
+    detail = made[best].detail() | {"plans": float(len(plans)), "chance": chance}
+    return Bound("one-run", known[best], delta, level, detail)
+
+
+def one_run_p_value(guessed: Guessed, *, epsilon: float, delta: float) -> float:
+    """How likely, at most, so many right guesses are under (epsilon, delta), with fair coins.
+
+    The formula at the head of this file.
+
+    Args:
+        guessed: the plan and v, the number of right guesses.
+        epsilon: >= 0, finite.
+        delta: in [0, 1).
+
+    Returns:
+        A probability.
+    """
+    return _p_value(guessed, epsilon, delta, _log_choices(guessed.guesses))
+
+
+def _p_value(guessed: Guessed, epsilon: float, delta: float, log_choices: np.ndarray) -> float:
+    r, v = guessed.guesses, guessed.right
+    if v == 0:
+        return 1.0
+    right = np.arange(r + 1)
+    odds = np.logaddexp(0, -epsilon) * right + np.logaddexp(0, epsilon) * (r - right)
+    log_mass = log_choices - odds
+    tail = float(np.exp(log_mass[v:]).sum())
+    if not delta:
+        return min(1.0, tail)
+    # Relative to P[W = v], which may be too small for a float.
+    with np.errstate(over="ignore"):
+        ratio = float(np.exp(log_mass[v:] - log_mass[v]).sum())
+    free = guessed.points * delta * guessed.sides / 2
+    return min(1.0, tail + free * ratio * max(0.0, 1 - tail) / v)
+
+
+def _log_choices(r: int) -> np.ndarray:
+    """log of r over 0, ..., r."""
+    k = np.arange(r + 1)
+    return gammaln(r + 1) - gammaln(k + 1) - gammaln(r - k + 1)
+
+
+def _epsilon(guessed: Guessed, delta: float, alpha: float) -> float:
+    """The largest epsilon under which so many right guesses are too unlikely.
+
+    With delta the p-value need not grow with epsilon.  That does no harm: what is
+    (epsilon, delta)-private is so with every larger epsilon, too, so wherever the p-value is too
+    small, all smaller ones are excluded as well.
+    """
+    log_choices = _log_choices(guessed.guesses)
+    return largest_excluded(lambda e: _p_value(guessed, e, delta, log_choices) <= alpha)
+
+
+def _enough(made: list[Guessed], delta: float, alpha: float) -> None:
+    """ValueError if no plan would prove anything, were all of its guesses right."""
+
+    def proves(one: Guessed) -> bool:
+        return one_run_p_value(one.perfect(), epsilon=0.0, delta=delta) <= alpha
+
+    if any(proves(one) for one in made):
+        return
+    points, most = made[0].points, max(one.guesses for one in made)
+    tried = (r for r in range(1, _MOST) if r < 100 or r % 16 == 0)
+    needed = next(
+        (r for r in tried if proves(Guessed(r - r // 2, r // 2, r, max(r, points)))), None
+    )
+    if needed is None:
+        raise ValueError(
+            f"With delta={delta} and {points} points no number of guesses proves anything: take a "
+            "smaller delta or fewer points."
+        )
+    raise ValueError(
+        f"Expected at least {needed} guesses, on as many points, for a bound above 0 at delta="
+        f"{delta}, got {most} guesses on {points} points: add points or guesses, or lower the "
+        "level."
+    )

@@ -1,0 +1,143 @@
+"""Epsilon from one training run, if the mechanism's trade-off curve is known up to a parameter.
+
+Mahloujifar, Melis and Chaudhuri, "Auditing f-differential privacy in one run", ICML 2025 (arXiv
+2410.22235).  The setting is that of `one_run`: m points, each in by a fair coin, r guesses, of
+which p_i is the probability that just i are right.  Take the event that the guess of point j is
+right and c or more are.  Turn over coin j: with the others as they are, the same outcomes are the
+event that the guess of j is wrong and c - 1 or more are right.  The curve, F(FPR) = largest TPR,
+bounds the probability of the one by that of the other.  Averaged over all m points, F being
+concave:
+
+    R_c <= F(H_{c-1})  with  R_c = sum_{i>=c} i p_i / m  and  H_c = sum_{i>=c} (r - i) p_i / m
+
+for every c.  Given that v or more are right with probability alpha, the least that the p_i can sum
+to follows step by step downwards (their recursion over r and h): all of alpha on v, for mass above
+it makes R larger and H smaller; then p_{c-1} as small as R_c allows, for mass further down asks for
+less.  If they must sum to more than 1, such an alpha is impossible.
+
+One thing is added.  If all guesses are of one kind, say "in", a right guess of j and the wrong one
+in its place are outcomes of the two sides of the coin, each side having probability 1/2, so that
+R_c <= F(2 H_{c-1}) / 2, which is less.
+
+The curve must bound both directions.  Points may hang together.  But the bound presumes the family:
+for Gaussian DP that is Gaussian noise without sampling; of another mechanism it says which Gaussian
+curve the guesses reached, and the epsilon that is read from it may lie above the true one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mico_competition.audit.bound import Bound, largest_excluded
+from mico_competition.audit.checked import check_delta, check_level, check_scores
+from mico_competition.audit.guesses import Guessed, chance_of, guess, plans_of
+from mico_competition.audit.tradeoff import GAUSSIAN, Family
+
+_MOST = 2**10  # guesses up to which it is searched how many are needed
+
+
+def one_run_fdp_bound(
+    truth: Any,
+    scores: Any,
+    *,
+    delta: float,
+    level: float = 0.95,
+    guesses: Any = None,
+    membership: str = "coins",
+    seed: int = 0,
+    curve: Family = GAUSSIAN,
+) -> Bound:
+    """A lower bound of epsilon from one run, if the mechanism's curve is one of a family.
+
+    Args:
+        truth, scores, level, guesses, membership, seed: see `one_run_bound`.
+        delta: in (0, 1), at which epsilon is read from the curve.
+        curve: the family; Gaussian DP by default.
+
+    Returns:
+        A `Bound`, by "one-run f-DP", with the parameter ("mu") in `detail`, besides what
+        `one_run_bound` tells.  All scores equal give 0.
+
+    Raises:
+        ValueError: as `one_run_bound`.
+    """
+    member, value = check_scores(truth, scores)
+    check_delta(delta, zero=False)
+    check_level(level)
+    chance = chance_of(member, membership)
+    plans = plans_of(guesses, member.size)
+    alpha = (1 - level) * chance / len(plans)
+    made = guess(member, value, plans, seed)
+    _enough(made, alpha)
+    constant = bool((value == value[0]).all())
+    known = [0.0 if constant else _parameter(one, alpha, curve) for one in made]
+    best = int(np.argmax(known))
+    detail = {curve.name: known[best]} | made[best].detail()
+    detail |= {"plans": float(len(plans)), "chance": chance}
+    return Bound("one-run f-DP", curve.epsilon(known[best], delta), delta, level, detail)
+
+
+def one_run_fdp_p_value(guessed: Guessed, least_fpr: Callable[[float], float]) -> float:
+    """How likely, at most, so many right guesses are under a trade-off curve, with fair coins.
+
+    Args:
+        guessed: the plan and how many guesses are right.
+        least_fpr: TPR in [0, 1] -> the least FPR with which the curve allows it; convex, growing.
+
+    Returns:
+        A probability, rounded up by 1e-9 at most.
+    """
+    low, high = 0.0, 1.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (low, middle) if impossible(guessed, middle, least_fpr) else (middle, high)
+    return high
+
+
+def impossible(guessed: Guessed, alpha: float, least_fpr: Callable[[float], float]) -> bool:
+    """Whether the curve allows so many right guesses with no probability of `alpha` or more."""
+    m, r, v = guessed.points, guessed.guesses, guessed.right
+    whole = r / m  # what R + H comes to when the p_i sum to 1
+    scale = 2 / guessed.sides
+    right, wrong = alpha * v / m, alpha * (r - v) / m
+    for i in range(v - 1, -1, -1):
+        # No more than all of one side of the coin can be right.
+        if right + wrong > whole or scale * right > 1:
+            return True
+        needed = least_fpr(scale * right) / scale
+        if needed <= wrong:
+            return False  # nor is anything needed further down
+        right += i / (r - i) * (needed - wrong)
+        wrong = needed
+    return right + wrong > whole
+
+
+def _parameter(guessed: Guessed, alpha: float, curve: Family) -> float:
+    """The largest parameter under which so many right guesses are too unlikely."""
+
+    def excluded(parameter: float) -> bool:
+        return impossible(guessed, alpha, partial(curve.fpr, parameter))
+
+    return largest_excluded(excluded)
+
+
+def _enough(made: list[Guessed], alpha: float) -> None:
+    """ValueError if no plan would prove anything, were all of its guesses right."""
+
+    def proves(one: Guessed) -> bool:
+        return impossible(one.perfect(), alpha, float)
+
+    if any(proves(one) for one in made):
+        return
+    points, most = made[0].points, max(one.guesses for one in made)
+    needed = next(
+        r for r in range(1, _MOST) if proves(Guessed(r - r // 2, r // 2, r, max(r, points)))
+    )
+    raise ValueError(
+        f"Expected at least {needed} guesses, on as many points, for a bound above 0, got {most} "
+        f"guesses on {points} points: add points or guesses, or lower the level."
+    )

@@ -1,0 +1,85 @@
+"""Whether one attack is better than another on the same targets: a paired test.
+
+Both are measured on the same resamples of models (`evaluation.measure`), so that what models have
+in common drops out.  The p-value is that of the interval: 1 less the largest level at which the
+interval of the difference still leaves out 0.  Source: as `scoring.intervals`; for tests by
+intervals, Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), section 15.4.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mico_competition.audit.checked import check_level
+from mico_competition.evaluation.measure import LEVEL, METRICS, RESAMPLES, compare, measure
+from mico_competition.scoring.intervals import widened
+
+
+class Paired(NamedTuple):
+    """What one attack has more than the other: the difference, its interval, and the p-value."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_test(
+    truth: Any,
+    scores_one: Any,
+    scores_other: Any,
+    *,
+    metric: str = "TPR_FPR_1000",
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Paired:
+    """The paired test of two attacks, two-sided.
+
+    Args:
+        truth: bool[models, points].
+        scores_one, scores_other: float[models, points], finite, each comparable over models.
+        metric: one of `evaluation.measure.METRICS`.
+        resamples: draws of models; p-values are multiples of 2 / resamples, about.
+        level: of the interval.
+        seed: of the draws.
+
+    Returns:
+        `Paired(difference, low, high, p_value)`: the metric of `scores_one` less that of
+        `scores_other`.  Two attacks with equal scores have the p-value 1.
+
+    Raises:
+        ValueError: as `measure`; on an unknown metric; on one model only, which says nothing of
+            how models differ.
+    """
+    check_level(level)
+    if metric not in METRICS:
+        raise ValueError(f"Unknown metric {metric!r}: take one of {', '.join(METRICS)}.")
+    truth = np.asarray(truth).astype(bool)
+    if len(truth) < 2:
+        raise ValueError("Expected at least two models to compare attacks on, got one: add models.")
+    options: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
+    one, other = (measure(truth, scores, **options) for scores in (scores_one, scores_other))
+    found = compare(one, other, level=level)[metric]
+    return Paired(found.value, found.low, found.high, p_value(found.draws, len(truth)))
+
+
+def p_value(draws: np.ndarray, models: int) -> float:
+    """How likely a difference so far from 0 is if there is none, two-sided, in (0, 1].
+
+    Args:
+        draws: the difference in each resample.
+        models: of how many models each resample is, 2 or more.
+    """
+    # One more at each end, so that few draws do not pretend to certainty.
+    ends = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0)) + 1
+    plain = 1 - 2 * ends / (draws.size + 1)  # the level at which a percentile interval ends at 0
+    if plain <= 0:
+        return 1.0
+    low, high = 0.0, 1.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (middle, high) if widened(models, middle) < plain else (low, middle)
+    return 1 - low

@@ -1,0 +1,111 @@
+"""Intervals of the TPR at any FPR: a bootstrap over models, and an exact one for a single model.
+
+The points of a model are not independent once models differ, so with several models whole models
+are drawn (`scoring.intervals`, with its sources and coverage).  Of a single model that says
+nothing; if its points may be taken for independent draws, counts of them are binomial, and the
+interval is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy.special import betainc
+
+from mico_competition.audit import binomial
+from mico_competition.audit.checked import check_level, check_scores
+from mico_competition.evaluation.measure import LEVEL, RESAMPLES
+from mico_competition.scoring import intervals_of, tpr_at_fpr
+
+Interval = tuple[float, float]
+
+
+def bootstrap_tpr(
+    truth: Any,
+    scores: Any,
+    fpr: float,
+    *,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, Interval]:
+    """The TPR just below an FPR, and its interval by a bootstrap over models.
+
+    Args:
+        truth: bool[models, points].
+        scores: float[models, points], finite, comparable over models.
+        fpr: in (0, 1].  With fewer than some five non-members accepted the interval is too short.
+        level, resamples, seed: as in `evaluation.measure.measure`.
+
+    Returns:
+        `(tpr, (low, high))`; the ends are nan for one model.
+
+    Raises:
+        ValueError: as `scoring.intervals_of`; on an FPR outside (0, 1].
+    """
+    member, value = np.asarray(truth).astype(np.int64), np.asarray(scores, dtype=np.float64)
+    if member.ndim != 2 or member.shape != value.shape:
+        raise ValueError(
+            f"Expected truth and scores [models, points], got {member.shape} and {value.shape}."
+        )
+    found = tpr_at_fpr(member.ravel(), value.ravel(), fpr)
+    folders = [f"audit/audit/one/model_{i}" for i in range(len(member))]
+    known = intervals_of(
+        dict(zip(folders, member)),
+        dict(zip(folders, value)),
+        resamples=resamples,
+        level=level,
+        seed=seed,
+        rates=(fpr,),
+    )
+    low, high = known["audit"]["curve"][fpr]
+    return found, (low, high)
+
+
+def exact_tpr(
+    truth: Any, scores: Any, fpr: float, *, level: float = LEVEL, seed: int = 0
+) -> Interval:
+    """An interval of the TPR at a true FPR, for points that are independent.
+
+    The threshold at which the FPR is `fpr` is not known, but lies between two scores of
+    non-members: how many of n lie above it is binomial (David and Nagaraja, "Order Statistics",
+    2003, section 7.1).  The TPR is above the one at the upper score, below the one at the lower,
+    and both have Clopper-Pearson bounds, as the members are independent of the non-members.  Each
+    of the four may fail with a quarter of 1 - `level`.
+
+    Args:
+        truth, scores: see `check_scores`.
+        fpr: in [0, 1].
+        level: in (0, 1), how often the interval holds, at least.
+        seed: of the order of tied scores; ties are broken as if by chance.
+
+    Returns:
+        `(low, high)`, 0 <= low <= high <= 1.
+
+    Raises:
+        ValueError: as `check_scores`; if a number is out of range.
+    """
+    member, value = check_scores(truth, scores)
+    check_level(level)
+    if not 0 <= fpr <= 1:
+        raise ValueError(f"Expected fpr={fpr} in [0, 1]: give the rate as a fraction.")
+    order = np.lexsort((np.random.default_rng(seed).random(value.size), value))[::-1]
+    ranked = member[order]
+    outside = np.flatnonzero(~ranked)
+    # members_above[k]: above the k-th of the non-members from the top, k = 1, ..., n.
+    members_above = np.cumsum(ranked)[outside]
+    members, n = int(member.sum()), outside.size
+    each = 1 - (1 - level) / 4
+    ranks = np.arange(1, n + 1)
+    # The FPR above the k-th has the distribution Beta(k, n + 1 - k).
+    below = betainc(ranks, n + 1 - ranks, fpr)  # P[that FPR is below `fpr`]
+    sure_below, sure_above = np.flatnonzero(below >= each), np.flatnonzero(below <= 1 - each)
+    low, high = 0.0, 1.0
+    if sure_below.size:
+        low = binomial.lower(int(members_above[sure_below[-1]]), members, each)
+    if sure_above.size:
+        high = binomial.upper(int(members_above[sure_above[0]]), members, each)
+    assert not math.isnan(low + high)
+    return low, high

@@ -1,0 +1,221 @@
+"""Epsilon from the best threshold: accept scores above it, and bound both rates exactly.
+
+An (epsilon, delta) promise bounds every attack's rates (`tradeoff.dp_tpr`), so a lower bound of
+the TPR and an upper bound of the FPR exclude small epsilons: Jagielski, Ullman and Oprea, NeurIPS
+2020 (arXiv 2006.07709); Nasr et al., S&P 2021 (arXiv 2101.04535).  The rates' bounds are those of
+Clopper and Pearson.  They need a threshold that the counted points did not choose, and points that
+are independent: each model's points hang together, and then the bound may fail; the one-run bounds
+do not ask for that.
+
+How the threshold is chosen:
+
+- "split": on a random half of the members and of the non-members, for the largest bound there; the
+  other half is counted.
+- "corrected" (default): every threshold of a fixed list is bounded on all points, all of them at
+  once by Bonferroni.  The k-th largest score of the non-members, k = 1, 2, 3, 5, ..., is such a
+  threshold: how many of the non-members lie above it is known beforehand, so the FPR there has
+  the beta distribution of an order statistic, whose quantile is the Clopper-Pearson bound of k - 1
+  among n (David and Nagaraja, "Order Statistics", 2003, section 2.1); and the members above are
+  counted independently of it.  Likewise the k-th smallest score of the members.  So it is exact,
+  unlike counting at quantiles of all scores, where both counts depend on each other, and nearer
+  than a band for the whole curve (Dvoretzky, Kiefer and Wolfowitz 1956), whose width of
+  sqrt(log(2 / alpha) / (2 n)) buries the small rates that show a large epsilon.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mico_competition.audit import binomial
+from mico_competition.audit.bound import Bound
+from mico_competition.audit.checked import check_delta, check_level, check_scores
+
+CHOICES = ("split", "corrected")
+_STRIDE = 1.5  # from one rank of the list to the next
+_MOST = 2**20  # points of a kind up to which it is searched how many are needed
+
+Worth = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Thresholds with bounds of both rates that hold for all of them at once.
+
+    Attributes:
+        threshold, true_positives, false_positives, tpr_low, fpr_high: one number a threshold.
+        members, nonmembers: on how many points it was counted.
+    """
+
+    threshold: np.ndarray
+    true_positives: np.ndarray
+    false_positives: np.ndarray
+    tpr_low: np.ndarray
+    fpr_high: np.ndarray
+    members: int
+    nonmembers: int
+
+    def detail(self, best: int) -> dict[str, float]:
+        """The numbers of threshold number `best`."""
+        names = ("threshold", "true_positives", "false_positives", "tpr_low", "fpr_high")
+        found = {name: float(getattr(self, name)[best]) for name in names}
+        counts = (self.members, self.nonmembers, len(self.threshold))
+        return found | dict(zip(("members", "nonmembers", "thresholds"), map(float, counts)))
+
+
+def threshold_bound(
+    truth: Any,
+    scores: Any,
+    *,
+    delta: float,
+    level: float = 0.95,
+    choice: str = "corrected",
+    seed: int = 0,
+) -> Bound:
+    """A lower bound of epsilon from the best threshold, for points that are independent.
+
+    Args:
+        truth, scores: see `check_scores`; only the order of the scores counts.
+        delta: in [0, 1).
+        level: in (0, 1), how often the bound holds, at least.
+        choice: one of CHOICES: see the head of this file.
+        seed: of the halves ("split"), and of the order of tied scores ("corrected").
+
+    Returns:
+        A `Bound`: the larger of log((TPR - delta) / FPR) and log((TNR - delta) / FNR), with the
+        rates' bounds for the rates, or 0.  All scores equal give 0.  `detail` has the threshold,
+        the counts and the bounds of the rates there, and how many thresholds were tried.
+
+    Raises:
+        ValueError: as `check_scores`; if `delta`, `level` or `choice` is none; if there are so few
+            points that even perfect scores would prove nothing (at 95 % and a small delta, fewer
+            than 9 of each kind for "corrected", 11 for "split").
+    """
+    member, value = check_scores(truth, scores)
+    check_delta(delta)
+
+    def worth(tpr_low: np.ndarray, fpr_high: np.ndarray) -> np.ndarray:
+        return epsilon_of_rates(tpr_low, fpr_high, delta)
+
+    rates = honest_rates(member, value, level=level, choice=choice, worth=worth, seed=seed)
+    found = worth(rates.tpr_low, rates.fpr_high)
+    best = int(found.argmax())
+    epsilon = 0.0 if (value == value[0]).all() else max(0.0, float(found[best]))
+    return Bound("threshold", epsilon, delta, level, rates.detail(best))
+
+
+def epsilon_of_rates(tpr: Any, fpr: Any, delta: float) -> np.ndarray:
+    """The least epsilon that allows a TPR at an FPR in (0, 1]; -inf if every one does.
+
+    `tradeoff.dp_tpr`, solved for epsilon; it may be negative.
+    """
+    tpr, fpr = np.asarray(tpr, dtype=float), np.asarray(fpr, dtype=float)
+    with np.errstate(divide="ignore"):
+        above = np.log(np.maximum(tpr - delta, 0)) - np.log(fpr)
+        below = np.log(np.maximum(1 - fpr - delta, 0)) - np.log(1 - tpr)
+    return np.maximum(above, below)
+
+
+def honest_rates(
+    member: np.ndarray, value: np.ndarray, *, level: float, choice: str, worth: Worth, seed: int
+) -> Rates:
+    """Bounds of both rates, at thresholds that the counted points did not choose.
+
+    Args:
+        member, value: bool[n] and float64[n], of `check_scores`.
+        level: how often all bounds hold at once, at least.  TPR and FPR share what may fail.
+        choice: one of CHOICES.
+        worth: (lower bounds of TPR, upper bounds of FPR) -> what is to be largest, and is above 0
+            if something is proven.
+        seed: see `threshold_bound`.
+
+    Raises:
+        ValueError: on a choice or a level that is none, or too few points.
+    """
+    check_level(level)
+    if choice not in CHOICES:
+        raise ValueError(f"Unknown choice {choice!r} of a threshold: take one of {CHOICES}.")
+    inside, outside = np.count_nonzero(member), np.count_nonzero(~member)
+    _enough(int(inside), int(outside), level, choice, worth)
+    rng = np.random.default_rng(seed)
+    if choice == "corrected":
+        return _at_ranks(member, value, level, rng)
+    shuffled = rng.permutation(member.size)
+    first = np.zeros(member.size, dtype=bool)
+    for kind in (member, ~member):
+        mine = shuffled[kind[shuffled]]
+        first[mine[: mine.size // 2]] = True
+    tried = _counted(member[first], value[first], np.unique(value[first]), level)
+    best = int(worth(tried.tpr_low, tried.fpr_high).argmax())
+    return _counted(member[~first], value[~first], tried.threshold[best : best + 1], level)
+
+
+def _counted(member: np.ndarray, value: np.ndarray, threshold: np.ndarray, level: float) -> Rates:
+    """Scores at or above each threshold, with the two bounds of each threshold by itself."""
+    inside, outside = np.sort(value[member]), np.sort(value[~member])
+    tp = inside.size - inside.searchsorted(threshold)
+    fp = outside.size - outside.searchsorted(threshold)
+    each = (1 + level) / 2
+    tpr_low = binomial.lower(tp, inside.size, each)
+    fpr_high = binomial.upper(fp, outside.size, each)
+    return Rates(threshold, tp, fp, tpr_low, fpr_high, inside.size, outside.size)
+
+
+def _at_ranks(
+    member: np.ndarray, value: np.ndarray, level: float, rng: np.random.Generator
+) -> Rates:
+    """Thresholds at the top ranks of the non-members and the bottom ranks of the members."""
+    # Ties in random order: as if each score had a random digit more, which costs no privacy.
+    order = np.lexsort((rng.random(value.size), value))
+    inside, outside = np.flatnonzero(member[order]), np.flatnonzero(~member[order])
+    top, bottom = _ranks(outside.size), _ranks(inside.size)
+    each = 1 - (1 - level) / (2 * (top.size + bottom.size))
+    # Accept what lies above the k-th of the non-members from the top ...
+    places = outside[outside.size - top]
+    tp = inside.size - inside.searchsorted(places)
+    # ... or from the k-th of the members from the bottom on.
+    places = np.append(places, inside[bottom - 1])
+    tp = np.append(tp, inside.size - bottom + 1)
+    fp = np.append(top - 1, outside.size - outside.searchsorted(places[top.size :]))
+    tpr_low = binomial.lower(tp, inside.size, each)
+    fpr_high = binomial.upper(fp, outside.size, each)
+    return Rates(value[order][places], tp, fp, tpr_low, fpr_high, inside.size, outside.size)
+
+
+def _ranks(points: int) -> np.ndarray:
+    """1, 2, 3, 5, ... up to half of the points: from their number alone."""
+    found, rank = [1], 1.0
+    while (rank := rank * _STRIDE) <= points / 2:
+        found.append(math.ceil(rank))
+    return np.unique(found)
+
+
+def _enough(inside: int, outside: int, level: float, choice: str, worth: Worth) -> None:
+    """ValueError if perfect scores of so many points would not be worth anything."""
+    if _proves(inside, outside, level, choice, worth):
+        return
+    low, high = 1, 2
+    while high <= _MOST and not _proves(high, high, level, choice, worth):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = _proves(middle, middle, level, choice, worth)
+        low, high = (low, middle) if enough else (middle, high)
+    raise ValueError(
+        f"Expected at least {high} members and {high} non-members for a bound above 0 at level "
+        f"{level} (choice {choice!r}), got {inside} and {outside}: add points, or lower the level."
+    )
+
+
+def _proves(inside: int, outside: int, level: float, choice: str, worth: Worth) -> bool:
+    if choice == "split":
+        inside, outside, tried = inside - inside // 2, outside - outside // 2, 1
+    else:
+        tried = _ranks(inside).size + _ranks(outside).size
+    each = 1 - (1 - level) / (2 * tried)
+    perfect = binomial.lower(inside, inside, each), binomial.upper(0, outside, each)
+    return bool(worth(*(np.array([rate]) for rate in perfect))[0] > 0)
