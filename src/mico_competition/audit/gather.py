@@ -1,0 +1,83 @@
+"""Scores to audit: of prediction files, or of an attack that is run here without a look at labels.
+
+A one-run bound wants guesses that were made without the labels guessed at.  Leave-one-out does
+not give that: there each model's labels help to attack all others, and two guesses that use each
+other's label are right or wrong together.  So dev models are attacked with the train models, and
+where there are none, one half of the train models is attacked with the other.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mico_competition.audit.promise import promise_of
+from mico_competition.audit.verdict import Scored
+from mico_competition.evaluation.custom import answer
+from mico_competition.evaluation.folds import ask, holdout, run
+from mico_competition.evaluation.problem import Attack, Source
+from mico_competition.layout import PathLike
+from mico_competition.submission import read_phase
+from mico_competition.tracks import DISTINGUISHER, get_scenario
+
+
+def scored_predictions(
+    challenge_folder: PathLike, predictions: PathLike | None, *, phase: str
+) -> list[Scored]:
+    """The predictions of a phase whose solutions lie in the challenge folder, by scenario.
+
+    They must have been made without these solutions; who made them knows.
+
+    Raises:
+        ValueError: as `submission.read_phase`; as `promise_of`.
+    """
+    solutions, values = read_phase(challenge_folder, predictions, phase=phase)
+    root = Path(challenge_folder).resolve().parent
+    scenarios: dict[str, list[str]] = {}
+    for folder in solutions:
+        scenarios.setdefault(folder.split("/")[1], []).append(folder)
+    return [
+        Scored(
+            name,
+            phase,
+            "predictions",
+            [np.asarray(solutions[folder]) == 1 for folder in folders],
+            [np.asarray(values[folder], dtype=np.float64) for folder in folders],
+            promise_of([root / folder for folder in folders]),
+        )
+        for name, folders in scenarios.items()
+    ]
+
+
+def scored_attack(source: Source, attack: Attack, *, seed: int = 0) -> Scored:
+    """An attack run on challenge points whose labels take no part in it.
+
+    Args:
+        source: signals of one scenario's train models, and of its dev models where their seeds
+            are at hand.
+        attack: any.
+        seed: of the halves, where there are train models only.
+
+    Raises:
+        ValueError: with fewer than four train models and no others; as `promise_of`; what the
+            attack raises.
+    """
+    fleet = source.fleet
+    phase = "dev" if len(fleet.rows("dev")) else "train"
+    known = get_scenario(fleet.scenario).disclosure == DISTINGUISHER
+    asked = ask(source, phase, known=known)
+    if phase == "dev":
+        places, scores = np.arange(len(asked.targets)), run(asked, attack)
+    else:
+        places, problem = holdout(asked, seed=seed)
+        scores = answer(attack, problem)
+    folders = [fleet.folders[row].path for row in asked.targets[places]]
+    return Scored(
+        fleet.scenario,
+        phase,
+        attack.name,
+        list(asked.truth[places]),
+        list(scores),
+        promise_of(folders),
+    )

@@ -1,0 +1,195 @@
+"""An audit in words, as JSON, and as a page with the attack's curve under its ceilings."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from mico_competition.audit.verdict import RANKED, Verdict
+from mico_competition.scoring.curve import shown_curve
+from mico_competition.scoring.page import document
+from mico_competition.scoring.svg import SHOWN_DECADE, Axes, ceiling_key, draw_roc
+
+TITLE = "Membership inference: what is proven, what is promised"
+
+RATES = {"TPR_FPR_1000": "TPR at 10% FPR", "TPR_FPR_100": "at 1%", "TPR_FPR_10": "at 0.1%"}
+
+ASSUMED = {
+    "one-run": "labels as fair coins draw them, which halves of 200 nearly are",
+    "one-run of pairs": "nothing; of replacing a record by another",
+    "one-run f-DP": "a Gaussian mechanism",
+    "Gaussian DP": "a Gaussian mechanism, and points that do not hang together",
+    "threshold": "points that do not hang together",
+}
+"""Bound.method -> what it takes for granted beyond its confidence."""
+
+
+def text(verdicts: Sequence[Verdict]) -> str:
+    """For a terminal: a sentence for each scenario, then its bounds and ceilings."""
+    return "\n\n".join("\n".join([v.sentence(), *_lines(v)]) for v in verdicts)
+
+
+def _lines(verdict: Verdict) -> list[str]:
+    lines = [
+        f"  at least, by {b.method}: {b.epsilon:.2f} (assumes {assumed(b.method)})"
+        for b in verdict.bounds
+    ]
+    promise = verdict.scored.promise
+    if promise is not None:
+        run = promise.mechanism
+        lines += [
+            f"  promised: epsilon {promise.epsilon:.2f} at delta {promise.delta:g}; if a record is "
+            f"replaced by another, {verdict.replace_one:.2f}; Gaussian mu {verdict.mu:.2f}",
+            f"  mechanism: noise_multiplier {run.noise_multiplier:g}, sample_rate "
+            f"{run.sample_rate:.5g}, {run.num_steps} steps",
+        ]
+        for name, (fpr, tpr) in verdict.allowed.items():
+            cells = ", ".join(
+                f"{_at(fpr, tpr, rate):.1%} at {rate:.1%}" for rate in (0.1, 0.01, 0.001)
+            )
+            lines.append(f"  TPR at most, by {name}: {cells} FPR")
+    return lines
+
+
+def assumed(method: str) -> str:
+    """What a bound takes for granted."""
+    return ASSUMED.get(method.partition(" (")[0], "see its source")
+
+
+def _at(fpr: Any, tpr: Any, rate: float) -> float:
+    return float(np.interp(rate, fpr, tpr))
+
+
+def to_json(verdicts: Sequence[Verdict]) -> str:
+    """Everything that is shown, as numbers."""
+    return json.dumps([record(v) for v in verdicts], indent=2, allow_nan=False) + "\n"
+
+
+def record(verdict: Verdict) -> dict[str, Any]:
+    """One audit as values that JSON can hold; what is not finite is None."""
+    scored, promise = verdict.scored, verdict.scored.promise
+    found = {
+        key: {
+            "value": float(verdict.result[key]),
+            "low": _finite(verdict.known[key][0]),
+            "high": _finite(verdict.known[key][1]),
+        }
+        for key in (*RATES, "AUC", "MIA")
+    }
+    return {
+        "scenario": scored.scenario,
+        "phase": scored.phase,
+        "attack": scored.attack,
+        "models": len(scored.truth),
+        "points": int(sum(len(part) for part in scored.truth)),
+        "members": int(sum(part.sum() for part in scored.truth)),
+        "sentence": verdict.sentence(),
+        "alarm": verdict.alarm,
+        "level": verdict.level,
+        "delta": verdict.delta,
+        "proven": verdict.proven.epsilon,
+        "bounds": [
+            {
+                "method": b.method,
+                "epsilon": _finite(b.epsilon),
+                "assumes": assumed(b.method),
+                "detail": {name: _finite(value) for name, value in b.detail.items()},
+            }
+            for b in verdict.bounds
+        ],
+        "promised": None
+        if promise is None
+        else {
+            "epsilon": promise.epsilon,
+            "delta": promise.delta,
+            "replace_one": verdict.replace_one,
+            "gaussian_mu": _finite(verdict.mu),
+            "noise_multiplier": promise.mechanism.noise_multiplier,
+            "sample_rate": promise.mechanism.sample_rate,
+            "num_steps": promise.mechanism.num_steps,
+        },
+        "ceilings": {
+            name: [[round(float(x), 6), round(float(y), 6)] for x, y in zip(fpr, tpr)]
+            for name, (fpr, tpr) in verdict.allowed.items()
+        },
+        "curve": vars(shown_curve(verdict.result, verdict.known)),
+        "metrics": found,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """`value`, or None for a number that JSON does not know."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_html(verdicts: Sequence[Verdict]) -> str:
+    """The whole page; ValueError if there is nothing to show."""
+    if not verdicts:
+        raise ValueError("Expected at least one audit to make a page of.")
+    body = [f"<h1>{TITLE}</h1>", *(_section(i, v) for i, v in enumerate(verdicts))]
+    return document(TITLE, "\n".join(body))
+
+
+def _section(number: int, verdict: Verdict) -> str:
+    name = verdict.scored.scenario
+    return "\n".join(
+        [
+            f"<section>\n<h2>{escape(name)}</h2>",
+            f'<p class="headline">{escape(verdict.sentence())}</p>',
+            f'<div class="plots">{"".join(figures(verdict, f"roc{number}"))}</div>',
+            _key(verdict),
+            _bounds(verdict),
+            "</section>",
+        ]
+    )
+
+
+def figures(verdict: Verdict, identity: str) -> list[str]:
+    """The attack's curve and its band under the ceilings, on linear and logarithmic axes."""
+    curve = shown_curve(verdict.result, verdict.known)
+    drawn = []
+    for axes in (Axes(), Axes(SHOWN_DECADE)):
+        picture = draw_roc(
+            curve,
+            float(verdict.result[RANKED]),
+            axes,
+            f"ROC curve of {verdict.scored.scenario} on {axes.kind} axes",
+            verdict.sentence(),
+            f"{identity}-{axes.kind}",
+            verdict.allowed,
+        )
+        caption = f"{axes.kind.capitalize()} axes"
+        drawn.append(f"<figure>{picture}<figcaption>{caption}</figcaption></figure>")
+    return drawn
+
+
+def _key(verdict: Verdict) -> str:
+    attack = "Solid blue line with its band of 95% intervals: the attack. Dashed grey: guessing."
+    if not verdict.allowed:
+        return f"<p>{attack} Without a promise there is no ceiling.</p>"
+    return f"<p>{attack} No attack on this mechanism is above: {ceiling_key(verdict.allowed)}</p>"
+
+
+def _bounds(verdict: Verdict) -> str:
+    rows = [
+        (f"at least, by {bound.method}", bound.epsilon, f"assumes {assumed(bound.method)}")
+        for bound in verdict.bounds
+    ]
+    promise = verdict.scored.promise
+    if promise is not None:
+        assert verdict.replace_one is not None
+        rows.append(("promised", promise.epsilon, "one record added or removed"))
+        rows.append(("promised", verdict.replace_one, "one record replaced by another"))
+    caption = f"Epsilon at delta {verdict.delta:g}; each bound by itself at {verdict.level:.0%}"
+    cells = "\n".join(
+        f'<tr><th scope="row">{escape(name)} <span class="range">{escape(of)}</span></th>'
+        f"<td>{epsilon:.2f}</td></tr>"
+        for name, epsilon, of in rows
+    )
+    table = f"<table><caption>{caption}</caption>\n<tbody>{cells}</tbody></table>"
+    return f'<div class="wide">{table}</div>'

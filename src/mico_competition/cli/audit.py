@@ -1,0 +1,109 @@
+"""`mico audit FOLDER`: flags -> scores of an attack, bounds and ceilings, files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mico_competition.cli.attack import add_signal_flags, attacks_named, opener
+from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, SEED_FILES
+
+if TYPE_CHECKING:
+    from mico_competition.audit.verdict import Scored
+
+_DEFAULT = "best"
+
+
+def add_audit(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flags of audits."""
+    parser.add_argument(
+        "challenge_folder",
+        type=Path,
+        metavar="FOLDER",
+        help=f"folder with scenarios, named after its challenge ({', '.join(CHALLENGES)})",
+    )
+    parser.add_argument(
+        "--attack",
+        metavar="NAME",
+        help="run this attack: on dev models where their seeds are at hand, else on half of the "
+        f"train models with the other half as shadows (default: {_DEFAULT})",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        help="audit the predictions in this challenge folder instead",
+    )
+    parser.add_argument(
+        "--phase", choices=PHASES, help="with --predictions: whose (default: train)"
+    )
+    parser.add_argument(
+        "--scenario", action="append", choices=SCENARIOS, help="default: all in the folder"
+    )
+    parser.add_argument("--delta", type=float, help="of every epsilon (default: what was promised)")
+    parser.add_argument("--level", type=float, default=0.95, help="confidence of bounds")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of halves")
+    for name, what in (("json", "all numbers"), ("html", "a page with curves and ceilings")):
+        parser.add_argument(f"--{name}", type=Path, help=f"also write {what} here")
+    add_signal_flags(parser)
+    parser.set_defaults(run=run_audit)
+
+
+def run_audit(args: argparse.Namespace) -> int:
+    """Print what is proven of each scenario; 1 if that is more than was promised."""
+    from mico_competition.audit import report
+    from mico_competition.audit.checked import check_delta, check_level
+    from mico_competition.audit.verdict import judge
+    from mico_competition.layout import write_text
+
+    if args.delta is not None:
+        check_delta(args.delta)
+    check_level(args.level)
+    verdicts = []
+    for scored in _scored(args):
+        verdicts.append(judge(scored, delta=args.delta, level=args.level))
+        print(("\n" if len(verdicts) > 1 else "") + report.text(verdicts[-1:]), flush=True)
+    for path, make in ((args.json, report.to_json), (args.html, report.to_html)):
+        if path is not None:
+            write_text(path, make(verdicts))
+            print(f"Wrote {path}")
+    return 1 if any(verdict.alarm for verdict in verdicts) else 0
+
+
+def _scored(args: argparse.Namespace) -> Iterator[Scored]:
+    """Scores to audit, a scenario at a time."""
+    from mico_competition.audit.gather import scored_attack, scored_predictions
+    from mico_competition.layout import walk_challenge
+
+    if args.predictions is not None:
+        if args.attack is not None:
+            raise ValueError("Expected --attack or --predictions, got both: give one.")
+        found = scored_predictions(
+            args.challenge_folder, args.predictions, phase=args.phase or "train"
+        )
+        there = [scored.scenario for scored in found]
+        _check_there(args, there)
+        yield from (s for s in found if s.scenario in (args.scenario or there))
+        return
+    if args.phase is not None:
+        raise ValueError("--phase goes with --predictions: an attack chooses its own targets.")
+    (attack,) = attacks_named(args, [args.attack or _DEFAULT])
+    open_scenario = opener(
+        args, args.challenge_folder, "all" if attack.all_records else "challenge"
+    )
+    models = walk_challenge(args.challenge_folder, mend="name the folder of a challenge.")
+    there = list(dict.fromkeys(model.scenario for model in models))
+    _check_there(args, there)
+    for name in args.scenario or there:
+        dev = [m for m in models if m.scenario == name and m.phase == "dev"]
+        known = dev and all((m.path / seed).is_file() for m in dev for seed in SEED_FILES)
+        source = open_scenario(name, ("train", "dev") if known else ("train",))
+        yield scored_attack(source, attack, seed=args.seed)
+
+
+def _check_there(args: argparse.Namespace, there: Sequence[str]) -> None:
+    """ValueError, before anything is computed, for a scenario that the folder does not hold."""
+    for name in args.scenario or ():
+        if name not in there:
+            raise ValueError(f"There are no models of {name} in {args.challenge_folder}.")
