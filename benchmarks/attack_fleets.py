@@ -95,7 +95,7 @@ BEDS = {
         "Purchase-shaped at full size: N = 197,324, n = 150,000",
         ("purchase100_inf",),
         data="full_data",
-        models="0-39",
+        models="0-19",
     ),
     "full_lo": Bed(
         "Purchase-shaped at full size: N = 197,324, n = 150,000, private",

@@ -38,6 +38,22 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def data():
+    """scikit-learn's digits as a dataset of the challenge; read-only."""
+    from mico_competition.challenge_datasets import load_digits
+
+    return load_digits()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The challenge folder of digits as training leaves it; read-only (copy what you change)."""
+    from helpers_release import write_trained
+
+    return write_trained(tmp_path_factory.mktemp("trained")) / "digits"
+
+
+@pytest.fixture(scope="session")
 def competition(tmp_path_factory):
     """All four challenges, trained small and released; read-only (copy what you change)."""
     from small_competition import train_competition

@@ -60,6 +60,26 @@ def test_winner_where_his_program_gave_nan():
         winner_2023(TARGET, SHADOW, SEEN, formula="out")
 
 
+def test_the_spread_that_a_point_lacks_is_lent_by_the_targets_own_shadows():
+    """A target's score does not hang on who else is attacked."""
+    rng = np.random.default_rng(0)
+    shadow, seen = rng.normal(size=(8, 40)), rng.random((8, 40)) < 0.5
+    shadow[:, :5] = 0.25
+    shadow[3, :5], shadow[5] = 0.75, 100 * shadow[5]  # without 3 there is no spread in them
+    options = {"formula": "standardised"}
+    together = winner_2023(shadow, shadow, seen, target_index=np.arange(8), **options)
+    for row in range(8):
+        few = winner_2023(shadow[[row]], shadow, seen, target_index=np.array([row]), **options)
+        np.testing.assert_allclose(together[row], few[0], rtol=1e-12)
+    keep = np.arange(8) != 3
+    alone = winner_2023(shadow[3], shadow[keep], seen[keep], **options)
+    np.testing.assert_allclose(together[3], alone, rtol=1e-9)
+    flat = np.full((8, 40), 0.25)
+    flat[3] = shadow[3]  # all its own: the others do not vary
+    with pytest.raises(ValueError, match="constant ones"):
+        winner_2023(flat, flat, seen, target_index=np.arange(8), **options)
+
+
 def test_winner_table_names_every_scenario_of_2022():
     tasks = ("cifar10", "purchase100", "sst2")
     assert set(WINNER_2023) == {f"{t}_{s}" for t in tasks for s in ("inf", "hi", "lo", "ddp")}

@@ -200,6 +200,21 @@ def test_target_among_its_shadows_is_refused(attack):
         attack(np.stack([shadow[0] + 1, shadow[2]]), shadow, is_member)
 
 
+@pytest.mark.parametrize("digits", [np.float32, np.float16])
+def test_a_target_among_its_shadows_is_found_with_fewer_digits(digits):
+    _, shadow, is_member = two_of_each(points=200)
+    shadow[0, 0] = 1e300  # infinite in fewer digits, and no warning
+    with np.errstate(over="ignore"):
+        few = shadow.astype(digits)
+    few[0, 0] = 1
+    with pytest.raises(ValueError, match="equals shadow 7"):
+        check_inputs(few[7], shadow, is_member)
+    with pytest.raises(ValueError, match="target 1 equals shadow 2"):
+        check_inputs(np.stack([shadow[0] + 1, shadow[2]]), few, is_member)
+    found = check_inputs(shadow[7] + 0.01, few, is_member)  # near is not equal
+    assert found.target.dtype == np.float64
+
+
 def test_saturated_signals_are_no_leak():
     _, shadow, is_member = two_of_each(points=200)
     shadow[:, :150] = 1.0

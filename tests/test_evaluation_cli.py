@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from mico_competition.attacks import to_unit
 from mico_competition.challenge_datasets import load_digits
 from mico_competition.cli import main
-from mico_competition.cli.attack import _DEFAULTS_OF_EVALUATE, _FIRST_PRINCIPLES
+from mico_competition.cli.attack_options import _FIRST_PRINCIPLES
+from mico_competition.cli.evaluate import _DEFAULTS_OF_EVALUATE
 from mico_competition.evaluation.folds import ask, run
 from mico_competition.evaluation.named import ATTACKS, FIRST_PRINCIPLES
 from mico_competition.layout import model_path, walk_challenge
@@ -65,6 +67,15 @@ def mico(tmp_path, monkeypatch, capsys):
     return run_verb
 
 
+LOSS = "problem.source.get('loss')[problem.targets[:, None], problem.columns]"
+
+
+def write_attack(*lines, after=""):
+    """mine.py:attack, which does `lines` and gives the loss; `after` is said of the function."""
+    body = "".join(f"    {line}\n" for line in (*lines, f"return {LOSS}"))
+    Path("mine.py").write_text(f"def attack(problem):\n{body}{after}\n")
+
+
 def predictions(folder, phase, among):
     models = [m for m in walk_challenge(among) if m.phase == phase]
     return [np.loadtxt(m.prediction_in(folder), delimiter=",") for m in models]
@@ -109,6 +120,21 @@ def test_the_default_attack_is_the_threshold_of_each_model_alone(participants, m
     np.testing.assert_allclose(found, confidence, rtol=1e-5, atol=1e-7)
     code, _, errors = mico("attack", "eb", tmp_path / "digits")
     assert code == 1 and "needs the train models of digits_inf" in errors
+    assert mico("attack", "entropy", tmp_path / "digits")[0] == 0  # nor by others that are alone
+    found = predictions(tmp_path / "digits", "dev", tmp_path / "digits")
+    entropy = np.take_along_axis(source.get("entropy"), source.fleet.challenge, axis=1)
+    np.testing.assert_allclose(found, to_unit(entropy))
+
+
+@pytest.mark.parametrize("name", ["threshold", "eb"])
+def test_one_scenario_of_a_folder(participants, mico, tmp_path, name):
+    folder = shutil.copytree(participants, tmp_path / "digits")
+    shutil.copytree(folder / "digits_inf", folder / "digits_lo")
+    words = ["attack", name, folder, "--phase", "dev"]
+    assert "for 4 models" in mico(*words, "--scenario", "digits_lo")[1]
+    assert {path.parts[-4] for path in folder.rglob("prediction.csv")} == {"digits_lo"}
+    code, _, errors = mico(*words, "--scenario", "digits_hi")
+    assert code == 1 and f"no models of digits_hi in {folder}" in errors
 
 
 def test_evaluate_train_models_by_default(participants, mico, tmp_path):
@@ -144,15 +170,13 @@ def test_all_records_are_less_noisy(fleet, mico, tmp_path):
 
 
 @pytest.mark.parametrize("phase", ["train", "dev"])
-def test_what_a_distinguisher_knows_is_offered(fleet, mico, tmp_path, phase):
+def test_what_a_distinguisher_knows_is_offered(fleet, mico, phase):
     """An attack of one's own sees who else was trained on, and not what it is asked."""
-    (tmp_path / "mine.py").write_text(
-        "def attack(problem):\n"
-        "    told = problem.told[problem.targets]\n"
-        "    asked = problem.told[problem.targets[:, None], problem.columns]\n"
-        "    assert not problem.own and (asked == -1).all()\n"
-        "    assert (told == 1).sum() > 20 and (told == 0).sum() > 1000\n"
-        "    return problem.source.get('loss')[problem.targets[:, None], problem.columns]\n"
+    write_attack(
+        "told = problem.told[problem.targets]",
+        "asked = problem.told[problem.targets[:, None], problem.columns]",
+        "assert not problem.own and (asked == -1).all()",
+        "assert (told == 1).sum() > 20 and (told == 0).sum() > 1000",
     )
     words = ["--knowledge", "distinguisher", "--phase", phase, "--resamples", 10]
     code, printed, errors = mico("evaluate", fleet, "--attack", "mine.py:attack", *words)
@@ -177,13 +201,60 @@ def test_options_of_the_runner_up(participants, mico, tmp_path):
     assert not np.allclose(found[2], found[0])
 
 
+@pytest.mark.parametrize("pair", [("first-principles", "eb"), ("eb", "first-principles")])
+def test_options_of_the_runner_up_are_of_either_attack(participants, mico, tmp_path, pair):
+    words = ["--attack", pair[0], "--against", pair[1], "--global_variance", "--resamples", 5]
+    assert mico("evaluate", participants, *words, "--json", "e.json")[::2] == (0, "")
+    (found,) = json.loads((tmp_path / "e.json").read_text())
+    names = {"eb", "first-principles --global_variance"}
+    assert {attack["name"] for attack in found["attacks"]} == names
+
+
+def test_what_was_measured_is_kept_when_a_study_fails(participants, mico, tmp_path):
+    write_attack("if not problem.own: raise ZeroDivisionError")
+    words = ["--attack", "mine.py:attack", "--resamples", 5, "--json", "e.json", "--csv", "e.csv"]
+    code, printed, errors = mico("evaluate", participants, *words, "--shadows", "4")
+    assert code == 1 and "mine.py:attack failed: ZeroDivisionError" in errors
+    assert "gain over winner-best" in printed and "by the number of shadow" not in printed
+    (found,) = json.loads((tmp_path / "e.json").read_text())
+    assert len(found["attacks"]) == 2 and found["study"] == []
+    assert "mine.py:attack" in (tmp_path / "e.csv").read_text()
+
+
+def test_what_was_measured_is_kept_when_another_scenario_fails(participants, mico, tmp_path):
+    folder = shutil.copytree(participants, tmp_path / "digits")
+    shutil.copytree(folder / "digits_inf/train", folder / "digits_lo/train")
+    (folder / "digits_lo/train/model_3/model.pt").write_bytes(b"damaged")
+    words = ["--attack", "eb", "--against", "threshold", "--resamples", 5, "--shadows", "4"]
+    code, printed, errors = mico("evaluate", folder, *words, "--json", "e.json")
+    assert code == 1 and "digits_lo/train/model_3" in errors and "eb, 4 shadows" in printed
+    (found,) = json.loads((tmp_path / "e.json").read_text())
+    assert found["scenario"] == "digits_inf" and len(found["study"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--shadows 4,40", "shadow models from 2 to 9 to study attack mine.py:attack, got 4, 40"),
+        ("--shadows 2 --attack eb", "shadow models from 3 to 9 to study attack eb, got 2"),
+        ("--csv .", ". is a folder: name the file to write"),
+        ("--json mine.py/e.json", "mine.py/e.json cannot be written, because of"),
+        ("--csv e --html ./e", "a file of its own for each of --csv, --json and --html"),
+        ("--attack ./mine.py:attack", "two named mine.py:attack: give each once"),
+    ],
+)
+def test_what_cannot_be_is_said_before_any_attack_runs(participants, mico, words, message):
+    write_attack("open('ran', 'w').close()")
+    code, _, errors = mico("evaluate", participants, "--attack", "mine.py:attack", *words.split())
+    assert code == 1 and message in errors and not Path("ran").exists()
+    assert len(errors.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize("verb", ["attack", "evaluate"])
-def test_an_attack_that_wants_all_records_gets_them(participants, mico, tmp_path, verb):
-    (tmp_path / "mine.py").write_text(
-        "def attack(problem):\n"
-        "    assert problem.told.shape[1] == 1797 and problem.columns.shape[1] == 200\n"
-        "    return problem.source.get('loss')[problem.targets[:, None], problem.columns]\n"
-        "attack.all_records = True\n"
+def test_an_attack_that_wants_all_records_gets_them(participants, mico, verb):
+    write_attack(
+        "assert problem.told.shape[1] == 1797 and problem.columns.shape[1] == 200",
+        after="attack.all_records = True",
     )
     words = [verb, participants, "--attack", "mine.py:attack", "--phase", "train"]
     words += ["--predictions", "p/digits"] if verb == "attack" else ["--resamples", 10]
@@ -197,7 +268,7 @@ def leaky(problem):
 def test_a_leak_is_refused(participants, mico):
     words = ["--attack", f"{__file__}:leaky", "--resamples", 10]
     code, _, errors = mico("evaluate", participants, *words)
-    assert code == 1 and errors.startswith("mico: Attack test_evaluation_cli.py:leaky leaks")
+    assert code == 1 and errors.startswith(f"mico: Attack {__file__}:leaky leaks")
     code, _, errors = mico("attack", participants, "--attack", f"{__file__}:leaky")
     assert code == 1 and "leaks" in errors
     assert not list(participants.rglob("prediction.csv"))
@@ -213,7 +284,7 @@ def test_a_leak_is_refused(participants, mico):
         ("evaluate {} --resamples 0", "resamples=0"),
         ("evaluate {} --folds 1 --attack quantile", "at least 2 folds"),
         ("evaluate {} --shadows 4,many", "expected numbers such as 4,8,16"),
-        ("evaluate {} --shadows 4,40 --attack eb --resamples 5", "shadow models from 2 to 9"),
+        ("evaluate {} --seed -1", "Argument --seed: expected a whole number from 0, got '-1'"),
         ("evaluate {} --attack nowhere.py:attack", "There is no file nowhere.py"),
         ("evaluate {} --online_attack", "--online_attack is an option of the attack first"),
         ("evaluate /nowhere/digits", "no challenge folder /nowhere/digits"),

@@ -186,16 +186,20 @@ def test_a_study_of_the_number_of_shadows(evaluated):
     assert steps[0].spread["AUC"] > 0 == steps[2].spread["AUC"]
     again = study(asked, ATTACKS["eb"], [4], resamples=50, repeats=2)
     assert again[0].estimates["AUC"].value == auc[0]
-    for counts in ([25], [1], []):
-        with pytest.raises(ValueError, match="numbers of shadow models from 2 to 24"):
+    for counts in ([25], [2], []):
+        with pytest.raises(ValueError, match="numbers of shadow models from 3 to 24 to study.* eb"):
             study(asked, ATTACKS["eb"], counts)
+    with pytest.raises(ValueError, match="from 2 to 24"):
+        study(asked, ATTACKS["threshold"], [1])
+    with pytest.raises(ValueError, match="1 repeat or more"):
+        study(asked, ATTACKS["eb"], [3], repeats=0)
 
 
 def test_a_study_of_train_models_is_in_folds():
     asked = ask(make_source(train=20), "train")
     steps = study(asked, ATTACKS["eb"], [6, 16], resamples=10, repeats=2)
     assert [s.shadows for s in steps] == [6, 16]
-    with pytest.raises(ValueError, match="from 2 to 16"):
+    with pytest.raises(ValueError, match="from 3 to 16"):
         study(asked, ATTACKS["eb"], [17])
 
 

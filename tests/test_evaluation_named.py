@@ -1,4 +1,4 @@
-"""The registry: each name is what it says; attacks of one's own; what bad input meets."""
+"""The registry: each name is what it says; what it needs; what bad input meets."""
 
 from dataclasses import replace
 
@@ -7,11 +7,20 @@ import pytest
 from helpers_attacks import naive_lira, tpr
 from helpers_problem import Arrays, make_source
 
-from mico_competition.attacks import WINNER_2023, first_principles, winner_2023
-from mico_competition.evaluation.custom import answer, find_attack, is_custom
-from mico_competition.evaluation.evaluate import Options, evaluate
+from mico_competition.attacks import (
+    WINNER_2023,
+    first_principles,
+    quantile_regression,
+    winner_2023,
+)
+from mico_competition.evaluation.custom import answer
 from mico_competition.evaluation.folds import ask, problems, run
-from mico_competition.evaluation.named import ATTACKS, attacks, get_attack, winners_choice
+from mico_competition.evaluation.named import (
+    ATTACKS,
+    attacks,
+    get_attack,
+    winners_choice,
+)
 from mico_competition.evaluation.problem import Attack
 from mico_competition.tracks import SCENARIOS
 
@@ -96,106 +105,58 @@ def test_an_unknown_name_lists_the_known_ones():
         assert isinstance(attack, Attack) and attack.title
 
 
-# --- attacks of one's own
-
-WORKED = '''
-from mico_competition.attacks import calibrate
+# --- what they need
 
 
-def attack(problem):
-    """The logit less its mean OUT."""
-    return problem.gather("logit").score(calibrate, centre="out")
+@pytest.mark.parametrize("name", ATTACKS)
+def test_each_attack_works_with_as_few_shadows_as_it_says(source, dev, name):
+    attack = ATTACKS[name]
+    assert (attack.least_shadows == 0) == (name in SHADOWLESS)
+    few = replace(dev, shadows=dev.shadows[: attack.least_shadows])
+    assert np.isfinite(answer(attack, few)).all()
+    if attack.least_shadows > 2:
+        with pytest.raises(ValueError, match="at least 3 shadow models"):
+            answer(attack, replace(few, shadows=few.shadows[:-1]))
 
 
-def peeks(problem):
-    return problem.told[problem.targets[:, None], problem.columns]
+def test_what_looks_at_no_shadow_needs_none():
+    source = make_source(train=0, dev=4)
+    for name in SHADOWLESS:
+        scores = run(ask(source, "dev"), ATTACKS[name])
+        columns = ask(source, "dev").columns
+        signal = source.get({"threshold": "loss"}.get(name, name.replace("-", "_")))
+        np.testing.assert_array_equal(scores, np.take_along_axis(signal, columns, axis=1))
+    with pytest.raises(ValueError, match="no train models of digits_inf"):
+        run(ask(source, "dev"), ATTACKS["eb"])
 
 
-def in_folds(problem):
-    signal, seen = problem.source.get("logit"), problem.is_member
-    out = (signal[problem.shadows] * ~seen).sum(axis=0) / (~seen).sum(axis=0).clip(1)
-    return (signal - out)[problem.targets[:, None], problem.columns]
+def test_quantile_takes_no_copy_of_the_shadows_for_each_target(source, monkeypatch):
+    """With all records asked of every target, that would be targets times the fleet."""
+    asked = ask(source, "dev", records="all")
+    ((_, problem),) = problems(asked, ATTACKS["quantile"])
+    sizes, real = [], np.ix_
 
+    def noted(*indices):
+        sizes.append(np.prod([len(index) for index in indices]))
+        return real(*indices)
 
-in_folds.leaves_one_out = False
-
-
-def wrong_shape(problem):
-    return problem.targets
-
-
-def nothing(problem):
-    return problem.columns / 0.0 * 0.0
-
-
-def words(problem):
-    return problem.columns.astype(str)
-
-
-def broken(problem):
-    return problem.no_such_thing
-
-
-number = 5
-'''
-
-
-@pytest.fixture
-def file(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text(WORKED)
-    return path
-
-
-def test_ten_lines_of_ones_own(source, file):
-    attack = find_attack(f"{file}:attack")
-    assert is_custom(attack) and attack.title == "The logit less its mean OUT."
-    asked = ask(source, "train")
-    found = evaluate(asked, [attack, ATTACKS["calibrate-logit-out"]], options=Options(resamples=20))
-    mine, named = found.rows[1:]
-    assert mine.name == "mine.py:attack"
-    assert mine.measured["AUC"].value == named.measured["AUC"].value > 0.8
-
-
-def test_one_that_leaks_is_refused_and_one_in_folds_is_not(source, file):
-    asked, few = ask(source, "train"), Options(resamples=20)
-    with pytest.raises(ValueError, match=r"Attack mine.py:peeks leaks"):
-        evaluate(asked, [find_attack(f"{file}:peeks")], options=few)
-    found = evaluate(asked, [find_attack(f"{file}:in_folds")], options=few)
-    assert 0.8 < found.rows[1].measured["AUC"].value < 1
-    scores = run(ask(source, "dev"), find_attack(f"{file}:peeks"))
-    assert (scores == -1).all()  # HIDDEN
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("wrong_shape", r"real numbers of shape \(10, 60\), one for each target and point"),
-        ("nothing", "finite scores, got 600 NaN or infinite of 600"),
-        ("words", "to give real numbers"),
-        ("broken", "mine.py:broken failed: AttributeError in line 36 of mine.py"),
-        ("absent", "There is no function absent in .*mine.py: it has calibrate, attack, peeks"),
-        ("number", "There is no function number"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_mistakes_of_ones_own_are_sentences(dev, file, name, message):
-    with pytest.raises(ValueError, match=message) as mistake:
-        answer(find_attack(f"{file}:{name}"), dev)
-    assert len(str(mistake.value).splitlines()) == 1
-
-
-def test_files_that_do_not_run(tmp_path):
-    (tmp_path / "bad.py").write_text("def attack(:\n")
-    with pytest.raises(ValueError, match=r"bad.py does not run: SyntaxError in line 1"):
-        find_attack(f"{tmp_path}/bad.py:attack")
-    (tmp_path / "worse.py").write_text("x = 1\nimport no_such_module\n")
-    with pytest.raises(ValueError, match="ModuleNotFoundError in line 2 of worse.py"):
-        find_attack(f"{tmp_path}/worse.py:attack")
-    with pytest.raises(ValueError, match="There is no file"):
-        find_attack(f"{tmp_path}/none.py:attack")
-    with pytest.raises(ValueError, match="name the function in the file"):
-        find_attack(f"{tmp_path}/bad.py")
+    monkeypatch.setattr(np, "ix_", noted)
+    monkeypatch.setattr("mico_competition.evaluation.named.PAIRS", 500)
+    found = answer(ATTACKS["quantile"], problem)
+    assert max(sizes) <= 30 * 500 < 30 * problem.columns.size
+    signal, shadow = source.get("logit"), source.get("logit")[:30]
+    monkeypatch.undo()
+    pairs = np.argwhere(~problem.is_member)
+    pairs = pairs[np.random.default_rng(0).permutation(len(pairs))[:500]]
+    others = [np.delete(shadow[:, column], row) for row, column in pairs]
+    for row in (0, 7):
+        expected = quantile_regression(
+            signal[30 + row],
+            np.stack([shadow.mean(axis=0), shadow.std(axis=0, ddof=1)], axis=1),
+            shadow[tuple(pairs.T)],
+            np.array([[one.mean(), one.std(ddof=1)] for one in others]),
+        )
+        np.testing.assert_allclose(found[row], expected, rtol=1e-6)
 
 
 # --- bad input

@@ -247,8 +247,12 @@ def test_refusals():
     with pytest.raises(ValueError, match="one kind only"):
         stack(with_told(problem, told), queries=())
     few = dataclasses.replace(problem, shadows=problem.shadows[:3])
-    with pytest.raises(ValueError, match="at least 4 shadow"):
-        stack(few, queries=())
+    for attack in ATTACKS:
+        with pytest.raises(ValueError, match=f"at least {attack.least_shadows} shadow"):
+            attack.run(few)
+    assert np.isfinite(
+        stack(dataclasses.replace(few, shadows=problem.shadows[:4]), queries=())
+    ).all()
     problem.source._signals["logit"][0] = np.nan
     with pytest.raises(ValueError, match="logit"):
         stack(problem, queries=())

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 import torch
 from helpers_bookkeeping import gradients_by_loop, make, norms_of
-from helpers_release import write_trained
 
 from mico_competition.attacks.entropy import negative_entropy, negative_modified_entropy
 from mico_competition.attacks.transforms import stable_logit
-from mico_competition.challenge_datasets import load_digits
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
 from mico_competition.models import load_model, logits
 from mico_competition.signals import Signals, losses, open_signals, read_fleet
@@ -23,16 +21,6 @@ from mico_competition.signals.scalars import direction, entropies, true_logit
 
 SCENARIO = "digits_inf"
 TASK = {"cnn": "cifar10", "mlp": "purchase100", "roberta, short": "sst2", "roberta, long": "sst2"}
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_digits()
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return write_trained(tmp_path_factory.mktemp("trained")) / "digits"
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +216,42 @@ def test_outputs_that_overflow_are_refused(data):
         model.weight.fill_(3e38)
     with pytest.raises(ValueError, match="digits_inf/train/model_0 gives values that are not fin"):
         make_arrays(model, points, ["logits"], "digits_inf/train/model_0")
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_convolutions_are_not_rounded_to_tf32_on_a_gpu(data, monkeypatch, tf32):
+    """What a GPU would do is switched by a flag of torch; here only that can be seen."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    seen = []
+
+    def note(*_):
+        cudnn = torch.backends.cudnn
+        seen.append((cudnn.allow_tf32, cudnn.enabled, cudnn.deterministic))
+
+    points, model = Points.of("digits", data, np.arange(50)), torch.nn.Linear(64, 10)
+    model.register_forward_pre_hook(note)
+    make_arrays(model, points, ["logits", "gradient_norm"], "model_0")
+    losses(model, data, torch.arange(5))
+    assert len(seen) == 3 and set(seen) == {(False, True, True)}
+    assert torch.backends.cudnn.allow_tf32 is tf32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpus_signals_are_those_of_a_cpu():
+    from helpers_models import batch
+
+    from mico_competition.models import new_model
+    from mico_competition.tracks import TASKS
+
+    inputs = torch.cat([batch("cifar10") for _ in range(20)])
+    model = new_model(TASKS["cifar10"]).eval()
+    points = points_of("cnn", inputs, torch.arange(40) % 10)
+    cpu = make_arrays(model, points, ["logits"], "model_0")["logits"]
+    device = torch.device("cuda")
+    gpu = make_arrays(model.to(device), points.to(device), ["logits"], "model_0")["logits"]
+    np.testing.assert_allclose(np.concatenate(gpu), np.concatenate(cpu), atol=2e-5)
 
 
 def test_records_of_read_fleet_may_be_all(trained, data, tmp_path):

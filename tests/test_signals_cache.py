@@ -10,7 +10,6 @@ import pytest
 import torch
 from helpers_release import write_trained
 
-from mico_competition.challenge_datasets import load_digits
 from mico_competition.cli import main
 from mico_competition.data.arrays import ArrayDataset
 from mico_competition.models import load_model, new_model, save_model
@@ -19,11 +18,6 @@ from mico_competition.signals.cache import Cache
 from mico_competition.tracks import TASKS
 
 SCENARIO = "digits_inf"
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_digits()
 
 
 @pytest.fixture
@@ -242,7 +236,9 @@ def test_nan_weights_and_other_architectures_are_refused(fleet_folder, data, tmp
         opened(fleet_folder, data, tmp_path / "c")
 
 
-def test_the_verb_computes_once_and_says_what_there_is(fleet_folder, tmp_path, capsys, passes):
+def test_the_verb_computes_once_and_says_what_there_is(
+    fleet_folder, data, tmp_path, capsys, passes
+):
     flags = ["signals", str(fleet_folder), "--cache", str(tmp_path / "c")]
     assert main([*flags, "--signals", "gradient_norm,entropy"]) == 0
     first = capsys.readouterr().out.splitlines()
@@ -253,7 +249,7 @@ def test_the_verb_computes_once_and_says_what_there_is(fleet_folder, tmp_path, c
     assert main([*flags, "--scenario", "digits_lo"]) == 0
     assert "digits_lo: 4 models, " in (out := capsys.readouterr().out)
     assert ", 4 models were cached, " in out
-    open_signals(fleet_folder, "digits_hi", load_digits(), cache=tmp_path / "c").get("loss")
+    open_signals(fleet_folder, "digits_hi", data, cache=tmp_path / "c").get("loss")
     assert len(passes) == ran
     assert main([*flags, "--records", "all", "--phase", "dev"]) == 0
     assert "1 models, 1797 points, 0 models were cached" in capsys.readouterr().out

@@ -4,23 +4,11 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers_release import write_trained
 
 from mico_competition.challenge import ChallengeDataset
-from mico_competition.challenge_datasets import load_digits
 from mico_competition.signals import HIDDEN, MEMBER, NONMEMBER, read_fleet, truth
 
 SCENARIO = "digits_inf"
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_digits()
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return write_trained(tmp_path_factory.mktemp("trained")) / "digits"
 
 
 @pytest.fixture
@@ -46,7 +34,7 @@ def test_rows_are_train_then_dev_then_final(trained, data):
     ]
     assert len(fleet) == 4
     assert fleet.rows("dev", "final").tolist() == [2, 3]
-    assert fleet.shadows.tolist() == [0, 1]
+    assert (fleet.told[:2] != HIDDEN).all() and (fleet.told[2:] == HIDDEN).any(axis=1).all()
 
 
 def test_columns_are_the_union_of_challenge_points_in_each_models_order(trained, data):
@@ -77,7 +65,7 @@ def test_told_as_in_the_distinguisher(trained, data):
         assert (fleet.told[row][~hidden] == members(fleet, row, data)[~hidden]).all()
         assert (fleet.told[row] == MEMBER).sum() == 20  # n - m
         assert (fleet.told[row] == NONMEMBER).sum() == 1797 - 200 - 20
-    assert fleet.shadows.tolist() == [0, 1]
+    assert (fleet.told[:2] != HIDDEN).all()
 
 
 def test_truth_is_every_models_membership(trained, data):
@@ -133,6 +121,15 @@ def test_records_out_of_range_are_refused(trained, data, records):
 def test_phases_and_models_may_be_chosen(trained, data):
     fleet = read_fleet(trained, SCENARIO, data, phases=("train", "dev"), models=(1, 100))
     assert [folder.model_id for folder in fleet.folders] == [1, 100]
+
+
+def test_another_number_of_challenge_points_is_refused(copied, data):
+    path = copied / SCENARIO / "dev/model_100/metadata.json"
+    path.write_text(path.read_text().replace('"len_challenge": 100', '"len_challenge": 60'))
+    words = r"dev/model_100 has 120 challenge points and \S*train/model_0 200: the models of"
+    with pytest.raises(ValueError, match=words):
+        read_fleet(copied, SCENARIO, data)
+    assert len(read_fleet(copied, SCENARIO, data, phases=("dev",)).challenge[0]) == 120
 
 
 @pytest.mark.parametrize("scenario", ["digits_inf", "purchase100_inf"])

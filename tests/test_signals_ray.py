@@ -9,7 +9,6 @@ from helpers_release import write_trained
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
 
-from mico_competition.challenge_datasets import load_digits  # noqa: E402
 from mico_competition.fleets import ray_signals  # noqa: E402
 from mico_competition.fleets.ray_signals import Job, compute, on_ray  # noqa: E402
 from mico_competition.fleets.ray_task import versions  # noqa: E402
@@ -17,11 +16,6 @@ from mico_competition.signals import open_signals  # noqa: E402
 from mico_competition.signals.points import Points  # noqa: E402
 
 SCENARIO = "digits_inf"
-
-
-@pytest.fixture(scope="module")
-def data():
-    return load_digits()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Signals of text models: tokenised as they want it, or refused."""
 
+import json
 import shutil
 
 import numpy as np
@@ -26,25 +27,24 @@ class Text:
             lines = [f"{' '.join(rng.choice(words, 8))} \t{rng.integers(2)}" for _ in range(count)]
             (folder / f"sst2/{name}.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
         self.datasets, self.challenge = folder, folder / "models/sst2"
-        self.base = make_small_roberta(
-            folder / "base",
-            load_dataset("sst2", folder).sentences,
-            vocab_size=300,
-            hidden_size=16,
-            num_layers=1,
-            num_heads=2,
-        )
+        self.base = self.make_base("base")
         for i in (0, 1):
             self.write(i)
+
+    def make_base(self, name, **sizes):
+        wanted = {"vocab_size": 300, "hidden_size": 16, "num_layers": 1, "num_heads": 2, **sizes}
+        sentences = load_dataset("sst2", self.datasets).sentences
+        return make_small_roberta(self.datasets / name, sentences, **wanted)
 
     def path(self, i):
         return model_path(self.challenge.parent, SCENARIOS["sst2_inf"], "train", i)
 
-    def write(self, i):
+    def write(self, i, base=None):
         path = self.path(i)
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(i)
-        save_model(TASKS["sst2"], new_model(TASKS["sst2"], base_model=str(self.base)), path)
+        model = new_model(TASKS["sst2"], base_model=str(base or self.base))
+        save_model(TASKS["sst2"], model, path)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(self.base / name, path)
         for name, seed in vars(draw_seeds()).items():
@@ -86,6 +86,30 @@ def test_text_with_two_tokenizers_is_refused(text, tmp_path):
     tokenizer.write_text(tokenizer.read_text().replace("joy", "yoj"))
     with pytest.raises(ValueError, match=r"model_0 and \S*model_1 have different tokenizers"):
         text.open(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ({"hidden_size": 32, "num_layers": 2}, "hidden_size 16 and 32"),
+        ({"num_layers": 2}, "num_hidden_layers 1 and 2"),
+        ({"num_heads": 4}, "num_attention_heads 2 and 4"),  # weights of the same shapes
+    ],
+)
+def test_text_models_of_another_architecture_are_refused(text, tmp_path, sizes, words):
+    text.write(1, text.make_base("other", **sizes))
+    match = rf"model_0 and \S*model_1 are of different architectures \({words}\)"
+    with pytest.raises(ValueError, match=match):
+        text.open(tmp_path / "c")
+
+
+def test_a_size_left_out_is_its_default(text, tmp_path):
+    """Half of the writers of config.json leave defaults out, the others do not."""
+    path = text.path(1) / "config.json"
+    fields = json.loads(path.read_text())
+    assert fields.pop("hidden_act", "gelu") == "gelu"
+    path.write_text(json.dumps(fields))
+    assert text.open(tmp_path / "c").get("loss").shape[0] == 2
 
 
 def test_tokens_beyond_the_vocabulary_are_refused(text, tmp_path):

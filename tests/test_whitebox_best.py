@@ -1,6 +1,5 @@
 """White-box attacks on a small fleet of real models: they win, stay blind, and refuse."""
 
-import dataclasses
 from dataclasses import replace
 from functools import cache
 
@@ -11,14 +10,12 @@ from helpers_problem import Arrays
 from helpers_whitebox import trained, whitebox_problem
 
 from mico_competition.attacks import calibrate, eb_likelihood_ratio
-from mico_competition.evaluation.folds import Told
 from mico_competition.evaluation.problem import Problem
 from mico_competition.models import CNN, MLP
 from mico_competition.signals import HIDDEN
 from mico_competition.whitebox import ATTACKS, best, best_distinguisher, joint_decoder, trace
 from mico_competition.whitebox.evidence import Stack, deviation, log_ratio
 from mico_competition.whitebox.features import first_pass
-from mico_competition.whitebox.label_free import Last
 from mico_competition.whitebox.pipeline import area, best_ridge, evidence
 from mico_competition.whitebox.soft import coefficients
 
@@ -274,17 +271,10 @@ def test_problems_of_the_wrong_kind_are_refused():
                 attack(asked)
 
 
-def test_an_evaluation_decodes_its_models_once():
-    """It wraps the source anew for each attack and fold; what no label goes into is kept."""
-    problem, _ = whitebox_problem()
-    made, last = [], Last()
-
-    def make(source, rows):
-        made.append(rows)
-        return len(made)
-
-    for _ in range(3):
-        wrapped = dataclasses.replace(problem, source=Told(problem.source, problem.told))
-        assert last.get(wrapped, make) == 1
-    fewer = dataclasses.replace(problem, shadows=problem.shadows[1:])
-    assert last.get(fewer, make) == 2 and last.get(problem, make) == 3
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_each_attack_works_with_as_few_shadows_as_it_says(attack):
+    problem, truth = whitebox_problem(targets=2)
+    few = replace(problem, shadows=problem.shadows[: attack.least_shadows])
+    assert attack.run(few).shape == truth.shape
+    with pytest.raises(ValueError, match="shadow models"):
+        attack.run(replace(few, shadows=few.shadows[:-1]))

@@ -72,6 +72,21 @@ def test_nothing_to_solve_gives_zeros(kernel):
     assert not solve_shifted(kernel, torch.zeros(N), RIDGES).any()
 
 
+def test_one_shift_in_double_precision_solves_or_says_that_it_cannot():
+    torch.manual_seed(4)
+    root, right = torch.randn(30, 30).double(), torch.randn(30).double()
+    matrix = root @ root.T
+    (got,) = solve_shifted(lambda x: matrix @ x, right, [1.0], 1e-10, 300, strict=True)
+    expected = torch.linalg.solve(matrix + torch.eye(30), right)
+    torch.testing.assert_close(got, expected, atol=1e-8, rtol=0)
+    bad, ones = torch.logspace(-12, 3, 400).double(), torch.ones(400).double()
+    with pytest.raises(ValueError, match="in 300 steps: take a larger ridge"):
+        solve_shifted(lambda x: bad * x, ones, [1e-13], 1e-12, 300, strict=True)
+    assert solve_shifted(lambda x: bad * x, ones, [1e-13], 1e-12, 300).isfinite().all()
+    nothing = solve_shifted(lambda x: bad * x, 0 * ones, [1e-13], 1e-12, 300, strict=True)
+    assert not nothing.any()
+
+
 def test_decode_undoes_interference(kernel):
     """Traces made by known coefficients give them back, which the traces alone do not."""
     truth = (torch.rand(N, generator=torch.Generator().manual_seed(3)) < 0.3).float()

@@ -27,6 +27,7 @@ def attack_challenge(
     attack: Attack = loss_threshold,
     predictions: PathLike | None = None,
     phases: Sequence[str] = tuple(PHASES),
+    scenarios: Sequence[str] | None = None,
     device: torch.device | None = None,
     progress: bool = True,
 ) -> int:
@@ -39,22 +40,30 @@ def attack_challenge(
             same shape; larger = more likely a member.
         predictions: challenge folder to write to; by default the model folders themselves.
         phases: phases to attack.
+        scenarios: by default all that the folder holds.
         device: where models run; by default the CPU.
         progress: whether to show bars when standard error is a terminal.
 
     Returns:
         The number of models attacked.
+
+    Raises:
+        ValueError: as `walk_challenge`; if there are no models of one of `scenarios`.
     """
     groups: dict[str, list[ModelFolder]] = {}
     for model in walk_challenge(challenge_folder, phases=list(phases)):
         groups.setdefault(model.scenario, []).append(model)
+    chosen = list(groups) if scenarios is None else list(dict.fromkeys(scenarios))
+    for name in chosen:
+        if name not in groups:
+            raise ValueError(f"There are no models of {name} in {challenge_folder}.")
     prepared: dict[tuple[str, Any], Data] = {}
-    for models in groups.values():
+    for models in map(groups.__getitem__, chosen):
         data = _data_of(models[0], load, prepared)
         scores = attack(challenge_losses(models, data, device=device, progress=progress))
         for model, row in zip(models, scores):
             write_prediction(model.prediction_in(predictions or challenge_folder), row)
-    return sum(map(len, groups.values()))
+    return sum(len(groups[name]) for name in chosen)
 
 
 def _data_of(model: ModelFolder, load: Load, prepared: dict[tuple[str, Any], Data]) -> Data:

@@ -5,6 +5,7 @@ Knows datasets and models, nothing of splits, seeds or folders of a challenge.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,6 +22,13 @@ Data = ArrayDataset | TokenDataset
 def default_device() -> torch.device:
     """CUDA where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def to_device(inputs: Any, device: torch.device) -> Any:
+    """A batch as `models.logits` takes it, a tensor or a text's tensors by name, on `device`."""
+    if isinstance(inputs, Mapping):
+        return {name: value.to(device) for name, value in inputs.items()}
+    return inputs.to(device)
 
 
 def prepare(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mico_competition.attacks.common import check_inputs, moments_of
+from mico_competition.attacks.common import check_inputs, check_varies, moments_of
 from mico_competition.attacks.groups import filled_means
 
 FORMULAS = ("in", "midpoint", "standardised")
@@ -100,10 +100,10 @@ def winner_2023(
         models in their place: the midpoint is then mu_in, and mu_all and sigma_all are those of
         the IN models taken twice.  Two cases in which his program gave NaN are decided: without
         IN models the OUT models serve as both; without spread the score is s - mu_all over the
-        median sigma of the points.
+        median sigma of the points (of the target's own shadows, where it is left out of them).
 
     Raises:
-        ValueError: on bad input; if "standardised" finds no spread at any point.
+        ValueError: on bad input; if "standardised" finds no spread at any point of a target.
     """
     if formula not in FORMULAS:
         raise ValueError(f"Expected formula in {FORMULAS}, got {formula!r}.")
@@ -121,10 +121,8 @@ def winner_2023(
     count = np.where(replaced, 2 * m.n_in, m.n)
     sigma = np.sqrt(squares / np.maximum(count - 1, 1.0))
     spread = sigma > 1e-14 * np.abs(mean_all)
-    if not spread.any():
-        raise ValueError(
-            "Expected signals that vary between shadow models, got constant ones: is it one model "
-            "many times, or a saturated signal?"
-        )
-    sigma = np.where(spread, sigma, np.median(sigma[spread]))
+    check_varies(bool(spread.any(axis=-1).all()))
+    if not spread.all():
+        usual = np.nanmedian(np.where(spread, sigma, np.nan), axis=-1, keepdims=True)
+        sigma = np.where(spread, sigma, usual)
     return (inputs.target - mean_all) / sigma

@@ -114,6 +114,15 @@ def check_finite(name: str, array: np.ndarray) -> None:
         )
 
 
+def check_varies(varies: bool) -> None:
+    """Refuses signals that do not vary: a spread over models cannot be told of them."""
+    if not varies:
+        raise ValueError(
+            "Expected signals that vary between shadow models, got constant ones: is it one model "
+            "many times, or a saturated signal (transforms.py: take the stable logit)?"
+        )
+
+
 def check_mask(is_member: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The membership mask as bool, of the shape of the shadows."""
     is_member = np.asarray(is_member)
@@ -157,10 +166,14 @@ def _own_rows(target: np.ndarray, shadow: np.ndarray, index: int | np.ndarray) -
 def _refuse_leak(target: np.ndarray, shadow: np.ndarray) -> None:
     """Refuses a target whose signals are those of a shadow: its label would be an input."""
     step = -(-shadow.shape[1] // LEAK_SAMPLE)
-    seen = shadow[:, ::step]
+    seen, asked = shadow[:, ::step], np.atleast_2d(target)[:, ::step]
     if seen.shape[1] < 10:
         return  # too few points to tell a copy from a coincidence
-    for row, signals in enumerate(np.atleast_2d(target)[:, ::step]):
+    if seen.dtype != asked.dtype and seen.dtype.kind == asked.dtype.kind == "f":
+        coarser = min(seen.dtype, asked.dtype, key=lambda dtype: dtype.itemsize)
+        with np.errstate(over="ignore"):  # the same number, kept with more digits and with fewer
+            seen, asked = seen.astype(coarser), asked.astype(coarser)
+    for row, signals in enumerate(asked):
         equal = seen == signals
         # Saturated signals are equal in many models, or are few values; a copy is neither.
         alone = equal.sum(axis=0) == 1

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mico_competition.attacks.common import Moments, check_inputs, moments_of
+from mico_competition.attacks.common import Moments, check_inputs, check_varies, moments_of
 from mico_competition.attacks.groups import CONSTANT, log_normal
 
+NU0 = 20.0  # observations that what is usual of variances weighs, here and in like features
 LEAST_IN_BIN = 20  # points a bin must have on average; else there are fewer bins
 LEAST_SPREAD = 1e-4  # of the true shifts, in squared standard deviations
 
@@ -36,7 +37,7 @@ def eb_likelihood_ratio(
     is_member: np.ndarray,
     *,
     bins: int = 30,
-    nu0: float = 20.0,
+    nu0: float = NU0,
     target_index: int | np.ndarray | None = None,
 ) -> np.ndarray:
     """The log likelihood ratio of IN to OUT, with each point's shift shrunk to that of its like.
@@ -94,11 +95,7 @@ def _learn(m: Moments, bins: int, nu0: float) -> _Learnt:
     free = m.n - (m.n_in > 0) - (m.n_out > 0)
     within = (m.ss_in + m.ss_out) / np.maximum(free, 1)
     largest = np.abs(m.mean_all).max()
-    if within.max() <= (1e-14 * largest) ** 2:
-        raise ValueError(
-            "Expected signals that vary between shadow models, got constant ones: is it one model "
-            "many times, or a saturated signal (transforms.py: take the stable logit)?"
-        )
+    check_varies(within.max() > (1e-14 * largest) ** 2)
     both = (m.n_in > 0) & (m.n_out > 0)
     if not both.any():
         raise ValueError(

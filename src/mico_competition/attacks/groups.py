@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mico_competition.attacks.common import Moments
+from mico_competition.attacks.common import Moments, check_varies
 
 CONSTANT = 1e-12  # a variance below this part of the usual one counts as constant, thus unknown
 
@@ -58,11 +58,7 @@ def usual(moments: Moments) -> Usual:
             "a variance needs more shadow models (calibration.calibrate does with one)."
         )
     largest = np.maximum(np.abs(moments.mean_in), np.abs(moments.mean_out)).max()
-    if (np.maximum(var_in, var_out) <= (1e-14 * largest) ** 2).any():
-        raise ValueError(
-            "Expected signals that vary between shadow models, got constant ones: is it one model "
-            "many times, or a saturated signal (transforms.py: take the stable logit)?"
-        )
+    check_varies(not (np.maximum(var_in, var_out) <= (1e-14 * largest) ** 2).any())
     var_in, var_out = (
         np.where(var_in <= CONSTANT * var_out, var_out, var_in),
         np.where(var_out <= CONSTANT * var_in, var_in, var_out),

@@ -13,7 +13,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from mico_competition.attacks.common import check_finite, check_inputs, check_mask, moments_of
+from mico_competition.attacks.common import (
+    check_finite,
+    check_inputs,
+    check_mask,
+    check_varies,
+    moments_of,
+)
 from mico_competition.attacks.groups import log_normal, shrunk
 
 
@@ -164,11 +170,7 @@ def _covariance(group: tuple, other: tuple, strength: float) -> np.ndarray:
         scatter_all = scatter.sum(axis=0)
     usual = scatter_all / max(free, 1.0)
     size = np.trace(usual) / len(usual)
-    if not size > 0:
-        raise ValueError(
-            "Expected signals that vary between shadow models, got constant ones: is it one model "
-            "many times, or a saturated signal?"
-        )
+    check_varies(size > 0)
     usual = usual + 1e-9 * size * np.eye(len(usual))  # equal augmentations stay invertible
     strength = max(strength, 1e-9)
     alone = (count < 2)[:, None, None]

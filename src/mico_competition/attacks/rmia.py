@@ -63,22 +63,30 @@ def rmia(
     if population is None:
         others = ratio
     else:
-        target_z, shadow_z, member_z = (None if a is None else np.asarray(a) for a in population)
-        if target_z is None or shadow_z is None or target_z.ndim != np.ndim(target):
-            raise ValueError("Expected population to be (target at z, shadow at z, members at z).")
-        if member_z is None:
-            member_z = np.zeros(shadow_z.shape, dtype=bool)
-        if shadow_z.shape[:1] != np.shape(shadow)[:1]:
-            raise ValueError(
-                f"Expected the population's signals from the same {np.shape(shadow)[0]} shadow "
-                f"models, got {shadow_z.shape[0]}."
-            )
         if target_index is not None and np.ndim(target_index) == 1 and np.ndim(target) == 1:
             raise ValueError(
                 "Expected one target at a time with a population, got points of several end to end."
             )
-        others = _log_ratio(target_z, shadow_z, member_z, *options)
+        asked = _population(population, np.ndim(target), np.shape(shadow)[0])
+        others = _log_ratio(*asked, *options)
     return _share_beaten(ratio - np.log(gamma), others)
+
+
+def _population(
+    population: tuple[np.ndarray, np.ndarray, np.ndarray | None], ndim: int, models: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Target, shadows and members at z, of a target of `ndim` dimensions and so many shadows."""
+    target_z, shadow_z, member_z = (None if a is None else np.asarray(a) for a in population)
+    if target_z is None or shadow_z is None or target_z.ndim != ndim:
+        raise ValueError("Expected population to be (target at z, shadow at z, members at z).")
+    if shadow_z.shape[:1] != (models,):
+        raise ValueError(
+            f"Expected the population's signals from the same {models} shadow models, got those "
+            f"of shape {shadow_z.shape}."
+        )
+    if member_z is None:
+        member_z = np.zeros(shadow_z.shape, dtype=bool)
+    return target_z, shadow_z, member_z
 
 
 def _log_ratio(

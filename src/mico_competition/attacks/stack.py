@@ -17,6 +17,9 @@ import numpy as np
 from mico_competition.attacks.common import check_finite
 from mico_competition.attacks.transforms import sigmoid
 
+# Beyond these, one number of a feature would outweigh all others in a linear stack: a log
+# likelihood ratio, and a deviation in standard deviations.
+CLIP_RATIO, CLIP_U = 12.0, 8.0
 STEPS = 100
 TOLERANCE = 1e-10  # of the Newton decrement, per unit of the objective
 BLOCK = 1 << 16  # rows handled at once

@@ -53,22 +53,27 @@ def own_curve(mechanism: Mechanism) -> Family:
         ImportError: if dp_accounting is missing, once a curve is asked for.
     """
 
-    def at(strength: float) -> Mechanism:
-        step = math.ceil(strength / _STRIDE - 1e-9)
+    def step_of(strength: float) -> int:
+        return math.ceil(strength / _STRIDE - 1e-9)
+
+    def at(step: int) -> Mechanism:
         return replace(mechanism, noise_multiplier=mechanism.noise_multiplier / (step * _STRIDE))
 
     @lru_cache(maxsize=100_000)
+    def tpr_at(step: int, fpr: float) -> float:
+        return float(exact_tpr(at(step), np.array(fpr)))
+
     def tpr(strength: float, fpr: float) -> float:
         if strength <= 0:
             return fpr
-        return float(exact_tpr(at(strength), np.array(fpr))) if strength <= _MOST else 1.0
+        return tpr_at(step_of(strength), fpr) if strength <= _MOST else 1.0
 
     def fpr(strength: float, of: float) -> float:
         # The curve is its own mirror image, as it holds in both directions.
         return 1 - tpr(strength, 1 - of)
 
     def epsilon(strength: float, delta: float) -> float:
-        return pld_epsilon(at(strength), delta) if strength > 0 else 0.0
+        return pld_epsilon(at(step_of(strength)), delta) if strength > 0 else 0.0
 
     return Family(NAME, tpr, fpr, epsilon)
 

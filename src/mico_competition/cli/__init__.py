@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mico_competition.cli.attack import add_attack, add_evaluate
+from mico_competition.cli.attack import add_attack
 from mico_competition.cli.audit import add_audit
 from mico_competition.cli.bundle import add_bundle, add_rehearse
+from mico_competition.cli.evaluate import add_evaluate
 from mico_competition.cli.fleet import add_fleet
 from mico_competition.cli.hub import add_download, add_publish
 from mico_competition.cli.leaderboard import add_leaderboard, add_score_all

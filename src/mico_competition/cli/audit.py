@@ -7,8 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mico_competition.cli.attack import add_signal_flags, attacks_named, opener
-from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, SEED_FILES
+from mico_competition.cli.attack_options import (
+    add_challenge_folder,
+    add_scenario,
+    add_signal_flags,
+    attacks_named,
+    opener,
+    seed,
+)
+from mico_competition.tracks import PHASES, SEED_FILES
 
 if TYPE_CHECKING:
     from mico_competition.audit.verdict import Scored
@@ -18,12 +25,7 @@ _DEFAULT = "best"
 
 def add_audit(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the flags of audits."""
-    parser.add_argument(
-        "challenge_folder",
-        type=Path,
-        metavar="FOLDER",
-        help=f"folder with scenarios, named after its challenge ({', '.join(CHALLENGES)})",
-    )
+    add_challenge_folder(parser)
     parser.add_argument(
         "--attack",
         metavar="NAME",
@@ -38,12 +40,10 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--phase", choices=PHASES, help="with --predictions: whose (default: train)"
     )
-    parser.add_argument(
-        "--scenario", action="append", choices=SCENARIOS, help="default: all in the folder"
-    )
+    add_scenario(parser)
     parser.add_argument("--delta", type=float, help="of every epsilon (default: what was promised)")
     parser.add_argument("--level", type=float, default=0.95, help="confidence of bounds")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of halves")
+    parser.add_argument("--seed", type=seed, default=0, help="of the choice of halves")
     for name, what in (("json", "all numbers"), ("html", "a page with curves and ceilings")):
         parser.add_argument(f"--{name}", type=Path, help=f"also write {what} here")
     add_signal_flags(parser)

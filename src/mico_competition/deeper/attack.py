@@ -110,5 +110,6 @@ ATTACKS = (
         run=best_layers,
         leaves_one_out=False,
         white_box=True,
+        least_shadows=LEAST,
     ),
 )

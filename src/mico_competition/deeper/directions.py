@@ -58,14 +58,3 @@ def directions(seen: Seen) -> Tensor:
 def kernel_work(records: int, change: Tensor) -> int:
     """Multiplications that a layer's kernel takes: N^2 H D."""
     return records**2 * change.numel()
-
-
-def one_position_kernel(inputs: Tensor, gradients: Tensor) -> Tensor:
-    """float64[N, N], <D_i, D_j> = (a_i . a_j) (d_i . d_j) of a layer with one position.
-
-    Args:
-        inputs: float[N, D].
-        gradients: float[N, H].
-    """
-    a, d = inputs.double(), gradients.double()
-    return (a @ a.T) * (d @ d.T)

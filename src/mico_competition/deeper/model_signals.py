@@ -34,6 +34,7 @@ from mico_competition.deeper.layers import (
 )
 from mico_competition.deeper.ridge import direction_decode, free_decode
 from mico_competition.deeper.tokens import Held, decode_rows, least_movement
+from mico_competition.inputs import to_device
 
 FREE_RIDGES = (0.01, 0.03, 0.1, 1.0)
 RIDGES = (0.03, 0.1, 0.3, 1.0)
@@ -113,11 +114,7 @@ _TOKENS = "tokens"
 def batches(frame: Frame, device: torch.device, batch: int) -> Iterator[tuple[Tensor, Any]]:
     """Records, in order, and what the model takes of them."""
     for rows in torch.arange(len(frame.residual)).split(batch):
-        inputs = frame.data.inputs(rows)
-        if isinstance(inputs, dict):
-            yield rows, {name: value.to(device) for name, value in inputs.items()}
-        else:
-            yield rows, inputs.to(device)
+        yield rows, to_device(frame.data.inputs(rows), device)
 
 
 def _whitenings(
@@ -134,13 +131,9 @@ def _whitenings(
     kept: dict[str, list[Tensor]] = {}
     once: set[str] = set()
     for rows in some.split(batch):
-        inputs = frame.data.inputs(rows)
-        if isinstance(inputs, dict):
-            inputs = {name: value.to(device) for name, value in inputs.items()}
-            # Padding is no part of a record; sentences are compared by their first tokens.
-            real = int(inputs["attention_mask"].sum(1).min())
-        else:
-            inputs, real = inputs.to(device), None
+        inputs = to_device(frame.data.inputs(rows), device)
+        # Padding is no part of a record; sentences are compared by their first tokens.
+        real = int(inputs["attention_mask"].sum(1).min()) if isinstance(inputs, dict) else None
         for name, own in layer_inputs(model, layers, inputs).items():
             if own.shape[1] == 1:
                 once.add(name)

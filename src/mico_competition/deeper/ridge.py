@@ -9,12 +9,10 @@ kernel ridge regression (Hastie, Tibshirani and Friedman, "The Elements of Stati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
-TOLERANCE, MOST_STEPS = 1e-6, 300  # of the conjugate gradients
 
 
 def free_decode(inputs: Tensor, weights: Tensor, ridges: Sequence[float]) -> list[Tensor]:
@@ -87,35 +85,6 @@ def kernel_decode(kernel: Tensor, trace: Tensor, ridges: Sequence[float]) -> lis
         ]
         for ridge in ridges
     ]
-
-
-def conjugate_gradients(
-    product: Callable[[Tensor], Tensor], right: Tensor, *, tolerance: float = TOLERANCE
-) -> Tensor:
-    """float64[N], x with A x = right, A symmetric positive definite and given by its products.
-
-    Hestenes and Stiefel, 1952.  Ends when the residual is below `tolerance` of `right`.
-
-    Raises:
-        ValueError: if it does not get there in 300 steps (a ridge that is far too small).
-    """
-    right = right.double()
-    x = torch.zeros_like(right)
-    residual = right.clone()
-    step, size = residual.clone(), float(residual @ residual)
-    goal = tolerance**2 * size
-    for _ in range(MOST_STEPS):
-        if size <= goal:
-            return x
-        moved = product(step)
-        length = size / float(step @ moved)
-        x += length * step
-        residual -= length * moved
-        size, before = float(residual @ residual), size
-        step = residual + (size / before) * step
-    raise ValueError(
-        f"The joint decode did not converge in {MOST_STEPS} steps: take a larger ridge."
-    )
 
 
 def _scale(diagonal: Tensor, ridges: Sequence[float]) -> Tensor:

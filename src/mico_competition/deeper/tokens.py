@@ -20,9 +20,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mico_competition.deeper.ridge import conjugate_gradients
+from mico_competition.whitebox.joint import solve_shifted
 
 RARE = 0.3  # added to the number of records that hold a token
+TOLERANCE, MOST_STEPS = 1e-6, 300  # of the conjugate gradients
 TOGETHER = 0.1  # of the usual distance between models: rows nearer than that did not move
 CELLS = 1 << 24  # numbers handled at once
 
@@ -121,6 +122,9 @@ def decode_rows(held: Held, directions: Tensor, moved: Tensor, ridge: float) -> 
     Returns:
         S c with (S K S + lambda I) c = S T, K_ij = sum_v w_v u_iv . u_jv,
         T_i = sum_v w_v u_iv . moved_v, S_ii = K_ii^-1/2; by conjugate gradients, matrix-free.
+
+    Raises:
+        ValueError: if they do not get there in 300 steps (a ridge that is far too small).
     """
     u, moved, weight = directions.double(), moved.double(), held.weight
     by_pair = weight[held.token]
@@ -138,9 +142,9 @@ def decode_rows(held: Held, directions: Tensor, moved: Tensor, ridge: float) -> 
     def product(c: Tensor) -> Tensor:
         rows = torch.zeros(len(held.tokens), u.shape[1], dtype=torch.float64, device=u.device)
         rows.index_add_(0, held.token, u * (scale * c)[held.record, None])
-        return against(rows) + ridge * c
+        return against(rows)
 
-    return conjugate_gradients(product, against(moved))
+    return solve_shifted(product, against(moved), [ridge], TOLERANCE, MOST_STEPS, strict=True)[0]
 
 
 def least_movement(held: Held, lengths: Tensor) -> Tensor:

@@ -13,10 +13,12 @@ A participant's attack is a function in a file, `Problem -> scores`:
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +43,19 @@ def find_attack(name: str) -> Attack:
 
 
 def load_attack(path: Path, function: str) -> Attack:
-    """The attack that `function` in the file `path` is, named `<file>:<function>`.
+    """The attack that `function` in the file `path` is, named `<path as given>:<function>`.
 
-    The function may itself be an `Attack`.  Set `function.leaves_one_out = False` if it cannot
-    leave a target out of its own shadows (it is then evaluated in folds), and
-    `function.all_records = True` if it wants signals of all records.
+    It may itself be an `Attack`, which keeps all but its name.  Of a function, set
+    `function.leaves_one_out = False` if it cannot leave a target out of its own shadows (it is
+    then evaluated in folds), and `function.all_records = True` if it wants signals of all records.
 
     Raises:
         ValueError: as `find_attack`.
     """
     if not path.is_file():
         raise ValueError(f"There is no file {path} to take the attack {function} from.")
-    spec = importlib.util.spec_from_file_location(f"mico_attack_{path.stem}", path)
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]  # not only the stem
+    spec = importlib.util.spec_from_file_location(f"mico_attack_{path.stem}_{place}", path)
     assert spec is not None and spec.loader is not None  # the suffix is .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses of the file look for it there
@@ -60,15 +63,14 @@ def load_attack(path: Path, function: str) -> Attack:
         spec.loader.exec_module(module)
     except Exception as error:
         raise ValueError(f"{path} does not run: {_described(error)}.") from error
-    run = getattr(module, function, None)
+    run, name = getattr(module, function, None), f"{path}:{function}"
     if isinstance(run, Attack):
-        return run
+        return replace(run, name=name, run=_guarded(name, run.run))
     if not callable(run):
         names = [n for n, v in vars(module).items() if callable(v) and n[0] != "_"]
         raise ValueError(
             f"There is no function {function} in {path}: it has {', '.join(names) or 'none'}."
         )
-    name = f"{path.name}:{function}"
     title = (run.__doc__ or "an attack of your own").strip().splitlines()[0]
     alone = getattr(run, "leaves_one_out", True)
     return Attack(

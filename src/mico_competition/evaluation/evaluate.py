@@ -82,15 +82,17 @@ def evaluate(
 
     Args:
         asked: who is attacked at which points, from `folds.ask`.
-        attacks: to be run; each once.
+        attacks: to be run, of different names; `against` may be among them.
         against: the attack that gains are over; by default the best of the winner's formulas on
             these very targets.
         records: as given to `ask`, for the record.
         options: see there.
 
     Raises:
-        ValueError: if an attack leaks, or gives what is no score; see `blind` and `custom`.
+        ValueError: if two attacks have one name; if an attack leaks, or gives what is no score;
+            see `blind` and `custom`.
     """
+    check_names(attacks, against)
     if options.blind_check not in ("auto", "always", "never"):
         raise ValueError('Expected blind_check "auto", "always" or "never".')
     base = winners_best(asked, options) if against is None else _row(asked, against, options)
@@ -107,6 +109,22 @@ def evaluate(
         base.name,
         (base, *compared),
     )
+
+
+def check_names(attacks: Sequence[Attack], against: Attack | None) -> None:
+    """Refuses two attacks of one name, whose numbers nobody could tell apart."""
+    names = [attack.name for attack in attacks]
+    base = WINNERS_BEST if against is None else against.name
+    twice = [
+        attack.name
+        for attack in attacks
+        if names.count(attack.name) > 1 or (attack.name == base and attack != against)
+    ]
+    if twice:
+        raise ValueError(
+            f"Expected attacks of different names, got two named {twice[0]}: give each once, or "
+            "rename one."
+        )
 
 
 def winners_best(asked: Asked, options: Options) -> Row:

@@ -151,11 +151,12 @@ def problems(
     """(places among `asked.targets`, problem), which together ask for every target once.
 
     Raises:
-        ValueError: with fewer than two folds or train models; if there are no shadows.
+        ValueError: with fewer than two folds or train models; if there are no shadows, and the
+            attack needs some.
     """
     if asked.phase != "train":
         shadows = asked.source.fleet.rows("train")
-        if not len(shadows):
+        if not len(shadows) and attack.least_shadows:
             raise ValueError(
                 f"There are no train models of {asked.source.fleet.scenario}: they are the "
                 "shadows, so put them beside the others."

@@ -32,12 +32,13 @@ def attack_folder(
     [0, 1] by one map.
 
     Args:
-        challenge_folder: holds the challenge's scenarios, with their train models.
+        challenge_folder: holds the challenge's scenarios, with their train models unless the
+            attack needs no shadows.
         attack: any.
         open_source: (scenario, phases) -> signals of its models of these phases at the union of
-            their challenge points; "train" is among the phases.
+            their challenge points; "train" is among the phases if there are such models.
         predictions: challenge folder to write to; by default the model folders themselves.
-        phases: phases to predict.
+        phases: phases to predict; one that a scenario has no models of is passed over.
         scenarios: by default all that the folder holds.
         options: folds, and whether to check for leaks (train models only).
 
@@ -45,21 +46,24 @@ def attack_folder(
         The number of models attacked.
 
     Raises:
-        ValueError: if a scenario lacks its train models or one of the phases; what the attack or
-            the check raises.
+        ValueError: if a scenario lacks its train models and the attack needs them, or models
+            altogether; if there are no models of these phases; what the attack or the check
+            raises.
     """
     groups: dict[str, dict[str, list[ModelFolder]]] = {}
     for model in walk_challenge(challenge_folder):
         groups.setdefault(model.scenario, {}).setdefault(model.phase, []).append(model)
-    chosen = list(groups) if scenarios is None else list(scenarios)
+    chosen = list(groups) if scenarios is None else list(dict.fromkeys(scenarios))
     for name in chosen:
-        _check(name, groups.get(name, {}), attack)
+        if name not in groups:
+            raise ValueError(f"There are no models of {name} in {challenge_folder}.")
+        _check(name, groups[name], attack)
     count = 0
     for name in chosen:
         wanted = [phase for phase in phases if phase in groups[name]]
         if not wanted:
             continue
-        opened = tuple(phase for phase in PHASES if phase in {"train", *wanted})
+        opened = tuple(p for p in PHASES if p in {"train", *wanted} and p in groups[name])
         source = open_source(name, opened)
         for phase in wanted:
             rows = _predict(source, phase, attack, options)
@@ -72,7 +76,7 @@ def attack_folder(
 
 
 def _check(scenario: str, phases: dict[str, list[ModelFolder]], attack: Attack) -> None:
-    if not phases.get("train"):
+    if attack.least_shadows and not phases.get("train"):
         raise ValueError(
             f"Attack {attack.name} needs the train models of {scenario}, which are its shadows: "
             "put them beside the others, or take `threshold`, which needs none."

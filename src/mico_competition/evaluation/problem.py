@@ -44,7 +44,8 @@ class Problem:
 
     Attributes:
         source: signals, logits and models.
-        shadows: int64[s], rows of which everything is told, ascending.
+        shadows: int64[s], rows of which everything is told, ascending; none for an attack that
+            needs none.
         targets: int64[t], rows that are attacked, ascending.
         columns: int64[t, k], the points asked for of each target.
         told: int8[models, points]: MEMBER, NONMEMBER or HIDDEN.  A target that is not a shadow
@@ -61,9 +62,10 @@ class Problem:
     own: bool = False
 
     def __post_init__(self) -> None:
-        for name, rows in (("shadows", self.shadows), ("targets", self.targets)):
-            if len(rows) == 0 or (np.diff(rows) <= 0).any():
-                raise ValueError(f"Expected {name} to be one row or more, ascending.")
+        if len(self.targets) == 0 or (np.diff(self.targets) <= 0).any():
+            raise ValueError("Expected targets to be one row or more, ascending.")
+        if (np.diff(self.shadows) <= 0).any():
+            raise ValueError("Expected shadows to be rows, ascending.")
         if (self.told[self.shadows] == HIDDEN).any():
             raise ValueError("Expected everything to be told of the shadow models.")
         if self.columns.shape[:1] != self.targets.shape or (self.columns < 0).any():
@@ -233,6 +235,7 @@ class Attack:
         white_box: whether it looks into the models.
         all_records: whether it wants signals of all records of the dataset, as decoders do;
             others make do with the union of the challenge points.
+        least_shadows: as few shadow models it works with; 0 if it looks at none.
     """
 
     name: str
@@ -242,3 +245,4 @@ class Attack:
     leaves_one_out: bool = True
     white_box: bool = False
     all_records: bool = False
+    least_shadows: int = 2

@@ -49,25 +49,18 @@ def study(
     Args:
         asked: who is attacked at which points.
         attack: any.
-        counts: numbers of shadow models, each at least 2.
+        counts: numbers of shadow models, each at least 2 and what the attack needs.
         repeats: choices of shadows for each number; one where all there are are taken.
         folds, resamples, seed: as in `evaluate`; equal seeds choose equal shadows.
 
     Raises:
         ValueError: if there are not so many shadows; what the attack raises.
     """
-    apart = replace(attack, leaves_one_out=False)
-    parts = list(problems(asked, apart, folds=folds, seed=seed))
-    available = min(len(problem.shadows) for _, problem in parts)
-    wanted = sorted(set(counts))
-    if not wanted or wanted[0] < 2 or wanted[-1] > available or repeats < 1:
-        raise ValueError(
-            f"Expected numbers of shadow models from 2 to {available}, each repeated once or "
-            f"more, got {', '.join(map(str, counts))} with {repeats} repeats: fewer folds leave "
-            "less for shadows, more folds more."
-        )
+    if repeats < 1:
+        raise ValueError(f"Expected 1 repeat or more of each number of shadows, got {repeats}.")
+    parts = parts_of_study(asked, attack, counts, folds=folds, seed=seed)
     steps = []
-    for count in wanted:
+    for count in sorted(set(counts)):
         rng = np.random.default_rng([seed, count])
         found = []
         for _ in range(1 if all(len(p.shadows) == count for _, p in parts) else repeats):
@@ -85,6 +78,27 @@ def study(
             )
         )
     return steps
+
+
+def parts_of_study(
+    asked: Asked, attack: Attack, counts: Sequence[int], *, folds: int = 5, seed: int = 0
+) -> list[tuple[np.ndarray, Problem]]:
+    """What `study` chooses shadows of; no attack is run, so numbers can be checked beforehand.
+
+    Raises:
+        ValueError: if a number of shadows is more than there are or less than the attack needs.
+    """
+    apart = replace(attack, leaves_one_out=False)
+    parts = list(problems(asked, apart, folds=folds, seed=seed))
+    least = max(2, attack.least_shadows)
+    available = min(len(problem.shadows) for _, problem in parts)
+    if not counts or min(counts) < least or max(counts) > available:
+        given = ", ".join(map(str, counts)) or "none"
+        raise ValueError(
+            f"Expected numbers of shadow models from {least} to {available} to study attack "
+            f"{attack.name}, got {given}: fewer folds leave less for shadows, more folds more."
+        )
+    return parts
 
 
 def _with_fewer(problem: Problem, count: int, rng: np.random.Generator) -> Problem:

@@ -80,10 +80,14 @@ def text(found: Evaluation, steps: Sequence[Step] = ()) -> str:
         lines += ["", f"gain over {label(base)}, paired (* = the interval excludes 0)"]
         lines += _table(gains, gain=True)
     if steps:
-        lines += ["", "by the number of shadow models"]
-        rows = [(f"{step.attack}, {step.shadows} shadows", step.estimates) for step in steps]
-        lines += _table(rows, gain=False)
+        lines += ["", study_text(steps)]
     return "\n".join(lines)
+
+
+def study_text(steps: Sequence[Step]) -> str:
+    """The study's table for a terminal."""
+    rows = [(f"{step.attack}, {step.shadows} shadows", step.estimates) for step in steps]
+    return "\n".join(["by the number of shadow models", *_table(rows, gain=False)])
 
 
 def label(row: Row) -> str:

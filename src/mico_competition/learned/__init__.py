@@ -6,6 +6,7 @@ from mico_competition.evaluation.problem import Attack, Problem
 from mico_competition.learned.neural import neural as _neural
 from mico_competition.learned.stack import stack as _stack
 from mico_competition.learned.suri import suri as _suri
+from mico_competition.learned.table import LEAST
 
 __all__ = ["ATTACKS"]
 
@@ -22,6 +23,7 @@ ATTACKS: tuple[Attack, ...] = (
         "Shokri et al. 2017; Salem et al. 2019; Nasr et al. 2019",
         _neural,
         leaves_one_out=False,
+        least_shadows=LEAST,
     ),
     Attack(
         "suri",
@@ -30,6 +32,7 @@ ATTACKS: tuple[Attack, ...] = (
         _suri,
         leaves_one_out=False,
         white_box=True,
+        least_shadows=LEAST,
     ),
     Attack(
         "stack",
@@ -37,6 +40,7 @@ ATTACKS: tuple[Attack, ...] = (
         "ours (findings, 4.1 and 4.5)",
         _stack,
         leaves_one_out=False,
+        least_shadows=LEAST,
     ),
     Attack(
         "query-stack",
@@ -44,5 +48,6 @@ ATTACKS: tuple[Attack, ...] = (
         "ours",
         _query_stack,
         leaves_one_out=False,
+        least_shadows=LEAST,
     ),
 )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mico_competition.attacks.common import check_finite
 from mico_competition.attacks.transforms import stable_logit
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
+from mico_competition.inputs import to_device
 from mico_competition.learned.table import Table
 from mico_competition.models import logits
 
@@ -173,12 +174,8 @@ def ask(model: nn.Module, inputs: Any) -> np.ndarray:
     with torch.inference_mode():
         for a in range(0, length, BATCH):
             rows = slice(a, a + BATCH)
-            batch = (
-                {name: value[rows].to(device) for name, value in inputs.items()}
-                if text
-                else inputs[rows].to(device)
-            )
-            parts.append(logits(model, batch).float().cpu())
+            batch = {name: v[rows] for name, v in inputs.items()} if text else inputs[rows]
+            parts.append(logits(model, to_device(batch, device)).float().cpu())
     return torch.cat(parts).numpy()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mico_competition.attacks.common import check_finite
 from mico_competition.attacks.stack import fit_logistic
 from mico_competition.evaluation.problem import Problem
+from mico_competition.inputs import to_device
 from mico_competition.learned.queries import device_of
 from mico_competition.learned.record_gradients import (
     alignments,
@@ -102,21 +103,6 @@ def suri(
     return fit(x, labels == MEMBER, targets, strength, seed).reshape(problem.columns.shape)
 
 
-def feature_names(model: nn.Module, settings: Settings) -> list[str]:
-    """What the columns of `suri_features` are."""
-    layers = [name.removesuffix(".weight") for name in weights_of(model, settings.layers)]
-    kinds = ("range", "sum of sizes", "least", "largest")
-    return [
-        "class-scaled logit",
-        "neighbourhood",
-        *("descent: fall", "descent: distance", "ascent: fall", "ascent: distance"),
-        "walk",
-        *(f"update of {layer}" for layer in layers),
-        "fall after a step",
-        *(f"alignment of {layer}, {kind}" for kind in kinds for layer in layers),
-    ]
-
-
 def suri_features(
     problem: Problem,
     row: int,
@@ -141,12 +127,7 @@ def suri_features(
     parts = []
     for start in range(0, len(columns), size):
         part = columns[start : start + size]
-        inputs = source.data.inputs(source.fleet.records[part])
-        inputs = (
-            {name: value.to(device) for name, value in inputs.items()}
-            if isinstance(inputs, dict)
-            else inputs.to(device)
-        )
+        inputs = to_device(source.data.inputs(source.fleet.records[part]), device)
         labels = torch.from_numpy(source.fleet.labels[part]).to(device, torch.int64)
         parts.append(_features(model, inputs, labels, references, settings, generator).cpu())
     found = torch.cat(parts).double().numpy()

@@ -13,13 +13,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mico_competition.attacks.common import check_finite, check_inputs, moments_of
-from mico_competition.attacks.empirical_bayes import eb_likelihood_ratio
+from mico_competition.attacks.common import (
+    check_finite,
+    check_inputs,
+    check_varies,
+    moments_of,
+)
+from mico_competition.attacks.empirical_bayes import NU0, eb_likelihood_ratio
 from mico_competition.attacks.groups import CONSTANT
+from mico_competition.attacks.stack import CLIP_RATIO, CLIP_U
 from mico_competition.evaluation.problem import Problem
 
-NU0 = 20.0  # observations that the median variance weighs, as in the empirical-Bayes ratio
-CLIP_U, CLIP_RATIO = 8.0, 12.0  # beyond, one number outweighs all others in a linear stack
+LEAST = 4  # shadow models
 ROWS_AT_ONCE = 1 << 21  # numbers of leave-one-out moments held at once
 
 
@@ -86,10 +91,10 @@ def make_table(problem: Problem) -> Table:
         )
     points = np.unique(problem.columns)
     is_member = problem.is_member[:, points]
-    if len(problem.shadows) < 4:
+    if len(problem.shadows) < LEAST:
         raise ValueError(
-            f"Expected at least 4 shadow models, got {len(problem.shadows)}: each serves as a "
-            "pseudo-target, calibrated by the others."
+            f"Expected at least {LEAST} shadow models, got {len(problem.shadows)}: each serves as "
+            "a pseudo-target, calibrated by the others."
         )
     if is_member.all() or not is_member.any():
         raise ValueError(
@@ -157,11 +162,7 @@ def standard_score(
     # Where most points are saturated the median is nothing; then the mean of all serves.
     mean = own.mean(axis=-1, keepdims=True)
     usual = np.where(usual > CONSTANT * mean, usual, mean)
-    if (usual <= 0).any():
-        raise ValueError(
-            "Expected signals that vary between shadow models, got constant ones: is it one model "
-            "many times, or a saturated signal (transforms.py: take the stable logit)?"
-        )
+    check_varies(bool((usual > 0).all()))
     return (target - m.mean_all) / np.sqrt((within + NU0 * usual) / (free + NU0))
 
 

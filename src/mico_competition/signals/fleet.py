@@ -56,11 +56,6 @@ class Fleet:
         """int64[k], the rows of these phases' models."""
         return np.array([i for i, f in enumerate(self.folders) if f.phase in phases], np.int64)
 
-    @property
-    def shadows(self) -> np.ndarray:
-        """int64[k], the rows of models of which everything is told."""
-        return np.flatnonzero((self.told != HIDDEN).all(axis=1))
-
 
 def read_fleet(
     challenge_folder: PathLike,
@@ -87,7 +82,8 @@ def read_fleet(
             default what the scenario discloses.
 
     Raises:
-        ValueError: if there are no such models, or a seed that must be disclosed is not there.
+        ValueError: if there are no such models, if they have not equally many challenge points,
+            or a seed that must be disclosed is not there.
     """
     row = get_scenario(scenario)
     if knowledge is not None and knowledge not in KNOWLEDGE:
@@ -106,6 +102,13 @@ def read_fleet(
         )
     splits = [ChallengeDataset.from_path(folder.path, data) for folder in folders]
     points = [split.challenge_indices.numpy() for split in splits]
+    for folder, own in zip(folders, points):
+        if len(own) != len(points[0]):
+            raise ValueError(
+                f"{folder.place} has {len(own)} challenge points and {folders[0].place} "
+                f"{len(points[0])}: the models of a fleet have equally many, so take one of them "
+                "out, or train it again."
+            )
     labels = data.labels.cpu().numpy()
     if isinstance(records, str) and records == "challenge":
         points += _others(challenge_folder, scenario, folders, data)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 from tqdm import tqdm
 
 from mico_competition.challenge import ChallengeDataset
+from mico_competition.inputs import to_device
 from mico_competition.layout import ModelFolder
 from mico_competition.models import load_model, logits
 from mico_competition.signals.gradients import negative_log_norms
@@ -40,12 +42,13 @@ def make_arrays(model: nn.Module, points: Points, kinds: Collection[str], place:
     """
     points.check_model(model, place)
     arrays: Arrays = {}
-    if set(kinds) - {"gradient_norm"}:
-        arrays = _forward(model, points)
-    if "entropies" in kinds:
-        arrays["entropies"] = make_entropies(arrays["logits"], points)
-    if "gradient_norm" in kinds:
-        arrays["gradient_norm"] = [negative_log_norms(model, points)]
+    with full_precision():
+        if set(kinds) - {"gradient_norm"}:
+            arrays = _forward(model, points)
+        if "entropies" in kinds:
+            arrays["entropies"] = make_entropies(arrays["logits"], points)
+        if "gradient_norm" in kinds:
+            arrays["gradient_norm"] = [negative_log_norms(model, points)]
     for kind in arrays.keys() - {"logits"}:  # what is not finite there shows in "logit"
         if not all(np.isfinite(part).all() for part in arrays[kind]):
             raise ValueError(
@@ -53,6 +56,18 @@ def make_arrays(model: nn.Module, points: Points, kinds: Collection[str], place:
                 "nothing: leave it out, or have it trained again."
             )
     return arrays
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Convolutions on CUDA in float32: cuDNN's default, TF32, keeps 10 bits of each factor.
+
+    Else a GPU's logits would differ from a CPU's in the third digit, under one name in the cache.
+    """
+    cudnn: Any = torch.backends.cudnn
+    kept = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "deterministic")}
+    with cudnn.flags(**kept, allow_tf32=False):
+        yield
 
 
 def _forward(model: nn.Module, points: Points) -> Arrays:
@@ -99,9 +114,9 @@ def losses(
     """
     device = next(model.parameters()).device
     parts = []
-    with torch.inference_mode():
+    with torch.inference_mode(), full_precision():
         for chunk in indices.split(batch_size):
-            outputs = logits(model, _to(data.inputs(chunk), device)).double()
+            outputs = logits(model, to_device(data.inputs(chunk), device)).double()
             labels = data.labels[chunk].to(device)
             parts.append(nn.functional.cross_entropy(outputs, labels, reduction="none").cpu())
     return torch.cat(parts).numpy() if parts else np.empty(0)
@@ -121,9 +136,3 @@ def challenge_losses(
         model = load_model(folder.task.name, folder.path, device=device)
         rows.append(losses(model, data, splits.challenge_indices))
     return np.stack(rows)
-
-
-def _to(inputs: Any, device: torch.device) -> Any:
-    if isinstance(inputs, dict):
-        return {name: value.to(device) for name, value in inputs.items()}
-    return inputs.to(device)

@@ -12,9 +12,22 @@ from mico_competition.challenge_datasets import load_dataset
 from mico_competition.data.arrays import TextDataset
 from mico_competition.inputs import prepare
 from mico_competition.layout import ModelFolder, PathLike
+from mico_competition.nets.text_models import read_config
 from mico_competition.signals.fleet import Fleet, read_fleet
 from mico_competition.signals.view import Signals
 from mico_competition.tracks import PHASES, get_scenario
+
+# What a text model's folder says of its architecture; another task's is in `models`, not in files.
+_SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "vocab_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
 
 
 def open_signals(
@@ -41,7 +54,7 @@ def open_signals(
 
     Raises:
         ValueError: as `read_fleet` and `Signals`; or if a text model has no tokenizer, or
-            another one than the rest.
+            another one than the rest, or is of another size.
     """
     task = get_scenario(scenario).task
     if isinstance(data, (str, Path)):
@@ -62,6 +75,7 @@ def open_signals(
 
 def _tokenised(fleet: Fleet, data: TextDataset) -> Any:
     """Sentences as the fleet's models take them, by the tokenizer beside their weights."""
+    _refuse_other_sizes(fleet.folders)
     found = {_tokenizer_bytes(folder): folder for folder in reversed(fleet.folders)}
     first, *others = reversed(found.values())
     if others:
@@ -76,6 +90,26 @@ def _tokenised(fleet: Fleet, data: TextDataset) -> Any:
             f"{first.place} has no tokenizer of use, and sentences cannot be read without: put "
             f"that of its base model beside its weights. ({error})"
         ) from error
+
+
+def _refuse_other_sizes(folders: Sequence[ModelFolder]) -> None:
+    """ValueError if the models are not all of the first one's architecture."""
+    first, *others = folders
+    expected = _sizes(first)
+    for folder in others:
+        for name, size in _sizes(folder).items():
+            if size != expected[name]:
+                raise ValueError(
+                    f"{first.place} and {folder.place} are of different architectures ({name} "
+                    f"{expected[name]} and {size}): shadow models must be as their targets are, "
+                    "so take models of one fleet."
+                )
+
+
+def _sizes(folder: ModelFolder) -> dict[str, Any]:
+    """By the configuration beside the weights, with what it leaves out at its default."""
+    config = read_config(folder.task, folder.path)
+    return {name: getattr(config, name, None) for name in _SIZES}
 
 
 def _tokenizer_bytes(folder: ModelFolder) -> bytes | None:

@@ -13,6 +13,7 @@ ATTACKS: tuple[Attack, ...] = (
         trace,
         leaves_one_out=False,
         white_box=True,
+        least_shadows=3,
     ),
     Attack(
         "joint",
@@ -21,6 +22,7 @@ ATTACKS: tuple[Attack, ...] = (
         joint_decoder,
         leaves_one_out=False,
         white_box=True,
+        least_shadows=4,
     ),
     Attack(
         "best",
@@ -29,6 +31,7 @@ ATTACKS: tuple[Attack, ...] = (
         best,
         leaves_one_out=False,
         white_box=True,
+        least_shadows=4,
     ),
 )
 

@@ -12,16 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from mico_competition.attacks.common import check_inputs, moments_of
-from mico_competition.attacks.empirical_bayes import eb_likelihood_ratio
+from mico_competition.attacks.empirical_bayes import NU0, eb_likelihood_ratio
 from mico_competition.attacks.groups import shrunk
-from mico_competition.attacks.stack import Logistic, fit_logistic
+from mico_competition.attacks.stack import CLIP_RATIO, CLIP_U, Logistic, fit_logistic
 from mico_competition.evaluation.problem import Problem
 
-CLIP_RATIO, CLIP_U = 12.0, 8.0
 RANDOM = 2000  # records of each shadow, beside its challenge points, that the stack learns from
 STRENGTH = 0.003  # C of the stack
 AT_ONCE = 2_000_000  # numbers (models x records) handled at once
-NU0 = 20.0  # observations that the usual variance weighs in u, as in the likelihood ratio
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 Feature = Callable[[Problem, np.ndarray, np.ndarray], np.ndarray]
@@ -42,7 +40,11 @@ def log_ratio(problem: Problem, signal: np.ndarray, rows: np.ndarray) -> np.ndar
 
 
 def deviation(problem: Problem, signal: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """float32[r, N], (s - mean) / sd of the shadows, clipped; arguments as `log_ratio`."""
+    """float32[r, N], (s - mean) / sd of the shadows, clipped; arguments as `log_ratio`.
+
+    Each variance is drawn to the pooled one of all points; `learned.table.standard_score` draws
+    it to their median, so the two are other features and give other numbers.
+    """
     out = []
     for arrays, own in parts(problem, signal, rows):
         moments = moments_of(check_inputs(*arrays, own))

@@ -53,6 +53,7 @@ def solve_shifted(
     shifts: Sequence[float],
     tolerance: float = TOLERANCE,
     steps: int = STEPS,
+    strict: bool = False,
 ) -> Tensor:
     """float32[len(shifts), N], (matrix + shift I)^-1 right for every shift, for the cost of one.
 
@@ -66,9 +67,11 @@ def solve_shifted(
         tolerance: the residual's norm over the right side's at which the smallest shift, and so
             all, count as solved.
         steps: at most so many products with the matrix.
+        strict: whether what is not solved by then is an error, or good enough.
 
     Raises:
-        ValueError: if a shift is not above 0, or the right side is not finite.
+        ValueError: if a shift is not above 0, or the right side is not finite; if `strict` and
+            the tolerance is not reached.
     """
     if not shifts or not all(0 < shift < float("inf") for shift in shifts):
         raise ValueError(f"Expected ridges > 0, got {list(shifts)}.")
@@ -103,6 +106,10 @@ def solve_shifted(
         direction = residual + ratio * direction
         before, factor = factor, after
         length_before, ratio_before, squared = length, ratio, squared_next
+    if strict and not squared <= tolerance**2 * start:
+        raise ValueError(
+            f"The joint decode did not converge in {steps} steps: take a larger ridge."
+        )
     return solution
 
 
@@ -145,7 +152,6 @@ def decode_with_prior(
         raise ValueError("Expected prior spreads > 0: a record that is certain cannot be decoded.")
     left = trace - kernel(mean)
     solved = solve_shifted(kernel.scaled(spread), spread * left, ridges)
-    diagonal = kernel.diagonal.clamp_min(1e-6)
     told = [1 / ridge for ridge in ridges] if information is None else information
     diagonal = kernel.diagonal.clamp_min(1e-6)
     parts = [own * (spread + 1 / (k * diagonal * spread)) for k, own in zip(told, solved)]

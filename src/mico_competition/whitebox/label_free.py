@@ -18,11 +18,20 @@ Made = TypeVar("Made")
 
 
 class Last(Generic[Made]):
-    """The last thing made of a source and some of its models; gone with the source."""
+    """The last thing made of a source and some of its models; gone with the source.
+
+    It is also gone before the next is made: two of them may not fit into memory.
+    """
 
     def __init__(self) -> None:
         self._key: tuple[weakref.ref[Source], bytes] | None = None
         self._made: list[Made] = []
+
+    def _forget(self, gone: weakref.ref[Source] | None = None) -> None:
+        """Let go of what was made; with `gone`, only if it is of that source."""
+        if gone is None or (self._key is not None and self._key[0] is gone):
+            self._key = None
+            self._made.clear()
 
     def get(self, problem: Problem, make: Callable[[Source, np.ndarray], Made]) -> Made:
         """`make(source, rows)` of the problem's models, or what it gave last time.
@@ -34,8 +43,9 @@ class Last(Generic[Made]):
         source = innermost(problem.source)
         rows = np.union1d(problem.shadows, problem.targets)
         if self._key is None or self._key[0]() is not source or self._key[1] != rows.tobytes():
-            self._made = [make(problem.source, rows)]
-            self._key = weakref.ref(source), rows.tobytes()
+            self._forget()
+            self._made.append(make(problem.source, rows))
+            self._key = weakref.ref(source, self._forget), rows.tobytes()
         return self._made[0]
 
 

@@ -73,9 +73,9 @@ def layers_of(model: nn.Module, name: str = "the model") -> Layers:
     """
     if not isinstance(model, MLP):
         raise ValueError(
-            f"The white-box decoder is for models of the MLP family, but {name} is a "
-            f"{type(model).__name__}: take a black-box attack (the empirical-Bayes ratio or a "
-            "stack of signals)."
+            f"This white-box decoder is for models of the MLP family, but {name} is a "
+            f"{type(model).__name__}: take the attack `layers`, which decodes any model, or "
+            "`best`, which takes it where it must."
         )
     first, last = model.mlp[0], model.mlp[2]
     assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)  # as MLP makes them

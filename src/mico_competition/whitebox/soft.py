@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mico_competition.attacks.common import Moments, check_inputs, moments_of
+from mico_competition.attacks.empirical_bayes import NU0
 from mico_competition.attacks.groups import filled_means, shrunk
 from mico_competition.attacks.transforms import sigmoid
 from mico_competition.evaluation.problem import Problem
-from mico_competition.whitebox.evidence import NU0, parts
+from mico_competition.whitebox.evidence import parts
 
 FLOOR = 0.15  # of the mean shift: no record is thought to leave less
 JITTER = 0.2  # of a record's shift: how much its coefficient varies between like models

@@ -1,0 +1,102 @@
+"""What verbs that run attacks share: their flags, attacks by name, and what opens signals."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mico_competition.cli.train import add_data
+from mico_competition.tracks import CHALLENGES, SCENARIOS
+
+if TYPE_CHECKING:
+    from mico_competition.evaluation.predict import Open
+    from mico_competition.evaluation.problem import Attack, Source
+
+_FIRST_PRINCIPLES = ("global_variance", "logit_scaling", "stable_logit_scaling", "online_attack")
+
+
+def add_scenario(parser: argparse.ArgumentParser) -> None:
+    """`--scenario`, which may be repeated."""
+    parser.add_argument(
+        "--scenario", action="append", choices=SCENARIOS, help="default: all in the folder"
+    )
+
+
+def add_folds(parser: argparse.ArgumentParser) -> None:
+    """`--folds`."""
+    parser.add_argument(
+        "--folds",
+        type=int,
+        default=5,
+        help="folds of the train models, for attacks that cannot leave one model out",
+    )
+
+
+def add_signal_flags(parser: argparse.ArgumentParser) -> None:
+    """Options of the runner-up's, datasets, the cache."""
+    for name in _FIRST_PRINCIPLES:
+        parser.add_argument(
+            f"--{name}", action="store_true", help="option of the attack first-principles"
+        )
+    parser.add_argument(
+        "--cache", type=Path, help="folder to keep signals in (default: the user's cache)"
+    )
+    add_data(parser)
+
+
+def attacks_named(args: argparse.Namespace, names: Sequence[str]) -> list[Attack]:
+    """The attacks of these names, once each; the runner-up's with the options given."""
+    from mico_competition.evaluation.custom import find_attack
+    from mico_competition.evaluation.named import first_principles_with
+
+    options = {name: True for name in _FIRST_PRINCIPLES if getattr(args, name)}
+    if options and "first-principles" not in names:
+        raise ValueError(f"--{next(iter(options))} is an option of the attack first-principles.")
+    return [
+        first_principles_with(**options)
+        if name == "first-principles" and options
+        else find_attack(name)
+        for name in dict.fromkeys(names)
+    ]
+
+
+def opener(args: argparse.Namespace, folder: Path, records: str = "challenge") -> Open:
+    """What opens signals of a scenario's models of some phases; each dataset is loaded once."""
+    from mico_competition.challenge_datasets import load_dataset
+    from mico_competition.signals import open_signals
+
+    loaded: dict[str, Any] = {}
+
+    def open_scenario(scenario: str, phases: Sequence[str]) -> Source:
+        task = SCENARIOS[scenario].task
+        if task not in loaded:
+            loaded[task] = load_dataset(task, args.dataset_dir, args.download)
+        return open_signals(
+            folder,
+            scenario,
+            loaded[task],
+            records=records,
+            phases=tuple(phases),
+            cache=args.cache,
+        )
+
+    return open_scenario
+
+
+def seed(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)
+
+
+def add_challenge_folder(parser: argparse.ArgumentParser) -> None:
+    """The folder of a challenge."""
+    parser.add_argument(
+        "challenge_folder",
+        type=Path,
+        metavar="FOLDER",
+        help=f"folder with scenarios, named after its challenge ({', '.join(CHALLENGES)})",
+    )

@@ -1,0 +1,223 @@
+"""`mico evaluate FOLDER`: flags -> attacks measured, tables and files, a scenario at a time."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mico_competition.cli.attack_options import (
+    add_challenge_folder,
+    add_folds,
+    add_scenario,
+    add_signal_flags,
+    attacks_named,
+    opener,
+    seed,
+)
+from mico_competition.tracks import DISTINGUISHER, PHASES, SCENARIOS
+
+if TYPE_CHECKING:
+    from mico_competition.evaluation.evaluate import Evaluation
+    from mico_competition.evaluation.problem import Attack, Source
+    from mico_competition.evaluation.study import Step
+
+_DEFAULTS_OF_EVALUATE = ("threshold", "winner-2023", "lira-online-global", "rmia", "bavaria", "eb")
+_FILES = {"csv": "a table", "json": "everything", "html": "a page with ROCs"}
+
+Found = list[tuple["Evaluation", "list[Step]"]]
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flags of evaluations."""
+    add_challenge_folder(parser)
+    parser.add_argument(
+        "--attack",
+        action="append",
+        metavar="NAME",
+        help="an attack's name, or file.py:function; may be repeated "
+        f"(default: {', '.join(_DEFAULTS_OF_EVALUATE)})",
+    )
+    parser.add_argument(
+        "--against", metavar="NAME", help="compare with this (default: the winner's best formula)"
+    )
+    add_scenario(parser)
+    parser.add_argument(
+        "--phase",
+        default="train",
+        choices=PHASES,
+        help="whose models to attack; dev and final need their seeds (default: train)",
+    )
+    parser.add_argument(
+        "--records",
+        default="challenge",
+        choices=("challenge", "all"),
+        help="points asked for; all records give a low-noise estimate",
+    )
+    parser.add_argument(
+        "--knowledge",
+        choices=("standard", "distinguisher"),
+        help="what is told of targets (default: what their scenario tells of dev models)",
+    )
+    add_folds(parser)
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap over models")
+    parser.add_argument(
+        "--shadows",
+        type=_counts,
+        default=(),
+        metavar="N,N,...",
+        help="also study each attack with so many shadow models (from 2; some need 3 or 4)",
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="of folds, resamples and studies")
+    parser.add_argument(
+        "--blind_check",
+        default="auto",
+        choices=("auto", "always", "never"),
+        help="check that no attack uses its own target's labels (auto: unless it is white-box)",
+    )
+    for name, what in _FILES.items():
+        parser.add_argument(f"--{name}", type=Path, help=f"also write {what} here")
+    add_signal_flags(parser)
+    parser.set_defaults(run=run_evaluate)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """Numbers separated by commas, such as 4,8,16."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers such as 4,8,16, got {text!r}") from None
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    """Measure attacks, print a table a scenario, write files.
+
+    Files are written after each scenario, and before its study: what was measured is kept.
+    """
+    from mico_competition.evaluation.evaluate import check_names
+
+    attacks, against = _attacks(args)
+    check_names(attacks, against)
+    write = _writer(args)
+    scenarios = _scenarios(args)
+    every = args.records == "all" or any(
+        attack.all_records for attack in (*attacks, against) if attack is not None
+    )
+    open_scenario = opener(args, args.challenge_folder, "all" if every else "challenge")
+    phases = ("train",) if args.phase == "train" else ("train", args.phase)
+    found: Found = []
+    for scenario in scenarios:
+        for evaluation, steps in _evaluated(
+            args, open_scenario(scenario, phases), attacks, against, first=not found
+        ):
+            found = [pair for pair in found if pair[0] is not evaluation]
+            found.append((evaluation, steps))
+            write(found)
+    for path in _paths(args).values():
+        print(f"Wrote {path}")
+
+
+def _evaluated(
+    args: argparse.Namespace,
+    source: Source,
+    attacks: Sequence[Attack],
+    against: Attack | None,
+    *,
+    first: bool,
+) -> Iterator[tuple[Evaluation, list[Step]]]:
+    """One scenario's numbers; then, if it is asked for, again with the study.  Both printed."""
+    from mico_competition.evaluation import table
+    from mico_competition.evaluation.evaluate import Options, evaluate
+    from mico_competition.evaluation.folds import ask
+    from mico_competition.evaluation.study import parts_of_study, study
+
+    default = SCENARIOS[source.fleet.scenario].disclosure == DISTINGUISHER
+    known = args.knowledge == "distinguisher" if args.knowledge else default
+    asked = ask(source, args.phase, records=args.records, known=known, seed=args.seed)
+    studied = attacks if args.shadows else ()
+    for attack in studied:  # before any has run
+        parts_of_study(asked, attack, args.shadows, folds=args.folds, seed=args.seed)
+    options = Options(args.folds, args.resamples, args.seed, args.blind_check)
+    found = evaluate(asked, attacks, against=against, records=args.records, options=options)
+    print(("" if first else "\n") + table.text(found), flush=True)
+    yield found, []
+    steps = []
+    for attack in studied:
+        steps += study(
+            asked,
+            attack,
+            args.shadows,
+            folds=args.folds,
+            resamples=args.resamples,
+            seed=args.seed,
+        )
+    if steps:
+        print("\n" + table.study_text(steps), flush=True)
+        yield found, steps
+
+
+def _attacks(args: argparse.Namespace) -> tuple[list[Attack], Attack | None]:
+    """What to measure and what to compare with, looked up together: an option is of either."""
+    names = list(dict.fromkeys(args.attack or _DEFAULTS_OF_EVALUATE))
+    others = [] if args.against is None else [args.against]
+    found = dict(zip(dict.fromkeys([*names, *others]), attacks_named(args, [*names, *others])))
+    return [found[name] for name in names], found.get(args.against)
+
+
+def _paths(args: argparse.Namespace) -> dict[str, Path]:
+    """The files asked for, by kind."""
+    return {name: getattr(args, name) for name in _FILES if getattr(args, name) is not None}
+
+
+def _writer(args: argparse.Namespace) -> Callable[[Found], None]:
+    """What writes the files that were asked for.
+
+    Raises:
+        ValueError: at once, before anything is computed, if they cannot be written.
+    """
+    from mico_competition.evaluation import page, table
+    from mico_competition.layout import write_text
+
+    paths = _paths(args)
+    if len({os.path.abspath(path) for path in paths.values()}) < len(paths):
+        raise ValueError("Expected a file of its own for each of --csv, --json and --html.")
+    for path in paths.values():
+        above = Path(os.path.abspath(path)).parents
+        there = next(folder for folder in above if folder.exists())
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: name the file to write.")
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise ValueError(f"{path} cannot be written, because of {there}: name another file.")
+    make: dict[str, Callable[[Found], str]] = {
+        "csv": lambda found: table.to_csv([row for p in found for row in table.records(*p)]),
+        "json": table.to_json,
+        "html": page.to_html,
+    }
+
+    def write(found: Found) -> None:
+        for name, path in paths.items():
+            write_text(path, make[name](found))
+
+    return write
+
+
+def _scenarios(args: argparse.Namespace) -> list[str]:
+    """The scenarios asked for, or all in the folder that have models of the phase."""
+    from mico_competition.layout import walk_challenge
+
+    phases = [args.phase] if args.phase == "train" else ["train", args.phase]
+    models = walk_challenge(
+        args.challenge_folder, phases=phases, mend="name the folder of a challenge."
+    )
+    there = dict.fromkeys(m.scenario for m in models if m.phase == args.phase)
+    chosen = list(dict.fromkeys(args.scenario or there))
+    for name in chosen:
+        if name not in there:
+            raise ValueError(
+                f"There are no {args.phase} models of {name} in {args.challenge_folder}."
+            )
+    if not chosen:
+        raise ValueError(f"There are no {args.phase} models in {args.challenge_folder}.")
+    return chosen
