@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from mico_competition.cli.attack import add_attack
 from mico_competition.cli.audit import add_audit
+from mico_competition.cli.audit_train import add_audit_train
 from mico_competition.cli.bundle import add_bundle, add_rehearse
 from mico_competition.cli.evaluate import add_evaluate
 from mico_competition.cli.fleet import add_fleet
@@ -92,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_attack(_verb(verbs, "attack", "write an attack's predictions for a challenge folder"))
     add_evaluate(_verb(verbs, "evaluate", "measure attacks on models whose members are known"))
     add_audit(_verb(verbs, "audit", "say what an attack proves and what privacy promises"))
+    add_audit_train(_verb(verbs, "audit-train", "hold the private trainer against its promise"))
     _add_check(_verb(verbs, "check", "list all faults of predictions or of a submission's zip"))
     _add_submit(_verb(verbs, "submit", "check predictions and zip them"))
     _add_score(_verb(verbs, "score", "score predictions where solutions are at hand"))

@@ -1,0 +1,128 @@
+"""A number of a run held against what was promised of it: intervals, and what follows from them.
+
+Plain statistics: nothing here knows how a run is trained or looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from scipy import stats
+
+from mico_competition.audit import binomial
+
+PASS, NOTE, ALARM = "pass", "note", "alarm"
+
+ROUNDING = 1e-3
+"""Departures of less, relative to the promise, are float32's and the clipping margin's."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number found in a run, with its two-sided interval.
+
+    Attributes:
+        value: what was found.
+        low, high: if the promise is kept, they hold the promised number with probability `level`.
+        level: in (0, 1]; 1 where there is no chance in it.
+    """
+
+    value: float
+    low: float
+    high: float
+    level: float
+
+    def below(self, promised: float) -> bool:
+        """Whether it is clearly less than promised."""
+        return self.high < promised * (1 - ROUNDING)
+
+    def above(self, promised: float) -> bool:
+        """Whether it is clearly more than promised."""
+        return self.low > promised * (1 + ROUNDING)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number of a run held against its promise.
+
+    Attributes:
+        name: what it is called, such as "noise" or "clipping of mlp.0".
+        verdict: PASS, NOTE or ALARM.
+        says: the finding, in a clause.
+        promised: the number promised.
+        measured: the number found.
+        detail: further numbers, by name.
+    """
+
+    name: str
+    verdict: str
+    says: str
+    promised: float
+    measured: Measured
+    detail: Mapping[str, float] = field(default_factory=dict)
+
+
+def exactly(value: float) -> Measured:
+    """A number that is known without chance."""
+    return Measured(value, value, value, 1.0)
+
+
+def normal(value: float, error: float, level: float) -> Measured:
+    """A number that is normal about what it should be, of known standard deviation `error`."""
+    reach = float(stats.norm.ppf((1 + level) / 2)) * error
+    return Measured(value, value - reach, value + reach, level)
+
+
+def deviation(squares: float, count: int, level: float) -> Measured:
+    """The deviation of normal numbers about 0, from the sum of their squares (chi-square, exact).
+
+    Args:
+        squares: sum of squares.
+        count: of how many numbers; of 0 nothing is known.
+        level: of the interval.
+    """
+    if count == 0:
+        return Measured(0.0, 0.0, math.inf, level)
+    few, many = chi_square_tails(count, level)
+    value, low, high = (math.sqrt(squares / by) for by in (count, many, few))
+    return Measured(value, low, high, level)
+
+
+def rate(successes: int, trials: int, level: float) -> Measured:
+    """A probability from a count (Clopper and Pearson, exact)."""
+    if successes > trials:
+        return exactly(successes / trials)
+    return Measured(successes / trials, *binomial.interval(successes, trials, level), level)
+
+
+def binomial_variance(squares: float, count: int, trials: int, q: float, level: float) -> Measured:
+    """The variance of binomial numbers over what it should be.
+
+    The sum is taken for a scaled chi-square of the same mean and variance (Satterthwaite,
+    Biometrics Bulletin 2, 1946).
+
+    Args:
+        squares: sum of squared deviations from the mean that they should have, trials * q.
+        count: of how many numbers.
+        trials, q: of each of them.
+        level: of the interval.
+
+    Returns:
+        1 if it is as it should be; infinite if there is variance where there should be none.
+    """
+    variance = trials * q * (1 - q)
+    if variance == 0:
+        return exactly(1.0 if squares == 0 else math.inf)
+    fourth = variance * (1 + (3 * trials - 6) * q * (1 - q))
+    freedom = 2 * count * variance**2 / (fourth - variance**2)
+    value = squares / (count * variance)
+    few, many = chi_square_tails(freedom, level)
+    return Measured(value, value * freedom / many, value * freedom / few, level)
+
+
+def chi_square_tails(freedom: float, level: float) -> tuple[float, float]:
+    """The two quantiles between which a chi-square lies with probability `level`."""
+    low, high = stats.chi2.ppf([(1 - level) / 2, (1 + level) / 2], freedom).tolist()
+    return low, high

@@ -1,0 +1,188 @@
+"""Direct tests of a training run's mechanism: noise, clipping, sampling, steps, accounting.
+
+Each compares a number of the run with what was promised.  An **alarm** is less noise, more
+influence or other batches than promised, or an epsilon that the mechanism does not keep.  A
+**note** is a departure that costs accuracy, not privacy.  These tests see what no attack on a run
+of this size can: a bound of epsilon takes canaries by the thousand to come near, a deviation is
+known to a percent from 5,000 numbers, and a run has millions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from scipy import stats
+
+from mico_competition.audit.canary_run import Observed
+from mico_competition.audit.checks import (
+    ALARM,
+    NOTE,
+    PASS,
+    ROUNDING,
+    Check,
+    Measured,
+    deviation,
+    exactly,
+    normal,
+)
+from mico_competition.audit.promise import Promise
+from mico_competition.audit.sampling_tests import (
+    check_lengths,
+    check_rate,
+    check_sampling,
+    check_sampling_unseen,
+)
+from mico_competition.training.accounting import Mechanism
+from mico_competition.training.accounting_check import SEARCH_INTERVAL, pld_epsilon
+
+_MOST_STRENGTH = 3.0  # with less noise than a third of the promised, epsilon is told as infinite
+
+
+def mechanism_checks(seen: Observed, promise: Promise, level: float) -> list[Check]:
+    """All checks of a run; if the promise is kept, all intervals hold at once at `level`.
+
+    Args:
+        seen: the run.
+        promise: epsilon, delta and mechanism, as told.
+        level: in (0, 1); each check takes an equal share of 1 - level (Bonferroni).
+
+    Raises:
+        ImportError: if dp_accounting is missing.
+    """
+    run = promise.mechanism
+    layers = list(seen.replay.along) if seen.replay.steps else []
+    each = 1 - (1 - level) / (6 + 2 * len(layers))
+    noise, rate = check_noise(seen, promise, each), check_rate(seen, run, each)
+    # More noise than promised must not be taken for a stronger signal.
+    sigma = max(run.noise_multiplier, noise.measured.high)
+    clipping = check_clipping(seen, sigma, each)
+    return [
+        noise,
+        clipping,
+        *(check_layer_clipping(seen, layer, sigma, each) for layer in layers),
+        *(check_layer_noise(seen, layer, promise, each) for layer in layers),
+        rate,
+        check_sampling(seen, run, each),
+        check_lengths(seen, run, each),
+        check_sampling_unseen(seen, run, each),
+        check_steps(seen, promise),
+        check_epsilon(seen, promise),
+        check_measured_epsilon(noise, clipping, rate, seen.steps, promise),
+    ]
+
+
+def check_noise(seen: Observed, promise: Promise, level: float) -> Check:
+    """The deviation of the noise, from coordinates that no record touches."""
+    run, sigma = promise.mechanism, promise.mechanism.noise_multiplier
+    found = deviation(sum(seen.dirac.unused_squares), seen.dirac.unused * seen.steps, level)
+    says = f"noise_multiplier is {found.value:.4g}, and {sigma:.4g} is promised"
+    if found.below(sigma):
+        real = replace(run, noise_multiplier=found.value)
+        spent = pld_epsilon(real, promise.delta, value_discretization_interval=SEARCH_INTERVAL)
+        says += f": epsilon is {spent:.3g} with so little"
+        return Check("noise", ALARM, says, sigma, found, {"epsilon": spent})
+    if found.above(sigma):
+        says += ": it costs accuracy, not privacy (is noise added for each physical batch?)"
+        return Check("noise", NOTE, says, sigma, found)
+    return Check("noise", PASS, says, sigma, found)
+
+
+def check_clipping(seen: Observed, sigma: float, level: float) -> Check:
+    """How far a gradient canary that is in a batch moves the noisy sum, over C.
+
+    Args:
+        seen: the run.
+        sigma: deviation of the noise, at most.
+        level: of the interval.
+    """
+    count = max(1, seen.dirac.touched)
+    found = normal(seen.dirac.touched_sum / count, sigma / math.sqrt(count), level)
+    return _amplitude("clipping", "a gradient canary", found)
+
+
+def check_layer_clipping(seen: Observed, layer: str, sigma: float, level: float) -> Check:
+    """How far a layer's noisy sum goes along the sum of its batch's clipped gradients."""
+    length = max(seen.replay.length[layer], 1e-12)
+    found = normal(seen.replay.along[layer] / length, sigma / math.sqrt(length), level)
+    return _amplitude(f"clipping of {layer}", f"a gradient in layer {layer}", found)
+
+
+def _amplitude(name: str, what: str, found: Measured) -> Check:
+    verdict = ALARM if found.above(1) else NOTE if found.below(1) else PASS
+    says = f"{what} counts {found.value:.3f} times as much as clipped to max_grad_norm"
+    return Check(name, verdict, says, 1.0, found)
+
+
+def check_layer_noise(seen: Observed, layer: str, promise: Promise, level: float) -> Check:
+    """What a layer's noisy sum has beyond the clipped gradients of its batch.
+
+    Too little is less noise than promised.  Too much is something of the batch that clipping
+    should have cut off, unless coordinates that no record touches have it too in the same steps.
+    """
+    sigma, steps = promise.mechanism.noise_multiplier, seen.replay.steps
+    count = seen.replay.numbers[layer]
+    found = deviation(seen.replay.squares[layer], count, level)
+    says = f"layer {layer} has noise of {found.value:.4g}, and {sigma:.4g} is promised"
+    verdict = PASS
+    if found.below(sigma):
+        verdict = ALARM
+    elif found.above(sigma):
+        unused = max(1, seen.dirac.unused * len(steps))
+        noise = math.sqrt(sum(seen.dirac.unused_squares[step] for step in steps) / unused)
+        # The ratio of two deviations, were there only noise in both (Snedecor's F).
+        most = noise * math.sqrt(stats.f.ppf((1 + level) / 2, count, unused))
+        verdict = ALARM if found.value > max(sigma, most) * (1 + ROUNDING) else NOTE
+        if verdict == ALARM:
+            says += ": it has more of its batch in it than clipped gradients"
+    return Check(f"noise of {layer}", verdict, says, sigma, found)
+
+
+def check_steps(seen: Observed, promise: Promise) -> Check:
+    """How many noisy gradients there were."""
+    told = promise.mechanism.num_steps
+    verdict = ALARM if seen.steps > told else NOTE if seen.steps < told else PASS
+    says = f"{seen.steps:,} noisy gradients were seen, and {told:,} are promised"
+    return Check("steps", verdict, says, told, exactly(seen.steps))
+
+
+def check_epsilon(seen: Observed, promise: Promise) -> Check:
+    """The promised epsilon, against a second accountant's for the steps that ran."""
+    run = replace(promise.mechanism, num_steps=max(1, seen.steps))
+    spent = pld_epsilon(run, promise.delta)
+    says = (
+        f"noise, sampling and steps as told cost epsilon {spent:.4g} at delta {promise.delta:g}, "
+        f"and {promise.epsilon:.4g} is promised"
+    )
+    verdict = ALARM if spent > promise.epsilon else PASS
+    return Check("epsilon", verdict, says, promise.epsilon, exactly(spent))
+
+
+def check_measured_epsilon(
+    noise: Check, clipping: Check, rate: Check, steps: int, promise: Promise
+) -> Check:
+    """The epsilon of noise, clipping and sampling as they were measured, not as they were told.
+
+    It takes for granted that the mechanism is a Poisson-subsampled Gaussian, and its interval is
+    far shorter than any attack's: with noise and sampling known to a percent, so is epsilon.
+    """
+
+    def spent(sigma: float, norm: float, q: float) -> float:
+        least = promise.mechanism.noise_multiplier / _MOST_STRENGTH
+        if norm <= 0:
+            return 0.0
+        if sigma / norm < least:
+            return math.inf
+        run = Mechanism(sigma / norm, min(1.0, q), max(1, steps))
+        return pld_epsilon(run, promise.delta, value_discretization_interval=SEARCH_INTERVAL)
+
+    of, by, at = noise.measured, clipping.measured, rate.measured
+    found = Measured(
+        spent(of.value, by.value, at.value),
+        spent(of.high, by.low, at.low),
+        spent(of.low, by.high, at.high),
+        of.level,
+    )
+    says = f"noise, clipping and sampling as measured cost epsilon {found.value:.3g}"
+    verdict = ALARM if found.low > promise.epsilon else PASS
+    return Check("epsilon, measured", verdict, says, promise.epsilon, found)

@@ -1,0 +1,110 @@
+"""What an auditor of a training run writes down: canaries' coordinates, and who was in a batch.
+
+Sums over steps only, so that a run of 8,790 steps with 5,000 canaries takes no more memory than
+one of ten.  All observations are in units of max_grad_norm, of the noisy sum of a step before it
+is divided.  Nothing is concluded here: `mechanism_tests` and the bounds do that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mico_competition.training.accounting import Mechanism
+
+
+def log_ratio(
+    shift: np.ndarray, mechanism: Mechanism, length: np.ndarray | float = 1.0
+) -> np.ndarray:
+    """log P(observation | record is in) / P(observation | record is out), for one step.
+
+    The observation is the noisy sum along the record's clipped gradient.  If the record is out it
+    is N(0, sigma^2); if it is in, it is N(length, sigma^2) with probability q, so the ratio is
+    1 - q + q exp((shift - length^2 / 2) / sigma^2), of which no test is better (Neyman and
+    Pearson).
+
+    Args:
+        shift: float64, the noisy sum's inner product with the clipped gradient.
+        mechanism: the promised sigma and q.
+        length: float64, the norm of the clipped gradient, 0 to 1.
+    """
+    sigma, q = mechanism.noise_multiplier, mechanism.sample_rate
+    exponent = (shift - np.square(length) / 2) / sigma**2
+    if q >= 1:
+        return exponent
+    return np.logaddexp(np.log1p(-q), np.log(q) + exponent)
+
+
+class DiracSeen:
+    """The coordinates of Dirac canaries, step by step.
+
+    Args:
+        let_in: bool[m], which canaries are trained on.
+        mechanism: as promised.
+
+    Attributes:
+        scores: float64[m], the log likelihood ratio of all steps so far.
+        unused_squares: float64[steps], sum of squares over the coordinates of canaries that are
+            out, which no record touches.
+        unused: their number.
+        touched_sum, touched: sum over coordinates of canaries in the batch, and how many.
+        epoch_squares, epochs: sum of squared deviations of a canary's epoch sum from its promised
+            mean, over canaries that are in, and how many (canaries times epochs).
+    """
+
+    def __init__(self, let_in: np.ndarray, mechanism: Mechanism) -> None:
+        self.let_in, self.mechanism = let_in, mechanism
+        self.scores = np.zeros(len(let_in))
+        self.unused_squares: list[float] = []
+        self.unused = int((~let_in).sum())
+        self.touched_sum, self.touched = 0.0, 0
+        self.epoch_squares, self.epochs = 0.0, 0
+        self._epoch = np.zeros(int(let_in.sum()))
+        self._epoch_steps = 0
+
+    def see(self, values: np.ndarray, in_batch: np.ndarray) -> None:
+        """One step: float64[m] coordinates, and int64[b], the canaries in its batch."""
+        self.scores += log_ratio(values, self.mechanism)
+        self.unused_squares.append(float(np.square(values[~self.let_in]).sum()))
+        self.touched_sum += float(values[in_batch].sum())
+        self.touched += len(in_batch)
+        self._epoch += values[self.let_in]
+        self._epoch_steps += 1
+
+    def end_epoch(self) -> None:
+        """Close an epoch."""
+        mean = self.mechanism.sample_rate * self._epoch_steps
+        self.epoch_squares += float(np.square(self._epoch - mean).sum())
+        self.epochs += len(self._epoch)
+        self._epoch[:] = 0.0
+        self._epoch_steps = 0
+
+
+class Participation:
+    """How often records were in batches.
+
+    Args:
+        records: N, all that are trained on.
+
+    Attributes:
+        histogram: int64[k], pairs of record and epoch in which the record was in 0, 1, ... batches.
+        lengths: int64[batches], records a batch.
+    """
+
+    def __init__(self, records: int) -> None:
+        self.records = records
+        self.histogram: Any = np.zeros(1, dtype=np.int64)
+        self.lengths: list[int] = []
+        self._counts = np.zeros(records, dtype=np.int64)
+
+    def see(self, batch: np.ndarray) -> None:
+        """One batch: int64[b], positions, each as often as it is in the batch."""
+        np.add.at(self._counts, batch, 1)
+        self.lengths.append(len(batch))
+
+    def end_epoch(self) -> None:
+        """Close an epoch."""
+        found = np.bincount(self._counts, minlength=len(self.histogram))
+        self.histogram = np.pad(self.histogram, (0, len(found) - len(self.histogram))) + found
+        self._counts[:] = 0

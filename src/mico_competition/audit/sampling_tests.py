@@ -1,0 +1,127 @@
+"""Direct tests of how batches were drawn: how often, by independent coins, how many at a time.
+
+The accountant counts on every record being in every batch with probability q, independently of
+all else.  A shuffled epoch looks much the same to whoever trains, and has no such proof.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import stats
+
+from mico_competition.audit.canary_run import Observed
+from mico_competition.audit.checks import (
+    ALARM,
+    NOTE,
+    PASS,
+    ROUNDING,
+    Check,
+    Measured,
+    binomial_variance,
+    chi_square_tails,
+    rate,
+)
+from mico_competition.training.accounting import Mechanism
+
+POWER = 0.9
+"""With this probability the number of canaries that is called for is enough."""
+
+
+def check_rate(seen: Observed, mechanism: Mechanism, level: float) -> Check:
+    """How often records are in batches."""
+    q, batches = mechanism.sample_rate, seen.participation.lengths
+    found = rate(sum(batches), seen.participation.records * len(batches), level)
+    says = f"records are in {found.value:.4g} of batches, and sample_rate={q:.4g} is promised"
+    verdict = ALARM if found.above(q) else NOTE if found.below(q) else PASS
+    return Check("sample rate", verdict, says, q, found)
+
+
+def check_sampling(seen: Observed, mechanism: Mechanism, level: float) -> Check:
+    """Whether a record's batches are coins: the variance of their number in an epoch.
+
+    Under shuffling every record is in one batch an epoch, and the variance is 0.
+    """
+    q, steps, histogram = mechanism.sample_rate, _epoch_steps(seen), seen.participation.histogram
+    squares = histogram @ np.square(np.arange(len(histogram)) - q * steps)
+    found = binomial_variance(float(squares), int(histogram.sum()), steps, q, level)
+    return _coins("sampling", "a record's number of batches in an epoch", "shuffled", found)
+
+
+def check_lengths(seen: Observed, mechanism: Mechanism, level: float) -> Check:
+    """Whether records are drawn independently of each other: the variance of batches' lengths."""
+    q, records = mechanism.sample_rate, seen.participation.records
+    lengths = np.array(seen.participation.lengths)
+    squares = float(np.square(lengths - q * records).sum())
+    found = binomial_variance(squares, len(lengths), records, q, level)
+    return _coins("batch lengths", "the length of a batch", "of fixed length", found)
+
+
+def _coins(name: str, what: str, otherwise: str, found: Measured) -> Check:
+    """A check of a variance that Poisson batches have."""
+    says = f"{what} varies {found.value:.3g} times as much as with Poisson batches"
+    if found.below(0.5):
+        says += f": batches are {otherwise}"
+    verdict = ALARM if found.below(1) or found.above(1) else PASS
+    return Check(name, verdict, says, 1.0, found)
+
+
+def check_sampling_unseen(seen: Observed, mechanism: Mechanism, level: float) -> Check:
+    """`check_sampling` for an attacker who sees noisy gradients, not who is in a batch.
+
+    The sum of a canary's coordinate over an epoch of T steps has variance
+    T (sigma^2 + q (1 - q)) with Poisson batches, and T sigma^2 with shuffled ones.  The difference
+    may be too small for the canaries at hand: `canaries_needed` in the detail.
+    """
+    sigma, q = mechanism.noise_multiplier, mechanism.sample_rate
+    count = max(1, seen.dirac.epochs)
+    value = seen.dirac.epoch_squares / count / (_epoch_steps(seen) * (sigma**2 + q * (1 - q)))
+    few, many = chi_square_tails(count, level)
+    found = Measured(value, value * count / many, value * count / few, level)
+    needed = canaries_for_sampling(mechanism, _epochs(seen), level)
+    canaries = len(seen.dirac.let_in)
+    # The least variance that shuffled batches leave: what lies below it is another fault.
+    shuffled = sigma**2 / (sigma**2 + q * (1 - q))
+    alarm = found.below(1) and found.high > shuffled * (1 - ROUNDING)
+    says = f"canaries' noisy gradients vary {value:.4f} times as much as with Poisson batches"
+    if needed > canaries:
+        says += f" (it takes {needed:,.0f} canaries to see shuffled batches there)"
+    return Check(
+        "sampling, unseen",
+        ALARM if alarm else PASS,
+        says,
+        1.0,
+        found,
+        {"canaries_needed": float(needed)},
+    )
+
+
+def canaries_for_sampling(mechanism: Mechanism, epochs: int, level: float) -> float:
+    """Canaries whose noisy gradients tell shuffled batches with probability POWER.
+
+    Half of them are let in, and each gives a number an epoch.  The variance of N normal numbers
+    has a relative deviation of sqrt(2 / N).
+
+    Args:
+        mechanism: sigma and q.
+        epochs: of the run, >= 1.
+        level: of the two-sided interval that is to leave out 1.
+
+    Returns:
+        A whole number; infinite at q = 1, where there is nothing to tell.
+    """
+    sigma, q = mechanism.noise_multiplier, mechanism.sample_rate
+    lacking = q * (1 - q) / (sigma**2 + q * (1 - q))
+    if lacking == 0:
+        return math.inf
+    reach = stats.norm.ppf((1 + level) / 2) + (1 - lacking) * stats.norm.ppf(POWER)
+    return float(math.ceil(2 * 2 * (reach / lacking) ** 2 / epochs))
+
+
+def _epochs(seen: Observed) -> int:
+    return max(1, int(seen.participation.histogram.sum()) // seen.participation.records)
+
+
+def _epoch_steps(seen: Observed) -> int:
+    return len(seen.participation.lengths) // _epochs(seen)

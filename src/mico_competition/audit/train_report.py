@@ -1,0 +1,150 @@
+"""The audit of a trainer in words and as values that JSON can hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from mico_competition.audit.bound import Bound
+from mico_competition.audit.checks import ALARM, NOTE, Check
+from mico_competition.audit.own_curve import METHOD
+from mico_competition.audit.trainer_audit import DIRAC, Proof, TrainerAudit
+
+ASSUMED = {
+    "one-run": "nothing but fair coins",
+    "one-run f-DP": "a Poisson-subsampled Gaussian, noise unknown",
+    METHOD: "a Poisson-subsampled Gaussian, noise unknown, and noise of its own for each canary",
+    "Gaussian DP": "a Gaussian without sampling, and noise of its own for each canary",
+}
+"""Bound.method -> what it takes for granted here, beyond its confidence."""
+
+
+def sentence(audit: TrainerAudit) -> str:
+    """The verdict."""
+    name = audit.settings.scenario or f"a run of task {audit.settings.task}"
+    promised = f"epsilon {audit.promise.epsilon:.2f} at delta {audit.promise.delta:g}"
+    if audit.alarms:
+        return (
+            f"ALARM: the trainer does not keep {name}'s promise of {promised}: "
+            f"{', '.join(audit.alarms)}."
+        )
+    least, own = audit.proven("one-run"), audit.proven(METHOD)
+    departs = f"; it departs from what is told, at no loss of privacy: {', '.join(audit.notes)}"
+    return (
+        f"The trainer keeps {name}'s promise of {promised} as far as one run shows: "
+        f"{audit.dirac:,} gradient canaries in {audit.steps:,} steps prove epsilon >= "
+        f"{own.epsilon:.2f} ({_ratio(audit, own):.0%} of it), and {least.epsilon:.2f} "
+        f"({_ratio(audit, least):.0%}) whatever the mechanism is{departs if audit.notes else ''}."
+    )
+
+
+def text(audit: TrainerAudit) -> str:
+    """For a terminal: the verdict, what was trained, every bound and every check."""
+    run = audit.promise.mechanism
+    lines = [
+        sentence(audit),
+        f"Promised: noise_multiplier {run.noise_multiplier:.4f}, sample_rate "
+        f"{run.sample_rate:.5g}, {run.num_steps:,} steps, max_grad_norm "
+        f"{audit.settings.max_grad_norm:g}.",
+        f"Trained on: {audit.real:,} real records, {audit.let_in[0]:,} of {audit.dirac:,} gradient "
+        f"canaries, {audit.let_in[1]:,} of {audit.records:,} record canaries; "
+        f"{audit.replayed:,} of {audit.steps:,} steps were done again by other means; "
+        f"{audit.seconds:.0f} s.",
+        f"Epsilon is at least, each at {audit.level:.0%}:",
+        *(_proof_line(audit, proof) for proof in audit.proofs),
+        "Direct tests, with intervals that all hold at once at "
+        f"{1 - (1 - audit.level) / 2:.1%} if the promise is kept:",
+        *(_check_line(check) for check in audit.checks),
+    ]
+    return "\n".join(lines)
+
+
+def _proof_line(audit: TrainerAudit, proof: Proof) -> str:
+    mark = "ALARM" if proof.alarm else "  "
+    return (
+        f"{mark:5} {proof.bound.epsilon:6.2f} ({_ratio(audit, proof.bound):4.0%}) by "
+        f"{proof.bound.method}, {proof.scores} (assumes {ASSUMED[proof.bound.method]})"
+    )
+
+
+def _check_line(check: Check) -> str:
+    mark = {ALARM: "ALARM", NOTE: "note"}.get(check.verdict, "ok")
+    found = check.measured
+    interval = "" if found.low == found.high else f" [{found.low:.4g}, {found.high:.4g}]"
+    return f"{mark:5} {check.name}: {check.says}{interval}"
+
+
+def _ratio(audit: TrainerAudit, bound: Bound) -> float:
+    return bound.epsilon / audit.promise.epsilon
+
+
+def record(audit: TrainerAudit) -> dict[str, Any]:
+    """The audit as values that JSON can hold; what is not finite is None."""
+    run = audit.promise.mechanism
+    return {
+        "scenario": audit.settings.scenario,
+        "task": audit.settings.task,
+        "sentence": sentence(audit),
+        "alarm": bool(audit.alarms),
+        "alarms": audit.alarms,
+        "level": audit.level,
+        "promised": {
+            "epsilon": audit.promise.epsilon,
+            "delta": audit.promise.delta,
+            "noise_multiplier": run.noise_multiplier,
+            "sample_rate": run.sample_rate,
+            "num_steps": run.num_steps,
+            "max_grad_norm": audit.settings.max_grad_norm,
+        },
+        "gradient_canaries": {"all": audit.dirac, "let_in": audit.let_in[0]},
+        "record_canaries": {"all": audit.records, "let_in": audit.let_in[1]},
+        "real_records": audit.real,
+        "steps": audit.steps,
+        "replayed_steps": audit.replayed,
+        "seconds": round(audit.seconds, 1),
+        "bounds": [_proof_record(audit, proof) for proof in audit.proofs],
+        "checks": [_check_record(check) for check in audit.checks],
+    }
+
+
+def _proof_record(audit: TrainerAudit, proof: Proof) -> dict[str, Any]:
+    return {
+        "method": proof.bound.method,
+        "assumes": ASSUMED[proof.bound.method],
+        "scores": proof.scores,
+        "worst_case": proof.scores == DIRAC,
+        "epsilon": _finite(proof.bound.epsilon),
+        "ratio": _finite(_ratio(audit, proof.bound)),
+        "level": proof.bound.level,
+        "detail": {name: _finite(value) for name, value in proof.bound.detail.items()},
+        "alarm": proof.alarm,
+        "joint_epsilon": _finite(proof.joint.epsilon),
+        "joint_level": proof.joint.level,
+        "ceiling": _finite(proof.ceiling),
+    }
+
+
+def _check_record(check: Check) -> dict[str, Any]:
+    found = check.measured
+    return {
+        "name": check.name,
+        "verdict": check.verdict,
+        "says": check.says,
+        "promised": check.promised,
+        "measured": _finite(found.value),
+        "low": _finite(found.low),
+        "high": _finite(found.high),
+        "level": found.level,
+        "detail": {name: _finite(value) for name, value in check.detail.items()},
+    }
+
+
+def to_json(audit: TrainerAudit) -> str:
+    """The audit as JSON."""
+    return json.dumps(record(audit), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: float) -> float | None:
+    """`value`, or None for a number that JSON does not know."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,272 @@
+"""An audit of a private trainer in one training run: canaries, direct tests, bounds of epsilon.
+
+One-run auditing by Steinke, Nasr and Jagielski (NeurIPS 2023, arXiv 2305.08846) with the gradient
+canaries of Nasr et al. (USENIX Security 2023, arXiv 2302.07956).  The audited trainer is the one
+that `mico train` uses; another one with its signature can be put in its place.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from mico_competition.audit.bound import Bound
+from mico_competition.audit.canary_run import (
+    Epoch,
+    MakeTrainer,
+    Observed,
+    audit_set_of,
+    most_record_canaries,
+    parameters_of,
+    run,
+)
+from mico_competition.audit.ceilings import gaussian_mu
+from mico_competition.audit.checked import check_level
+from mico_competition.audit.checks import ALARM, NOTE, Check
+from mico_competition.audit.gaussian import gaussian_bound
+from mico_competition.audit.mechanism_tests import mechanism_checks
+from mico_competition.audit.one_run import one_run_bound
+from mico_competition.audit.one_run_fdp import one_run_fdp_bound
+from mico_competition.audit.own_curve import own_curve, own_curve_bound
+from mico_competition.audit.promise import Promise
+from mico_competition.audit.tradeoff import gdp_epsilon
+from mico_competition.inputs import Data
+from mico_competition.training import train
+from mico_competition.training.dpsgd import PrivateTrainer
+from mico_competition.training.settings import Settings
+
+FEWEST = 100
+"""Fewer Dirac canaries than this are refused."""
+
+FEWEST_RECORDS = 20
+"""Of fewer record canaries no bound is computed."""
+
+DIRAC, BLACK_BOX = "gradient canaries", "loss of record canaries"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A lower bound of epsilon from one set of canaries' scores.
+
+    Attributes:
+        scores: what was scored: DIRAC, BLACK_BOX, or "record canaries in <layer>".
+        bound: by itself at its own level, for the report.
+        joint: the same with a share of the audit's level, so that all hold at once.
+        ceiling: epsilon that `joint` must not exceed.
+    """
+
+    scores: str
+    bound: Bound
+    joint: Bound
+    ceiling: float
+
+    @property
+    def alarm(self) -> bool:
+        """Whether more is proven than can be true of what was promised."""
+        return self.joint.epsilon > self.ceiling
+
+
+@dataclass(frozen=True)
+class TrainerAudit:
+    """What one audited run has shown.
+
+    Attributes:
+        settings: of the promised run.
+        promise: epsilon, delta and mechanism.
+        level: with this probability a trainer that keeps its promise raises no alarm.
+        dirac, records, real: gradient canaries, record canaries, and real records trained on.
+        let_in: canaries of the first two kinds that the coins let in.
+        steps: noisy gradients seen; replayed: steps that were done again.
+        checks: direct tests.
+        proofs: bounds of epsilon.
+        seconds: that the audit took.
+    """
+
+    settings: Settings
+    promise: Promise
+    level: float
+    dirac: int
+    records: int
+    real: int
+    let_in: tuple[int, int]
+    steps: int
+    replayed: int
+    checks: Sequence[Check]
+    proofs: Sequence[Proof]
+    seconds: float
+
+    @property
+    def alarms(self) -> list[str]:
+        """Names of the checks and bounds that contradict the promise."""
+        return [check.name for check in self.checks if check.verdict == ALARM] + [
+            f"epsilon by {proof.bound.method}, {proof.scores}"
+            for proof in self.proofs
+            if proof.alarm
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """Names of the checks that depart from the promise without breaking it."""
+        return [check.name for check in self.checks if check.verdict == NOTE]
+
+    def proven(self, method: str) -> Bound:
+        """The bound by one method from gradient canaries."""
+        return next(
+            proof.bound
+            for proof in self.proofs
+            if proof.scores == DIRAC and proof.bound.method == method
+        )
+
+
+def promise_of_settings(settings: Settings) -> Promise:
+    """What a run with these settings will promise in its metadata.
+
+    Raises:
+        ValueError: if it is a run without privacy, which promises nothing.
+    """
+    mechanism = train.mechanism_of(settings)
+    if mechanism is None:
+        what = f"Scenario {settings.scenario}" if settings.scenario else "A run with --disable_dp"
+        raise ValueError(
+            f"{what} trains without privacy and promises no epsilon to audit: choose a private "
+            "scenario, such as digits_lo."
+        )
+    return Promise(mechanism.epsilon(settings.target_delta), settings.target_delta, mechanism)
+
+
+def audit_trainer(
+    settings: Settings,
+    data: Data,
+    *,
+    dirac: int = 1000,
+    records: int | None = None,
+    real: int | None = None,
+    replay_steps: int | None = None,
+    seed: int = 0,
+    level: float = 0.95,
+    promise: Promise | None = None,
+    make_trainer: MakeTrainer = PrivateTrainer,
+    epoch: Epoch = train.epoch_of,
+    progress: bool = False,
+) -> TrainerAudit:
+    """Train once with canaries, and hold what is seen against what is promised.
+
+    Args:
+        settings: of the run to audit, as `settings.resolve` gives them.
+        data: the whole dataset, as `inputs.prepare` gives it.
+        dirac: m, gradient canaries, FEWEST or more; each is let in with probability 1/2.
+        records: R, mislabelled, blank and large records, let in likewise; by default 200, or as
+            many as their gradients can be held in memory.
+        real: real records that are trained on beside them; by default all len_training.  The
+            mechanism does not depend on it, time does.
+        replay_steps: steps that are done again by other means; by default what takes half a
+            minute.
+        seed: of everything that is drawn.
+        level: in (0, 1).
+        promise: by default that of `settings`.
+        make_trainer: what is audited, called as PrivateTrainer is.
+        epoch: what draws the batches of an epoch, called as `train.epoch_of` is.
+        progress: whether to show a bar when standard error is a terminal.
+
+    Raises:
+        ValueError: if the settings are not private, a number is out of range, or the loss stops
+            being finite.
+        ImportError: if dp_accounting is missing.
+    """
+    started = time.perf_counter()
+    promise = promise or promise_of_settings(settings)
+    check_level(level)
+    real = settings.len_training if real is None else real
+    if records is None:
+        records = most_record_canaries(parameters_of(settings))
+    _check_sizes(dirac, records, real, replay_steps, len(data))
+    # What needs no training fails before it: a missing package, a promise out of range.
+    mu = gaussian_mu(promise.mechanism)
+    gaussian = gdp_epsilon(mu, promise.delta) if math.isfinite(mu) else math.inf
+    audit_set = audit_set_of(settings, data, dirac=dirac, records=records, real=real, seed=seed)
+    seen = run(
+        settings,
+        audit_set,
+        promise.mechanism,
+        seed=seed,
+        make_trainer=make_trainer,
+        epoch=epoch,
+        replay_steps=replay_steps,
+        progress=progress,
+    )
+    half = 1 - (1 - level) / 2
+    return TrainerAudit(
+        settings,
+        promise,
+        level,
+        dirac,
+        records,
+        real,
+        (int(audit_set.dirac_in.sum()), int(audit_set.records_in.sum())),
+        seen.steps,
+        len(seen.replay.steps),
+        mechanism_checks(seen, promise, half),
+        proofs(seen, promise, max(promise.epsilon, gaussian), half, level),
+        time.perf_counter() - started,
+    )
+
+
+def proofs(
+    seen: Observed, promise: Promise, gaussian: float, joint: float, level: float
+) -> list[Proof]:
+    """Bounds of epsilon from gradient canaries by four methods, from record canaries by one.
+
+    Two of the others want scores that do not hang together.  Gradient canaries' do not, each
+    having noise of its own; record canaries' do.
+
+    Args:
+        seen: the run.
+        promise: epsilon and delta.
+        gaussian: ceiling of bounds that suppose a Gaussian mechanism.
+        joint: level at which all are to hold at once.
+        level: at which each is reported.
+    """
+    in_layers = seen.replay.scores if seen.replay.steps else {}
+    of_records = {f"record canaries in {layer}": found for layer, found in in_layers.items()}
+    of_records[BLACK_BOX] = seen.black_box
+    let_in = seen.audit_set.records_in.cpu().numpy()
+    if len(let_in) < FEWEST_RECORDS or let_in.all() or not let_in.any():
+        of_records = {}
+    told = promise.mechanism
+    of_dirac = (seen.dirac.let_in, seen.dirac.scores)
+    tried: list[tuple[str, float, Callable[..., Bound]]] = [
+        (DIRAC, promise.epsilon, partial(one_run_bound, *of_dirac)),
+        (DIRAC, promise.epsilon, partial(one_run_fdp_bound, *of_dirac, curve=own_curve(told))),
+        (DIRAC, promise.epsilon, partial(own_curve_bound, *of_dirac, told)),
+        (DIRAC, gaussian, partial(gaussian_bound, *of_dirac)),
+    ]
+    for name, values in of_records.items():
+        tried.append((name, promise.epsilon, partial(one_run_bound, let_in, values)))
+    share = 1 - (1 - joint) / len(tried)
+    found = []
+    for name, ceiling, bound in tried:
+        alone, joined = (bound(delta=promise.delta, level=at) for at in (level, share))
+        found.append(Proof(name, alone, joined, ceiling))
+    return found
+
+
+def _check_sizes(
+    dirac: int, records: int, real: int, replay_steps: int | None, len_dataset: int
+) -> None:
+    """ValueError, naming number and mend, unless the canaries and records can be had."""
+    if dirac < FEWEST:
+        raise ValueError(
+            f"Expected canaries={dirac} >= {FEWEST}: fewer prove nothing; 1000 is usual."
+        )
+    if records < 0:
+        raise ValueError(f"Expected record_canaries={records} >= 0.")
+    if not 1 <= real < len_dataset:
+        raise ValueError(
+            f"Expected real_records={real} from 1 to {len_dataset - 1}, since canaries are made "
+            "from a record that is not trained on: give fewer."
+        )
+    if replay_steps is not None and replay_steps < 0:
+        raise ValueError(f"Expected replay_steps={replay_steps} >= 0.")

@@ -1,0 +1,83 @@
+"""`mico audit-train SCENARIO`: flags -> an audited training run -> a verdict, 1 on alarm."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+from pathlib import Path
+
+from mico_competition.cli.train import add_data, add_settings
+from mico_competition.tracks import SCENARIOS
+from mico_competition.training.settings import Settings, resolve
+
+
+def add_audit_train(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flags of the trainer's audit."""
+    parser.add_argument(
+        "scenario",
+        metavar="SCENARIO",
+        help="a private scenario, whose settings are audited: "
+        f"{', '.join(s.name for s in SCENARIOS.values() if s.private)}; digits_lo needs no data",
+    )
+    parser.add_argument(
+        "--canaries",
+        type=int,
+        default=1000,
+        help="gradient canaries; more prove more (default: 1000)",
+    )
+    parser.add_argument(
+        "--record_canaries",
+        type=int,
+        help="mislabelled, blank and large records (default: 200, fewer for large models)",
+    )
+    parser.add_argument(
+        "--real_records",
+        type=int,
+        help="real records trained on beside the canaries (default: len_training); fewer are "
+        "quicker, and the mechanism is the same",
+    )
+    parser.add_argument(
+        "--replay_steps",
+        type=int,
+        help="steps done again by other means (default: what takes half a minute)",
+    )
+    parser.add_argument("--level", type=float, default=0.95, help="of the audit (default: 0.95)")
+    parser.add_argument(
+        "--seed", type=int, help="of all that is drawn (default: a fresh one); repeats an audit"
+    )
+    parser.add_argument("--json", type=Path, help="also write everything here")
+    add_settings(parser)
+    add_data(parser)
+    parser.set_defaults(run=run_audit_train)
+
+
+def run_audit_train(args: argparse.Namespace) -> int:
+    """Train with canaries, print the verdict, write the file; 1 if the promise is not kept."""
+    settings = resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
+    from mico_competition.audit.trainer_audit import audit_trainer, promise_of_settings
+
+    promise = promise_of_settings(settings)  # what cannot be audited is said before data are read
+    from mico_competition.audit.train_report import text, to_json
+    from mico_competition.challenge_datasets import load_dataset
+    from mico_competition.inputs import default_device, prepare
+    from mico_competition.layout import write_text
+
+    dataset = load_dataset(settings.task, args.dataset_dir, args.download)
+    data, _ = prepare(settings.task, dataset, settings.model_name)
+    audit = audit_trainer(
+        settings,
+        data.to(default_device()),
+        dirac=args.canaries,
+        records=args.record_canaries,
+        real=args.real_records,
+        replay_steps=args.replay_steps,
+        seed=secrets.randbits(62) if args.seed is None else args.seed,
+        level=args.level,
+        promise=promise,
+        progress=True,
+    )
+    print(text(audit))
+    if args.json is not None:
+        write_text(args.json, to_json(audit))
+        print(f"Wrote {args.json}")
+    return 1 if audit.alarms else 0
