@@ -33,12 +33,15 @@ results: $(READY) ## real runs: docs/RESULTS.md (90 minutes; needs ../shared)
 	.venv/bin/python benchmarks/privacy_table.py
 	.venv/bin/python benchmarks/reliability_page.py
 	.venv/bin/python benchmarks/attacks_page.py
+	.venv/bin/python benchmarks/audits_page.py
 
-attacks: $(READY) ## fleets, and every attack on them: docs/ATTACKS.md (hours; needs ../shared)
+attacks: $(READY) ## fleets, attacks, audits: docs/ATTACKS.md, PRIVACY.md (hours; needs ../shared)
 	.venv/bin/python benchmarks/attack_fleets.py --work runs/fleets
 	.venv/bin/python benchmarks/attack_results.py --work runs/fleets
 	.venv/bin/python benchmarks/attack_speed.py --models runs/fleets/A/purchase100 --dataset_dir runs/fleets/A_data
 	.venv/bin/python benchmarks/attacks_page.py
+	.venv/bin/python benchmarks/audit_results.py --work runs/fleets
+	.venv/bin/python benchmarks/audits_page.py
 
 lock: ## write requirements.txt anew from setup.py; needs all of LOCK_PYTHONS
 	$(PYTHON) .ci/lock.py $(LOCK_PYTHONS)

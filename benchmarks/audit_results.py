@@ -39,19 +39,27 @@ AUDITED = {
     "A_lo": ("A", "best"),
 }
 
+FEW = ["--real_records", "1000", "--replay_steps", "20"]
 # Audits of the trainer, by gradient canaries: settings and flags.
 TRAINED = {
     "train_digits_lo": ["digits_lo", "--canaries", "5000"],
     "train_digits_hi": ["digits_hi", "--canaries", "5000"],
-    "train_baskets_lo": ["baskets_lo", "--canaries", "5000", "--real_records", "2000"],
-    "train_baskets_hi": ["baskets_hi", "--canaries", "5000", "--real_records", "2000"],
+    "train_purchase100_lo": ["purchase100_lo", "--canaries", "5000", *FEW],
+    "train_purchase100_hi": ["purchase100_hi", "--canaries", "5000", *FEW],
 }
 
 
 def command(name: str, work: Path) -> list[str]:
     """The whole `mico audit` or `mico audit-train` of a run."""
     if name in TRAINED:
-        flags = ["--seed", "0", "--dataset_dir", str(work), "--json", str(OUT / f"{name}.json")]
+        flags = [
+            "--seed",
+            "0",
+            "--dataset_dir",
+            str(work / "A_data"),
+            "--json",
+            str(OUT / f"{name}.json"),
+        ]
         return [*MICO, "audit-train", *TRAINED[name], *flags]
     bed_name, attack = AUDITED[name]
     bed = BEDS[bed_name]
