@@ -13,15 +13,15 @@ import pytest
 from helpers_data import blobs
 from scipy import stats
 
-from mico_competition.audit.canary_run import audit_set_of, run
-from mico_competition.audit.checks import ALARM, NOTE, PASS
-from mico_competition.audit.mechanism_tests import mechanism_checks
 from mico_competition.audit.one_run import one_run_bound
 from mico_competition.audit.own_curve import METHOD, own_curve
 from mico_competition.audit.promise import Promise
-from mico_competition.audit.sampling_tests import check_sampling_unseen
-from mico_competition.audit.train_report import sentence
-from mico_competition.audit.trainer_audit import DIRAC, audit_trainer, promise_of_settings
+from mico_competition.audit.trainer.audit import DIRAC, audit_trainer, promise_of_settings
+from mico_competition.audit.trainer.canary_run import audit_set_of, run
+from mico_competition.audit.trainer.checks import ALARM, NOTE, PASS
+from mico_competition.audit.trainer.mechanism_tests import mechanism_checks
+from mico_competition.audit.trainer.report import sentence
+from mico_competition.audit.trainer.sampling_tests import check_sampling_unseen
 from mico_competition.training import train
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import resolve

@@ -24,8 +24,8 @@ from mico_competition.audit import binomial
 from mico_competition.audit.bound import Bound, largest_excluded
 from mico_competition.audit.ceilings import exact_tpr
 from mico_competition.audit.checked import check_delta, check_level, check_scores
-from mico_competition.audit.observed import log_ratio
 from mico_competition.audit.tradeoff import Family
+from mico_competition.audit.trainer.observed import log_ratio
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.accounting_check import pld_epsilon
 

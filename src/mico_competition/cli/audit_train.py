@@ -54,10 +54,10 @@ def add_audit_train(parser: argparse.ArgumentParser) -> None:
 def run_audit_train(args: argparse.Namespace) -> int:
     """Train with canaries, print the verdict, write the file; 1 if the promise is not kept."""
     settings = resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
-    from mico_competition.audit.trainer_audit import audit_trainer, promise_of_settings
+    from mico_competition.audit.trainer.audit import audit_trainer, promise_of_settings
 
     promise = promise_of_settings(settings)  # what cannot be audited is said before data are read
-    from mico_competition.audit.train_report import text, to_json
+    from mico_competition.audit.trainer.report import text, to_json
     from mico_competition.challenge_datasets import load_dataset
     from mico_competition.inputs import default_device, prepare
     from mico_competition.layout import write_text

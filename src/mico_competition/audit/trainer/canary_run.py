@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mico_competition.audit.canaries import (
+from mico_competition.audit.trainer.canaries import (
     AuditSet,
     CanaryModel,
     RecordCanaries,
     make_record_canaries,
 )
-from mico_competition.audit.layer_replay import LayerReplay
-from mico_competition.audit.observed import DiracSeen, Participation
+from mico_competition.audit.trainer.layer_replay import LayerReplay
+from mico_competition.audit.trainer.observed import DiracSeen, Participation
 from mico_competition.inputs import Data
 from mico_competition.models import logits, new_model
 from mico_competition.splits import derive_seeds

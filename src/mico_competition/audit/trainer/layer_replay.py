@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from mico_competition.audit.canaries import AuditSet
-from mico_competition.audit.observed import log_ratio
+from mico_competition.audit.trainer.canaries import AuditSet
+from mico_competition.audit.trainer.observed import log_ratio
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.dpsgd import per_example_losses
 

@@ -14,8 +14,9 @@ from dataclasses import replace
 
 from scipy import stats
 
-from mico_competition.audit.canary_run import Observed
-from mico_competition.audit.checks import (
+from mico_competition.audit.promise import Promise
+from mico_competition.audit.trainer.canary_run import Observed
+from mico_competition.audit.trainer.checks import (
     ALARM,
     NOTE,
     PASS,
@@ -26,8 +27,7 @@ from mico_competition.audit.checks import (
     exactly,
     normal,
 )
-from mico_competition.audit.promise import Promise
-from mico_competition.audit.sampling_tests import (
+from mico_competition.audit.trainer.sampling_tests import (
     check_lengths,
     check_rate,
     check_sampling,

@@ -11,8 +11,8 @@ import math
 import numpy as np
 from scipy import stats
 
-from mico_competition.audit.canary_run import Observed
-from mico_competition.audit.checks import (
+from mico_competition.audit.trainer.canary_run import Observed
+from mico_competition.audit.trainer.checks import (
     ALARM,
     NOTE,
     PASS,

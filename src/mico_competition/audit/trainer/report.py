@@ -7,9 +7,9 @@ import math
 from typing import Any
 
 from mico_competition.audit.bound import Bound
-from mico_competition.audit.checks import ALARM, NOTE, Check
 from mico_competition.audit.own_curve import METHOD
-from mico_competition.audit.trainer_audit import DIRAC, Proof, TrainerAudit
+from mico_competition.audit.trainer.audit import DIRAC, Proof, TrainerAudit
+from mico_competition.audit.trainer.checks import ALARM, NOTE, Check
 
 ASSUMED = {
     "one-run": "nothing but fair coins",

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from mico_competition.audit.bound import Bound
-from mico_competition.audit.canary_run import (
+from mico_competition.audit.ceilings import gaussian_mu
+from mico_competition.audit.checked import check_level
+from mico_competition.audit.gaussian import gaussian_bound
+from mico_competition.audit.one_run import one_run_bound
+from mico_competition.audit.one_run_fdp import one_run_fdp_bound
+from mico_competition.audit.own_curve import own_curve, own_curve_bound
+from mico_competition.audit.promise import Promise
+from mico_competition.audit.tradeoff import gdp_epsilon
+from mico_competition.audit.trainer.canary_run import (
     Epoch,
     MakeTrainer,
     Observed,
@@ -23,16 +31,8 @@ from mico_competition.audit.canary_run import (
     parameters_of,
     run,
 )
-from mico_competition.audit.ceilings import gaussian_mu
-from mico_competition.audit.checked import check_level
-from mico_competition.audit.checks import ALARM, NOTE, Check
-from mico_competition.audit.gaussian import gaussian_bound
-from mico_competition.audit.mechanism_tests import mechanism_checks
-from mico_competition.audit.one_run import one_run_bound
-from mico_competition.audit.one_run_fdp import one_run_fdp_bound
-from mico_competition.audit.own_curve import own_curve, own_curve_bound
-from mico_competition.audit.promise import Promise
-from mico_competition.audit.tradeoff import gdp_epsilon
+from mico_competition.audit.trainer.checks import ALARM, NOTE, Check
+from mico_competition.audit.trainer.mechanism_tests import mechanism_checks
 from mico_competition.inputs import Data
 from mico_competition.training import train
 from mico_competition.training.dpsgd import PrivateTrainer

@@ -1,0 +1,1 @@
+"""An audit of the private trainer itself: canaries, direct tests, and bounds of epsilon."""
