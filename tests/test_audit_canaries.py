@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +21,10 @@ from mico_competition.audit.trainer.canaries import (
     make_record_canaries,
 )
 from mico_competition.audit.trainer.canary_run import AuditSettings, audit_set_of, run
-from mico_competition.audit.trainer.checks import PASS, binomial_variance, deviation, normal
+from mico_competition.audit.trainer.checks import PASS
 from mico_competition.audit.trainer.layer_replay import WHOLE, LayerReplay
 from mico_competition.audit.trainer.mechanism_tests import check_layer_noise
 from mico_competition.audit.trainer.observed import DiracSeen, Participation, log_ratio
-from mico_competition.audit.trainer.sampling_tests import POWER, canaries_for_sampling
 from mico_competition.data.arrays import TokenDataset
 from mico_competition.models import MLP
 from mico_competition.training.accounting import Mechanism
@@ -259,37 +257,6 @@ def test_a_replay_is_the_step_by_loops():
     total = log_ratio(whole[0], told, np.sqrt(whole[1]))
     np.testing.assert_allclose(replay.scores[WHOLE], total, rtol=1e-3, atol=1e-5)
     assert replay.steps == [4]
-
-
-def test_intervals_hold_as_often_as_they_say():
-    rng = np.random.default_rng(1)
-    runs, level = 4000, 0.9
-    drawn = {
-        "deviation": [
-            (deviation(float(s), 30, level), 2.0)
-            for s in (rng.normal(0, 2.0, (runs, 30)) ** 2).sum(1)
-        ],
-        "normal": [(normal(x, 0.3, level), 1.0) for x in rng.normal(1, 0.3, runs)],
-        "binomial variance": [
-            (binomial_variance(float(s), 200, 8, 0.25, level), 1.0)
-            for s in ((rng.binomial(8, 0.25, (runs, 200)) - 2.0) ** 2).sum(1)
-        ],
-    }
-    for name, found in drawn.items():
-        held = np.mean([m.low <= truth <= m.high for m, truth in found])
-        assert abs(held - level) < 5 * math.sqrt(level * (1 - level) / runs), (name, held)
-
-
-def test_the_canaries_called_for_tell_shuffled_batches_as_often_as_said():
-    told, epochs, level = Mechanism(2.0, 0.25, 40), 10, 0.99
-    needed = canaries_for_sampling(told, epochs, level)
-    count = int(needed / 2 * epochs)
-    shuffled = 4.0 / (4.0 + 0.25 * 0.75)
-    ratios = shuffled * np.random.default_rng(0).chisquare(count, 4000) / count
-    few = stats.chi2.ppf((1 - level) / 2, count)
-    caught = float(np.mean(ratios * count / few < 1))
-    assert abs(caught - POWER) < 0.03
-    assert canaries_for_sampling(replace(told, sample_rate=1.0), epochs, level) == math.inf
 
 
 def test_a_text_model_is_audited_with_its_dropout_off(tmp_path, monkeypatch):

@@ -1,17 +1,26 @@
 """The audit of a trainer as a whole: honest runs pass, bounds hold, reports say what was done."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers_data import blobs
+from scipy import stats
 
 from mico_competition.audit.own_curve import METHOD, own_curve, own_curve_bound
 from mico_competition.audit.trainer.audit import audit_trainer
-from mico_competition.audit.trainer.checks import NOTE, PASS
+from mico_competition.audit.trainer.checks import (
+    NOTE,
+    PASS,
+    binomial_variance,
+    deviation,
+    normal,
+)
 from mico_competition.audit.trainer.observed import log_ratio
 from mico_competition.audit.trainer.report import sentence, text, to_json
+from mico_competition.audit.trainer.sampling_tests import POWER, canaries_for_sampling
 from mico_competition.cli import Parser, run_verb
 from mico_competition.cli.audit_train import add_audit_train
 from mico_competition.training.accounting import Mechanism
@@ -35,6 +44,37 @@ def coarse():
 def honest():
     """An audit of the real trainer."""
     return audit_trainer(settings_of(), blobs(), dirac=1000, records=24, seed=3)
+
+
+def test_intervals_hold_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    runs, level = 4000, 0.9
+    drawn = {
+        "deviation": [
+            (deviation(float(s), 30, level), 2.0)
+            for s in (rng.normal(0, 2.0, (runs, 30)) ** 2).sum(1)
+        ],
+        "normal": [(normal(x, 0.3, level), 1.0) for x in rng.normal(1, 0.3, runs)],
+        "binomial variance": [
+            (binomial_variance(float(s), 200, 8, 0.25, level), 1.0)
+            for s in ((rng.binomial(8, 0.25, (runs, 200)) - 2.0) ** 2).sum(1)
+        ],
+    }
+    for name, found in drawn.items():
+        held = np.mean([m.low <= truth <= m.high for m, truth in found])
+        assert abs(held - level) < 5 * math.sqrt(level * (1 - level) / runs), (name, held)
+
+
+def test_the_canaries_called_for_tell_shuffled_batches_as_often_as_said():
+    told, epochs, level = Mechanism(2.0, 0.25, 40), 10, 0.99
+    needed = canaries_for_sampling(told, epochs, level)
+    count = int(needed / 2 * epochs)
+    shuffled = 4.0 / (4.0 + 0.25 * 0.75)
+    ratios = shuffled * np.random.default_rng(0).chisquare(count, 4000) / count
+    few = stats.chi2.ppf((1 - level) / 2, count)
+    caught = float(np.mean(ratios * count / few < 1))
+    assert abs(caught - POWER) < 0.03
+    assert canaries_for_sampling(replace(told, sample_rate=1.0), epochs, level) == math.inf
 
 
 def simulated(told, canaries, strength, seed):
