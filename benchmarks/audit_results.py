@@ -29,8 +29,9 @@ AUDITED = {
     "cifar10_lo": ("cnn_lo", "best"),
     "sst2_inf": ("text", "best"),
     "sst2_lo": ("text_lo", "best"),
-    "purchase100_inf": ("full", "best"),
-    "purchase100_lo": ("full_lo", "best"),
+    # Decoding all 197,324 records jointly (best) takes an hour here.
+    "purchase100_inf": ("full", "trace"),
+    "purchase100_lo": ("full_lo", "trace"),
     "digits_inf": ("digits", "best"),
     "digits_hi": ("digits", "best"),
     "digits_lo": ("digits", "best"),
