@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -168,3 +169,25 @@ def test_scores_of_a_local_run_have_them(competition, tmp_path, capsys):
     assert main(["score", str(folder), *words, "--html", str(page)]) == 0, capsys.readouterr()
     assert sorted(ceilings_of(folder)) == ["purchase100_hi", "purchase100_lo"]
     assert page.read_text().count('class="ceiling ceiling2"') == 2 * 3
+
+
+@pytest.mark.parametrize("lacking", ["package", "promise"])
+def test_a_report_without_ceilings_says_why(competition, tmp_path, capsys, monkeypatch, lacking):
+    folder = competition.trained / "purchase100"
+    words = ["--phase", "train", "--predictions", str(tmp_path / "purchase100")]
+    data = ["--dataset_dir", str(competition.datasets)]
+    assert main(["attack", "threshold", str(folder), *words, *data]) == 0
+    if lacking == "package":
+        exact_tpr.__globals__["_deltas"].cache_clear()
+        gaussian_mu.cache_clear()
+        monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    else:  # models that do not promise the same
+        monkeypatch.setattr(
+            Promise, "of", classmethod(lambda cls, told: cls(told["model_id"] + 1, 1e-5, SAMPLED))
+        )
+    page = tmp_path / "report.html"
+    assert main(["score", str(folder), *words, "--html", str(page)]) == 0
+    mend = {"package": "pip install", "promise": "audit models of one setting at a time"}[lacking]
+    err = capsys.readouterr().err
+    assert "No ceilings of privacy in the report." in err and mend in err
+    assert page.is_file() and 'class="ceiling' not in page.read_text()

@@ -201,6 +201,7 @@ def test_an_attack_is_run_and_audited(purchase, capsys, tmp_path):
         (["--phase", "dev"], "--phase goes with --predictions"),
         (["--scenario", "sst2_inf"], "There are no models of sst2_inf in"),
         (["--delta", "1"], "delta"),
+        (["--delta", "0"], "Expected delta=0.0 in (0, 1)"),
         (["--level", "1.5"], "level"),
         (["--attack", "nosuch"], "nosuch"),
     ],

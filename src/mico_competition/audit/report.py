@@ -169,7 +169,8 @@ def figures(verdict: Verdict, identity: str) -> list[str]:
 
 
 def _key(verdict: Verdict) -> str:
-    attack = "Solid blue line with its band of 95% intervals: the attack. Dashed grey: guessing."
+    band = f"band of {verdict.level:.0%} intervals"
+    attack = f"Solid blue line with its {band}: the attack. Dashed grey: guessing."
     if not verdict.allowed:
         return f"<p>{attack} Without a promise there is no ceiling.</p>"
     return f"<p>{attack} No attack on this mechanism is above: {ceiling_key(verdict.allowed)}</p>"

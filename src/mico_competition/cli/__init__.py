@@ -187,13 +187,13 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
 
 
 def _ceilings(challenge_folder: Path, phase: str) -> Mapping[str, Any]:
-    """What privacy allows in each scenario at most; nothing, and a word, without dp_accounting."""
+    """What privacy allows in each scenario at most; nothing, and why, where that is not known."""
     from mico_competition.audit import ceilings_of
 
     try:
         return ceilings_of(challenge_folder, phase=phase)
-    except ImportError as error:
-        print(f"No ceilings of privacy in the report. {error}", file=sys.stderr)
+    except (ImportError, ValueError) as reason:
+        print(f"No ceilings of privacy in the report. {reason}", file=sys.stderr)
         return {}
 
 

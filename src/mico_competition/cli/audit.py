@@ -58,7 +58,7 @@ def run_audit(args: argparse.Namespace) -> int:
     from mico_competition.layout import write_text
 
     if args.delta is not None:
-        check_delta(args.delta)
+        check_delta(args.delta, zero=False)
     check_level(args.level)
     verdicts = []
     for scored in _scored(args):
