@@ -278,7 +278,7 @@ def _allowed(ceilings: Ceilings) -> List[str]:
     most = 100 * float(np.interp(MARK, fpr, tpr))
     return [
         "<p>What differential privacy allows an attack at most, whatever it knows of the other "
-        "records: %s. The last allows %.1f%% at 10%% FPR.</p>" % (ceiling_key(ceilings), most)
+        "records: %s The last allows %.1f%% at 10%% FPR.</p>" % (ceiling_key(ceilings), most)
     ]
 
 

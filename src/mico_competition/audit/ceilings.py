@@ -35,7 +35,15 @@ NAMES = ("epsilon, delta", "Gaussian DP", "exact")
 _EPSILONS = np.linspace(0, 40, 4001)
 _GRID = np.concatenate([np.geomspace(SMALLEST_RATE, 0.1, 200), np.linspace(0.101, 0.9999, 200)])
 
-DRAWN = np.unique(np.concatenate([np.geomspace(1e-3, 0.1, 41), np.linspace(0.1, 1, 46)]))
+DRAWN = np.unique(
+    np.concatenate(
+        [
+            np.geomspace(SMALLEST_RATE, 1e-3, 21),
+            np.geomspace(1e-3, 0.1, 41),
+            np.linspace(0.1, 1, 46),
+        ]
+    )
+)
 """False positive rates at which pictures have a ceiling."""
 
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
