@@ -121,6 +121,28 @@ def test_what_a_missing_seed_hides_raises_the_documented_error(missing, askers):
             value()
 
 
+@pytest.mark.parametrize(
+    "missing, hidden, visible",
+    [
+        (
+            "seed_training",
+            ["training", "evaluation", "train_indices", "evaluation_indices"],
+            ["member", "nonmember", "challenge", "rest"],
+        ),
+        (
+            "seed_membership",
+            ["member", "nonmember", "train_indices"],
+            ["training", "evaluation", "evaluation_indices", "challenge", "rest"],
+        ),
+    ],
+)
+def test_hasattr_tells_which_parts_are_known_as_in_2022(missing, hidden, visible):
+    splits = small(**{missing: None})
+    assert [name for name in hidden if hasattr(splits, name)] == []
+    assert [name for name in visible if not hasattr(splits, name)] == []
+    assert getattr(splits, hidden[0], None) is None
+
+
 @pytest.mark.parametrize("names", [1, 2, 3])
 def test_from_path_reads_the_seeds_that_are_there(tmp_path, names):
     kept = ("seed_challenge", "seed_training", "seed_membership")[:names]

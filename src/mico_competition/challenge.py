@@ -34,6 +34,15 @@ _HIDDEN = {
 }
 
 
+class NotDisclosedError(ValueError, AttributeError):
+    """A part of the split needs a seed that was not disclosed.
+
+    It is a `ValueError` with a sentence for people, and an `AttributeError`, so that
+    `hasattr(dataset, "training")` is False where the training records are not known, as it was in
+    2022.
+    """
+
+
 class ChallengeDataset:
     """The splits of one model, rebuilt from its seeds: keyed ones, or 2022's bit for bit.
 
@@ -114,7 +123,7 @@ class ChallengeDataset:
     @staticmethod
     def _seed(name: str, seed: Seed | None) -> Seed:
         if seed is None:
-            raise ValueError(
+            raise NotDisclosedError(
                 f"{name} was not disclosed for this model, so {_HIDDEN[name]} is not known."
             )
         return seed
@@ -183,7 +192,7 @@ class ChallengeDataset:
         """member + training, in that order: the n records the model was trained on.
 
         Raises:
-            ValueError: if seed_training or seed_membership was not disclosed.
+            NotDisclosedError: if seed_training or seed_membership was not disclosed.
         """
         training = self.training
         return ConcatDataset([self.member, training])
@@ -192,7 +201,7 @@ class ChallengeDataset:
         """The N - n - m records to evaluate on.
 
         Raises:
-            ValueError: if seed_training was not disclosed.
+            NotDisclosedError: if seed_training was not disclosed.
         """
         return self.evaluation
 
@@ -200,7 +209,7 @@ class ChallengeDataset:
         """2m labels in the order of `get_challenges`: 1 for a member, 0 for a non-member.
 
         Raises:
-            ValueError: if seed_membership was not disclosed.
+            NotDisclosedError: if seed_membership was not disclosed.
         """
         labels = torch.zeros(2 * self.len_challenge, dtype=torch.int64)
         labels[self._membership_order[self.len_challenge :]] = 1
