@@ -164,7 +164,7 @@ def images(work: Path, shared: Path) -> None:
     """The first 100 records of each of the six batch files of the real images."""
     import numpy as np
 
-    from mico_competition.layout import written_aside
+    from mico_competition.files import written_aside
 
     full, less = work / "full_images", work / "cnn_data/cifar10/cifar-10-batches-bin"
     if less.exists():

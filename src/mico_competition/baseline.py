@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from mico_competition.attacks import loss_threshold
+from mico_competition.files import PathLike
 from mico_competition.inputs import Data, prepare
-from mico_competition.layout import ModelFolder, PathLike, walk_challenge
+from mico_competition.layout import ModelFolder, walk_challenge
 from mico_competition.signals import challenge_losses
 from mico_competition.submission import write_prediction
 from mico_competition.tracks import PHASES

@@ -21,7 +21,8 @@ from typing import TypeVar
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from mico_competition.layout import PathLike, read_text
+from mico_competition.files import PathLike
+from mico_competition.layout import read_text
 from mico_competition.lengths import Lengths
 from mico_competition.splits import Seed, Seeds, parse_seed, permutation
 from mico_competition.tracks import SEED_FILES, check_lengths

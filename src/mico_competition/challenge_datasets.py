@@ -25,7 +25,7 @@ from mico_competition.data.cifar10_files import read_cifar10
 from mico_competition.data.purchase100_files import read_purchase100
 from mico_competition.data.sst2_files import read_sst2
 from mico_competition.data.synthetic import make_baskets
-from mico_competition.layout import PathLike
+from mico_competition.files import PathLike
 
 
 def load_cifar10(dataset_dir: PathLike = ".", download: bool = True) -> ArrayDataset:

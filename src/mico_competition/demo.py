@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from mico_competition.baseline import attack_challenge
 from mico_competition.challenge_datasets import load_digits
-from mico_competition.layout import PathLike, model_path, read_text, write_text
+from mico_competition.files import PathLike, write_text
+from mico_competition.layout import model_path, read_text
 from mico_competition.releases.release import release, write_reference
 from mico_competition.splits import draw_seeds
 from mico_competition.submission import check_zip, pack, score_phase, unpack_submission

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from mico_competition.layout import PathLike
+from mico_competition.files import PathLike
 from mico_competition.scoring.files import shown
 from mico_competition.zip_directory import (
     AGAIN,

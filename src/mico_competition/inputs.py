@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mico_competition.data.arrays import ArrayDataset, TextDataset, TokenDataset
-from mico_competition.layout import PathLike
+from mico_competition.files import PathLike
 from mico_competition.models import load_tokenizer
 from mico_competition.token_cache import tokenise_once
 from mico_competition.tracks import get_task

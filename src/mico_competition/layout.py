@@ -1,20 +1,16 @@
 """What lies where: <root>/<challenge>/<scenario>/<phase>/model_<i>/<file>.
 
-Paths and small text files only: knows nothing of data, models or attacks, and never writes
-anything but whole files.
+Paths and small text files only: knows nothing of data, models or attacks, and writes nothing.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
 
+from mico_competition.files import PathLike
 from mico_competition.tracks import (
     CHALLENGES,
     PHASES,
@@ -26,8 +22,6 @@ from mico_competition.tracks import (
     get_scenario,
     get_task,
 )
-
-PathLike = Union[str, "os.PathLike[str]"]
 
 _MODEL_FOLDER = re.compile(r"model_(0|[1-9][0-9]*)")
 
@@ -131,41 +125,3 @@ def walk_challenge(
 def read_text(path: PathLike) -> str:
     """The stripped text of a small file."""
     return Path(path).read_text(encoding="utf-8").strip()
-
-
-@contextmanager
-def written_aside(path: PathLike, *, durable: bool = False) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place if the block ends without error.
-
-    Works for a file or for a folder; on an error nothing is left behind and what stood at
-    `path` stays.  An existing folder is never replaced.  With `durable` the bytes are on the
-    disk before the name is, so that not even a power cut leaves a whole name on half a file.
-    """
-    path = Path(os.path.abspath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
-        temporary = Path(aside) / path.name
-        yield temporary
-        if durable:
-            for written in (temporary, *temporary.rglob("*")):
-                _flush(written)
-        os.replace(temporary, path)
-        if durable:
-            _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    """Have the operating system write a file, or a folder's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: PathLike, text: str) -> None:
-    """Write a small text file, whole or not at all; ValueError if `path` is a folder."""
-    if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder: name the file to write.")
-    with written_aside(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

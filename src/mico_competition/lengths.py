@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mico_competition.layout import PathLike, scenario_of
+from mico_competition.files import PathLike
+from mico_competition.layout import scenario_of
 from mico_competition.tracks import METADATA_FILE, TASKS, Task, get_task
 
 LEN_CHALLENGE = 100

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mico_competition.layout import PathLike, write_text
+from mico_competition.files import PathLike, write_text
 from mico_competition.nets.checkpoints import (
     check_state,
     find_file,

@@ -15,15 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from mico_competition.files import PathLike, write_text, written_aside
 from mico_competition.hostile_zip import plain, unpack_zip
-from mico_competition.layout import (
-    ModelFolder,
-    PathLike,
-    walk_challenge,
-    walk_phase,
-    write_text,
-    written_aside,
-)
+from mico_competition.layout import ModelFolder, walk_challenge, walk_phase
 from mico_competition.lengths import len_challenge_of
 from mico_competition.scoring.program import score_scenarios
 from mico_competition.scoring.reading import check_predictions, read_values

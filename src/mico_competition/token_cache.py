@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mico_competition.data.arrays import TextDataset, TokenDataset
-from mico_competition.layout import written_aside
+from mico_competition.files import written_aside
 
 
 def cache_folder() -> Path:

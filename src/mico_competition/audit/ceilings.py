@@ -23,7 +23,8 @@ import numpy as np
 
 from mico_competition.audit.promise import Promise, promise_of
 from mico_competition.audit.tradeoff import dp_tpr, gdp_tpr
-from mico_competition.layout import PathLike, walk_challenge
+from mico_competition.files import PathLike
+from mico_competition.layout import walk_challenge
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.accounting_check import SEARCH_INTERVAL, delta_curve
 

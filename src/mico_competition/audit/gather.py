@@ -17,7 +17,7 @@ from mico_competition.audit.verdict import Scored
 from mico_competition.evaluation.custom import answer
 from mico_competition.evaluation.folds import ask, holdout, run
 from mico_competition.evaluation.problem import Attack, Source
-from mico_competition.layout import PathLike
+from mico_competition.files import PathLike
 from mico_competition.submission import read_phase
 from mico_competition.tracks import DISTINGUISHER, get_scenario
 

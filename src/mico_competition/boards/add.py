@@ -23,7 +23,7 @@ from mico_competition import __version__
 from mico_competition.boards.form import FORMAT, RANKED, check_fields, time_text
 from mico_competition.boards.leaderboard import listing
 from mico_competition.boards.truth_tree import Truth
-from mico_competition.layout import PathLike
+from mico_competition.files import PathLike
 from mico_competition.releases.archives import sha256_of
 from mico_competition.scoring.curve import shown_curve
 from mico_competition.scoring.intervals import RESAMPLES, intervals_of

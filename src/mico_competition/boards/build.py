@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mico_competition.boards.leaderboard import read_entries
 from mico_competition.boards.pages import HIDDEN_PHASE, Pages
-from mico_competition.layout import PathLike
+from mico_competition.files import PathLike
 
 TITLE = "Membership inference leaderboard"
 MARKER = ".made_by_mico_leaderboard"

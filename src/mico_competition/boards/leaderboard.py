@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.boards.form import RANKED, Values, check_values
-from mico_competition.layout import PathLike, write_text
+from mico_competition.files import PathLike, write_text
 from mico_competition.scoring.files import shown
 
 FAULTS_FOLDER = "faults"

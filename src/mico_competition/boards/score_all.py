@@ -28,7 +28,7 @@ from mico_competition.boards.leaderboard import (
 )
 from mico_competition.boards.score_workers import Found, Job, Terms, run_jobs
 from mico_competition.boards.truth_tree import Truth
-from mico_competition.layout import PathLike, write_text
+from mico_competition.files import PathLike, write_text
 from mico_competition.releases.archives import sha256_of
 from mico_competition.scoring.files import shown
 from mico_competition.scoring.intervals import RESAMPLES

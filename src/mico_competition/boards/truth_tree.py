@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mico_competition.layout import ModelFolder, PathLike, walk_phase
+from mico_competition.files import PathLike
+from mico_competition.layout import ModelFolder, walk_phase
 from mico_competition.scoring.reading import read_values
 from mico_competition.tracks import CHALLENGES, SOLUTION_FILE, get_challenge, get_phase
 

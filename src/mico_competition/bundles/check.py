@@ -14,7 +14,7 @@ from mico_competition.bundles.rules.fault import ERROR, Fault, error, log, says,
 from mico_competition.bundles.rules.version2 import version2_rules
 from mico_competition.bundles.rules.version15 import version15_rules
 from mico_competition.bundles.yaml_form import CODABENCH, CODALAB, PLATFORMS, YAML_FILE
-from mico_competition.layout import PathLike
+from mico_competition.files import PathLike
 
 __all__ = ["Fault", "check_bundle", "has_errors", "platform_of", "read_yaml"]
 

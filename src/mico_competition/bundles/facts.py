@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from math import inf
 from pathlib import Path
 
-from mico_competition.layout import ModelFolder, PathLike, walk_challenge, walk_phase
+from mico_competition.files import PathLike
+from mico_competition.layout import ModelFolder, walk_challenge, walk_phase
 from mico_competition.lengths import Lengths, read_metadata
 from mico_competition.scoring.metrics import FPR_UNIT
 from mico_competition.scoring.program import AVERAGED

@@ -20,7 +20,7 @@ from mico_competition.bundles.files import Archive
 from mico_competition.bundles.rehearse_worker import FINISHED, Job, Outcome, score_submission
 from mico_competition.bundles.rules.fault import Fault, whole
 from mico_competition.bundles.yaml_form import CODALAB
-from mico_competition.layout import PathLike, written_aside
+from mico_competition.files import PathLike, written_aside
 from mico_competition.scoring.truth import NOTICE_FILE
 
 _FORCED = ("Force_Last", "Force_Latest_Multiple", "Force_Best")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.bundles.files import Archive
-from mico_competition.layout import PathLike
+from mico_competition.files import PathLike
 
 FINISHED, FAILED = "Finished", "Failed"
 NO_SCORES = "Could not find scores file, did the scoring program output it?"

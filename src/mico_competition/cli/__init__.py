@@ -169,7 +169,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, help="also write a report with ROC curves here")
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.layout import write_text
+        from mico_competition.files import write_text
         from mico_competition.scoring import generate_html, generate_table, intervals_of
         from mico_competition.scoring.curve import RATES
         from mico_competition.scoring.program import score_scenarios

@@ -55,7 +55,7 @@ def run_audit(args: argparse.Namespace) -> int:
     from mico_competition.audit import report
     from mico_competition.audit.checked import check_delta, check_level
     from mico_competition.audit.verdict import judge
-    from mico_competition.layout import write_text
+    from mico_competition.files import write_text
 
     if args.delta is not None:
         check_delta(args.delta, zero=False)

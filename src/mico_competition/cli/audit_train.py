@@ -59,8 +59,8 @@ def run_audit_train(args: argparse.Namespace) -> int:
     promise = promise_of_settings(settings)  # what cannot be audited is said before data are read
     from mico_competition.audit.trainer.report import text, to_json
     from mico_competition.challenge_datasets import load_dataset
+    from mico_competition.files import write_text
     from mico_competition.inputs import default_device, prepare
-    from mico_competition.layout import write_text
 
     dataset = load_dataset(settings.task, args.dataset_dir, args.download)
     data, _ = prepare(settings.task, dataset, settings.model_name)

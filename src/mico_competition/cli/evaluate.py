@@ -178,7 +178,7 @@ def _writer(args: argparse.Namespace) -> Callable[[Found], None]:
         ValueError: at once, before anything is computed, if they cannot be written.
     """
     from mico_competition.evaluation import page, table
-    from mico_competition.layout import write_text
+    from mico_competition.files import write_text
 
     paths = _paths(args)
     if len({os.path.abspath(path) for path in paths.values()}) < len(paths):

@@ -82,7 +82,7 @@ def add_reveal(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--challenge", choices=CHALLENGES, help="default: the only one there is")
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.layout import write_text
+        from mico_competition.files import write_text
         from mico_competition.releases.release import find_challenges
         from mico_competition.releases.reveal import as_text, reveal
 

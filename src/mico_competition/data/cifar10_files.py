@@ -21,7 +21,7 @@ import numpy as np
 from mico_competition.data.downloads import MissingDataError
 from mico_competition.data.downloads import download as fetch
 from mico_competition.data.plain_pickle import read_plain_pickle
-from mico_competition.layout import PathLike, written_aside
+from mico_competition.files import PathLike, written_aside
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 PIXELS = 3 * 32 * 32

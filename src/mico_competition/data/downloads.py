@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mico_competition.layout import PathLike
+from mico_competition.files import PathLike
 
 TIMEOUT_SECONDS = 30
 _BLOCK = 1 << 20

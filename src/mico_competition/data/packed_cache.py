@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mico_competition.layout import written_aside
+from mico_competition.files import written_aside
 
 FORMAT = 1
 _SAMPLE = 1 << 16

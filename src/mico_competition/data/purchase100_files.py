@@ -20,7 +20,7 @@ import numpy as np
 from mico_competition.data import packed_cache
 from mico_competition.data.downloads import DownloadError, MissingDataError
 from mico_competition.data.downloads import download as fetch
-from mico_competition.layout import PathLike
+from mico_competition.files import PathLike
 
 URL = "https://github.com/privacytrustlab/datasets/raw/master/dataset_purchase.tgz"
 TABLE = "dataset_purchase"

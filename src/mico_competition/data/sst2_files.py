@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mico_competition.data.downloads import DownloadError, MissingDataError
-from mico_competition.layout import PathLike
+from mico_competition.files import PathLike
 
 HUB_NAME = ("nyu-mll/glue", "sst2")
 HEADER = "sentence\tlabel"

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mico_competition.layout import PathLike, written_aside
+from mico_competition.files import PathLike, written_aside
 
 FEATURES = 600
 RANK = 32

@@ -8,7 +8,8 @@ from mico_competition.attacks import to_unit
 from mico_competition.evaluation.evaluate import DEFAULTS, Options, guard
 from mico_competition.evaluation.folds import ask, run
 from mico_competition.evaluation.problem import Attack, Source
-from mico_competition.layout import ModelFolder, PathLike, walk_challenge
+from mico_competition.files import PathLike
+from mico_competition.layout import ModelFolder, walk_challenge
 from mico_competition.submission import write_prediction
 from mico_competition.tracks import DISTINGUISHER, PHASES, get_scenario
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mico_competition.challenge import read_seeds
-from mico_competition.layout import PathLike, model_path, written_aside
+from mico_competition.files import PathLike, written_aside
+from mico_competition.layout import model_path
 from mico_competition.splits import Seeds, draw_seeds, parse_seed, seed_text
 from mico_competition.tracks import SEED_FILES, get_scenario, phase_of
 from mico_competition.training.settings import Settings

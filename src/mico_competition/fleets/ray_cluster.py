@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mico_competition.files import written_aside
 from mico_competition.fleets.fleet import Block, Outcome
 from mico_competition.fleets.ledger import Ledger
 from mico_competition.fleets.ray_link import (
@@ -28,7 +29,6 @@ from mico_competition.fleets.ray_link import (
 )
 from mico_competition.fleets.ray_task import Files, Job, Result, train
 from mico_competition.inputs import Data
-from mico_competition.layout import written_aside
 
 _WAITING = 16  # tasks queued beyond what runs, so that an autoscaler sees that more is wanted
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
+from mico_competition.files import PathLike, written_aside
 from mico_competition.inputs import Data
-from mico_competition.layout import PathLike, written_aside
 
 Parts = dict[str, torch.Tensor]
 Rebuild = Callable[[Parts], Data]

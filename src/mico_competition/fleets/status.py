@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mico_competition.files import PathLike
 from mico_competition.fleets.ledger import Ledger, fleets_in
 from mico_competition.fleets.lock import is_running
-from mico_competition.layout import PathLike
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from mico_competition.data.downloads import DownloadError
-from mico_competition.layout import PathLike
+from mico_competition.files import PathLike
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

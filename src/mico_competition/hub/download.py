@@ -21,6 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mico_competition.files import PathLike
 from mico_competition.hub.client import (
     HubError,
     HubFile,
@@ -32,7 +33,6 @@ from mico_competition.hub.client import (
     quiet_client,
 )
 from mico_competition.hub.listing import HubModel, check_repository, choose, sort_out, whole
-from mico_competition.layout import PathLike
 from mico_competition.tracks import PUBLISHED, get_challenge, get_phase
 
 _WORKERS = 8

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from mico_competition.files import PathLike
 from mico_competition.hub.client import (
     HubError,
     HubFile,
@@ -32,7 +33,6 @@ from mico_competition.hub.client import (
 from mico_competition.hub.dataset_card import card_text, index_path, index_text
 from mico_competition.hub.listing import check_repository
 from mico_competition.hub.released import CARD_FILE, Released, check_publishable, facts_of
-from mico_competition.layout import PathLike
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -17,10 +17,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mico_competition.files import PathLike
 from mico_competition.hub.client import checksum_of
 from mico_competition.hub.dataset_card import IndexLine, ScenarioFacts
 from mico_competition.hub.listing import RELEASE_FILES, task_of
-from mico_competition.layout import ModelFolder, PathLike, model_id_of, walk_challenge
+from mico_competition.layout import ModelFolder, model_id_of, walk_challenge
 from mico_competition.lengths import read_metadata
 from mico_competition.releases.release import PUBLIC_METADATA
 from mico_competition.tracks import (

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mico_competition.layout import PathLike, written_aside
+from mico_competition.files import PathLike, written_aside
 
 State = dict[str, Tensor]
 

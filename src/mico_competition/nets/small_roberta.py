@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from mico_competition.layout import PathLike, written_aside
+from mico_competition.files import PathLike, written_aside
 
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 

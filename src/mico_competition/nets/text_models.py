@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mico_competition.layout import PathLike
+from mico_competition.files import PathLike
 from mico_competition.nets.checkpoints import State, check_state, find_file
 from mico_competition.tracks import Task
 

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from mico_competition.layout import PathLike, write_text
+from mico_competition.files import PathLike, write_text
 
 SUMS_FILE = "SHA256SUMS"
 

@@ -25,7 +25,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from mico_competition.layout import ModelFolder, PathLike, read_text, written_aside
+from mico_competition.files import PathLike, written_aside
+from mico_competition.layout import ModelFolder, read_text
 from mico_competition.splits import parse_seed, permutation, seed_text
 from mico_competition.tracks import SEED_FILES, SOLUTION_FILE, disclosed_files, get_scenario
 

@@ -26,7 +26,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mico_competition.layout import PathLike, walk_challenge
+from mico_competition.files import PathLike
+from mico_competition.layout import walk_challenge
 from mico_competition.releases.byte_search import ByteSearch
 from mico_competition.releases.leak_forms import (
     archive_faults,

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from mico_competition.challenge import ChallengeDataset, read_seeds
-from mico_competition.layout import ModelFolder, PathLike
+from mico_competition.files import PathLike
+from mico_competition.layout import ModelFolder
 from mico_competition.lengths import Lengths, read_metadata
 from mico_competition.releases.byte_search import SHORTEST
 from mico_competition.splits import Seed, seed_text

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from mico_competition.layout import ModelFolder, PathLike, read_text, write_text
+from mico_competition.files import PathLike, write_text
+from mico_competition.layout import ModelFolder, read_text
 from mico_competition.lengths import read_metadata
 from mico_competition.nets.checkpoints import read_state, write_state
 from mico_competition.splits import parse_seed, seed_text

@@ -16,7 +16,8 @@ from typing import Any
 from tqdm import tqdm
 
 from mico_competition.challenge import read_seeds
-from mico_competition.layout import ModelFolder, PathLike, walk_challenge, written_aside
+from mico_competition.files import PathLike, written_aside
+from mico_competition.layout import ModelFolder, walk_challenge
 from mico_competition.lengths import Lengths, read_metadata
 from mico_competition.releases.archives import set_time, settle, write_archive, write_sums
 from mico_competition.releases.commitments import (

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mico_competition.layout import PathLike, walk_challenge
+from mico_competition.files import PathLike
+from mico_competition.layout import walk_challenge
 from mico_competition.releases.commitments import (
     COMMITMENTS_FILE,
     are_openings,

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mico_competition.layout import ModelFolder, PathLike, written_aside
+from mico_competition.files import PathLike, written_aside
+from mico_competition.layout import ModelFolder
 from mico_competition.nets.checkpoints import find_file
 from mico_competition.token_cache import cache_folder
 

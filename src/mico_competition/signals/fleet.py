@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from mico_competition.challenge import ChallengeDataset
-from mico_competition.layout import ModelFolder, PathLike, walk_phase
+from mico_competition.files import PathLike
+from mico_competition.layout import ModelFolder, walk_phase
 from mico_competition.tracks import (
     DISTINGUISHER,
     PHASES,

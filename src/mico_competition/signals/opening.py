@@ -10,8 +10,9 @@ import numpy as np
 
 from mico_competition.challenge_datasets import load_dataset
 from mico_competition.data.arrays import TextDataset
+from mico_competition.files import PathLike
 from mico_competition.inputs import prepare
-from mico_competition.layout import ModelFolder, PathLike
+from mico_competition.layout import ModelFolder
 from mico_competition.nets.text_models import read_config
 from mico_competition.signals.fleet import Fleet, read_fleet
 from mico_competition.signals.view import Signals

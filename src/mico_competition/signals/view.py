@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from mico_competition.files import PathLike
 from mico_competition.inputs import default_device
-from mico_competition.layout import ModelFolder, PathLike
+from mico_competition.layout import ModelFolder
 from mico_competition.models import load_model
 from mico_competition.signals.cache import Cache, key, stamp, weights_digests
 from mico_competition.signals.fleet import Fleet

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from mico_competition.challenge import ChallengeDataset
-from mico_competition.layout import PathLike, written_aside
+from mico_competition.files import PathLike, written_aside
 from mico_competition.models import save_model
 from mico_competition.splits import seed_text
 from mico_competition.tracks import METADATA_FILE, SOLUTION_FILE, get_task

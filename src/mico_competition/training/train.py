@@ -20,8 +20,8 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from mico_competition.challenge import ChallengeDataset
+from mico_competition.files import PathLike
 from mico_competition.inputs import Data, default_device
-from mico_competition.layout import PathLike
 from mico_competition.models import logits, new_model
 from mico_competition.splits import Seeds
 from mico_competition.tracks import get_task
