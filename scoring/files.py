@@ -1,17 +1,19 @@
 """Opens what strangers sent: lists folders and reads small text files, whatever lies there.
 
 Nothing here raises for what it finds, follows a link, waits for a pipe, or takes more than a
-bounded part of a folder or a file into memory.  What is quoted of it for a log goes through
-`shown`, which escapes it and cuts it short.
+bounded part of a folder or a file into memory.  What is quoted of it goes through `printable`.
 """
 
 import os
 import stat
 from typing import Iterable, List, NamedTuple, Optional, Tuple
 
+from .printable import shown
+
+__all__ = ["Listing", "few", "list_folder", "read_text", "shown"]
+
 MAX_BYTES = 1_000_000
 MAX_ENTRIES = 10_000
-MAX_SHOWN = 60
 
 IGNORED = ("__MACOSX",)
 """Folders that operating systems leave behind; so are all names with a leading dot."""
@@ -23,12 +25,6 @@ class Listing(NamedTuple):
     folders: Optional[List[str]]
     files: List[str]
     problem: str = ""
-
-
-def shown(text: str) -> str:
-    """`text` quoted for a log: control and non-ASCII characters escaped, and cut short."""
-    quoted = ascii(text[: MAX_SHOWN + 1])
-    return quoted if len(quoted) <= MAX_SHOWN + 2 else quoted[:MAX_SHOWN] + "...'"
 
 
 def few(names: Iterable[str]) -> str:

@@ -1,0 +1,168 @@
+"""Files that somebody else wrote: read up to a limit, as bytes, text or JSON, or refused.
+
+The limit is held against the size of the file before a byte of it is read, and again while it
+is read.  What is no regular file (a pipe, a device, a folder) is never opened, and the pointer
+that git leaves in place of a large file is called what it is.  Every refusal is a ValueError of
+one sentence that names the file; errors of this machine (a disk that cannot be read) pass.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from itertools import chain
+from typing import Any, NoReturn
+
+from mico_competition.scoring.printable import printable
+
+PathLike = str | os.PathLike[str]
+
+SEED_LIMIT = 1_000
+JSON_LIMIT = 4_000_000
+MAX_DEPTH = 50
+_MAX_DIGITS = 100
+_LONGEST_POINTER = 1_000
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_WIDE = (b"\xff\xfe", b"\xfe\xff")
+_AGAIN = "fetch or write it again"
+
+
+def read_limited(path: PathLike, limit: int, what: str = "a file", mend: str = _AGAIN) -> bytes:
+    """The content of a regular file of at most `limit` bytes.
+
+    Args:
+        path: the file; links are followed.
+        limit: bytes; a longer file is refused before any of it is read.
+        what: what the file should be, for messages: "a seed".
+        mend: what to do about a file that is not that, for messages.
+
+    Raises:
+        ValueError: if it is too long, not a regular file, or the pointer of a file that git-LFS
+            has not fetched.
+        OSError: if there is no such file, or the machine cannot read it.
+    """
+    check_file(path, limit, what, mend)
+    # Without O_NONBLOCK, a pipe put in its place since would hold this process up for ever.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        _refuse(path, f"is longer than the {limit:,} bytes that {what} may have: {mend}")
+    return content
+
+
+def check_file(path: PathLike, limit: int, what: str = "a file", mend: str = _AGAIN) -> None:
+    """Raise what `read_limited` would, without reading more than the beginning of the file."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        _refuse(path, f"is not a regular file, as {what} is: {mend}")
+    if status.st_size > limit:
+        _refuse(
+            path,
+            f"has {status.st_size:,} bytes, more than the {limit:,} that {what} may have: {mend}",
+        )
+    refuse_pointer(path)
+
+
+def refuse_pointer(path: PathLike) -> None:
+    """ValueError if the file at `path` is what git-LFS leaves in place of one it has not fetched.
+
+    The pointer is some 130 bytes of text, which readers of weights and data take for damage.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _LONGEST_POINTER:
+        return
+    with open(path, "rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            _refuse(
+                path,
+                "is a pointer of git-LFS, not the file itself: run `git lfs pull` in its "
+                "repository, or fetch the file from where it was published",
+            )
+
+
+def read_limited_text(
+    path: PathLike, limit: int = SEED_LIMIT, what: str = "a small text file", mend: str = _AGAIN
+) -> str:
+    """The text in UTF-8 of a file of at most `limit` bytes, without a byte order mark.
+
+    Raises:
+        ValueError, OSError: as `read_limited`; also if it is not text in UTF-8.
+    """
+    return _decoded(read_limited(path, limit, what, mend), path, mend)
+
+
+def read_limited_json(
+    path: PathLike, limit: int = JSON_LIMIT, what: str = "a JSON object", mend: str = _AGAIN
+) -> Any:
+    """The value in a JSON file of at most `limit` bytes; `parse_json` says what is refused.
+
+    Raises:
+        ValueError, OSError: as `read_limited_text`; also if it is not JSON.
+    """
+    text = read_limited_text(path, limit, what, mend)
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        _refuse(path, f"is not {what} ({error}): {mend}")
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text: no object twice the same key, nothing nested over `MAX_DEPTH`.
+
+    `NaN` and infinities pass, since Python writes them; numbers of over 100 digits and halves
+    of surrogate pairs, which nothing can print, do not.
+
+    Raises:
+        ValueError: saying in a few words what is wrong; nothing of the text but a position.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_once, parse_int=_integer)
+        _check_depth(value)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise ValueError(f"nested over {MAX_DEPTH} deep") from None
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair in a text") from None
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"a number of over {_MAX_DIGITS} digits")
+    return int(digits)
+
+
+def _check_depth(value: Any) -> None:
+    """ValueError if lists and objects are nested over `MAX_DEPTH` deep, level by level."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [outer for outer in level if isinstance(outer, (list, dict))]
+        if not level:
+            return
+        parts = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        level = list(chain.from_iterable(parts))
+    raise ValueError(f"nested over {MAX_DEPTH} deep")
+
+
+def _decoded(content: bytes, path: PathLike, mend: str) -> str:
+    if content.startswith(_WIDE):
+        _refuse(path, "is text in UTF-16: save it in UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        _refuse(path, f"is not text in UTF-8: {mend}")
+
+
+def _refuse(path: PathLike, problem: str) -> NoReturn:
+    raise ValueError(f"{printable(os.fspath(path))} {problem}.")
