@@ -94,7 +94,7 @@ class StackedBatch:
         self.counts = places < self.lengths.unsqueeze(1)
 
 
-def stacked_losses(model: StackedMLP, x: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+def stacked_losses(model: nn.Module, x: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     """float[S, b], the cross-entropy of each example, zero for padding."""
     losses = cross_entropy(model(x).flatten(0, 1), labels.flatten(), reduction="none")
     return losses.view_as(labels) * counts
@@ -126,7 +126,7 @@ class StackedPrivateTrainer:
 
     def __init__(
         self,
-        model: StackedMLP,
+        model: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
         noise_multiplier: float,
@@ -186,7 +186,7 @@ class StackedPlainTrainer:
     """`PlainTrainer` for a stack: the sum over models of each one's mean loss."""
 
     def __init__(
-        self, model: StackedMLP, optimizer: torch.optim.Optimizer, max_physical_batch_size: int
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, max_physical_batch_size: int
     ) -> None:
         self.model = model
         self.optimizer = optimizer

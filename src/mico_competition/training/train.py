@@ -47,6 +47,19 @@ class Trainer(Protocol):
     def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor: ...
 
 
+class Observer(Protocol):
+    """Watches a run, for an audit of it: sees the batches here, and the rest by torch's hooks."""
+
+    def start(self, optimizer: torch.optim.Optimizer) -> None:
+        """The run begins; `optimizer` is the one that moves the weights."""
+
+    def before(self, batch: Any) -> None:
+        """A step on `batch` follows: int64[b], or a tuple of them, one for each model."""
+
+    def end_epoch(self) -> None:
+        """The steps of an epoch are done."""
+
+
 class PlainTrainer:
     """A model and its optimiser, stepped by logical batches without privacy."""
 
@@ -186,21 +199,54 @@ def _fit(
     streams: Streams,
     progress: bool,
 ) -> None:
-    """Train `model` in place, leaving it in eval mode."""
-    device = data.labels.device
-    train_indices = train_indices.to(device)
+    """Train `model` on the records at `train_indices`, in place, leaving it in eval mode."""
+    train_indices = train_indices.to(data.labels.device)
     labels = data.labels[train_indices]
-    optimizer = optimizer_of(settings, model)
-    model.train()
-    trainer = _trainer(settings, model, optimizer, generator_of(settings, streams.noise, device))
-    sampling = generator_of(settings, streams.sampling, device)
-
-    def step(batch: torch.Tensor) -> torch.Tensor:
-        return trainer.step(batch, lambda at: data.inputs(train_indices[at]), labels)
-
-    run_epochs(settings, step, lambda: epoch_of(settings, sampling), optimizer, progress)
+    fit(settings, model, lambda at: data.inputs(train_indices[at]), labels, streams, progress)
     check_weights(model)
     model.eval()
+
+
+def fit(
+    settings: Settings,
+    model: nn.Module,
+    inputs: Batch,
+    labels: torch.Tensor,
+    streams: Streams,
+    progress: bool = False,
+    *,
+    observer: Observer | None = None,
+    make_trainer: Callable[..., Trainer] | None = None,
+    epoch: Callable[..., Iterator[torch.Tensor]] | None = None,
+) -> None:
+    """Train one model in place; `mico audit-train` runs this same function, and watches.
+
+    Args:
+        settings: of the run.
+        model: on the device of `labels`.
+        inputs: takes positions and gives the model's inputs for them.
+        labels: int64[n], by position.
+        streams: seeds of batches and noise.
+        progress: whether to show a bar when standard error is a terminal.
+        observer: watches the run.
+        make_trainer: called as `PrivateTrainer` is, which it replaces in a private run.
+        epoch: draws the batches of an epoch in the place of `epoch_of`.
+    """
+    device = labels.device
+    epoch = epoch or epoch_of
+    optimizer = optimizer_of(settings, model)
+    model.train()
+    noise = generator_of(settings, streams.noise, device)
+    trainer = _trainer(settings, model, optimizer, noise, make_trainer or PrivateTrainer)
+    sampling = generator_of(settings, streams.sampling, device)
+    run_epochs(
+        settings,
+        lambda batch: trainer.step(batch, inputs, labels),
+        lambda: epoch(settings, sampling),
+        optimizer,
+        progress,
+        observer,
+    )
 
 
 def run_epochs(
@@ -209,6 +255,7 @@ def run_epochs(
     epoch: Callable[[], Iterable[Any]],
     optimizer: torch.optim.Optimizer,
     progress: bool,
+    observer: Observer | None = None,
 ) -> None:
     """Every epoch's steps, then the learning rate's; ValueError once a loss is not finite.
 
@@ -218,7 +265,10 @@ def run_epochs(
         epoch: gives the batches of one epoch, anew at each call.
         optimizer: whose learning rate is scheduled.
         progress: whether to show a bar when standard error is a terminal.
+        observer: watches the run.
     """
+    if observer is not None:
+        observer.start(optimizer)
     scheduler = torch.optim.lr_scheduler.StepLR(
         optimizer, step_size=settings.lr_scheduler_step, gamma=settings.lr_scheduler_gamma
     )
@@ -228,8 +278,12 @@ def run_epochs(
         for _ in range(settings.num_epochs):
             total: Any = 0.0
             for batch in epoch():
+                if observer is not None:
+                    observer.before(batch)
                 total = total + step(batch)
                 bar.update()
+            if observer is not None:
+                observer.end_epoch()
             scheduler.step()
             if not total.isfinite().all():
                 bad = (~total.isfinite()).nonzero().flatten().tolist()
@@ -276,11 +330,15 @@ def private_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def _trainer(
-    settings: Settings, model: nn.Module, optimizer: torch.optim.Optimizer, noise: Generator
+    settings: Settings,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    noise: Generator,
+    make_trainer: Callable[..., Trainer],
 ) -> Trainer:
     if settings.disable_dp:
         return PlainTrainer(model, optimizer, settings.max_physical_batch_size)
-    return PrivateTrainer(
+    return make_trainer(
         model,
         optimizer,
         grad_sample_mode=settings.grad_sample_mode,

@@ -6,7 +6,7 @@ Training together gives what training each alone gives, with the same seeds, up 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from mico_competition.training.settings import Settings, check
 from mico_competition.training.stack import StackedMLP, StackedPlainTrainer, StackedPrivateTrainer
 from mico_competition.training.streams import Streams, generator_of, seeded
 from mico_competition.training.train import (
+    Observer,
     check_weights,
     epoch_of,
     evaluate,
@@ -165,32 +166,59 @@ def _fit_stack(
 ) -> None:
     """Train `models` in place; row s of `indices` [S, n] is what model s is trained on."""
     assert isinstance(data, ArrayDataset)
-    device = data.labels.device
-    labels = data.labels[indices]
-    stacked = StackedMLP(models).train()
-    optimizer = optimizer_of(settings, stacked)
+    stacked = StackedMLP(models)
+
+    def inputs(positions: torch.Tensor) -> torch.Tensor:
+        rows = data.inputs(indices.gather(1, positions).flatten())
+        return rows.view(*positions.shape, *rows.shape[1:])
+
+    fit_stack(settings, stacked, inputs, data.labels[indices], streams, progress)
+    stacked.copy_to(models)
+    for model in models:
+        check_weights(model)
+        model.eval()
+
+
+def fit_stack(
+    settings: Settings,
+    stacked: torch.nn.Module,
+    inputs: Callable[[torch.Tensor], Any],
+    labels: torch.Tensor,
+    streams: Sequence[Streams],
+    progress: bool = False,
+    *,
+    observer: Observer | None = None,
+    make_trainer: Callable[..., StackedPrivateTrainer] | None = None,
+    epoch: Callable[..., Iterator[torch.Tensor]] | None = None,
+) -> None:
+    """Train a stack in place; `mico audit-train` runs this same function, and watches.
+
+    Args:
+        settings: of the scenario.
+        stacked: gives logits [S, b, classes] of what `inputs` gives.
+        inputs: takes positions [S, b] among each model's training records.
+        labels: int64[S, n], by position.
+        streams: one a model.
+        progress: whether to show a bar when standard error is a terminal.
+        observer, make_trainer, epoch: as in `train.fit`, for `StackedPrivateTrainer`.
+    """
+    device = labels.device
+    epoch = epoch or epoch_of
+    optimizer = optimizer_of(settings, stacked.train())
     samplings = [generator_of(settings, stream.sampling, device) for stream in streams]
     trainer: StackedPlainTrainer | StackedPrivateTrainer
     if settings.disable_dp:
         trainer = StackedPlainTrainer(stacked, optimizer, settings.max_physical_batch_size)
     else:
         noises = [generator_of(settings, stream.noise, device) for stream in streams]
-        trainer = StackedPrivateTrainer(
+        trainer = (make_trainer or StackedPrivateTrainer)(
             stacked, optimizer, noise_generators=noises, **private_arguments(settings)
         )
-
-    def inputs(positions: torch.Tensor) -> torch.Tensor:
-        rows = data.inputs(indices.gather(1, positions).flatten())
-        return rows.view(*positions.shape, *rows.shape[1:])
-
     run_epochs(
         settings,
         lambda batches: trainer.step(batches, inputs, labels),
-        lambda: zip(*(epoch_of(settings, sampling) for sampling in samplings)),
+        lambda: zip(*(epoch(settings, sampling) for sampling in samplings)),
         optimizer,
         progress,
+        observer,
     )
-    stacked.copy_to(models)
-    for model in models:
-        check_weights(model)
-        model.eval()
