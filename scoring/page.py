@@ -48,11 +48,12 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 .band { fill: var(--curve); fill-opacity: .2; stroke: none; }
 .chance { stroke: var(--soft); stroke-dasharray: 5 4; fill: none; }
 .mark { stroke: var(--mark); stroke-dasharray: 1 3; stroke-width: 1.5; fill: none; }
-.ceiling { stroke: var(--read); stroke-width: 1.5; fill: none; }
+.ceiling { stroke: var(--read); stroke-width: 2; fill: none; }
 .ceiling0 { stroke-dasharray: 2 4; }
-.ceiling1 { stroke-dasharray: 8 4; }
-.key { white-space: nowrap; margin-right: 1rem; }
-.key svg { display: inline; width: 34px; height: 10px; }
+.ceiling1 { stroke-dasharray: 9 4; }
+.key { list-style: none; margin: .5rem 0; padding: 0; max-width: 46rem; }
+.key li { display: inline-flex; align-items: center; gap: .4rem; margin-right: 1.25rem; }
+.key svg { flex: none; width: 34px; height: 12px; }
 .curve { stroke: var(--curve); stroke-width: 2; stroke-linejoin: round; fill: none; }
 .dot { fill: var(--mark); stroke: var(--paper); stroke-width: 1.5; }
 .reading { display: none; stroke: var(--read); stroke-width: 1.5; fill: none;
@@ -136,7 +137,7 @@ SCRIPT = """
   function start(section) {
     var points = pointsOf(section), slider = section.querySelector("input");
     var output = section.querySelector("output");
-    var pictures = Array.from(section.querySelectorAll("svg"));
+    var pictures = Array.from(section.querySelectorAll("svg.roc"));  // the key has swatches
     function say(rate) {
       var found = at(points, Math.max(rate, points[0][0]));
       var value = document.createElement("b");

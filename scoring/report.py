@@ -44,8 +44,8 @@ ROWS.update(("TPR_FPR_%d" % k, "TPR at %s FPR" % percent(k / FPR_UNIT)) for k in
 ROWS.update({"AUC": "Area under the curve", "MIA": "Advantage", "accuracy": "Accuracy"})
 """Names of the numbers on the page, in the order of its table."""
 
-LEGEND = """<p>Solid line: the submission%s. Dashed line: guessing at random. Dotted line and dot:
-the TPR at 10%% FPR, whose average over the scenarios ranks submissions.</p>"""
+LEGEND = """<p>Blue line: the submission%s. Grey dashed line: guessing at random. Red dotted line
+and dot: the TPR at 10%% FPR, whose average over the scenarios ranks submissions.</p>"""
 
 GLOSSARY = """<section>
 <h2>What the numbers mean</h2>
@@ -274,12 +274,8 @@ def _allowed(ceilings: Ceilings) -> List[str]:
     """What the lines above the curve are, if there are any."""
     if not ceilings:
         return []
-    fpr, tpr = list(ceilings.values())[-1]
-    most = 100 * float(np.interp(MARK, fpr, tpr))
-    return [
-        "<p>What differential privacy allows an attack at most, whatever it knows of the other "
-        "records: %s The last allows %.1f%% at 10%% FPR.</p>" % (ceiling_key(ceilings), most)
-    ]
+    words = "What differential privacy allows an attack at most, whatever else it knows:"
+    return ["<p>%s</p>\n%s" % (words, ceiling_key(ceilings))]
 
 
 def _headline(scores: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Any]) -> str:

@@ -110,13 +110,17 @@ def _ceilings(ceilings: Ceilings, axes: Axes) -> List[str]:
 
 
 def ceiling_key(ceilings: Ceilings) -> str:
-    """Which line is which ceiling, as HTML; empty if there are none."""
-    samples = [
-        '<span class="key"><svg viewBox="0 0 34 10" aria-hidden="true">'
-        '<path class="ceiling ceiling%d" d="M1 5H33"/></svg> %s</span>' % (i % 3, escape(name))
-        for i, name in enumerate(ceilings)
+    """Which line is which ceiling, drawn as in the pictures, and what it allows at the mark.
+
+    An HTML list; empty if there are no ceilings.
+    """
+    lines = [
+        '<li><svg viewBox="0 0 34 12" aria-hidden="true"><path class="ceiling ceiling%d" '
+        'd="M1 6H33"/></svg> %s: at most %.1f%% at %s FPR</li>'
+        % (i % 3, escape(name), 100 * float(np.interp(MARK, fpr, tpr)), percent(MARK))
+        for i, (name, (fpr, tpr)) in enumerate(ceilings.items())
     ]
-    return " ".join(samples)
+    return '<ul class="key">%s</ul>' % "".join(lines) if lines else ""
 
 
 def draw_roc(
@@ -141,8 +145,8 @@ def draw_roc(
     """
     mark_x, mark_y = map(float, axes.xy(MARK, tpr_at_mark))
     parts = [
-        '<svg role="img" aria-labelledby="%s-name %s-text" viewBox="0 0 %d %d" width="%d" '
-        'height="%d" data-box="%d %d %d" data-decade="%d">'
+        '<svg role="img" class="roc" aria-labelledby="%s-name %s-text" viewBox="0 0 %d %d" '
+        'width="%d" height="%d" data-box="%d %d %d" data-decade="%d">'
         % (identity, identity, WIDTH, HEIGHT, WIDTH, HEIGHT, LEFT, TOP, SIDE, axes.decade),
         '<title id="%s-name">%s</title>' % (identity, escape(name)),
         '<desc id="%s-text">%s</desc>' % (identity, escape(described)),

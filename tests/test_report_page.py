@@ -75,7 +75,8 @@ def points(browser, number=0):
 
 def place_of(browser, kind, fpr, number=0):
     """Where on the window a rate is on the axes of a picture."""
-    svg = f"document.querySelectorAll('section.scenario')[{number}].querySelectorAll('svg')[{kind}]"
+    section = f"document.querySelectorAll('section.scenario')[{number}]"
+    svg = f"{section}.querySelectorAll('svg.roc')[{kind}]"
     browser.js(f"{svg}.scrollIntoView({{block: 'center'}})")
     left, top, width, height = browser.js(
         f"(r => [r.left, r.top, r.width, r.height])({svg}.getBoundingClientRect())"
@@ -114,7 +115,7 @@ def test_a_full_page_renders_in_silence(browser, page):
     browser.show()
     browser.open(page)
     assert browser.complaints() == [] and browser.requests() == [page.resolve().as_uri()]
-    assert visible(browser, "svg") == 6 and visible(browser, "output") == 3
+    assert visible(browser, "svg.roc") == 6 and visible(browser, "output") == 3
 
 
 @pytest.mark.parametrize("sandbox", ["allow-scripts", ""])
@@ -127,7 +128,7 @@ def test_it_works_in_a_sandboxed_frame(browser, page, sandbox):
     world = browser.call("Page.createIsolatedWorld", frameId=child["frame"]["id"])
     answer = browser.call(
         "Runtime.evaluate",
-        expression="[document.querySelectorAll('svg').length, document.body.className]",
+        expression="[document.querySelectorAll('svg.roc').length, document.body.className]",
         contextId=world["executionContextId"],
         returnByValue=True,
     )
@@ -192,6 +193,66 @@ def test_a_tap_reads_too_and_beyond_the_axes_is_their_end(browser, page):
     assert readout(browser)[:2] == [100, 1]
 
 
+# --- it works with what privacy allows drawn over the curves
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory):
+    """A page on which the first and the last scenario have limits, and the second has none."""
+    rates = np.linspace(0, 1, 50)
+    curves = {
+        "epsilon, delta": (rates, np.minimum(1, 3000 * rates + 1e-5)),
+        "Gaussian DP": (rates, rates**0.5),
+        "exact": (rates, rates**0.7),
+    }
+    values = values_of(models=5, points=60)
+    text = generate_html(
+        score_scenarios(*values),
+        intervals_of(*values, rates=RATES),
+        {"cifar10_hi": curves, "cifar10_lo": curves},
+    )
+    path = tmp_path_factory.mktemp("limited") / "report.html"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("width", [400, 1200])
+def test_limits_leave_the_page_alive(browser, limited, width):
+    browser.show(width, 800, touch=width < 500)
+    browser.open(limited)
+    assert browser.complaints() == []
+    assert browser.js("document.documentElement.scrollWidth") <= width
+    for number in range(3):  # the sections after one with limits start too
+        rows = points(browser, number)
+        browser.js(f"document.querySelectorAll('input')[{number}].focus()")
+        browser.key("Home")
+        assert readout(browser, number)[0] == rows[0][0]
+        browser.key("ArrowRight")
+        assert readout(browser, number)[0] == rows[1][0]
+        browser.mouse("mouseMoved", *place_of(browser, 0, 0.5, number))
+        assert readout(browser, number)[0] == pytest.approx(50, abs=1.5)
+    assert browser.complaints() == []
+
+
+def test_the_key_shows_each_line_as_it_is_drawn(browser, limited):
+    browser.show()
+    browser.open(limited)
+    style = "(path => (s => [s.stroke, s.strokeDasharray, s.strokeWidth])(getComputedStyle(path)))"
+    looks = {}
+    for number in (0, 2):
+        section = f"document.querySelectorAll('section.scenario')[{number}]"
+        for i in range(3):
+            drawn, sample = (
+                browser.js(f"{style}({section}.querySelector('{place} .ceiling{i}'))")
+                for place in ("svg.roc", ".key")
+            )
+            assert drawn == sample
+            looks[i] = sample
+        assert browser.js(f"{section}.querySelectorAll('.key li').length") == 3
+    assert len({str(look) for look in looks.values()}) == 3
+    assert browser.js("document.querySelectorAll('.key').length") == 2
+
+
 # --- it can be read by everybody
 
 
@@ -236,7 +297,7 @@ def test_printing_is_light_and_leaves_nothing_out_that_can_be_read(browser, page
     assert browser.js("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     for selector in ("input", "output", "summary", ".reading"):
         assert visible(browser, selector) == 0, selector
-    assert visible(browser, "svg") == 6 and visible(browser, "td") == 36
+    assert visible(browser, "svg.roc") == 6 and visible(browser, "td") == 36
     assert browser.js("document.documentElement.scrollWidth") <= 720
     browser.show()
     assert 2 <= len(re.findall(rb"/Type\s*/Page\b", browser.pdf())) <= 4
@@ -245,7 +306,7 @@ def test_printing_is_light_and_leaves_nothing_out_that_can_be_read(browser, page
 def test_without_scripts_all_is_there_but_the_reading(browser, page):
     browser.show(scripts=False)
     browser.open(page)
-    assert visible(browser, "input") == 0 and visible(browser, "svg") == 6
+    assert visible(browser, "input") == 0 and visible(browser, "svg.roc") == 6
     assert visible(browser, "td") == 36 and visible(browser, "summary") == 3
     browser.show()
 

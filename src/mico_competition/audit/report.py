@@ -169,11 +169,13 @@ def figures(verdict: Verdict, identity: str) -> list[str]:
 
 
 def _key(verdict: Verdict) -> str:
+    """Which line is which."""
     band = f"band of {verdict.level:.0%} intervals"
     attack = f"Solid blue line with its {band}: the attack. Dashed grey: guessing."
     if not verdict.allowed:
         return f"<p>{attack} Without a promise there is no ceiling.</p>"
-    return f"<p>{attack} No attack on this mechanism is above: {ceiling_key(verdict.allowed)}</p>"
+    lines = ceiling_key(verdict.allowed)
+    return f"<p>{attack} The mechanism allows an attack at most:</p>\n{lines}"
 
 
 def _bounds(verdict: Verdict) -> str:
