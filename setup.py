@@ -13,18 +13,24 @@ ROOT = Path(__file__).resolve().parent
 INIT = (ROOT / "src" / "mico_competition" / "__init__.py").read_text(encoding="utf-8")
 README = ROOT / "README.md"
 
+# What taking part needs: load, attack, evaluate, score, audit, submit, download.
+REQUIRES = [
+    "torch>=2.6",
+    "numpy>=1.24",
+    "scipy>=1.10",
+    "scikit-learn>=1.3",
+    "pandas>=2.0",
+    "matplotlib>=3.7",
+    "tqdm>=4.60",
+    "pyyaml>=6.0",
+    "jinja2>=3.1",
+    "huggingface_hub>=0.30",
+    "dp_accounting>=0.5",
+]
 EXTRAS = {
     "train": ["opacus>=1.6", "cryptography>=42"],
     "text": ["transformers>=4.46", "datasets>=2.19", "safetensors>=0.4.3"],
-    "hub": ["huggingface_hub>=0.30", "pyyaml>=6.0"],
-    "audit": ["dp_accounting>=0.5"],
-    "leaderboard": ["jinja2>=3.1"],
-    "report": ["pandas>=2.0", "matplotlib>=3.7"],
-    "demo": ["opacus>=1.6", "cryptography>=42", "scikit-learn>=1.3"],
-    "notebook": [
-        *("jupyter>=1.0", "pandas>=2.0", "matplotlib>=3.7", "scikit-learn>=1.3"),
-        "dp_accounting>=0.5",
-    ],
+    "notebook": ["jupyter>=1.0"],
 }
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
 EXTRAS["cluster"] = ["ray>=2.50"]  # organisers only, so not in `all`
@@ -58,7 +64,7 @@ setup(
         "mico_competition.bundles": ["pages/*.md", "pages/logo.png"],
         "mico_competition.scoring": ["metadata"],
     },
-    install_requires=["torch>=2.6", "numpy>=1.24", "tqdm>=4.60"],
+    install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["mico=mico_competition.cli:main"]},
 )

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers_extras import run_without_extras
 
 from mico_competition.cli import build_parser, main
 from mico_competition.tracks import SCENARIOS, TASKS
@@ -153,15 +154,6 @@ def test_every_verb_has_a_help_text():
             assert len(action.choices) == len(action._choices_actions) >= 9
 
 
-# What `pip install mico_competition` without extras does not bring.
-EXTRAS = ("opacus", "cryptography", "transformers", "datasets", "pandas", "matplotlib", "sklearn")
-
-
-def run_without_extras(code):
-    blocked = f"import sys; sys.modules.update(dict.fromkeys({EXTRAS!r}));"
-    return subprocess.run([sys.executable, "-c", blocked + code], capture_output=True, text=True)
-
-
 def test_the_core_install_is_enough_to_attack_and_submit(competition, tmp_path):
     challenge, data = competition.released / "purchase100", competition.datasets
     predictions = tmp_path / "predictions" / "purchase100"
@@ -181,5 +173,5 @@ def test_a_missing_extra_is_named_with_the_line_that_mends_it():
         "from mico_competition.cli import main;"
         "main(['train', '--scenario', 'digits_lo', '--dry_run'])"
     )
-    assert finished.stderr.startswith("mico: opacus is not installed: `pip install")
+    assert finished.stderr.startswith("mico: opacus is not installed: `pip install -e '.[train]'`")
     assert len(finished.stderr.splitlines()) == 1

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers_extras import run_without_extras
 from sklearn.metrics import roc_auc_score
 
 from mico_competition.demo import run_demo
@@ -30,6 +31,21 @@ def test_no_privacy_leaks_and_privacy_leaks_less(demo):
     assert scores["scenario2_AUC"] > 0.68, "no DP"
     assert scores["scenario1_AUC"] < scores["scenario2_AUC"] - 0.07, "epsilon 10"
     assert scores["scenario3_AUC"] < scores["scenario2_AUC"] - 0.07, "epsilon 4"
+
+
+def test_the_core_install_is_enough_to_evaluate_score_audit_and_download(demo, tmp_path):
+    folder, report = str(demo[0] / "released" / "digits"), str(tmp_path / "report.html")
+    predictions = ["--predictions", str(tmp_path / "predictions" / "digits")]
+    finished = run_without_extras(
+        "from mico_competition.cli import main;"
+        f"codes = [main(['attack', 'winner-2023', {folder!r}, *{predictions!r}]),"
+        f"main(['score', {folder!r}, *{predictions!r}, '--html', {report!r}]),"
+        f"main(['evaluate', {folder!r}, '--attack', 'eb', '--scenario', 'digits_lo']),"
+        f"main(['audit', {folder!r}, '--attack', 'threshold', '--scenario', 'digits_lo'])];"
+        "import mico_competition.hub.download, huggingface_hub;"
+        "print(codes)"
+    )
+    assert finished.stdout.splitlines()[-1] == "[0, 0, 0, 0]", finished.stderr
 
 
 def test_scores_are_of_what_the_models_say(demo):

@@ -1,6 +1,5 @@
 """Suri's features, each against a loop or a closed form on a tiny model; and the attack."""
 
-import builtins
 import copy
 
 import numpy as np
@@ -258,23 +257,12 @@ def test_features_know_no_membership():
     assert np.array_equal(*found)
 
 
-def test_refusals(monkeypatch):
+def test_refusals():
     problem, _ = trained(shadows=4, steps=1)
     with pytest.raises(ValueError, match="meta in"):
         suri(problem, meta="boost")
     with pytest.raises(ValueError, match="counts of 1 or more"):
         Settings(neighbours=0)
-    real = builtins.__import__
-
-    def without(name, *rest):
-        if name.startswith("sklearn"):
-            raise ImportError
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match="pip install scikit-learn"):
-        suri(problem, references=1, points=20, meta="forest", settings=SMALL)
-    monkeypatch.undo()
     with torch.no_grad():
         problem.source.load(0).mlp[0].weight.fill_(torch.nan)
     with pytest.raises(ValueError, match="NaN"):

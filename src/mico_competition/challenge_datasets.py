@@ -102,10 +102,8 @@ def load_digits(dataset_dir: PathLike | None = None, download: bool = False) -> 
     Returns:
         Items (float32 [64] in 0..1, the grey levels over 16, int 0..9).
     """
-    try:
-        from sklearn.datasets import load_digits as bundled
-    except ImportError as error:
-        raise ImportError("The digits need scikit-learn: pip install scikit-learn") from error
+    from sklearn.datasets import load_digits as bundled
+
     levels, labels = bundled(return_X_y=True)
     return ArrayDataset(_tensor(levels.astype(np.uint8)), _tensor(labels), sixteenths)
 

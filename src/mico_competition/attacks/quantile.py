@@ -117,11 +117,7 @@ def _linear(x: np.ndarray, y: np.ndarray, level: float, at: np.ndarray) -> np.nd
 
 def _boosted(x: np.ndarray, y: np.ndarray, level: float, at: np.ndarray, seed: int) -> np.ndarray:
     """Gradient-boosted quantile regression, predicted at `at`."""
-    try:
-        from sklearn.ensemble import HistGradientBoostingRegressor
-    except ImportError as error:
-        raise ImportError(
-            'model="boosting" needs scikit-learn: pip install scikit-learn'
-        ) from error
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
     regressor = HistGradientBoostingRegressor(loss="quantile", quantile=level, random_state=seed)
     return np.asarray(regressor.fit(x, y).predict(at), dtype=np.float64)

@@ -33,6 +33,13 @@ from mico_competition.cli.signals import add_signals
 from mico_competition.cli.train import add_train
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS
 
+# The extra of setup.py that brings a package; all others come with the package itself.
+_BRINGS = {
+    **dict.fromkeys(("opacus", "cryptography"), "train"),
+    **dict.fromkeys(("transformers", "datasets", "safetensors", "pyarrow"), "text"),
+    "ray": "cluster",
+}
+
 _DESCRIPTION = "Membership inference competitions: train, release, attack, pack, score."
 
 
@@ -67,8 +74,9 @@ def _sentence(mistake: Exception) -> str:
         return f"{mistake.filename}: {mistake.strerror}."
     if isinstance(mistake, ModuleNotFoundError):
         package = (mistake.name or "A package").partition(".")[0]
-        extras = "." if package == "mico_competition" else "'.[all]'"
-        return f"{package} is not installed: `pip install -e {extras}` in the repository."
+        extra = _BRINGS.get(package)
+        what = f"'.[{extra}]'" if extra else "."
+        return f"{package} is not installed: `pip install -e {what}` in the repository."
     return str(mistake)
 
 

@@ -114,10 +114,8 @@ def _clusters(packed: np.ndarray, kinds: np.ndarray, seed: int, num_classes: int
     It starts from the means of the kinds: started from single records, a dozen clusters would
     stay at the one record they began with.
     """
-    try:
-        from sklearn.cluster import MiniBatchKMeans
-    except ImportError as error:
-        raise ImportError("k-means needs scikit-learn: pip install scikit-learn") from error
+    from sklearn.cluster import MiniBatchKMeans
+
     sample = np.unpackbits(packed, axis=1).astype(np.float32)
     members = np.eye(num_classes, dtype=np.float32)[kinds]
     overall = sample.mean(axis=0)  # counts as one more record of each kind, for kinds without any

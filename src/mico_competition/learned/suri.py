@@ -190,12 +190,8 @@ def _forest(
     x: np.ndarray, labels: np.ndarray, targets: np.ndarray, strength: float, seed: int
 ) -> np.ndarray:
     """Log odds of targets by a random forest."""
-    try:
-        from sklearn.ensemble import RandomForestClassifier
-    except ImportError:
-        raise ImportError(
-            "meta='forest' needs scikit-learn: pip install scikit-learn, or take 'logistic'."
-        ) from None
+    from sklearn.ensemble import RandomForestClassifier
+
     forest = RandomForestClassifier(
         200, max_depth=8, class_weight="balanced", random_state=seed, n_jobs=1
     )
