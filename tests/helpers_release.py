@@ -13,6 +13,7 @@ import torch
 from mico_competition.challenge import ChallengeDataset
 from mico_competition.layout import model_path
 from mico_competition.models import new_model, save_model
+from mico_competition.nets.checkpoints import write_state
 from mico_competition.releases.archives import settle, write_archive, write_sums
 from mico_competition.releases.release import release
 from mico_competition.splits import Seeds, seed_text
@@ -132,7 +133,7 @@ class Released:
         path = self.dev / "model.pt"
         state = torch.load(path, weights_only=True)
         edit(state)
-        torch.save(state, path)
+        write_state(path, state)
         return f"{CHALLENGE}/{DEV}/model.pt"
 
     def made_up(self) -> None:

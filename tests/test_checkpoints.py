@@ -30,6 +30,15 @@ def test_write_state_is_read_back(tmp_path):
         assert all(torch.equal(read[key], state[key]) for key in state)
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_no_name_of_a_file_or_folder_is_in_its_bytes(suffix, tmp_path):
+    state = {"a": torch.arange(3.0)}
+    write_state(tmp_path / f"plain{suffix}", state)
+    write_state(tmp_path / "josé" / f"ä{suffix}", state)
+    plain, odd = (tmp_path / f"plain{suffix}", tmp_path / "josé" / f"ä{suffix}")
+    assert plain.read_bytes() == odd.read_bytes() and b"plain" not in plain.read_bytes()
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_older_format_of_torch(legacy, tmp_path):
     model = MLP()

@@ -12,7 +12,7 @@ from mico_competition.demo import run_demo
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    out = tmp_path_factory.mktemp("demo") / "out"
+    out = tmp_path_factory.mktemp("demo") / "josé's, in\ntwo lines" / "out"
     return out, run_demo(out, models_per_phase=4, workers=2)
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers_release import CHALLENGE, DEV, copied, write_release
 
+from mico_competition.nets.checkpoints import write_state
 from mico_competition.releases.leak_check import check_release
 from mico_competition.tracks import CHALLENGES
 
@@ -170,7 +171,7 @@ def test_a_seed_among_another_models_weights_is_found(planted):
     other = planted.tree / "digits_hi/train/model_0/model.pt"
     state = torch.load(other, weights_only=True)
     set_values(planted.seed)(state)
-    torch.save(state, other)
+    write_state(other, state)
     planted.made_up()
     assert faults_of(planted) == [
         f"{CHALLENGE}/digits_hi/train/model_0/model.pt: tells {SEED} of {DEV}."

@@ -100,6 +100,19 @@ def test_the_same_weights_give_the_same_bytes(name, kind, tmp_path):
         assert (folder / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
 
 
+@pytest.mark.parametrize("name", ["digits", "sst2"])
+@pytest.mark.parametrize(
+    "place", ["josé", "日本/語", "two words", "two\nlines", "n" * 250, "%s{}'"]
+)
+def test_the_same_weights_give_the_same_bytes_below_any_folder(name, place, tmp_path):
+    model, folder = saved(name, tmp_path)
+    save_model(TASKS[name], model, tmp_path / place)
+    for file in sorted(os.listdir(folder)):
+        assert (folder / file).read_bytes() == (tmp_path / place / file).read_bytes()
+    inputs = batch(name)
+    assert torch.equal(logits(load_model(name, tmp_path / place), inputs), logits(model, inputs))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", list(TASKS))

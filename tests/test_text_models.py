@@ -129,3 +129,9 @@ def test_tokenizer_of_the_folder_or_of_the_fallback(tmp_path):
     assert str(tmp_path) not in "".join(
         file.read_text(encoding="utf-8") for file in (tmp_path / "whole").glob("*.json")
     )
+    elsewhere = tmp_path / "josé, two\nlines"  # the same tokenizer gives the same bytes
+    shutil.copytree(base, elsewhere / "base")
+    tokenizer = load_tokenizer(folder, fallback=str(elsewhere / "base"))
+    save_model(TASKS["sst2"], model, elsewhere / "whole", tokenizer)
+    for file in (tmp_path / "whole").iterdir():
+        assert file.read_bytes() == (elsewhere / "whole" / file.name).read_bytes(), file.name

@@ -64,15 +64,15 @@ def written_aside(
             folder or a folder for a file.
     """
     destination = _destination(path)
-    stream = not isinstance(destination, Path)
-    folder = Path(tempfile.gettempdir()) if stream else destination.parent
-    if not stream:
-        make_folder(folder, access)
+    if isinstance(destination, Path):
+        folder = make_folder(destination.parent, access)
+    else:
+        folder = Path(tempfile.gettempdir())
     name = os.path.basename(_absolute(path))
     with scratch(folder, f".{name}.aside") as aside:
         temporary = aside / name
         yield temporary
-        if stream:
+        if isinstance(destination, _Stream):
             _pour(temporary, destination, path)
             return
         _check_kinds(temporary, destination, path)

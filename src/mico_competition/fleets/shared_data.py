@@ -54,8 +54,8 @@ def fingerprint(data: Data) -> str:
 
 def save_parts(parts: Parts, path: PathLike) -> None:
     """Write the tensors of a dataset to one file."""
-    with written_aside(path) as aside:
-        torch.save(parts, aside)
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        torch.save(parts, file)
 
 
 def map_parts(path: PathLike) -> Parts:

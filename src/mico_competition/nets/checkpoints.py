@@ -86,7 +86,8 @@ def _read_torch(path: Path) -> object:
             _check_archive(path)
         with warnings.catch_warnings():  # torch's guesses about a damaged file help nobody
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with open(path, "rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file raises nearly anything, KeyError included
         # torch's own message advises to try again with weights_only=False: never relay it.
         forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -217,12 +218,13 @@ def plain_state(model: nn.Module) -> State:
 def write_state(path: PathLike, state: Mapping[str, Tensor]) -> None:
     """Write `state` to a safetensors file (by its suffix) or with `torch.save`, whole or not.
 
-    The same tensors give the same bytes in any folder.
+    The same tensors give the same bytes whatever the file and its folders are called: torch and
+    safetensors never see a path, of which `torch.save` would write a part.
     """
-    with written_aside(path) as temporary:
+    with written_aside(path) as temporary, open(temporary, "wb") as file:
         if temporary.suffix == SAFETENSORS:
-            from safetensors.torch import save_file
+            from safetensors.torch import save
 
-            save_file(dict(state), temporary, metadata={"format": "pt"})
+            file.write(save(dict(state), metadata={"format": "pt"}))
         else:
-            torch.save(dict(state), temporary)
+            torch.save(dict(state), file)

@@ -59,7 +59,7 @@ def make_small_roberta(
     names |= {"cls_token": "<s>", "sep_token": "</s>"}
     with written_aside(folder) as aside:
         aside.mkdir()
-        tokenizer.save(str(aside / "tokenizer.json"))
+        (aside / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
         _write_json(aside / "config.json", config)
         _write_json(
             aside / "tokenizer_config.json",
