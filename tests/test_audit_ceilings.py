@@ -18,6 +18,7 @@ from mico_competition.audit.ceilings import (
     ceilings,
     exact_tpr,
     gaussian_mu,
+    symmetric_tpr,
 )
 from mico_competition.audit.promise import Promise, promise_of
 from mico_competition.cli import main
@@ -52,9 +53,38 @@ def test_without_sampling_the_exact_ceiling_is_the_gaussian_curve(sigma, steps):
     run = Mechanism(sigma, 1.0, steps)
     fpr = np.geomspace(1e-5, 0.99, 60)
     closed = norm.cdf(norm.ppf(fpr) + mu)
-    exact = exact_tpr(run, fpr)
-    assert (exact >= closed - 1e-9).all() and (exact <= closed + 2e-3).all()
+    for curve in (exact_tpr, symmetric_tpr):
+        exact = curve(run, fpr)
+        assert (exact >= closed - 1e-9).all() and (exact <= closed + 2e-3).all()
     assert mu <= gaussian_mu(run) <= mu + 0.02
+
+
+@pytest.mark.parametrize(("sigma", "rate"), [(0.8, 0.1), (0.5, 0.02), (1.5, 0.5), (4.0, 0.25)])
+def test_of_one_sampled_step_the_exact_ceiling_is_known_in_closed_form(sigma, rate):
+    """ "Member" above t: FPR Q(t / sigma), TPR (1 - q) Q(t / sigma) + q Q((t - 1) / sigma)."""
+    fpr = np.linspace(0.01, 0.999, 60)
+    threshold = sigma * norm.isf(fpr)
+    closed = (1 - rate) * fpr + rate * norm.sf((threshold - 1) / sigma)
+    exact = exact_tpr(Mechanism(sigma, rate, 1), fpr)
+    assert (exact >= closed - 1e-9).all() and (exact <= closed + 1e-3).all()
+    # The other direction, "non-member" said of a record that is out, is another curve.
+    of_nonmember = symmetric_tpr(Mechanism(sigma, rate, 1), 1 - closed)
+    assert (of_nonmember >= 1 - fpr - 1e-9).all()
+    assert (symmetric_tpr(Mechanism(sigma, rate, 1), fpr) >= exact).all()
+
+
+@pytest.mark.parametrize(
+    ("run", "fpr"),
+    [(Mechanism(0.8, 0.1, 5), 0.7), (Mechanism(0.5, 0.02, 30), 0.9), (SAMPLED, 0.5)],
+)
+def test_the_exact_ceiling_is_reached_past_the_knee_too(run, fpr):
+    """There the worse of both directions is up to 0.05 above every attack that says "member"."""
+    rng = np.random.default_rng(4)
+    members, others = (best_attack(run, inside, 200_000, rng) for inside in (True, False))
+    found = (members > np.quantile(others, 1 - fpr)).mean()
+    most = float(exact_tpr(run, np.array(fpr)))
+    assert most == pytest.approx(found, abs=0.005)
+    assert float(symmetric_tpr(run, np.array(fpr))) > most + 0.015
 
 
 def test_a_best_attack_comes_up_to_the_exact_ceiling_and_not_above():
@@ -74,6 +104,7 @@ def test_the_three_lie_in_order_and_rise():
     pair, gaussian, exact = (tpr for _, tpr in found.values())
     for tpr in (pair, gaussian, exact):
         assert (np.diff(tpr) >= -1e-12).all() and (tpr >= DRAWN - 1e-12).all() and tpr.max() <= 1
+    assert (exact <= symmetric_tpr(promise.mechanism, DRAWN)).all()
     assert (exact <= pair + 1e-3).all() and (exact <= gaussian + 1e-6).all()
     assert exact[np.searchsorted(DRAWN, 0.1)] < pair[np.searchsorted(DRAWN, 0.1)] / 2
     assert DRAWN.min() >= SMALLEST_RATE

@@ -7,8 +7,12 @@ Three for one run, from the loosest to the exact one:
 - "exact": the privacy loss distribution of this very sampling, noise and number of steps, of
   which every (epsilon, delta) holds at once.
 
-All are for one record added or removed, for whoever sees every noisy gradient, in whichever of
-the two directions is the worse.  Of models their metadata is read, never their weights.
+All are for one record added or removed, for whoever sees every noisy gradient.  The exact one is
+for the test that a membership inference attack is: the false positive rate is that of "member" said
+of a record that is out, the true positive rate that of "member" said of one that is in.  The other
+way round ("non-member" said rightly, at the rate at which it is said wrongly) a subsampled
+mechanism has another curve; the other two ceilings hold for both.  Of models their metadata is
+read, never their weights.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from mico_competition.audit.tradeoff import dp_tpr, gdp_tpr
 from mico_competition.files import PathLike
 from mico_competition.layout import walk_challenge
 from mico_competition.training.accounting import Mechanism
-from mico_competition.training.accounting_check import SEARCH_INTERVAL, delta_curve
+from mico_competition.training.accounting_check import SEARCH_INTERVAL, delta_curves
 
 SMALLEST_RATE = 1e-5
 """The Gaussian ceiling holds from this false positive rate on.  Below it a subsampled mechanism
@@ -53,9 +57,13 @@ Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 def exact_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
     """float64, like `fpr`: the largest TPR that the mechanism allows, by its loss distribution.
 
-    The least, over a grid of epsilon, of what each (epsilon, delta(epsilon)) allows (Wasserman and
-    Zhou, JASA 2010, theorem 2.4; Dong, Roth and Su, JRSS B 2022, proposition 2.12: the trade-off
-    function is the supremum of these).  Losses are rounded up, so the result is an upper bound.
+    TPR is the probability that "member" is said of a record that was trained on, FPR that it is
+    said of one that was not: the most powerful test of "the record is out" against "the record is
+    in" has this curve (Neyman and Pearson).  With delta_in(epsilon), the most by which P[S | in]
+    exceeds e^epsilon P[S | out], and delta_out the other way round, it is the least over epsilon
+    of e^epsilon FPR + delta_in and of 1 - e^-epsilon (1 - FPR - delta_out) (Dong, Roth and Su,
+    JRSS B 2022, proposition 2.12, for each direction; Zhu, Dong and Wang, AISTATS 2022).  Losses
+    are rounded up, so the result is an upper bound.
 
     Args:
         mechanism: a Poisson-subsampled Gaussian, composed with itself.
@@ -65,19 +73,35 @@ def exact_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
         ImportError: if dp_accounting is missing.
         ValueError: on a rate that is not in [0, 1].
     """
+    return _least(fpr, *_deltas(mechanism))
+
+
+def symmetric_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
+    """As `exact_tpr`, but at least the curve of each direction, "member" and "non-member".
+
+    The least curve that bounds every test of whether a record is in, whichever of the two answers
+    counts as positive; where both are guessed, as in `one_run_fdp`, it takes this one.
+    """
+    both = np.maximum(*_deltas(mechanism))
+    return _least(fpr, both, both)
+
+
+def _least(fpr: Any, delta_in: np.ndarray, delta_out: np.ndarray) -> np.ndarray:
+    """The least TPR over all epsilons, and 1 at most."""
     fpr = _rates(fpr)
-    epsilons, deltas = _deltas(mechanism)
+    grown, shrunk = np.exp(_EPSILONS)[:, None], np.exp(-_EPSILONS)[:, None]
     best = np.ones(fpr.size)
     for start in range(0, fpr.size, 500):
-        part = slice(start, start + 500)
-        allowed = dp_tpr(epsilons[:, None], deltas[:, None], fpr.ravel()[None, part])
-        best[part] = allowed.min(axis=0)
+        rate = fpr.ravel()[None, start : start + 500]
+        few = (grown * rate + delta_in[:, None]).min(axis=0)
+        many = (-np.expm1(-_EPSILONS)[:, None] + shrunk * (rate + delta_out[:, None])).min(axis=0)
+        best[start : start + 500] = np.minimum(np.minimum(few, many), 1)
     return best.reshape(fpr.shape)
 
 
 @lru_cache(maxsize=64)
 def gaussian_mu(mechanism: Mechanism) -> float:
-    """The least mu whose Gaussian curve lies above the exact one from SMALLEST_RATE to 1.
+    """The least mu whose Gaussian curve lies above both directions' from SMALLEST_RATE to 1.
 
     A bound, unlike the mu of the central limit theorem, q sqrt(T (exp(1 / sigma^2) - 1)) (Bu et
     al. 2020, arXiv 1911.11607), which is an approximation.  Reporting such a mu is what Gomez et
@@ -88,7 +112,7 @@ def gaussian_mu(mechanism: Mechanism) -> float:
     """
     from scipy.stats import norm
 
-    exact = exact_tpr(mechanism, _GRID)
+    exact = symmetric_tpr(mechanism, _GRID)
     inside = exact < 1
     if not inside.any():
         return math.inf
@@ -142,7 +166,5 @@ def _rates(fpr: Any) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _deltas(mechanism: Mechanism) -> tuple[np.ndarray, np.ndarray]:
-    """Epsilons from 0 up, and the delta of each."""
-    return _EPSILONS, delta_curve(
-        mechanism, _EPSILONS, value_discretization_interval=SEARCH_INTERVAL
-    )
+    """The deltas of _EPSILONS: of a record that is in over one that is out, and the reverse."""
+    return delta_curves(mechanism, _EPSILONS, value_discretization_interval=SEARCH_INTERVAL)

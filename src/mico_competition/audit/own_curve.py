@@ -14,6 +14,7 @@ bound is known beforehand, that of Clopper and Pearson for k - 1 (as in `thresho
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 
 from mico_competition.audit import binomial
 from mico_competition.audit.bound import Bound, largest_excluded
-from mico_competition.audit.ceilings import exact_tpr
+from mico_competition.audit.ceilings import exact_tpr, symmetric_tpr
 from mico_competition.audit.checked import check_delta, check_level, check_scores
 from mico_competition.audit.tradeoff import Family
 from mico_competition.audit.trainer.observed import log_ratio
@@ -39,7 +40,9 @@ _CANDIDATES = np.concatenate([[0.002, 0.005, 0.01, 0.02], np.linspace(0.05, 0.95
 _TRIED = np.arange(1.0, 0.0, -0.05)  # strengths, while a threshold is planned
 
 
-def own_curve(mechanism: Mechanism) -> Family:
+def own_curve(
+    mechanism: Mechanism, curve_of: Callable[[Mechanism, np.ndarray], np.ndarray] = symmetric_tpr
+) -> Family:
     """The curves of a mechanism with any noise, its sampling and steps being what they are.
 
     The parameter is strength: how many times less noise there is than the mechanism should have.
@@ -48,6 +51,8 @@ def own_curve(mechanism: Mechanism) -> Family:
 
     Args:
         mechanism: a Poisson-subsampled Gaussian, composed with itself.
+        curve_of: gives the curve of a mechanism; by default one that holds in both directions, as
+            a `Family` must.  With `exact_tpr` only `tpr` and `epsilon` may be used.
 
     Raises:
         ImportError: if dp_accounting is missing, once a curve is asked for.
@@ -61,7 +66,7 @@ def own_curve(mechanism: Mechanism) -> Family:
 
     @lru_cache(maxsize=100_000)
     def tpr_at(step: int, fpr: float) -> float:
-        return float(exact_tpr(at(step), np.array(fpr)))
+        return float(curve_of(at(step), np.array(fpr)))
 
     def tpr(strength: float, fpr: float) -> float:
         if strength <= 0:
@@ -108,7 +113,7 @@ def own_curve_bound(
     member, value = check_scores(truth, scores)
     check_delta(delta, zero=False)
     check_level(level)
-    curve = own_curve(mechanism)
+    curve = own_curve(mechanism, exact_tpr)  # what is counted as positive is a member
     outside = np.sort(value[~member])
     rank = _planned(mechanism, int(member.sum()), len(outside), level, seed)
     threshold = float(outside[-rank])

@@ -92,6 +92,38 @@ def delta_curve(
     return np.clip(losses.get_delta_for_epsilon(epsilons), 0.0, 1.0)
 
 
+def delta_curves(
+    mechanism: Mechanism, epsilons: np.ndarray, *, value_discretization_interval: float = INTERVAL
+) -> tuple[np.ndarray, np.ndarray]:
+    """Upper bounds of delta at each of `epsilons`, for each direction by itself.
+
+    For subsampled mechanisms the two differ.  Together they are the whole trade-off curve: that
+    of the first at a negative epsilon follows from that of the second at a positive one.
+
+    Args:
+        mechanism, epsilons, value_discretization_interval: as in `delta_curve`.
+
+    Returns:
+        `(member, nonmember)`, float64[k] each: the most by which P[S | record in] exceeds
+        e^epsilon P[S | record out], over all sets S of outcomes, and the most by which
+        P[S | record out] exceeds e^epsilon P[S | record in].
+
+    Raises:
+        ImportError: if dp_accounting is missing.
+        ValueError: if an argument is out of range.
+    """
+    _check(0.5, value_discretization_interval=value_discretization_interval)
+    if not (epsilons >= 0).all():
+        raise ValueError("Expected every epsilon >= 0.")
+    losses = _composed(mechanism, value_discretization_interval, "add_or_remove", pessimistic=True)
+    # The library shows only the larger of the two; its "remove" takes the record that is in out.
+    member, nonmember = (
+        np.clip(pmf.get_delta_for_epsilon(epsilons), 0.0, 1.0)
+        for pmf in (losses._pmf_remove, losses._pmf_add)
+    )
+    return member, nonmember
+
+
 @lru_cache(maxsize=256)
 def pld_epsilon_below(
     mechanism: Mechanism,
