@@ -11,8 +11,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from tqdm import tqdm
-
+from mico_competition.progress import tracked
 from mico_competition.training.accounting_check import Row, private_rows
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "PRIVACY.md"
@@ -36,7 +35,7 @@ COLUMNS = (
 
 def main() -> None:
     """Write the table into the page."""
-    rows = tqdm(private_rows(), desc="Accounting", unit="row", disable=None)
+    rows = list(tracked(private_rows(), "Accounting", "row"))
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
     print(f"Wrote the table of {PAGE}")
 

@@ -6,7 +6,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
-    ["tracks", "splits", "scoring", "attacks", "files", "untrusted", "zip_directory", "__init__"],
+    [
+        *("tracks", "splits", "scoring", "attacks", "files", "untrusted", "zip_directory"),
+        *("progress", "__init__"),
+    ],
     ["layout", "hostile_zip"],
     ["lengths", "data"],
     ["challenge", "challenge_datasets", "look", "nets", "submission", "token_cache"],

@@ -43,7 +43,7 @@ def attack_challenge(
         phases: phases to attack.
         scenarios: by default all that the folder holds.
         device: where models run; by default the CPU.
-        progress: whether to show bars when standard error is a terminal.
+        progress: whether to show how far it is (see `mico_competition.progress`).
 
     Returns:
         The number of models attacked.

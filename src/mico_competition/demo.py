@@ -18,12 +18,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mico_competition.baseline import attack_challenge
 from mico_competition.challenge_datasets import load_digits
 from mico_competition.files import PathLike, write_text
 from mico_competition.layout import model_path, read_text
+from mico_competition.progress import stage
 from mico_competition.releases.release import release, write_reference
 from mico_competition.splits import draw_seeds
 from mico_competition.submission import check_zip, pack, score_phase, unpack_submission
@@ -67,9 +66,11 @@ def run_demo(out: PathLike, *, models_per_phase: int = 30, workers: int | None =
     if faults:
         raise ValueError(faults[0])
     print(f"\nTrained, released, attacked and packed {CHALLENGE}: {zip_path}")
-    scores = {"train": score_phase(released, predictions)}
+    with stage("Scoring train"):
+        scores = {"train": score_phase(released, predictions)}
     for phase in SCORED_PHASES:
-        scores[phase] = _score_like_codalab(out, zip_path, phase)
+        with stage(f"Scoring {phase}"):
+            scores[phase] = _score_like_codalab(out, zip_path, phase)
     rows = _rows(out / "trained", scores)
     _print_table(rows)
     seconds = time.perf_counter() - started
@@ -106,10 +107,10 @@ def _train_all(root: Path, models_per_phase: int, workers: int) -> None:
         ProcessPoolExecutor(
             workers, mp_context=get_context("spawn"), initializer=_one_thread
         ) as pool,
-        tqdm(total=9 * models_per_phase, unit="model", desc="Training", disable=None) as bar,
+        stage("Training", 9 * models_per_phase, "model") as shown,
     ):
         for future in as_completed([pool.submit(_train_group, *group) for group in groups]):
-            bar.update(future.result())
+            shown.update(future.result())
 
 
 def _runs(root: Path, scenario: str, models_per_phase: int) -> list[Run]:

@@ -10,7 +10,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,13 +61,26 @@ def main(argv: list[str] | None = None) -> int:
 def run_verb(args: argparse.Namespace) -> int:
     """Call what `args` asks for; turn a user's mistake into a sentence."""
     try:
-        return args.run(args) or 0
+        with _progress(args):
+            return args.run(args) or 0
     except (ValueError, OSError, ImportError) as mistake:
         print(f"mico: {_sentence(mistake)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("mico: stopped; nothing half-written was kept.", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _progress(args: argparse.Namespace) -> Iterator[None]:
+    """A verb is never silent for long where there is no terminal, unless --quiet asks for it."""
+    from mico_competition.progress import heartbeat, quiet
+
+    verb = getattr(args, "verb", None)
+    with (
+        quiet() if getattr(args, "quiet", False) else heartbeat(f"mico {verb}" if verb else "mico")
+    ):
+        yield
 
 
 def _sentence(mistake: Exception) -> str:
@@ -112,7 +126,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _verb(verbs: Any, name: str, help_text: str) -> argparse.ArgumentParser:
     sentence = f"{help_text[:1].upper()}{help_text[1:]}."
-    return verbs.add_parser(name, help=help_text, description=sentence, allow_abbrev=False)
+    parser = verbs.add_parser(name, help=help_text, description=sentence, allow_abbrev=False)
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    return parser
 
 
 def _add_challenge_folder(parser: argparse.ArgumentParser) -> None:

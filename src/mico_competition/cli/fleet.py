@@ -8,13 +8,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from mico_competition.cli.train import add_data, add_settings, model_ids
+from mico_competition.progress import Stage, on_terminal, say, stage
 from mico_competition.tracks import SCENARIOS, get_scenario, phase_of
 from mico_competition.training.settings import Settings, resolve
 
@@ -160,9 +159,9 @@ def _train(args: argparse.Namespace, ledger: Ledger, backend: Backend) -> int:
     progress = None
     steps = run_fleet(ledger, backend, stack=args.stack, retries=args.retries)
     try:
-        with _stopped_politely(), closing(steps), _bar(args.scenario) as bar:
+        with _stopped_politely(), closing(steps), _stage(ledger) as shown:
             for progress in steps:
-                _show(bar, args.scenario, progress)
+                _show(shown, progress)
     except KeyboardInterrupt:
         done = progress.done if progress else 0
         print(
@@ -199,24 +198,24 @@ def _stopped_politely() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _bar(name: str) -> tqdm:
-    """A bar that is silent where there is no terminal."""
-    return tqdm(desc=name, unit="model", smoothing=0, disable=None)
+def _stage(ledger: Ledger) -> AbstractContextManager[Stage]:
+    return stage(
+        ledger.settings.scenario or "",
+        len(ledger.entries),
+        "model",
+        initial=len(ledger.done()),
+    )
 
 
-def _show(bar: tqdm, name: str, progress: Progress) -> None:
-    """Bring the bar up to date; where there is none, print a line a block."""
-    if bar.total is None:
-        bar.total, bar.initial, bar.n = progress.total, progress.done, progress.done
-    bar.set_postfix(failed=len(progress.failed), retries=progress.retries, refresh=False)
-    bar.update(progress.done - bar.n)
-    bar.refresh()
-    if bar.disable and progress.newly_done:
+def _show(shown: Stage, progress: Progress) -> None:
+    """Say how far the fleet is; where there is no bar, print a line a block."""
+    shown.done = progress.done
+    shown.note = f"{len(progress.failed)} failed, {progress.retries} retries"
+    if progress.newly_done and not on_terminal():
         ids = ", ".join(f"model_{i}" for i in progress.newly_done)
-        print(
-            f"{name}: {ids} done; {progress.done} of {progress.total} done, "
-            f"{len(progress.failed)} failed",
-            flush=True,
+        say(
+            f"{shown.name}: {ids} done; {progress.done} of {progress.total} done, "
+            f"{len(progress.failed)} failed"
         )
 
 

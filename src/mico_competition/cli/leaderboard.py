@@ -125,9 +125,8 @@ def add_score_all(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_score_all(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from mico_competition.boards.score_all import score_all
+    from mico_competition.progress import say, tracked
 
     limits = {
         name: value
@@ -145,13 +144,12 @@ def _run_score_all(args: argparse.Namespace) -> int:
         args.submissions, _truths(args), args.out, again=args.again, **limits
     )
     scored = before = faulty = 0
-    with tqdm(outcomes, total=total, desc="Scoring", unit="zip", disable=None) as bar:
-        for outcome in bar:
-            scored += bool(outcome.entries)
-            before += outcome.before
-            faulty += bool(outcome.faults)
-            if not outcome.before:
-                bar.write(_line(outcome), file=sys.stdout)
+    for outcome in tracked(outcomes, "Scoring", "zip", total=total):
+        scored += bool(outcome.entries)
+        before += outcome.before
+        faulty += bool(outcome.faults)
+        if not outcome.before:
+            say(_line(outcome))
     print(
         f"{total} zips: {scored} scored, {before} done before, {faulty} with faults"
         + (f" (see {args.out / 'faults'})" if faulty else "")

@@ -17,9 +17,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mico_competition.files import PathLike
+from mico_competition.progress import stage
 
 TIMEOUT_SECONDS = 30
 _BLOCK = 1 << 20
@@ -47,7 +46,7 @@ def download(
         url: an http or https address.
         path: where the file shall lie; its folder is made if missing, the file replaced if not.
         md5, sha256: checksums (hex digits) that the whole file must have.
-        progress: show a progress bar (silent in any case where there is no terminal).
+        progress: whether to show how far it is (see `mico_competition.progress`).
 
     Returns:
         `path`; a file of this name is whole.
@@ -125,20 +124,12 @@ def _receive(response: Any, url: str, part: Path, offset: int, progress: bool) -
     length = response.headers.get("Content-Length")
     total = offset + int(length) if length is not None else None
     have = offset
-    bar = tqdm(
-        desc=part.stem,
-        total=total,
-        initial=offset,
-        unit="B",
-        unit_scale=True,
-        unit_divisor=1024,
-        disable=None if progress else True,
-    )
-    with bar, open(part, "ab" if offset else "wb") as file:
+    shown = stage(part.stem, total, "B", initial=offset, show=progress)
+    with shown as received, open(part, "ab" if offset else "wb") as file:
         while block := response.read(_BLOCK):
             file.write(block)
             have += len(block)
-            bar.update(len(block))
+            received.update(len(block))
     if total is not None and have < total:
         raise _interrupted(url, part, f"{have:,} of {total:,} bytes came")
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from mico_competition.fleets.fleet import Block, Outcome, train_block
 from mico_competition.fleets.ledger import Ledger
@@ -151,7 +150,6 @@ def _begin(job: _Job, dataset: Path, device: torch.device, lifeline: Connection)
     """Make this process a worker."""
     os.umask(0o077)  # what is trained here holds secrets
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the fleet's to answer
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed worker would leak
     threading.Thread(target=_die_with_fleet, args=(lifeline,), daemon=True).start()
     _own["lock"] = hold_shared(job.ledger.folder)
     torch.set_num_threads(job.threads)

@@ -19,8 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mico_competition.files import PathLike
 from mico_competition.hub.client import (
     HubError,
@@ -33,6 +31,7 @@ from mico_competition.hub.client import (
     quiet_client,
 )
 from mico_competition.hub.listing import HubModel, check_repository, choose, sort_out, whole
+from mico_competition.progress import stage, tracked
 from mico_competition.tracks import PUBLISHED, get_challenge, get_phase
 
 _WORKERS = 8
@@ -148,7 +147,7 @@ def _compare(
 ) -> tuple[tuple[HubModel, ...], dict[str, HubFile]]:
     """The models and the release's files that are not in `folder`; HubError if one differs."""
     missing = []
-    for model in tqdm(models, desc="comparing", disable=None, leave=False, delay=2):
+    for model in tracked(models, "Comparing", "model"):
         if not os.path.lexists(folder / model.place):
             missing.append(model)
             continue
@@ -183,7 +182,7 @@ def fetch(plan: Plan, *, progress: bool = True) -> int:
 
     Args:
         plan: as `plan_download` gave it.
-        progress: show a progress bar (silent in any case where there is no terminal).
+        progress: whether to show how far it is (see `mico_competition.progress`).
 
     Raises:
         WrongFileError: if files are not what the Hub lists; all other models are fetched.
@@ -207,23 +206,15 @@ def fetch(plan: Plan, *, progress: bool = True) -> int:
 def _fetch_all(plan: Plan, progress: bool) -> None:
     """Fetch the missing models, several at once, then the release's own files."""
     stop = threading.Event()
-    bar = tqdm(
-        desc=plan.challenge,
-        total=plan.size,
-        initial=plan.bytes_there,
-        unit="B",
-        unit_scale=True,
-        disable=None if progress else True,
-    )
+    shown = stage(plan.challenge, plan.size, "B", initial=plan.bytes_there, show=progress)
 
     def on_bytes(count: int) -> None:
         if stop.is_set():
             raise _Stopped
-        with bar.get_lock():
-            bar.update(count)
+        fetched.update(count)
 
     wrong: list[WrongFileError] = []
-    with bar, ThreadPoolExecutor(_WORKERS) as pool:
+    with shown as fetched, ThreadPoolExecutor(_WORKERS) as pool:
         try:
             jobs = [pool.submit(_fetch_model, plan, model, on_bytes) for model in plan.missing]
             for job in as_completed(jobs):

@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from mico_competition.files import PathLike
 from mico_competition.hub.client import (
     HubError,
@@ -33,6 +31,7 @@ from mico_competition.hub.client import (
 from mico_competition.hub.dataset_card import card_text, index_path, index_text
 from mico_competition.hub.listing import check_repository
 from mico_competition.hub.released import CARD_FILE, Released, check_publishable, facts_of
+from mico_competition.progress import stage
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -62,7 +61,7 @@ def publish(
         licence: the Hub's identifier of a licence.
         endpoint: the Hub's address (default: HF_ENDPOINT, or huggingface.co).
         say: called with a sentence before anything is uploaded.
-        progress: show progress bars (silent in any case where there is no terminal).
+        progress: whether to show how far it is (see `mico_competition.progress`).
 
     Raises:
         ValueError: if `folder` is not a release, from `check_publishable`; nothing is sent then.
@@ -150,14 +149,7 @@ def _upload(api: HfApi, repo: str, files: dict[str, Path], progress: bool) -> No
 
     sizes = {name: path.stat().st_size for name, path in files.items()}
     batches = list(_batches(sizes))
-    bar = tqdm(
-        desc="uploading",
-        total=sum(sizes.values()),
-        unit="B",
-        unit_scale=True,
-        disable=None if progress else True,
-    )
-    with bar:
+    with stage("Uploading", sum(sizes.values()), "B", show=progress) as shown:
         for number, batch in enumerate(batches, 1):
             with hub_errors(repo, api.endpoint):
                 operations = []
@@ -165,7 +157,7 @@ def _upload(api: HfApi, repo: str, files: dict[str, Path], progress: bool) -> No
                     some = [CommitOperationAdd(name, str(files[name])) for name in names]
                     api.preupload_lfs_files(repo, some, repo_type="dataset", free_memory=False)
                     operations += some
-                    bar.update(sum(sizes[name] for name in names))
+                    shown.update(sum(sizes[name] for name in names))
                 api.create_commit(
                     repo,
                     operations,

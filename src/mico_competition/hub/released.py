@@ -15,14 +15,13 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mico_competition.files import PathLike
 from mico_competition.hub.client import checksum_of
 from mico_competition.hub.dataset_card import IndexLine, ScenarioFacts
 from mico_competition.hub.listing import RELEASE_FILES, task_of
 from mico_competition.layout import ModelFolder, model_id_of, walk_challenge
 from mico_competition.lengths import read_metadata
+from mico_competition.progress import tracked
 from mico_competition.releases.release import PUBLIC_METADATA
 from mico_competition.tracks import (
     METADATA_FILE,
@@ -70,7 +69,7 @@ def check_publishable(folder: PathLike, *, progress: bool = True) -> Released:
 
     Args:
         folder: named after its challenge, with scenarios, `release.json` and `SHA256SUMS`.
-        progress: show a progress bar (silent in any case where there is no terminal).
+        progress: whether to show how far it is (see `mico_competition.progress`).
 
     Raises:
         ValueError: if the folder is missing, or not named after a challenge; if a file is in it
@@ -91,7 +90,7 @@ def check_publishable(folder: PathLike, *, progress: bool = True) -> Released:
     ):
         if lacking:
             raise ValueError(f"{folder / min(lacking)} {what}: run `mico release` again.")
-    for path in tqdm(paths, desc="checksums", disable=None if progress else True, leave=False):
+    for path in tracked(paths, "Checksums", "file", show=progress):
         found = checksum_of(folder / path)
         if sums.setdefault(path, found) != found:
             raise ValueError(

@@ -24,10 +24,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mico_competition.files import PathLike
 from mico_competition.layout import walk_challenge
+from mico_competition.progress import tracked
 from mico_competition.releases.byte_search import ByteSearch
 from mico_competition.releases.leak_forms import (
     archive_faults,
@@ -73,7 +72,7 @@ def check_release(
         trained: holds `<challenge>/...` as training wrote it, with all seeds and solutions.
         challenges: names of the challenges to check.
         salts: of commitments, beside those in `openings.json` of the trained challenges.
-        progress: whether to show a bar when standard error is a terminal.
+        progress: whether to show how far it is (see `mico_competition.progress`).
 
     Raises:
         ValueError: if a challenge is not there, or a trained model lacks a seed.
@@ -116,12 +115,8 @@ class _Checker:
         found += [(name, "has a name that tells a secret") for name in telling]
         files = [entry for entry in self.entries if entry.is_file]
         found += self._small_files([e for e in files if not e.is_weights and not _is_archive(e)])
-        for entry in tqdm(
-            [e for e in files if e.is_weights],
-            desc="Leak check",
-            unit="model",
-            disable=None if progress else True,
-        ):
+        weights = [entry for entry in files if entry.is_weights]
+        for entry in tracked(weights, "Leak check", "model", show=progress):
             found += self._weights(entry)
         found += self._models()
         found += self._values()

@@ -13,12 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mico_competition.challenge import read_seeds
 from mico_competition.files import PathLike, written_aside
 from mico_competition.layout import ModelFolder, walk_challenge
 from mico_competition.lengths import Lengths, read_metadata
+from mico_competition.progress import tracked
 from mico_competition.releases.archives import set_time, settle, write_archive, write_sums
 from mico_competition.releases.commitments import (
     COMMITMENTS_FILE,
@@ -70,7 +69,7 @@ def release(
         archives: whether to write zip archives too.
         splits_of_2022: release withheld phases even if their seeds are 2022's decimal integers,
             whose 2^32 memberships whoever attacks a model can try.
-        progress: whether to show bars when standard error is a terminal.
+        progress: whether to show how far it is (see `mico_competition.progress`).
 
     Raises:
         ValueError: if a model lacks a file that participants are to get; if models of a scenario
@@ -84,7 +83,7 @@ def release(
     _check_models(models, splits_of_2022)
     openings = commit(root, challenge, models)
     with written_aside(destination) as tree:
-        for model in tqdm(models, desc="Release", unit="model", disable=None if progress else True):
+        for model in tracked(models, "Release", "model", show=progress):
             write_public_files(model, tree / model.place)
         write_json(tree / RELEASE_FILE, _summary(challenge, models))
         write_json(tree / COMMITMENTS_FILE, public_commitments(challenge, models, openings))

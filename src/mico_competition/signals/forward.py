@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from mico_competition.challenge import ChallengeDataset
 from mico_competition.inputs import to_device
 from mico_competition.layout import ModelFolder
 from mico_competition.models import load_model, logits
+from mico_competition.progress import tracked
 from mico_competition.signals.gradients import negative_log_norms
 from mico_competition.signals.points import Points
 from mico_competition.signals.scalars import entropies, true_logit
@@ -131,7 +131,7 @@ def challenge_losses(
 ) -> np.ndarray:
     """float64[models, 2m], each model's losses on its own challenge points, in their order."""
     rows = []
-    for folder in tqdm(folders, unit="model", desc="Signals", disable=None if progress else True):
+    for folder in tracked(folders, "Signals", "model", show=progress):
         splits = ChallengeDataset.from_path(folder.path, data)
         model = load_model(folder.task.name, folder.path, device=device)
         rows.append(losses(model, data, splits.challenge_indices))

@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from mico_competition.files import PathLike
 from mico_competition.inputs import default_device
 from mico_competition.layout import ModelFolder
 from mico_competition.models import load_model
+from mico_competition.progress import stage
 from mico_competition.signals.cache import Cache, key, stamp, weights_digests
 from mico_competition.signals.fleet import Fleet
 from mico_competition.signals.forward import KINDS, Arrays, make_arrays, make_entropies
@@ -69,7 +68,7 @@ class Signals:
         data: the dataset it was read with, as models take it (`inputs.prepare`).
         cache: folder to keep arrays in; by default `signals` in `$MICO_CACHE`.
         device: where models run; by default CUDA if there is one.
-        progress: whether to show a bar when standard error is a terminal.
+        progress: whether to show how far it is (see `mico_competition.progress`).
         runner: computes what is missing elsewhere, such as on a cluster; by default here.
 
     Raises:
@@ -103,7 +102,7 @@ class Signals:
         self._digests = weights_digests(fleet.folders)
         _refuse_twins(fleet.folders, self._digests, "the same weights")
         self._data_digest = points.digest
-        self._bar = partial(tqdm, unit="model", disable=None if progress else True)
+        self._progress = progress
         self._runner = runner
         self._tables: dict[str, np.ndarray] = {}
         self._named: dict[str, np.ndarray] = {}
@@ -203,8 +202,9 @@ class Signals:
             else:
                 yield row, None
         order = list(lacking)
-        bar = self._bar(desc="Signals", total=len(rows), initial=len(rows) - len(order))
-        with bar if order else _NoBar() as shown, ThreadPoolExecutor(1) as writer:
+        there = len(rows) - len(order)
+        bar = stage("Signals", len(rows), "model", initial=there, show=self._progress)
+        with bar as shown, ThreadPoolExecutor(1) as writer:
             writing: Future | None = None
             if self._runner is None:
                 results = ((row, self._make(row, lacking[row])) for row in order)
@@ -268,16 +268,3 @@ def _refuse_twins(folders: Sequence[ModelFolder], prints: Sequence[Any], what: s
                 "its own shadows: remove one of them."
             )
         seen[own] = folder
-
-
-class _NoBar:
-    """Where there is nothing to wait for."""
-
-    def __enter__(self) -> _NoBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self) -> None:
-        pass

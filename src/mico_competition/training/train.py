@@ -17,12 +17,12 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
 from mico_competition.challenge import ChallengeDataset
 from mico_competition.files import PathLike
 from mico_competition.inputs import Data, default_device
 from mico_competition.models import logits, new_model
+from mico_competition.progress import stage
 from mico_competition.splits import Seeds
 from mico_competition.tracks import get_task
 from mico_competition.training.accounting import Mechanism
@@ -117,7 +117,7 @@ def train_model(
         tokenizer: written beside the weights of a text model.
         model_id: its number, for the metadata.
         device: by default a GPU where there is one.
-        progress: whether to show a bar when standard error is a terminal.
+        progress: whether to show how far it is (see `mico_competition.progress`).
 
     Returns:
         What was written to metadata.json.
@@ -264,7 +264,7 @@ def run_epochs(
         step: takes a batch and gives its summed loss: float[], or float[S] of a stack.
         epoch: gives the batches of one epoch, anew at each call.
         optimizer: whose learning rate is scheduled.
-        progress: whether to show a bar when standard error is a terminal.
+        progress: whether to show how far it is (see `mico_competition.progress`).
         observer: watches the run.
     """
     if observer is not None:
@@ -272,16 +272,14 @@ def run_epochs(
     scheduler = torch.optim.lr_scheduler.StepLR(
         optimizer, step_size=settings.lr_scheduler_step, gamma=settings.lr_scheduler_gamma
     )
-    with tqdm(
-        total=settings.num_steps, unit="batch", desc="Training", disable=None if progress else True
-    ) as bar:
+    with stage("Training", settings.num_steps, show=progress) as shown:
         for _ in range(settings.num_epochs):
             total: Any = 0.0
             for batch in epoch():
                 if observer is not None:
                     observer.before(batch)
                 total = total + step(batch)
-                bar.update()
+                shown.update()
             if observer is not None:
                 observer.end_epoch()
             scheduler.step()
@@ -289,9 +287,9 @@ def run_epochs(
                 bad = (~total.isfinite()).nonzero().flatten().tolist()
                 which = f" of model {', '.join(map(str, bad))} of the stack" if total.ndim else ""
                 raise ValueError(
-                    f"The loss{which} is not finite after step {bar.n}: lower --learning_rate."
+                    f"The loss{which} is not finite after step {shown.done}: lower --learning_rate."
                 )
-            bar.set_postfix(loss=f"{total.mean().item() / settings.len_training:.3f}")
+            shown.note = f"loss {total.mean().item() / settings.len_training:.3f}"
 
 
 def epoch_of(settings: Settings, sampling: Generator) -> Iterator[torch.Tensor]:

@@ -71,7 +71,7 @@ def train_many(
         tokenizer: written beside the weights of text models.
         stack: how many to train together; by default STACK where that is faster, else 1.
         device: by default a GPU where there is one.
-        progress: whether to show bars when standard error is a terminal.
+        progress: whether to show how far it is (see `mico_competition.progress`).
 
     Raises:
         ValueError: as `train_model`; or if a stack is asked for of models that do not stack.

@@ -169,7 +169,7 @@ def audit_trainer(
         promise: by default that of `settings`.
         make_trainer: what is audited, called as PrivateTrainer is.
         epoch: what draws the batches of an epoch, called as `train.epoch_of` is.
-        progress: whether to show a bar when standard error is a terminal.
+        progress: whether to show how far it is (see `mico_competition.progress`).
 
     Raises:
         ValueError: if the settings are not private, a number is out of range, or the loss stops

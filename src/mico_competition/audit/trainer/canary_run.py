@@ -190,7 +190,7 @@ def run(
         epoch: what draws the batches.
         replay_steps: steps that are done again by other means, evenly spread; by default as many
             as REPLAY_NUMBERS allow.
-        progress: whether to show a bar when standard error is a terminal.
+        progress: whether to show how far it is (see `mico_competition.progress`).
 
     Raises:
         ValueError: if the loss stops being finite, or the model cannot be trained privately.

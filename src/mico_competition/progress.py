@@ -1,0 +1,297 @@
+"""Progress of whatever takes over two seconds: a bar on a terminal, elsewhere a line every 30 s.
+
+    with stage("Signals", total=len(models), unit="model") as shown:
+        for model in models:
+            ...
+            shown.update()
+
+Stages nest: a terminal shows a bar for each that is open, a log one line for all of them.  All of
+it goes to standard error; nothing is written inside `quiet()` or with MICO_QUIET set.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+LOG_SECONDS = 30.0  # between two lines where there is no terminal
+DELAY_SECONDS = 0.5  # a stage that is over sooner shows no bar
+REFRESH_SECONDS = 0.25  # between two looks at the stages
+
+Item = TypeVar("Item")
+
+_lock = threading.RLock()  # for all that follows
+_open: list[Stage] = []  # from the outermost stage to the innermost
+_clock: _Clock | None = None  # shows them while there are any
+_due = 0.0  # when the next line is to be written
+_quiet = 0  # `quiet()` blocks that are open
+
+
+class Stage:
+    """A stage of the work, open or over.
+
+    Attributes:
+        name: for people, such as "Signals".
+        total: units of work in it; None where that is not known.
+        unit: what is counted, in the singular; "B" for bytes.
+        done: units done so far, those done before it began included.
+        note: a few words on how it goes, such as "loss 0.31".
+    """
+
+    def __init__(
+        self, name: str, total: int | None = None, unit: str = "step", initial: int = 0
+    ) -> None:
+        self.name, self.total, self.unit, self.done = name, total, unit, initial
+        self.note = ""
+        self.initial = initial
+        self.started = time.monotonic()
+        self._bar: Any = None
+
+    def update(self, count: int = 1) -> None:
+        """`count` more units are done; any thread may say so."""
+        with _lock:
+            self.done += count
+
+    def text(self, now: float) -> str:
+        """The stage in words: what is done, of how much, and the time left."""
+        note = f" ({self.note})" if self.note else ""
+        if not self.total:
+            return self.name + (f": {_count(self.done, self.unit)}" if self.done else "") + note
+        share = f"{100 * self.done // self.total} %"
+        words = f"{self.name}: {_amount(self.done, self.unit)} of {_count(self.total, self.unit)}"
+        left = self._seconds_left(now)
+        time_left = "" if left is None else f", about {_duration(left)} left"
+        return f"{words} ({share}){time_left}{note}"
+
+    def _seconds_left(self, now: float) -> float | None:
+        gained = self.done - self.initial
+        if not self.total or gained <= 0 or self.done >= self.total:
+            return None
+        return (now - self.started) / gained * (self.total - self.done)
+
+    def _draw(self) -> None:
+        """Bring the bar on the terminal up to date; make it if there is none yet."""
+        if self._bar is None:
+            self._bar = _new_bar(self)
+        self._bar.total, self._bar.initial, self._bar.n = self.total, self.initial, self.done
+        self._bar.ncols, self._bar.nrows = _terminal_size()
+        self._bar.set_postfix_str(self.note, refresh=False)
+        self._bar.refresh()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._draw()
+            self._bar.close()
+
+
+@contextmanager
+def stage(
+    name: str,
+    total: int | None = None,
+    unit: str = "step",
+    *,
+    initial: int = 0,
+    show: bool = True,
+) -> Iterator[Stage]:
+    """A stage that is open inside the `with` block.
+
+    Args:
+        name, total, unit: as in `Stage`.
+        initial: units that were done before.
+        show: whether anything is shown; the stage counts in any case.
+    """
+    opened = Stage(name, total, unit, initial)
+    shown = show and not _is_quiet()
+    if shown:
+        _add(opened)
+    try:
+        yield opened
+    finally:
+        if shown:
+            _remove(opened)
+
+
+def tracked(
+    items: Iterable[Item],
+    name: str,
+    unit: str = "step",
+    *,
+    total: int | None = None,
+    show: bool = True,
+) -> Iterator[Item]:
+    """`items`, one after another, as a stage that counts them.
+
+    Args:
+        items: whatever is to be worked on; an iterator may itself be what takes the time.
+        name, unit: as in `Stage`.
+        total: how many there are; by default their `len`, where they have one.
+        show: whether anything is shown.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with stage(name, total, unit, show=show) as opened:
+        for item in items:
+            yield item
+            opened.update()
+
+
+@contextmanager
+def heartbeat(name: str) -> Iterator[None]:
+    """Around a whole command: where there is no terminal, no 30 s of it pass without a line.
+
+    On a terminal it shows nothing, so that it does not disturb what the command prints.
+    """
+    if on_terminal():
+        yield
+    else:
+        with stage(name):
+            yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is shown of the stages that are opened inside the `with` block."""
+    global _quiet
+    with _lock:
+        _quiet += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _quiet -= 1
+
+
+def say(line: str) -> None:
+    """Print a line to standard output; bars on the terminal make room for it."""
+    if any(opened._bar is not None for opened in _open):
+        _tqdm().write(line, file=sys.stdout)
+    else:
+        print(line, flush=True)
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal, so that bars are shown."""
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # there is none, or it is closed
+        return False
+
+
+def _is_quiet() -> bool:
+    return _quiet > 0 or os.environ.get("MICO_QUIET", "") not in ("", "0")
+
+
+def _add(opened: Stage) -> None:
+    """Open a stage, and start the thread that shows stages if it is the first."""
+    global _clock, _due
+    with _lock:
+        if not _open and _due <= opened.started:
+            _due = opened.started + LOG_SECONDS
+        _open.append(opened)
+        if _clock is None:
+            _clock = _Clock()
+            _clock.start()
+
+
+def _remove(closed: Stage) -> None:
+    """Close a stage, and stop the thread if it was the last."""
+    global _clock
+    with _lock:
+        _open.remove(closed)
+        closed._close()
+        ended = None if _open else _clock
+        if ended is not None:
+            ended.over.set()
+            _clock = None
+    if ended is not None:
+        ended.join()
+
+
+class _Clock(threading.Thread):
+    """Shows the open stages now and then, until there are none."""
+
+    def __init__(self) -> None:
+        super().__init__(name="progress", daemon=True)
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.wait(REFRESH_SECONDS):
+            with _lock:
+                if not self.over.is_set():
+                    _show(time.monotonic())
+
+
+def _show(now: float) -> None:
+    """Draw bars, or write a line if one is due."""
+    global _due
+    if on_terminal():
+        for opened in _open:
+            if now - opened.started >= DELAY_SECONDS:
+                opened._draw()
+    elif _open and now >= _due:
+        words = "; ".join(opened.text(now) for opened in _open)
+        try:
+            print(f"{words}; {_duration(now - _open[0].started)} so far", file=sys.stderr)
+            sys.stderr.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # nobody reads it: no reason to stop the work
+        _due = now + LOG_SECONDS
+
+
+def _new_bar(shown: Stage) -> Any:
+    counted = shown.total is not None or shown.done
+    bar = _tqdm()(
+        desc=shown.name,
+        total=shown.total,
+        initial=shown.initial,
+        unit=shown.unit,
+        unit_scale=shown.unit == "B",
+        leave=None if counted else False,  # the outermost bar stays
+        bar_format=None if counted else "{desc}: {elapsed}{postfix}",
+        file=sys.stderr,
+    )
+    bar.start_t -= time.monotonic() - shown.started
+    return bar
+
+
+def _terminal_size() -> tuple[int, int]:
+    """Columns and rows; 80 x 24 for a terminal that does not tell, or has none of them."""
+    try:
+        columns, rows = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError):
+        columns, rows = 0, 0
+    return columns or 80, rows or 24
+
+
+def _tqdm() -> Any:
+    """tqdm's class, imported when a terminal needs it."""
+    from tqdm import tqdm
+
+    if not hasattr(tqdm, "_lock"):
+        tqdm.set_lock(threading.RLock())  # its default is a semaphore, which a kill would leak
+    return tqdm
+
+
+def _amount(count: int, unit: str) -> str:
+    return f"{count / 1e6:,.1f}" if unit == "B" else f"{count:,}"
+
+
+def _count(count: int, unit: str) -> str:
+    if unit == "B":
+        return f"{_amount(count, unit)} MB"
+    return f"{_amount(count, unit)} {unit}{'' if count == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    """Such as "45 s", "2 min 5 s" or "1 h 3 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
