@@ -78,6 +78,10 @@ def test_the_train_seed_is_not_public():
         ({"scenario": "cifar10_lo", "batch_size": 60_000}, "batch_size=60000 <= len_training"),
         ({"scenario": "cifar10_lo", "batch_size": 0}, "batch_size=0 >= 1"),
         ({"scenario": "cifar10_lo", "num_epochs": 0}, "num_epochs=0 >= 1"),
+        (
+            {"scenario": "cifar10_lo", "max_evaluation_records": -1},
+            "max_evaluation_records=-1 >= 0",
+        ),
         ({"scenario": "cifar10_lo", "learning_rate": 0.0}, "learning_rate=0.0 > 0"),
         ({"scenario": "cifar10_lo", "learning_rate": math.nan}, "learning_rate=nan > 0"),
         ({"scenario": "cifar10_lo", "len_training": 50}, "len_training=50 >= len_challenge=100"),

@@ -116,6 +116,15 @@ def test_accuracy_is_of_evaluation_records_only(tmp_path):
     assert accuracy == pytest.approx(metadata["results"]["accuracy"])
 
 
+@pytest.mark.parametrize(("most", "taken"), [(0, 0), (7, 7), (10**6, 360)])
+def test_a_flag_bounds_the_records_that_accuracy_is_taken_over(tmp_path, most, taken):
+    few = train(tmp_path / "few", "digits_inf", max_evaluation_records=most)
+    every = train(tmp_path / "every", "digits_inf")
+    assert few["results"]["evaluation_records"] == taken
+    assert every["results"]["evaluation_records"] == 360
+    assert few["settings"] == every["settings"]  # it is no setting of training
+
+
 def test_no_evaluation_records_is_no_accuracy(tmp_path):
     metadata = train(tmp_path / "model_0", "digits_inf", len_training=550)
     assert metadata["results"] == {"accuracy": None, "loss": None, "evaluation_records": 0}

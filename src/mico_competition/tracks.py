@@ -4,9 +4,9 @@ This is the only place that knows the competition's constants.  Flags, folders, 
 release lists and scoreboard columns are derived from it.  Standard library only; it never
 reads a file and never looks at data.
 
-To add a dataset of your own, add a `Task` and its `Scenario` rows here (the digits rows at the
-end are the worked example), a loader in `challenge_datasets.LOADERS`, and, if the
-architecture is new, a constructor in `models.ARCHITECTURES`.
+To add a dataset of your own, add a `Task` to `TASKS` and its scenarios to `_ROWS`, a loader to
+`challenge_datasets.LOADERS`, and a constructor to `models.ARCHITECTURES` if the architecture is
+new: docs/ORGANISE.md shows every line.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil, inf, isinf
 from shlex import quote
+from typing import Any
 
 SEED_FILES = ("seed_challenge", "seed_training", "seed_membership")
 SOLUTION_FILE = "solution.csv"
@@ -44,7 +45,6 @@ class Task:
     companions: tuple[str, ...] = ()
     max_length: int | None = None  # tokens; text only
     base_model: str | None = None  # pretrained model that is fine-tuned; text only
-    demonstration: bool = False
 
     @property
     def text(self) -> bool:
@@ -162,7 +162,7 @@ TASKS: Mapping[str, Task] = _tasks(
         max_length=67,
         base_model="roberta-base",
     ),
-    # The demonstration, and the example of a dataset of your own: scikit-learn's 8x8 digits.
+    # The demonstration: scikit-learn's 8x8 digits.
     Task(
         "digits",
         "Digits (demonstration)",
@@ -172,7 +172,6 @@ TASKS: Mapping[str, Task] = _tasks(
         100,
         10,
         ("model.pt",),
-        demonstration=True,
     ),
     # A test bed for attacks: synthetic baskets, 2.57 records to a first-layer weight as in the
     # real Purchase-100, where the joint decoder gains least (docs/ATTACKS.md).
@@ -185,7 +184,6 @@ TASKS: Mapping[str, Task] = _tasks(
         100,
         20,
         ("model.pt",),
-        demonstration=True,
     ),
 )
 
@@ -201,57 +199,66 @@ PHASES: Mapping[str, Phase] = {
 SCORED_PHASES: tuple[str, ...] = tuple(name for name, phase in PHASES.items() if phase.scored)
 
 
-def _scenarios() -> Mapping[str, Scenario]:
-    delta = 1e-5
-    image = Scenario(
-        "cifar10_inf", "cifar10", "cifar10", inf, delta, None, "sgd", 0.005, 32, 50, 0.96, 1
+def _levels(plain: Scenario, **private: Any) -> tuple[Scenario, ...]:
+    """A task's scenarios: `plain`, named `<task>_inf`, then `_hi` at epsilon 10 and `_lo` at 4.
+
+    `private` is what changes with privacy: `max_grad_norm` always, other columns as needed.
+    """
+    high, low = (
+        replace(plain, name=f"{plain.task}_{level}", target_epsilon=epsilon, **private)
+        for level, epsilon in (("hi", 10.0), ("lo", 4.0))
     )
-    table = Scenario(
-        "purchase100_inf",
-        "purchase100",
-        "purchase100",
-        inf,
-        delta,
-        None,
-        "adam",
-        0.001,
-        512,
-        30,
-        0.9,
-        5,
-    )
-    text = Scenario("sst2_inf", "sst2", "sst2", inf, delta, None, "adamw", 5e-5, 96, 3)
-    digits = Scenario("digits_inf", "digits", "digits", inf, delta, None, "adam", 0.002, 30, 60)
-    baskets = replace(table, name="baskets_inf", task="baskets", challenge="baskets")
-    private = {
-        "cifar10": replace(image, max_grad_norm=2.6, learning_rate=0.5, batch_size=512),
-        "purchase100": replace(table, max_grad_norm=2.6),
-        "sst2": replace(text, max_grad_norm=0.1, learning_rate=5e-4, batch_size=1024),
-        "digits": replace(digits, max_grad_norm=1.0),
-        "baskets": replace(baskets, max_grad_norm=2.6),
-    }
-    rows = [image, table, text, digits, baskets]
-    for task, row in private.items():
-        rows.append(replace(row, name=f"{task}_hi", target_epsilon=10.0))
-        rows.append(replace(row, name=f"{task}_lo", target_epsilon=4.0))
-        if not TASKS[task].demonstration:
-            rows.append(
-                replace(
-                    row,
-                    name=f"{task}_ddp",
-                    challenge="ddp",
-                    target_epsilon=4.0,
-                    disclosure=DISTINGUISHER,
-                )
-            )
-    return {row.name: row for row in sorted(rows, key=lambda row: row.name)}
+    return plain, high, low
 
 
-SCENARIOS: Mapping[str, Scenario] = _scenarios()
+def _distinguisher(low: Scenario) -> Scenario:
+    """The scenario of challenge `ddp` that is trained as `low` and discloses more."""
+    return replace(low, name=f"{low.task}_ddp", challenge="ddp", disclosure=DISTINGUISHER)
+
+
+_DELTA = 1e-5
+_CIFAR10 = _levels(
+    Scenario("cifar10_inf", "cifar10", "cifar10", inf, _DELTA, None, "sgd", 0.005, 32, 50, 0.96, 1),
+    max_grad_norm=2.6,
+    learning_rate=0.5,
+    batch_size=512,
+)
+_PURCHASE100 = _levels(
+    Scenario(
+        *("purchase100_inf", "purchase100", "purchase100", inf, _DELTA, None),
+        *("adam", 0.001, 512, 30, 0.9, 5),
+    ),
+    max_grad_norm=2.6,
+)
+_SST2 = _levels(
+    Scenario("sst2_inf", "sst2", "sst2", inf, _DELTA, None, "adamw", 5e-5, 96, 3),
+    max_grad_norm=0.1,
+    learning_rate=5e-4,
+    batch_size=1024,
+)
+_DIGITS = _levels(
+    Scenario("digits_inf", "digits", "digits", inf, _DELTA, None, "adam", 0.002, 30, 60),
+    max_grad_norm=1.0,
+)
+_BASKETS = _levels(
+    replace(_PURCHASE100[0], name="baskets_inf", task="baskets", challenge="baskets"),
+    max_grad_norm=2.6,
+)
+
+_ROWS: tuple[Scenario, ...] = (
+    *_CIFAR10,
+    *_PURCHASE100,
+    *_SST2,
+    *(_distinguisher(levels[-1]) for levels in (_CIFAR10, _PURCHASE100, _SST2)),
+    *_DIGITS,
+    *_BASKETS,
+)
+
+SCENARIOS: Mapping[str, Scenario] = {row.name: row for row in sorted(_ROWS, key=lambda r: r.name)}
 
 CHALLENGES: Mapping[str, tuple[str, ...]] = {
-    challenge: tuple(sorted(s.name for s in SCENARIOS.values() if s.challenge == challenge))
-    for challenge in ("cifar10", "purchase100", "sst2", "ddp", "digits", "baskets")
+    challenge: tuple(name for name, row in SCENARIOS.items() if row.challenge == challenge)
+    for challenge in dict.fromkeys(row.challenge for row in _ROWS)
 }
 
 

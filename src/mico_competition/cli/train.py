@@ -30,6 +30,10 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "learning_rate": (float, "initial learning rate"),
     "lr_scheduler_gamma": (float, "factor of the learning rate every --lr_scheduler_step epochs"),
     "lr_scheduler_step": (int, "see --lr_scheduler_gamma"),
+    "max_evaluation_records": (
+        int,
+        "most records to measure accuracy on, of those not trained on (default: all)",
+    ),
     "model_name": (str, "pretrained text model: a folder, or a name on the Hugging Face Hub"),
 }
 

@@ -66,6 +66,7 @@ class Settings:
     model_name: str | None
     train_seed: int | None
     secure_mode: bool
+    max_evaluation_records: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -88,8 +89,9 @@ class Settings:
         return self.len_training // self.steps_per_epoch
 
     def public(self) -> dict[str, Any]:
-        """The settings that may be told: all but the seed that drives training."""
-        values = {k: _json(v) for k, v in asdict(self).items() if k != "train_seed"}
+        """The public settings of training: not its seed, nor what follows training."""
+        hidden = ("train_seed", "max_evaluation_records")
+        values = {k: _json(v) for k, v in asdict(self).items() if k not in hidden}
         if self.model_name is not None and Path(self.model_name).exists():
             values["model_name"] = Path(self.model_name).name  # where it lies is nobody's business
         return {**values, "num_steps": self.num_steps, "sample_rate": self.sample_rate}
@@ -184,6 +186,9 @@ def check(settings: Settings, len_dataset: int | None = None) -> None:
     s = settings
     for name in ("batch_size", "num_epochs", "lr_scheduler_step", "max_physical_batch_size"):
         _expect(getattr(s, name) >= 1, name, getattr(s, name), ">= 1")
+    if s.max_evaluation_records is not None:
+        value = s.max_evaluation_records
+        _expect(value >= 0, "max_evaluation_records", value, ">= 0")
     for name in ("learning_rate", "lr_scheduler_gamma"):
         value = getattr(s, name)
         _expect(0 < value < math.inf, name, value, "> 0 and finite")

@@ -135,7 +135,7 @@ def train_model(
     with seeded(streams, deterministic=settings.train_seed is not None):
         model = new_model(get_task(settings.task), base_model=settings.model_name)
         _fit(settings, model.to(data.labels.device), data, splits.train_indices, streams, progress)
-        results = evaluate(model, data, splits.evaluation_indices)
+        results = evaluate(model, data, evaluation_records(settings, splits))
     metadata = {
         **describe(settings, mechanism_of(settings), data.labels),
         "model_id": model_id,
@@ -177,6 +177,14 @@ def splits_of(settings: Settings, data: Data, seeds: Seeds) -> ChallengeDataset:
         seeds.training,
         seeds.membership,
     )
+
+
+def evaluation_records(settings: Settings, splits: ChallengeDataset) -> torch.Tensor:
+    """int64[e], the records that accuracy is taken over: all of evaluation, or the first ones.
+
+    The split's seed has shuffled them, so the first ones are a random sample.
+    """
+    return splits.evaluation_indices[: settings.max_evaluation_records]
 
 
 def mechanism_of(settings: Settings) -> Mechanism | None:

@@ -27,6 +27,7 @@ from mico_competition.training.train import (
     check_weights,
     epoch_of,
     evaluate,
+    evaluation_records,
     free_folder,
     mechanism_of,
     optimizer_of,
@@ -147,7 +148,7 @@ def _train_stack(
         metadata = {
             **describe(settings, mechanism_of(settings), data.labels),
             "model_id": run.model_id,
-            "results": evaluate(model, data, split.evaluation_indices),
+            "results": evaluate(model, data, evaluation_records(settings, split)),
             "train_seed": run.train_seed,
             "wall_time_seconds": round(seconds, 3),
             "stack": len(runs),
