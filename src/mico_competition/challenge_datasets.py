@@ -26,6 +26,7 @@ from mico_competition.data.purchase100_files import read_purchase100
 from mico_competition.data.sst2_files import read_sst2
 from mico_competition.data.synthetic import make_baskets
 from mico_competition.files import PathLike
+from mico_competition.progress import stage
 
 
 def load_cifar10(dataset_dir: PathLike = ".", download: bool = True) -> ArrayDataset:
@@ -149,7 +150,8 @@ def load_dataset(task: str, dataset_dir: PathLike | None = ".", download: bool =
             "challenge_datasets.LOADERS."
         )
     loader = LOADERS[task]
-    return loader(dataset_dir, download=True) if download else loader(dataset_dir)
+    with stage(f"Reading the dataset of {task}"):
+        return loader(dataset_dir, download=True) if download else loader(dataset_dir)
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:

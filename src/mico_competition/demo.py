@@ -105,7 +105,7 @@ def _train_all(root: Path, models_per_phase: int, workers: int) -> None:
     # Spawned, not forked: torch's threads do not survive a fork.
     with (
         ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_one_thread
+            workers, mp_context=get_context("spawn"), initializer=_begin_worker
         ) as pool,
         stage("Training", 9 * models_per_phase, "model") as shown,
     ):
@@ -121,8 +121,10 @@ def _runs(root: Path, scenario: str, models_per_phase: int) -> list[Run]:
     ]
 
 
-def _one_thread() -> None:
+def _begin_worker() -> None:
     import torch
+
+    os.environ["MICO_QUIET"] = "1"  # the demonstration shows how far it is
 
     torch.set_num_threads(1)
 

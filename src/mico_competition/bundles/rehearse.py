@@ -21,6 +21,7 @@ from mico_competition.bundles.rehearse_worker import FINISHED, Job, Outcome, sco
 from mico_competition.bundles.rules.fault import Fault, whole
 from mico_competition.bundles.yaml_form import CODALAB
 from mico_competition.files import PathLike, written_aside
+from mico_competition.progress import tracked
 from mico_competition.scoring.truth import NOTICE_FILE
 
 _FORCED = ("Force_Last", "Force_Latest_Multiple", "Force_Best")
@@ -152,7 +153,7 @@ class _Stage:
     ) -> list[PhaseRun]:
         """Every phase in turn."""
         runs: list[PhaseRun] = []
-        for i, plan in enumerate(plans):
+        for i, plan in enumerate(tracked(plans, "Scoring as the platform", "phase")):
             swapped = final_reference if i == len(plans) - 1 else None
             before = (plans[i - 1], runs[-1].outcome) if i else None
             with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:

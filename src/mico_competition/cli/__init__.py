@@ -32,6 +32,7 @@ from mico_competition.cli.release import (
 )
 from mico_competition.cli.signals import add_signals
 from mico_competition.cli.train import add_train
+from mico_competition.progress import heartbeat, quiet, stage
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS
 
 # The extra of setup.py that brings a package; all others come with the package itself.
@@ -74,8 +75,6 @@ def run_verb(args: argparse.Namespace) -> int:
 @contextmanager
 def _progress(args: argparse.Namespace) -> Iterator[None]:
     """A verb is never silent for long where there is no terminal, unless --quiet asks for it."""
-    from mico_competition.progress import heartbeat, quiet
-
     verb = getattr(args, "verb", None)
     with (
         quiet() if getattr(args, "quiet", False) else heartbeat(f"mico {verb}" if verb else "mico")
@@ -200,11 +199,13 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
         from mico_competition.submission import read_phase
 
         values = read_phase(args.challenge_folder, args.predictions, phase=args.phase)
-        scores, intervals = score_scenarios(*values), intervals_of(*values, rates=RATES)
+        with stage("Scoring"):
+            scores, intervals = score_scenarios(*values), intervals_of(*values, rates=RATES)
         print(generate_table(scores, intervals).to_string(float_format="{:.4f}".format))
         if args.html:
-            allowed = _ceilings(args.challenge_folder, args.phase)
-            write_text(args.html, generate_html(scores, intervals, allowed))
+            with stage("Report"):
+                allowed = _ceilings(args.challenge_folder, args.phase)
+                write_text(args.html, generate_html(scores, intervals, allowed))
             print(f"Report: {args.html}")
 
     _set(parser, run)

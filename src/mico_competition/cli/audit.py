@@ -15,6 +15,7 @@ from mico_competition.cli.attack_options import (
     opener,
     seed,
 )
+from mico_competition.progress import stage
 from mico_competition.tracks import PHASES, SEED_FILES
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def run_audit(args: argparse.Namespace) -> int:
     check_level(args.level)
     verdicts = []
     for scored in _scored(args):
-        verdicts.append(judge(scored, delta=args.delta, level=args.level))
+        with stage("Bounds on epsilon"):
+            verdicts.append(judge(scored, delta=args.delta, level=args.level))
         print(("\n" if len(verdicts) > 1 else "") + report.text(verdicts[-1:]), flush=True)
     for path, make in ((args.json, report.to_json), (args.html, report.to_html)):
         if path is not None:

@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 from mico_competition.cli.train import add_data, add_settings
+from mico_competition.progress import stage
 from mico_competition.tracks import SCENARIOS
 from mico_competition.training.settings import Settings, resolve
 
@@ -64,18 +65,19 @@ def run_audit_train(args: argparse.Namespace) -> int:
 
     dataset = load_dataset(settings.task, args.dataset_dir, args.download)
     data, _ = prepare(settings.task, dataset, settings.model_name)
-    audit = audit_trainer(
-        settings,
-        data.to(default_device()),
-        dirac=args.canaries,
-        records=args.record_canaries,
-        real=args.real_records,
-        replay_steps=args.replay_steps,
-        seed=secrets.randbits(62) if args.seed is None else args.seed,
-        level=args.level,
-        promise=promise,
-        progress=True,
-    )
+    with stage("Audit"):
+        audit = audit_trainer(
+            settings,
+            data.to(default_device()),
+            dirac=args.canaries,
+            records=args.record_canaries,
+            real=args.real_records,
+            replay_steps=args.replay_steps,
+            seed=secrets.randbits(62) if args.seed is None else args.seed,
+            level=args.level,
+            promise=promise,
+            progress=True,
+        )
     print(text(audit))
     if args.json is not None:
         write_text(args.json, to_json(audit))

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mico_competition.progress import stage
 from mico_competition.tracks import CHALLENGES
 
 _DATE = '"YYYY-MM-DD HH:MM:SS", UTC'
@@ -64,16 +65,17 @@ def _run_bundle(args: argparse.Namespace) -> int:
     from mico_competition.bundles.facts import Schedule
     from mico_competition.bundles.yaml_form import CODABENCH, DOCKER_IMAGE, Options
 
-    faults = write_bundle(
-        args.root,
-        args.challenge,
-        args.out,
-        Schedule.of(args.dev_start, args.final_start, args.end),
-        Options(args.platform or CODABENCH, args.docker_image or DOCKER_IMAGE),
-        repo=args.repo,
-        starting_kit=args.starting_kit,
-        public_data=args.public_data,
-    )
+    with stage("Bundle"):
+        faults = write_bundle(
+            args.root,
+            args.challenge,
+            args.out,
+            Schedule.of(args.dev_start, args.final_start, args.end),
+            Options(args.platform or CODABENCH, args.docker_image or DOCKER_IMAGE),
+            repo=args.repo,
+            starting_kit=args.starting_kit,
+            public_data=args.public_data,
+        )
     for fault in faults:
         print(fault, file=sys.stderr)
     verdict = f"its check warns of {len(faults)} things" if faults else "it passes its check"
@@ -85,7 +87,8 @@ def _run_bundle(args: argparse.Namespace) -> int:
 def _check(path: Path, platform: str | None) -> int:
     from mico_competition.bundles.check import check_bundle, has_errors
 
-    faults = check_bundle(path, platform)
+    with stage("Check of the bundle"):
+        faults = check_bundle(path, platform)
     for fault in faults:
         print(fault, file=sys.stderr)
     print(f"{path}: {len(faults)} faults" if faults else f"{path}: no faults")
@@ -117,13 +120,14 @@ def _run_rehearse(args: argparse.Namespace) -> int:
     from mico_competition.bundles.rehearse import rehearse
     from mico_competition.bundles.rehearse_text import as_text
 
-    rehearsal = rehearse(
-        args.bundle,
-        args.submission,
-        final_reference=args.final_reference,
-        python=args.python,
-        out=args.out,
-    )
+    with stage("Rehearsal"):
+        rehearsal = rehearse(
+            args.bundle,
+            args.submission,
+            final_reference=args.final_reference,
+            python=args.python,
+            out=args.out,
+        )
     for fault in rehearsal.faults:
         print(fault, file=sys.stderr)
     print(as_text(rehearsal))

@@ -6,6 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
+from mico_competition.progress import stage
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS
 
 
@@ -33,15 +34,16 @@ def add_download(parser: argparse.ArgumentParser) -> None:
     def run(args: argparse.Namespace) -> None:
         from mico_competition.hub.download import fetch, plan_download
 
-        plan = plan_download(
-            args.challenge,
-            args.to,
-            scenarios=args.scenario or (),
-            phases=args.phase or (),
-            models=args.models or (),
-            repo=args.repo,
-            revision=args.revision,
-        )
+        with stage("Listing of the repository"):
+            plan = plan_download(
+                args.challenge,
+                args.to,
+                scenarios=args.scenario or (),
+                phases=args.phase or (),
+                models=args.models or (),
+                repo=args.repo,
+                revision=args.revision,
+            )
         print(plan.sentence(), flush=True)
         if not args.dry_run:
             count = fetch(plan)

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mico_competition.progress import say, stage, tracked
 from mico_competition.tracks import CHALLENGES, SCORED_PHASES
 
 _ABOUT = {
@@ -54,7 +55,9 @@ def _add_add(parser: argparse.ArgumentParser) -> None:
             submitted=args.submitted,
         )
         about.fields()
-        for values in add(args.submission, _truths(args), about):
+        with stage("Scoring"):
+            entries = add(args.submission, _truths(args), about)
+        for values in entries:
             path = write_entry(args.out, values)
             average = values["average"]
             interval = "{:.3f}, {:.3f}".format(*average["interval"] or ("?", "?"))
@@ -98,9 +101,10 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     def run(args: argparse.Namespace) -> None:
         from mico_competition.boards.build import TITLE, build
 
-        built = build(
-            args.entries, args.out, final_opens=args.final_opens, title=args.title or TITLE
-        )
+        with stage("Site"):
+            built = build(
+                args.entries, args.out, final_opens=args.final_opens, title=args.title or TITLE
+            )
         print(f"Made {args.out / 'index.html'}, {built.entries} entries")
         if built.hidden:
             print(f"Left out {built.hidden} entries of the final phase (see --final_opens)")
@@ -126,7 +130,6 @@ def add_score_all(parser: argparse.ArgumentParser) -> None:
 
 def _run_score_all(args: argparse.Namespace) -> int:
     from mico_competition.boards.score_all import score_all
-    from mico_competition.progress import say, tracked
 
     limits = {
         name: value

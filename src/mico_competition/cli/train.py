@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.layout import model_path
+from mico_competition.progress import say, stage, tracked
 from mico_competition.tracks import SCENARIOS, TASKS, get_scenario, phase_of
 from mico_competition.training.settings import OPTIMIZERS, Settings, resolve
 
@@ -139,8 +140,10 @@ def run_train(args: argparse.Namespace) -> None:
         Run(seed, folder, model_id, settings.train_seed)
         for seed, folder, model_id in zip(seeds, folders, args.model_id or [None])
     ]
-    for run, metadata in zip(runs, train_many(settings, data, runs, tokenizer=tokenizer)):
-        print(_summary(metadata, run.folder), flush=True)
+    trained = train_many(settings, data, runs, tokenizer=tokenizer)
+    shown = tracked(trained, "Models", "model", total=len(runs), show=len(runs) > 1)
+    for run, metadata in zip(runs, shown):
+        say(_summary(metadata, run.folder))
 
 
 def _seed_of(name: str) -> Callable[[str], Any]:
@@ -213,7 +216,8 @@ def _plan(settings: Settings, folder: Path) -> dict[str, Any]:
     if not settings.disable_dp:
         from mico_competition.training.train import mechanism_of
 
-        mechanism = mechanism_of(settings)
+        with stage("Noise for the target epsilon"):
+            mechanism = mechanism_of(settings)
         assert mechanism is not None
         plan["noise_multiplier"] = mechanism.noise_multiplier
         plan["epsilon"] = mechanism.epsilon(settings.target_delta)

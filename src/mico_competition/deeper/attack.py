@@ -10,6 +10,7 @@ from mico_competition.deeper.frame import load_checked, make_frame
 from mico_competition.deeper.layers import shapes
 from mico_competition.deeper.model_signals import Signals, signals_of
 from mico_competition.evaluation.problem import Attack, Problem, Source
+from mico_competition.progress import tracked
 from mico_competition.scoring import tpr_at_most_fpr
 from mico_competition.whitebox.evidence import Stack, log_ratio
 from mico_competition.whitebox.label_free import Last, check_problem
@@ -39,7 +40,7 @@ def best_layers(problem: Problem) -> np.ndarray:
     stack = Stack(problem)
     for name in BLACK_BOX:
         stack.add_signal(problem.source.get(name))
-    for family in signals.values():
+    for family in tracked(signals.values(), "Likelihood ratios", "layer"):
         stack.add_signal(best_ridge(problem, family))
     return stack.scores()
 
@@ -61,7 +62,7 @@ def _signals_by_row(source: Source, rows: np.ndarray) -> dict[int, Signals]:
     frame = make_frame(source, rows)
     expected = None
     found: dict[int, Signals] = {}
-    for row in map(int, rows):
+    for row in tracked(rows.tolist(), "Decode of all layers", "model"):
         model = load_checked(source, row, expected)
         expected = expected or shapes(model)
         found[row] = signals_of(model, frame)

@@ -15,6 +15,7 @@ from mico_competition.deeper.layers import find_layers, shapes, token_embedding,
 from mico_competition.deeper.model_signals import Frame, token_rows
 from mico_competition.deeper.tokens import Held, shared_start
 from mico_competition.evaluation.problem import Source
+from mico_competition.progress import tracked
 from mico_competition.whitebox.trace import mean_probabilities, residual_directions
 
 WIDEST_ROW = 128  # numbers kept of a token's row of each model
@@ -72,7 +73,7 @@ def make_frame(source: Source, rows: np.ndarray) -> Frame:
     expected: dict[str, tuple[int, ...]] | None = None
     means, held, narrow = _Means(), None, None
     embedded: list[Tensor] = []
-    for row in map(int, rows):
+    for row in tracked(rows.tolist(), "Usual weights", "model"):
         model = load_checked(source, row, expected)
         expected = expected or shapes(model)
         means.add({name: weights_of(layer).cpu() for name, layer in find_layers(model).items()})

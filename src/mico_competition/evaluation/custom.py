@@ -26,6 +26,7 @@ import numpy as np
 
 from mico_competition.evaluation.named import get_attack
 from mico_competition.evaluation.problem import Attack, Problem
+from mico_competition.progress import stage
 
 
 def find_attack(name: str) -> Attack:
@@ -94,7 +95,8 @@ def answer(attack: Attack, problem: Problem) -> np.ndarray:
     Raises:
         ValueError: if it is not of that shape, or not finite; or what the attack raises.
     """
-    scores = np.asarray(attack.run(problem))
+    with stage(f"Attack {attack.name}"):
+        scores = np.asarray(attack.run(problem))
     if scores.shape != problem.columns.shape or scores.dtype.kind not in "fiub":
         raise ValueError(
             f"Expected attack {attack.name} to give real numbers of shape "

@@ -14,6 +14,7 @@ from mico_competition.evaluation.folds import Asked, problems, run
 from mico_competition.evaluation.measure import METRICS, Estimate, Measured, compare, measure
 from mico_competition.evaluation.named import ATTACKS, WINNERS_FORMULAS
 from mico_competition.evaluation.problem import Attack
+from mico_competition.progress import tracked
 
 RANKED = next(iter(METRICS))
 WINNERS_BEST = "winner-best"
@@ -97,7 +98,7 @@ def evaluate(
         raise ValueError('Expected blind_check "auto", "always" or "never".')
     base = winners_best(asked, options) if against is None else _row(asked, against, options)
     rows = [base]
-    for attack in attacks:
+    for attack in tracked(attacks, f"Evaluation of {asked.source.fleet.scenario}", "attack"):
         if attack.name != base.name:
             rows.append(_row(asked, attack, options))
     compared = [replace(row, gain=compare(row.measured, base.measured)) for row in rows[1:]]

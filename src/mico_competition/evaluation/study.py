@@ -11,6 +11,7 @@ from mico_competition.evaluation.custom import answer
 from mico_competition.evaluation.folds import Asked, Told, problems
 from mico_competition.evaluation.measure import METRICS, Estimate, mean_of, measure
 from mico_competition.evaluation.problem import Attack, Problem
+from mico_competition.progress import tracked
 from mico_competition.signals import HIDDEN
 
 REPEATS = 3
@@ -60,7 +61,7 @@ def study(
         raise ValueError(f"Expected 1 repeat or more of each number of shadows, got {repeats}.")
     parts = parts_of_study(asked, attack, counts, folds=folds, seed=seed)
     steps = []
-    for count in sorted(set(counts)):
+    for count in tracked(sorted(set(counts)), f"Study of {attack.name}", "number of shadows"):
         rng = np.random.default_rng([seed, count])
         found = []
         for _ in range(1 if all(len(p.shadows) == count for _, p in parts) else repeats):

@@ -149,6 +149,7 @@ _own: dict[str, Any] = {}
 def _begin(job: _Job, dataset: Path, device: torch.device, lifeline: Connection) -> None:
     """Make this process a worker."""
     os.umask(0o077)  # what is trained here holds secrets
+    os.environ["MICO_QUIET"] = "1"  # the fleet shows how far it is
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the fleet's to answer
     threading.Thread(target=_die_with_fleet, args=(lifeline,), daemon=True).start()
     _own["lock"] = hold_shared(job.ledger.folder)

@@ -26,6 +26,7 @@ from mico_competition.learned.table import (
     training_points,
     training_rows,
 )
+from mico_competition.progress import tracked
 
 CLIP = 8.0
 
@@ -146,7 +147,7 @@ def train_and_score(
     )
     seen = torch.from_numpy(labels).to(device, torch.float32)
     total = np.zeros(len(targets))
-    for place in range(settings.networks):
+    for place in tracked(range(settings.networks), "Neural attack", "network"):
         network = _trained(inputs, seen, settings, seed + 7919 * place)
         with torch.inference_mode():
             parts = [network(part)[:, 0].double().cpu() for part in asked.split(1 << 16)]

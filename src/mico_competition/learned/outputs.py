@@ -9,6 +9,7 @@ import torch
 
 from mico_competition.data.arrays import ArrayDataset
 from mico_competition.learned.table import Table
+from mico_competition.progress import tracked
 
 SIGNALS = ("logit", "loss", "confidence", "entropy", "modified_entropy")
 POOL = 20_000  # records among which neighbours are sought: their kernel is POOL x POOL
@@ -43,7 +44,7 @@ def read_outputs(table: Table, top: int = 0) -> Outputs:
     margin = np.empty((rows, p), np.float32)
     kept: list[np.ndarray] = []
     mean: np.ndarray | float = 0.0
-    for place, row in enumerate(table.rows):
+    for place, row in enumerate(tracked(table.rows, "Outputs", "model")):
         logits = table.logits(int(row)).astype(np.float64)
         classes = logits.shape[1]
         logits -= logits.max(axis=1, keepdims=True)

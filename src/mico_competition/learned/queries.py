@@ -23,6 +23,7 @@ from mico_competition.data.arrays import ArrayDataset, TokenDataset
 from mico_competition.inputs import to_device
 from mico_competition.learned.table import Table
 from mico_competition.models import logits
+from mico_competition.progress import tracked
 
 BATCH = 1024
 HELD = 1 << 27  # numbers of changed inputs held at once: 512 MB
@@ -57,7 +58,7 @@ def resampled_logits(
     if not 0 < share <= 1 or draws < 1:
         raise ValueError(f"Expected 0 < share <= 1 and draws >= 1, got {share} and {draws}.")
     mean = np.zeros((len(table.rows), len(table.points)), np.float32)
-    for part in _parts(table, draws):
+    for part in tracked(list(_parts(table, draws)), "Queries of changed records", "part"):
         rng = np.random.default_rng([seed, int(part[0])])
         changed = [_resample(table, part, share, rng) for _ in range(draws)]
         for place, row in enumerate(table.rows):
@@ -109,7 +110,8 @@ def slopes(
     identity = torch.eye(len(covariance), dtype=torch.float64)
     whiteners = [torch.linalg.inv(covariance / scale + ridge * identity) for ridge in ridges]
     found = np.empty((len(ridges), len(table.rows), p), np.float32)
-    for part in _parts(table, 2 * len(ridges)):
+    parts = list(_parts(table, 2 * len(ridges)))
+    for part in tracked(parts, "Queries along slopes", "part"):
         x = data.inputs(table.places[part])
         moved = x.flatten(1).double().cpu() - centre
         ends = []
@@ -147,7 +149,7 @@ def gradient_covariance(table: Table, pull: np.ndarray, chosen: np.ndarray) -> T
     x = table.problem.source.data.inputs(table.places[chosen])
     direction = torch.from_numpy(pull[chosen])
     total = square = torch.zeros(())
-    for row in table.rows[: table.shadows]:
+    for row in tracked(table.rows[: table.shadows], "Input gradients", "model"):
         model = table.problem.source.load(int(row))
         parts = []
         for a in range(0, len(x), BATCH):

@@ -39,6 +39,7 @@ from mico_competition.learned.suri_features import (
 )
 from mico_competition.learned.table import make_table
 from mico_competition.models import logits
+from mico_competition.progress import tracked
 from mico_competition.signals import HIDDEN, MEMBER
 
 METAS = ("logistic", "forest")
@@ -92,12 +93,14 @@ def suri(
         return suri_features(problem, row, columns, compared, settings, seed)
 
     chosen = {int(row): _own_points(problem, int(row), points, rng) for row in problem.shadows}
-    x = np.concatenate([features(row, columns) for row, columns in chosen.items()])
+    learnt = tracked(chosen.items(), "Features of shadow models", "model")
+    x = np.concatenate([features(row, columns) for row, columns in learnt])
     labels = np.concatenate([problem.told[row, columns] for row, columns in chosen.items()])
     if (labels == HIDDEN).any():
         raise ValueError("Expected everything to be told of the shadow models.")
+    asked = list(zip(problem.targets, problem.columns))
     targets = np.concatenate(
-        [features(int(r), c) for r, c in zip(problem.targets, problem.columns)]
+        [features(int(r), c) for r, c in tracked(asked, "Features of targets", "model")]
     )
     fit = _forest if meta == "forest" else _logistic
     return fit(x, labels == MEMBER, targets, strength, seed).reshape(problem.columns.shape)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mico_competition.files import PathLike, write_text
+from mico_competition.progress import tracked
 
 SUMS_FILE = "SHA256SUMS"
 
@@ -103,7 +104,7 @@ def check_sums(folder: PathLike) -> tuple[int, list[str]]:
         ValueError: as `read_sums`.
     """
     sound, faults = 0, []
-    for digest, name in read_sums(folder):
+    for digest, name in tracked(read_sums(folder), "Checksums", "file"):
         path = Path(folder) / name
         if not path.is_file():
             faults.append(f"{path} is missing: fetch it again.")

@@ -23,6 +23,7 @@ import numpy as np
 from mico_competition.files import PathLike, written_aside
 from mico_competition.layout import ModelFolder
 from mico_competition.nets.checkpoints import find_file
+from mico_competition.progress import tracked
 from mico_competition.token_cache import cache_folder
 
 _ABANDONED_SECONDS = 3600.0  # so old, what somebody was writing is nobody's
@@ -105,14 +106,15 @@ def key(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def weights_digests(folders: Sequence[ModelFolder]) -> list[str]:
+def weights_digests(folders: Sequence[ModelFolder], *, progress: bool = True) -> list[str]:
     """SHA-256 in hex of each model's files of weights (for text, of its configuration too).
 
     Raises:
         ValueError: if a folder lacks them.
     """
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        return list(pool.map(_digest, folders))
+        digests = pool.map(_digest, folders)
+        return list(tracked(digests, "Checksums", "model", total=len(folders), show=progress))
 
 
 def stamp(folder: ModelFolder) -> Stamp:

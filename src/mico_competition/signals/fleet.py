@@ -16,6 +16,7 @@ import numpy as np
 from mico_competition.challenge import ChallengeDataset
 from mico_competition.files import PathLike
 from mico_competition.layout import ModelFolder, walk_phase
+from mico_competition.progress import tracked
 from mico_competition.tracks import (
     DISTINGUISHER,
     PHASES,
@@ -101,7 +102,8 @@ def read_fleet(
             f"There are no models of {scenario} in {challenge_folder}: expected "
             f"{scenario}/train/model_0 and the like below it."
         )
-    splits = [ChallengeDataset.from_path(folder.path, data) for folder in folders]
+    found = tracked(folders, "Splits", "model")
+    splits = [ChallengeDataset.from_path(folder.path, data) for folder in found]
     points = [split.challenge_indices.numpy() for split in splits]
     for folder, own in zip(folders, points):
         if len(own) != len(points[0]):

@@ -99,7 +99,7 @@ class Signals:
         self.cache = Cache(cache)
         self._points = points.to(self.device)
         self._stamps = [stamp(folder) for folder in fleet.folders]
-        self._digests = weights_digests(fleet.folders)
+        self._digests = weights_digests(fleet.folders, progress=progress)
         _refuse_twins(fleet.folders, self._digests, "the same weights")
         self._data_digest = points.digest
         self._progress = progress

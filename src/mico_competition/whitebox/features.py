@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mico_competition.evaluation.problem import Problem, Source
+from mico_competition.progress import tracked
 from mico_competition.whitebox.joint import Kernel, joint_decode
 from mico_competition.whitebox.label_free import Last, check_problem
 from mico_competition.whitebox.mlp_layers import HALFWAY, Layers, inputs_of, read_layers
@@ -73,7 +74,7 @@ class FirstPass:
     ) -> list[np.ndarray]:
         """`count` arrays float32[models, N] of `solve(row, kernel, trace)` float[count, N]."""
         out = [np.full(self.trace.shape, np.nan, np.float32) for _ in range(count)]
-        for row in map(int, rows):
+        for row in tracked(rows.tolist(), "Joint decode", "model"):
             solved = solve(row, self.kernel(row), self.tensor(self.trace[row])).cpu().numpy()
             for array, own in zip(out, solved):
                 array[row] = own
@@ -125,7 +126,7 @@ def _first_pass(source: Source, rows: np.ndarray) -> FirstPass:
     t1, whiter_t1, t2, whiter_t2 = signals
     made = FirstPass(layers, inputs, residual, centred @ root, t1, whiter_t1, t2, whiter_t2)
     whiter_white = centred @ whiter
-    for row, own in layers.items():
+    for row, own in tracked(layers.items(), "Traces", "model"):
         hidden = own.hidden(inputs)
         directions = own.directions(hidden, residual)
         traces = [

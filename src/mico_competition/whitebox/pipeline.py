@@ -14,6 +14,7 @@ import numpy as np
 from mico_competition.attacks import to_unit
 from mico_competition.attacks.stack import fit_logistic
 from mico_competition.evaluation.problem import Problem
+from mico_competition.progress import tracked
 from mico_competition.whitebox.evidence import STRENGTH, Stack, log_ratio
 from mico_competition.whitebox.features import FirstPass, first_pass
 from mico_competition.whitebox.known import knows_members
@@ -78,11 +79,9 @@ def best(problem: Problem) -> np.ndarray:
     """
     first = first_pass(problem)
     stack = Stack(problem)
-    for name in SIGNALS:
-        stack.add_signal(problem.source.get(name))
-    for signal in (first.trace, first.whiter_trace, first.second, first.whiter_second):
-        stack.add_signal(signal)
-    for signal in first.joint.values():
+    signals = [problem.source.get(name) for name in SIGNALS]
+    signals += [first.trace, first.whiter_trace, first.second, first.whiter_second]
+    for signal in tracked([*signals, *first.joint.values()], "Likelihood ratios", "signal"):
         stack.add_signal(signal)
     logit = evidence(problem, problem.source.get("logit"))
     ridge, joint = best_ridge(problem, first, logit)
@@ -113,7 +112,7 @@ def best_ridge(problem: Problem, first: FirstPass, beside: Evidence) -> tuple[fl
     """The ridge whose decode, beside other evidence, separates the shadows' members best."""
     told = problem.is_member
     tried = {}
-    for ridge, signal in first.joint.items():
+    for ridge, signal in tracked(first.joint.items(), "Choice of the ridge", "ridge"):
         own = evidence(problem, signal)
         tried[ridge] = area(own.shadow + beside.shadow, told), own
     ridge = max(tried, key=lambda ridge: tried[ridge][0])

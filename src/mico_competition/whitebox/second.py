@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mico_competition.evaluation.problem import Problem
+from mico_competition.progress import tracked
 from mico_competition.whitebox.evidence import Stack, deviation
 from mico_competition.whitebox.features import FirstPass
 from mico_competition.whitebox.joint import decode_with_prior, information_of
@@ -45,7 +46,7 @@ def second_pass(
         likely = own_beliefs
         if knows:
             likely = shares(own_beliefs, told_of(problem, rows, hidden))
-        for place, row in enumerate(map(int, rows)):
+        for place, row in enumerate(tracked(rows.tolist(), "Second decode", "model")):
             kernel = first.kernel(row)
             mean, deviation_of_c = prior.of(place, likely[place])
             spread = first.tensor(deviation_of_c / prior.usual_spread(place, share))
@@ -62,7 +63,7 @@ def second_pass(
             excess = first.tensor(likely[place] - share)
             for array, directions in zip(pushed, (kernel.directions, first.residual)):
                 array[row] = interference(first.white, directions, excess).cpu().numpy()
-    for signal in decoded:
+    for signal in tracked(decoded, "Likelihood ratios", "signal"):
         stack.add_signal(signal)
     for signal in pushed:
         stack.add_signal(signal, (deviation,))
