@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,13 +10,17 @@ import torch
 from mico_competition.data.arrays import TextDataset
 
 
-def show_points(dataset: Any, indices: torch.Tensor, *, most: int = 20) -> Any:
+def show_points(
+    dataset: Any, indices: torch.Tensor, *, most: int = 20, class_names: Sequence[str] = ()
+) -> Any:
     """The first `most` of the records at `indices`, in the form that suits them.
 
     Args:
         dataset: what a loader gave: an ArrayDataset or a TextDataset.
         indices: int64[points], places in the dataset.
         most: how many to show.
+        class_names: what classes are called, by label (`Task.class_names`); a class without a
+            name is shown as its number.
 
     Returns:
         A pandas frame (sentence, label) for text; else a matplotlib figure: one tile a record
@@ -26,15 +31,23 @@ def show_points(dataset: Any, indices: torch.Tensor, *, most: int = 20) -> Any:
         import pandas as pd
 
         items = [dataset[int(i)] for i in indices]
-        return pd.DataFrame({key: [item[key] for item in items] for key in ("sentence", "label")})
+        labels = _captions([item["label"] for item in items], class_names)
+        return pd.DataFrame({"sentence": [item["sentence"] for item in items], "label": labels})
     storage = dataset.storage[indices]
-    labels = dataset.labels[indices].tolist()
+    labels = _captions(dataset.labels[indices].tolist(), class_names)
     if storage.ndim == 4:
         return _tiles(storage.permute(0, 2, 3, 1).numpy(), labels)
     return _rows(dataset.inputs(indices).numpy(), labels)
 
 
-def _tiles(pixels: Any, labels: list[int]) -> Any:
+def _captions(labels: list[int], class_names: Sequence[str]) -> list[str]:
+    """The name of each label's class, or `class 4` where it has none."""
+    return [
+        class_names[label] if label < len(class_names) else f"class {label}" for label in labels
+    ]
+
+
+def _tiles(pixels: Any, labels: list[str]) -> Any:
     from matplotlib.figure import Figure
 
     columns = min(10, len(labels))
@@ -45,16 +58,16 @@ def _tiles(pixels: Any, labels: list[int]) -> Any:
         axis.axis("off")
     for axis, image, label in zip(axes, pixels, labels):
         axis.imshow(image)
-        axis.set_title(f"label {label}", fontsize=8)
+        axis.set_title(label, fontsize=8)
     return figure
 
 
-def _rows(records: Any, labels: list[int]) -> Any:
+def _rows(records: Any, labels: list[str]) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 0.6 + 0.16 * len(labels)), layout="tight")
     axis = figure.subplots()
     axis.imshow(records, aspect="auto", cmap="Greys", interpolation="nearest")
-    axis.set_yticks(range(len(labels)), [f"label {label}" for label in labels], fontsize=6)
+    axis.set_yticks(range(len(labels)), labels, fontsize=6)
     axis.set_xlabel("feature")
     return figure

@@ -45,6 +45,7 @@ class Task:
     companions: tuple[str, ...] = ()
     max_length: int | None = None  # tokens; text only
     base_model: str | None = None  # pretrained model that is fine-tuned; text only
+    class_names: tuple[str, ...] = ()  # by label, where classes have names
 
     @property
     def text(self) -> bool:
@@ -147,7 +148,13 @@ def _tasks(*tasks: Task) -> Mapping[str, Task]:
 
 
 TASKS: Mapping[str, Task] = _tasks(
-    Task("cifar10", "CIFAR-10", "cnn", 60_000, 50_000, 100, 10, ("model.pt",)),
+    Task(
+        *("cifar10", "CIFAR-10", "cnn", 60_000, 50_000, 100, 10, ("model.pt",)),
+        class_names=(
+            *("airplane", "automobile", "bird", "cat", "deer"),
+            *("dog", "frog", "horse", "ship", "truck"),
+        ),
+    ),
     Task("purchase100", "Purchase-100", "mlp", 197_324, 150_000, 100, 100, ("model.pt",)),
     Task(
         "sst2",
@@ -161,6 +168,7 @@ TASKS: Mapping[str, Task] = _tasks(
         companions=("tokenizer.json", "tokenizer_config.json"),
         max_length=67,
         base_model="roberta-base",
+        class_names=("negative", "positive"),
     ),
     # The demonstration: scikit-learn's 8x8 digits.
     Task(
