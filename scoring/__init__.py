@@ -6,13 +6,20 @@ nothing but numpy.  So nothing here imports the rest of `mico_competition`, and 
 matplotlib are imported only inside the functions that return their objects.
 """
 
-# The launcher score.py and the function `score` share a name.  Importing the module first, and
-# the function after it, lets the function win for good: a submodule is bound to its package
-# only once, when it is first loaded.
-from . import score as _launcher  # noqa: F401  isort: skip
-from .intervals import bootstrap, bootstrap_average, intervals_of
-from .metrics import roc_curve, score, tpr_at_fpr, tpr_at_most_fpr
-from .report import generate_html, generate_roc, generate_table
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# The launcher score.py and the function `score` share a name.  A submodule is bound to its
+# package only once, when it is first loaded: so it is loaded here, and the name set free.
+from . import score as _launcher  # noqa: F401
+
+del score  # noqa: F821
+
+if TYPE_CHECKING:
+    from .intervals import bootstrap, bootstrap_average, intervals_of
+    from .metrics import roc_curve, tpr_at_fpr, tpr_at_most_fpr
+    from .metrics import score as score
+    from .report import generate_html, generate_roc, generate_table
 
 __all__ = [
     "bootstrap",
@@ -26,3 +33,25 @@ __all__ = [
     "tpr_at_fpr",
     "tpr_at_most_fpr",
 ]
+
+# Each is imported when first asked for: `printable` is to be had without numpy.
+_HOME = {
+    "bootstrap": "intervals",
+    "bootstrap_average": "intervals",
+    "generate_html": "report",
+    "generate_roc": "report",
+    "generate_table": "report",
+    "intervals_of": "intervals",
+    "roc_curve": "metrics",
+    "score": "metrics",
+    "tpr_at_fpr": "metrics",
+    "tpr_at_most_fpr": "metrics",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError("module %r has no attribute %r" % (__name__, name))
+    value = getattr(import_module(__name__ + "." + _HOME[name]), name)
+    globals()[name] = value
+    return value

@@ -426,7 +426,7 @@ def test_the_command_line(hub, tmp_path, capsys):
     for ids in ("3-0", "a", "", "1,,2", "0-9-10", "-1"):
         with pytest.raises(SystemExit):
             main(["download", "cifar10", f"--models={ids}"])
-        assert f"expected ids such as 0-9,100, got {ids!r}" in capsys.readouterr().err
+        assert f"expected a number or a range such as 0-99, got {ids!r}" in capsys.readouterr().err
 
 
 def test_a_missing_client_is_named_with_the_line_that_installs_it(monkeypatch, capsys):
@@ -438,7 +438,7 @@ def test_a_missing_client_is_named_with_the_line_that_installs_it(monkeypatch, c
 
 
 def test_lists_of_ids():
-    from mico_competition.cli.hub import model_ids
+    from mico_competition.cli.command_line import model_ids
 
     assert model_ids("7") == [7]
     assert model_ids("100,0-3, 2") == [0, 1, 2, 3, 100]

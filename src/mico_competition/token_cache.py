@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,32 @@ from mico_competition.files import written_aside
 
 
 def cache_folder() -> Path:
-    """`$MICO_CACHE`, else `mico_competition` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("MICO_CACHE") or Path(base) / "mico_competition")
+    """`$MICO_CACHE`, else `mico_competition` in the user's cache folder.
+
+    A user without a home directory, as containers have them, gets a private folder among the
+    temporary files.
+
+    Raises:
+        ValueError: if somebody else has made that folder.
+    """
+    if chosen := os.environ.get("MICO_CACHE"):
+        return Path(os.path.expanduser(chosen))
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "mico_competition"
+    try:
+        return Path.home() / ".cache" / "mico_competition"
+    except RuntimeError:
+        return _private_folder()
+
+
+def _private_folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"mico_competition-{os.geteuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if (status.st_uid, status.st_mode) != (os.geteuid(), stat.S_IFDIR | 0o700):
+        raise ValueError(f"{folder} is not a private folder of yours: name one in MICO_CACHE.")
+    return folder
 
 
 def tokenise_once(dataset: TextDataset, tokenizer: Any, max_length: int) -> TokenDataset:

@@ -1,7 +1,6 @@
 """`mico <verb>`: parses, calls one function of the package, prints.
 
-Imports of torch and the like wait until a verb runs, so that --help is quick.  A user's mistake
-ends in one sentence and exit code 1; a traceback is always a fault of ours.
+Imports of torch and the like wait until a verb runs, so that --help is quick.
 """
 
 from __future__ import annotations
@@ -10,15 +9,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mico_competition.cli.attack import add_attack
 from mico_competition.cli.audit import add_audit
 from mico_competition.cli.audit_train import add_audit_train
 from mico_competition.cli.bundle import add_bundle, add_rehearse
+from mico_competition.cli.command_line import Parser, run_command
 from mico_competition.cli.evaluate import add_evaluate
 from mico_competition.cli.fleet import add_fleet
 from mico_competition.cli.hub import add_download, add_publish
@@ -32,65 +31,15 @@ from mico_competition.cli.release import (
 )
 from mico_competition.cli.signals import add_signals
 from mico_competition.cli.train import add_train
-from mico_competition.progress import heartbeat, quiet, stage
+from mico_competition.progress import stage
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS
-
-# The extra of setup.py that brings a package; all others come with the package itself.
-_BRINGS = {
-    **dict.fromkeys(("opacus", "cryptography"), "train"),
-    **dict.fromkeys(("transformers", "datasets", "safetensors", "pyarrow"), "text"),
-    "ray": "cluster",
-}
 
 _DESCRIPTION = "Membership inference competitions: train, release, attack, pack, score."
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are a user's mistake like any other: exit code 1."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(
-            1, f"mico: {message[:1].upper()}{message[1:].rstrip('.')}. See {self.prog} --help.\n"
-        )
-
-
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; gives the exit code: 0, 1 for a user's mistake, 130 for Ctrl-C."""
-    return run_verb(build_parser().parse_args(argv))
-
-
-def run_verb(args: argparse.Namespace) -> int:
-    """Call what `args` asks for; turn a user's mistake into a sentence."""
-    try:
-        with _progress(args):
-            return args.run(args) or 0
-    except (ValueError, OSError, ImportError) as mistake:
-        print(f"mico: {_sentence(mistake)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("mico: stopped; nothing half-written was kept.", file=sys.stderr)
-        return 130
-
-
-@contextmanager
-def _progress(args: argparse.Namespace) -> Iterator[None]:
-    """A verb is never silent for long where there is no terminal, unless --quiet asks for it."""
-    verb = getattr(args, "verb", None)
-    with (
-        quiet() if getattr(args, "quiet", False) else heartbeat(f"mico {verb}" if verb else "mico")
-    ):
-        yield
-
-
-def _sentence(mistake: Exception) -> str:
-    if isinstance(mistake, OSError) and mistake.filename and mistake.strerror:
-        return f"{mistake.filename}: {mistake.strerror}."
-    if isinstance(mistake, ModuleNotFoundError):
-        package = (mistake.name or "A package").partition(".")[0]
-        extra = _BRINGS.get(package)
-        what = f"'.[{extra}]'" if extra else "."
-        return f"{package} is not installed: `pip install -e {what}` in the repository."
-    return str(mistake)
+    """Run one verb; gives the exit code."""
+    return run_command(build_parser(), argv)
 
 
 def build_parser() -> argparse.ArgumentParser:

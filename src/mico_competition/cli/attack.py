@@ -13,6 +13,7 @@ from mico_competition.cli.attack_options import (
     attacks_named,
     opener,
 )
+from mico_competition.cli.command_line import path_or_name
 from mico_competition.tracks import CHALLENGES, PHASES
 
 _DEFAULT = "threshold"
@@ -22,12 +23,18 @@ def add_attack(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the flags of attacks that write predictions."""
     parser.add_argument(
         "what",
+        type=path_or_name,
         nargs="+",
         metavar="[NAME] FOLDER",
         help=f"an attack's name (default: {_DEFAULT}; a wrong one prints them all), then the "
         f"folder with scenarios, named after its challenge ({', '.join(CHALLENGES)})",
     )
-    parser.add_argument("--attack", metavar="NAME", help="the attack's name, or file.py:function")
+    parser.add_argument(
+        "--attack",
+        type=path_or_name,
+        metavar="NAME",
+        help="the attack's name, or file.py:function",
+    )
     parser.add_argument(
         "--predictions",
         type=Path,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mico_competition.cli.command_line import whole_number
 from mico_competition.cli.train import add_data
 from mico_competition.tracks import CHALLENGES, SCENARIOS
 
@@ -87,9 +88,9 @@ def opener(args: argparse.Namespace, folder: Path, records: str = "challenge") -
 
 def seed(text: str) -> int:
     """A whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
-    return int(text)
+    if (value := whole_number(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {value}")
+    return value
 
 
 def add_challenge_folder(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from mico_competition.cli.attack_options import (
     opener,
     seed,
 )
+from mico_competition.cli.command_line import path_or_name
 from mico_competition.progress import stage
 from mico_competition.tracks import PHASES, SEED_FILES
 
@@ -29,6 +30,7 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
     add_challenge_folder(parser)
     parser.add_argument(
         "--attack",
+        type=path_or_name,
         metavar="NAME",
         help="run this attack: on dev models where their seeds are at hand, else on half of the "
         f"train models with the other half as shadows (default: {_DEFAULT})",

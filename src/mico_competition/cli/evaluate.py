@@ -17,6 +17,7 @@ from mico_competition.cli.attack_options import (
     opener,
     seed,
 )
+from mico_competition.cli.command_line import path_or_name, whole_number
 from mico_competition.tracks import DISTINGUISHER, PHASES, SCENARIOS
 
 if TYPE_CHECKING:
@@ -35,13 +36,17 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     add_challenge_folder(parser)
     parser.add_argument(
         "--attack",
+        type=path_or_name,
         action="append",
         metavar="NAME",
         help="an attack's name, or file.py:function; may be repeated "
         f"(default: {', '.join(_DEFAULTS_OF_EVALUATE)})",
     )
     parser.add_argument(
-        "--against", metavar="NAME", help="compare with this (default: the winner's best formula)"
+        "--against",
+        type=path_or_name,
+        metavar="NAME",
+        help="compare with this (default: the winner's best formula)",
     )
     add_scenario(parser)
     parser.add_argument(
@@ -85,10 +90,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _counts(text: str) -> tuple[int, ...]:
     """Numbers separated by commas, such as 4,8,16."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers such as 4,8,16, got {text!r}") from None
+    return tuple(whole_number(part.strip()) for part in text.split(","))
 
 
 def run_evaluate(args: argparse.Namespace) -> None:

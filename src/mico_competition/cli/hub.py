@@ -6,6 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
+from mico_competition.cli.command_line import model_ids
 from mico_competition.progress import stage
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS
 
@@ -89,18 +90,6 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
         print(f"Published: {address}")
 
     parser.set_defaults(run=run)
-
-
-def model_ids(text: str) -> list[int]:
-    """The ids in `7`, `0-9` or `0-9,100`; ArgumentTypeError for anything else."""
-    ids: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part.strip())
-        found = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
-        if not found:
-            raise argparse.ArgumentTypeError(f"expected ids such as 0-9,100, got {text!r}")
-        ids.update(found)
-    return sorted(ids)
 
 
 def _licence(text: str) -> str:

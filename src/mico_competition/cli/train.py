@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mico_competition.cli.command_line import Parser, model_ids, path_or_name, run_command
 from mico_competition.layout import model_path
 from mico_competition.progress import say, stage, tracked
 from mico_competition.tracks import SCENARIOS, TASKS, get_scenario, phase_of
@@ -35,7 +36,10 @@ _FLAGS: dict[str, tuple[Any, str]] = {
         int,
         "most records to measure accuracy on, of those not trained on (default: all)",
     ),
-    "model_name": (str, "pretrained text model: a folder, or a name on the Hugging Face Hub"),
+    "model_name": (
+        path_or_name,
+        "pretrained text model: a folder, or a name on the Hugging Face Hub",
+    ),
 }
 
 
@@ -160,23 +164,6 @@ def _seed_of(name: str) -> Callable[[str], Any]:
     return parse
 
 
-def model_ids(text: str) -> list[int]:
-    """The ids in `7`, `0-99` or `0-9,100-104`."""
-    ids: list[int] = []
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        try:
-            found = range(int(first), int(last or first) + 1)
-        except ValueError:
-            found = range(0)
-        if not found:
-            raise argparse.ArgumentTypeError(
-                f"expected a number or a range such as 0-99, got {text!r}"
-            )
-        ids += found
-    return list(dict.fromkeys(ids))
-
-
 def _folders(args: argparse.Namespace) -> list[Path]:
     if args.model_id is None or args.scenario is None:
         if args.model_id and len(args.model_id) > 1:
@@ -236,9 +223,7 @@ def _summary(metadata: dict[str, Any], folder: Path) -> str:
 
 def main_of_task(task: str, argv: list[str] | None = None) -> int:
     """The command line of `training/train_<task>.py`."""
-    from mico_competition.cli import Parser, run_verb
-
     parser = Parser(prog=f"train_{task}.py", allow_abbrev=False)
     parser.description = f"Train one model of {TASKS[task].title}, privately or not."
     add_train(parser, task)
-    return run_verb(parser.parse_args(argv))
+    return run_command(parser, argv)

@@ -127,7 +127,9 @@ def _points(model: ModelFolder) -> ChallengeDataset:
 def machine_paths(trained: PathLike) -> Patterns:
     """Where the organiser keeps things: the trained models, the home folder, the current one."""
     trained, secret = Path(trained), Secret("a path of the organiser's machine", "")
-    folders = {Path(os.path.abspath(trained)), trained.resolve(), Path.home(), Path.cwd()}
+    folders = {Path(os.path.abspath(trained)), trained.resolve(), Path.cwd()}
+    with suppress(RuntimeError):  # no home, as for an account without a name
+        folders.add(Path.home())
     texts = [str(folder).encode() for folder in folders]
     return {text: secret for text in texts if len(text) >= SHORTEST}
 

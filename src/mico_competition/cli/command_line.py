@@ -1,0 +1,170 @@
+"""What every verb of the command line shares: how flags are read, and how mistakes end.
+
+A parser of ours reads numbers and paths in one way for all flags, and `run_command` turns
+whatever goes wrong into one sentence and an exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import traceback
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mico_competition.cli.output import patient_output
+from mico_competition.progress import heartbeat, quiet
+from mico_competition.scoring.printable import printable, printable_lines, shown
+
+# The extra of setup.py that brings a package; all others come with the package itself.
+_BRINGS = {
+    **dict.fromkeys(("opacus", "cryptography"), "train"),
+    **dict.fromkeys(("transformers", "datasets", "safetensors", "pyarrow"), "text"),
+    "ray": "cluster",
+}
+
+DEBUG = "MICO_DEBUG"
+MAX_IDS = 100_000
+_WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
+_NUMBER = re.compile(r"[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]{1,3})?|inf(inity)?)", re.I)
+_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+_LIBRARIES_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.I)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reads numbers and paths strictly, and exits with 1 for a mistake.
+
+    A flag of type `int`, `float` or `Path` is read by `whole_number`, `number` or `path`.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for kind, read in ((int, whole_number), (float, number), (Path, path)):
+            self.register("type", kind, read)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(
+            1, _line(f"{message[:1].upper()}{message[1:].rstrip('.')}. See {self.prog} --help.")
+        )
+
+
+def whole_number(text: str) -> int:
+    """A whole number in plain digits: Python alone also takes "1_0" and digits of any script."""
+    if not _WHOLE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {shown(text)}")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """A number in plain digits, or inf; not nan, and nothing too large for a float."""
+    value = float(text) if _NUMBER.fullmatch(text) else None
+    if value is None or (value in (float("inf"), -float("inf")) and "inf" not in text.lower()):
+        raise argparse.ArgumentTypeError(f"expected a number, got {shown(text)}")
+    return value
+
+
+def path(text: str) -> Path:
+    """A path; a leading ~ is a home directory also where the shell has left it, as in --out=~/x."""
+    return Path(path_or_name(text))
+
+
+def path_or_name(text: str) -> str:
+    """A path as `path` reads it, or a name, which stays as it is."""
+    try:
+        return os.path.join(Path(text).expanduser()) if text.startswith("~") else text
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(
+            f"no home directory is known for {shown(text)}: write the path out"
+        ) from None
+
+
+def model_ids(text: str) -> list[int]:
+    """The ids in `7`, `0-99` or `0-9,100-104`, in order."""
+    ids: set[int] = set()
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        found = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+        if not found or len(found) > MAX_IDS:
+            raise argparse.ArgumentTypeError(
+                f"expected a number or a range such as 0-99, got {shown(text)}"
+            )
+        ids.update(found)
+    return sorted(ids)
+
+
+def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
+    """Parse, run, and give the exit code of the process.
+
+    0; 1 for a user's mistake or what this machine cannot do, said in one sentence on stderr;
+    2 for a fault of the program itself; 130 for Ctrl-C.
+    """
+    with patient_output() as output:
+        code = run_verb(parser.parse_args(argv))
+    if output.problem and not code:
+        print(_line(f"Not all output could be written: {output.problem}."), end="", file=sys.stderr)
+        return 1
+    return code
+
+
+def run_verb(args: argparse.Namespace) -> int:
+    """Call what `args` asks for; turn whatever goes wrong into a sentence and an exit code."""
+    try:
+        with _progress(args):
+            return args.run(args) or 0
+    except KeyboardInterrupt:
+        print("mico: stopped; nothing half-written was kept.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        sentence = _sentence(error)
+        code = 2 if sentence is None else 1
+        if sentence is None:
+            sentence = _own_fault(error)
+            if os.environ.get(DEBUG):
+                traceback.print_exception(error)
+        print(_line(sentence), end="", file=sys.stderr)
+        return code
+
+
+def _progress(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """A verb is never silent for long where there is no terminal, unless --quiet asks for it."""
+    verb = getattr(args, "verb", None)
+    return (
+        quiet() if getattr(args, "quiet", False) else heartbeat(f"mico {verb}" if verb else "mico")
+    )
+
+
+def _line(sentence: str) -> str:
+    return f"mico: {printable_lines(sentence)}\n"
+
+
+def _sentence(error: Exception) -> str | None:
+    """What went wrong, if that is no fault of the program."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{printable(os.fsdecode(error.filename))}: {error.strerror}."
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "A package").partition(".")[0]
+        extra = _BRINGS.get(package)
+        what = f"'.[{extra}]'" if extra else "."
+        return f"{package} is not installed: `pip install -e {what}` in the repository."
+    if isinstance(error, (ValueError, OSError, ImportError)):
+        return str(error) or type(error).__name__
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _LIBRARIES_MEMORY.search(str(error))
+    ):
+        return (
+            "There was not enough memory: stop other programs, or ask for less at a time "
+            "(--workers, --stack, --max_physical_batch_size)."
+        )
+    return None
+
+
+def _own_fault(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
+    return (
+        f"a fault of the program, {type(error).__name__} in {where} ({printable(error)}): please "
+        f"report it; {DEBUG}=1 prints the traceback."
+    )
