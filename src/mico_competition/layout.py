@@ -58,12 +58,38 @@ def model_path(root: PathLike, scenario: Scenario, phase: str, model_id: int) ->
 
 
 def scenario_of(path: PathLike) -> Scenario | None:
-    """The scenario whose name is the nearest folder name on `path`, or None."""
-    absolute = Path(os.path.abspath(path))
-    for name in (absolute.name, *(parent.name for parent in absolute.parents)):
-        if name in SCENARIOS:
-            return SCENARIOS[name]
+    """The scenario whose name is the nearest folder name on `path`, or None.
+
+    If none is, the path that symbolic links lead to counts.
+    """
+    for spelled in (absolute(path), Path(os.path.realpath(path))):
+        for name in (spelled.name, *(parent.name for parent in spelled.parents)):
+            if name in SCENARIOS:
+                return SCENARIOS[name]
     return None
+
+
+def absolute(path: PathLike) -> Path:
+    """`path` without "." and "..", its last name kept even if it is a symbolic link's.
+
+    "link/.." is the folder above the one that the link leads to, as for the operating system.
+    """
+    path = Path(path)
+    if ".." not in path.parts:
+        return Path(os.path.abspath(path))
+    if path.name == "..":
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
+def challenge_folder_of(folder: PathLike) -> Path:
+    """The absolute path of a challenge folder, so spelled that its name is the challenge's.
+
+    A symbolic link stands for its folder, whichever of the two is named after the challenge.  A
+    path that is named after none is given back as it is; `walk_challenge` refuses it.
+    """
+    spelled, target = absolute(folder), Path(os.path.realpath(folder))
+    return target if spelled.name not in CHALLENGES and target.name in CHALLENGES else spelled
 
 
 def model_id_of(name: str) -> int | None:
@@ -91,14 +117,14 @@ def walk_challenge(
     """All models of a challenge folder, by scenario, then phase, then id.
 
     Args:
-        folder: a folder named after its challenge (`.../purchase100`).
+        folder: a folder named after its challenge (`.../purchase100`), or a link to one.
         phases: names of the phases wanted; all by default.
         mend: what to do if there is no such folder; by default, how to fetch that of 2022.
 
     Raises:
         ValueError: if the folder is missing, is not named after a challenge, or holds no model.
     """
-    folder = Path(os.path.abspath(folder))
+    folder = challenge_folder_of(folder)
     if not folder.is_dir():
         command = fetch_command(folder.name, str(folder))
         fetch = f"`{command}` fetches that of 2022." if command else "release it first."

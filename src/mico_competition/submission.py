@@ -6,7 +6,6 @@ at `<challenge>/<scenario>/<phase>/model_<i>/prediction.csv`.
 
 from __future__ import annotations
 
-import os
 import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,12 @@ import numpy as np
 
 from mico_competition.files import PathLike, write_text, written_aside
 from mico_competition.hostile_zip import plain, unpack_zip
-from mico_competition.layout import ModelFolder, walk_challenge, walk_phase
+from mico_competition.layout import (
+    ModelFolder,
+    challenge_folder_of,
+    walk_challenge,
+    walk_phase,
+)
 from mico_competition.lengths import len_challenge_of
 from mico_competition.scoring.program import score_scenarios
 from mico_competition.scoring.reading import check_predictions, read_values
@@ -92,7 +96,7 @@ def pack(
     faults = check_folder(challenge_folder, predictions)
     if faults:
         raise ValueError(_listing("This submission is not complete", faults))
-    challenge = Path(os.path.abspath(challenge_folder)).name
+    challenge = challenge_folder_of(challenge_folder).name
     with written_aside(zip_path) as aside, zipfile.ZipFile(aside, "w") as archive:
         for model in _expected_models(challenge_folder, SCORED_PHASES):
             info = zipfile.ZipInfo(f"{challenge}/{model.place}/{PREDICTION_FILE}", _EPOCH)
@@ -106,7 +110,7 @@ def pack(
 def check_zip(zip_path: PathLike, challenge_folder: PathLike) -> list[str]:
     """All faults of a submission's zip, as the scoring program will find them; none if sound."""
     path = Path(zip_path)
-    challenge = Path(os.path.abspath(challenge_folder)).name
+    challenge = challenge_folder_of(challenge_folder).name
     expected = {
         f"{challenge}/{model.place}": 2 * len_challenge_of(model.path)
         for model in _expected_models(challenge_folder, SCORED_PHASES)
@@ -165,7 +169,7 @@ def read_phase(
     values, faults = _read_all(models, predictions or challenge_folder)
     if faults:
         raise ValueError(_listing("These predictions cannot be scored", faults))
-    challenge = Path(os.path.abspath(challenge_folder)).name
+    challenge = challenge_folder_of(challenge_folder).name
     places = [f"{challenge}/{model.place}" for model in models]
     return dict(zip(places, map(_read_solution, models))), dict(zip(places, values))
 
@@ -201,7 +205,7 @@ def _expected_models(challenge_folder: PathLike, phases: Sequence[str]) -> list[
 
 def _missing_models(challenge_folder: PathLike, phases: Sequence[str]) -> list[str]:
     """Faults of the challenge folder itself: half a download makes half a submission."""
-    folder = Path(os.path.abspath(challenge_folder))
+    folder = challenge_folder_of(challenge_folder)
     faults = []
     for phase in phases:
         counts = {name: len(walk_phase(folder, name, phase)) for name in get_challenge(folder.name)}

@@ -31,6 +31,7 @@ def all_bounds(
     seed: int = 0,
     jointly: bool = False,
     methods: Sequence[str] = tuple(METHODS),
+    guesses: Any = None,
 ) -> list[Bound]:
     """A lower bound of epsilon by each method.
 
@@ -44,6 +45,7 @@ def all_bounds(
         seed: of what is drawn.
         jointly: whether all of them are to hold at once (Bonferroni).
         methods: some of METHODS.
+        guesses: of the one-run bounds, see `one_run_bound`.
 
     Returns:
         The bounds, in the order of `methods`, each with the level that it has by itself.
@@ -58,6 +60,8 @@ def all_bounds(
             f"Expected methods among {', '.join(METHODS)}, got {', '.join(unknown) or 'none'}."
         )
     each = 1 - (1 - level) / len(methods) if jointly else level
+    plans = {name: {"guesses": guesses} for name in ("one-run", "one-run f-DP")}
     return [
-        METHODS[method](truth, scores, delta=delta, level=each, seed=seed) for method in methods
+        METHODS[method](truth, scores, delta=delta, level=each, seed=seed, **plans.get(method, {}))
+        for method in methods
     ]

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from mico_competition.audit.promise import Promise, promise_of
+from mico_competition.audit.promise import STATED, Promise, claim_of
 from mico_competition.audit.tradeoff import dp_tpr, gdp_tpr
 from mico_competition.files import PathLike
 from mico_competition.layout import walk_challenge
@@ -140,21 +140,28 @@ def ceilings_of(challenge_folder: PathLike, *, phase: str = "train") -> dict[str
     """Scenario -> name of a ceiling -> (false positive rates, the largest TPR there).
 
     What `scoring.generate_roc` and `scoring.generate_html` draw above the curves.  Scenarios that
-    promise nothing are left out, as are models without metadata, such as those of 2022.
+    promise nothing are left out.  Of models without metadata, such as those of 2022, the claim is
+    not known: the table's is taken, and the names of its ceilings say so.
 
     Args:
         challenge_folder: `.../cifar10`, with models.
         phase: whose metadata to read.
 
     Raises:
-        ValueError: as `layout.walk_challenge` and `promise_of`.
+        ValueError: as `layout.walk_challenge` and `claim_of`.
         ImportError: if there is a promise, and dp_accounting is missing.
     """
     folders: dict[str, list[Path]] = {}
     for model in walk_challenge(challenge_folder, phases=[phase]):
         folders.setdefault(model.scenario, []).append(model.path)
-    promises = {name: promise_of(paths) for name, paths in folders.items()}
-    return {name: ceilings(p, DRAWN) for name, p in promises.items() if p is not None}
+    found: dict[str, Curves] = {}
+    for scenario, paths in folders.items():
+        claim = claim_of(paths)
+        if claim.promise is not None:
+            by = "" if claim.source == STATED else ", claimed by the table"
+            curves = ceilings(claim.promise, DRAWN)
+            found[scenario] = {f"{name}{by}": curve for name, curve in curves.items()}
+    return found
 
 
 def _rates(fpr: Any) -> np.ndarray:

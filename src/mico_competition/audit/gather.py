@@ -8,16 +8,15 @@ where there are none, one half of the train models is attacked with the other.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from mico_competition.audit.promise import promise_of
+from mico_competition.audit.promise import claim_of
 from mico_competition.audit.verdict import Scored
 from mico_competition.evaluation.custom import answer
 from mico_competition.evaluation.folds import ask, holdout, run
 from mico_competition.evaluation.problem import Attack, Source
 from mico_competition.files import PathLike
+from mico_competition.layout import challenge_folder_of
 from mico_competition.submission import read_phase
 from mico_competition.tracks import DISTINGUISHER, get_scenario
 
@@ -30,13 +29,16 @@ def scored_predictions(
     They must have been made without these solutions; who made them knows.
 
     Raises:
-        ValueError: as `submission.read_phase`; as `promise_of`.
+        ValueError: as `submission.read_phase`; as `claim_of`.
     """
     solutions, values = read_phase(challenge_folder, predictions, phase=phase)
-    root = Path(challenge_folder).resolve().parent
+    root = challenge_folder_of(challenge_folder).parent
     scenarios: dict[str, list[str]] = {}
     for folder in solutions:
         scenarios.setdefault(folder.split("/")[1], []).append(folder)
+    claims = {
+        name: claim_of([root / folder for folder in folders]) for name, folders in scenarios.items()
+    }
     return [
         Scored(
             name,
@@ -44,7 +46,8 @@ def scored_predictions(
             "predictions",
             [np.asarray(solutions[folder]) == 1 for folder in folders],
             [np.asarray(values[folder], dtype=np.float64) for folder in folders],
-            promise_of([root / folder for folder in folders]),
+            claims[name].promise,
+            claims[name].source,
         )
         for name, folders in scenarios.items()
     ]
@@ -60,7 +63,7 @@ def scored_attack(source: Source, attack: Attack, *, seed: int = 0) -> Scored:
         seed: of the halves, where there are train models only.
 
     Raises:
-        ValueError: with fewer than four train models and no others; as `promise_of`; what the
+        ValueError: with fewer than four train models and no others; as `claim_of`; what the
             attack raises.
     """
     fleet = source.fleet
@@ -72,12 +75,13 @@ def scored_attack(source: Source, attack: Attack, *, seed: int = 0) -> Scored:
     else:
         places, problem = holdout(asked, seed=seed)
         scores = answer(attack, problem)
-    folders = [fleet.folders[row].path for row in asked.targets[places]]
+    claim = claim_of([fleet.folders[row].path for row in asked.targets[places]])
     return Scored(
         fleet.scenario,
         phase,
         attack.name,
         list(asked.truth[places]),
         list(scores),
-        promise_of(folders),
+        claim.promise,
+        claim.source,
     )

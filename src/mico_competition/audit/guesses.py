@@ -2,7 +2,8 @@
 
 The k_plus largest scores are guessed to be members, the k_minus smallest to be none, and the
 auditor abstains from the rest.  How many is decided beforehand: counting right guesses for many
-numbers of guesses and reporting the best is another audit, which has to pay for each.
+numbers of guesses and reporting the best is another audit, which has to pay for each.  The default
+is such a list of plans, paid for by Bonferroni's inequality.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from scipy.special import gammaln
 from scipy.stats import binomtest
 
 MEMBERSHIPS = ("coins", "half")
+_FEWEST = 16  # guesses of the smallest default plan
 _UNFAIR = 1e-6  # how rarely fair coins may fall so unevenly, for truth to be taken for theirs
 
 Plan = tuple[int, int]
@@ -67,20 +69,46 @@ def plan_for(points: int) -> Plan:
 
     Few guesses are righter, many are surer.  On Gaussian mechanisms of epsilon 1 to 10, a fifth of
     1,000 points and a tenth of 10,000 came nearest to the truth or next to it, for both one-run
-    bounds; a mechanism that tells as much of every point is better met by guessing all.
+    bounds.
     """
     guesses = min(points, 100 + points // 10)
     return guesses - guesses // 2, guesses // 2
 
 
-def plans_of(guesses: Any, points: int) -> list[Plan]:
-    """The plans that `guesses` means: None, one pair, or a sequence of pairs.
+def default_plans(points: int) -> list[tuple[Plan, float]]:
+    """The plans of an audit that chooses none, each with its share of what may fail.
+
+    The usual plan has half of it.  The other half goes in equal parts to plans for what the usual
+    one misses: all points are known (guess all, then half of them, and so on), few are sure (down
+    to _FEWEST guesses), or few are sure and all of them are members (guess members only).  Where
+    the usual plan is best that costs a few percent of the bound; elsewhere it gains up to 2.5
+    (benchmarks/audit_false_alarms.py, docs/PRIVACY.md).
+    """
+    sizes = []
+    size = points
+    while size >= _FEWEST:
+        sizes.append(size)
+        size //= 2
+    usual = plan_for(points)
+    both = [(size - size // 2, size // 2) for size in sizes]
+    others = [plan for plan in (*both, *((size, 0) for size in sizes[2:])) if plan != usual]
+    if not others:
+        return [(usual, 1.0)]
+    return [(usual, 0.5), *((plan, 0.5 / len(others)) for plan in others)]
+
+
+def plans_of(guesses: Any, points: int) -> list[tuple[Plan, float]]:
+    """The plans that `guesses` means, and the share of each of what may fail.
+
+    Args:
+        guesses: None for `default_plans`, one pair, or a sequence of pairs with equal shares.
+        points: how many there are.
 
     Raises:
         ValueError: if a plan is no pair of whole numbers >= 0 that sum to 1 up to `points`.
     """
     if guesses is None:
-        return [plan_for(points)]
+        return default_plans(points)
     pairs = [guesses] if len(guesses) == 2 and np.ndim(guesses[0]) == 0 else list(guesses)
     for pair in pairs:
         sound = len(pair) == 2 and all(isinstance(k, int | np.integer) and k >= 0 for k in pair)
@@ -91,7 +119,7 @@ def plans_of(guesses: Any, points: int) -> list[Plan]:
             )
     if not pairs:
         raise ValueError("Expected at least one pair (k_plus, k_minus) of guesses, got none.")
-    return [(int(plus), int(minus)) for plus, minus in pairs]
+    return [((int(plus), int(minus)), 1 / len(pairs)) for plus, minus in pairs]
 
 
 def guess(member: np.ndarray, value: np.ndarray, plans: Sequence[Plan], seed: int) -> list[Guessed]:
@@ -99,7 +127,7 @@ def guess(member: np.ndarray, value: np.ndarray, plans: Sequence[Plan], seed: in
 
     Args:
         member, value: bool[n] and float64[n].
-        plans: of `plans_of`.
+        plans: what to guess.
         seed: of the order of tied scores.
     """
     # Ties in random order, not in the given one, which may know who is a member.

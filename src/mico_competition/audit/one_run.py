@@ -31,6 +31,7 @@ The tests hold this to the best of all mechanisms for few points, by linear prog
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,9 @@ def one_run_bound(
         truth, scores: see `check_scores`; only the order of the scores counts.
         delta: in [0, 1).
         level: in (0, 1), how often the bound holds, at least.
-        guesses: (k_plus, k_minus), decided before looking at the truth; None for
-            `guesses.plan_for`; or a list of such pairs: the best of them, each paying for all
-            (Bonferroni).
+        guesses: (k_plus, k_minus), decided before looking at the truth; or a list of such pairs:
+            the best of them, each paying for all (Bonferroni); None for the list of
+            `guesses.default_plans`.
         membership: "coins" if each point was put in by a fair coin of its own; "half" if their
             number was fixed and the choice uniform.  "half" holds for every mechanism, and costs
             the p-value a factor of about sqrt(pi n / 2).  Without it the bound still held in
@@ -73,7 +74,8 @@ def one_run_bound(
 
     Returns:
         A `Bound`.  All scores equal give 0.  `detail` has how many points there are, how many
-        were guessed to be in and out, how many guesses are right, and how many plans were tried.
+        were guessed to be in and out by the best plan, how many of its guesses are right, and how
+        many plans were tried.
 
     Raises:
         ValueError: as `check_scores`; if an argument is out of range; if truth is so uneven that
@@ -84,11 +86,12 @@ def one_run_bound(
     check_level(level)
     chance = chance_of(member, membership)
     plans = plans_of(guesses, member.size)
-    alpha = (1 - level) * chance / len(plans)
-    made = guess(member, value, plans, seed)
-    _enough(made, delta, alpha)
+    made = guess(member, value, [plan for plan, _ in plans], seed)
+    alphas = [(1 - level) * chance * share for _, share in plans]
+    _enough(made, delta, alphas)
     # What all scores equal say of the points is nothing, whatever order they are given.
-    known = [0.0 if (value == value[0]).all() else _epsilon(one, delta, alpha) for one in made]
+    constant = bool((value == value[0]).all())
+    known = [0.0 if constant else _epsilon(one, delta, a) for one, a in zip(made, alphas)]
     best = int(np.argmax(known))
     detail = made[best].detail() | {"plans": float(len(plans)), "chance": chance}
     return Bound("one-run", known[best], delta, level, detail)
@@ -144,18 +147,20 @@ def _epsilon(guessed: Guessed, delta: float, alpha: float) -> float:
     return largest_excluded(lambda e: _p_value(guessed, e, delta, log_choices) <= alpha)
 
 
-def _enough(made: list[Guessed], delta: float, alpha: float) -> None:
+def _enough(made: list[Guessed], delta: float, alphas: Sequence[float]) -> None:
     """ValueError if no plan would prove anything, were all of its guesses right."""
 
-    def proves(one: Guessed) -> bool:
+    def proves(one: Guessed, alpha: float) -> bool:
         return one_run_p_value(one.perfect(), epsilon=0.0, delta=delta) <= alpha
 
-    if any(proves(one) for one in made):
+    if any(map(proves, made, alphas)):
         return
+    alpha = max(alphas)
     points, most = made[0].points, max(one.guesses for one in made)
     tried = (r for r in range(1, _MOST) if r < 100 or r % 16 == 0)
     needed = next(
-        (r for r in tried if proves(Guessed(r - r // 2, r // 2, r, max(r, points)))), None
+        (r for r in tried if proves(Guessed(r - r // 2, r // 2, r, max(r, points)), alpha)),
+        None,
     )
     if needed is None:
         raise ValueError(

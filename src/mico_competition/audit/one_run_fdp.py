@@ -26,7 +26,7 @@ curve the guesses reached, and the epsilon that is read from it may lie above th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -70,11 +70,11 @@ def one_run_fdp_bound(
     check_level(level)
     chance = chance_of(member, membership)
     plans = plans_of(guesses, member.size)
-    alpha = (1 - level) * chance / len(plans)
-    made = guess(member, value, plans, seed)
-    _enough(made, alpha)
+    made = guess(member, value, [plan for plan, _ in plans], seed)
+    alphas = [(1 - level) * chance * share for _, share in plans]
+    _enough(made, alphas)
     constant = bool((value == value[0]).all())
-    known = [0.0 if constant else _parameter(one, alpha, curve) for one in made]
+    known = [0.0 if constant else _parameter(one, a, curve) for one, a in zip(made, alphas)]
     best = int(np.argmax(known))
     detail = {curve.name: known[best]} | made[best].detail()
     detail |= {"plans": float(len(plans)), "chance": chance}
@@ -125,17 +125,18 @@ def _parameter(guessed: Guessed, alpha: float, curve: Family) -> float:
     return largest_excluded(excluded)
 
 
-def _enough(made: list[Guessed], alpha: float) -> None:
+def _enough(made: list[Guessed], alphas: Sequence[float]) -> None:
     """ValueError if no plan would prove anything, were all of its guesses right."""
 
-    def proves(one: Guessed) -> bool:
+    def proves(one: Guessed, alpha: float) -> bool:
         return impossible(one.perfect(), alpha, float)
 
-    if any(proves(one) for one in made):
+    if any(map(proves, made, alphas)):
         return
+    alpha = max(alphas)
     points, most = made[0].points, max(one.guesses for one in made)
     needed = next(
-        r for r in range(1, _MOST) if proves(Guessed(r - r // 2, r // 2, r, max(r, points)))
+        r for r in range(1, _MOST) if proves(Guessed(r - r // 2, r // 2, r, max(r, points)), alpha)
     )
     raise ValueError(
         f"Expected at least {needed} guesses, on as many points, for a bound above 0, got {most} "

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mico_competition.audit.bound import Bound
+from mico_competition.audit.promise import STATED
 from mico_competition.audit.verdict import RANKED, Verdict
 from mico_competition.scoring.curve import shown_curve
 from mico_competition.scoring.page import document
@@ -36,15 +38,16 @@ def text(verdicts: Sequence[Verdict]) -> str:
 
 def _lines(verdict: Verdict) -> list[str]:
     lines = [
-        f"  at least, by {b.method}: {b.epsilon:.2f} (assumes {assumed(b.method)})"
+        f"  at least, by {b.method}: {b.epsilon:.2f} (assumes {assumed(b.method)}{guessed(b)})"
         for b in verdict.bounds
     ]
     promise = verdict.scored.promise
     if promise is not None:
         run = promise.mechanism
         lines += [
-            f"  promised: epsilon {promise.epsilon:.2f} at delta {promise.delta:g}; if a record is "
-            f"replaced by another, {verdict.replace_one:.2f}; Gaussian mu {verdict.mu:.2f}",
+            f"  {promised(verdict)}: epsilon {promise.epsilon:.2f} at delta {promise.delta:g}; if "
+            f"a record is replaced by another, {verdict.replace_one:.2f}; Gaussian mu "
+            f"{verdict.mu:.2f}",
             f"  mechanism: noise_multiplier {run.noise_multiplier:g}, sample_rate "
             f"{run.sample_rate:.5g}, {run.num_steps} steps",
         ]
@@ -54,6 +57,23 @@ def _lines(verdict: Verdict) -> list[str]:
             )
             lines.append(f"  TPR at most, by {name}: {cells} FPR")
     return lines
+
+
+def promised(verdict: Verdict) -> str:
+    """What an epsilon that no attack may exceed is called: by whom it is said."""
+    stated = verdict.scored.source == STATED
+    return "promised" if stated else f"claimed by {verdict.scored.source}"
+
+
+def guessed(bound: Bound) -> str:
+    """The plan that a one-run bound comes from, of how many; empty for other bounds."""
+    if "guesses" not in bound.detail:
+        return ""
+    plus, minus, points, plans = (
+        int(bound.detail[name]) for name in ("guessed_in", "guessed_out", "points", "plans")
+    )
+    of = f", the best of {plans} plans" if plans > 1 else ""
+    return f"; guessed {plus:,} in and {minus:,} out of {points:,}{of}"
 
 
 def assumed(method: str) -> str:
@@ -93,11 +113,13 @@ def record(verdict: Verdict) -> dict[str, Any]:
         "level": verdict.level,
         "delta": verdict.delta,
         "proven": verdict.proven.epsilon,
+        "claim": scored.source,
         "bounds": [
             {
                 "method": b.method,
                 "epsilon": _finite(b.epsilon),
                 "assumes": assumed(b.method),
+                **_joint(verdict, b.method),
                 "detail": {name: _finite(value) for name, value in b.detail.items()},
             }
             for b in verdict.bounds
@@ -119,6 +141,16 @@ def record(verdict: Verdict) -> dict[str, Any]:
         },
         "curve": vars(shown_curve(verdict.result, verdict.known)),
         "metrics": found,
+    }
+
+
+def _joint(verdict: Verdict, method: str) -> dict[str, Any]:
+    """Of a bound that raises alarms, what it is at the level at which all of them hold at once."""
+    return {
+        name: value
+        for bound in verdict.joint
+        if bound.method == method
+        for name, value in (("joint_epsilon", bound.epsilon), ("joint_level", bound.level))
     }
 
 
@@ -180,14 +212,18 @@ def _key(verdict: Verdict) -> str:
 
 def _bounds(verdict: Verdict) -> str:
     rows = [
-        (f"at least, by {bound.method}", bound.epsilon, f"assumes {assumed(bound.method)}")
+        (
+            f"at least, by {bound.method}",
+            bound.epsilon,
+            f"assumes {assumed(bound.method)}{guessed(bound)}",
+        )
         for bound in verdict.bounds
     ]
     promise = verdict.scored.promise
     if promise is not None:
         assert verdict.replace_one is not None
-        rows.append(("promised", promise.epsilon, "one record added or removed"))
-        rows.append(("promised", verdict.replace_one, "one record replaced by another"))
+        rows.append((promised(verdict), promise.epsilon, "one record added or removed"))
+        rows.append((promised(verdict), verdict.replace_one, "one record replaced by another"))
     caption = f"Epsilon at delta {verdict.delta:g}; each bound by itself at {verdict.level:.0%}"
     cells = "\n".join(
         f'<tr><th scope="row">{escape(name)} <span class="range">{escape(of)}</span></th>'

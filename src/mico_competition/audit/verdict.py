@@ -14,7 +14,7 @@ from mico_competition.audit.bounds import all_bounds
 from mico_competition.audit.ceilings import DRAWN, Curves, ceilings, gaussian_mu
 from mico_competition.audit.guesses import pairs
 from mico_competition.audit.one_run import one_run_bound
-from mico_competition.audit.promise import Promise
+from mico_competition.audit.promise import NOT_KNOWN, STATED, Promise
 from mico_competition.scoring import intervals_of, score
 from mico_competition.scoring.curve import RATES
 from mico_competition.scoring.svg import MARK
@@ -29,7 +29,8 @@ PROVING, OF_PAIRS = "one-run", "one-run of pairs"
 The first takes a model's memberships for fair coins.  They nearly are: just half of its challenge
 points are members.  Simulations with such halves back the bound, no theorem does.  The second has
 one: within each model members are paired with non-members at random, and who of a pair is the
-member is a fair coin, but one that replaces a record by another.
+member is a fair coin, but one that replaces a record by another.  Each is computed once more at a
+level at which both hold at once, and that is what the alarm and the sentence go by.
 """
 
 
@@ -42,7 +43,9 @@ class Scored:
         attack: its name, or "predictions" for scores that came as files.
         truth: for each model, bool[points].
         scores: for each model, float64[points].
-        promise: what every one of the models promises; None without privacy.
+        promise: what every one of the models promises; None without privacy, or if it is not
+            known.
+        source: who says so: STATED, BY_TABLE or NOT_KNOWN.
     """
 
     scenario: str
@@ -51,6 +54,7 @@ class Scored:
     truth: Sequence[np.ndarray]
     scores: Sequence[np.ndarray]
     promise: Promise | None
+    source: str = STATED
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Verdict:
         known: of `scoring.intervals_of`, for the same scenario.
         delta: at which every epsilon is.
         bounds: lower bounds of epsilon, each by itself at `level`.
+        joint: those that raise alarms, PROVING and OF_PAIRS, at the level at which all of the
+            audit's hold at once at `level`.
         level: of bounds and intervals.
         allowed: the ceilings; empty without a promise.
         mu: of the Gaussian ceiling; None without a promise.
@@ -74,6 +80,7 @@ class Verdict:
     known: Mapping[str, Any]
     delta: float
     bounds: tuple[Bound, ...]
+    joint: tuple[Bound, Bound]
     level: float
     allowed: Curves
     mu: float | None
@@ -81,17 +88,23 @@ class Verdict:
 
     @property
     def proven(self) -> Bound:
-        """The lower bound that takes least for granted."""
-        return next(bound for bound in self.bounds if bound.method == PROVING)
+        """The lower bound that takes least for granted, of adding or removing a record."""
+        return self.joint[0]
 
     @property
     def alarm(self) -> bool:
-        """Whether the attack proves more than is promised, of adding or of replacing a record."""
+        """Whether the attack proves more than is promised, of adding or of replacing a record.
+
+        Of mechanisms that keep their promise a share of 1 - level raises it, at most.
+        """
         promise = self.scored.promise
-        if promise is None or self.replace_one is None:
-            return False
-        of_pairs = next(bound for bound in self.bounds if bound.method == OF_PAIRS)
-        return self.proven.epsilon > promise.epsilon or of_pairs.epsilon > self.replace_one
+        return promise is not None and (
+            self.proven.epsilon > promise.epsilon or self._replaced_alarm
+        )
+
+    @property
+    def _replaced_alarm(self) -> bool:
+        return self.replace_one is not None and self.joint[1].epsilon > self.replace_one
 
     @property
     def most(self) -> float | None:
@@ -108,13 +121,33 @@ class Verdict:
             f"{scored.scenario}: {self._who()} proves epsilon >= {self.proven.epsilon:.2f} "
             f"({self.level:.0%} confidence, delta {self.delta:g})"
         )
+        if self._replaced_alarm:
+            proves += (
+                f" and >= {self.joint[1].epsilon:.2f} for a record replaced by another, where "
+                f"{self.replace_one:.2f} would be spent"
+            )
         found = f"it finds {self._percent()} of members at 10% FPR"
-        if promise is None:
-            return f"{proves}, and nothing was promised; {found}."
-        allows = f"where the mechanism allows {self.most:.1%} at most"
         if self.alarm:
-            return f"ALARM: {proves}, but only {promise.epsilon:.2f} was promised; {found}."
-        return f"{proves}, and the mechanism promises {promise.epsilon:.2f}; {found}, {allows}."
+            return f"ALARM: {proves}, {self._promised()}; {found}."
+        if promise is not None:
+            what = "the mechanism" if scored.source == STATED else "that"
+            found += f", where {what} allows {self.most:.1%} at most"
+        return f"{proves}, {self._promised()}; {found}."
+
+    def _promised(self) -> str:
+        """What was promised, in a clause."""
+        scored, promise = self.scored, self.scored.promise
+        if scored.source == STATED:
+            if promise is None:
+                return "and nothing was promised"
+            if self.alarm:
+                return f"but only {promise.epsilon:.2f} was promised"
+            return f"and the mechanism promises {promise.epsilon:.2f}"
+        unknown = "and the claim is not known (no metadata.json states it)"
+        if scored.source == NOT_KNOWN:
+            return unknown
+        table = "no privacy" if promise is None else f"epsilon {promise.epsilon:.2f}"
+        return f"{unknown}: {scored.source}'s is {table}{' only' if self.alarm else ''}"
 
     def _who(self) -> str:
         models = len(self.scored.truth)
@@ -131,7 +164,14 @@ class Verdict:
         return words if math.isnan(low) else f"{words} [{low:.1%}, {high:.1%}]"
 
 
-def judge(scored: Scored, *, delta: float | None = None, level: float = LEVEL) -> Verdict:
+def judge(
+    scored: Scored,
+    *,
+    delta: float | None = None,
+    level: float = LEVEL,
+    guesses: Any = None,
+    audits: int = 1,
+) -> Verdict:
     """The audit of one scenario.
 
     Args:
@@ -139,6 +179,9 @@ def judge(scored: Scored, *, delta: float | None = None, level: float = LEVEL) -
         delta: at which bounds are computed; by default what is promised at, or DELTA without a
             promise.  Another one than the promise's takes the promise's own curve to that delta.
         level: of bounds and intervals, in (0, 1).
+        guesses: of the one-run bounds, see `one_run_bound`; of pairs the same share is guessed.
+        audits: how many of models with a promise are judged together, that all of them raise a
+            false alarm no more often than `level` allows.
 
     Raises:
         ValueError: as `all_bounds`: on scores that are not finite, truth that is not 0 or 1, too
@@ -152,8 +195,9 @@ def judge(scored: Scored, *, delta: float | None = None, level: float = LEVEL) -
         scored = replace(scored, promise=promise)
     at = delta or (DELTA if promise is None else promise.delta)
     truth, scores = np.concatenate(scored.truth), np.concatenate(scored.scores)
-    bounds = all_bounds(truth, scores, delta=at, level=level)
-    bounds.insert(1, _of_pairs(scored, at, level))
+    bounds = all_bounds(truth, scores, delta=at, level=level, guesses=guesses)
+    bounds.insert(1, deciding_bounds(scored, delta=at, level=level, guesses=guesses)[1])
+    each = 1 - (1 - level) / (2 * max(1, audits))
     names = [f"audit/{scored.scenario}/{scored.phase}/model_{i}" for i in range(len(scored.truth))]
     solutions = {name: part.astype(int) for name, part in zip(names, scored.truth)}
     known = intervals_of(solutions, dict(zip(names, scored.scores)), level=level, rates=RATES)
@@ -164,6 +208,7 @@ def judge(scored: Scored, *, delta: float | None = None, level: float = LEVEL) -
         known[scored.scenario],
         at,
         tuple(bounds),
+        deciding_bounds(scored, delta=at, level=each, guesses=guesses),
         level,
         {} if promise is None else ceilings(promise, DRAWN),
         None if run is None else gaussian_mu(run),
@@ -171,11 +216,34 @@ def judge(scored: Scored, *, delta: float | None = None, level: float = LEVEL) -
     )
 
 
-def _of_pairs(scored: Scored, delta: float, level: float) -> Bound:
-    """The one-run bound over pairs of a member and a non-member of the same model."""
+def pairs_of(scored: Scored) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of a member and a non-member of the same model, of all models; see `guesses.pairs`."""
     found = [
         pairs(np.asarray(truth), np.asarray(scores, dtype=np.float64), seed=seed)
         for seed, (truth, scores) in enumerate(zip(scored.truth, scored.scores))
     ]
     truth, scores = (np.concatenate(parts) for parts in zip(*found))
-    return replace(one_run_bound(truth, scores, delta=delta, level=level), method=OF_PAIRS)
+    return truth, scores
+
+
+def deciding_bounds(
+    scored: Scored, *, delta: float, level: float, guesses: Any = None
+) -> tuple[Bound, Bound]:
+    """The bounds that raise alarms, PROVING and OF_PAIRS, each by itself at `level`."""
+    points = np.concatenate(scored.truth), np.concatenate(scored.scores)
+    of_pairs = pairs_of(scored)
+    fewer = _fitted(guesses, points[0].size, of_pairs[0].size)
+    replacing = one_run_bound(*of_pairs, delta=delta, level=level, guesses=fewer)
+    return (
+        one_run_bound(*points, delta=delta, level=level, guesses=guesses),
+        replace(replacing, method=OF_PAIRS),
+    )
+
+
+def _fitted(guesses: Any, points: int, fewer: int) -> Any:
+    """Plans for `points` points as plans for `fewer`, with as large a share of them."""
+    if guesses is None:
+        return None
+    plans = [guesses] if np.ndim(guesses[0]) == 0 else guesses
+    fitted = [tuple(k * fewer // points for k in plan) for plan in plans]
+    return [plan if sum(plan) else (1, 0) for plan in fitted]

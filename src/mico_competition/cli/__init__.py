@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -124,9 +123,10 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(args: argparse.Namespace) -> None:
+        from mico_competition.layout import challenge_folder_of
         from mico_competition.submission import pack
 
-        name = Path(os.path.abspath(args.challenge_folder)).name
+        name = challenge_folder_of(args.challenge_folder).name
         path = pack(
             args.challenge_folder, args.zip or Path(f"predictions_{name}.zip"), args.predictions
         )

@@ -46,6 +46,15 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
     add_scenario(parser)
     parser.add_argument("--delta", type=float, help="of every epsilon (default: what was promised)")
     parser.add_argument("--level", type=float, default=0.95, help="confidence of bounds")
+    parser.add_argument(
+        "--guesses",
+        type=plan,
+        action="append",
+        metavar="IN,OUT",
+        help="for one-run bounds, guess that the IN highest scores are members and the OUT lowest "
+        "are not, decided before looking at results; repeated: the best of several, each paying "
+        "for all (default: a list of plans from 16 guesses to all points)",
+    )
     parser.add_argument("--seed", type=seed, default=0, help="of the choice of halves")
     for name, what in (("json", "all numbers"), ("html", "a page with curves and ceilings")):
         parser.add_argument(f"--{name}", type=Path, help=f"also write {what} here")
@@ -53,8 +62,22 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_audit)
 
 
+def plan(text: str) -> tuple[int, int]:
+    """A plan of guesses from the command line; argparse turns the error into a sentence."""
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"expected IN,OUT, such as 550,550, got {text!r}")
+    if sum(map(int, parts)) < 1:
+        raise argparse.ArgumentTypeError(f"expected at least one guess, got {text!r}")
+    return int(parts[0]), int(parts[1])
+
+
 def run_audit(args: argparse.Namespace) -> int:
-    """Print what is proven of each scenario; 1 if that is more than was promised."""
+    """Print what is proven of each scenario; 1 if that is more than was promised.
+
+    Where all promises are kept, 1 comes with a probability of 1 - level at most, over all
+    scenarios and bounds together.
+    """
     from mico_competition.audit import report
     from mico_competition.audit.checked import check_delta, check_level
     from mico_competition.audit.verdict import judge
@@ -64,9 +87,11 @@ def run_audit(args: argparse.Namespace) -> int:
         check_delta(args.delta, zero=False)
     check_level(args.level)
     verdicts = []
-    for scored in _scored(args):
+    audits, scores = _scored(args)
+    options = {"delta": args.delta, "level": args.level, "guesses": args.guesses}
+    for scored in scores:
         with stage("Bounds on epsilon"):
-            verdicts.append(judge(scored, delta=args.delta, level=args.level))
+            verdicts.append(judge(scored, audits=audits, **options))
         print(("\n" if len(verdicts) > 1 else "") + report.text(verdicts[-1:]), flush=True)
     for path, make in ((args.json, report.to_json), (args.html, report.to_html)):
         if path is not None:
@@ -75,10 +100,13 @@ def run_audit(args: argparse.Namespace) -> int:
     return 1 if any(verdict.alarm for verdict in verdicts) else 0
 
 
-def _scored(args: argparse.Namespace) -> Iterator[Scored]:
-    """Scores to audit, a scenario at a time."""
+def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
+    """How many of the scenarios have promised something; and scores, a scenario at a time."""
     from mico_competition.audit.gather import scored_attack, scored_predictions
+    from mico_competition.audit.guesses import plans_of
+    from mico_competition.audit.promise import claim_of
     from mico_competition.layout import walk_challenge
+    from mico_competition.lengths import len_challenge_of
 
     if args.predictions is not None:
         if args.attack is not None:
@@ -88,8 +116,8 @@ def _scored(args: argparse.Namespace) -> Iterator[Scored]:
         )
         there = [scored.scenario for scored in found]
         _check_there(args, there)
-        yield from (s for s in found if s.scenario in (args.scenario or there))
-        return
+        asked = [s for s in found if s.scenario in (args.scenario or there)]
+        return sum(s.promise is not None for s in asked), iter(asked)
     if args.phase is not None:
         raise ValueError("--phase goes with --predictions: an attack chooses its own targets.")
     (attack,) = attacks_named(args, [args.attack or _DEFAULT])
@@ -99,11 +127,24 @@ def _scored(args: argparse.Namespace) -> Iterator[Scored]:
     models = walk_challenge(args.challenge_folder, mend="name the folder of a challenge.")
     there = list(dict.fromkeys(model.scenario for model in models))
     _check_there(args, there)
-    for name in args.scenario or there:
-        dev = [m for m in models if m.scenario == name and m.phase == "dev"]
+    names = args.scenario or there
+    targets = {name: [m for m in models if m.scenario == name] for name in names}
+    phases = {}
+    for name, mine in targets.items():
+        dev = [m for m in mine if m.phase == "dev"]
         known = dev and all((m.path / seed).is_file() for m in dev for seed in SEED_FILES)
-        source = open_scenario(name, ("train", "dev") if known else ("train",))
-        yield scored_attack(source, attack, seed=args.seed)
+        phases[name] = ("train", "dev") if known else ("train",)
+    audited = [
+        claim_of([m.path for m in targets[name] if m.phase == phases[name][-1]]) for name in names
+    ]
+    if args.guesses:  # more than there are points is found before the attack runs
+        for name in names:
+            asked = [m for m in targets[name] if m.phase == phases[name][-1]]
+            plans_of(args.guesses, sum(2 * len_challenge_of(model.path) for model in asked))
+    scores = (
+        scored_attack(open_scenario(name, phases[name]), attack, seed=args.seed) for name in names
+    )
+    return sum(claim.promise is not None for claim in audited), scores
 
 
 def _check_there(args: argparse.Namespace, there: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 
@@ -85,9 +84,9 @@ def run_signals(args: argparse.Namespace) -> None:
 
 def _scenarios(args: argparse.Namespace) -> list[str]:
     """Scenarios asked for, or those of the folder that have models."""
-    from mico_competition.layout import walk_challenge
+    from mico_competition.layout import challenge_folder_of, walk_challenge
 
-    folder = Path(os.path.abspath(args.challenge_folder))
+    folder = challenge_folder_of(args.challenge_folder)
     if args.scenario:
         for name in args.scenario:
             if get_scenario(name).challenge != folder.name:

@@ -31,7 +31,8 @@ class ScenarioFacts:
 
     `epsilon` is infinite without privacy, and `delta` then None.  `accuracy` is the mean
     evaluation accuracy of its train models, in [0, 1]; it and the lengths (in records) are
-    None where nothing states them.  `models` are the numbers of models by phase.
+    None where nothing states them.  `models` are the numbers of models by phase.  `by_table` says
+    that epsilon and delta are the scenario table's, as the models state none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ScenarioFacts:
     len_dataset: int | None = None
     len_training: int | None = None
     len_challenge: int | None = None
+    by_table: bool = False
 
     @property
     def task(self) -> Task:
@@ -135,6 +137,14 @@ withheld. Made with `mico_competition`, which rebuilds the Microsoft Membership 
 Competition (MICO) of 2022."""
 
 
+def _epsilon(facts: ScenarioFacts) -> str:
+    """A scenario's epsilon, and whether only the table says it."""
+    if isinf(facts.epsilon):
+        return "no privacy"
+    stated = " (by the table; the models state none)" if facts.by_table else ""
+    return f"{facts.epsilon:.3f}{stated}"
+
+
 def _table(scenarios: Sequence[ScenarioFacts]) -> str:
     """Accuracy, privacy and numbers of models."""
     rows = [
@@ -146,7 +156,7 @@ def _table(scenarios: Sequence[ScenarioFacts]) -> str:
     for facts in scenarios:
         cells = (
             facts.name,
-            "no privacy" if isinf(facts.epsilon) else f"{facts.epsilon:.3f}",
+            _epsilon(facts),
             "" if facts.delta is None else f"{facts.delta:g}",
             "not stated" if facts.accuracy is None else f"{facts.accuracy:.4f}",
             *(str(facts.models.get(phase, 0)) for phase in PHASES),

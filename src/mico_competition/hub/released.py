@@ -19,7 +19,12 @@ from mico_competition.files import PathLike
 from mico_competition.hub.client import checksum_of
 from mico_competition.hub.dataset_card import IndexLine, ScenarioFacts
 from mico_competition.hub.listing import RELEASE_FILES, task_of
-from mico_competition.layout import ModelFolder, model_id_of, walk_challenge
+from mico_competition.layout import (
+    ModelFolder,
+    challenge_folder_of,
+    model_id_of,
+    walk_challenge,
+)
 from mico_competition.lengths import read_metadata
 from mico_competition.progress import tracked
 from mico_competition.releases.release import PUBLIC_METADATA
@@ -76,7 +81,7 @@ def check_publishable(folder: PathLike, *, progress: bool = True) -> Released:
             that participants are not to get, or one that they are to get is not; if SHA256SUMS
             is missing, or does not agree with the files.
     """
-    folder = Path(os.path.abspath(folder))
+    folder = challenge_folder_of(folder)
     models = tuple(walk_challenge(folder, mend=f"{_MEND}."))
     paths = _files(folder)
     _check_names(folder, paths)
@@ -196,13 +201,20 @@ def facts_of(release: Released) -> list[ScenarioFacts]:
         models = [model for model in release.models if model.scenario == scenario]
         counts = {p: sum(m.phase == p for m in models) for p in PHASES}
         said = stated.get(scenario) or read_metadata(models[0].path)
-        privacy = said.get("privacy") or {}
+        privacy, row = said.get("privacy"), get_scenario(scenario)
+        by_table = not privacy and row.private  # as of 2022's models, which say nothing
+        if not privacy:
+            privacy = {
+                "epsilon": row.target_epsilon,
+                "delta": row.target_delta if row.private else None,
+            }
         result.append(
             ScenarioFacts(
                 scenario,
                 counts,
                 epsilon=privacy.get("epsilon", inf),
                 delta=privacy.get("delta"),
+                by_table=by_table,
                 accuracy=said.get("accuracy"),
                 len_dataset=said.get("len_dataset"),
                 len_training=said.get("len_training"),
