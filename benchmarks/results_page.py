@@ -8,6 +8,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from mico_competition.tracks import as_read
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 HEAD = """# What was measured
@@ -101,7 +103,8 @@ def demo(report: dict[str, Any]) -> str:
         "| scenario | epsilon | evaluation accuracy | TPR train | dev | final | AUC final |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in report["rows"]:
+    by_name = {row["scenario"]: row for row in report["rows"]}
+    for row in (by_name[name] for name in as_read(by_name)):
         cells = [row["scenario"], row["epsilon"], f"{row['accuracy']:.3f}"]
         cells += [with_error(row[phase], members) for phase in ("train", "dev", "final")]
         cells.append(auc_with_error(row["AUC"], members))

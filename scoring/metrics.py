@@ -17,6 +17,26 @@ SCALARS = ("AUC", "MIA", "accuracy") + tuple("TPR_FPR_%d" % k for k in FPR_THRES
 """Keys of a score that hold one number, in the scoreboard's order."""
 
 
+def percent(rate: float) -> str:
+    """A rate in percent, since that is how false positive rates are spoken of.
+
+    >>> percent(0.1), percent(0.001), percent(0.175)
+    ('10%', '0.1%', '17.5%')
+    """
+    return "%g%%" % round(100 * rate, 4)
+
+
+RANKED = "TPR_FPR_1000"
+"""The number that ranks, in each scenario; its average over the scenarios is the first of all."""
+
+TITLES: Dict[str, str] = {
+    "TPR_FPR_%d" % k: "TPR at %s FPR" % percent(k / FPR_UNIT)
+    for k in sorted(FPR_THRESHOLDS, key=lambda k: (k != 1000, k))
+}
+TITLES.update({"AUC": "AUC", "MIA": "Advantage", "accuracy": "Balanced accuracy"})
+"""What people call each number of a score, on every page and board, and in their order."""
+
+
 def _checked(true_membership: Any, predictions: Any) -> Tuple[np.ndarray, np.ndarray]:
     """Both arguments as vectors of one length, the truth as integers; ValueError if unfit."""
     vectors = []

@@ -20,6 +20,7 @@ body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 62rem; background: 
   color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1rem; }
 h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.5rem 0 .25rem; }
+h2 small { color: var(--soft); font-size: .9rem; font-weight: 400; margin-left: .4rem; }
 p { margin: .5rem 0; max-width: 46rem; }
 .headline { display: flex; flex-wrap: wrap; align-items: baseline; gap: .1rem .75rem;
   margin: 1rem 0; padding: .75rem 1rem; max-width: none; background: var(--tint);

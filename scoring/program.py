@@ -24,14 +24,14 @@ import numpy as np
 
 from .curve import RATES
 from .intervals import intervals_of
-from .metrics import SCALARS, score
+from .metrics import RANKED, SCALARS, score
 from .reading import Faults, check_predictions
 from .report import generate_html
+from .settings import read_settings
 from .truth import read_notice, read_solutions, scenario_of
 
 USAGE = "usage: score.py IN OUT    (IN holds the folders ref and res)"
 MAX_FAULTS = 50
-AVERAGED = "TPR_FPR_1000"
 OUTPUTS = ("detailed_results.html", "scores.txt", "scores.json")
 TIME_LIMIT = 240
 """Seconds.  Legacy CodaLab ends a program after 300 by default and Codabench after 600, not always
@@ -82,8 +82,8 @@ def leaderboard_row(scores: Mapping[str, Mapping[str, Any]]) -> Dict[str, float]
         for key in SCALARS
     }
     # Not sum(): since Python 3.12 its last digit differs from that of earlier Pythons.
-    average = np.mean([result[AVERAGED] for result in scores.values()])
-    row["average_" + AVERAGED] = float(average)
+    average = np.mean([result[RANKED] for result in scores.values()])
+    row["average_" + RANKED] = float(average)
     return row
 
 
@@ -91,11 +91,16 @@ def write_outputs(
     folder: str,
     scores: Mapping[str, Mapping[str, Any]],
     intervals: Optional[Mapping[str, Any]] = None,
+    labels: Optional[Mapping[str, str]] = None,
 ) -> None:
-    """Write the three files beside their places, then rename all of them into place."""
+    """Write the three files beside their places, then rename all of them into place.
+
+    Scenarios are numbered in the order of `scores`, and shown in that of `labels`.
+    """
     row = leaderboard_row(scores)
+    shown = {name: scores[name] for name in labels or scores}
     contents = {
-        "detailed_results.html": generate_html(scores, intervals),
+        "detailed_results.html": generate_html(shown, intervals, labels=labels),
         "scores.txt": "".join("%s: %s\n" % (key, plain_decimal(row[key])) for key in row),
         "scores.json": json.dumps(row, indent=1, allow_nan=False) + "\n",
     }
@@ -159,7 +164,8 @@ def run(inputs: str, outputs: str) -> int:
     if notice:
         print("Not scored: " + notice, file=sys.stderr)
         return 1
-    solutions, faults = read_solutions(os.path.join(inputs, "ref"))
+    settings = read_settings(os.path.dirname(os.path.abspath(__file__)))
+    solutions, faults = read_solutions(os.path.join(inputs, "ref"), settings.scenarios)
     if faults:
         return _report(
             "Not scored: the competition's own data has faults (%d). Please tell the "
@@ -171,8 +177,10 @@ def run(inputs: str, outputs: str) -> int:
     if faults:
         return _report("Not scored: the submission has faults (%d).", faults)
     scores = score_scenarios(solutions, predictions)
-    write_outputs(outputs, scores, intervals_of(solutions, predictions, rates=RATES))
-    print("Scored %d models in %d scenarios." % (len(solutions), len(scores)))
+    intervals = intervals_of(solutions, predictions, rates=RATES)
+    write_outputs(outputs, scores, intervals, settings.scenarios)
+    plural = "" if len(scores) == 1 else "s"
+    print("Scored %d models in %d scenario%s." % (len(solutions), len(scores), plural))
     return 0
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, List, Mapping, Optional
 import numpy as np
 
 from .curve import SCORED, Curve, shown_curve
-from .metrics import FPR_THRESHOLDS, FPR_UNIT, SCALARS
+from .metrics import RANKED, SCALARS, TITLES, percent
 from .page import document
-from .svg import MARK, SHOWN_DECADE, Axes, Ceilings, ceiling_key, draw_roc, log_axes, percent
+from .svg import MARK, SHOWN_DECADE, Axes, Ceilings, ceiling_key, draw_roc, log_axes
 
 if TYPE_CHECKING:
     import pandas
@@ -33,16 +33,10 @@ COLUMNS = {
     "TPR_FPR_1500": "TPR @ 0.15 FPR",
     "TPR_FPR_2000": "TPR @ 0.2 FPR",
 }
-"""Headings of the numbers of a score, in the order of the table."""
+"""2022's headings of the numbers of a score, in its order."""
 
-RANKED = "TPR_FPR_1000"
 AVERAGE = "average_" + RANKED
 TITLE = "Membership inference: detailed results"
-
-ROWS = {RANKED: "TPR at %s FPR" % percent(MARK)}
-ROWS.update(("TPR_FPR_%d" % k, "TPR at %s FPR" % percent(k / FPR_UNIT)) for k in FPR_THRESHOLDS)
-ROWS.update({"AUC": "Area under the curve", "MIA": "Advantage", "accuracy": "Accuracy"})
-"""Names of the numbers on the page, in the order of its table."""
 
 LEGEND = """<p>Blue line: the submission%s. Grey dashed line: guessing at random. Red dotted line
 and dot: the TPR at 10%% FPR, whose average over the scenarios ranks submissions.</p>"""
@@ -53,12 +47,12 @@ GLOSSARY = """<section>
 <div><dt>TPR at 10%% FPR</dt><dd>What share of members (true positive rate) is found when fewer than
 10%% of non-members (false positive rate) are wrongly taken for members. Guessing at random finds
 10%%.</dd></div>
-<div><dt>Area under the curve</dt><dd>How often a member has a larger prediction than a
+<div><dt>AUC</dt><dd>The area under the ROC curve: how often a member has a larger prediction than a
 non-member; 0.5 by guessing.</dd></div>
 <div><dt>Advantage</dt><dd>The largest difference of true and false positive rate; 0 by
 guessing.</dd></div>
-<div><dt>Accuracy</dt><dd>The best share of right answers if members and non-members are equally
-many; 0.5 by guessing.</dd></div>
+<div><dt>Balanced accuracy</dt><dd>The best share of right answers if members and non-members are
+equally many; 0.5 by guessing.</dd></div>
 %s</dl>
 </section>"""
 
@@ -137,17 +131,21 @@ def generate_roc(fpr: Any, tpr: Any, ceilings: Optional[Ceilings] = None) -> "Fi
 
 
 def generate_table(
-    scores: Mapping[str, Mapping[str, Any]], intervals: Intervals = None
+    scores: Mapping[str, Mapping[str, Any]],
+    intervals: Intervals = None,
+    columns: Mapping[str, str] = COLUMNS,
 ) -> "pandas.DataFrame":
     """A pandas frame of all numbers: a row a scenario, a column a metric.
 
     Args:
         scores: scenario name -> what `score` returned for it.
         intervals: what `intervals_of` returned for the same scenarios.
+        columns: number of a score -> its heading; 2022's by default, `metrics.TITLES` for the
+            words of the page.
 
     Returns:
-        A frame of floats, indexed by scenario in the order given, with 2022's column names.
-        With `intervals`, the column that ranks is text: "0.1460 [0.131, 0.161]".
+        A frame of floats, indexed by scenario in the order given.  With `intervals`, the column
+        that ranks is text: "0.1460 [0.131, 0.161]".
 
     Raises:
         ValueError: `scores` is empty, or not of this form.
@@ -158,13 +156,13 @@ def generate_table(
         import pandas as pd
     except ImportError as error:
         raise ImportError("generate_table needs pandas: pip install pandas") from error
-    rows = [[float(result[key]) for key in COLUMNS] for result in scores.values()]
-    table = pd.DataFrame(rows, index=list(scores), columns=list(COLUMNS.values()))
+    rows = [[float(result[key]) for key in columns] for result in scores.values()]
+    table = pd.DataFrame(rows, index=list(scores), columns=list(columns.values()))
     if intervals is not None:
         ends = [intervals[name][RANKED] for name in scores]
         words = ["" if math.isnan(low) else " [%.3f, %.3f]" % (low, high) for low, high in ends]
         numbers = ["%.4f" % result[RANKED] for result in scores.values()]
-        table[COLUMNS[RANKED]] = [number + word for number, word in zip(numbers, words)]
+        table[columns[RANKED]] = [number + word for number, word in zip(numbers, words)]
     return table
 
 
@@ -180,15 +178,19 @@ def _cell(value: float, interval: Any = None) -> str:
     return "<td>%.4f%s</td>" % (value, words and ' <span class="range">%s</span>' % words)
 
 
-def _table(scores: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Any]) -> str:
+def _table(
+    scores: Mapping[str, Mapping[str, Any]],
+    intervals: Mapping[str, Any],
+    labels: Mapping[str, str],
+) -> str:
     """All numbers as an HTML table: a row a metric, a column a scenario, and their average."""
     heads = '<th scope="col">Metric</th>%s<th scope="col">Average</th>' % "".join(
         # Narrow columns break a name at its underscores; its readers shall not hear of that.
         '<th scope="col" aria-label="%s">%s</th>' % (name, name.replace("_", "_<wbr>"))
-        for name in map(escape, map(str, scores))
+        for name in (escape(labels.get(name, str(name))) for name in scores)
     )
     rows = []
-    for key, title in ROWS.items():
+    for key, title in TITLES.items():
         cells = [_cell(s[key], intervals.get(name, {}).get(key)) for name, s in scores.items()]
         average = float(np.mean([s[key] for s in scores.values()]))
         cells.append(_cell(average, intervals.get(AVERAGE) if key == RANKED else None))
@@ -229,7 +231,7 @@ def _sentences(result: Mapping[str, Any], known: Mapping[str, Any]) -> List[str]
     words = _range(known.get(RANKED))
     found = "%.2f%% of members found at 10%% FPR" % (100 * result[RANKED])
     found += " (TPR %.4f%s)" % (result[RANKED], words and ", 95% interval " + words)
-    sentences = ["%s; area under the curve %.4f." % (found, result["AUC"])]
+    sentences = ["%s; AUC %.4f." % (found, result["AUC"])]
     if "models" in known:
         sentences.append(
             "From {models:,} models with {members:,} members and {nonmembers:,} "
@@ -241,6 +243,7 @@ def _sentences(result: Mapping[str, Any], known: Mapping[str, Any]) -> List[str]
 def _section(
     number: int,
     name: str,
+    label: str,
     result: Mapping[str, Any],
     known: Mapping[str, Any],
     ceilings: Ceilings,
@@ -250,13 +253,13 @@ def _section(
     sentences = _sentences(result, known)
     figures = []
     for axes in (Axes(), Axes(SHOWN_DECADE)):
-        title = "ROC curve of %s on %s axes" % (name, axes.kind)
+        title = "ROC curve of %s on %s axes" % (label, axes.kind)
         identity = "roc%d-%s" % (number, axes.kind)
         picture = draw_roc(curve, result[RANKED], axes, title, sentences[0], identity, ceilings)
         caption = "%s axes" % axes.kind.capitalize()
         figures.append("<figure>%s<figcaption>%s</figcaption></figure>" % (picture, caption))
     parts = [
-        '<section class="scenario">\n<h2>%s</h2>' % escape(name),
+        '<section class="scenario">\n<h2>%s</h2>' % _heading(name, label),
         "<p>%s</p>" % " ".join(sentences),
         '<div class="plots">%s</div>' % "\n".join(figures),
         *_allowed(ceilings),
@@ -264,10 +267,16 @@ def _section(
         "positive rate</label>" % number,
         '<input id="fpr%d" type="range" min="0" max="1" step="1">' % number,
         '<output for="fpr%d" aria-live="polite"></output></div>' % number,
-        _points(curve, name),
+        _points(curve, label),
         "</section>",
     ]
     return "\n".join(parts)
+
+
+def _heading(name: str, label: str) -> str:
+    """A scenario's label, and beside it the name that its folder has if that is another."""
+    folder = "" if label == name else " <small>%s</small>" % escape(name)
+    return escape(label) + folder
 
 
 def _allowed(ceilings: Ceilings) -> List[str]:
@@ -293,16 +302,19 @@ def generate_html(
     scores: Mapping[str, Mapping[str, Any]],
     intervals: Intervals = None,
     ceilings: Optional[Mapping[str, Ceilings]] = None,
+    labels: Optional[Mapping[str, str]] = None,
 ) -> str:
     """A web page of all scores: a table of the numbers, and each scenario's ROC curve.
 
     Args:
-        scores: scenario name -> what `score` returned for it.  Names are escaped.
+        scores: scenario name -> what `score` returned for it, in the order of the page.  Names
+            are escaped.
         intervals: what `intervals_of` returned for the same scenarios, at its usual level and
             with `rates=curve.RATES`; without it the page has no intervals, and curves of fewer
             points, as it cannot know from how many records they are.
         ceilings: scenario name -> what its privacy allows at most: name of the ceiling ->
             (false positive rates, TPRs), up to three; drawn over the curve of the scenario.
+        labels: scenario name -> what people call it; by default its name.  Escaped.
 
     Returns:
         The whole page as text.  It fetches nothing, is complete without its script, follows the
@@ -313,13 +325,14 @@ def generate_html(
         ValueError: `scores` is empty, or not of this form.
     """
     _check_scores(scores)
-    known = intervals or {}
+    known, words = intervals or {}, labels or {}
     certain = bool(_range(known.get(AVERAGE)))
     note = INTERVALS % (KNOWN if certain else UNKNOWN) if intervals else ""
-    body = ["<h1>%s</h1>" % TITLE, _headline(scores, known), _table(scores, known)]
+    body = ["<h1>%s</h1>" % TITLE, _headline(scores, known), _table(scores, known, words)]
     body.append(LEGEND % (", in a band of 95% intervals, one at each FPR" if certain else ""))
     for number, (name, result) in enumerate(scores.items(), start=1):
         allowed = (ceilings or {}).get(name, {})
-        body.append(_section(number, str(name), result, known.get(name, {}), allowed))
+        label = words.get(name, str(name))
+        body.append(_section(number, str(name), label, result, known.get(name, {}), allowed))
     body.append(GLOSSARY % note)
     return document(TITLE, "\n".join(body))

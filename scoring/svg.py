@@ -10,6 +10,7 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from .curve import Curve
+from .metrics import percent
 
 Ceilings = Mapping[str, Tuple[Any, Any]]
 
@@ -47,17 +48,12 @@ class Axes:
         return x, y
 
     def line(self, fpr: Sequence[float], tpr: Sequence[float]) -> str:
-        """A path's points, to a tenth of a pixel."""
+        """A path's points, to a tenth of a pixel.
+
+        >>> Axes().line([0, 1], [0, 1])
+        '58.0 334.0L378.0 14.0'
+        """
         return "L".join("%.1f %.1f" % point for point in zip(*self.xy(fpr, tpr)))
-
-
-def percent(rate: float) -> str:
-    """A rate in percent, since that is how false positive rates are spoken of.
-
-    >>> percent(0.1), percent(0.001), percent(0.175)
-    ('10%', '0.1%', '17.5%')
-    """
-    return "%g%%" % round(100 * rate, 4)
 
 
 def log_axes(fpr: np.ndarray) -> Axes:

@@ -6,15 +6,15 @@ same, so they name files and say what is expected, and never what was found in a
 
 import os
 import re
-from typing import Dict, List, Tuple
+from typing import Collection, Dict, List, Tuple
 
 import numpy as np
 
 from .files import few, list_folder, read_text, shown
 from .reading import LEVELS, Faults, read_values
+from .settings import MAX_SCENARIOS
 
 SOLUTION_FILE = "solution.csv"
-NUM_SCENARIOS = 3
 MODEL = re.compile(r"model_(0|[1-9][0-9]{0,8})")
 NOTICE_FILE = "not_open_yet.txt"
 """Stands in place of the truth of a phase that is not open yet, and says so to participants."""
@@ -36,17 +36,17 @@ def _model_id(folder: str) -> int:
 
 
 def _find_models(root: str) -> Tuple[List[str], Faults]:
-    """Model folders of the one challenge, three scenarios and one phase below `root`, in order."""
+    """Model folders of the one challenge, its scenarios and one phase below `root`, in order."""
     faults = []
     parents = [""]
-    for level, wanted in zip(LEVELS, (1, NUM_SCENARIOS, 1, None)):
+    for level, most in zip(LEVELS, (1, MAX_SCENARIOS, 1, None)):
         found: List[str] = []
         for parent in parents:
             folders = list_folder(os.path.join(root, parent))[0] or []
             if level == "model":
                 folders = sorted(filter(MODEL.fullmatch, folders), key=_model_id)
-            if len(folders) != wanted and (wanted is not None or not folders):
-                number = "at least one" if wanted is None else wanted
+            if not folders or (most is not None and len(folders) > most):
+                number = {1: "1", None: "at least one"}.get(most, "1 to %s" % most)
                 faults.append(
                     "%s: expected %s %s folder(s), found %d."
                     % (shown(parent) if parent else "ref", number, level, len(folders))
@@ -59,12 +59,26 @@ def _find_models(root: str) -> Tuple[List[str], Faults]:
     return parents, faults
 
 
-def read_solutions(root: str) -> Tuple[Dict[str, np.ndarray], Faults]:
+def _wrong_scenarios(folders: List[str], expected: Collection[str]) -> Faults:
+    """Faults of scenarios that lack, or that nobody expects; none if nothing is expected."""
+    found = {scenario_of(folder) for folder in folders}
+    faults = [
+        "ref: scenario %s is missing." % shown(name) for name in expected if name not in found
+    ]
+    for name in sorted(found - set(expected)) if expected else ():
+        faults.append("ref: unexpected scenario %s; expected %s." % (shown(name), few(expected)))
+    return faults
+
+
+def read_solutions(
+    root: str, expected: Collection[str] = ()
+) -> Tuple[Dict[str, np.ndarray], Faults]:
     """The truth: every solution.csv below `root`, and all faults of the organisers' data.
 
     Args:
         root: a folder that holds `<challenge>/<scenario>/<phase>/model_<i>/solution.csv`, of
-            one challenge, three scenarios and one phase.
+            one challenge, 1 to 20 scenarios and one phase.
+        expected: names of the scenarios that must be there, and no others; any if empty.
 
     Returns:
         `(solutions, faults)`: a dict from model folder to an integer array of zeros and ones,
@@ -72,6 +86,7 @@ def read_solutions(root: str) -> Tuple[Dict[str, np.ndarray], Faults]:
         of the truth.
     """
     folders, faults = _find_models(root)
+    faults = faults or _wrong_scenarios(folders, expected)
     if faults:
         return {}, faults
     solutions: Dict[str, np.ndarray] = {}

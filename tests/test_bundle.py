@@ -85,15 +85,17 @@ def test_codabenchs_form(bundles, challenge):
 def test_titles_of_columns(bundles):
     columns = spec_of(read_zip(bundles("cifar10")))["leaderboards"][0]["columns"]
     assert [column["title"] for column in columns[:8]] == [
-        "Average TPR@0.1FPR",
-        "High ε = 10: TPR@0.1FPR",
-        "High ε = 10: TPR@0.01FPR",
-        "High ε = 10: TPR@0.001FPR",
-        "High ε = 10: AUC",
-        "High ε = 10: MIA",
-        "High ε = 10: Accuracy",
-        "No DP: TPR@0.1FPR",
+        "Average TPR at 10% FPR",
+        "No DP: TPR at 10% FPR",
+        "No DP: TPR at 1% FPR",
+        "No DP: TPR at 0.1% FPR",
+        "No DP: AUC",
+        "No DP: Advantage",
+        "No DP: Balanced accuracy",
+        "High ε = 10: TPR at 10% FPR",
     ]
+    keys = [column["key"].partition("_")[0] for column in columns]
+    assert keys == ["average", *["scenario2"] * 6, *["scenario1"] * 6, *["scenario3"] * 6]
 
 
 def test_codalabs_form(bundles):

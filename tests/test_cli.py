@@ -123,7 +123,7 @@ def test_the_verbs_work_on_a_released_challenge(competition, tmp_path, capsys, m
     printed = capsys.readouterr().out
     assert "Wrote predictions for 12 models" in printed
     assert "ready to submit" in printed
-    assert "TPR @ 0.1 FPR" in printed
+    assert "TPR at 10% FPR" in printed
     assert len(re.findall(r"\d\.\d{4} \[\d\.\d{3}, \d\.\d{3}\]", printed)) == 3
     assert "cifar10_lo" in (tmp_path / "page.html").read_text()
     (tmp_path / "predictions/cifar10/cifar10_lo/dev/model_100/prediction.csv").unlink()

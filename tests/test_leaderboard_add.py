@@ -187,7 +187,7 @@ def test_the_verbs(tmp_path, capsys, monkeypatch):
     write_zip(tmp_path / "a.zip", predictions_of(truth, 0.1))
     flags = ["--truth", "truth", "--name", "It's <mine>", "--author", "A", "--author", "B"]
     assert main(["leaderboard", "add", "a.zip", *flags]) == 0
-    assert "cifar10 dev: average TPR at 10 % FPR 0." in capsys.readouterr().out
+    assert "cifar10 dev: average TPR at 10% FPR 0." in capsys.readouterr().out
     assert main(["leaderboard", "check"]) == 0
     assert main(["leaderboard", "build"]) == 0
     assert "1 entries" in capsys.readouterr().out

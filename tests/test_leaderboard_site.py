@@ -311,13 +311,13 @@ def test_search_leaves_what_has_all_words(index):
 def test_a_scenario_alone_has_its_own_ranks_and_columns(index):
     click(index, "input[name=phase][value=dev]")
     assert index.js("[...document.querySelector('#scenario').options].map(o => o.text)") == [
-        "Average of three",
-        "High ε = 10",
+        "Average",
         "No DP",
+        "High ε = 10",
         "Low ε = 4",
     ]
     index.js(
-        "(() => { const s = document.querySelector('#scenario'); s.value = '2';"
+        "(() => { const s = document.querySelector('#scenario'); s.value = '1';"
         "s.dispatchEvent(new Event('change')); })()"
     )
     shown = (
@@ -329,10 +329,10 @@ def test_a_scenario_alone_has_its_own_ranks_and_columns(index):
     # Intervals of scenarios are those of the average here, and scores a quarter more.
     assert index.js(ranks) == ["1", "2=", "2=", "4=", "4=", "4="]
     assert rows(index)[0] == "Alpha"
-    assert index.js("document.querySelector(`.here th[data-col='6']`).ariaSort") == "descending"
+    assert index.js("document.querySelector(`.here th[data-col='4']`).ariaSort") == "descending"
     click(index, "input[name=phase][value=final]")
     click(index, "input[name=phase][value=dev]")
-    assert index.js("document.querySelector('#scenario').value") == "2"
+    assert index.js("document.querySelector('#scenario').value") == "1"
 
 
 def test_hostile_entries_are_text_in_the_browser_too(browser, site):
@@ -396,7 +396,7 @@ def test_a_screen_reader_finds_names_and_places(browser, site):
         roles = {role for role, _ in named}
         assert {"main", "heading", "table", "rowheader", "columnheader"} <= roles
         if page.name == "index.html":
-            assert ("button", "TPR at 10 % FPR, No DP") in named and "status" in roles
+            assert ("button", "TPR at 10% FPR, No DP") in named and "status" in roles
         else:
             assert any(r in ("image", "img") and "ROC curve of No DP" in n for r, n in named)
         assert browser.js("document.documentElement.lang") == "en"

@@ -129,10 +129,10 @@ def test_the_command_line(real, competition, tmp_path, capsys):
     assert main([*line, "--out", str(tmp_path / "kept")]) == 0
     shown = capsys.readouterr().out
     assert "The bundle has no faults." in shown
-    assert "Average TPR@0.1FPR  (ranks)" in shown and shown.count("High ε = 10: ") == 6
+    assert "Average TPR at 10% FPR  (ranks)" in shown and shown.count("High ε = 10: ") == 6
     assert "== Final: Failed" in shown and f"in {tmp_path / 'kept' / 'phase_1'}" in shown
     kept = json.loads((tmp_path / "kept" / "phase_1" / "scores.json").read_text())
-    assert f"{kept[KEY]:.4f}  Average TPR@0.1FPR" in shown
+    assert f"{kept[KEY]:.4f}  Average TPR at 10% FPR" in shown
     assert (tmp_path / "kept" / "phase_1" / "detailed_results.html").is_file()
     assert main([*line, "--out", str(tmp_path / "kept")]) == 1
     assert "exists already" in capsys.readouterr().err
@@ -330,7 +330,7 @@ def test_a_board_is_shown_in_its_own_order(small, tmp_path):
 
     (run,) = perform(small, tmp_path, save(ROW), change=change).phases
     assert [column.key for column in run.columns[:3]] == [
-        *("scenario1_AUC", KEY, "scenario1_TPR_FPR_1000")
+        *("scenario2_AUC", KEY, "scenario2_TPR_FPR_1000")
     ]
 
 

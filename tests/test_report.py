@@ -13,7 +13,7 @@ from mico_competition.scoring.program import score_scenarios
 
 NAMES = ("cifar10_hi", "cifar10_inf", "cifar10_lo")
 ROWS = ["TPR at 10% FPR"] + [f"TPR at {rate}% FPR" for rate in ("0.1", 1, 5, 15, 20)]
-ROWS += ["Area under the curve", "Advantage", "Accuracy"]
+ROWS += ["AUC", "Advantage", "Balanced accuracy"]
 
 
 def values_of(models=50, points=200, seed=7):

@@ -326,7 +326,7 @@ def test_a_screen_reader_finds_names_headings_and_tables(browser, page):
     ]
     assert named["image"] == pictures
     assert named["slider"] == ["Read the curve: move along it, or set the false positive rate"] * 3
-    assert {"TPR at 10% FPR", "Accuracy"} <= set(named["rowheader"])
+    assert {"TPR at 10% FPR", "Balanced accuracy"} <= set(named["rowheader"])
     assert {"Metric", *scenarios, "Average"} <= set(named["columnheader"])
     assert named["heading"][1:4] == list(scenarios)
     assert browser.js("document.documentElement.lang") == "en"

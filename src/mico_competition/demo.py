@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.baseline import attack_challenge
+from mico_competition.bundles.program import program_files
 from mico_competition.challenge_datasets import load_digits
-from mico_competition.files import PathLike, write_text
+from mico_competition.files import PathLike, write_bytes, write_text
 from mico_competition.layout import model_path, read_text
 from mico_competition.progress import stage
 from mico_competition.releases.release import release, write_reference
@@ -32,6 +33,8 @@ from mico_competition.tracks import (
     PHASES,
     SCENARIOS,
     SCORED_PHASES,
+    as_read,
+    labels_of,
 )
 from mico_competition.training.settings import Settings, resolve
 from mico_competition.training.train_many import STACK, Run, train_many
@@ -135,13 +138,13 @@ def _train_group(settings: Settings, runs: list[Run]) -> int:
 
 def _score_like_codalab(out: Path, zip_path: Path, phase: str) -> dict[str, dict[str, float]]:
     """Lay out what the platform lays out, run its very command, read its scores back."""
-    from mico_competition import scoring
-
     folder = out / f"score_{phase}"
+    for name, content in program_files(labels_of(CHALLENGES[CHALLENGE])).items():
+        write_bytes(folder / "program" / name, content)
     write_reference(out / "trained", CHALLENGE, phase, folder / "input" / "ref")
     unpack_submission(zip_path, folder / "input" / "res")
-    program = Path(scoring.__file__).with_name("score.py")
-    command = [sys.executable, str(program), str(folder / "input"), str(folder / "output")]
+    program = str(folder / "program" / "score.py")
+    command = [sys.executable, program, str(folder / "input"), str(folder / "output")]
     finished = subprocess.run(command, capture_output=True, text=True)
     if finished.returncode:
         raise ValueError(f"The scoring program refused the submission: {finished.stderr.strip()}")
@@ -155,7 +158,7 @@ def _score_like_codalab(out: Path, zip_path: Path, phase: str) -> dict[str, dict
 def _rows(trained: Path, scores: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """One row a scenario: what was promised, what the models are worth, what leaked."""
     rows = []
-    for name in CHALLENGES[CHALLENGE]:
+    for name in as_read(CHALLENGES[CHALLENGE]):
         files = (trained / CHALLENGE / name).glob(f"*/model_*/{METADATA_FILE}")
         metadata = [json.loads(read_text(file)) for file in files]
         privacy = metadata[0]["privacy"]
@@ -172,7 +175,7 @@ def _rows(trained: Path, scores: dict[str, dict[str, Any]]) -> list[dict[str, An
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    print(f"\n{'':23}{'evaluation':>12}   TPR at 10 % FPR (guessing: 0.100)")
+    print(f"\n{'':23}{'evaluation':>12}   TPR at 10% FPR (guessing: 0.100)")
     print(
         f"{'scenario':14}{'epsilon':>9}{'accuracy':>12}   "
         f"{'train':>8}{'dev':>8}{'final':>8}{'AUC final':>12}"

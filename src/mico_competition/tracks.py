@@ -11,7 +11,8 @@ new: docs/ORGANISE.md shows every line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import ceil, inf, isinf
 from shlex import quote
@@ -88,7 +89,9 @@ class Scenario:
     """How the models of one track are trained, and what is told of them.
 
     `target_epsilon` is infinite for training without privacy, and `max_grad_norm` is then
-    None.  `batch_size` is the (expected) logical batch L.
+    None.  `batch_size` is the (expected) logical batch L.  `title` is the scenario's name for
+    people, in which "{epsilon}" stands for the target epsilon; without one it is "No DP" or
+    "ε = 4".
     """
 
     name: str
@@ -104,6 +107,7 @@ class Scenario:
     lr_scheduler_gamma: float = 1.0
     lr_scheduler_step: int = 1
     disclosure: Disclosure = STANDARD
+    title: str = ""
 
     @property
     def private(self) -> bool:
@@ -112,12 +116,15 @@ class Scenario:
 
     @property
     def label(self) -> str:
-        """The scenario's name for people, as on the scoreboard."""
-        if not self.private:
+        """The scenario's name for people; `labels_of` makes it unique within a challenge."""
+        text = self.title or _PRIVATE
+        if _EPSILON in text and not self.private:
             return "No DP"
-        kind = self.name.rsplit("_", 1)[1]
-        prefix = {"hi": "High", "lo": "Low", "ddp": f"{TASKS[self.task].title},"}[kind]
-        return f"{prefix} ε = {self.target_epsilon:g}"
+        return text.replace(_EPSILON, f"{self.target_epsilon:g}")
+
+
+_EPSILON = "{epsilon}"
+_PRIVATE = f"ε = {_EPSILON}"
 
 
 def steps_per_epoch(len_training: int, batch_size: int) -> int:
@@ -213,15 +220,24 @@ def _levels(plain: Scenario, **private: Any) -> tuple[Scenario, ...]:
     `private` is what changes with privacy: `max_grad_norm` always, other columns as needed.
     """
     high, low = (
-        replace(plain, name=f"{plain.task}_{level}", target_epsilon=epsilon, **private)
-        for level, epsilon in (("hi", 10.0), ("lo", 4.0))
+        replace(
+            plain,
+            name=f"{plain.task}_{level[:2].lower()}",
+            target_epsilon=epsilon,
+            title=f"{level} {_PRIVATE}",
+            **private,
+        )
+        for level, epsilon in (("High", 10.0), ("Low", 4.0))
     )
     return plain, high, low
 
 
 def _distinguisher(low: Scenario) -> Scenario:
     """The scenario of challenge `ddp` that is trained as `low` and discloses more."""
-    return replace(low, name=f"{low.task}_ddp", challenge="ddp", disclosure=DISTINGUISHER)
+    # No spaces: with "Balanced accuracy" the title just fits above a column of a board.
+    title = f"{TASKS[low.task].title}, ε={_EPSILON}"
+    name = f"{low.task}_ddp"
+    return replace(low, name=name, challenge="ddp", disclosure=DISTINGUISHER, title=title)
 
 
 _DELTA = 1e-5
@@ -316,6 +332,18 @@ def get_phase(name: str) -> Phase:
 def get_challenge(name: str) -> tuple[str, ...]:
     """Scenario names of challenge `name`, sorted (the scoreboard's scenario1, 2, 3)."""
     return _lookup("challenge", CHALLENGES, name)
+
+
+def as_read(names: Iterable[str]) -> list[str]:
+    """Names of scenarios in the order for people: no privacy first, then by falling epsilon."""
+    return sorted(names, key=lambda name: (-get_scenario(name).target_epsilon, name))
+
+
+def labels_of(names: Iterable[str]) -> dict[str, str]:
+    """Scenario -> its label, in the order for people; labels that two share get their names."""
+    labels = {name: get_scenario(name).label for name in as_read(names)}
+    counts = Counter(labels.values())
+    return {n: label if counts[label] == 1 else f"{label} ({n})" for n, label in labels.items()}
 
 
 def phase_of(model_id: int) -> Phase:

@@ -67,7 +67,7 @@ def draw_history(points: Sequence[tuple[str, Measure]], here: int) -> str:
     times = [parse_time(when) for when, _ in points]
     best = max(measure.value for _, measure in points)
     label = (
-        f"Average TPR at 10 % FPR of {len(points)} submissions over time: first "
+        f"Average TPR at 10% FPR of {len(points)} submissions over time: first "
         f"{points[0][1].value:.4f}, latest {points[-1][1].value:.4f}, best {best:.4f}"
     )
     parts = [

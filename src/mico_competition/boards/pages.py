@@ -24,18 +24,11 @@ from mico_competition.boards.charts import Span, draw_history, draw_range
 from mico_competition.boards.form import RANKED, time_text
 from mico_competition.boards.leaderboard import Entry, Measure, Rank, latest, ranked
 from mico_competition.scoring.curve import Curve
-from mico_competition.scoring.metrics import FPR_THRESHOLDS, FPR_UNIT
+from mico_competition.scoring.metrics import TITLES
 from mico_competition.scoring.svg import SHOWN_DECADE, Axes, draw_roc
-from mico_competition.tracks import CHALLENGES, SCENARIOS, SCORED_PHASES, TASKS
+from mico_competition.tracks import CHALLENGES, SCORED_PHASES, TASKS, labels_of
 
 HIDDEN_PHASE = SCORED_PHASES[-1]
-
-METRICS: Mapping[str, str] = {
-    **{f"TPR_FPR_{k}": f"TPR @ {100 * k / FPR_UNIT:g} % FPR" for k in FPR_THRESHOLDS},
-    "AUC": "AUC",
-    "MIA": "Advantage, max(TPR - FPR)",
-    "accuracy": "Balanced accuracy",
-}
 
 
 @dataclass(frozen=True)
@@ -63,9 +56,14 @@ class Board:
         return self.phase.capitalize()
 
     @property
+    def labels(self) -> dict[str, str]:
+        """Scenario -> its name for people, in the order for people."""
+        return labels_of(CHALLENGES[self.challenge])
+
+    @property
     def scenarios(self) -> tuple[str, ...]:
-        """Names of the scenarios, in the scoreboard's order."""
-        return CHALLENGES[self.challenge]
+        """Names of the scenarios, in the order for people."""
+        return tuple(self.labels)
 
 
 class Pages:
@@ -171,7 +169,7 @@ def _table(board: Board, placed: Sequence[tuple[Rank, Entry]]) -> dict[str, Any]
         **{name: getattr(board, name) for name in ("id", "title", "phase_title")},
         "challenge": board.challenge,
         "phase": board.phase,
-        "scenarios": [{"label": SCENARIOS[name].label} for name in board.scenarios],
+        "scenarios": [{"label": label} for label in board.labels.values()],
         "rows": rows,
     }
 
@@ -204,9 +202,9 @@ def _page(
                 "ranked": metric == RANKED,
                 "cells": [_number(entry.measure(name, metric)) for name in board.scenarios],
             }
-            for metric, text in METRICS.items()
+            for metric, text in TITLES.items()
         ],
-        "scenarios": [_curves(entry, name) for name in board.scenarios],
+        "scenarios": [_curves(entry, name, label) for name, label in board.labels.items()],
         "points": len(entry.values["scenarios"][board.scenarios[0]]["roc"]["fpr"]),
         "history": history,
         "chart": Markup(draw_history(points, past.index(entry))),
@@ -214,12 +212,12 @@ def _page(
     }
 
 
-def _curves(entry: Entry, scenario: str) -> dict[str, Any]:
+def _curves(entry: Entry, scenario: str, label: str) -> dict[str, Any]:
     """The two drawings of a scenario's curve."""
     result = entry.values["scenarios"][scenario]
-    label, score = SCENARIOS[scenario].label, result["scores"][RANKED]
+    score = result["scores"][RANKED]
     curve = Curve(result["roc"]["fpr"], result["roc"]["tpr"], [], [])
-    text = f"TPR {score:.4f} at 10% FPR; area under the curve {result['scores']['AUC']:.4f}."
+    text = f"TPR {score:.4f} at 10% FPR; AUC {result['scores']['AUC']:.4f}."
     drawings = {
         axes.kind: Markup(
             draw_roc(

@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from mico_competition import scoring
 from mico_competition.bundles.check import Fault, check_bundle, has_errors
 from mico_competition.bundles.facts import PHASE_TITLES, Facts, Schedule, date_text
 from mico_competition.bundles.files import Archive, Content, write_zip, zip_bytes
+from mico_competition.bundles.program import program_files
 from mico_competition.bundles.texts import logo, make_pages
 from mico_competition.bundles.yaml_form import (
     LOGO_FILE,
@@ -43,6 +43,7 @@ def write_bundle(
     options: Options | None = None,
     *,
     repo: str | None = None,
+    code: str | None = None,
     starting_kit: PathLike | None = None,
     public_data: PathLike | None = None,
 ) -> list[Fault]:
@@ -58,6 +59,7 @@ def write_bundle(
         schedule: when phases start and end.
         options: platform and docker image; by default Codabench and its image with Python 3.12.
         repo: OWNER/NAME of the release on the Hugging Face Hub, for the page about data.
+        code: address of the repository of this package, for the page on how to begin.
         starting_kit: a zip for participants.
         public_data: another.
 
@@ -77,10 +79,10 @@ def write_bundle(
     contents: dict[str, Content] = {
         YAML_FILE: yaml_text(facts, schedule, options).encode(),
         LOGO_FILE: logo(),
-        PROGRAM_FILE: zip_bytes(program_files()),
+        PROGRAM_FILE: zip_bytes({**program_files(facts.labels)}),
         reference_file(dev): zip_bytes(solutions(root, challenge, dev)),
         reference_file(final): zip_bytes(placeholder(schedule)),
-        **make_pages(facts, schedule, options.platform, repo),
+        **make_pages(facts, schedule, options.platform, repo, code),
         **extras,
     }
     with written_aside(_file(to)) as aside:
@@ -101,17 +103,6 @@ def write_final_reference(root: PathLike, challenge: str, to: PathLike) -> int:
     with written_aside(_file(to)) as aside:
         write_zip(aside, files)
     return len(files)
-
-
-def program_files() -> dict[str, Content]:
-    """The scoring program: what lies in `scoring/`, but caches and hidden files."""
-    folder = Path(scoring.__file__).parent
-    found: dict[str, Content] = {}
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.is_file() and not any(p.startswith((".", "__pycache__", "tests")) for p in parts):
-            found["/".join(parts)] = path.read_bytes()
-    return found
 
 
 def solutions(root: PathLike, challenge: str, phase: str) -> dict[str, Content]:

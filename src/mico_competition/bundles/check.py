@@ -11,6 +11,7 @@ from typing import Any
 
 from mico_competition.bundles.files import MAX_TEXT, Archive
 from mico_competition.bundles.rules.fault import ERROR, Fault, error, log, says, shown
+from mico_competition.bundles.rules.scenarios import scenarios_rule
 from mico_competition.bundles.rules.version2 import version2_rules
 from mico_competition.bundles.rules.version15 import version15_rules
 from mico_competition.bundles.yaml_form import CODABENCH, CODALAB, PLATFORMS, YAML_FILE
@@ -45,12 +46,13 @@ def check_bundle(path: PathLike, platform: str | None = None) -> list[Fault]:
         version = str(spec.get("version", "1"))
         platform = platform or platform_of(spec)
         if version == "2" and platform == CODABENCH:
-            return list(version2_rules(spec, archive))
+            return [*version2_rules(spec, archive), *scenarios_rule(spec, archive)]
         if version not in ("1", "1.5", "2"):
             words = "A suitable version could not be found for this competition."
             what = f"{says(words)} It is {shown(spec['version'])}."
             return [error("version", what, "Write `version: 2`.")]
-        return list(version15_rules(spec, archive, legacy=platform == CODALAB))
+        legacy = platform == CODALAB
+        return [*version15_rules(spec, archive, legacy=legacy), *scenarios_rule(spec, archive)]
 
 
 def has_errors(faults: Sequence[Fault]) -> bool:

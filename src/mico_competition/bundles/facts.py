@@ -7,7 +7,8 @@ from the models' own metadata; none is typed.  Nothing of the truth is among the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import inf
@@ -16,8 +17,8 @@ from pathlib import Path
 from mico_competition.files import PathLike
 from mico_competition.layout import ModelFolder, walk_challenge, walk_phase
 from mico_competition.lengths import Lengths, read_metadata
-from mico_competition.scoring.metrics import FPR_UNIT
-from mico_competition.scoring.program import AVERAGED
+from mico_competition.scoring.metrics import RANKED, TITLES
+from mico_competition.scoring.settings import MAX_SCENARIOS
 from mico_competition.tracks import (
     DISTINGUISHER,
     SCORED_PHASES,
@@ -26,6 +27,7 @@ from mico_competition.tracks import (
     get_challenge,
     get_scenario,
     get_task,
+    labels_of,
     phase_of,
 )
 
@@ -37,7 +39,9 @@ PAUSE = timedelta(minutes=1)
 PHASE_TITLES = dict(zip(SCORED_PHASES, ("Development", "Final")))
 
 # Metrics on the leaderboard, for each scenario, in the order of its columns.
-METRICS = (AVERAGED, "TPR_FPR_100", "TPR_FPR_10", "AUC", "MIA", "accuracy")
+METRICS = (RANKED, "TPR_FPR_100", "TPR_FPR_10", "AUC", "MIA", "accuracy")
+TITLE_LIMIT = 36  # characters of a column's title on Codabench
+_LONGEST = max(len(TITLES[key]) for key in METRICS)
 _MEND = "name the folder that `mico train --output_dir` was given."
 
 
@@ -106,10 +110,12 @@ def date_text(date: datetime) -> str:
 class ScenarioFacts:
     """One scenario: its row, lengths of its models in records, and their ids in each scored phase.
 
-    `epsilon` and `delta` are what its models' metadata state, else what the table aims at.
+    `label` is its name for people, unlike that of any other scenario of the challenge.  `epsilon`
+    and `delta` are what its models' metadata state, else what the table aims at.
     """
 
     row: Scenario
+    label: str
     len_dataset: int
     len_training: int
     len_challenge: int
@@ -140,6 +146,11 @@ class Facts:
         """
         folder = Path(root) / challenge
         names = get_challenge(challenge)
+        if len(names) > MAX_SCENARIOS:
+            raise ValueError(
+                f"Challenge {challenge} has {len(names)} scenarios, and the scoring program takes "
+                f"at most {MAX_SCENARIOS}: make two challenges of it."
+            )
         models = walk_challenge(folder, phases=list(SCORED_PHASES), mend=_MEND)
         for phase in SCORED_PHASES:
             counts = {name: len(walk_phase(folder, name, phase)) for name in names}
@@ -149,7 +160,8 @@ class Facts:
                     f"Expected as many {phase} models in each scenario of {folder}, found "
                     f"{found}: train the missing ones."
                 )
-        return cls(challenge, tuple(_scenario(name, models) for name in names))
+        labels = labels_of(names)
+        return cls(challenge, tuple(_scenario(name, labels[name], models) for name in names))
 
     @property
     def tasks(self) -> list[Task]:
@@ -171,29 +183,57 @@ class Facts:
         """Models of a phase, over all scenarios."""
         return sum(len(facts.models[phase]) for facts in self.scenarios)
 
+    @property
+    def as_read(self) -> list[ScenarioFacts]:
+        """Its scenarios in the order for people."""
+        by_name = {facts.row.name: facts for facts in self.scenarios}
+        return [by_name[name] for name in labels_of(by_name)]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Scenario -> its name for people, in the order for people."""
+        return {facts.row.name: facts.label for facts in self.as_read}
+
+    @property
+    def heads(self) -> dict[str, str]:
+        """Scenario -> its label as it fits above the leaderboard's columns."""
+        return short_labels(self.labels, TITLE_LIMIT - _LONGEST - len(": "))
+
     def columns(self) -> list[Column]:
-        """The leaderboard: what ranks, then the metrics of each scenario."""
-        ranking = Column(f"average_{AVERAGED}", f"Average {metric_title(AVERAGED)}", "Ranking")
+        """The leaderboard: what ranks, then the metrics of each scenario in the order for people.
+
+        Keys are 2022's: scenarios are numbered by their names.
+        """
+        numbers = {facts.row.name: i for i, facts in enumerate(self.scenarios, start=1)}
         return [
-            ranking,
+            Column(f"average_{RANKED}", f"Average {TITLES[RANKED]}", "Ranking"),
             *(
-                Column(f"scenario{i}_{key}", f"{facts.row.label}: {metric_title(key)}", label)
-                for i, facts in enumerate(self.scenarios, start=1)
-                for label in [facts.row.label]
+                Column(f"scenario{numbers[name]}_{key}", f"{head}: {TITLES[key]}", head)
+                for name, head in self.heads.items()
                 for key in METRICS
             ),
         ]
 
 
-def metric_title(key: str) -> str:
-    """A metric's name for people: `TPR_FPR_1000` is the TPR at an FPR of 0.1."""
-    head, _, rate = key.rpartition("_")
-    if head == "TPR_FPR":
-        return f"TPR@{int(rate) / FPR_UNIT:g}FPR"
-    return key[:1].upper() + key[1:]
+def short_labels(labels: Mapping[str, str], limit: int) -> dict[str, str]:
+    """Labels of at most `limit` characters, all different: cut in the middle, or numbers.
+
+    >>> short_labels({"a": "No DP", "b": "Faces in the crowd, ε = 4"}, 19)
+    {'a': 'No DP', 'b': 'Faces…e crowd, ε = 4'}
+    """
+    front = limit // 3
+    cut = {
+        name: label if len(label) <= limit else f"{label[:front]}…{label[front + 1 - limit :]}"
+        for name, label in labels.items()
+    }
+    counts = Counter(cut.values())
+    return {
+        name: label if counts[label] == 1 else f"Scenario {i}"
+        for i, (name, label) in enumerate(cut.items(), start=1)
+    }
 
 
-def _scenario(name: str, models: Iterable[ModelFolder]) -> ScenarioFacts:
+def _scenario(name: str, label: str, models: Iterable[ModelFolder]) -> ScenarioFacts:
     """The facts of one scenario, which all its models must share."""
     mine = [model for model in models if model.scenario == name]
     found: dict[tuple[int, int, int], ModelFolder] = {}
@@ -219,6 +259,7 @@ def _scenario(name: str, models: Iterable[ModelFolder]) -> ScenarioFacts:
     len_dataset, len_training, len_challenge = next(iter(found))
     return ScenarioFacts(
         row,
+        label,
         len_dataset,
         len_training,
         len_challenge,

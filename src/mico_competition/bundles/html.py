@@ -15,6 +15,7 @@ _INLINE = (
     (re.compile(r"\[([^\]]+)\]\((https?://[^)\s]+)\)"), r'<a href="\2">\1</a>'),
 )
 _HEADING = re.compile(r"(#{1,6}) (.+)")
+_BAR = re.compile(r"(?<!\\)\|")
 _ITEM = re.compile(r"(-|\d+\.) +")
 
 
@@ -50,7 +51,7 @@ def _block(lines: list[str]) -> str:
 
 
 def _table(lines: list[str]) -> str:
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = [[c.strip().replace("\\|", "|") for c in _BAR.split(line)[1:-1]] for line in lines]
     head, body = rows[0], rows[2:]
     cells = "".join(f"<th>{_inline(cell)}</th>" for cell in head)
     html = [f'<table class="table">\n<thead><tr>{cells}</tr></thead>\n<tbody>']

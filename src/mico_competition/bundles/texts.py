@@ -6,18 +6,19 @@ out with a hole.  "$" is kept from what is filled in: Codabench would take it fo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from math import isinf
 from string import Template
 
+from mico_competition import __all__ as PUBLIC
 from mico_competition.bundles.facts import (
     PHASE_TITLES,
     Facts,
     ScenarioFacts,
     Schedule,
     date_text,
-    metric_title,
 )
 from mico_competition.bundles.html import as_html
 from mico_competition.bundles.yaml_form import (
@@ -30,8 +31,7 @@ from mico_competition.bundles.yaml_form import (
     page_file,
 )
 from mico_competition.hub.listing import check_repository
-from mico_competition.scoring.metrics import FPR_UNIT
-from mico_competition.scoring.program import AVERAGED
+from mico_competition.scoring.metrics import FPR_UNIT, RANKED, TITLES
 from mico_competition.tracks import (
     METADATA_FILE,
     PHASES,
@@ -51,17 +51,25 @@ _FILES = {
 }
 _WEIGHTS = "the trained model"
 _METRICS = {
-    AVERAGED: "the scenario's score",
+    RANKED: "the scenario's score",
     "TPR_FPR_100": "the same at a smaller FPR",
     "TPR_FPR_10": "the same at a smaller FPR still",
     "AUC": "area under the ROC curve; guessing gives 0.5",
-    "MIA": "membership advantage: the largest difference TPR - FPR; guessing gives 0",
+    "MIA": "the largest difference TPR - FPR, the membership advantage; guessing gives 0",
     "accuracy": "the best balanced accuracy over all thresholds; guessing gives 0.5",
 }
 
 
+_ADDRESS = re.compile(r"https?://[^\s<>()\[\]{}\"'`|\\$]+")
+_NOTEBOOKS = tuple(PUBLISHED)  # challenges that starting-kit/ has a notebook for
+
+
 def make_pages(
-    facts: Facts, schedule: Schedule, platform: str, repo: str | None = None
+    facts: Facts,
+    schedule: Schedule,
+    platform: str,
+    repo: str | None = None,
+    code: str | None = None,
 ) -> dict[str, bytes]:
     """Page files of a bundle, by name: Markdown for Codabench, HTML for CodaLab.
 
@@ -71,13 +79,21 @@ def make_pages(
         platform: "codabench" or "codalab".
         repo: OWNER/NAME of the release on the Hugging Face Hub, to be named on the page about
             data; without it the page says that the organisers announce the place.
+        code: address of the repository that the package is installed from; without it the page
+            says that the organisers announce it.
 
     Raises:
-        ValueError: if `repo` is not of this form.
+        ValueError: if `repo` or `code` is not of this form.
     """
     if repo is not None:
         check_repository(repo)
+    if code is not None and not _ADDRESS.fullmatch(code):
+        raise ValueError(
+            f"Expected code={code!r} as an address that begins with https:// or http:// and holds "
+            "no space, bracket or quote."
+        )
     values = _values(facts, schedule, repo)
+    values["install"] = _install(facts.challenge, code)
     pages = {}
     for page in (*PAGES, TERMS):
         text = Template(_package_file(f"{page}.md").decode("utf-8")).substitute(values)
@@ -98,11 +114,13 @@ def _package_file(name: str) -> bytes:
 
 def _values(facts: Facts, schedule: Schedule, repo: str | None) -> dict[str, str]:
     """What each name on a page stands for."""
-    rate = int(AVERAGED.rpartition("_")[2]) / FPR_UNIT
+    rate = int(RANKED.rpartition("_")[2]) / FPR_UNIT
     return {
         "title": facts.title,
         "challenge": facts.challenge,
-        "num_scenarios": str(len(facts.scenarios)),
+        "scenarios": _counted(len(facts.scenarios), "scenario"),
+        "each_scenario": _each(len(facts.scenarios)),
+        "what_ranks": _what_ranks(len(facts.scenarios)),
         "num_models": str(sum(facts.count(phase) for phase in SCORED_PHASES)),
         "num_dev": str(facts.count(SCORED_PHASES[0])),
         "num_final": str(facts.count(SCORED_PHASES[1])),
@@ -116,10 +134,10 @@ def _values(facts: Facts, schedule: Schedule, repo: str | None) -> dict[str, str
         "fpr_percent": f"{rate:.0%}",
         "ranking_title": facts.columns()[0].title,
         "metric_table": _table(
-            ("column", "meaning"), [(metric_title(key), text) for key, text in _METRICS.items()]
+            ("column", "meaning"), [(TITLES[key], text) for key, text in _METRICS.items()]
         ),
         "layout": "\n".join(_layout(facts)),
-        "values_per_file": _either(2 * s.len_challenge for s in facts.scenarios),
+        "values_per_file": _either(2 * s.len_challenge for s in facts.as_read),
         "limit_table": _table(
             ("phase", "submissions a day", "in all"),
             [(PHASE_TITLES[p], str(lim.per_day), str(lim.in_all)) for p, lim in LIMITS.items()],
@@ -128,6 +146,7 @@ def _values(facts: Facts, schedule: Schedule, repo: str | None) -> dict[str, str
         "where": _where(facts.challenge, repo),
         "file_table": _file_table(facts),
         "file_list": _file_list(facts),
+        "records": _records(facts),
         "task_table": _task_table(facts),
         "loading": _loading(facts),
         "start": date_text(schedule.dev_start),
@@ -137,12 +156,48 @@ def _values(facts: Facts, schedule: Schedule, repo: str | None) -> dict[str, str
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    # A bar within a cell would end it.
+    escaped = ([cell.replace("|", "\\|") for cell in cells] for cells in lines)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
 def _either(numbers: Iterable[int]) -> str:
     """One number, or all the different ones that scenarios have."""
     return " or ".join(dict.fromkeys(f"{number:,}" for number in numbers))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _each(scenarios: int) -> str:
+    return "For the scenario" if scenarios == 1 else f"For each of the {scenarios} scenarios"
+
+
+def _what_ranks(scenarios: int) -> str:
+    if scenarios == 1:
+        return "**It ranks submissions**"
+    return f"**The mean over the {scenarios} scenarios ranks submissions**"
+
+
+def _install(challenge: str, code: str | None) -> str:
+    """Where the package is to be had, and what of it runs at once."""
+    where = f"[its repository]({code})" if code else "its repository, which the organisers announce"
+    runs = f"`mico attack {challenge}` runs a simple attack"
+    if challenge in _NOTEBOOKS:
+        runs += f", and so does the notebook `starting-kit/{challenge}.ipynb`"
+    return (
+        f"Install the package `mico_competition`: `pip install -e .` in a copy of {where}. "
+        f"It loads models and challenge points; {runs}."
+    )
+
+
+def _records(facts: Facts) -> str:
+    """Where the records come from."""
+    first = "The datasets are not part of the models' folders. The package "
+    if all(task.name in PUBLISHED for task in facts.tasks):
+        return f"{first}finds or fetches each from its official place:"
+    return f"{first}loads each:"
 
 
 def _knowledge(facts: Facts) -> str:
@@ -161,12 +216,13 @@ def _knowledge(facts: Facts) -> str:
 
 def _scenario_table(facts: Facts) -> str:
     rows = []
-    for scenario in facts.scenarios:
+    for scenario in facts.as_read:
+        label, head = scenario.label, facts.heads[scenario.row.name]
         private = not isinf(scenario.epsilon)
         rows.append(
             (
                 f"`{scenario.row.name}`",
-                scenario.row.label,
+                label if head == label else f"{label} (on the leaderboard: {head})",
                 scenario.task.title,
                 f"{scenario.epsilon:.2f}" if private else "none",
                 f"{scenario.delta:g}" if private else "",
@@ -179,8 +235,8 @@ def _scenario_table(facts: Facts) -> str:
 
 def _without_privacy(facts: Facts) -> str:
     """What the label of scenarios without privacy means, where there is one."""
-    labels = [s.row.label for s in facts.scenarios if isinf(s.epsilon)]
-    return f'"{labels[0]}" models are trained without such a promise.' if labels else ""
+    labels = [f'"{s.label}"' for s in facts.as_read if isinf(s.epsilon)]
+    return f"{' and '.join(labels)} models are trained without such a promise." if labels else ""
 
 
 def _phase_table(facts: Facts, schedule: Schedule) -> str:
@@ -197,7 +253,7 @@ def _phase_table(facts: Facts, schedule: Schedule) -> str:
 def _pooled(facts: Facts) -> str:
     """The size of a scenario's pool, by phase."""
     return ", ".join(
-        f"{_either(len(s.models[phase]) * 2 * s.len_challenge for s in facts.scenarios)} "
+        f"{_either(len(s.models[phase]) * 2 * s.len_challenge for s in facts.as_read)} "
         f"predictions in {PHASE_TITLES[phase]}"
         for phase in SCORED_PHASES
     )
@@ -206,7 +262,7 @@ def _pooled(facts: Facts) -> str:
 def _layout(facts: Facts) -> list[str]:
     """Paths of the first and the last prediction of each scenario and phase."""
     lines = []
-    for scenario in facts.scenarios:
+    for scenario in facts.as_read:
         for phase in SCORED_PHASES:
             ids = scenario.models[phase]
             folder = f"{facts.challenge}/{scenario.row.name}/{phase}"
@@ -234,46 +290,60 @@ def _where(challenge: str, repo: str | None) -> str:
     )
 
 
-def _file_names(facts: Facts, task: Task, phase: str) -> list[str]:
+def _file_names(scenario: ScenarioFacts, phase: str) -> list[str]:
     """Files that participants get of a model, weights first."""
-    row = next(s.row for s in facts.scenarios if s.task == task)
-    weights = [name.split("|")[0] for name in task.weights]
-    return [*weights, *disclosed_files(row, phase), METADATA_FILE]
+    weights = [name.split("|")[0] for name in scenario.task.weights]
+    return [*weights, *disclosed_files(scenario.row, phase), METADATA_FILE]
 
 
 def _file_table(facts: Facts) -> str:
+    """Files by dataset and phase; once where scenarios of a dataset do not differ."""
     rows = [
-        (task.title, f"`{phase}`", ", ".join(f"`{n}`" for n in _file_names(facts, task, phase)))
-        for task in facts.tasks
+        (s.task.title, f"`{phase}`", ", ".join(f"`{name}`" for name in _file_names(s, phase)))
+        for s in facts.as_read
         for phase in PHASES
     ]
-    return _table(("dataset", "phase", "files of a model"), rows)
+    return _table(("dataset", "phase", "files of a model"), dict.fromkeys(rows))
 
 
 def _file_list(facts: Facts) -> str:
     """What each file is."""
-    names = {n: "" for t in facts.tasks for p in PHASES for n in _file_names(facts, t, p)}
+    names = dict.fromkeys(n for s in facts.as_read for p in PHASES for n in _file_names(s, p))
     return "\n".join(f"- `{name}`: {_FILES.get(name, _WEIGHTS)}." for name in names)
+
+
+def _loader(task: Task) -> tuple[str, str, str]:
+    """How a task's dataset is loaded: the module and the name to import, and the call's start."""
+    name = f"load_{task.name}"
+    if name in PUBLIC:
+        return "mico_competition", name, f"{name}("
+    return "mico_competition.challenge_datasets", "load_dataset", f'load_dataset("{task.name}", '
 
 
 def _task_table(facts: Facts) -> str:
     """Lengths of each scenario, once for those that share them."""
     rows: dict[tuple[str, ...], None] = {}
-    for s in facts.scenarios:
+    for s in facts.as_read:
         lengths = (s.len_dataset, s.len_training, s.len_challenge)
-        row = (s.task.title, f"`load_{s.task.name}`", *(f"{n:,}" for n in lengths))
+        row = (s.task.title, f"`{_loader(s.task)[1]}`", *(f"{n:,}" for n in lengths))
         rows[row] = None
     return _table(("dataset", "loaded by", "N", "n", "m"), rows)
 
 
 def _loading(facts: Facts) -> str:
-    first: ScenarioFacts = facts.scenarios[0]
-    phase, task = SCORED_PHASES[0], first.task.name
+    first: ScenarioFacts = facts.as_read[0]
+    phase, task = SCORED_PHASES[0], first.task
     folder = f"{facts.challenge}/{first.row.name}/{phase}/model_{first.models[phase][0]}"
-    names = ", ".join(sorted(["ChallengeDataset", "load_model", f"load_{task}"]))
-    return f'''from mico_competition import {names}
+    module, loader, call = _loader(task)
+    imports = {"mico_competition": ["ChallengeDataset", "load_model"]}
+    imports.setdefault(module, []).append(loader)
+    lines = [f"from {home} import {', '.join(sorted(names))}" for home, names in imports.items()]
+    return (
+        "\n".join(lines)
+        + f"""
 
-dataset = load_{task}("data")
+dataset = {call}"data")
 folder = "{folder}"
 points = ChallengeDataset.from_path(folder, dataset).get_challenges()
-model = load_model("{task}", folder)'''
+model = load_model("{task.name}", folder)"""
+    )

@@ -31,7 +31,7 @@ from mico_competition.cli.release import (
 from mico_competition.cli.signals import add_signals
 from mico_competition.cli.train import add_train
 from mico_competition.progress import stage
-from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS
+from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS, as_read, labels_of
 
 _DESCRIPTION = "Membership inference competitions: train, release, attack, pack, score."
 
@@ -144,17 +144,22 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
         from mico_competition.files import write_text
         from mico_competition.scoring import generate_html, generate_table, intervals_of
         from mico_competition.scoring.curve import RATES
+        from mico_competition.scoring.metrics import TITLES
         from mico_competition.scoring.program import score_scenarios
         from mico_competition.submission import read_phase
 
         values = read_phase(args.challenge_folder, args.predictions, phase=args.phase)
         with stage("Scoring"):
             scores, intervals = score_scenarios(*values), intervals_of(*values, rates=RATES)
-        print(generate_table(scores, intervals).to_string(float_format="{:.4f}".format))
+        labels = labels_of(scores)
+        scores = {name: scores[name] for name in labels}
+        table = generate_table(scores, intervals, TITLES)
+        table.index = [f"{name} ({label})" for name, label in labels.items()]
+        print(table.to_string(float_format="{:.4f}".format))
         if args.html:
             with stage("Report"):
                 allowed = _ceilings(args.challenge_folder, args.phase)
-                write_text(args.html, generate_html(scores, intervals, allowed))
+                write_text(args.html, generate_html(scores, intervals, allowed, labels))
             print(f"Report: {args.html}")
 
     _set(parser, run)
@@ -200,7 +205,8 @@ def _add_tracks(parser: argparse.ArgumentParser) -> None:
                 "scenario", "challenge", "epsilon", "n", "C", "optimizer", "lr", "L", "epochs"
             )
         )
-        for row in SCENARIOS.values():
+        ordered = [SCENARIOS[name] for names in CHALLENGES.values() for name in as_read(names)]
+        for row in ordered:
             norm = "-" if row.max_grad_norm is None else f"{row.max_grad_norm:g}"
             cells = (
                 row.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from mico_competition.cli.attack_options import (
 )
 from mico_competition.cli.command_line import path_or_name
 from mico_competition.progress import stage
-from mico_competition.tracks import PHASES, SEED_FILES
+from mico_competition.tracks import PHASES, SEED_FILES, as_read
 
 if TYPE_CHECKING:
     from mico_competition.audit.verdict import Scored
@@ -114,9 +114,9 @@ def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
         found = scored_predictions(
             args.challenge_folder, args.predictions, phase=args.phase or "train"
         )
-        there = [scored.scenario for scored in found]
-        _check_there(args, there)
-        asked = [s for s in found if s.scenario in (args.scenario or there)]
+        by_name = {scored.scenario: scored for scored in found}
+        _check_there(args, by_name)
+        asked = [by_name[name] for name in args.scenario or as_read(by_name)]
         return sum(s.promise is not None for s in asked), iter(asked)
     if args.phase is not None:
         raise ValueError("--phase goes with --predictions: an attack chooses its own targets.")
@@ -125,7 +125,7 @@ def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
         args, args.challenge_folder, "all" if attack.all_records else "challenge"
     )
     models = walk_challenge(args.challenge_folder, mend="name the folder of a challenge.")
-    there = list(dict.fromkeys(model.scenario for model in models))
+    there = as_read({model.scenario for model in models})
     _check_there(args, there)
     names = args.scenario or there
     targets = {name: [m for m in models if m.scenario == name] for name in names}
@@ -139,17 +139,15 @@ def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
     ]
     if args.guesses:  # more than there are points is found before the attack runs
         for name in names:
-            lengths = [
-                len_challenge_of(m.path) for m in targets[name] if m.phase == phases[name][-1]
-            ]
-            plans_of(args.guesses, 2 * sum(lengths))
+            asked = [m for m in targets[name] if m.phase == phases[name][-1]]
+            plans_of(args.guesses, sum(2 * len_challenge_of(model.path) for model in asked))
     scores = (
         scored_attack(open_scenario(name, phases[name]), attack, seed=args.seed) for name in names
     )
     return sum(claim.promise is not None for claim in audited), scores
 
 
-def _check_there(args: argparse.Namespace, there: Sequence[str]) -> None:
+def _check_there(args: argparse.Namespace, there: Collection[str]) -> None:
     """ValueError, before anything is computed, for a scenario that the folder does not hold."""
     for name in args.scenario or ():
         if name not in there:

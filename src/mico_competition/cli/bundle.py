@@ -36,6 +36,9 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repo", metavar="OWNER/NAME", help="the release on the Hugging Face Hub, for the pages"
     )
+    parser.add_argument(
+        "--code", metavar="URL", help="repository of this package, for the page on how to begin"
+    )
     parser.add_argument("--starting_kit", type=Path, help="a zip for participants")
     parser.add_argument("--public_data", type=Path, help="another")
     parser.add_argument(
@@ -73,6 +76,7 @@ def _run_bundle(args: argparse.Namespace) -> int:
             Schedule.of(args.dev_start, args.final_start, args.end),
             Options(args.platform or CODABENCH, args.docker_image or DOCKER_IMAGE),
             repo=args.repo,
+            code=args.code,
             starting_kit=args.starting_kit,
             public_data=args.public_data,
         )

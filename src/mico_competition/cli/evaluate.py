@@ -18,7 +18,7 @@ from mico_competition.cli.attack_options import (
     seed,
 )
 from mico_competition.cli.command_line import path_or_name, whole_number
-from mico_competition.tracks import DISTINGUISHER, PHASES, SCENARIOS
+from mico_competition.tracks import DISTINGUISHER, PHASES, SCENARIOS, as_read
 
 if TYPE_CHECKING:
     from mico_competition.evaluation.evaluate import Evaluation
@@ -213,7 +213,7 @@ def _scenarios(args: argparse.Namespace) -> list[str]:
     models = walk_challenge(
         args.challenge_folder, phases=phases, mend="name the folder of a challenge."
     )
-    there = dict.fromkeys(m.scenario for m in models if m.phase == args.phase)
+    there = as_read({m.scenario for m in models if m.phase == args.phase})
     chosen = list(dict.fromkeys(args.scenario or there))
     for name in chosen:
         if name not in there:

@@ -62,7 +62,7 @@ def _add_add(parser: argparse.ArgumentParser) -> None:
             average = values["average"]
             interval = "{:.3f}, {:.3f}".format(*average["interval"] or ("?", "?"))
             print(
-                f"{values['challenge']} {values['phase']}: average TPR at 10 % FPR "
+                f"{values['challenge']} {values['phase']}: average TPR at 10% FPR "
                 f"{average['score']:.4f} [{interval}]: {path}"
             )
             if values["phase"] == SCORED_PHASES[-1]:

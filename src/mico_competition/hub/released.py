@@ -33,6 +33,7 @@ from mico_competition.tracks import (
     PHASES,
     SEED_FILES,
     SOLUTION_FILE,
+    as_read,
     disclosed_files,
     get_challenge,
     get_scenario,
@@ -197,7 +198,7 @@ def facts_of(release: Released) -> list[ScenarioFacts]:
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path} cannot be read: run `mico release` again.") from None
     result = []
-    for scenario in sorted({model.scenario for model in release.models}):
+    for scenario in as_read({model.scenario for model in release.models}):
         models = [model for model in release.models if model.scenario == scenario]
         counts = {p: sum(m.phase == p for m in models) for p in PHASES}
         said = stated.get(scenario) or read_metadata(models[0].path)

@@ -49,7 +49,7 @@ _MOST_NUMBERS_KEPT = 5e7  # of record canaries' gradients, 200 MB
 MOST_RECORD_CANARIES = 200
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class AuditSettings(Settings):
     """A run's settings with canaries in the set: another number of records, the same mechanism.
 

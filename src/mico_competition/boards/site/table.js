@@ -29,6 +29,9 @@
 
   function rankBy(section, which) {
     section.dataset.show = which;
+    for (const cell of section.querySelectorAll(".s")) {
+      cell.hidden = which !== "0" && cell.dataset.s !== which;
+    }
     for (const row of rowsOf(section)) {
       row.cells[0].textContent = row.cells[0].dataset.ranks.split(" ")[which];
     }
@@ -57,8 +60,8 @@
       radio.checked = radio.value === phase;
       radio.disabled = !boards.some((b) => b.dataset.challenge === challenge && b.dataset.phase === radio.value);
     }
-    const names = [...section.querySelectorAll("th[data-scenario]")].map((head) => head.textContent);
-    scenario.replaceChildren(...["Average of three", ...names].map((name, i) => new Option(name, String(i))));
+    const names = [...section.querySelectorAll("th.group")].map((head) => head.textContent);
+    scenario.replaceChildren(...["Average", ...names].map((name, i) => new Option(name, String(i))));
     scenario.value = section.dataset.show || "0";
     filter();
   }

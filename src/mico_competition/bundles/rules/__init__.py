@@ -1,7 +1,8 @@
 """What platforms require of a bundle, a rule at a time: the linter's knowledge.
 
 fault.py: what a rule finds;  files.py: images, pages, programs, data;  version2.py: Codabench's
-form, with phases.py and board.py;  version15.py: CodaLab's form, on either platform.
+form, with phases.py and board.py;  version15.py: CodaLab's form, on either platform;
+scenarios.py: the board against the truth.
 
 Every rule is a generator of faults that never raises for what a bundle holds.  The facts, and the
 platforms' words for them, were read in the platforms' source and seen when their code ran.

@@ -1,0 +1,38 @@
+"""The scoring program as one competition runs it: what lies in `scoring/`, and its settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from mico_competition import scoring
+from mico_competition.scoring.settings import FILE, Settings, check_settings
+
+
+def program_files(
+    labels: Mapping[str, str], steps: Mapping[str, float] | None = None
+) -> dict[str, bytes]:
+    """Name -> content of every file of the program's folder.
+
+    Args:
+        labels: scenario -> what people call it, in the order for people.
+        steps: phase -> the step that its scores are rounded to; others get exact scores.
+
+    Raises:
+        ValueError: if the program would not take these settings.
+    """
+    settings = check_settings(Settings(dict(labels), dict(steps or {}))._asdict())
+    text = json.dumps(settings._asdict(), indent=1, ensure_ascii=False)
+    return {**_own_files(), FILE: f"{text}\n".encode()}
+
+
+def _own_files() -> dict[str, bytes]:
+    """What lies in `scoring/`, but caches and hidden files."""
+    folder = Path(scoring.__file__).parent
+    found: dict[str, bytes] = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(p.startswith((".", "__pycache__", "tests")) for p in parts):
+            found["/".join(parts)] = path.read_bytes()
+    return found
