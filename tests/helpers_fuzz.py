@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from helpers_two_faced_zips import by_headers, tree_of
 from mico_competition.scoring import program
 from mico_competition.scoring.reading import read_values
 
@@ -75,7 +76,7 @@ def tree(folder):
 
 
 def check_archive(data):
-    """`unpack_zip` on any bytes: zipfile's own tree, or faults, and nothing outside the folder."""
+    """`unpack_zip` on any bytes: what zipfile and a reader of headers find, or faults."""
     with scratch() as aside:
         root = Path(aside)
         path, ours, theirs = root / "a.zip", root / "ours", root / "theirs"
@@ -95,6 +96,8 @@ def check_archive(data):
         with zipfile.ZipFile(path) as archive:
             archive.extractall(theirs)
         assert found == tree(theirs)
+        streamed = {n: c for n, c in by_headers(data).items() if not n.endswith("/")}
+        assert {os.path.normpath(n): c for n, c in streamed.items()} == tree_of(ours)
         return True
 
 

@@ -1,9 +1,9 @@
 """Unpacks a zip from a stranger: all of it, in bounded time, memory and disk, or nothing.
 
-What is accepted here, `zipfile` unpacks to the same tree; what a submission never needs
-(encryption, links, paths that lead elsewhere) is refused in a sentence.  What is written is
-counted as it comes, whatever was declared.  Zips inside the zip are files like others, and are
-never opened.
+What is accepted here, every reader unpacks to the same tree, on every system; what a submission
+never needs (encryption, links, paths that lead elsewhere, names that some systems take for one)
+is refused in a sentence.  What is written is counted as it comes, whatever was declared.  Zips
+inside the zip are files like others, and are never opened.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import re
 import stat
+import unicodedata
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from mico_competition.files import PathLike
-from mico_competition.scoring.files import shown
+from mico_competition.scoring.printable import printable, shown
 from mico_competition.zip_directory import (
     AGAIN,
     LESS,
@@ -36,13 +37,10 @@ MAX_SHOWN_FAULTS = 10
 
 _STORED, _DEFLATED, _NEWEST = 0, 8, 63
 _ENCRYPTED, _PATCH, _STRONG, _MASKED = 0x1, 0x20, 0x40, 0x2000
+_KNOWN_FLAGS = 0x80E  # how hard it was packed, sizes behind the data, a name in UTF-8
+_DOS_FOLDER = 0x10
 _PIECE = 1 << 16
 _DRIVE = re.compile("[A-Za-z]:")
-
-
-def plain(path: PathLike) -> str:
-    """The path for a sentence: as it is, or escaped if it could write more than its line."""
-    return str(path) if str(path).isprintable() else shown(str(path))
 
 
 def unpack_zip(path: PathLike, folder: PathLike) -> list[str]:
@@ -58,7 +56,7 @@ def unpack_zip(path: PathLike, folder: PathLike) -> list[str]:
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            return [f"{plain(path)} is not a file: name the zip."]
+            return [f"{printable(path)} is not a file: name the zip."]
         with Path(path).open("rb") as file:
             entries, end = read_directory(file)
             faults = _tree_faults(entries)
@@ -72,7 +70,7 @@ def unpack_zip(path: PathLike, folder: PathLike) -> list[str]:
     more = len(faults) - MAX_SHOWN_FAULTS
     if more > 0:
         faults = [*faults[:MAX_SHOWN_FAULTS], f"has {more} more such faults."]
-    return [f"{plain(path)} {fault}" for fault in faults]
+    return [f"{printable(path)} {fault}" for fault in faults]
 
 
 def _tree_faults(entries: Sequence[Entry]) -> list[str]:
@@ -85,26 +83,47 @@ def _tree_faults(entries: Sequence[Entry]) -> list[str]:
         return faults
     folders: set[tuple[str, ...]] = set()
     files: set[tuple[str, ...]] = set()
+    stated: set[tuple[tuple[str, ...], bool]] = set()
     for entry in entries:
         parts = entry.parts
         folders.update(parts[:depth] for depth in range(1, len(parts) + entry.is_folder))
+        if (parts, entry.is_folder) in stated:
+            faults.append(f"holds {shown(entry.name)} twice: {AGAIN}")
+        stated.add((parts, entry.is_folder))
         if not entry.is_folder:
-            if parts in files:
-                faults.append(f"holds {shown(entry.name)} twice: {AGAIN}")
             files.add(parts)
     faults += [
         f"holds {shown('/'.join(parts))} both as a file and as a folder: {AGAIN}"
         for parts in sorted(files & folders)
     ]
     if len(files) + len(folders) > MAX_ENTRIES:
-        faults.append(f"holds over {MAX_ENTRIES} files and folders: {LESS}")
+        return [f"holds over {MAX_ENTRIES} files and folders: {LESS}"]
+    return faults or _twin_faults(files | folders)
+
+
+def _twin_faults(paths: Iterable[tuple[str, ...]]) -> list[str]:
+    """Names that differ here and are one to a system that knows no case, forms, or final dots."""
+    first: dict[tuple[str, ...], tuple[str, ...]] = {}
+    keys: dict[str, str] = {}
+    faults = []
+    for path in sorted(paths):
+        key = tuple(keys.setdefault(part, _as_others_see(part)) for part in path)
+        other = first.setdefault(key, path)
+        if other != path and other[:-1] == path[:-1]:  # else their folders have been named
+            one, two = shown("/".join(other)), shown("/".join(path))
+            faults.append(f"holds {one} and {two}, which some systems take for one: {AGAIN}")
     return faults
+
+
+def _as_others_see(name: str) -> str:
+    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return plain.rstrip(". ") or plain
 
 
 def _entry_fault(entry: Entry) -> str | None:
     """What makes one entry unfit to be unpacked, or None."""
     parts = entry.name.split("/")
-    kind = stat.S_IFMT(entry.mode)
+    kind = stat.S_IFMT(entry.attributes >> 16)
     problem = None
     if "\0" in entry.name or not (entry.parts or entry.is_folder):
         problem = "which is no name of a file"
@@ -120,10 +139,18 @@ def _entry_fault(entry: Entry) -> str | None:
         problem = "which is too long or too deep a path"
     elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         problem = "which is a link or a device, not a file"
+    elif not entry.is_folder and (kind == stat.S_IFDIR or entry.attributes & _DOS_FOLDER):
+        problem = "which has the name of a file and the mark of a folder"
+    elif entry.is_folder and (kind == stat.S_IFREG or entry.size or entry.crc):
+        problem = "which has the name of a folder and the mark or the data of a file"
     elif entry.flags & (_ENCRYPTED | _PATCH | _STRONG | _MASKED):
         problem = "which is encrypted"
-    elif entry.version > _NEWEST:
-        problem = f"which needs version {entry.version / 10} of the format"
+    elif entry.flags & ~_KNOWN_FLAGS:
+        problem = f"with flags 0x{entry.flags:04x}, which not all readers know"
+    elif entry.version & 0xFF > _NEWEST:
+        problem = f"which needs version {(entry.version & 0xFF) / 10} of the format"
+    elif entry.streamed and entry.method == _STORED and entry.packed:
+        problem = "stored without its size before it, which some readers need"
     elif entry.method not in (_STORED, _DEFLATED):
         problem = f"compressed by method {entry.method}, where 8 (deflate) is usual"
     return f"holds {shown(entry.name)}, {problem}: {AGAIN}" if problem else None
@@ -164,8 +191,12 @@ def _inflated(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
     """The data of one entry, a small piece at a time, however much a few bytes stand for."""
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     for packed in _stored(file, entry):
-        while packed and not inflate.eof:
+        while packed:
+            if inflate.eof:
+                raise zlib.error("bytes behind the end of the data")
             yield inflate.decompress(packed, _PIECE)
-            packed = inflate.unconsumed_tail
+            packed = inflate.unconsumed_tail or inflate.unused_data
     while piece := inflate.decompress(b"", _PIECE):
         yield piece
+    if not inflate.eof:
+        raise zlib.error("no end of the data")

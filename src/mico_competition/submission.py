@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mico_competition.files import PathLike, write_text, written_aside
-from mico_competition.hostile_zip import plain, unpack_zip
+from mico_competition.hostile_zip import unpack_zip
 from mico_competition.layout import (
     ModelFolder,
     challenge_folder_of,
@@ -23,6 +23,7 @@ from mico_competition.layout import (
     walk_phase,
 )
 from mico_competition.lengths import len_challenge_of
+from mico_competition.scoring.printable import printable
 from mico_competition.scoring.program import score_scenarios
 from mico_competition.scoring.reading import check_predictions, read_values
 from mico_competition.tracks import PREDICTION_FILE, SCORED_PHASES, SOLUTION_FILE, get_challenge
@@ -126,7 +127,8 @@ def check_zip(zip_path: PathLike, challenge_folder: PathLike) -> list[str]:
 def _unpack(path: Path, folder: Path) -> list[str]:
     """Unpack a submission's zip into an empty folder; its faults, one a line."""
     return unpack_zip(path, folder) or [
-        f"{plain(path)} holds {name} at its top, which makes it code to the platform: leave it out."
+        f"{printable(path)} holds {name} at its top, which makes it code to the platform: leave it "
+        "out."
         for name in _CODE
         if (folder / name).exists()
     ]

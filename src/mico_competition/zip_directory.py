@@ -1,14 +1,16 @@
-"""Reads the directory of a zip from a stranger, and believes nothing of it that can be checked.
+"""Reads the directory of a zip from a stranger, so that every reader sees the same files in it.
 
-A zip ends with an end record, which tells where its directory lies; the directory has an entry a
-file, with sizes and where its data begins; each file's data follows a header of its own.  All
-three can lie, so each is held against the next, and their number before any of them is read.
+A zip says everything twice: its directory, at the end, has an entry a file, and each file's data
+follows a header of its own.  Some readers believe the one and some the other, and fields may
+rename a file or hide it.  So what is accepted here has entries that fill the zip from its first
+byte to the directory, each with headers that agree in every field, names that all decode alike,
+and no field but times and owners.  The numbers are held against limits before anything is read.
 
 The format is read here, not by `zipfile`, which loads a directory of any length before it says
 how long it is, lets entries share their data, and differs from one Python to the next.  What a
 submission never needs (ZIP64, several disks, bytes before the first entry) is refused.
 
-Source: PKWARE, APPNOTE.TXT (.ZIP File Format Specification), sections 4.3 and 4.4.
+Source: PKWARE, APPNOTE.TXT (.ZIP File Format Specification), sections 4.3 to 4.6.
 """
 
 from __future__ import annotations
@@ -19,21 +21,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from mico_competition.scoring.files import shown
+from mico_competition.scoring.printable import shown
 
 MAX_PACKED = 64 << 20
 MAX_ENTRIES = 10_000
 MAX_DIRECTORY = 4 << 20
 
 AGAIN, LESS = "zip it again.", "zip predictions only."
+OTHER = "zip it again with another program."
 
-_END, _DIRECTORY, _LOCAL = b"PK\5\6", b"PK\1\2", b"PK\3\4"
+_END, _DIRECTORY, _LOCAL, _DESCRIPTOR = b"PK\5\6", b"PK\1\2", b"PK\3\4", b"PK\7\10"
 _END_RECORD = struct.Struct("<4s4H2LH")
 _DIRECTORY_ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _ZIP64_LOCATOR = struct.Struct("<4sLQL")
 _ZIP64_END = struct.Struct("<4sQ2H2L4Q")
+_SIZES = struct.Struct("<3L")
 _UTF8 = 0x800
+# Fields that say when a file was written and by whom: NTFS, Unix (three forms), Java's marker.
+# What else there is renames (0x7075), encrypts, links, or is not known to all readers.
+_HARMLESS_FIELDS = {0x000A, 0x5455, 0x5855, 0x7855, 0x7875, 0xCAFE}
 
 
 class HostileZip(ValueError):
@@ -42,17 +49,21 @@ class HostileZip(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the zip's directory; `parts` are the folders and the name it unpacks to."""
+    """One line of the zip's directory; `parts` are the folders and the name it unpacks to.
+
+    `attributes` are the external ones: the mode of Unix above, those of MS-DOS below 16 bits.
+    """
 
     name: str
     raw_name: bytes
     version: int
     flags: int
     method: int
+    written: tuple[int, int]
     crc: int
     packed: int
     size: int
-    mode: int
+    attributes: int
     offset: int
 
     @property
@@ -64,6 +75,16 @@ class Entry:
     def is_folder(self) -> bool:
         """Whether it stands for a folder."""
         return self.name.endswith("/")
+
+    @property
+    def streamed(self) -> bool:
+        """Whether its sizes stand behind its data, as in a zip that is written to a pipe."""
+        return bool(self.flags & 0x8)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Checksum, bytes as they are packed, and unpacked."""
+        return self.crc, self.packed, self.size
 
 
 def read_directory(file: BinaryIO) -> tuple[list[Entry], int]:
@@ -95,13 +116,16 @@ def _read_end_record(file: BinaryIO, size: int) -> tuple[int, int, int]:
     """How many entries, and the length and the place of the directory."""
     file.seek(max(0, size - _END_RECORD.size - 0xFFFF))
     tail = file.read()
-    at = tail.rfind(_END)
-    if at < 0 or len(tail) - at < _END_RECORD.size:
-        raise HostileZip(f"is not a zip file that can be read: {AGAIN}")
-    record = _END_RECORD.unpack_from(tail, at)
-    _, disk, first_disk, here, count, length, start, comment = record
-    # Other programs may take another end record than the last, and then see other files.
-    if at + _END_RECORD.size + comment != len(tail) or disk or first_disk or here != count:
+    ends = list(_ends(tail))
+    if not ends:
+        known = tail.rfind(_END) >= 0
+        fault = "does not end as a zip file does" if known else "is not a zip file that can be read"
+        raise HostileZip(f"{fault}: {AGAIN}")
+    if len(ends) > 1:  # readers differ in which of them they take, and then see other files
+        raise HostileZip(f"has two ends, one inside the other: {AGAIN}")
+    at = ends[0]
+    _, disk, first_disk, here, count, length, start, _ = _END_RECORD.unpack_from(tail, at)
+    if disk or first_disk or here != count:
         raise HostileZip(f"does not end as a zip file does: {AGAIN}")
     if tail[max(0, at - _ZIP64_LOCATOR.size) : at].startswith(b"PK\6\7"):
         before = max(0, at - _ZIP64_LOCATOR.size - _ZIP64_END.size)
@@ -116,55 +140,125 @@ def _read_end_record(file: BinaryIO, size: int) -> tuple[int, int, int]:
     return count, length, start
 
 
+def _ends(tail: bytes) -> Iterator[int]:
+    """Every place of an end record whose comment reaches just to the end of the file."""
+    at = tail.find(_END)
+    while 0 <= at <= len(tail) - _END_RECORD.size:
+        if at + _END_RECORD.size + _END_RECORD.unpack_from(tail, at)[7] == len(tail):
+            yield at
+        at = tail.find(_END, at + 1)
+
+
 def _parse_directory(directory: bytes) -> Iterator[Entry]:
     at = 0
     while at < len(directory):
         if len(directory) - at < _DIRECTORY_ENTRY.size or not directory.startswith(_DIRECTORY, at):
             raise HostileZip(f"has a damaged directory: {AGAIN}")
         fields = _DIRECTORY_ENTRY.unpack_from(directory, at)
-        version, flags, method, _, _, crc, packed, size = fields[2:10]
-        name_length, extra, comment, _, _, attributes, offset = fields[10:]
+        version, flags, method, time, date, crc, packed, size = fields[2:10]
+        name_length, extra, comment, disk, _, attributes, offset = fields[10:]
         at += _DIRECTORY_ENTRY.size
         raw = directory[at : at + name_length]
         at += name_length
-        _check_extra(directory[at : at + extra])
+        name = _decoded(raw, flags)
+        _check_fields(directory[at : at + extra], name)
         at += extra + comment
-        try:
-            name = raw.decode("utf-8" if flags & _UTF8 else "cp437")
-        except UnicodeDecodeError:
-            raise HostileZip(f"holds a name that is not text: {AGAIN}") from None
+        if disk:
+            raise HostileZip(f"is one of several disks: {AGAIN}")
         yield Entry(
-            name, raw, version & 0xFF, flags, method, crc, packed, size, attributes >> 16, offset
+            *(name, raw, version, flags, method, (time, date), crc, packed, size, attributes),
+            offset=offset,
         )
     if at != len(directory):
         raise HostileZip(f"has a damaged directory: {AGAIN}")
 
 
-def _check_extra(extra: bytes) -> None:
-    """HostileZip unless it is a row of records, each with its length, as `zipfile` expects."""
+def _decoded(raw: bytes, flags: int) -> str:
+    """A name; refused if it is not ASCII and not marked as UTF-8, as then readers differ."""
+    try:
+        return raw.decode("utf-8" if flags & _UTF8 else "ascii")
+    except UnicodeDecodeError:
+        pass
+    if flags & _UTF8:
+        raise HostileZip(f"holds a name that is not text: {AGAIN}")
+    name = shown(raw.decode("utf-8", "replace"))
+    raise HostileZip(
+        f"holds {name}, whose name is neither ASCII nor marked as UTF-8: leave it out, or {OTHER}"
+    )
+
+
+def _check_fields(extra: bytes, name: str) -> None:
+    """HostileZip unless the extra fields are whole, known and harmless, each there once."""
+    found = set()
     at = 0
-    while len(extra) - at >= 4:
-        at += 4 + int.from_bytes(extra[at + 2 : at + 4], "little")
-    if at > len(extra):
-        raise HostileZip(f"has a damaged directory: {AGAIN}")
+    while at < len(extra):
+        kind, length = struct.unpack_from("<2H", extra.ljust(at + 4, b"\xff"), at)
+        at += 4 + length
+        if at > len(extra):
+            raise HostileZip(f"has a damaged directory: {AGAIN}")
+        if kind not in _HARMLESS_FIELDS or kind in found:
+            raise HostileZip(
+                f"gives {shown(name)} a field 0x{kind:04x}, by which some readers may see another "
+                f"file: {OTHER}"
+            )
+        found.add(kind)
 
 
 def data_starts(file: BinaryIO, entries: Sequence[Entry], end: int) -> dict[int, int]:
-    """Where the data of each entry begins, from where its header does; no two may overlap."""
+    """Where the data of each entry begins, from where its header does.
+
+    HostileZip unless the header says what the directory does, and headers and data fill the zip
+    from its beginning to its directory: readers that go from header to header see all entries
+    then, and nothing else.
+    """
+    ordered = sorted(entries, key=lambda entry: entry.offset)
+    if ordered[0].offset:
+        raise HostileZip(f"has bytes before its first file: {AGAIN}")
     starts = {}
-    free = 0
-    for entry in sorted(entries, key=lambda entry: entry.offset):
-        file.seek(entry.offset)
-        header = file.read(_LOCAL_HEADER.size)
-        if len(header) < _LOCAL_HEADER.size or not header.startswith(_LOCAL):
-            raise HostileZip(f"has no file where {shown(entry.name)} should be: {AGAIN}")
-        *_, name_length, extra = _LOCAL_HEADER.unpack(header)
-        if file.read(name_length) != entry.raw_name:
-            raise HostileZip(f"gives {shown(entry.name)} two names: {AGAIN}")
-        if entry.offset < free:
+    for entry, following in zip(ordered, [*(entry.offset for entry in ordered[1:]), end]):
+        start = _check_header(file, entry)
+        behind = start + entry.packed
+        if behind > end:
+            raise HostileZip(f"holds a file that is cut short: {AGAIN}")
+        if behind > following:
             raise HostileZip(f"holds {shown(entry.name)}, which overlaps another file: {AGAIN}")
-        starts[entry.offset] = entry.offset + len(header) + name_length + extra
-        free = starts[entry.offset] + entry.packed
-    if free > end:
-        raise HostileZip(f"holds a file that is cut short: {AGAIN}")
+        file.seek(behind)
+        between = file.read(min(following - behind, 1 << 8))
+        if between not in _descriptors(entry):
+            raise HostileZip(f"has bytes that belong to no file in it: {AGAIN}")
+        starts[entry.offset] = start
     return starts
+
+
+def _check_header(file: BinaryIO, entry: Entry) -> int:
+    """Where the data behind an entry's own header begins; HostileZip if that says other things."""
+    file.seek(entry.offset)
+    header = file.read(_LOCAL_HEADER.size)
+    if len(header) < _LOCAL_HEADER.size or not header.startswith(_LOCAL):
+        raise HostileZip(f"has no file where {shown(entry.name)} should be: {AGAIN}")
+    _, version, flags, method, time, date, *sizes, name_length, extra = _LOCAL_HEADER.unpack(header)
+    if file.read(name_length) != entry.raw_name:
+        raise HostileZip(f"gives {shown(entry.name)} two names: {AGAIN}")
+    _check_fields(file.read(extra), entry.name)
+    # What is not known yet when the header is written, for the zip goes to a pipe, is 0 there.
+    late = (0,) if entry.streamed else ()
+    pairs = {
+        "version": version == entry.version,
+        "flags": flags == entry.flags,
+        "method": method == entry.method,
+        "time": (time, date) == entry.written,
+        "size or checksum": all(told in (known, *late) for told, known in zip(sizes, entry.sizes)),
+    }
+    differing = [name for name, same in pairs.items() if not same]
+    if differing:
+        raise HostileZip(
+            f"tells of {shown(entry.name)} one {differing[0]} in its directory and another before "
+            f"the data: {OTHER}"
+        )
+    return entry.offset + len(header) + name_length + extra
+
+
+def _descriptors(entry: Entry) -> tuple[bytes, ...]:
+    """What may stand behind the data of an entry: its sizes again, if they came too late."""
+    sizes = _SIZES.pack(*entry.sizes)
+    return (_DESCRIPTOR + sizes, sizes) if entry.streamed else (b"",)
