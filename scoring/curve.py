@@ -1,4 +1,4 @@
-"""The ROC curve as a reader may have it: few points, rounded, so that no label can be read off.
+"""The ROC curve as a page shows it: few points, rounded, lest it give the truth away by itself.
 
 The exact curve is the truth.  It goes up at a member and right at a non-member, in the order of
 the predictions, and whoever made the predictions knows that order: with 5,000 members and 5,000
@@ -14,14 +14,15 @@ Pages of results are public.  So the page shows, and holds, this much of it only
 By counting, a climb of L levels in G points is one of "L + G choose G": for 5,000 and 5,000 that
 is 150 bits, 1.5 % of the labels' (`curve_bits`), and never above 8 % however few records there
 are.  The ends of its intervals add 232 bits at most, those in the table of scores 160: 5.5 %
-together, and far less in truth, as these numbers nearly follow from each other.  No record is
-singled out: each piece of the curve mixes `RECORDS` non-members or more with members whose number
-is known to that precision only, in an order that remains unknown.
+together, and far less in truth, as these numbers nearly follow from each other.  For predictions
+that were not chosen for it no record is singled out: each piece of the curve mixes `RECORDS`
+non-members or more with members whose number is known to that precision only.
 
-What is left: predictions drawn at random, which find 50 % of the labels, find 52 % with the page
-at hand, 50.6 % with the scores alone.  So a few hundred such submissions add up to much, by the
-page or by the leaderboard; only a limit to submissions helps against that, such as the one of the
-final phase (Dinur & Nissim, "Revealing Information while Preserving Privacy", PODS 2003).
+Predictions that were chosen for it do single records out, by the exact scores alone: one record
+at 1 and the others at 0 shows its label in the AUC, and a well-made submission shows some twenty.
+Nothing here helps against that.  What does is to let scores out in steps (`coarse.py`; a curve
+then has the scored rates alone) and, above all, a limit to submissions: docs/HOST.md (Dinur &
+Nissim, "Revealing Information while Preserving Privacy", PODS 2003).
 
 Nothing here draws, reads files or prints.
 """
@@ -124,13 +125,15 @@ def shown_curve(result: Mapping[str, Any], intervals: Optional[Mapping[str, Any]
         result: what `metrics.score` returned for the scenario.
         intervals: what `intervals_of` with `rates=RATES` has for the scenario.  Without it,
             nobody knows how many records there are; the curve is then as coarse as it must be
-            for the fewest records that it may be of.
+            for the fewest records that it may be of.  Not used for a coarse score.
 
     Returns:
         A `Curve`: at each of its rates f, the best true positive rate at a false positive rate
         strictly below f, as in the scores, and its interval where intervals are known.
     """
     fpr, tpr = np.asarray(result["fpr"], dtype=float), np.asarray(result["tpr"], dtype=float)
+    if "step" in result:  # made of rounded numbers already: see coarse.py
+        return Curve(fpr[1:-1].tolist(), tpr[1:-1].tolist(), [], [])
     counts: Dict[str, int] = {"members": _records(tpr), "nonmembers": _records(fpr)}
     if intervals is not None and "nonmembers" in intervals:
         counts = {key: int(intervals[key]) for key in counts}

@@ -2,11 +2,13 @@
 
 Reads the truth of one phase from `IN/ref` and a submission from `IN/res`, both laid out as
 `<challenge>/<scenario>/<phase>/model_<i>/`, and writes `OUT/scores.txt`, `OUT/scores.json` and
-`OUT/detailed_results.html`.  If anything is wrong it writes none of them, lists every fault on
-stderr and returns 1.  It never prints the truth, a prediction next to it, or a curve.
+`OUT/detailed_results.html`.  If anything is wrong it writes no scores, lists every fault on stderr
+and in the page, and returns 1.  It never prints the truth, a prediction next to it, or a curve;
+what scores themselves tell of labels is in docs/HOST.md, and `coarse.py` lets less of it out.
 
-Faults go to stderr because legacy CodaLab hides stdout of a phase whose results are hidden, and
-participants need to see what to mend; Codabench shows both.
+Faults go to stderr because legacy CodaLab hides stdout of a phase whose results are hidden; and
+into the page because Codabench hides both there.  The page is never missing, not even for a
+moment: legacy CodaLab makes an empty one before it starts the program, and fails without it.
 """
 
 import json
@@ -16,23 +18,30 @@ import sys
 import tempfile
 import threading
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 import numpy as np
 
+from .coarse import average, coarse
 from .curve import RATES
 from .intervals import intervals_of
 from .metrics import RANKED, SCALARS, score
 from .reading import Faults, check_predictions
-from .report import generate_html
+from .report import generate_html, generate_refusal
 from .settings import read_settings
-from .truth import read_notice, read_solutions, scenario_of
+from .truth import phase_of, read_notice, read_solutions, scenario_of
 
 USAGE = "usage: score.py IN OUT    (IN holds the folders ref and res)"
 MAX_FAULTS = 50
-OUTPUTS = ("detailed_results.html", "scores.txt", "scores.json")
+ORGANISERS = (
+    "the competition's own data has faults (%d). Please tell the organisers; this is no fault of "
+    "the submission."
+)
+UNFINISHED = "scoring began and did not come to its end. Please tell the organisers."
+PAGE = "detailed_results.html"
+SCORES = ("scores.txt", "scores.json")
 TIME_LIMIT = 240
 """Seconds.  Legacy CodaLab ends a program after 300 by default and Codabench after 600, not always
 and without a word of why; this program takes one or two."""
@@ -81,9 +90,7 @@ def leaderboard_row(scores: Mapping[str, Mapping[str, Any]]) -> Dict[str, float]
         for i, result in enumerate(scores.values(), start=1)
         for key in SCALARS
     }
-    # Not sum(): since Python 3.12 its last digit differs from that of earlier Pythons.
-    average = np.mean([result[RANKED] for result in scores.values()])
-    row["average_" + RANKED] = float(average)
+    row["average_" + RANKED] = average(scores, RANKED)
     return row
 
 
@@ -100,24 +107,29 @@ def write_outputs(
     row = leaderboard_row(scores)
     shown = {name: scores[name] for name in labels or scores}
     contents = {
-        "detailed_results.html": generate_html(shown, intervals, labels=labels),
+        PAGE: generate_html(shown, intervals, labels=labels),
         "scores.txt": "".join("%s: %s\n" % (key, plain_decimal(row[key])) for key in row),
         "scores.json": json.dumps(row, indent=1, allow_nan=False) + "\n",
     }
+    _write(folder, contents)
+
+
+def _write(folder: str, contents: Mapping[str, str]) -> None:
+    """Write files aside, then rename all of them into place, in their order."""
     # The folder is hidden and inside `folder`: a rename stays on one disk, and a platform that
     # looks for any *.html does not find half a page.
     with tempfile.TemporaryDirectory(prefix=".scores-", dir=folder) as aside:
-        for name in OUTPUTS:
+        for name, content in contents.items():
             with open(os.path.join(aside, name), "w", encoding="utf-8", newline="\n") as file:
-                file.write(contents[name])
-        for name in OUTPUTS:
+                file.write(content)
+        for name in contents:
             os.replace(os.path.join(aside, name), os.path.join(folder, name))
 
 
-def remove_outputs(folder: str) -> None:
-    """Remove the files of an earlier run, lest they be taken for those of a failed one."""
+def remove_scores(folder: str) -> None:
+    """Remove the scores of an earlier run, lest they be taken for those of a failed one."""
     problem = None
-    for name in OUTPUTS:
+    for name in SCORES:
         try:
             os.remove(os.path.join(folder, name))
         except FileNotFoundError:
@@ -126,6 +138,18 @@ def remove_outputs(folder: str) -> None:
             problem = error
     if problem is not None:
         raise problem
+
+
+def refuse(folder: str, heading: str, faults: Faults = ()) -> int:
+    """Say why nothing is scored, on stderr and in the page; the exit code that stands for it."""
+    listed = list(faults[:MAX_FAULTS])
+    if len(faults) > MAX_FAULTS:
+        listed.append("... and %d more" % (len(faults) - MAX_FAULTS))
+    lines = [line if line.startswith("... ") else "- " + line for line in listed]
+    print("\n".join(["Not scored: " + heading] + lines), file=sys.stderr)
+    with suppress(OSError):  # stderr has said it
+        _write(folder, {PAGE: generate_refusal(heading, listed)})
+    return 1
 
 
 @contextmanager
@@ -147,37 +171,29 @@ def time_limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _report(heading: str, faults: Faults) -> int:
-    """Print faults, one a line, up to a bound; return the exit code that stands for them."""
-    lines = [heading % len(faults)] + ["- " + fault for fault in faults[:MAX_FAULTS]]
-    if len(faults) > MAX_FAULTS:
-        lines.append("... and %d more" % (len(faults) - MAX_FAULTS))
-    print("\n".join(lines), file=sys.stderr)
-    return 1
-
-
 def run(inputs: str, outputs: str) -> int:
     """Score the submission in `inputs`; the exit code, 0 if and only if scores were written."""
     os.makedirs(outputs, exist_ok=True)
-    remove_outputs(outputs)
+    remove_scores(outputs)
+    _write(outputs, {PAGE: generate_refusal(UNFINISHED)})
     notice = read_notice(os.path.join(inputs, "ref"))
     if notice:
-        print("Not scored: " + notice, file=sys.stderr)
-        return 1
+        return refuse(outputs, notice)
     settings = read_settings(os.path.dirname(os.path.abspath(__file__)))
     solutions, faults = read_solutions(os.path.join(inputs, "ref"), settings.scenarios)
     if faults:
-        return _report(
-            "Not scored: the competition's own data has faults (%d). Please tell the "
-            "organisers; this is no fault of the submission.",
-            faults,
-        )
+        return refuse(outputs, ORGANISERS % len(faults), faults)
     expected = {folder: values.size for folder, values in solutions.items()}
     predictions, faults = check_predictions(os.path.join(inputs, "res"), expected)
     if faults:
-        return _report("Not scored: the submission has faults (%d).", faults)
+        return refuse(outputs, "the submission has faults (%d)." % len(faults), faults)
     scores = score_scenarios(solutions, predictions)
-    intervals = intervals_of(solutions, predictions, rates=RATES)
+    intervals: Optional[Mapping[str, Any]] = None
+    step = settings.steps.get(phase_of(next(iter(solutions))))
+    if step:  # nothing but the rounded numbers goes on from here
+        scores = {name: coarse(result, step) for name, result in scores.items()}
+    else:
+        intervals = intervals_of(solutions, predictions, rates=RATES)
     write_outputs(outputs, scores, intervals, settings.scenarios)
     plural = "" if len(scores) == 1 else "s"
     print("Scored %d models in %d scenario%s." % (len(solutions), len(scores), plural))
@@ -203,9 +219,6 @@ def main(arguments: List[str]) -> int:
         place = (own or frames)[-1]
         file = os.path.basename(place.filename)
         problem = "%s in %s, line %d" % (type(error).__name__, file, place.lineno or 0)
-    try:
-        remove_outputs(outputs)  # those of a run that stopped between one and the next
-    except OSError:
-        pass
-    print("Not scored: %s. Please tell the organisers." % problem, file=sys.stderr)
-    return 1
+    with suppress(OSError):
+        remove_scores(outputs)  # those of a run that stopped between one and the next
+    return refuse(outputs, problem + ". Please tell the organisers.")

@@ -7,10 +7,11 @@ so the page shows numbers of whole scenarios only, and of the curve what `curve.
 
 import math
 from html import escape
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence
 
 import numpy as np
 
+from .coarse import average, digits, step_of
 from .curve import SCORED, Curve, shown_curve
 from .metrics import RANKED, SCALARS, TITLES, percent
 from .page import document
@@ -40,6 +41,10 @@ TITLE = "Membership inference: detailed results"
 
 LEGEND = """<p>Blue line: the submission%s. Grey dashed line: guessing at random. Red dotted line
 and dot: the TPR at 10%% FPR, whose average over the scenarios ranks submissions.</p>"""
+
+COARSE = """<p><b>In steps of %g.</b> While many submissions are allowed, scores are rounded, since
+exact ones would tell labels. Equal scores are ties. The curve goes through these scores, and there
+are no intervals; predictions for models of phase train can be scored exactly at home.</p>"""
 
 GLOSSARY = """<section>
 <h2>What the numbers mean</h2>
@@ -173,9 +178,14 @@ def _range(interval: Any) -> str:
     return "%.3f to %.3f" % tuple(interval)
 
 
-def _cell(value: float, interval: Any = None) -> str:
+def _number(value: float, step: float) -> str:
+    """A score with four decimals, or with as many as its step has."""
+    return "%.*f" % (digits(step) if step else 4, value)
+
+
+def _cell(number: str, interval: Any = None) -> str:
     words = _range(interval)
-    return "<td>%.4f%s</td>" % (value, words and ' <span class="range">%s</span>' % words)
+    return "<td>%s%s</td>" % (number, words and ' <span class="range">%s</span>' % words)
 
 
 def _table(
@@ -189,11 +199,14 @@ def _table(
         '<th scope="col" aria-label="%s">%s</th>' % (name, name.replace("_", "_<wbr>"))
         for name in (escape(labels.get(name, str(name))) for name in scores)
     )
-    rows = []
+    rows, step = [], step_of(scores)
     for key, title in TITLES.items():
-        cells = [_cell(s[key], intervals.get(name, {}).get(key)) for name, s in scores.items()]
-        average = float(np.mean([s[key] for s in scores.values()]))
-        cells.append(_cell(average, intervals.get(AVERAGE) if key == RANKED else None))
+        cells = [
+            _cell(_number(result[key], step), intervals.get(name, {}).get(key))
+            for name, result in scores.items()
+        ]
+        mean = _number(average(scores, key), step)
+        cells.append(_cell(mean, intervals.get(AVERAGE) if key == RANKED else None))
         kind = ' class="ranked"' if key == RANKED else ""
         rows.append('<tr%s><th scope="row">%s</th>%s</tr>' % (kind, title, "".join(cells)))
     below = ", with the 95% interval below each" if intervals else ""
@@ -205,12 +218,12 @@ def _table(
     )
 
 
-def _points(curve: Curve, name: str) -> str:
+def _points(curve: Curve, name: str, step: float) -> str:
     """The shown points of a curve as a table, which is also where the script reads them."""
     heads = ["FPR", "TPR"] + (["95% from", "to"] if curve.low else [])
     rows = []
     for i, (fpr, tpr) in enumerate(zip(curve.fpr, curve.tpr)):
-        cells = ("<td>%.4f</td>" if fpr in SCORED else "<td>%.3f</td>") % tpr
+        cells = _cell(_number(tpr, step if fpr in SCORED else 0.001))
         if curve.low:
             cells += "<td>%.3f</td><td>%.3f</td>" % (curve.low[i], curve.high[i])
         rows.append('<tr><th scope="row">%s</th>%s</tr>' % (percent(fpr), cells))
@@ -229,9 +242,11 @@ def _points(curve: Curve, name: str) -> str:
 def _sentences(result: Mapping[str, Any], known: Mapping[str, Any]) -> List[str]:
     """A scenario's main numbers, and how much data they are from where that is known."""
     words = _range(known.get(RANKED))
-    found = "%.2f%% of members found at 10%% FPR" % (100 * result[RANKED])
-    found += " (TPR %.4f%s)" % (result[RANKED], words and ", 95% interval " + words)
-    sentences = ["%s; AUC %.4f." % (found, result["AUC"])]
+    step = result.get("step", 0.0)
+    tpr, auc = (_number(result[key], step) for key in (RANKED, "AUC"))
+    found = "%.*f%% of members found at 10%% FPR" % (max(0, len(tpr) - 4), 100 * result[RANKED])
+    found += " (TPR %s%s)" % (tpr, words and ", 95% interval " + words)
+    sentences = ["%s; AUC %s." % (found, auc)]
     if "models" in known:
         sentences.append(
             "From {models:,} models with {members:,} members and {nonmembers:,} "
@@ -267,7 +282,7 @@ def _section(
         "positive rate</label>" % number,
         '<input id="fpr%d" type="range" min="0" max="1" step="1">' % number,
         '<output for="fpr%d" aria-live="polite"></output></div>' % number,
-        _points(curve, label),
+        _points(curve, label, result.get("step", 0.0)),
         "</section>",
     ]
     return "\n".join(parts)
@@ -289,12 +304,12 @@ def _allowed(ceilings: Ceilings) -> List[str]:
 
 def _headline(scores: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Any]) -> str:
     """The number that ranks, for those who read nothing else."""
-    average = float(np.mean([result[RANKED] for result in scores.values()]))
+    number = _number(average(scores, RANKED), step_of(scores))
     words = _range(intervals.get(AVERAGE))
     return (
-        '<p class="headline"><strong>%.4f</strong> <span>average TPR at 10%% FPR%s</span> '
+        '<p class="headline"><strong>%s</strong> <span>average TPR at 10%% FPR%s</span> '
         '<span class="note">(0.1 by guessing)</span></p>'
-        % (average, words and ", 95% interval " + words)
+        % (number, words and ", 95% interval " + words)
     )
 
 
@@ -311,7 +326,7 @@ def generate_html(
             are escaped.
         intervals: what `intervals_of` returned for the same scenarios, at its usual level and
             with `rates=curve.RATES`; without it the page has no intervals, and curves of fewer
-            points, as it cannot know from how many records they are.
+            points, as it cannot know from how many records they are.  Coarse scores need none.
         ceilings: scenario name -> what its privacy allows at most: name of the ceiling ->
             (false positive rates, TPRs), up to three; drawn over the curve of the scenario.
         labels: scenario name -> what people call it; by default its name.  Escaped.
@@ -319,16 +334,21 @@ def generate_html(
     Returns:
         The whole page as text.  It fetches nothing, is complete without its script, follows the
         reader's light or dark setting, and stays below 300 kB for the three scenarios of a
-        challenge.  No record's label can be read off it: see curve.py.
+        challenge.  It shows exact scores, or coarse ones if `scores` are (coarse.py), and of the
+        curve what `curve.py` lets out.
 
     Raises:
         ValueError: `scores` is empty, or not of this form.
     """
     _check_scores(scores)
-    known, words = intervals or {}, labels or {}
+    # Intervals are of the exact data, and would tell what the steps of coarse scores hide.
+    known: Mapping[str, Any] = {} if step_of(scores) else intervals or {}
+    words = labels or {}
     certain = bool(_range(known.get(AVERAGE)))
-    note = INTERVALS % (KNOWN if certain else UNKNOWN) if intervals else ""
+    note = INTERVALS % (KNOWN if certain else UNKNOWN) if known else ""
     body = ["<h1>%s</h1>" % TITLE, _headline(scores, known), _table(scores, known, words)]
+    if step_of(scores):
+        body.append(COARSE % step_of(scores))
     body.append(LEGEND % (", in a band of 95% intervals, one at each FPR" if certain else ""))
     for number, (name, result) in enumerate(scores.items(), start=1):
         allowed = (ceilings or {}).get(name, {})
@@ -336,3 +356,10 @@ def generate_html(
         body.append(_section(number, str(name), label, result, known.get(name, {}), allowed))
     body.append(GLOSSARY % note)
     return document(TITLE, "\n".join(body))
+
+
+def generate_refusal(heading: str, faults: Sequence[str] = ()) -> str:
+    """A web page that says why there are no scores; all of it is escaped."""
+    items = "\n".join("<li>%s</li>" % escape(fault) for fault in faults)
+    body = ["<h1>Not scored</h1>", "<p>%s</p>" % escape(heading)]
+    return document("Not scored", "\n".join(body + ["<ul>\n%s\n</ul>" % items] * bool(faults)))

@@ -31,6 +31,11 @@ def scenario_of(folder: str) -> str:
     return folder.split("/")[1]
 
 
+def phase_of(folder: str) -> str:
+    """The phase in a model folder such as "cifar10/cifar10_hi/dev/model_100"."""
+    return folder.split("/")[2]
+
+
 def _model_id(folder: str) -> int:
     return int(folder.rsplit("_", 1)[1])
 
@@ -53,7 +58,7 @@ def _find_models(root: str) -> Tuple[List[str], Faults]:
                 )
             found.extend(parent + "/" + folder if parent else folder for folder in folders)
         parents = found
-    phases = {folder.split("/")[2] for folder in parents}
+    phases = {phase_of(folder) for folder in parents}
     if len(phases) > 1:
         faults.append("ref: expected one phase, found %s." % few(map(shown, phases)))
     return parents, faults

@@ -191,18 +191,23 @@ def check_program(edits):
         spoil(root / "in" / "res", edits)
         done = run(root)
         code, out, err = done
+        page = (root / "out" / program.PAGE).read_bytes()
         outputs = sorted(os.listdir(root / "out"))
         assert code in (0, 1) and TRUTH.strip() not in out + err
         if code == 0:
             assert err == "" and out == "Scored 3 models in 3 scenarios.\n"
-            assert outputs == sorted(program.OUTPUTS)
+            assert outputs == sorted((program.PAGE, *program.SCORES))
             return True
         head, *faults = err.splitlines()
-        assert out == "" and outputs == [] and head.startswith("Not scored: the submission has")
+        assert (
+            out == ""
+            and outputs == [program.PAGE]
+            and head.startswith("Not scored: the submission has")
+        )
         check_faults([fault for fault in faults if not fault.startswith("...")], "- ")
         for path in root.glob("in/ref/*/*/*/*/*"):
             path.write_text("1,0,0,1\n")
-        assert run(root) == done
+        assert run(root) == done and (root / "out" / program.PAGE).read_bytes() == page
         return False
 
 

@@ -1,5 +1,6 @@
 """The platform's program `score.py IN OUT`, run as the platforms run it."""
 
+import html
 import json
 import os
 import re
@@ -39,11 +40,23 @@ def run_here(competition, capsys):
 def faults_of(competition, capsys):
     """The faults of a run that must fail the right way."""
     code, out, err = run_here(competition, capsys)
-    assert code == 1 and out == "" and competition.written() == []
+    assert code == 1 and out == "" and competition.written() == [program.PAGE]
     assert "Traceback" not in err and "array(" not in err
     head, *faults = err.splitlines()
     assert head.startswith("Not scored:")
+    check_page(competition, err)
     return faults
+
+
+def check_page(competition, err):
+    """The page of a refusal says what stderr says, and no more."""
+    page = (competition.outputs / program.PAGE).read_text(encoding="utf-8")
+    body = page.partition("<main>")[2].partition("</main>")[0]
+    said = re.findall(r"<(?:p|li)>(.*?)</(?:p|li)>", body, flags=re.DOTALL)
+    head, *faults = err.splitlines()
+    expected = [head.replace("Not scored: ", "", 1), *(f.removeprefix("- ") for f in faults)]
+    assert [html.unescape(line) for line in said] == expected
+    assert "<script" not in body
 
 
 def read_scores(folder):
@@ -107,7 +120,7 @@ def test_the_platforms_pythons_list_the_same_faults(competition, image):
     competition.prediction(i=99).write_text("0.5,nope")
     shutil.rmtree(competition.res / "cifar10_lo")
     done = competition.run(python=image, options=())
-    assert (done.returncode, done.stdout, competition.written()) == (1, "", [])
+    assert (done.returncode, done.stdout, competition.written()) == (1, "", [program.PAGE])
     assert done.stderr == competition.run().stderr and "nope" in done.stderr
 
 
@@ -337,8 +350,44 @@ def test_a_run_that_stops_while_writing_leaves_nothing(competition, capsys, monk
 
     monkeypatch.setattr(program.json, "dumps", fail)
     code, out, err = run_here(competition, capsys)
-    assert (code, out, competition.written()) == (1, "", [])
+    assert (code, out, competition.written()) == (1, "", [program.PAGE])
+    check_page(competition, err)
     assert re.fullmatch(r"Not scored: OSError in \S+, line [0-9]+\. Please .*\n", err)
+
+
+# --- the page of a refusal
+
+
+def test_the_page_is_never_missing_and_never_old(competition, capsys, monkeypatch):
+    """Legacy CodaLab makes an empty page before the program starts, and fails without one."""
+    competition.outputs.mkdir()
+    page = competition.outputs / program.PAGE
+    page.touch()
+    seen = []
+
+    def watch(*args):
+        seen.append(page.read_text())
+        return {}, ["a fault"]
+
+    monkeypatch.setattr(program, "check_predictions", watch)
+    assert run_here(competition, capsys)[0] == 1
+    assert "did not come to its end" in seen[0] and "a fault" in page.read_text()
+
+
+def test_markup_in_a_submission_is_text_on_the_page(competition, capsys):
+    (competition.res / "<img src=x onerror=alert(1)>").mkdir()
+    competition.prediction().write_text("<script>alert(2)</script>")
+    assert len(faults_of(competition, capsys)) == 3
+    page = (competition.outputs / program.PAGE).read_text()
+    assert "<img" not in page and "alert(2)</script>" not in page
+    assert "&lt;script&gt;alert(2)" in page
+
+
+def test_a_phase_that_is_not_open_says_so_on_the_page(competition, capsys):
+    (competition.ref.parent / "not_open_yet.txt").write_text("Final opens\non <Monday>.\n")
+    assert faults_of(competition, capsys) == []
+    page = (competition.outputs / program.PAGE).read_text()
+    assert "Final opens on &lt;Monday&gt;." in page
 
 
 # --- the truth
@@ -348,11 +397,12 @@ def test_nothing_of_the_truth_is_printed(competition):
     marks = ("0.123456", "1,0,1,1")
     competition.solution().write_text("0.123456,1,0,1,1,oops\n")
     done = competition.run()
-    assert done.returncode == 1 and competition.written() == []
+    assert done.returncode == 1 and competition.written() == [program.PAGE]
     assert "the competition's own data has faults (1)" in done.stderr
     assert "cifar10/cifar10_hi/dev/model_100/solution.csv cannot be used" in done.stderr
+    page = (competition.outputs / program.PAGE).read_text(encoding="utf-8")
     for mark in (*marks, "oops"):
-        assert mark not in done.stdout + done.stderr
+        assert mark not in done.stdout + done.stderr + page.partition("<main>")[2]
 
 
 def test_no_array_is_printed_and_no_record_is_on_the_page(competition):
