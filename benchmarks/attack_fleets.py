@@ -5,8 +5,8 @@
 
 makes data and trains the models: 150 a scenario (100 train, 50 dev) where that takes minutes, of
 the slow ones as many as `models` says, all of them train models.  A run that was stopped goes on
-where it was.  One thread and one worker take: A 60 minutes, C 10, digits 2, cnn 25, cnn_lo 20,
-text 20, text_lo 15, full 20, full_lo 15 (on a core of its own).  `cnn` and `text` need ../shared.
+where it was.  One thread and one worker take: A 60 minutes, S 15, C 10, digits 2, cnn 25, cnn_lo
+20, text 20, text_lo 15, full 20, full_lo 15 (on an idle core).  `cnn` and `text` need ../shared.
 """
 
 from __future__ import annotations
@@ -51,6 +51,12 @@ BEDS = {
         tuple(f"purchase100_{kind}" for kind in PRIVATE),
         ("--len_training", "15000"),
         "A_data",
+    ),
+    "S": Bed(
+        "Purchase-shaped and small, N = 5,000, n = 3,750",
+        tuple(f"purchase100_{kind}" for kind in PRIVATE),
+        ("--len_training", "3750"),
+        "S_data",
     ),
     "C": Bed(
         "baskets, N = 19,732, n = 15,000, 240 features, 32 hidden units, 20 classes",
@@ -200,6 +206,7 @@ def sentences(work: Path, shared: Path) -> None:
 
 MAKERS = {
     "A_data": purchase("A_data", 19_732),
+    "S_data": purchase("S_data", 5_000),
     "full_data": purchase("full_data", 197_324),
     "cnn_data": images,
     "text_data": sentences,

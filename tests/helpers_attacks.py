@@ -100,30 +100,55 @@ def naive_rmia(target, shadow, is_member, target_z, shadow_z, gamma, a, online):
 
 
 def naive_eb(target, shadow, is_member, bins, nu0=20):
-    """The empirical-Bayes ratio, record by record, from the formulas of the findings page."""
+    """The empirical-Bayes ratio, record by record, from the formulas of docs/ATTACKS.md."""
     models, points = shadow.shape
     ma = shadow.mean(axis=0)
-    parts = np.array_split(np.argsort(ma, kind="stable"), bins)
+    ins = [shadow[is_member[:, j], j] for j in range(points)]
+    outs = [shadow[~is_member[:, j], j] for j in range(points)]
+    vd = np.array([1 / len(i) + 1 / len(o) for i, o in zip(ins, outs)])
+    ss = np.array(
+        [((i - i.mean()) ** 2).sum() + ((o - o.mean()) ** 2).sum() for i, o in zip(ins, outs)]
+    )
+    sd, dh = np.empty(points), np.empty(points)
+    learnt = []
+    for part in np.array_split(np.argsort(ma, kind="stable"), bins):
+        vp = ss[part] / (models - 2)
+        sd[part] = np.sqrt((nu0 * np.median(vp) + (models - 2) * vp) / (nu0 + models - 2))
+        for j in part:
+            dh[j] = (ins[j].mean() - outs[j].mean()) / sd[j]
+        d0 = np.average(dh[part], weights=1 / vd[part])
+        t2 = np.average((dh[part] - d0) ** 2 - vd[part], weights=1 / vd[part])
+        error = sum((vd[j] + max(t2, 0)) / vd[j] ** 2 for j in part) / (1 / vd[part]).sum() ** 2
+        logs = [
+            np.log(ins[j].var(ddof=1))
+            - np.log(outs[j].var(ddof=1))
+            - naive_log_chi(len(ins[j]) - 1)
+            + naive_log_chi(len(outs[j]) - 1)
+            for j in part
+        ]
+        learnt.append((part, d0, t2, error, (1 / vd[part]).sum(), np.median(logs)))
+    of = [np.array(column) for column in zip(*(bin_[1:5] for bin_ in learnt))]
+    grand, spread = np.average(of[0], weights=of[3]), np.average(of[1], weights=of[3])
+    between = max(np.average((of[0] - grand) ** 2 - of[2], weights=of[3]), 0)
     score = np.empty(points)
-    for part in parts:
-        ins = [shadow[is_member[:, j], j] for j in part]
-        outs = [shadow[~is_member[:, j], j] for j in part]
-        ss = [((i - i.mean()) ** 2).sum() + ((o - o.mean()) ** 2).sum() for i, o in zip(ins, outs)]
-        vp = np.array(ss) / (models - 2)
-        sd = np.sqrt((nu0 * np.median(vp) + (models - 2) * vp) / (nu0 + models - 2))
-        dh = np.array([i.mean() - o.mean() for i, o in zip(ins, outs)]) / sd
-        vd = np.array([1 / len(i) + 1 / len(o) for i, o in zip(ins, outs)])
-        d0 = np.average(dh, weights=1 / vd)
-        t2 = max(np.average((dh - d0) ** 2 - vd, weights=1 / vd), 1e-4)
-        rho = np.exp(np.median([np.log(i.var(ddof=1) / o.var(ddof=1)) for i, o in zip(ins, outs)]))
-        for k, j in enumerate(part):
-            f = len(ins[k]) / models
-            w = 1 / (1 / vd[k] + 1 / t2)
-            dt = w * (dh[k] / vd[k] + d0 / t2)
+    for part, d0, t2, error, _, log_ratio in learnt:
+        d0 = grand + between / (between + error) * (d0 - grand)
+        t2 = max((len(part) * t2 + 100 * spread) / (len(part) + 100), 1e-4)
+        for j in part:
+            f = len(ins[j]) / models
+            harmonic = 1 / (1 / (len(ins[j]) - 1) + 1 / (len(outs[j]) - 1))
+            rho = np.exp(log_ratio * harmonic / (harmonic + 5))
+            w = 1 / (1 / vd[j] + 1 / t2)
+            dt = w * (dh[j] / vd[j] + d0 / t2)
             c = 1 / ((1 - f) + f * rho)
-            u = (target[j] - ma[j]) / sd[k]
+            u = (target[j] - ma[j]) / sd[j]
             var_out = (1 + 1 / models + f**2 * w) * c
             var_in = (1 + 1 / models + (1 - f) ** 2 * w) * c * rho
             score[j] = stats.norm.logpdf(u, (1 - f) * dt, np.sqrt(var_in))
             score[j] -= stats.norm.logpdf(u, -f * dt, np.sqrt(var_out))
     return score
+
+
+def naive_log_chi(free):
+    """The median of log(chi-squared / free), nearly."""
+    return np.log((1 - 2 / (9 * free)) ** 3)

@@ -19,12 +19,14 @@ from mico_competition.attacks import (
     bavaria,
     calibrate,
     eb_likelihood_ratio,
+    empirical_bayes,
     lira,
     lira_multivariate,
     out_reference,
     rmia,
     winner_2023,
 )
+from mico_competition.attacks.calibration import FORMULAS
 from mico_competition.attacks.common import masked_moments
 from mico_competition.attacks.groups import usual, usual_shift
 
@@ -193,6 +195,47 @@ def test_empirical_bayes_limits():
         eb_likelihood_ratio(args[0], args[1][:2], args[2][:2])
     with pytest.raises(ValueError, match="bins"):
         eb_likelihood_ratio(*args, bins=0)
+
+
+@pytest.mark.parametrize("models", [10, 30, 100])
+@pytest.mark.parametrize(("shift", "shift_sd"), [(0.3, 0.0), (0.6, 0.1)])
+def test_empirical_bayes_does_not_lose_to_the_winner_with_few_members(models, shift, shift_sd):
+    """As under DP on digits: one in fifteen shadows is IN, so two of 30, and shifts are alike."""
+    f = fleet(
+        seed=models,
+        models=models,
+        targets=300,
+        points=600,
+        share_in=0.067,
+        shift=shift,
+        shift_sd=shift_sd,
+    )
+    args = f.target, f.shadow, f.is_member
+    winner = max(tpr(winner_2023(*args, formula=name), f.solution) for name in FORMULAS)
+    assert tpr(eb_likelihood_ratio(*args), f.solution) > winner - 0.01
+
+
+@pytest.mark.parametrize(("members", "true", "low", "high"), [(2, 1, 0.9, 1.1), (40, 4, 2.4, 4)])
+def test_the_ratio_of_variances_is_not_biased_by_few_members(members, true, low, high):
+    """Two IN models whose variance is that of the 28 OUT; and many that vary twice as much."""
+    rng = np.random.default_rng(0)
+    is_member = np.zeros((members + 28, 5000), bool)
+    is_member[:members] = True
+    shadow = rng.normal(size=is_member.shape) * np.where(is_member, true**0.5, 1.0)
+    parts = np.array_split(np.arange(5000), 10)
+    found = empirical_bayes._variance_ratios(masked_moments(shadow, is_member), parts)
+    assert low < np.median(found) < high
+
+
+def test_empirical_bayes_without_members_in_a_bin():
+    """Points that no shadow trained on take what is usual, and give finite scores."""
+    f = fleet(seed=3, models=12, targets=20, points=900, share_in=0.1, shift=1.0)
+    is_member = f.is_member.copy()
+    order = np.argsort(f.shadow.mean(axis=0))
+    is_member[:, order[:120]] = False
+    found = eb_likelihood_ratio(f.target, f.shadow, is_member)
+    assert np.isfinite(found).all()
+    assert np.corrcoef(found[:, order[:120]].ravel(), f.target[:, order[:120]].ravel())[0, 1] > 0
 
 
 def test_order_of_attacks_on_simulated_fleets():

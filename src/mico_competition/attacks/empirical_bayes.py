@@ -4,7 +4,8 @@ Ours (`docs/attacks.md` of the findings, 4.1).  A point's shift between IN and O
 within sqrt(1/n_in + 1/n_out) standard deviations.  Without privacy shifts differ much between
 points, and the point's own estimate is best: online LiRA.  Under DP they hardly differ, the own
 estimate is mostly noise, and the best score is nearly (s - mean) / sd: the 2023 winner's.  Here
-the spread of true shifts is estimated in bins of like points, and each estimate weighed by it.
+the spread of true shifts is estimated in bins of like points, and each estimate weighed by it;
+the bins' estimates are shrunk in their turn, so that few shadows give what many would.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from mico_competition.attacks.groups import CONSTANT, log_normal
 NU0 = 20.0  # observations that what is usual of variances weighs, here and in like features
 LEAST_IN_BIN = 20  # points a bin must have on average; else there are fewer bins
 LEAST_SPREAD = 1e-4  # of the true shifts, in squared standard deviations
+SPREAD_POINTS = 100.0  # points that the usual spread of shifts weighs beside a bin's
+RATIO_FREEDOM = 5.0  # degrees of freedom that equal variances IN and OUT weigh
 
 
 @dataclass(frozen=True)
@@ -91,20 +94,24 @@ def _rows(moments: Moments) -> list[Moments]:
 
 
 def _learn(m: Moments, bins: int, nu0: float) -> _Learnt:
-    """Shrunk standard deviations and shifts of one row of points."""
-    free = m.n - (m.n_in > 0) - (m.n_out > 0)
-    within = (m.ss_in + m.ss_out) / np.maximum(free, 1)
-    largest = np.abs(m.mean_all).max()
-    check_varies(within.max() > (1e-14 * largest) ** 2)
-    both = (m.n_in > 0) & (m.n_out > 0)
-    if not both.any():
+    """Shrunk standard deviations, shifts and variance ratios of one row of points."""
+    if not ((m.n_in > 0) & (m.n_out > 0)).any():
         raise ValueError(
             "Expected some point with both IN and OUT shadow models, got none: do the masks "
             "belong to these models?"
         )
-    bins = min(bins, max(1, len(within) // LEAST_IN_BIN))
+    bins = min(bins, max(1, len(m.mean_all) // LEAST_IN_BIN))
     parts = np.array_split(np.argsort(m.mean_all, kind="stable"), bins)
+    sd = np.sqrt(_variances(m, parts, nu0))
+    return _Learnt(sd, *_shifts(m, sd, parts), _variance_ratios(m, parts))
 
+
+def _variances(m: Moments, parts: list[np.ndarray], nu0: float) -> np.ndarray:
+    """Each point's variance within IN and OUT, drawn to the median of its bin."""
+    free = m.n - (m.n_in > 0) - (m.n_out > 0)
+    within = (m.ss_in + m.ss_out) / np.maximum(free, 1)
+    largest = np.abs(m.mean_all).max()
+    check_varies(within.max() > (1e-14 * largest) ** 2)
     overall = np.median(within[within > 0])
     var = np.empty_like(within)
     for part in parts:
@@ -112,39 +119,64 @@ def _learn(m: Moments, bins: int, nu0: float) -> _Learnt:
         usual = usual if usual > CONSTANT * overall else overall
         mixed = (nu0 * usual + free[part] * within[part]) / (nu0 + free[part])
         var[part] = np.where(mixed > CONSTANT * usual, mixed, usual)
-    sd = np.sqrt(var)
+    return var
 
+
+def _shifts(m: Moments, sd: np.ndarray, parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior mean and variance of each point's shift, in two levels of shrinkage.
+
+    A bin's mean and spread of true shifts (method of moments) are first drawn to those of all
+    points, as far as bins differ by no more than their own sampling errors; then a point's own
+    estimate is drawn to its bin's mean.
+    """
+    both = (m.n_in > 0) & (m.n_out > 0)
     noise = 1 / np.maximum(m.n_in, 1) + 1 / np.maximum(m.n_out, 1)
-    gap = np.where(both, (m.mean_in - m.mean_out) / sd, 0.0)
     weight = np.where(both, 1 / noise, 0.0)  # a point without one kind says nothing of shifts
-    ratio = _variance_ratios(m, parts)
-    everything = _prior(gap, noise, weight)
-    shift, shift_var = np.empty_like(gap), np.empty_like(gap)
-    for part in parts:
-        known = weight[part].sum() > 0
-        mean, spread = _prior(gap[part], noise[part], weight[part]) if known else everything
-        precision = weight[part] + 1 / spread
-        shift[part] = (gap[part] * weight[part] + mean / spread) / precision
-        shift_var[part] = 1 / precision
-    return _Learnt(sd, shift, shift_var, ratio)
+    gap = np.where(both, (m.mean_in - m.mean_out) / sd, 0.0)
+    label = np.empty(len(gap), np.int64)
+    for place, part in enumerate(parts):
+        label[part] = place
 
+    def mean_in_bins(values: np.ndarray) -> np.ndarray:
+        return np.bincount(label, weight * values, len(parts)) / np.maximum(total, 1e-300)
 
-def _prior(gap: np.ndarray, noise: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """Mean and variance of the true shifts, from noisy ones (method of moments)."""
-    mean = np.average(gap, weights=weight)
-    spread = np.average((gap - mean) ** 2 - noise, weights=weight)
-    return float(mean), max(float(spread), LEAST_SPREAD)
+    total = np.bincount(label, weight, len(parts))
+    known = total > 0
+    mean = mean_in_bins(gap)
+    spread = mean_in_bins((gap - mean[label]) ** 2 - noise)
+    error = mean_in_bins(weight * (noise + np.maximum(spread, 0.0)[label])) / np.maximum(
+        total, 1e-300
+    )
+    overall, usual_spread = np.average(mean, weights=total), np.average(spread, weights=total)
+    between = max(float(np.average((mean - overall) ** 2 - error, weights=total)), 0.0)
+    mean = overall + between / np.where(known, between + error, np.inf) * (mean - overall)
+    points = np.bincount(label, both, len(parts))
+    spread = (points * spread + SPREAD_POINTS * usual_spread) / (points + SPREAD_POINTS)
+    spread = np.maximum(np.where(known, spread, spread + between), LEAST_SPREAD)
+    precision = weight + 1 / spread[label]
+    return (gap * weight + (mean / spread)[label]) / precision, 1 / precision
 
 
 def _variance_ratios(m: Moments, parts: list[np.ndarray]) -> np.ndarray:
-    """The median ratio of IN to OUT variance in each part; of all points where a part is poor."""
-    known = (m.n_in >= 2) & (m.n_out >= 2) & (m.ss_in > 0) & (m.ss_out > 0)
+    """The ratio of IN to OUT variance: the median of a bin, drawn to 1 where shadows are few.
+
+    The logarithm of a variance of few values is biased downwards: by 0.79 of two, so that a fleet
+    with two IN models a point would look as if members' signals varied half as much.
+    """
+    free_in, free_out = np.maximum(m.n_in - 1, 0), np.maximum(m.n_out - 1, 0)
+    known = (free_in > 0) & (free_out > 0) & (m.ss_in > 0) & (m.ss_out > 0)
     logs = np.zeros_like(m.ss_in)
-    logs[known] = np.log(m.ss_in[known] / (m.n_in[known] - 1))
-    logs[known] -= np.log(m.ss_out[known] / (m.n_out[known] - 1))
+    for sign, ss, free in ((1, m.ss_in[known], free_in), (-1, m.ss_out[known], free_out)):
+        logs[known] += sign * (np.log(ss / free[known]) - _median_log_variance(free[known]))
     everything = float(np.median(logs[known])) if known.sum() >= LEAST_IN_BIN // 2 else 0.0
-    ratio = np.empty_like(logs)
+    usual = np.empty_like(logs)
     for part in parts:
         mine = logs[part][known[part]]
-        ratio[part] = np.exp(np.median(mine) if len(mine) >= LEAST_IN_BIN // 2 else everything)
-    return ratio
+        usual[part] = np.median(mine) if len(mine) >= LEAST_IN_BIN // 2 else everything
+    harmonic = free_in * free_out / np.maximum(free_in + free_out, 1)
+    return np.exp(usual * harmonic / (harmonic + RATIO_FREEDOM))
+
+
+def _median_log_variance(free: np.ndarray) -> np.ndarray:
+    """Median of log(chi-squared / free), by the cube root (Wilson and Hilferty, PNAS 17, 1931)."""
+    return 3 * np.log1p(-2 / (9 * free))
