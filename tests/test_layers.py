@@ -7,14 +7,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
     [
-        *("tracks", "splits", "scoring", "attacks", "files", "untrusted", "zip_directory"),
-        *("progress", "__init__"),
+        *("cpus", "tracks", "splits", "scoring", "attacks", "files", "untrusted"),
+        *("zip_directory", "progress", "__init__"),
     ],
     ["layout", "hostile_zip"],
     ["lengths", "data"],
     ["challenge", "challenge_datasets", "look", "nets", "submission", "token_cache"],
     ["models"],
-    ["inputs", "releases"],
+    ["fingerprints", "inputs", "releases"],
     ["boards", "hub", "signals", "training"],
     ["audit", "baseline", "deeper", "evaluation", "learned", "whitebox"],
     ["bundles", "demo", "fleets"],

@@ -104,9 +104,14 @@ def test_a_second_run_with_other_settings_is_refused(tmp_path, capsys, flags, se
     assert [state.total for state in fleet_states(tmp_path)] == [1]
 
 
+def doubled(levels):
+    return levels.float() / 8
+
+
 def test_a_second_run_with_other_data_is_refused(tmp_path, capsys, monkeypatch):
     assert fleet(tmp_path, "--models", "0") == 0
-    monkeypatch.setattr("mico_competition.fleets.shared_data.fingerprint", lambda data: "1" * 64)
+    monkeypatch.setattr("mico_competition.data.arrays.sixteenths", doubled)
+    monkeypatch.setattr("mico_competition.challenge_datasets.sixteenths", doubled)
     assert fleet(tmp_path, "--models", "0") == 1
     assert "The dataset is not the one" in capsys.readouterr().err
 

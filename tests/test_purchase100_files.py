@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -155,6 +156,38 @@ def test_a_stale_cache_is_made_anew(place, rows):
     os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))  # same size, same time
     check(load_purchase100(place.parent), other)
     check(load_purchase100(place.parent), other)
+
+
+@pytest.mark.parametrize("settled", [0.0, 1e9])
+def test_a_change_in_the_middle_of_a_large_table_is_seen(tmp_path, rows, monkeypatch, settled):
+    """Of the same size and with the time set back: both when a state is trusted and when not."""
+    monkeypatch.setattr(packed_cache, "_SETTLED_SECONDS", settled)
+    large = tuple(np.concatenate([part] * 10) for part in rows)
+    place = tmp_path / TABLE
+    write(place, lines(large))
+    check(load_purchase100(tmp_path), large)
+    before = place.stat()
+    large[0][115, 300] ^= 1
+    time.sleep(0.05)  # a clock tick of any file system
+    write(place, lines(large))  # in place: also the file's number stays
+    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = place.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (
+        before.st_size,
+        before.st_mtime_ns,
+        before.st_ino,
+    )
+    check(load_purchase100(tmp_path), large)
+
+
+def test_a_copied_table_keeps_its_cache(place, rows, monkeypatch):
+    load_purchase100(place.parent)
+    content = place.read_bytes()
+    place.unlink()
+    place.write_bytes(content)
+    monkeypatch.setattr(purchase100_files, "parse_table", never)
+    check(load_purchase100(place.parent), rows)
+    check(load_purchase100(place.parent), rows)
 
 
 def test_a_newer_table_outdates_the_cache(place, rows):

@@ -110,7 +110,7 @@ def test_a_release_is_whole_or_not_there(trained, tmp_path):
     (trained / "digits/digits_lo/train/model_1/solution.csv").unlink()
     with pytest.raises(ValueError, match=r"no solution\.csv in .*model_1"):
         release(trained, "digits", tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_an_earlier_release_is_not_overwritten(trained, tmp_path):
@@ -191,7 +191,7 @@ def test_a_release_that_leaks_never_stands(trained, tmp_path):
     with pytest.raises(ValueError, match="digits was not released") as caught:
         release(trained, "digits", tmp_path / "out")
     assert "model_150/metadata.json: holds a path of some machine" in str(caught.value)
-    assert not list((tmp_path / "out").iterdir())
+    assert not list((tmp_path / "out").glob("*"))
     assert not (trained / "digits/openings.json").exists()
 
 
@@ -248,3 +248,23 @@ def test_the_verbs_take_all_challenges_that_are_there(competition, tmp_path, cap
     assert "Do not publish: " in captured.out and "No leak" not in captured.out
     assert main(["release", str(tmp_path), "--to", out]) == 1
     assert "no challenge folder below" in capsys.readouterr().err
+
+
+def test_all_that_is_damaged_is_listed_at_once(trained, tmp_path):
+    folder = trained / "digits"
+    (folder / "digits_lo/train/model_1/solution.csv").unlink()
+    (folder / "digits_hi/dev/model_100/model.pt").write_bytes(b"")
+    cut = folder / "digits_hi/train/model_0/model.pt"
+    cut.write_bytes(cut.read_bytes()[:1000])
+    (folder / "digits_inf/final/model_150/metadata.json").write_text("{")
+    (folder / "digits_inf/final/model_150/seed_membership").write_text("")
+    with pytest.raises(ValueError, match="^Models are damaged: put back") as caught:
+        release(trained, "digits", tmp_path / "out")
+    found = str(caught.value).splitlines()[1:]
+    places = [
+        "hi/train/model_0",
+        "hi/dev/model_100",
+        *["inf/final/model_150"] * 2,
+        "lo/train/model",
+    ]
+    assert len(found) == 5 and all(place in line for place, line in zip(places, found))

@@ -21,9 +21,10 @@ from typing import TypeVar
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
+from mico_competition.data.fingerprint import check_dataset
 from mico_competition.files import PathLike
 from mico_competition.layout import read_text
-from mico_competition.lengths import Lengths
+from mico_competition.lengths import Lengths, read_metadata
 from mico_competition.splits import Seed, Seeds, parse_seed, permutation
 from mico_competition.tracks import SEED_FILES, check_lengths
 
@@ -97,13 +98,15 @@ class ChallengeDataset:
 
         Raises:
             ValueError: if there is no `seed_challenge`; if n is not known, or is not that of
-                the model; if the dataset is not as long as the scenario's.
+                the model; if the dataset is not as long as the scenario's, or is not the one
+                whose fingerprint the metadata have.  (The constructor takes any dataset.)
         """
         path = Path(path)
         lengths = Lengths.of(path)
         m = lengths.check_challenge(len_challenge)
         n = lengths.check_training(len_training)
         lengths.check_dataset(n, _length(dataset))
+        check_dataset(path, read_metadata(path).get("dataset_fingerprint"), dataset)
         seeds = read_seeds(path)
         return cls(dataset, n, m, seeds.challenge, seeds.training, seeds.membership)
 

@@ -39,14 +39,15 @@ class Stage:
         name: for people, such as "Signals".
         total: units of work in it; None where that is not known.
         unit: what is counted, in the singular; "B" for bytes.
-        done: units done so far, those done before it began included.
+        done: units done so far, those done before it began included; a part of one counts too.
         note: a few words on how it goes, such as "loss 0.31".
     """
 
     def __init__(
         self, name: str, total: int | None = None, unit: str = "step", initial: int = 0
     ) -> None:
-        self.name, self.total, self.unit, self.done = name, total, unit, initial
+        self.name, self.total, self.unit = name, total, unit
+        self.done: float = initial
         self.note = ""
         self.initial = initial
         self.started = time.monotonic()
@@ -62,7 +63,7 @@ class Stage:
         note = f" ({self.note})" if self.note else ""
         if not self.total:
             return self.name + (f": {_count(self.done, self.unit)}" if self.done else "") + note
-        share = f"{100 * self.done // self.total} %"
+        share = f"{int(100 * self.done / self.total)} %"
         words = f"{self.name}: {_amount(self.done, self.unit)} of {_count(self.total, self.unit)}"
         left = self._seconds_left(now)
         time_left = "" if left is None else f", about {_duration(left)} left"
@@ -277,11 +278,13 @@ def _tqdm() -> Any:
     return tqdm
 
 
-def _amount(count: int, unit: str) -> str:
-    return f"{count / 1e6:,.1f}" if unit == "B" else f"{count:,}"
+def _amount(count: float, unit: str) -> str:
+    if unit == "B":
+        return f"{count / 1e6:,.1f}"
+    return f"{int(count):,}" if count == int(count) else f"{count:,.1f}"
 
 
-def _count(count: int, unit: str) -> str:
+def _count(count: float, unit: str) -> str:
     if unit == "B":
         return f"{_amount(count, unit)} MB"
     return f"{_amount(count, unit)} {unit}{'' if count == 1 else 's'}"

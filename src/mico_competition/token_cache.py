@@ -65,7 +65,7 @@ def tokenise_once(dataset: TextDataset, tokenizer: Any, max_length: int) -> Toke
         tokens = dataset.tokenise(tokenizer, max_length)
         _write(path, tokens)
         return tokens
-    return TokenDataset(found[0], found[1], dataset.labels)
+    return TokenDataset(found[0], found[1], dataset.labels, dataset.sentences_digest)
 
 
 def _key(dataset: TextDataset, tokenizer: Any, max_length: int) -> str | None:
@@ -79,9 +79,8 @@ def _key(dataset: TextDataset, tokenizer: Any, max_length: int) -> str | None:
     plain.no_truncation()
     sides = (type(tokenizer).__name__, tokenizer.pad_token_id, tokenizer.padding_side)
     told = repr((max_length, *sides, tokenizer.truncation_side))
-    digest = hashlib.sha256(f"{told}\n{plain.to_str()}\n".encode())
-    digest.update("\n".join(dataset.sentences).encode())
-    return digest.hexdigest()[:32]
+    facts = f"{told}\n{plain.to_str()}\n{dataset.sentences_digest}"
+    return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
 def _read(path: Path, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor] | None:

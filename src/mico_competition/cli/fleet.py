@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mico_competition.cli.command_line import model_ids
 from mico_competition.cli.train import add_data, add_settings
 from mico_competition.progress import Stage, on_terminal, say, stage
-from mico_competition.tracks import SCENARIOS, get_scenario, phase_of
+from mico_competition.tracks import SCENARIOS, get_scenario, get_task, phase_of
 from mico_competition.training.settings import Settings, resolve
 
 if TYPE_CHECKING:
@@ -33,12 +33,20 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("dir", metavar="DIR", nargs="?", type=Path, help="for status: an --out")
     parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="for status: hash all files of finished models, not only those whose times changed",
+    )
+    parser.add_argument(
         "--models", type=model_ids, metavar="ID-ID", help="ids to train, such as 0-199 or 0-9,100"
     )
     parser.add_argument("--out", type=Path, help="folder to write <challenge>/... and fleet/ into")
-    parser.add_argument("--workers", type=int, help="processes (default: one a GPU, else a core)")
+    parser.add_argument("--workers", type=int, help="processes (default: one a GPU, else a CPU)")
     parser.add_argument(
-        "--threads", type=int, help="CPU threads of each (default: shared out; 1 with --ray)"
+        "--threads",
+        type=int,
+        help="CPU threads of each (default: OMP_NUM_THREADS, else the CPUs are shared out; 1 with "
+        "--ray)",
     )
     parser.add_argument(
         "--stack", type=int, help="models to train together (default: where that is faster)"
@@ -65,7 +73,9 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
 def run_fleet_verb(args: argparse.Namespace) -> int:
     """Train what is missing, or print how far fleets are; gives the exit code."""
     if args.scenario == "status":
-        return _status(args.dir)
+        from mico_competition.cli.fleet_status import print_status
+
+        return print_status(args.dir, args.verify)
     _check(args)
     from mico_competition.challenge_datasets import load_dataset
     from mico_competition.fleets.ledger import fleet_folder
@@ -81,6 +91,8 @@ def run_fleet_verb(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    if args.verify:
+        raise ValueError("--verify is for `mico fleet status DIR`: a run verifies by itself.")
     if args.dir is not None:
         raise ValueError(f"{args.dir} is one argument too many: give the folder as --out.")
     if args.models is None or args.out is None:
@@ -101,16 +113,22 @@ def _check(args: argparse.Namespace) -> None:
 
 def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     """The ledger in --out, with the models asked for; written before anything trains."""
+    from mico_competition.fingerprints import of_training
+    from mico_competition.fleets.finished import check_finished
     from mico_competition.fleets.ledger import Ledger
-    from mico_competition.fleets.shared_data import fingerprint
+    from mico_competition.nets.text_models import base_config
     from mico_competition.training.settings import check
 
     ledger = Ledger.read(args.out, args.scenario)
     given = {name: getattr(args, name, None) for name in Settings.__dataclass_fields__}
-    found = fingerprint(data)
+    settings = resolve(given) if ledger is None else ledger.settings
+    task = get_task(settings.task)
+    config = base_config(task, settings.model_name) if task.text else None
+    found = of_training(task.name, data, config)
     if ledger is None:
-        settings = resolve(given)
-        ledger = Ledger(args.out, settings, found, args.splits_of_2022)
+        dataset = str(found["dataset_fingerprint"])
+        code = found["architecture_fingerprint"]
+        ledger = Ledger(args.out, settings, dataset, args.splits_of_2022, (), code)
     for name, value in given.items():
         kept = getattr(ledger.settings, name)
         if value is not None and value != kept:
@@ -118,21 +136,43 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
                 f"The fleet in {ledger.folder} was begun with --{name} {kept}, not {value}: "
                 "leave the flag out, or choose another --out."
             )
-    if ledger.data_sha256 != found:
-        raise ValueError(
-            f"The dataset is not the one that the fleet in {ledger.folder} was begun with: give "
-            "that one's --dataset_dir, or choose another --out."
-        )
+    _check_same(ledger, found)
     if args.splits_of_2022 and not ledger.splits_of_2022:
         raise ValueError(
             f"The fleet in {ledger.folder} has keyed splits: leave --splits_of_2022 out."
         )
     check(ledger.settings, len(data))
     ledger = ledger.with_models(args.models)
+    asked = ledger.only(args.models)
+    with stage("Checking finished models", len(asked.done()), "model") as shown:
+        check_finished(asked, seen=shown.update)
     ledger.check_done()
     ledger.write()
     ledger.clear_leftovers()
     return ledger.only(args.models)
+
+
+def _check_same(ledger: Ledger, found: Mapping[str, str | None]) -> None:
+    """ValueError if data or code are not those that the fleet was begun with."""
+    if ledger.architecture_fingerprint is None:
+        raise ValueError(
+            f"The fleet in {ledger.folder} was begun by an earlier version, which kept no "
+            "fingerprints of data and code, so that its models and new ones do not go together: "
+            "finish it with that version, or choose another --out."
+        )
+    if ledger.dataset_fingerprint != found["dataset_fingerprint"]:
+        raise ValueError(
+            f"The dataset is not the one that the fleet in {ledger.folder} was begun with, or its "
+            "records are prepared differently: give that one's --dataset_dir, or choose another "
+            "--out."
+        )
+    if ledger.architecture_fingerprint != found["architecture_fingerprint"]:
+        raise ValueError(
+            f"The code has changed since the fleet in {ledger.folder} was begun: its "
+            f"{get_task(ledger.settings.task).architecture}, or its tokenizer, now computes "
+            "something else, and one fleet would hold two kinds of models. Go on with the code of "
+            "before, or choose another --out."
+        )
 
 
 def _backend(args: argparse.Namespace, ledger: Ledger, data: Any, tokenizer: Any) -> Backend:
@@ -210,8 +250,8 @@ def _stage(ledger: Ledger) -> AbstractContextManager[Stage]:
 
 def _show(shown: Stage, progress: Progress) -> None:
     """Say how far the fleet is; where there is no bar, print a line a block."""
-    shown.done = progress.done
-    shown.note = f"{len(progress.failed)} failed, {progress.retries} retries"
+    shown.done = round(progress.done + progress.under_way, 1)
+    shown.note = f"{len(progress.failed)} failed, {_retries(progress)}"
     if progress.newly_done and not on_terminal():
         ids = ", ".join(f"model_{i}" for i in progress.newly_done)
         say(
@@ -220,11 +260,15 @@ def _show(shown: Stage, progress: Progress) -> None:
         )
 
 
+def _retries(progress: Progress) -> str:
+    return f"{progress.retries} {'retry' if progress.retries == 1 else 'retries'}"
+
+
 def _sum_up(ledger: Ledger, progress: Progress, seconds: float) -> int:
     print(
         f"{ledger.settings.scenario}: {progress.done} of {progress.total} models done, "
-        f"{len(progress.failed)} failed, {progress.left} left, {progress.retries} retries, "
-        f"{seconds:.0f} s."
+        f"{len(progress.failed)} failed, {progress.left} left, "
+        f"{_retries(progress)}, {seconds:.0f} s."
     )
     for model_id, error in sorted(progress.failed.items()):
         print(f"  model_{model_id}: {error}", file=sys.stderr)
@@ -233,29 +277,3 @@ def _sum_up(ledger: Ledger, progress: Progress, seconds: float) -> int:
     if progress.stopped:
         print(f"mico: {progress.stopped}", file=sys.stderr)
     return 1 if progress.failed or progress.left else 0
-
-
-def _status(folder: Path | None) -> int:
-    """Print how far the fleets in `folder` are; exit code 1 while any model is missing."""
-    if folder is None:
-        raise ValueError("Name the folder: mico fleet status DIR, where DIR is a fleet's --out.")
-    from mico_competition.fleets.status import fleet_states
-
-    states = fleet_states(folder)
-    form = "{:17}{:>7}{:>7}{:>8}{:>7}  {:9}{:>10}  {}"
-    print(form.format("scenario", "models", "done", "failed", "left", "state", "models/h", "left"))
-    for state in states:
-        rate = "-" if state.models_per_hour is None else f"{state.models_per_hour:.1f}"
-        print(
-            form.format(
-                state.scenario,
-                state.total,
-                state.done,
-                len(state.failed),
-                state.left,
-                "running" if state.running else "stopped",
-                rate,
-                state.time_left or "-",
-            )
-        )
-    return 0 if all(state.done == state.total for state in states) else 1

@@ -8,6 +8,7 @@ Python loop over records.  Nothing here reads or writes a file.
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -165,6 +166,15 @@ class TextDataset(Dataset):
             "idx": int(self.idx[position]),
         }
 
+    @property
+    def sentences_digest(self) -> str:
+        """SHA-256 in hex of the sentences in their order, each with its length before it."""
+        digest = hashlib.sha256()
+        for sentence in self.sentences:
+            raw = sentence.encode("utf-8", "surrogatepass")
+            digest.update(b"%d:" % len(raw) + raw)
+        return digest.hexdigest()
+
     def tokenise(self, tokenizer: Callable[..., Any], max_length: int) -> TokenDataset:
         """All sentences through a Hugging Face `tokenizer`, in one call.
 
@@ -176,7 +186,7 @@ class TextDataset(Dataset):
         shape = (len(self), max_length)
         input_ids = torch.from_numpy(np.asarray(encoded["input_ids"], np.int32).reshape(shape))
         mask = torch.from_numpy(np.asarray(encoded["attention_mask"], np.uint8).reshape(shape))
-        return TokenDataset(input_ids, mask, self.labels)
+        return TokenDataset(input_ids, mask, self.labels, self.sentences_digest)
 
 
 class TokenDataset(Dataset):
@@ -186,13 +196,21 @@ class TokenDataset(Dataset):
         input_ids: int32 [N, L], numbers of tokens.
         attention_mask: uint8 [N, L], 1 for a token and 0 for padding.
         labels: int64 [N].
+        sentences_digest: `TextDataset.sentences_digest` of what was tokenised, if that is known.
     """
 
-    def __init__(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor):
+    def __init__(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        labels: Tensor,
+        sentences_digest: str | None = None,
+    ):
         _same_length(labels, input_ids=len(input_ids), attention_mask=len(attention_mask))
         self.input_ids = input_ids
         self.attention_mask = attention_mask
         self.labels = labels.to(torch.int64)
+        self.sentences_digest = sentences_digest
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -219,7 +237,10 @@ class TokenDataset(Dataset):
     def to(self, device: Device) -> TokenDataset:
         """The same dataset on `device` (still compact there)."""
         return TokenDataset(
-            self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device)
+            self.input_ids.to(device),
+            self.attention_mask.to(device),
+            self.labels.to(device),
+            self.sentences_digest,
         )
 
     @property

@@ -2,6 +2,7 @@
 
     <out>/fleet/<scenario>/settings.json    what every model of the fleet shares
                            ledger.jsonl     id, phase, seeds, and train seed or secure mode of each
+                           files.jsonl      sizes and hashes of finished models (`finished`)
                            events.jsonl     what happened when; failures.log: with tracebacks
     <out>/<challenge>/<scenario>/<phase>/model_<i>    is there exactly when the model is done
 
@@ -18,6 +19,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mico_competition.challenge import read_seeds
 from mico_competition.files import PathLike, written_aside
@@ -61,6 +63,7 @@ class Entry:
         """The entry in a line of the ledger; ValueError or KeyError if it holds none."""
         row = json.loads(line)
         seeds = Seeds(*(parse_seed(name, row[name]) for name in SEED_FILES))
+        phase_of(row["model_id"])
         if type(row["model_id"]) is not int or type(row["train_seed"]) not in (int, type(None)):
             raise ValueError("model_id or train_seed is no whole number.")
         return cls(row["model_id"], seeds, row["train_seed"])
@@ -70,14 +73,16 @@ class Entry:
 class Ledger:
     """A fleet's models, ordered by id, and what they share.
 
-    `data_sha256` is of the dataset, so that no second run goes on with another one.
+    The fingerprints are of the dataset and of what the models' code computes, so that no second run
+    goes on with others.  `architecture_fingerprint` is None in the ledgers of earlier versions.
     """
 
     out: Path
     settings: Settings
-    data_sha256: str
+    dataset_fingerprint: str
     splits_of_2022: bool
     entries: tuple[Entry, ...] = ()
+    architecture_fingerprint: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -124,12 +129,13 @@ class Ledger:
         """Write settings, then the ledger; each whole, on the disk itself, its owner's alone."""
         self.folder.mkdir(parents=True, exist_ok=True)
         shared = {
-            "format": 1,
+            "format": 2,
             "settings": {
                 **vars(self.settings),
                 "target_epsilon": str(self.settings.target_epsilon),
             },
-            "data_sha256": self.data_sha256,
+            "dataset_fingerprint": self.dataset_fingerprint,
+            "architecture_fingerprint": self.architecture_fingerprint,
             "splits_of_2022": self.splits_of_2022,
         }
         _write_private(self.folder / _SETTINGS, json.dumps(shared, indent=2) + "\n")
@@ -151,18 +157,22 @@ class Ledger:
             values = shared["settings"]
             values["target_epsilon"] = float(values["target_epsilon"])
             lines = (folder / _LEDGER).read_text(encoding="utf-8").splitlines()
-            return cls(
+            entries = tuple(dict.fromkeys(Entry.of_line(line) for line in lines if line.strip()))
+            ledger = cls(
                 Path(out),
                 Settings(**values),
-                shared["data_sha256"],
+                shared["data_sha256" if shared["format"] == 1 else "dataset_fingerprint"],
                 shared["splits_of_2022"],
-                tuple(Entry.of_line(line) for line in lines),
+                tuple(sorted(entries, key=lambda entry: entry.model_id)),
+                shared.get("architecture_fingerprint"),
             )
-        except (OSError, ValueError, KeyError, TypeError):  # never quoted: a line holds secrets
-            raise ValueError(
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise ValueError(  # a line is never quoted: it holds secrets
                 f"{folder} does not hold the settings and ledger of a fleet: restore {_SETTINGS} "
                 f"and {_LEDGER}, or choose another --out."
             ) from None
+        _refuse_twins(ledger)
+        return ledger
 
     def clear_leftovers(self) -> None:
         """Remove what a killed run was writing when it died; only while no other run is at work."""
@@ -170,9 +180,34 @@ class Ledger:
         for folder in folders:
             for path in folder.glob(".model_*"):
                 shutil.rmtree(path, ignore_errors=True)
-        for name in (_SETTINGS, _LEDGER):
-            for path in self.folder.glob(f".{name}.*"):
-                shutil.rmtree(path, ignore_errors=True)
+        for path in self.folder.glob(".*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a private file, below what a kill may have left of another line."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            file.seek(end - 1)
+        torn = end and file.read(1) != b"\n"
+        file.write(f"{chr(10) if torn else ''}{line}\n".encode())
+
+
+def _refuse_twins(ledger: Ledger) -> None:
+    """ValueError for a model with two sets of seeds, or seeds with two models."""
+    for what in ("model_id", "seeds"):
+        seen: dict[Any, Entry] = {}
+        for entry in ledger.entries:
+            other = seen.setdefault(getattr(entry, what), entry)
+            if other is not entry:
+                both = f"model_{other.model_id} and model_{entry.model_id} with the same seeds"
+                raise ValueError(
+                    f"{ledger.folder / _LEDGER} holds "
+                    f"{both if what == 'seeds' else f'model_{entry.model_id} twice'}: restore it, "
+                    "or take out the line that is not of the model's folder."
+                )
 
 
 def fleet_folder(out: PathLike, scenario: str) -> Path:

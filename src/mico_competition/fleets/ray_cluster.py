@@ -68,9 +68,10 @@ class RayCluster:
         self._ray = import_ray()
         self._ledger = ledger
         self._gpus = gpus_per_task
-        self._job = Job.of(ledger.settings, data, tokenizer, threads or 1)
+        code = ledger.architecture_fingerprint
+        self._job = Job.of(ledger.settings, data, tokenizer, threads or 1, code)
 
-    def run(self, blocks: deque[Block]) -> Generator[Outcome | None, None, None]:
+    def run(self, blocks: deque[Block]) -> Generator[Outcome | float | None, None, None]:
         """See `fleet.Backend`."""
         if not blocks:
             return

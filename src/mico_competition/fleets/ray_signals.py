@@ -6,6 +6,7 @@ storage.  A task that is lost with its machine is tried again by Ray; there is n
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mico_competition.fingerprints import model_fingerprint
 from mico_competition.fleets.ray_link import (
     LOOK_SECONDS,
     Watch,
@@ -24,6 +26,7 @@ from mico_competition.fleets.ray_link import (
 )
 from mico_competition.fleets.ray_task import check_versions, versions
 from mico_competition.models import load_model
+from mico_competition.nets.text_models import read_config
 from mico_competition.signals.cache import weights_files
 from mico_competition.signals.forward import Arrays, make_arrays
 from mico_competition.signals.points import Points
@@ -41,6 +44,7 @@ class Job:
     versions: dict[str, str]
     threads: int
     cuda: bool
+    behaviour: str | None = None  # `fingerprints.model_fingerprint` where signals are asked for
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ def compute(job: Job, block: list[Model]) -> list[Arrays]:
     check_versions(job.versions, "signals are asked for")
     torch.set_num_threads(job.threads)
     points = job.points.to(torch.device("cuda" if job.cuda else "cpu"))
+    config = None
     found = []
     for model in block:
         with tempfile.TemporaryDirectory(prefix="mico_signals_") as folder:
@@ -89,14 +94,30 @@ def compute(job: Job, block: list[Model]) -> list[Arrays]:
                 loaded = load_model(points.task_name, folder, device=points.device)
             except ValueError as error:  # names a folder that is not there any more
                 raise ValueError(str(error).replace(folder, model.place)) from error
+        if config is None:
+            config = getattr(loaded, "config", {})
+            _check_code(job, config or None)
         found.append(make_arrays(loaded, points, model.kinds, model.place))
     return found
+
+
+def _check_code(job: Job, config: Any) -> None:
+    """ValueError if this node's code computes something else than that of who asks."""
+    found = job.behaviour and model_fingerprint(job.points.task, job.points.data, config)
+    if found != job.behaviour:
+        raise ValueError(
+            f"The {job.points.task.architecture} of the code on {os.uname().nodename} computes "
+            "something else than where signals are asked for: install the same on every node."
+        )
 
 
 def _spread(ray: Any, watch: Watch, points: Points, wanted: Wanted) -> Iterator[tuple[int, Arrays]]:
     """Keep the cluster at work until no model is left."""
     cuda = any(node.get("GPU") for node in watch.resources())
-    job = ray.put(Job(points, versions(), 1, cuda))
+    folder = wanted[0][0] if wanted else None
+    config = read_config(points.task, folder.path) if folder and points.task.text else None
+    behaviour = model_fingerprint(points.task, points.data, config)
+    job = ray.put(Job(points, versions(), 1, cuda, behaviour))
     task = ray.remote(num_cpus=1, num_gpus=int(cuda), max_retries=3)(compute)
     waiting = _blocks(points, wanted)
     running: dict[Any, list[int]] = {}

@@ -22,9 +22,13 @@ import numpy as np
 import torch
 
 from mico_competition import __version__
+from mico_competition.data.fingerprint import dataset_fingerprint, remember_fingerprint
+from mico_competition.fingerprints import architecture_fingerprint
 from mico_competition.fleets.fleet import Block, train_block
 from mico_competition.fleets.shared_data import Rebuild, parts_of
 from mico_competition.inputs import Data
+from mico_competition.nets.text_models import base_config
+from mico_competition.tracks import get_task
 from mico_competition.training.settings import Settings
 
 Files = dict[str, np.ndarray]  # a folder: path below it -> bytes
@@ -44,19 +48,42 @@ class Job:
     threads: int
     cuda: bool
     versions: dict[str, str]
+    dataset_fingerprint: str | None = None
+    architecture_fingerprint: str | None = None
 
     @classmethod
-    def of(cls, settings: Settings, data: Data, tokenizer: Any, threads: int) -> Job:
+    def of(
+        cls,
+        settings: Settings,
+        data: Data,
+        tokenizer: Any,
+        threads: int,
+        architecture_fingerprint: str | None = None,
+    ) -> Job:
         """The job of training on `data`, which is on the CPU; without GPUs until told otherwise."""
         parts, rebuild = parts_of(data)
         arrays = {name: part.contiguous().numpy() for name, part in parts.items()}
-        return cls(settings, arrays, rebuild, tokenizer, threads, False, versions())
+        return cls(
+            settings,
+            arrays,
+            rebuild,
+            tokenizer,
+            threads,
+            False,
+            versions(),
+            dataset_fingerprint(data),
+            architecture_fingerprint,
+        )
 
     def data(self) -> Data:
         """The dataset over memory that all tasks of a node share."""
         with warnings.catch_warnings():  # the memory is read-only, and nothing writes to it
             warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
-            return self.rebuild({name: torch.from_numpy(a) for name, a in self.arrays.items()})
+            parts = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
+        data = self.rebuild(parts)
+        if self.dataset_fingerprint is not None:
+            remember_fingerprint(data, self.dataset_fingerprint)
+        return data
 
 
 @dataclass(frozen=True)
@@ -85,6 +112,19 @@ def check_versions(wanted: Mapping[str, str], where: str) -> str:
     return node
 
 
+def check_code(settings: Settings, data: Data, expected: str | None, node: str) -> None:
+    """ValueError if this node's code computes something else than that of the fleet's machine."""
+    if expected is None:
+        return
+    task = get_task(settings.task)
+    config = base_config(task, settings.model_name) if task.text else None
+    if architecture_fingerprint(task, data, config) != expected:
+        raise ValueError(
+            f"The {task.architecture} of the code on {node} computes something else than that of "
+            "the machine the fleet was started on: install the same on every node."
+        )
+
+
 def train(job: Job, block: Block) -> Result:
     """Train `block` and hand over its folders.
 
@@ -93,16 +133,19 @@ def train(job: Job, block: Block) -> Result:
     """
     node = check_versions(job.versions, "the fleet was started")
     torch.set_num_threads(job.threads)
+    data = job.data()
+    check_code(job.settings, data, job.architecture_fingerprint, node)
     device = torch.device("cuda" if job.cuda else "cpu")
     with _own_folder() as own:
         places = {model_id: own / f"model_{model_id}" for model_id in block.model_ids}
         outcome = train_block(
             job.settings,
-            job.data().to(device),
+            data.to(device),
             block,
             list(places.values()),
             tokenizer=job.tokenizer,
             device=device,
+            progress=False,
         )
         folders = {i: _read(place) for i, place in places.items() if place.is_dir()}
     error = outcome.error

@@ -6,8 +6,8 @@ leaves nothing behind.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
 from mico_competition.files import PathLike, written_aside
 from mico_competition.inputs import Data
+from mico_competition.training.model_folder import StorageError
 
 Parts = dict[str, torch.Tensor]
 Rebuild = Callable[[Parts], Data]
@@ -25,37 +26,35 @@ def parts_of(data: Data) -> tuple[Parts, Rebuild]:
     """The tensors of a dataset on the CPU, and what makes the dataset of them again (pickles)."""
     if isinstance(data, TokenDataset):
         names = ("input_ids", "attention_mask", "labels")
-        return {name: getattr(data, name) for name in names}, _tokens
-    return {"storage": data.storage, "labels": data.labels}, _Arrays(data.expand)
+        parts = {name: getattr(data, name) for name in names}
+        return parts, partial(_tokens, sentences_digest=data.sentences_digest)
+    return {"storage": data.storage, "labels": data.labels}, partial(_arrays, expand=data.expand)
 
 
-def _tokens(parts: Parts) -> TokenDataset:
-    return TokenDataset(**parts)
+def _tokens(parts: Parts, sentences_digest: str | None) -> TokenDataset:
+    return TokenDataset(**parts, sentences_digest=sentences_digest)
 
 
-class _Arrays:
-    """Makes an ArrayDataset of its parts; a class, because closures do not pickle."""
-
-    def __init__(self, expand: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self.expand = expand
-
-    def __call__(self, parts: Parts) -> ArrayDataset:
-        return ArrayDataset(**parts, expand=self.expand)
-
-
-def fingerprint(data: Data) -> str:
-    """SHA-256 in hex of a dataset's records and labels: their names, types, shapes and bytes."""
-    digest = hashlib.sha256()
-    for name, part in sorted(parts_of(data)[0].items()):
-        digest.update(f"{name} {part.dtype} {tuple(part.shape)};".encode())
-        digest.update(part.contiguous().numpy().data)
-    return digest.hexdigest()
+def _arrays(parts: Parts, expand: Callable[[torch.Tensor], torch.Tensor]) -> ArrayDataset:
+    return ArrayDataset(**parts, expand=expand)
 
 
 def save_parts(parts: Parts, path: PathLike) -> None:
-    """Write the tensors of a dataset to one file."""
-    with written_aside(path) as aside, open(aside, "wb") as file:
-        torch.save(parts, file)
+    """Write the tensors of a dataset to one file.
+
+    Raises:
+        StorageError: if the disk does not take it.
+    """
+    try:
+        with written_aside(path) as aside, open(aside, "wb") as file:
+            torch.save(parts, file)
+    except (OSError, RuntimeError) as error:  # torch's own, where a disk fills up under it
+        size = sum(part.nbytes for part in parts.values())
+        reason = getattr(error, "strerror", None) or "the disk did not take all of it"
+        raise StorageError(
+            f"{path} could not be written ({reason}): the dataset takes {size / 1e6:,.1f} MB there "
+            "while a fleet runs; free some space and run again."
+        ) from error
 
 
 def map_parts(path: PathLike) -> Parts:

@@ -156,6 +156,41 @@ def read_config(task: Task, folder: PathLike, num_labels: int | None = None) -> 
     return config
 
 
+def base_config(task: Task, base_model: str | None = None) -> Any:
+    """The configuration of what is fine-tuned for `task`; see `pretrained` for the arguments."""
+    name = base_model or task.base_model or task.architecture
+    if Path(name).is_dir():
+        return read_config(task, name, num_labels=task.num_classes)
+    auto = _transformers().AutoConfig
+    with _fetching("base model", name):
+        return auto.from_pretrained(name, trust_remote_code=False, num_labels=task.num_classes)
+
+
+def config_facts(config: Any) -> dict[str, Any]:
+    """What a configuration says of how a model computes."""
+    return {name: getattr(config, name, None) for name in sorted(_CONFIG_FIELDS - _LABELS)}
+
+
+def small_copy(task: Task, config: Any) -> nn.Module:
+    """A model of `config` but for its size, in milliseconds; its weights are fresh ones."""
+    transformers = _transformers()
+    special = ("bos_token_id", "eos_token_id", "pad_token_id")
+    largest = max(getattr(config, name, None) or 0 for name in special)
+    sizes = {
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "num_hidden_layers": min(2, config.num_hidden_layers),
+        "vocab_size": largest + 64,
+        "max_position_embeddings": largest + 32,
+    }
+    fields = {name: value for name, value in config_facts(config).items() if value is not None}
+    small = transformers.AutoConfig.for_model(
+        task.architecture, **{**fields, **sizes, "num_labels": task.num_classes}
+    )
+    return transformers.AutoModelForSequenceClassification.from_config(small)
+
+
 def check_config(task: Task, config: Any, where: object) -> None:
     """Refuse a model's configuration that does not suit the task; `where` is for the message.
 

@@ -35,8 +35,9 @@ _TELLING = re.compile(
 )
 _METADATA = {
     *("format", "scenario", "task", "len_dataset", "len_training", "len_challenge"),
-    *("settings", "privacy", "sampler"),
+    *("settings", "privacy", "sampler", "dataset_fingerprint", "architecture_fingerprint"),
 }
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _COMPARED = 1 << 20
 
 
@@ -68,6 +69,10 @@ def json_faults(name: str, content: bytes) -> Iterator[str]:
         yield "has a key that tells of one model or of a machine"
     if name == "metadata.json" and not (isinstance(value, dict) and value.keys() <= _METADATA):
         yield "has a key that is not public metadata"
+    if name == "metadata.json" and isinstance(value, dict):
+        prints = [value[key] for key in value if key.endswith("_fingerprint")]
+        if not all(isinstance(v, str) and _FINGERPRINT.fullmatch(v) for v in prints):
+            yield "has a fingerprint that is not 64 hexadecimal digits"
     if name != "tokenizer.json" and any(_PATH.match(text) for text in (*keys, *texts)):
         yield "holds a path of some machine"
 

@@ -34,6 +34,8 @@ PUBLIC_METADATA = (
     "settings",
     "privacy",
     "sampler",
+    "dataset_fingerprint",
+    "architecture_fingerprint",
 )
 # Keys of what metadata.json holds nested: all but the seed of a run, said one by one.
 _PUBLIC_NESTED = {

@@ -32,6 +32,7 @@ from mico_competition.releases.public_files import (
     write_json,
     write_public_files,
 )
+from mico_competition.releases.whole import check_whole
 from mico_competition.tracks import (
     CHALLENGES,
     SOLUTION_FILE,
@@ -45,6 +46,10 @@ NOT_TRAINED = "name the folder that `mico train --output_dir` was given."
 ARCHIVES = "archives"
 RELEASE_FILE = "release.json"
 _SHOWN = 20
+_TOLD_APART_BY = {
+    "dataset_fingerprint": "on different datasets",
+    "architecture_fingerprint": "with code that computes different things",
+}
 
 
 def release(
@@ -72,14 +77,15 @@ def release(
         progress: whether to show how far it is (see `mico_competition.progress`).
 
     Raises:
-        ValueError: if a model lacks a file that participants are to get; if models of a scenario
-            were trained with different settings; if a place is taken; if the leak check finds
-            anything, with all that it found.  Nothing is released then.
+        ValueError: if models lack a file or have a damaged one, with all of these; if models of a
+            scenario were trained with different settings, data or code; if a place is taken; if
+            the leak check finds anything, with all that it found.  Nothing is released then.
     """
     get_challenge(challenge)
     destination = _free(Path(to) / challenge)
     zipped = _free(Path(to) / ARCHIVES / challenge)
     models = walk_challenge(Path(root) / challenge, mend=NOT_TRAINED)
+    check_whole(models, progress=progress)
     _check_models(models, splits_of_2022)
     openings = commit(root, challenge, models)
     with written_aside(destination) as tree:
@@ -144,6 +150,12 @@ def _check_models(models: Sequence[ModelFolder], splits_of_2022: bool) -> None:
         other, expected = first.setdefault(model.scenario, (model, metadata))
         for key in PUBLIC_METADATA:
             if metadata.get(key) != expected.get(key):
+                if key.endswith("_fingerprint"):
+                    raise ValueError(
+                        f"{model.path} and {other.path} were trained {_TOLD_APART_BY[key]} ({key} "
+                        "in their metadata): the models of a scenario go together only if all "
+                        "were trained alike, so train one of them again."
+                    )
                 raise ValueError(
                     f"{key} in the metadata of {model.path} is not that of {other.path}, and would "
                     "tell which models were made together: train them with the same settings."

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mico_competition.cpus import available_cpus
 from mico_competition.files import PathLike, written_aside
 from mico_competition.layout import ModelFolder
 from mico_competition.nets.checkpoints import find_file
@@ -112,7 +113,7 @@ def weights_digests(folders: Sequence[ModelFolder], *, progress: bool = True) ->
     Raises:
         ValueError: if a folder lacks them.
     """
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(4, available_cpus())) as pool:
         digests = pool.map(_digest, folders)
         return list(tracked(digests, "Checksums", "model", total=len(folders), show=progress))
 

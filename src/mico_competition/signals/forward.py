@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,11 +12,15 @@ import torch
 from torch import nn
 
 from mico_competition.challenge import ChallengeDataset
+from mico_competition.data.arrays import ArrayDataset
+from mico_competition.fingerprints import check_architecture
 from mico_competition.inputs import to_device
 from mico_competition.layout import ModelFolder
-from mico_competition.models import load_model, logits
+from mico_competition.models import MLP, load_model, logits
+from mico_competition.nets.probe import fill, probe_rows, rounded
 from mico_competition.progress import tracked
 from mico_competition.signals.gradients import negative_log_norms
+from mico_competition.signals.plausible import Plausibility
 from mico_competition.signals.points import Points
 from mico_competition.signals.scalars import entropies, true_logit
 
@@ -98,6 +103,21 @@ def make_entropies(logit_parts: Sequence[np.ndarray], points: Points) -> list[np
         return [torch.cat(found, 1).cpu().numpy()]
 
 
+def signals_fingerprint() -> str:
+    """SHA-256 in hex of the signals of a small network whose weights a formula gives.
+
+    Another one where the code of signals computes something else; three digits count.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = MLP(8, 6, 5).eval()
+    fill(model)
+    records = probe_rows((8,), torch.float32).float()
+    points = Points("digits", ArrayDataset(records, torch.arange(len(records)), torch.clone))
+    arrays = make_arrays(model, points, KINDS, "the probe of signals")
+    texts = [rounded(np.concatenate(arrays[kind]).ravel().tolist(), 3) for kind in sorted(KINDS)]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
 def losses(
     model: nn.Module, data: Any, indices: torch.Tensor, *, batch_size: int = 512
 ) -> np.ndarray:
@@ -112,14 +132,22 @@ def losses(
         indices: int64[points], places in the dataset.
         batch_size: points in one forward pass.
     """
+    parts = [
+        nn.functional.cross_entropy(outputs, labels, reduction="none").cpu()
+        for outputs, labels in _outputs(model, data, indices, batch_size)
+    ]
+    return torch.cat(parts).numpy() if parts else np.empty(0)
+
+
+def _outputs(
+    model: nn.Module, data: Any, indices: torch.Tensor, batch_size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Logits float64[b, classes] and labels int64[b] of the records at `indices`, by batches."""
     device = next(model.parameters()).device
-    parts = []
     with torch.inference_mode(), full_precision():
         for chunk in indices.split(batch_size):
             outputs = logits(model, to_device(data.inputs(chunk), device)).double()
-            labels = data.labels[chunk].to(device)
-            parts.append(nn.functional.cross_entropy(outputs, labels, reduction="none").cpu())
-    return torch.cat(parts).numpy() if parts else np.empty(0)
+            yield outputs, data.labels[chunk].to(device)
 
 
 def challenge_losses(
@@ -131,8 +159,24 @@ def challenge_losses(
 ) -> np.ndarray:
     """float64[models, 2m], each model's losses on its own challenge points, in their order."""
     rows = []
+    check_architecture(folders, data)
+    plausible = Plausibility(folders)
     for folder in tracked(folders, "Signals", "model", show=progress):
         splits = ChallengeDataset.from_path(folder.path, data)
         model = load_model(folder.task.name, folder.path, device=device)
         rows.append(losses(model, data, splits.challenge_indices))
+        if plausible.wants(folder):
+            _look_at(plausible, folder, model, splits)
+    plausible.warn()
     return np.stack(rows)
+
+
+def _look_at(
+    plausible: Plausibility, folder: ModelFolder, model: nn.Module, splits: ChallengeDataset
+) -> None:
+    points = splits.challenge_indices
+    found = [(z.argmax(1), y) for z, y in _outputs(model, splits.dataset, points, len(points))]
+    predicted, labels = (torch.cat(part).cpu().numpy() for part in zip(*found))
+    known = splits.seeds.membership is not None
+    members = np.array(splits.get_solutions(), bool) if known else None
+    plausible.see(folder, predicted, labels, members)

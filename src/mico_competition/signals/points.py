@@ -6,10 +6,8 @@ where that fits into memory, else anew for each batch.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,7 +61,7 @@ class Points:
         index = torch.from_numpy(np.asarray(records, np.int64))
         if isinstance(data, TokenDataset):
             own: Data = TokenDataset(
-                *(part[index] for part in (data.input_ids, data.attention_mask, data.labels))
+                data.input_ids[index], data.attention_mask[index], data.labels[index]
             )
         else:
             own = ArrayDataset(data.storage[index], data.labels[index], data.expand)
@@ -90,19 +88,6 @@ class Points:
     def to(self, device: torch.device) -> Points:
         """The same on `device`, without what was kept."""
         return Points(self.task_name, self.data.to(device))
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 in hex of records and labels, and of what some records are expanded to."""
-        digest = hashlib.sha256()
-        for part in _tensors(self.data):
-            digest.update(f"{part.dtype} {tuple(part.shape)};".encode())
-            digest.update(part.cpu().contiguous().numpy().data)
-        if isinstance(self.data, ArrayDataset):  # the same bytes may be expanded in other ways
-            some = self.data.inputs(range(min(16, len(self)))).cpu().contiguous()
-            digest.update(f"{some.dtype} {tuple(some.shape)};".encode())
-            digest.update(some.numpy().data)
-        return digest.hexdigest()
 
     def batches(self, batch_size: int, *, keep: bool = False) -> Iterator[Batch]:
         """(inputs as `models.logits` takes them, labels int64[b]), in order, on the device.
@@ -148,12 +133,6 @@ class Points:
                     f"{place} has {words} tokens and the dataset token {largest}: it was "
                     "tokenised with another model's tokenizer; put the model's own beside it."
                 )
-
-
-def _tensors(data: Data) -> tuple[Tensor, ...]:
-    if isinstance(data, TokenDataset):
-        return data.input_ids, data.attention_mask, data.labels
-    return data.storage, data.labels
 
 
 def _nbytes(inputs: Any) -> int:

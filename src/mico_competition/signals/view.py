@@ -6,6 +6,7 @@ other weights, and a model that is there twice is refused.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,14 +16,23 @@ import numpy as np
 import torch
 from torch import nn
 
+from mico_competition.data.fingerprint import dataset_fingerprint
 from mico_competition.files import PathLike
+from mico_competition.fingerprints import check_architecture
 from mico_competition.inputs import default_device
 from mico_competition.layout import ModelFolder
 from mico_competition.models import load_model
 from mico_competition.progress import stage
 from mico_competition.signals.cache import Cache, key, stamp, weights_digests
-from mico_competition.signals.fleet import Fleet
-from mico_competition.signals.forward import KINDS, Arrays, make_arrays, make_entropies
+from mico_competition.signals.fleet import HIDDEN, MEMBER, Fleet
+from mico_competition.signals.forward import (
+    KINDS,
+    Arrays,
+    make_arrays,
+    make_entropies,
+    signals_fingerprint,
+)
+from mico_competition.signals.plausible import Plausibility
 from mico_competition.signals.points import Points
 from mico_competition.signals.scalars import confidence, negative_loss
 from mico_competition.tracks import get_scenario
@@ -73,7 +83,8 @@ class Signals:
 
     Raises:
         ValueError: if the data are not those of the fleet or of its task, a folder lacks
-            weights, or two models have the same ones.
+            weights, two models have the same ones, or one was trained with code that computes
+            something else.
     """
 
     def __init__(
@@ -101,7 +112,10 @@ class Signals:
         self._stamps = [stamp(folder) for folder in fleet.folders]
         self._digests = weights_digests(fleet.folders, progress=progress)
         _refuse_twins(fleet.folders, self._digests, "the same weights")
-        self._data_digest = points.digest
+        self._architectures = check_architecture(fleet.folders, data)
+        places = hashlib.sha256(fleet.records.astype("<i8").tobytes()).hexdigest()
+        self._data_facts = (dataset_fingerprint(data), places, signals_fingerprint())
+        self._plausible = Plausibility(fleet.folders)
         self._progress = progress
         self._runner = runner
         self._tables: dict[str, np.ndarray] = {}
@@ -200,6 +214,7 @@ class Signals:
             if kinds_lacking:
                 lacking[row] = kinds_lacking
             else:
+                self._look_at(row, None)
                 yield row, None
         order = list(lacking)
         there = len(rows) - len(order)
@@ -216,10 +231,27 @@ class Signals:
                 if writing is not None:
                     writing.result()  # one model at most waits to be written
                 writing = writer.submit(self._keep, row, arrays)
+                self._look_at(row, arrays.get("logits"))
                 yield row, arrays
                 shown.update()
             if writing is not None:
                 writing.result()
+        self._plausible.warn()
+
+    def _look_at(self, row: int, parts: list[np.ndarray] | None) -> None:
+        """See whether a model knows what it was trained on, as far as that is told."""
+        folder = self.fleet.folders[row]
+        if not self._plausible.wants(folder):
+            return
+        kept = self._read(row, "logits") if parts is None else None
+        parts = parts if kept is None else [kept]
+        columns = self.fleet.challenge[row][self.fleet.challenge[row] >= 0]
+        if parts is None or not len(columns):
+            return
+        told = self.fleet.told[row][columns]
+        predicted = np.concatenate([part.argmax(1) for part in parts])[columns]
+        members = None if (told == HIDDEN).any() else told == MEMBER
+        self._plausible.see(folder, predicted, self.fleet.labels[columns], members)
 
     def _make(self, row: int, kinds: list[str]) -> Arrays:
         """Arrays of one model, computed here."""
@@ -247,8 +279,9 @@ class Signals:
 
     def _name(self, row: int, kind: str) -> str:
         """The file's name: all that the values depend on."""
-        facts = (self._digests[row], self._data_digest, self._points.task_name)
-        return f"{self.fleet.scenario}-{kind}-{key(kind, KINDS[kind], 'float32', *facts)}"
+        facts = (self._digests[row], self._architectures[row], *self._data_facts)
+        name = key(kind, KINDS[kind], "float32", self._points.task_name, *facts)
+        return f"{self.fleet.scenario}-{kind}-{name}"
 
     def _check_unchanged(self, row: int) -> None:
         folder = self.fleet.folders[row]

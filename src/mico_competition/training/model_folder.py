@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,10 @@ class StorageError(OSError):
 
 
 def describe(
-    settings: Settings, mechanism: Mechanism | None, labels: torch.Tensor
+    settings: Settings,
+    mechanism: Mechanism | None,
+    labels: torch.Tensor,
+    fingerprints: Mapping[str, str | None],
 ) -> dict[str, Any]:
     """The parts of metadata.json that are known before the results are.
 
@@ -39,6 +43,7 @@ def describe(
         settings: of the run.
         mechanism: what spent the privacy; None for a run without.
         labels: those of the whole dataset, on the device the model was trained on.
+        fingerprints: `fingerprints.of_training` of the run.
 
     Returns:
         Values that JSON can hold; `privacy` has the epsilon that was spent, or is None.
@@ -50,6 +55,7 @@ def describe(
         "len_dataset": len(labels),
         "len_training": settings.len_training,
         "len_challenge": settings.len_challenge,
+        **fingerprints,
         "settings": settings.public(),
         "privacy": None if mechanism is None else _privacy(settings, mechanism),
         "sampler": _sampler(settings),

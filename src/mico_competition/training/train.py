@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from mico_competition.challenge import ChallengeDataset
 from mico_competition.files import PathLike
+from mico_competition.fingerprints import of_training
 from mico_competition.inputs import Data, default_device
 from mico_competition.models import logits, new_model
 from mico_competition.progress import stage
@@ -37,6 +38,8 @@ from mico_competition.training.dpsgd import (
 from mico_competition.training.model_folder import StorageError, describe, write_model_folder
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.streams import Streams, generator_of, seeded
+
+Show = bool | Callable[[float], None]
 
 _OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -105,7 +108,7 @@ def train_model(
     tokenizer: Any = None,
     model_id: int | None = None,
     device: torch.device | None = None,
-    progress: bool = True,
+    progress: Show = True,
 ) -> dict[str, Any]:
     """Train one model and write its folder.
 
@@ -117,7 +120,8 @@ def train_model(
         tokenizer: written beside the weights of a text model.
         model_id: its number, for the metadata.
         device: by default a GPU where there is one.
-        progress: whether to show how far it is (see `mico_competition.progress`).
+        progress: whether to show how far it is (see `mico_competition.progress`); or a function
+            that is told after each step which part of the steps is done, in (0, 1].
 
     Returns:
         What was written to metadata.json.
@@ -129,15 +133,16 @@ def train_model(
     started = time.perf_counter()
     folder = free_folder(folder)
     check(settings, len(data))
-    data = data.to(device or default_device())
+    whole, data = data, data.to(device or default_device())
     splits = splits_of(settings, data, seeds)
     streams = Streams.of(settings.train_seed, seeds)
     with seeded(streams, deterministic=settings.train_seed is not None):
         model = new_model(get_task(settings.task), base_model=settings.model_name)
+        fingerprints = of_training(settings.task, whole, getattr(model, "config", None))
         _fit(settings, model.to(data.labels.device), data, splits.train_indices, streams, progress)
         results = evaluate(model, data, evaluation_records(settings, splits))
     metadata = {
-        **describe(settings, mechanism_of(settings), data.labels),
+        **describe(settings, mechanism_of(settings), data.labels, fingerprints),
         "model_id": model_id,
         "results": results,
         "train_seed": settings.train_seed,
@@ -205,7 +210,7 @@ def _fit(
     data: Data,
     train_indices: torch.Tensor,
     streams: Streams,
-    progress: bool,
+    progress: Show,
 ) -> None:
     """Train `model` on the records at `train_indices`, in place, leaving it in eval mode."""
     train_indices = train_indices.to(data.labels.device)
@@ -221,7 +226,7 @@ def fit(
     inputs: Batch,
     labels: torch.Tensor,
     streams: Streams,
-    progress: bool = False,
+    progress: Show = False,
     *,
     observer: Observer | None = None,
     make_trainer: Callable[..., Trainer] | None = None,
@@ -235,7 +240,7 @@ def fit(
         inputs: takes positions and gives the model's inputs for them.
         labels: int64[n], by position.
         streams: seeds of batches and noise.
-        progress: whether to show a bar when standard error is a terminal.
+        progress: as in `train_model`.
         observer: watches the run.
         make_trainer: called as `PrivateTrainer` is, which it replaces in a private run.
         epoch: draws the batches of an epoch in the place of `epoch_of`.
@@ -262,7 +267,7 @@ def run_epochs(
     step: Callable[[Any], torch.Tensor],
     epoch: Callable[[], Iterable[Any]],
     optimizer: torch.optim.Optimizer,
-    progress: bool,
+    progress: Show,
     observer: Observer | None = None,
 ) -> None:
     """Every epoch's steps, then the learning rate's; ValueError once a loss is not finite.
@@ -272,7 +277,7 @@ def run_epochs(
         step: takes a batch and gives its summed loss: float[], or float[S] of a stack.
         epoch: gives the batches of one epoch, anew at each call.
         optimizer: whose learning rate is scheduled.
-        progress: whether to show how far it is (see `mico_competition.progress`).
+        progress: as in `train_model`.
         observer: watches the run.
     """
     if observer is not None:
@@ -280,7 +285,7 @@ def run_epochs(
     scheduler = torch.optim.lr_scheduler.StepLR(
         optimizer, step_size=settings.lr_scheduler_step, gamma=settings.lr_scheduler_gamma
     )
-    with stage("Training", settings.num_steps, show=progress) as shown:
+    with stage("Training", settings.num_steps, show=progress is True) as shown:
         for _ in range(settings.num_epochs):
             total: Any = 0.0
             for batch in epoch():
@@ -288,6 +293,8 @@ def run_epochs(
                     observer.before(batch)
                 total = total + step(batch)
                 shown.update()
+                if callable(progress):
+                    progress(shown.done / settings.num_steps)
             if observer is not None:
                 observer.end_epoch()
             scheduler.step()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mico_competition.data.arrays import ArrayDataset
+from mico_competition.fingerprints import of_training
 from mico_competition.inputs import Data, default_device
 from mico_competition.models import MLP, new_model
 from mico_competition.splits import Seeds
@@ -24,6 +25,7 @@ from mico_competition.training.stack import StackedMLP, StackedPlainTrainer, Sta
 from mico_competition.training.streams import Streams, generator_of, seeded
 from mico_competition.training.train import (
     Observer,
+    Show,
     check_weights,
     epoch_of,
     evaluate,
@@ -61,7 +63,7 @@ def train_many(
     tokenizer: Any = None,
     stack: int | None = None,
     device: torch.device | None = None,
-    progress: bool = True,
+    progress: Show = True,
 ) -> Iterator[dict[str, Any]]:
     """Train models and write their folders; yields each one's metadata when its folder is whole.
 
@@ -72,7 +74,8 @@ def train_many(
         tokenizer: written beside the weights of text models.
         stack: how many to train together; by default STACK where that is faster, else 1.
         device: by default a GPU where there is one.
-        progress: whether to show how far it is (see `mico_competition.progress`).
+        progress: whether to show how far it is (see `mico_competition.progress`); or, as in
+            `train_model`, a function, which is told of each stack or model anew.
 
     Raises:
         ValueError: as `train_model`; or if a stack is asked for of models that do not stack.
@@ -127,11 +130,12 @@ def _train_stack(
     data: Data,
     runs: Sequence[Run],
     device: torch.device | None,
-    progress: bool,
+    progress: Show,
 ) -> Iterator[dict[str, Any]]:
     started = time.perf_counter()
     folders = [free_folder(run.folder) for run in runs]
     check(settings, len(data))
+    fingerprints = of_training(settings.task, data)
     data = data.to(device or default_device())
     splits = [splits_of(settings, data, run.seeds) for run in runs]
     streams = [Streams.of(run.train_seed, run.seeds) for run in runs]
@@ -146,7 +150,7 @@ def _train_stack(
     seconds = (time.perf_counter() - started) / len(runs)
     for run, folder, split, model in zip(runs, folders, splits, models):
         metadata = {
-            **describe(settings, mechanism_of(settings), data.labels),
+            **describe(settings, mechanism_of(settings), data.labels, fingerprints),
             "model_id": run.model_id,
             "results": evaluate(model, data, evaluation_records(settings, split)),
             "train_seed": run.train_seed,
@@ -163,7 +167,7 @@ def _fit_stack(
     data: Data,
     indices: torch.Tensor,
     streams: Sequence[Streams],
-    progress: bool,
+    progress: Show,
 ) -> None:
     """Train `models` in place; row s of `indices` [S, n] is what model s is trained on."""
     assert isinstance(data, ArrayDataset)
@@ -186,7 +190,7 @@ def fit_stack(
     inputs: Callable[[torch.Tensor], Any],
     labels: torch.Tensor,
     streams: Sequence[Streams],
-    progress: bool = False,
+    progress: Show = False,
     *,
     observer: Observer | None = None,
     make_trainer: Callable[..., StackedPrivateTrainer] | None = None,

@@ -1,0 +1,107 @@
+"""Whether today's code is the one a model was trained with: a fingerprint of what it computes.
+
+Same weights in other code are another model, and nothing in a file of weights shows it: a gain, an
+activation, the order of layers, a tokenizer.  The fingerprint is in the metadata of every model,
+in the ledger of a fleet and in the names of cached signals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from mico_competition.data.arrays import ArrayDataset, TokenDataset
+from mico_competition.data.fingerprint import dataset_fingerprint
+from mico_competition.inputs import Data
+from mico_competition.layout import ModelFolder
+from mico_competition.lengths import read_metadata
+from mico_competition.models import logits, new_model
+from mico_competition.nets.probe import behaviour, probe_rows, uniform
+from mico_competition.nets.text_models import base_config, config_facts, read_config, small_copy
+from mico_competition.tracks import Task, get_task
+
+_TOKENS, _SENTENCES = 12, 4  # of a text probe
+
+
+def architecture_fingerprint(task: Task, data: Data, config: Any = None) -> str:
+    """SHA-256 in hex of what the task's code makes of records, up to the logits.
+
+    Args:
+        task: a row of the table.
+        data: the whole dataset, as `inputs.prepare` gives it.
+        config: of a text model; by default that of the task's base model.
+
+    Raises:
+        ValueError: if the architecture is not registered, or there is no such configuration.
+    """
+    facts = [model_fingerprint(task, data, config)]
+    if isinstance(data, TokenDataset):  # how arrays are prepared is in dataset_fingerprint
+        tokens = TokenDataset(data.input_ids, data.attention_mask, torch.zeros_like(data.labels))
+        facts.append(str(dataset_fingerprint(tokens)))
+    return _hash(facts)
+
+
+def model_fingerprint(task: Task, data: Data, config: Any = None) -> str:
+    """The part of `architecture_fingerprint` for which a few records of `data` are enough."""
+    if task.text:
+        config = base_config(task) if config is None else config
+        probe = behaviour(partial(small_copy, task, config), logits, _sentences(config))
+        return _hash([probe, config_facts(config)])
+    assert isinstance(data, ArrayDataset)  # as records of other tasks are
+    record = data.inputs([0])[0]
+    return behaviour(partial(new_model, task), logits, probe_rows(record.shape, record.dtype))
+
+
+def of_training(task_name: str, data: Data, config: Any = None) -> dict[str, str | None]:
+    """What the metadata of a model that is trained on `data` says of data and code, by its keys."""
+    return {
+        "dataset_fingerprint": dataset_fingerprint(data),
+        "architecture_fingerprint": architecture_fingerprint(get_task(task_name), data, config),
+    }
+
+
+def check_architecture(folders: Sequence[ModelFolder], data: Data) -> list[str]:
+    """Each model's architecture_fingerprint in today's code.
+
+    Args:
+        folders: models of one task.
+        data: the whole dataset, as they take it.
+
+    Raises:
+        ValueError: naming a model whose metadata say that it was trained with other code.
+    """
+    known: dict[str, str] = {}
+    found = []
+    for folder in folders:
+        config = read_config(folder.task, folder.path) if folder.task.text else None
+        key = json.dumps(config_facts(config)) if config is not None else ""
+        if key not in known:
+            known[key] = architecture_fingerprint(folder.task, data, config)
+        found.append(known[key])
+        stated = read_metadata(folder.path).get("architecture_fingerprint")
+        if stated is not None and stated != found[-1]:
+            raise ValueError(
+                f"{folder.place} was trained with code that computes something else from the same "
+                f"weights: its {folder.task.architecture}, or its tokenizer, has changed since "
+                f"(architecture_fingerprint {found[-1][:12]}..., expected {str(stated)[:12]}...). "
+                "Use the version of the code that trained it, or train it again."
+            )
+    return found
+
+
+def _sentences(config: Any) -> Mapping[str, torch.Tensor]:
+    """Four short sentences of a small copy's vocabulary, the last one padded."""
+    pad = config.pad_token_id or 0
+    ids = pad + 1 + (uniform((_SENTENCES, _TOKENS), stream=1) * 60).long()
+    mask = torch.ones_like(ids)
+    ids[-1, -3:], mask[-1, -3:] = pad, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _hash(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

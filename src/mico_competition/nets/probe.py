@@ -1,0 +1,174 @@
+"""What a network does, in one hash: its answers and gradients under weights given by a formula.
+
+The weights and the inputs come from integer arithmetic, the passes run in double precision on the
+CPU, and what is hashed keeps six digits: the hash is the same on every machine, with any number of
+threads and any version of torch, and another if the network's code computes something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+# Rows of a probe reach from where units saturate to where they are linear, so that a change of
+# scale shows in some row.
+SCALES = (16.0, 1.0, 1 / 16, 1 / 256)
+
+_DIGITS = {torch.float64: 6, torch.float32: 3}
+
+Forward = Callable[[nn.Module, Any], Tensor]
+
+
+def behaviour(build: Callable[[], nn.Module], forward: Forward, inputs: Any) -> str:
+    """SHA-256 in hex of what the network that `build` makes does with `inputs`.
+
+    Args:
+        build: makes the network; its weights do not matter.
+        forward: (network, inputs) -> outputs [B, ...], as in training.
+        inputs: a tensor, or tensors by name; floats are taken in the precision of the probe.
+
+    Evaluation mode, training mode and gradients count; so do names and shapes of what is saved, and
+    how often a dropout drops.
+    """
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), _one_thread():
+        try:
+            facts = _facts(build(), forward, inputs, torch.float64)
+        except RuntimeError:  # a network that is of one precision by its code
+            facts = _facts(build(), forward, inputs, torch.float32)
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A probe is too small to gain from more, and loses seconds on a machine that is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def probe_rows(shape: Iterable[int], dtype: torch.dtype) -> Tensor:
+    """A record of `shape` for each of SCALES, [4, *shape]; zeros and ones if they are integers."""
+    values = uniform((len(SCALES), *shape), stream=1)
+    if not dtype.is_floating_point:
+        return (2 * values).to(dtype)
+    scales = torch.tensor(SCALES, dtype=torch.float64).view(-1, *[1] * (values.ndim - 1))
+    return (values - 0.5) * math.sqrt(12) * scales
+
+
+def uniform(shape: Iterable[int], *, stream: int) -> Tensor:
+    """float64 of `shape` in [0, 1): a hash of each element's number, the same everywhere."""
+    shape = tuple(shape)
+    values = torch.arange(math.prod(shape), dtype=torch.int64) + stream * 0x9E3779B1
+    for factor in (0x85EBCA6B, 0xC2B2AE35):
+        values = ((values ^ (values >> 16)) * factor) & 0xFFFFFFFF
+    return ((values ^ (values >> 16)).double() / 2**32).view(shape)
+
+
+def _facts(model: nn.Module, forward: Forward, inputs: Any, dtype: torch.dtype) -> list[str]:
+    """What is hashed, as lines of text."""
+    model = model.cpu().to(dtype)
+    fill(model)
+    digits = _DIGITS[dtype]
+    facts = [str(dtype), *(f"{n} {tuple(v.shape)}" for n, v in model.state_dict().items())]
+    with torch.no_grad():
+        facts += _rows(forward(model.eval(), _converted(inputs, dtype)), digits)
+    model.train()
+    inputs = _converted(inputs, dtype)
+    if isinstance(inputs, Tensor) and inputs.is_floating_point():
+        inputs.requires_grad_()
+    torch.manual_seed(0)
+    with _NoDropout() as dropout:
+        outputs = forward(model, inputs)
+    facts += [*dropout.seen, *_rows(outputs, digits)]
+    _weighted_sum(outputs).backward()
+    grads = [(name, parameter.grad) for name, parameter in model.named_parameters()]
+    grads.append(("inputs", inputs.grad if isinstance(inputs, Tensor) else None))
+    facts += [f"{name} {grad is not None}" for name, grad in grads]
+    buffers = [value for value in model.buffers() if value.is_floating_point()]
+    moved = [*(grad for _, grad in grads if grad is not None), *buffers]
+    facts.append(rounded([number for values in moved for number in _summary(values)], digits))
+    return facts
+
+
+def fill(model: nn.Module) -> None:
+    """Give all that is saved of a network its values by formula, of the size that layers expect."""
+    with torch.no_grad():
+        for stream, (name, value) in enumerate(model.state_dict().items(), start=2):
+            if not value.is_floating_point():
+                continue
+            spread = uniform(value.shape, stream=stream) - 0.5
+            if value.ndim > 1:
+                spread *= math.sqrt(12 * value.shape[0] / value.numel())
+            elif not name.endswith(("bias", "mean")):  # gains and variances
+                spread += 1
+            value.copy_(spread)
+
+
+def _converted(inputs: Any, dtype: torch.dtype) -> Any:
+    """A copy of the inputs, floats in `dtype`."""
+    if isinstance(inputs, Mapping):
+        return {name: _converted(value, dtype) for name, value in inputs.items()}
+    return inputs.to(dtype, copy=True) if inputs.is_floating_point() else inputs.clone()
+
+
+def _weighted_sum(outputs: Tensor) -> Tensor:
+    """A loss that treats every output differently, and large rows no more than others."""
+    weights = uniform(outputs.shape, stream=0).to(outputs.dtype) - 0.5
+    if len(outputs) == len(SCALES):
+        scales = torch.tensor(SCALES).clamp(min=1).view(-1, *[1] * (outputs.ndim - 1))
+        weights = weights / scales
+    return (outputs * weights).sum()
+
+
+def _summary(values: Tensor) -> tuple[float, float]:
+    """Two numbers that change with any element: the norm, and a weighted sum."""
+    values = values.detach().double()
+    return float(values.norm()), float((values * uniform(values.shape, stream=0)).sum())
+
+
+def _rows(outputs: Tensor, digits: int) -> list[str]:
+    return [
+        f"{tuple(outputs.shape)}",
+        *(rounded(row.flatten().tolist(), digits) for row in outputs),
+    ]
+
+
+def rounded(values: list[float], digits: int) -> str:
+    """Numbers in steps of 10^-digits of the largest."""
+    largest = max(map(abs, values), default=0.0)
+    if not all(map(math.isfinite, values)) or not largest:
+        return repr(values)
+    unit = float(f"{largest:.{digits - 1}e}")
+    return f"{unit!r} {[round(value / unit * 10**digits) for value in values]}"
+
+
+class _NoDropout(TorchFunctionMode):
+    """Dropout drops nothing and is written down: its rate, and the shape of what it would drop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", "")
+        if name == "scaled_dot_product_attention":  # (query, key, value, mask, dropout_p, ...)
+            rate = kwargs.pop("dropout_p", 0.0) if len(args) < 5 else args[4]
+            self.seen.append(f"{name} {rate:g} {tuple(args[0].shape)}")
+            return func(*args[:4], *([0.0, *args[5:]] if len(args) > 4 else []), **kwargs)
+        if "dropout" in name and name != "native_dropout":  # (input, p, training, ...)
+            values = {**dict(zip(("p", "training"), args[1:])), **kwargs}
+            if values.get("training", values.get("train", True)):
+                self.seen.append(f"{name} {values.get('p', 0.5):g} {tuple(args[0].shape)}")
+            return args[0]
+        return func(*args, **kwargs)
