@@ -95,7 +95,7 @@ def test_a_worker_that_dies_costs_its_own_models_a_try(tmp_path):
     os.kill(victim, signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    assert "12 of 12 models done, 0 failed, 0 left, 1 retries" in out
+    assert "12 of 12 models done, 0 failed, 0 left, 1 retry" in out
     assert len(hurt.events("lost")) == 1
     assert "The worker process died" in (hurt.folder / "failures.log").read_text()
     done = [event["model_id"] for event in hurt.events("done")]
@@ -168,7 +168,7 @@ def test_status_counts_and_more_models_join(tmp_path, capsys):
     assert (state.total, state.done, state.left, state.running) == (4, 4, 0, False)
     capsys.readouterr()
     assert main(["fleet", "status", str(tmp_path)]) == 0
-    assert f"{SCENARIO}             4      4       0      0  stopped" in capsys.readouterr().out
+    assert f"{SCENARIO}             4      4       0      0  finished" in capsys.readouterr().out
     assert sorted(p.parent.name + p.name for p in tmp_path.glob(f"*/{SCENARIO}/*/*")) == [
         "finalmodel_150",
         "trainmodel_0",

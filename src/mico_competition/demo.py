@@ -21,6 +21,7 @@ from typing import Any
 from mico_competition.baseline import attack_challenge
 from mico_competition.bundles.program import program_files
 from mico_competition.challenge_datasets import load_digits
+from mico_competition.cpus import share_cpus
 from mico_competition.files import PathLike, write_bytes, write_text
 from mico_competition.layout import model_path, read_text
 from mico_competition.progress import stage
@@ -49,7 +50,8 @@ def run_demo(out: PathLike, *, models_per_phase: int = 30, workers: int | None =
         out: folder to work in; what an earlier demonstration left in it is replaced.
         models_per_phase: models per scenario and phase, at least 1; 30 make scores mean
             something (3,000 members and as many non-members in each).
-        workers: training processes, each with one thread; by default one a core.
+        workers: training processes, each with one thread; by default one a CPU that
+            this process may use, which is also the most.
 
     Raises:
         ValueError: if `out` holds something that no demonstration wrote.
@@ -59,7 +61,7 @@ def run_demo(out: PathLike, *, models_per_phase: int = 30, workers: int | None =
     if not 1 <= models_per_phase <= limit:
         raise ValueError(f"Expected 1 <= models={models_per_phase} <= {limit}.")
     out = _fresh(Path(out))
-    _train_all(out / "trained", models_per_phase, workers or os.cpu_count() or 1)
+    _train_all(out / "trained", models_per_phase, share_cpus(workers, 1)[0])
     release(out / "trained", CHALLENGE, out / "released")
     released = out / "released" / CHALLENGE
     predictions = out / "predictions" / CHALLENGE

@@ -28,6 +28,7 @@ from mico_competition.boards.leaderboard import (
 )
 from mico_competition.boards.score_workers import Found, Job, Terms, run_jobs
 from mico_competition.boards.truth_tree import Truth
+from mico_competition.cpus import share_cpus
 from mico_competition.files import PathLike, write_text
 from mico_competition.releases.archives import sha256_of
 from mico_competition.scoring.files import shown
@@ -125,7 +126,7 @@ def score_all(
     )
     if not paths:
         raise ValueError(f"There are no zips in {folder}: name the folder that submissions are in.")
-    count = max(1, min(workers or len(os.sched_getaffinity(0)), len(paths)))
+    count = max(1, min(share_cpus(workers, 1)[0], len(paths)))
     terms = Terms(truths, resamples, seconds, memory)
     return len(paths), _run(paths, Books.of(Path(out)), terms, count, again)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mico_competition.cli.output import patient_output
+from mico_competition.cpus import limit_threads
 from mico_competition.progress import heartbeat, quiet
 from mico_competition.scoring.printable import printable, printable_lines, shown
 
@@ -111,6 +112,7 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
 
 def run_verb(args: argparse.Namespace) -> int:
     """Call what `args` asks for; turn whatever goes wrong into a sentence and an exit code."""
+    limit_threads()
     try:
         with _progress(args):
             return args.run(args) or 0

@@ -25,9 +25,11 @@ def add_release(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(args: argparse.Namespace) -> None:
+        from mico_competition.fleets.finished import check_fleets
         from mico_competition.releases.release import find_challenges, release
 
         for challenge in args.challenge or find_challenges(args.root):
+            check_fleets(args.root, challenge)
             count = release(args.root, challenge, args.to, splits_of_2022=args.splits_of_2022)
             print(
                 f"Released {count} models to {args.to / challenge}, zipped in "

@@ -12,18 +12,22 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from mico_competition.fleets.ledger import Entry, Ledger
+from mico_competition.files import write_text
+from mico_competition.fleets.finished import record_files
+from mico_competition.fleets.ledger import Entry, Ledger, append_line
 from mico_competition.inputs import Data
 from mico_competition.training.model_folder import StorageError
 from mico_competition.training.settings import Settings
 from mico_competition.training.train_many import Run, stack_of, train_many
 
 RETRIES = 2
+PACE_FILE = "pace.json"
+_PACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -56,19 +60,25 @@ class Outcome:
 class Backend(Protocol):
     """Where blocks are trained."""
 
-    def run(self, blocks: deque[Block]) -> Generator[Outcome | None, None, None]:
-        """Train `blocks`, to which more may be added meanwhile; None where nothing happened.
+    def run(self, blocks: deque[Block]) -> Generator[Outcome | float | None, None, None]:
+        """Train `blocks`, to which more may be added meanwhile.
 
-        Closing the iterator stops what is being trained.
+        Between outcomes it yields how many models' worth of training is done in the blocks that
+        are not finished, or None where that is not known.  Closing the iterator stops what is
+        being trained.
         """
 
 
 @dataclass
 class Progress:
-    """How far a fleet is.  `failed` maps ids to the last line of what went wrong."""
+    """How far a fleet is.  `failed` maps ids to the last line of what went wrong.
+
+    `under_way` is the part that is done of models that are not.
+    """
 
     total: int
     done: int
+    under_way: float = 0.0
     failed: dict[int, str] = field(default_factory=dict)
     retries: int = 0
     stopped: str | None = None
@@ -101,15 +111,43 @@ def run_fleet(
     progress = Progress(len(ledger.entries), len(ledger.entries) - missing)
     record(ledger, "run", models=missing, stack=stack)
     yield progress
+    pace = Pace(ledger, progress)
     with closing(backend.run(blocks)) as outcomes:
         for outcome in outcomes:
             progress.newly_done = []
-            if outcome is not None:
+            if isinstance(outcome, Outcome):
                 blocks.extend(_account(ledger, outcome, progress, retries))
+            else:
+                progress.under_way = outcome or 0.0
+            pace.note(progress)
             yield progress
             if progress.stopped:
                 break
-    record(ledger, "end", done=progress.done, failed=len(progress.failed))
+    stopped = progress.stopped is not None
+    record(ledger, "end", done=progress.done, failed=len(progress.failed), stopped=stopped)
+
+
+class Pace:
+    """Writes how fast a run is to pace.json, for whoever asks for the status."""
+
+    def __init__(self, ledger: Ledger, progress: Progress) -> None:
+        self._path = ledger.folder / PACE_FILE
+        self._begun, self._written = time.time(), 0.0
+        self._before = progress.done
+
+    def note(self, progress: Progress) -> None:
+        """Write it if that is due: time, when the run began, models trained since, and under way.
+
+        Nobody needs it to go on, so a disk that takes no more is no fault here.
+        """
+        now = time.time()
+        if now - self._written < _PACE_SECONDS and not progress.newly_done:
+            return
+        self._written = now
+        trained = progress.done - self._before + progress.under_way
+        values = {"time": now, "begun": self._begun, "trained": trained}
+        with suppress(OSError):
+            write_text(self._path, json.dumps({**values, "under_way": progress.under_way}) + "\n")
 
 
 def blocks_of(ledger: Ledger, stack: int) -> list[Block]:
@@ -132,7 +170,9 @@ def _account(ledger: Ledger, outcome: Outcome, progress: Progress, retries: int)
     progress.newly_done = sorted(done)
     progress.done += len(done)
     for model_id in sorted(done):
+        record_files(ledger, model_id)
         record(ledger, "done", model_id=model_id)
+    progress.under_way = max(0.0, progress.under_way - len(outcome.block.entries))
     rest = tuple(e for e in outcome.block.entries if e.model_id not in done)
     if not rest:
         return []
@@ -163,8 +203,7 @@ def _log_failure(ledger: Ledger, block: Block, error: str) -> None:
 def record(ledger: Ledger, event: str, **values: Any) -> None:
     """Add a line to events.jsonl."""
     line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
-    with open(ledger.folder / "events.jsonl", "a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    append_line(ledger.folder / "events.jsonl", line)
 
 
 def train_block(
@@ -179,7 +218,7 @@ def train_block(
         for entry, folder in zip(block.entries, folders, strict=True)
     ]
     try:
-        for _ in train_many(settings, data, runs, stack=len(runs), progress=False, **arguments):
+        for _ in train_many(settings, data, runs, stack=len(runs), **arguments):
             pass
     except Exception as error:
         return Outcome(block, traceback.format_exc(), fatal=isinstance(error, StorageError))

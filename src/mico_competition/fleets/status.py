@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mico_competition.files import PathLike
+from mico_competition.fleets.finished import damage
+from mico_competition.fleets.fleet import PACE_FILE
 from mico_competition.fleets.ledger import Ledger, fleets_in
 from mico_competition.fleets.lock import is_running
 
 
 @dataclass(frozen=True)
 class FleetState:
-    """One scenario's fleet.  `failed` are ids that failed last time and are not done since."""
+    """One scenario's fleet.
+
+    Attributes:
+        scenario: its name.
+        total: models in the ledger.
+        done: models that are finished and whole.
+        failed: ids that failed in the last run and are not done since.
+        running: whether a run is at work at this moment.
+        models_per_hour: of the last run, unfinished models by the part of them that is done.
+        damaged: by id, how the files of finished models differ from what the fleet wrote.
+        under_way: models' worth of training in models that are not finished.
+        gave_up: whether the last run ended by itself because no model could be trained any more.
+    """
 
     scenario: str
     total: int
@@ -22,6 +37,9 @@ class FleetState:
     failed: tuple[int, ...]
     running: bool
     models_per_hour: float | None
+    damaged: dict[int, str] = field(default_factory=dict)
+    under_way: float = 0.0
+    gave_up: bool = False
 
     @property
     def left(self) -> int:
@@ -29,16 +47,31 @@ class FleetState:
         return self.total - self.done - len(self.failed)
 
     @property
+    def state(self) -> str:
+        """`running`, `finished`, `damaged`, `failed` or `stopped`, in a word."""
+        if self.running:
+            return "running"
+        if self.damaged:
+            return "damaged"
+        if self.done == self.total:
+            return "finished"
+        return "failed" if self.failed or self.gave_up else "stopped"
+
+    @property
     def time_left(self) -> str | None:
         """How long the models that are left take at the rate of the last run, as h:mm."""
         if not self.models_per_hour or not self.running:
             return None
-        minutes = round(60 * self.left / self.models_per_hour)
+        minutes = round(60 * max(0.0, self.left - self.under_way) / self.models_per_hour)
         return f"{minutes // 60}:{minutes % 60:02}"
 
 
-def fleet_states(out: PathLike) -> list[FleetState]:
+def fleet_states(out: PathLike, *, verify: bool = False) -> list[FleetState]:
     """The state of every fleet in `out`, by scenario.
+
+    Args:
+        out: the folder that was given as --out.
+        verify: hash all files of finished models; by default those whose times have changed.
 
     Raises:
         ValueError: if there is none, or a ledger cannot be read.
@@ -46,32 +79,37 @@ def fleet_states(out: PathLike) -> list[FleetState]:
     names = fleets_in(out)
     if not names:
         raise ValueError(f"There is no fleet in {out}: name the folder that was given as --out.")
-    return [_state(Path(out), name) for name in names]
+    return [_state(Path(out), name, verify) for name in names]
 
 
-def _state(out: Path, scenario: str) -> FleetState:
+def _state(out: Path, scenario: str, verify: bool) -> FleetState:
     ledger = Ledger.read(out, scenario)
     assert ledger is not None  # fleets_in found it
-    done, events = ledger.done(), _last_run(ledger.folder / "events.jsonl")
+    events = _last_run(ledger.folder / "events.jsonl")
+    running, damaged = is_running(ledger.folder), damage(ledger, verify=verify)
+    done = ledger.done() - damaged.keys()
     failed = {event["model_id"] for event in events if event["event"] == "failed"}
+    rate, under_way = _pace(ledger.folder / PACE_FILE, events)
     return FleetState(
         scenario,
         len(ledger.entries),
         len(done),
-        tuple(sorted(failed - done)),
-        is_running(ledger.folder),
-        _rate(events),
+        tuple(sorted(failed & {entry.model_id for entry in ledger.entries} - done)),
+        running,
+        rate,
+        damaged,
+        under_way if running else 0.0,
+        any(event["event"] == "end" and event.get("stopped") is True for event in events),
     )
 
 
 def _last_run(path: Path) -> list[dict[str, Any]]:
-    """The events of the last run; a line that a kill cut short is left out."""
+    """The events of the last run; what is no event of ours, such as half a line, is left out."""
     events: list[dict[str, Any]] = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            event = _parsed(line)
+            if not _is_event(event):
                 continue
             if event["event"] == "run":
                 events.clear()
@@ -79,8 +117,37 @@ def _last_run(path: Path) -> list[dict[str, Any]]:
     return events
 
 
-def _rate(events: list[dict[str, Any]]) -> float | None:
-    """Models done an hour, since the run began."""
+def _is_event(event: dict[str, Any]) -> bool:
+    of_model = event.get("event") in ("done", "failed")
+    return (
+        isinstance(event.get("event"), str)
+        and _is_number(event.get("time"))
+        and (not of_model or type(event.get("model_id")) is int)
+    )
+
+
+def _pace(path: Path, events: list[dict[str, Any]]) -> tuple[float | None, float]:
+    """Models an hour, and models' worth under way; by events where there is nothing better."""
+    begun = events[0]["time"] if events else math.inf
+    values = _parsed(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else {}
+    names = ("time", "begun", "trained", "under_way")
+    if all(_is_number(values.get(name)) for name in names) and values["begun"] >= begun - 1:
+        seconds = values["time"] - values["begun"]
+        rate = 3600 * values["trained"] / seconds if seconds > 0 and values["trained"] > 0 else None
+        return rate, max(0.0, values["under_way"])
     done = [event["time"] for event in events if event["event"] == "done"]
-    seconds = done[-1] - events[0]["time"] if done else 0.0
-    return 3600 * len(done) / seconds if seconds > 0 else None
+    seconds = done[-1] - begun if done else 0.0
+    return (3600 * len(done) / seconds if seconds > 0 else None), 0.0
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """A JSON object; an empty one for anything else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e15

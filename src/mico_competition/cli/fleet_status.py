@@ -1,0 +1,40 @@
+"""`mico fleet status DIR`: a table of fleets, and what is wrong with finished models."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from mico_competition.fleets.finished import listed
+from mico_competition.fleets.status import fleet_states
+
+
+def print_status(folder: Path | None, verify: bool) -> int:
+    """Print how far the fleets in `folder` are; exit code 1 while any is not done and whole."""
+    if folder is None:
+        raise ValueError("Name the folder: mico fleet status DIR, where DIR is a fleet's --out.")
+    states = fleet_states(folder, verify=verify)
+    form = "{:17}{:>7}{:>7}{:>8}{:>7}  {:9}{:>10}  {}"
+    print(form.format("scenario", "models", "done", "failed", "left", "state", "models/h", "left"))
+    for state in states:
+        rate = "-" if state.models_per_hour is None else f"{state.models_per_hour:.1f}"
+        print(
+            form.format(
+                state.scenario,
+                state.total,
+                state.done,
+                len(state.failed),
+                state.left,
+                state.state,
+                rate,
+                state.time_left or "-",
+            )
+        )
+    for state in states:
+        if state.damaged:
+            print(
+                f"{state.scenario}: finished models whose files are not what the fleet wrote:\n"
+                + "\n".join(listed(state.damaged)),
+                file=sys.stderr,
+            )
+    return 0 if all(state.done == state.total for state in states) else 1

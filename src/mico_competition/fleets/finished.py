@@ -1,0 +1,165 @@
+"""The files of finished models as they were when they were finished, so that damage is noticed.
+
+files.jsonl beside the ledger has a line for each model: size, time and SHA-256 of each of its
+files.  It is its owner's alone, as the ledger is: hashes of short secrets can be searched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mico_competition.challenge import read_seeds
+from mico_competition.files import PathLike
+from mico_competition.fleets.ledger import Ledger, append_line, fleets_in
+from mico_competition.models import load_model
+from mico_competition.tracks import (
+    METADATA_FILE,
+    SEED_FILES,
+    SOLUTION_FILE,
+    Task,
+    get_scenario,
+    get_task,
+)
+
+_FILES = "files.jsonl"
+_READ_BYTES = 1 << 20
+
+Stated = dict[str, dict[str, Any]]
+
+
+def record_files(ledger: Ledger, model_id: int) -> None:
+    """Write down the files of a model that has just been finished."""
+    found = {}
+    for path in sorted(ledger.place(model_id).rglob("*")):
+        if path.is_file():
+            state = path.stat()
+            name = str(path.relative_to(ledger.place(model_id)))
+            times = {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
+            found[name] = {**times, "sha256": _sha256(path)}
+    append_line(ledger.folder / _FILES, json.dumps({"model_id": model_id, "files": found}))
+
+
+def damage(
+    ledger: Ledger, *, verify: bool = False, seen: Callable[[], object] = lambda: None
+) -> dict[int, str]:
+    """What is wrong with models whose folders are there, by id.
+
+    Args:
+        ledger: its models are looked at.
+        verify: hash every file, and load models that were never written down; by default a file
+            is hashed only if its time has changed, and the others' sizes are looked at.
+        seen: is called for each model that was looked at.
+    """
+    stated = _read(ledger.folder / _FILES)
+    task, found, done = get_task(ledger.settings.task), {}, ledger.done()
+    for entry in ledger.entries:
+        if entry.model_id not in done:
+            continue
+        place = ledger.place(entry.model_id)
+        if entry.model_id in stated:
+            fault = _difference(place, stated[entry.model_id], verify)
+        else:
+            fault = _missing(place, task) or (_unreadable(place, task) if verify else None)
+        if fault is not None:
+            found[entry.model_id] = fault
+        elif verify and entry.model_id not in stated and read_seeds(place) == entry.seeds:
+            record_files(ledger, entry.model_id)  # its fleet was killed just after it was finished
+        seen()
+    return found
+
+
+def check_finished(ledger: Ledger, **options: Any) -> None:
+    """ValueError naming every finished model of a fleet whose files are not what they were."""
+    found = damage(ledger, verify=True, **options)
+    if found:
+        raise ValueError("\n".join([_HEAD.format(ledger.folder), *listed(found)]))
+
+
+def check_fleets(root: PathLike, challenge: str) -> None:
+    """The same for all fleets of `challenge` below `root`, in one listing."""
+    lines = []
+    for name in fleets_in(root):
+        if get_scenario(name).challenge == challenge:
+            ledger = Ledger.read(root, name)
+            assert ledger is not None
+            lines += [f"  {name}/{line.strip()}" for line in listed(damage(ledger, verify=True))]
+    if lines:
+        raise ValueError("\n".join([_HEAD.format(Path(root) / "fleet"), *lines]))
+
+
+_HEAD = (
+    "Finished models are not what the fleet in {} wrote: put back copies of their folders, or move "
+    "the folders away and run the fleet again, which trains these models anew."
+)
+
+
+def listed(found: dict[int, str]) -> list[str]:
+    """A line for each damaged model."""
+    return [f"  model_{model_id}: {fault}" for model_id, fault in sorted(found.items())]
+
+
+def _read(path: Path) -> dict[int, Stated]:
+    """What files.jsonl says of each model, the last line first; odd lines count as none."""
+    found: dict[int, Stated] = {}
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    for line in lines:
+        try:
+            row = json.loads(line)
+            values = {
+                name: {"size": file["size"], "mtime_ns": file["mtime_ns"], "sha256": file["sha256"]}
+                for name, file in row["files"].items()
+            }
+            found[int(row["model_id"])] = values
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue
+    return found
+
+
+def _difference(place: Path, stated: Stated, verify: bool) -> str | None:
+    """How the files in `place` differ from what was written down of them."""
+    faults = []
+    for name, file in stated.items():
+        path = place / name
+        if not path.is_file():
+            faults.append(f"{name} is missing")
+            continue
+        state = path.stat()
+        if state.st_size != file["size"]:
+            size = f"has {state.st_size} bytes instead of {file['size']}"
+            faults.append(f"{name} {size if state.st_size else 'is empty'}")
+        elif (verify or state.st_mtime_ns != file["mtime_ns"]) and _sha256(path) != file["sha256"]:
+            faults.append(f"{name} has other content")
+    return ", ".join(faults) or None
+
+
+def _missing(place: Path, task: Task) -> str | None:
+    """Which of the files that every model has are not there, or empty."""
+    faults = []
+    for names in (*task.weights, *SEED_FILES, SOLUTION_FILE, METADATA_FILE):
+        paths = [place / name for name in names.split("|") if (place / name).is_file()]
+        if not paths:
+            faults.append(f"{names.split('|')[0]} is missing")
+        elif not paths[0].stat().st_size:
+            faults.append(f"{paths[0].name} is empty")
+    return ", ".join(faults) or None
+
+
+def _unreadable(place: Path, task: Task) -> str | None:
+    try:
+        read_seeds(place)
+        load_model(task.name, place)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,163 @@
+"""A model that was finished and is not what it was any more is noticed, by everybody."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from mico_competition.cli import main
+from mico_competition.fleets import finished
+from mico_competition.fleets.finished import damage
+from mico_competition.fleets.ledger import Ledger, append_line
+from mico_competition.fleets.status import fleet_states
+
+SCENARIO = "digits_inf"
+
+
+def fleet(out, models="0-5"):
+    flags = ["--threads", "1", "--workers", "1", "--num_epochs", "1"]
+    return main(["fleet", SCENARIO, "--models", models, "--out", str(out), *flags])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished fleet of six models; read-only."""
+    out = tmp_path_factory.mktemp("done")
+    assert fleet(out) == 0
+    return out
+
+
+@pytest.fixture
+def out(done, tmp_path):
+    """A copy of it, with all times."""
+    return shutil.copytree(done, tmp_path / "out")
+
+
+def model(out, i):
+    return out / "digits" / SCENARIO / "train" / f"model_{i}"
+
+
+def same_size_and_time(path):
+    """Another byte in the middle, as a disk that fails gives it."""
+    state, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+DAMAGE = {
+    "model.pt is empty": lambda f: (f / "model.pt").write_bytes(b""),
+    "model.pt has 1000 bytes": lambda f: (f / "model.pt").write_bytes(
+        (f / "model.pt").read_bytes()[:1000]
+    ),
+    "model.pt is missing": lambda f: (f / "model.pt").unlink(),
+    "solution.csv is missing": lambda f: (f / "solution.csv").unlink(),
+    "seed_membership is empty": lambda f: (f / "seed_membership").write_text(""),
+    "metadata.json has": lambda f: (f / "metadata.json").write_text("{}"),
+    "solution.csv has other content": lambda f: (f / "solution.csv").write_text(
+        (f / "solution.csv").read_text()[::-1].strip() + "\n"
+    ),
+}
+
+
+def test_a_finished_fleet_is_finished(done, capsys):
+    (state,) = fleet_states(done)
+    assert (state.state, state.done, state.damaged) == ("finished", 6, {})
+    assert main(["fleet", "status", str(done), "--verify"]) == 0
+    printed = capsys.readouterr()
+    assert " finished " in printed.out and not printed.err
+    private = (done / "fleet" / SCENARIO / "files.jsonl").stat().st_mode
+    assert private & 0o077 == 0
+
+
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_damage_is_noticed_by_status_fleet_and_release(out, capsys, fault):
+    DAMAGE[fault](model(out, 1))
+    DAMAGE[fault](model(out, 4))
+    (state,) = fleet_states(out)
+    assert state.state == "damaged" and state.done == 4 and state.left == 2
+    assert list(state.damaged) == [1, 4] and fault in state.damaged[1]
+    assert main(["fleet", "status", str(out)]) == 1
+    assert f"model_4: {fault}" in capsys.readouterr().err
+    before = sorted(out.rglob("*"))
+    assert fleet(out, "0-6") == 1
+    error = capsys.readouterr().err
+    assert f"model_1: {fault}" in error and f"model_4: {fault}" in error
+    assert "move the folders away and run the fleet again" in error
+    assert [p for p in sorted(out.rglob("*")) if p not in before] == []  # nothing was begun
+    assert main(["release", str(out), "--to", str(out / "released")]) == 1
+    error = capsys.readouterr().err
+    assert f"model_1: {fault}" in error and f"model_4: {fault}" in error
+
+
+def test_what_a_failing_disk_changed_is_found_by_hash(out, capsys):
+    same_size_and_time(model(out, 2) / "model.pt")
+    assert fleet_states(out)[0].damaged == {}  # a look at sizes and times does not see it
+    assert fleet_states(out, verify=True)[0].damaged == {2: "model.pt has other content"}
+    assert main(["fleet", "status", str(out), "--verify"]) == 1
+    assert fleet(out) == 1
+    assert "model_2: model.pt has other content" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_moved_away_is_trained_again(out, tmp_path, capsys):
+    weights = (model(out, 3) / "model.pt").read_bytes()
+    DAMAGE["model.pt is empty"](model(out, 3))
+    assert fleet(out) == 1
+    model(out, 3).rename(tmp_path / "kept")
+    assert fleet(out) == 0
+    assert (model(out, 3) / "model.pt").stat().st_size == len(weights)
+    assert fleet_states(out, verify=True)[0].state == "finished"
+
+
+def test_a_copied_fleet_with_new_times_and_further_files_is_whole(out):
+    for path in out.rglob("*"):
+        os.utime(path, (1, 1))
+    (model(out, 0) / "prediction.csv").write_text("0.5\n")
+    assert fleet_states(out)[0].state == "finished"
+
+
+def test_models_that_were_never_written_down_are_looked_at_too(out, capsys):
+    """Of earlier versions, or of a fleet that was killed between a model and its line."""
+    files = out / "fleet" / SCENARIO / "files.jsonl"
+    files.unlink()
+    cut = model(out, 5) / "model.pt"
+    cut.write_bytes(cut.read_bytes()[:-5000])
+    DAMAGE["model.pt is empty"](model(out, 0))
+    assert fleet_states(out)[0].damaged == {0: "model.pt is empty"}
+    assert fleet(out) == 1
+    error = capsys.readouterr().err
+    assert "model_0: model.pt is empty" in error and "model_5: " in error
+    assert {json.loads(line)["model_id"] for line in files.read_text().splitlines()} == {1, 2, 3, 4}
+
+
+def test_a_line_that_was_cut_short_spoils_no_other(tmp_path):
+    path = tmp_path / "lines"
+    append_line(path, '{"a": 1}')
+    with open(path, "a") as file:
+        file.write('{"b": ')
+    append_line(path, '{"c": 3}')
+    assert path.read_text().splitlines() == ['{"a": 1}', '{"b": ', '{"c": 3}']
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "{", "null", "[]", '{"model_id": 1}', '{"model_id": 1, "files": 3}', "[" * 100_000],
+)
+def test_odd_lines_of_it_count_as_none(out, line):
+    append_line(out / "fleet" / SCENARIO / "files.jsonl", line)
+    ledger = Ledger.read(out, SCENARIO)
+    assert damage(ledger, verify=True) == {}
+
+
+def test_many_fleets_of_a_challenge_are_listed_together(out, capsys):
+    flags = ["--threads", "1", "--workers", "1", "--num_epochs", "1", "--models", "0"]
+    assert main(["fleet", "digits_lo", "--out", str(out), *flags]) == 0
+    (out / "digits/digits_lo/train/model_0/model.pt").write_bytes(b"")
+    DAMAGE["model.pt is missing"](model(out, 2))
+    with pytest.raises(ValueError) as caught:
+        finished.check_fleets(out, "digits")
+    assert str(caught.value).splitlines()[1:] == [
+        "  digits_inf/model_2: model.pt is missing",
+        "  digits_lo/model_0: model.pt is empty",
+    ]
