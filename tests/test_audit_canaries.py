@@ -72,7 +72,6 @@ def step_of(audit_set, model, batch, sigma=1e-9, **flags):
 
 
 @pytest.mark.parametrize("mode", GRAD_SAMPLE_MODES)
-@pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning")  # Opacus', of functorch
 def test_a_dirac_canary_moves_its_own_coordinate_by_the_norm_and_no_other(mode):
     audit_set = small_set()
     first = len(audit_set) - 2  # canaries 0 and 2 are in

@@ -64,8 +64,8 @@ class BookKeeper:
             return
         rule = self._rules[module]
         rule.see_input(inputs[0] if inputs else named["input"])
-        if not output.requires_grad:
-            output.requires_grad_()  # the graph starts here: no parameter below asks for a gradient
+        if not output.requires_grad:  # no parameter below asks for a gradient
+            output = _GraphStart.apply(output, torch.zeros((), requires_grad=True))
         output.register_hook(rule.see_output_gradient)
 
     def norms(self, losses: Tensor) -> Tensor:
@@ -90,6 +90,19 @@ class BookKeeper:
         for rule in self._rules.values():
             rule.write_weighted_sum(weights)
             rule.forget()
+
+
+class _GraphStart(torch.autograd.Function):
+    """Makes a tensor the start of a graph, and not a leaf: what follows may change it in place."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, asks: Tensor) -> Tensor:
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None]:
+        return None, None
 
 
 def _rules_of(model: nn.Module) -> Iterator[tuple[nn.Module, Rule]]:

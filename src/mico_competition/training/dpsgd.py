@@ -13,18 +13,22 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from opacus.grad_sample.utils import get_gsm_class
 from opacus.optimizers import DPOptimizerFastGradientClipping, get_optimizer_class
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
-from opacus.validators import ModuleValidator
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 from mico_competition.models import logits
 from mico_competition.training.bookkeeping import BookKeeper
+from mico_competition.training.check_batches import Batch as Examples
+from mico_competition.training.gradient_checks import Delivered
+from mico_competition.training.model_state import plain_name
+from mico_competition.training.private_checks import PrivacyChecks, check_trainable
 from mico_competition.training.secure_random import SecureGenerator
 
 # Ours first; the others are Opacus' own, for comparison and for models that ours does not know.
@@ -92,6 +96,9 @@ def gaussian_like(
 class PrivateTrainer:
     """A model and its optimiser, stepped by logical batches under DP-SGD.
 
+    The first batch that is not empty goes through `private_checks` before any weight moves, so
+    a model whose examples mix, or whose gradients the mode gets wrong, is refused, not trained.
+
     Args:
         model: the module to train, in train mode, on its device.  Every parameter is trained
             and clipped; batch normalisation and the like, which mix examples, are refused.
@@ -148,6 +155,14 @@ class PrivateTrainer:
             loss_reduction="mean",
             generator=noise_generator,
         )
+        self.checks = PrivacyChecks(
+            self.model,
+            lambda batch: per_example_losses(self.model, batch.inputs, batch.labels),
+            self._plain,
+            self._clipped_sum,
+            max_grad_norm=max_grad_norm,
+            mode=grad_sample_mode,
+        )
 
     def _wrap(self, model: nn.Module) -> Any:
         """The model, instrumented so that a backward pass finds per-example norms."""
@@ -155,13 +170,18 @@ class PrivateTrainer:
             self.keeper = BookKeeper(model)
             return model
         extra = {"max_grad_norm": self.max_grad_norm} if self.mode == "ghost" else {}
-        return get_gsm_class(self.mode)(
-            model,
-            loss_reduction="sum",
-            strict=False,
-            force_functorch=self.mode == "functorch",
-            **extra,
-        )
+        try:
+            return get_gsm_class(self.mode)(
+                model,
+                loss_reduction="sum",
+                strict=False,
+                force_functorch=self.mode == "functorch",
+                **extra,
+            )
+        except NotImplementedError as error:
+            raise ValueError(
+                f"grad_sample_mode {self.mode} cannot train this model ({error}): try another one."
+            ) from error
 
     def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
         """One step of the mechanism on a logical batch; noise is added even if it is empty.
@@ -173,6 +193,9 @@ class PrivateTrainer:
 
         Returns:
             The sum of the batch's losses before the step (0-dimensional, on the device).
+
+        Raises:
+            ValueError: naming what is wrong, if the model turns out not to be private.
         """
         total = labels.new_zeros((), dtype=torch.float32)
         chunks = physical_batches(batch, self.max_physical_batch_size)
@@ -181,12 +204,20 @@ class PrivateTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         for number, chunk in enumerate(chunks, start=1):
             if len(chunk):
-                total += self._backward(inputs(chunk), labels[chunk])
+                total += self._checked_backward(inputs(chunk), labels[chunk], len(labels))
             else:
                 self._backward_nothing()
             self.optimizer.signal_skip_step(do_skip=number < len(chunks))
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+    def _checked_backward(self, inputs: Inputs, labels: torch.Tensor, n: int) -> torch.Tensor:
+        """`_backward`, once the checks have passed; n bounds the length of a batch."""
+        largest = min(self.max_physical_batch_size, max(n, len(labels)))
+        self.checks.before(Examples(inputs, labels), largest)
+        total = self._backward(inputs, labels)
+        self.checks.after()
         return total
 
     def _backward(self, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
@@ -201,6 +232,7 @@ class PrivateTrainer:
         with warnings.catch_warnings():
             # The inputs of the first layer need no gradient; its parameters do.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
+            warnings.filterwarnings("ignore", message="In CPU autocast")  # Opacus', of functorch
             if self.mode == "ghost":
                 DPTensorFastGradientClipping(
                     self.model, self.optimizer, losses, loss_reduction="sum"
@@ -208,6 +240,47 @@ class PrivateTrainer:
             else:
                 losses.sum().backward()
         return losses.detach().sum()
+
+    @contextmanager
+    def _plain(self) -> Iterator[None]:
+        """Passes in this block are plain ones: Opacus' hooks rest, as ours do by themselves."""
+        if self.mode == "bookkeeping":
+            yield
+            return
+        self.model.disable_hooks()
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Full backward hook is firing")
+                yield
+        finally:
+            self.model.enable_hooks()
+
+    def _clipped_sum(self, batch: Examples, max_grad_norm: float) -> Delivered:
+        """What a physical batch adds to the sum, clipped to `max_grad_norm`; nothing is kept."""
+        held = [self, self.optimizer, *([self.model] if self.mode == "ghost" else [])]
+        for holder in held:
+            holder.max_grad_norm = max_grad_norm
+        try:
+            try:
+                self._backward(batch.inputs, batch.labels)
+            except AttributeError:
+                self._check_found()  # by ghost clipping, which stumbles there
+                raise
+            self._check_found()
+            return take_sum(self.optimizer, list(self.model.parameters()))
+        finally:
+            for holder in held:
+                holder.max_grad_norm = self.checks.max_grad_norm
+
+    def _check_found(self) -> None:
+        """ValueError, naming a parameter of which Opacus has found no per-example gradient."""
+        for name, parameter in self.model.named_parameters() if self.mode != "bookkeeping" else ():
+            found = (getattr(parameter, name, None) for name in ("grad_sample", "_norm_sample"))
+            if all(each is None for each in found):
+                raise ValueError(
+                    f"Parameter {plain_name(name)} has no per-example gradient in grad_sample_mode "
+                    f"{self.mode}: call the layer that it belongs to, not a function of it."
+                )
 
     def _backward_nothing(self) -> None:
         """What a backward pass over no example leaves, without asking the model to run on none."""
@@ -242,6 +315,35 @@ class SummedOptimizer(DPOptimizerFastGradientClipping):
             parameter.grad = noise.add_(parameter.summed_grad)
 
 
+def take_sum(optimizer: Any, parameters: Sequence[Any]) -> Delivered:
+    """The clipped sum that a backward pass has left, by the optimiser's own accumulation.
+
+    As in a physical batch that is not the last: no noise is drawn and no step taken.
+    """
+    try:
+        optimizer.signal_skip_step(do_skip=True)
+        optimizer.step()
+        return Delivered([p.summed_grad for p in parameters], _norms_by_parameter(parameters))
+    finally:
+        optimizer._step_skip_queue.clear()
+        optimizer._is_last_step_skipped = False
+        optimizer.zero_grad(set_to_none=True)
+
+
+def _norms_by_parameter(parameters: Sequence[Any]) -> torch.Tensor | None:
+    """float[b, parameters], norms of per-example gradients, where Opacus has left them."""
+    found = []
+    for parameter in parameters:
+        norms = getattr(parameter, "_norm_sample", None)  # ghost
+        rows = getattr(parameter, "grad_sample", None)  # hooks, functorch
+        if norms is None and isinstance(rows, torch.Tensor):
+            norms = torch.linalg.vector_norm(rows.flatten(1), dim=1)
+        if norms is None:
+            return None
+        found.append(norms)
+    return torch.stack(found, 1)
+
+
 def clip_factors(norms: torch.Tensor, max_grad_norm: float) -> torch.Tensor:
     """min(1, C / (norm + 1e-6)): the factor of each example, with Opacus' rounding margin."""
     return (max_grad_norm / (norms + 1e-6)).clamp_(max=1.0)
@@ -265,19 +367,3 @@ def check_private(noise_multiplier: float, max_grad_norm: float) -> None:
         )
     if not 0 < max_grad_norm < float("inf"):
         raise ValueError(f"Expected 0 < max_grad_norm={max_grad_norm} < inf.")
-
-
-def check_trainable(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """ValueError, naming layer or parameter, unless all of the model can be trained privately."""
-    faults = ModuleValidator.validate(model, strict=False)
-    if faults:
-        raise ValueError(f"This model cannot be trained privately: {faults[0]}")
-    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
-    if frozen:
-        raise ValueError(
-            f"Parameter {frozen[0]} is frozen: train every parameter, or take it out of the model."
-        )
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    loose = [name for name, p in model.named_parameters() if id(p) not in held]
-    if loose:
-        raise ValueError(f"Parameter {loose[0]} is not the optimizer's: give it all parameters.")

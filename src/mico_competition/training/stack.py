@@ -8,6 +8,7 @@ gives what training alone gives, up to rounding.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +16,18 @@ from torch.nn.functional import cross_entropy
 
 from mico_competition.models import MLP
 from mico_competition.training.bookkeeping import BookKeeper
+from mico_competition.training.check_batches import Batch
 from mico_competition.training.dpsgd import (
     Generator,
     SummedOptimizer,
     check_private,
     clip_factors,
     gaussian_like,
+    take_sum,
 )
 from mico_competition.training.ghost_norms import RULES, Rule
+from mico_competition.training.gradient_checks import Delivered
+from mico_competition.training.private_checks import PrivacyChecks, check_trainable
 
 
 class StackedLinear(nn.Module):
@@ -136,6 +141,7 @@ class StackedPrivateTrainer:
         noise_generators: Sequence[Generator],
     ) -> None:
         check_private(noise_multiplier, max_grad_norm)
+        check_trainable(model, optimizer)
         self.model = model
         self.keeper = BookKeeper(model)
         self.max_physical_batch_size = max_physical_batch_size
@@ -147,6 +153,14 @@ class StackedPrivateTrainer:
             loss_reduction="mean",
         )
         self.optimizer.generators = noise_generators
+        self.checks = PrivacyChecks(
+            model,
+            lambda batch: stacked_losses(model, *self._as_stack(batch)).flatten(),
+            nullcontext,
+            self._clipped_sum,
+            max_grad_norm=max_grad_norm,
+            mode="bookkeeping",
+        )
 
     def step(self, batches: Sequence[Tensor], inputs, labels: Tensor) -> Tensor:
         """One step of every model; gives float[S], the sums of their batches' losses.
@@ -155,6 +169,9 @@ class StackedPrivateTrainer:
             batches: S index tensors, positions among each model's training records.
             inputs: takes positions [S, b] and gives records [S, b, features].
             labels: int64[S, n], labels by position.
+
+        Raises:
+            ValueError: naming what is wrong, if the models turn out not to be private.
         """
         batch = StackedBatch(batches)
         totals = torch.zeros(len(labels), device=labels.device)
@@ -165,7 +182,12 @@ class StackedPrivateTrainer:
         chunks = list(zip(batch.positions.split(width, 1), batch.counts.split(width, 1)))
         for number, (positions, counts) in enumerate(chunks, start=1):
             if positions.numel():
-                totals += self._backward(inputs(positions), labels.gather(1, positions), counts)
+                x, wanted = inputs(positions), labels.gather(1, positions)
+                largest = min(width, max(labels.shape[1], positions.shape[1]))
+                rows = Batch(x.flatten(0, 1), wanted.flatten(), len(labels))
+                self.checks.before(rows, largest)
+                totals += self._backward(x, wanted, counts)
+                self.checks.after()
             else:
                 for parameter in self.model.parameters():
                     parameter.grad = torch.zeros_like(parameter)
@@ -173,6 +195,22 @@ class StackedPrivateTrainer:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         return totals
+
+    @staticmethod
+    def _as_stack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Records [S, b, features], labels and counts [S, b] of examples that all count."""
+        labels = batch.labels.view(batch.models, -1)
+        x = batch.inputs.view(*labels.shape, *batch.inputs.shape[1:])
+        return x, labels, torch.ones_like(labels, dtype=torch.bool)
+
+    def _clipped_sum(self, batch: Batch, max_grad_norm: float) -> Delivered:
+        """What a physical batch adds to the sums, clipped to `max_grad_norm`; nothing is kept."""
+        self.optimizer.max_grad_norm = max_grad_norm
+        try:
+            self._backward(*self._as_stack(batch))
+            return take_sum(self.optimizer, list(self.model.parameters()))
+        finally:
+            self.optimizer.max_grad_norm = self.checks.max_grad_norm
 
     def _backward(self, x: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
         with self.keeper.recording():

@@ -1,0 +1,221 @@
+"""What a forward pass must not do under DP-SGD: write state, or mix the examples of a batch.
+
+The theorem takes an example's gradient to be a function of the weights and of that example.  A
+forward pass that writes a buffer or a weight carries data past the noise; one in which an
+example's loss depends on its companions makes one record move the gradients of others, unclipped.
+Both are looked for in what the model does on a small number of batches, whatever its layers are
+called.  docs/PRIVACY.md says what such a check cannot see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mico_competition.training.check_batches import Batch, companions, halves, widths
+from mico_competition.training.model_state import State, attributes, plain_name, rounded
+from mico_competition.training.random_numbers import SEED, Constant, restart, torch_states
+
+# Losses may differ by this many times what a change of all weights and inputs by a rounding error
+# does to them.  docs/PRIVACY.md has what was measured over correct models: 1.1 at most.
+ROUNDINGS = 32.0
+
+Losses = Callable[[Batch], Tensor]
+"""float[rows], the loss of each example, by a plain forward pass."""
+
+_FEW = 3  # examples that are held against themselves alone
+
+
+class ForwardChecks:
+    """Passes of a model over batches made of a first batch, compared.
+
+    Args:
+        model: in the mode it is trained in.
+        losses: a plain forward pass.
+        batch: the first physical batch that is not empty.
+        largest: the most examples (of each model) that a physical batch may have.
+
+    Attributes:
+        random: whether two random states give different losses.
+        comparable: whether batches of different lengths can be compared, since all randomness
+            can be held constant.
+    """
+
+    def __init__(self, model: nn.Module, losses: Losses, batch: Batch, largest: int) -> None:
+        self.model, self._losses, self.batch, self.largest = model, losses, batch, largest
+        self.state = State(model)
+        self.rounding = 16 * torch.finfo(next(model.parameters()).dtype).eps  # until it is measured
+
+    @torch.no_grad()
+    def run(self) -> None:
+        """All checks of the forward pass; ValueError at the first that fails."""
+        batch = self.batch.of_width(self.largest)
+        first = self.losses(batch)
+        self.state.check()
+        held = attributes(self.model)
+        if not first.isfinite().all():
+            raise ValueError(
+                "The loss of an example in the first batch is not finite: look for values that "
+                "are not finite in the data, or scale the inputs down."
+            )
+        self._check_again(batch, first, held)
+        self._find_rounding()
+        self._find_randomness()
+        self._check_apart()
+        self._check_alone()
+        self._check_again(batch, first, held)
+
+    def _check_again(self, batch: Batch, first: Tensor, held: dict[str, Any]) -> None:
+        """The same batch gives the same losses, and leaves the model as it did the first time."""
+        again = self.losses(batch)
+        self.state.check()
+        for name, value in attributes(self.model).items():
+            if held.get(name) != value:
+                raise ValueError(
+                    f"Attribute {name} of the model changes from one forward pass to the next: "
+                    "private training needs a model that keeps no state. Take it out of forward."
+                )
+        if self._apart(first, again).any():
+            raise ValueError(
+                "The losses of a batch change from one forward pass to the next, with the same "
+                "weights and the same random state: private training needs a model that keeps "
+                "nothing of what it has seen, and draws from torch's global generator only."
+            )
+
+    def losses(self, batch: Batch, seed: int = SEED) -> Tensor:
+        """float[rows], always from the same random state."""
+        restart(seed)
+        return self._losses(batch.fresh()).detach()
+
+    def constant(self, version: int = 0) -> AbstractContextManager[Any]:
+        """The context in which batches of different lengths can be compared, if they can be."""
+        return Constant(version) if self.random else nullcontext()
+
+    def _find_randomness(self) -> None:
+        few = self.batch.of_width(min(8, self.largest))
+        one = self.losses(few)
+        with Constant() as constant:
+            two, three = self.losses(few, SEED + 1), self.losses(few, SEED + 2)
+        self.random = constant.used or not torch.equal(one, two)
+        self.comparable = torch.equal(two, three)
+
+    def _find_rounding(self) -> None:
+        """How far rounding errors of weights and inputs move a loss, relative to 1 + |loss|."""
+        few = self.batch.of_width(min(8, self.largest))
+        generator = torch.Generator().manual_seed(SEED)
+        with Constant():
+            base = self.losses(few)
+            self.rounding = 4 * torch.finfo(base.dtype).eps
+            for _ in range(2):
+                with self.state.all_rounded(generator):
+                    about = few.changed(lambda values: rounded(values, generator))
+                    moved = (self.losses(about) - base).abs() / (1 + base.abs())
+                if moved.isfinite().all():
+                    self.rounding = max(self.rounding, float(moved.max()))
+
+    def _apart(self, one: Tensor, other: Tensor) -> Tensor:
+        """bool[rows], where two losses differ by more than rounding."""
+        near = (one - other).abs() <= ROUNDINGS * self.rounding * (1 + one.abs())
+        return ~(near | (one == other) | (one.isnan() & other.isnan()))
+
+    def _check_apart(self) -> None:
+        """Exchange the companions of half of the examples: their losses must stay."""
+        batches = [self.batch.of_width(width) for width in widths(self.largest)]
+        agreed = [self._halves_agree(batch) for batch in batches]
+        if all(agreed):
+            return
+        # What is drawn depends on the data, so the same random state does not give the same pass.
+        if not self.comparable:
+            raise ValueError(
+                "The model draws random numbers that depend on its inputs, so it cannot be seen "
+                "whether it keeps the examples of a batch apart: leave such draws out of it."
+            )
+        for version in (0, 1):
+            with self.constant(version):
+                for batch in batches:
+                    self._halves_agree(batch)
+
+    def _halves_agree(self, batch: Batch) -> bool:
+        """False if passes over other companions drew other random numbers; ValueError if not."""
+        base, others = self.losses(batch), companions(batch)
+        drawn = torch_states()
+        alike = True
+        for half in halves(len(batch), batch.labels.device, SEED + len(batch)):
+            try:
+                moved = self.losses(batch.exchanged(half, others))
+            except (RuntimeError, ValueError, IndexError):  # of inputs that nobody gave us
+                others = batch.changed(lambda values: values.roll(1, 0))
+                moved = self.losses(batch.exchanged(half, others))
+            if not all(map(torch.equal, drawn, torch_states())):
+                alike = False
+            elif (self._apart(base, moved) & ~half).any():
+                where = self._where(batch, batch.exchanged(half, others), half)
+                raise ValueError(
+                    f"The loss of an example changes with the others of its batch{where}: private "
+                    "training needs every example by itself. Replace batch normalisation, "
+                    "attention over the batch and the like."
+                )
+        return alike
+
+    def _check_alone(self) -> None:
+        """An example alone has the loss that it has in batches of every length."""
+        if not self.comparable:
+            return
+        width = min(_FEW, self.batch.width)
+        device = self.batch.labels.device
+        with self.constant():
+            columns = torch.arange(width, device=device).split(1)
+            alone = torch.stack([self._single(self.batch.columns(one)) for one in columns], 1)
+            for other in widths(self.largest):
+                together = self.losses(self.batch.of_width(other)).view(self.batch.models, -1)
+                count = min(width, other)
+                if self._apart(alone[:, :count], together[:, :count]).any():
+                    raise ValueError(
+                        f"An example has another loss in a batch of {other} than alone: private "
+                        "training needs a loss that does not depend on the length of the batch."
+                    )
+
+    def _single(self, batch: Batch) -> Tensor:
+        try:
+            losses = self.losses(batch)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"The model cannot take a batch of one example ({error}): a Poisson batch may be "
+                "that short. Leave out what needs several examples."
+            ) from error
+        self.state.check()
+        return losses
+
+    def _where(self, one: Batch, other: Batch, half: Tensor) -> str:
+        """Where in the model the rows that were kept differ first, as words; empty if not seen."""
+        seen: list[dict[tuple[str, str], Tensor]] = [{}, {}]
+        for found, batch in zip(seen, (one, other)):
+            hooks = [
+                module.register_forward_hook(_keeper(found, name, len(batch)))
+                for name, module in self.model.named_modules()
+            ]
+            try:
+                self.losses(batch)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+        modules = dict(self.model.named_modules())
+        for (name, side), value in seen[0].items():
+            kept = [rows[~half].flatten(1) for rows in (value, seen[1].get((name, side), value))]
+            if not torch.allclose(kept[0], kept[1], rtol=1e-4, atol=1e-6, equal_nan=True):
+                layer = f"layer {plain_name(name)} ({type(modules[name]).__name__})"
+                return f", {'in' if side == 'output' else 'before'} {layer}" if name else ""
+        return ""
+
+
+def _keeper(found: dict[tuple[str, str], Tensor], name: str, rows: int) -> Callable[..., None]:
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        for side, value in (("input", inputs[0] if inputs else None), ("output", output)):
+            if isinstance(value, Tensor) and value.ndim and len(value) == rows:
+                found[name, side] = value.detach().float()
+
+    return keep

@@ -1,0 +1,207 @@
+"""The clipped sum that a grad_sample_mode delivers, against plain autograd, example by example.
+
+Every mode finds per-example gradients from what layers see and give, so it is wrong where a weight
+is used in any other way: by a function outside its layer, in two layers, or in a layer with
+options that the mode does not know.  Here a few examples go both ways before anything is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mico_competition.training.check_batches import Batch, blank, enlarged, joined, varied
+from mico_competition.training.forward_checks import ForwardChecks
+from mico_competition.training.model_state import plain_name
+from mico_competition.training.random_numbers import restart
+
+EXAMPLES = 3  # of each model, beside a blank and a large one
+
+# What may be off, in square roots of the dtype's rounding error: of a parameter's part of a sum,
+# and of the whole sum.  docs/PRIVACY.md has what was measured.
+OF_PART, OF_WHOLE = 3.0, 0.3
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What a mode makes of a batch.
+
+    Attributes:
+        sums: the sum of clipped gradients, a tensor like each parameter.
+        norms: float[rows, parameters], norms of per-example gradients, where the mode has them.
+    """
+
+    sums: list[Tensor]
+    norms: Tensor | None = None
+
+
+class GradientChecks:
+    """A mode's clipped sums against those of plain autograd.
+
+    Args:
+        forward: of the same model; its checks have passed.
+        losses: float[rows] of a batch, with a graph, by a plain forward pass.
+        plain: the context in which passes are plain ones.
+        deliver: what the mode makes of a batch, clipped to a norm.
+        max_grad_norm: C.
+        mode: its name.
+    """
+
+    def __init__(
+        self,
+        forward: ForwardChecks,
+        losses: Callable[[Batch], Tensor],
+        plain: Callable[[], AbstractContextManager[Any]],
+        deliver: Callable[[Batch, float], Delivered],
+        *,
+        max_grad_norm: float,
+        mode: str,
+    ) -> None:
+        self.forward, self._losses, self._plain, self._deliver = forward, losses, plain, deliver
+        self.max_grad_norm, self.mode = max_grad_norm, mode
+        names, parameters = zip(*forward.model.named_parameters())
+        self.names: Sequence[str] = [plain_name(name) for name in names]
+        self.parameters: Sequence[nn.Parameter] = parameters
+        self.root = torch.finfo(parameters[0].dtype).eps ** 0.5
+
+    def run(self) -> None:
+        """ValueError, naming a parameter, if the mode's sums are not autograd's."""
+        few = varied(self.forward.batch, EXAMPLES)
+        one = few.of_width(1)
+        try:
+            self._check_used(few)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # the forward pass ran before, without a graph
+            raise self._unfit(error) from error
+        made = [example for example in (blank(one), enlarged(one)) if self._usable(example)]
+        if self.forward.largest > 1:
+            several = joined([few, *made])
+            self._compare(several)
+            if self.forward.random and self.forward.comparable:
+                self._compare_lengths(several)
+        for example in (one, *made):
+            self._compare(example)
+
+    def _check_used(self, batch: Batch) -> None:
+        """ValueError, naming a parameter that no loss depends on."""
+        restart()
+        with torch.enable_grad(), self._plain():
+            losses = self._losses(batch.fresh())
+            if not losses.requires_grad:
+                raise ValueError("No parameter takes part in the loss: look for no_grad, detach.")
+            found = torch.autograd.grad(losses.sum(), self.parameters, allow_unused=True)
+        for name, gradient in zip(self.names, found):
+            if gradient is None:
+                raise ValueError(
+                    f"Parameter {name} takes no part in the loss of the first examples, so its "
+                    "gradient is not known: take it out of the model."
+                )
+
+    def _usable(self, example: Batch) -> bool:
+        """Whether the model takes an example that was made up, and has finite gradients for it."""
+        try:
+            return bool(self._norms(example).isfinite().all())
+        except (RuntimeError, ValueError, IndexError):
+            return False
+
+    def _gradients(self, batch: Batch, *, alone: bool) -> Iterator[list[Tensor]]:
+        """For each column of the batch, by autograd, a gradient a parameter, [S, numbers]."""
+        for column in torch.arange(batch.width, device=batch.labels.device).split(1):
+            restart()
+            with torch.enable_grad(), self._plain():
+                losses = self._losses((batch.columns(column) if alone else batch).fresh())
+                loss = losses.view(batch.models, -1)[:, 0 if alone else int(column)].sum()
+                found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            yield [
+                torch.zeros_like(p).reshape(batch.models, -1) if g is None else _rows(g, batch)
+                for p, g in zip(self.parameters, found)
+            ]
+
+    def _norms(self, batch: Batch) -> Tensor:
+        """float64[S, width, parameters], norms of gradients by autograd."""
+        columns = self._gradients(batch, alone=not self.forward.random)
+        norms = [[torch.linalg.vector_norm(g, dim=1).double() for g in gs] for gs in columns]
+        return torch.stack([torch.stack(column, 1) for column in norms], 1)
+
+    def _compare(self, batch: Batch) -> None:
+        """The mode's sums of `batch`, with all, some and none of the examples clipped."""
+        by_parameter = self._norms(batch)
+        norms = by_parameter.norm(dim=2)
+        longest, shortest = float(norms.max()), float(norms.min())
+        # The longest first: where none is clipped, the parameter that is wrong is alone in it.
+        bounds = [2 * longest, self.max_grad_norm, max(shortest / 2, longest / 1000)]
+        bounds = [bound for bound in bounds if bound > 0]
+        delivered = [self._delivered(batch, bound) for bound in bounds]
+        factors = [(bound / (norms + 1e-6)).clamp(max=1.0) for bound in bounds]
+        rests = [[_rows(part, batch).clone() for part in made.sums] for made in delivered]
+        for at, gradients in enumerate(self._gradients(batch, alone=not self.forward.random)):
+            for rest, factor in zip(rests, factors):
+                for left, gradient in zip(rest, gradients):
+                    left.sub_(gradient * factor[:, at, None].to(gradient))
+        for made, rest, factor in zip(delivered, rests, factors):
+            off = torch.stack([torch.linalg.vector_norm(left, dim=1).double() for left in rest], 1)
+            excess = self._excess(off, factor.unsqueeze(2) * by_parameter)
+            if made.norms is not None:
+                each = by_parameter.flatten(0, 1)  # a sum over one example
+                of_norms = self._excess((made.norms.double() - each).abs(), each.unsqueeze(1))
+                excess = of_norms if (of_norms > 1).any() else excess
+            if (excess > 1).any():
+                share = float(off.norm() / (factor * norms).sum().clamp(min=1e-300))
+                raise ValueError(
+                    f"Parameter {self.names[int(excess.argmax())]} cannot be clipped in "
+                    f"grad_sample_mode {self.mode}: of {len(batch)} examples, the clipped sum "
+                    f"differs from plain autograd's by {share:.2g} of its length. Use each weight "
+                    "in one layer and one call, and no others than the mode knows, or try another "
+                    "--grad_sample_mode."
+                )
+
+    def _excess(self, off: Tensor, norms: Tensor) -> Tensor:
+        """float64[parameters], errors [s, parameters] of sums over norms [s, width, parameters].
+
+        In units of what may be off, the largest over s; what is not a number is infinite.
+        """
+        parts, whole = norms.sum(1), norms.norm(dim=2, keepdim=True).sum(1)
+        allowed = self.root * (OF_PART * parts + OF_WHOLE * whole)
+        return (off / allowed.clamp(min=1e-300)).nan_to_num(nan=torch.inf).amax(0)
+
+    def _delivered(self, batch: Batch, bound: float) -> Delivered:
+        restart()
+        try:
+            return self._deliver(batch.fresh(), bound)
+        except (ValueError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever Opacus stumbles over
+            raise self._unfit(error) from error
+
+    def _unfit(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"grad_sample_mode {self.mode} cannot train this model ({error}): try another one."
+        )
+
+    def _compare_lengths(self, batch: Batch) -> None:
+        """With randomness held constant, an example's gradient alone is that in the batch."""
+        with self.forward.constant():
+            both = (self._gradients(batch, alone=alone) for alone in (True, False))
+            for alone, together in zip(*both):
+                norms = [torch.linalg.vector_norm(g, dim=1) for g in alone]
+                whole = torch.stack(norms).norm(dim=0)
+                for name, one, other, norm in zip(self.names, alone, together, norms):
+                    off = torch.linalg.vector_norm(one - other, dim=1)
+                    if not (off <= self.root * (OF_PART * norm + OF_WHOLE * whole)).all():
+                        raise ValueError(
+                            f"The gradient of an example by parameter {name} is another one in a "
+                            f"batch of {batch.width} than alone: private training needs every "
+                            "example by itself."
+                        )
+
+
+def _rows(values: Tensor, batch: Batch) -> Tensor:
+    """A parameter, or a tensor like it, as [S, numbers]."""
+    values = values.to_dense() if values.is_sparse else values
+    return values.detach().reshape(batch.models, -1)

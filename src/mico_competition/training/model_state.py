@@ -1,0 +1,162 @@
+"""Whether a forward pass leaves a model as it was: weights, buffers, and what modules hold besides.
+
+Knows modules only: no data, no loss, no mechanism.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+_INTERNAL = frozenset(vars(nn.Module())) | {"training"}
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without the prefix that Opacus puts before it."""
+    return name.removeprefix("_module.")
+
+
+class WriteGuard:
+    """Sees that a pass wrote into a weight or buffer, by torch's own count of writes; quick.
+
+    Writes past that count (`.data`, some native layers) are for `State` to see.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._tensors = list(_tensors(model))
+        self.start()
+
+    def start(self) -> None:
+        """Passes begin that must not write."""
+        self._versions = [tensor._version for _, tensor in self._tensors]
+
+    def check(self) -> None:
+        """ValueError, naming the weight or buffer, if one was written into since `start`."""
+        for (name, tensor), version in zip(self._tensors, self._versions):
+            if tensor._version != version:
+                raise ValueError(_written(name, tensor))
+
+
+class State(WriteGuard):
+    """A model's weights and buffers at one moment, bit for bit."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.model = model
+        self._values = [tensor.detach().clone() for _, tensor in self._tensors]
+
+    def check(self) -> None:
+        """ValueError, naming the weight or buffer, if one was written into, changed or replaced."""
+        super().check()
+        now = dict(_tensors(self.model))
+        for (name, tensor), value in zip(self._tensors, self._values):
+            if now.pop(name, None) is not tensor or not _same_bits(tensor.detach(), value):
+                raise ValueError(_written(name, tensor))
+        for name, tensor in now.items():
+            raise ValueError(_written(name, tensor))
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put every tensor, and every value, back."""
+        for (name, tensor), value in zip(self._tensors, self._values):
+            place, _, leaf = name.rpartition(".")
+            owner = self.model.get_submodule(place)
+            held = owner._parameters if leaf in owner._parameters else owner._buffers
+            held[leaf] = tensor
+            if tensor.shape == value.shape and not _same_bits(tensor.detach(), value):
+                tensor.copy_(value)
+        self.start()
+
+    @contextmanager
+    def all_rounded(self, generator: torch.Generator) -> Iterator[None]:
+        """Every weight is off by about one rounding error inside this block."""
+        with torch.no_grad():
+            for _, tensor in self._tensors:
+                if isinstance(tensor, nn.Parameter):
+                    tensor.copy_(rounded(tensor, generator))
+        try:
+            yield
+        finally:
+            self.restore()
+
+
+def _written(name: str, tensor: Tensor) -> str:
+    """The sentence about a weight or buffer that a forward pass writes into."""
+    name = plain_name(name)
+    if isinstance(tensor, nn.Parameter):
+        return (
+            f"Parameter {name} is changed by the forward pass: in private training only the "
+            "optimiser may change it. Leave max_norm, spectral norms and the like out of the model."
+        )
+    return (
+        f"Buffer {name} is changed by the forward pass, which carries data past the noise: use "
+        "layers that keep no statistics, such as GroupNorm or LayerNorm for batch normalisation."
+    )
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape hold the same values, NaN included."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return torch.equal(one, other) or bool(
+        ((one == other) | ((one != one) & (other != other))).all()
+    )
+
+
+def rounded(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Real values with an error of up to two roundings; others as they are."""
+    if not values.is_floating_point():
+        return values
+    noise = torch.rand(values.shape, generator=generator).sub_(0.5)
+    return values * noise.mul_(4 * torch.finfo(values.dtype).eps).add_(1.0).to(values)
+
+
+def attributes(model: nn.Module) -> dict[str, Any]:
+    """What modules hold beside weights, buffers and submodules, by name, in comparable form."""
+    seen: dict[int, Any] = {}
+    return {
+        plain_name(f"{prefix}.{name}").removeprefix("."): _digest(value, seen, 0)
+        for prefix, module in model.named_modules()
+        for name, value in vars(module).items()
+        if name not in _INTERNAL
+    }
+
+
+def _digest(value: Any, seen: dict[int, Any], depth: int) -> Any:
+    """Something that is equal for two values only if they are, as far as one can look."""
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+        return repr(value)
+    key = id(value)
+    if key in seen:
+        return seen[key]
+    seen[key] = type(value).__name__  # also where a value holds itself
+    if isinstance(value, torch.Generator):
+        value = value.get_state()
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    if isinstance(value, np.ndarray):
+        found: Any = (value.shape, hashlib.blake2b(value.tobytes()).digest())
+    elif isinstance(value, nn.Module) or callable(value) or depth > 5:
+        found = type(value).__name__
+    elif isinstance(value, Mapping):
+        found = [(repr(k), _digest(v, seen, depth + 1)) for k, v in list(value.items())[:1000]]
+        found.append(len(value))
+    elif isinstance(value, (Sequence, set, frozenset)) or hasattr(value, "appendleft"):
+        found = [_digest(v, seen, depth + 1) for v in list(value)[:1000]] + [len(value)]
+    elif hasattr(value, "__dict__"):
+        found = _digest(vars(value), seen, depth + 1)
+    else:
+        found = type(value).__name__
+    seen[key] = found
+    return found

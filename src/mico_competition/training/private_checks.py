@@ -1,0 +1,131 @@
+"""What is checked before a private trainer's first step, and at each step after it.
+
+Before training: layers that are known to be unfit, by name, and parameters that would not be
+trained.  On the first batch that is not empty, before any weight has moved: the forward pass
+(`forward_checks`) and the clipped sum (`gradient_checks`).  At every later batch: that nothing
+writes into weights or buffers.  Whatever fails is a ValueError, and nothing is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mico_competition.training.check_batches import Batch
+from mico_competition.training.forward_checks import ForwardChecks
+from mico_competition.training.gradient_checks import Delivered, GradientChecks
+from mico_competition.training.model_state import WriteGuard
+from mico_competition.training.random_numbers import undisturbed
+
+
+def check_trainable(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """ValueError, naming layer or parameter, unless all of the model can be trained privately."""
+    if not model.training:
+        raise ValueError("This model cannot be trained privately in eval mode: call model.train().")
+    for name, module in model.named_modules():
+        fault = _known_fault(module)
+        if fault:
+            where = f"layer {name or 'model'} ({type(module).__name__})"
+            raise ValueError(f"This model cannot be trained privately, because of {where}: {fault}")
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    if frozen:
+        raise ValueError(
+            f"Parameter {frozen[0]} is frozen: train every parameter, or take it out of the model."
+        )
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    loose = [name for name, p in model.named_parameters() if id(p) not in held]
+    if loose:
+        raise ValueError(f"Parameter {loose[0]} is not the optimizer's: give it all parameters.")
+
+
+def _known_fault(module: nn.Module) -> str:
+    """Why a layer of this kind cannot be trained privately; empty if that is not known of it."""
+    if isinstance(module, _BatchNorm):
+        return "batch normalisation mixes the examples of a batch. Use GroupNorm or LayerNorm."
+    if getattr(module, "track_running_stats", False):
+        return "running statistics carry data past the noise. Set track_running_stats=False."
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        if module.max_norm is not None:
+            return "max_norm changes weights by the data, without noise. Leave it out."
+        if module.scale_grad_by_freq:
+            return "scale_grad_by_freq counts the tokens of the whole batch. Leave it out."
+    validator = ModuleValidator.VALIDATORS.get(type(module))
+    faults = validator(module) if validator else []
+    return str(faults[0]) if faults else ""
+
+
+class PrivacyChecks:
+    """The checks of one trainer on its batches.
+
+    Args:
+        model: what is trained.
+        losses: float[rows] of a batch, with a graph, by the trainer's own forward pass.
+        plain: the context in which passes are plain ones, without the mode's hooks.
+        clipped_sum: what the trainer makes of a batch, clipped to a norm.
+        max_grad_norm: C.
+        mode: the grad_sample_mode's name.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        losses: Callable[[Batch], Tensor],
+        plain: Callable[[], AbstractContextManager[Any]],
+        clipped_sum: Callable[[Batch, float], Delivered],
+        *,
+        max_grad_norm: float,
+        mode: str,
+    ) -> None:
+        self.model, self._losses, self._plain = model, losses, plain
+        self._clipped_sum, self.max_grad_norm, self.mode = clipped_sum, max_grad_norm, mode
+        self._checked: tuple[bool, ...] | None = None
+        self._guard = WriteGuard(model)
+
+    def before(self, batch: Batch, largest: int) -> None:
+        """A physical batch is about to be trained on: check it if it is the first.
+
+        It is checked again if a layer has since been switched between train and eval mode.
+
+        Args:
+            batch: the examples of the physical batch; at least one.
+            largest: the most examples (of each model) that a physical batch may have.
+
+        Raises:
+            ValueError: naming what is wrong; weights and buffers are as they were.
+        """
+        modes = tuple(module.training for module in self.model.modules())
+        if modes != self._checked:
+            self._check(batch, largest)
+            self._checked = modes
+        self._guard.start()
+
+    def after(self) -> None:
+        """It has been: ValueError if a weight or buffer was written into."""
+        self._guard.check()
+
+    def _check(self, batch: Batch, largest: int) -> None:
+        def losses(batch: Batch) -> Tensor:
+            with self._plain():
+                return self._losses(batch)
+
+        with undisturbed():
+            forward = ForwardChecks(self.model, losses, batch, largest)
+            try:
+                forward.run()
+                GradientChecks(
+                    forward,
+                    self._losses,
+                    self._plain,
+                    self._clipped_sum,
+                    max_grad_norm=self.max_grad_norm,
+                    mode=self.mode,
+                ).run()
+                forward.state.check()
+            finally:
+                forward.state.restore()

@@ -1,0 +1,97 @@
+"""Random numbers while a model is checked: repeated, held constant, and given back as they were.
+
+Knows torch's, Python's and NumPy's global generators; a run's own generators of batches and noise
+are never touched.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+SEED = 20230208  # of the random state that every pass of a comparison starts from
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """The global random states are as before afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def restart(seed: int = SEED) -> None:
+    """Start every global random stream from `seed`; only inside `undisturbed`."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def torch_states() -> list[Tensor]:
+    """Where torch's global generators are; equal after passes that drew as much."""
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+# What is drawn instead of random numbers, by the start of the operation's name: two versions.
+_CONSTANTS = {
+    "bernoulli": (1.0, 0.0),
+    "randn": (1.0, -1.0),
+    "normal": (1.0, -1.0),
+    "rand": (0.9, 0.1),
+    "uniform": (0.9, 0.1),
+    "exponential": (1.0, 2.0),
+}
+
+
+class Constant(TorchDispatchMode):
+    """Random numbers of dropout and the like are constants, whatever the shape of the batch.
+
+    Batches of different lengths can then be compared.  What is not known here stays random.
+
+    Args:
+        version: 0 or 1, which of two constants is taken (of a dropout, all kept or none).
+
+    Attributes:
+        used: whether anything random was asked for.
+    """
+
+    def __init__(self, version: int = 0) -> None:
+        super().__init__()
+        self.version = version
+        self.used = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        name = func._schema.name.removeprefix("aten::")
+        names = [argument.name for argument in func._schema.arguments]
+        given = {**dict(zip(names, args)), **kwargs}
+        given.setdefault("dropout_p", 0.0 if "dropout_p" in names else None)
+        if given["dropout_p"] == 0.0 or (name == "bernoulli_" and given.get("p") == 1.0):
+            return func(*args, **kwargs)  # of which nothing is random
+        self.used = True
+        if given["dropout_p"] is not None:  # fused attention
+            return func(**{**given, "dropout_p": 0.0})
+        if name == "native_dropout":
+            kept = torch.full_like(args[0], 1.0 - self.version)
+            return args[0] * kept / max(1 - given["p"], 1e-6), kept.bool()
+        if name.startswith("rrelu_with_noise"):
+            args[1].copy_(torch.where(args[0] > 0, 1.0, (0.25, 0.2)[self.version]))
+            return args[0] * args[1]
+        result = func(*args, **kwargs)
+        for start, constants in _CONSTANTS.items():
+            if name.startswith(start) and result.is_floating_point():
+                return result.fill_(constants[self.version])
+        return result
