@@ -20,7 +20,7 @@ import threading
 import traceback
 from contextlib import contextmanager, suppress
 from decimal import Decimal
-from typing import Any, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from .coarse import average, coarse
 from .curve import RATES
 from .intervals import intervals_of
 from .metrics import RANKED, SCALARS, score
-from .reading import Faults, check_predictions
+from .reading import check_predictions
 from .report import generate_html, generate_refusal
 from .settings import read_settings
 from .truth import phase_of, read_notice, read_solutions, scenario_of
@@ -140,7 +140,7 @@ def remove_scores(folder: str) -> None:
         raise problem
 
 
-def refuse(folder: str, heading: str, faults: Faults = ()) -> int:
+def refuse(folder: str, heading: str, faults: Sequence[str] = ()) -> int:
     """Say why nothing is scored, on stderr and in the page; the exit code that stands for it."""
     listed = list(faults[:MAX_FAULTS])
     if len(faults) > MAX_FAULTS:

@@ -21,7 +21,7 @@ from mico_competition.scoring.metrics import SCALARS
 
 from mico_competition.bundles.bundle import write_bundle, write_final_reference
 from mico_competition.bundles.check import check_bundle
-from mico_competition.bundles.facts import METRICS, Facts, Schedule
+from mico_competition.bundles.facts import METRICS, Facts, Schedule, parse_date
 from mico_competition.bundles.yaml_form import Options
 from mico_competition.cli import main
 from mico_competition.tracks import CHALLENGES, SCENARIOS
@@ -310,9 +310,66 @@ def test_the_command_line(tmp_path, capsys):
     assert main(["bundle", "--check", str(tmp_path / "none.zip")]) == 1
     assert "There is no file" in capsys.readouterr().err
     assert main(["bundle", *line[:-1], str(tmp_path / "final.zip"), "--final_reference"]) == 0
-    assert main(["bundle", *line, *dates, "--docker_image", "x" * 129]) == 1
+    assert main(["bundle", *line, *dates, "--docker_image", "x" * 129, "--replace"]) == 1
     assert "no more than 128 characters" in capsys.readouterr().err
     assert spec_of(read_zip(out))["docker_image"] == "python:3.12", "the earlier one stays"
+
+
+def test_an_earlier_file_is_replaced_only_if_asked(tmp_path, capsys):
+    root = write_trained(tmp_path / "trained", "digits")
+    out = tmp_path / "bundle.zip"
+    dates = ["--dev_start", DATES[0], "--final_start", DATES[1], "--end", DATES[2]]
+    for flags in (dates, ["--final_reference"]):
+        out.write_text("mine")
+        line = ["bundle", str(root), "--challenge", "digits", "--out", str(out), *flags]
+        assert main(line) == 1
+        assert "exists already" in capsys.readouterr().err and out.read_text() == "mine"
+        assert main([*line, "--replace"]) == 0
+        assert out.read_bytes()[:2] == b"PK"
+
+
+def test_a_schedule_in_the_past_is_refused(tmp_path, capsys):
+    now = parse_date("now", "2027-02-01 00:00:00")
+    assert Schedule.of(*DATES, now=now).dev_start < now  # Development may have begun
+    for early in (DATES[1], "2027-03-02 00:00:00", "2040-01-01 00:00:00"):
+        with pytest.raises(ValueError, match="to lie ahead, and it is"):
+            Schedule.of(*DATES, now=parse_date("now", early))
+    root = write_trained(tmp_path / "trained", "digits")
+    line = ["bundle", str(root), "--challenge", "digits", "--out", str(tmp_path / "b.zip")]
+    old = ["--dev_start", "2020-01-01 00:00:00", "--end", "2999-01-01 00:00:00"]
+    assert main([*line, *old, "--final_start", "2020-03-01 00:00:00"]) == 1
+    assert "move the schedule" in capsys.readouterr().err and not (tmp_path / "b.zip").exists()
+    assert main([*line, *old, "--final_start", "2998-03-01 00:00:00"]) == 0
+    assert "Development opens in the past" in capsys.readouterr().err
+
+
+def test_the_address_of_the_repository_is_on_the_page(tmp_path, capsys):
+    path, root = make_bundle(tmp_path, code="https://example.org/a/repo")
+    text = read_zip(path)["pages/overview.md"].decode()
+    assert "a copy of [its repository](https://example.org/a/repo)" in text
+    write_bundle(root, "digits", tmp_path / "none.zip", SCHEDULE)
+    assert "which the organisers announce" in read_zip(tmp_path / "none.zip")[
+        "pages/overview.md"
+    ].decode().replace("\n", " ")
+    for wrong in ("javascript:x", "ftp://x", "https://a b", "https://a)", "https://<x>", ""):
+        with pytest.raises(ValueError, match="as an address"):
+            write_bundle(root, "digits", tmp_path / "bad.zip", SCHEDULE, code=wrong)
+
+
+def test_pages_promise_a_notebook_only_where_there_is_one(bundles):
+    for challenge in CHALLENGES:
+        text = read_zip(bundles(challenge))["pages/overview.md"].decode()
+        notebook = f"starting-kit/{challenge}.ipynb"
+        assert (notebook in text) == (ROOT / notebook).is_file(), challenge
+        assert f"`mico attack {challenge}` runs" in text
+
+
+def test_nothing_on_a_page_becomes_a_mail_link(bundles):
+    for challenge in CHALLENGES:
+        files = read_zip(bundles(challenge))
+        for page in PAGES:
+            assert "@" not in files[f"pages/{page}.md"].decode()
+        assert "@" not in files["competition.yaml"].decode()
 
 
 def test_yaml_has_no_surprises(bundles):

@@ -29,7 +29,7 @@ def scored(tmp_path):
     predictions = predictions_of(truth, skill=0.1)
     zip_path = write_zip(tmp_path / "a.zip", predictions)
     mine = read_truth(tmp_path / "truth", "cifar10", "dev")
-    (values,) = add(zip_path, [mine], ABOUT)
+    (values,) = add(zip_path, [mine], ABOUT, exact=True)
     return truth, predictions, zip_path, mine, values
 
 
@@ -86,7 +86,7 @@ def test_a_folder_gives_what_its_zip_gives(scored, tmp_path):
         path.write_text(", ".join(f"{v:.17f}" for v in numbers))  # the same numbers, written anew
     (tmp_path / "predictions" / "sst2").mkdir()
     for folder in (tmp_path / "predictions", tmp_path / "predictions" / "cifar10"):
-        (found,) = add(folder, [mine], ABOUT)
+        (found,) = add(folder, [mine], ABOUT, exact=True)
         assert found == {**values, "submission_sha256": None}
     with pytest.raises(ValueError, match="holds no folder cifar10"):
         add(tmp_path / "predictions" / "sst2", [mine], ABOUT)

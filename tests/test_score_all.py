@@ -184,10 +184,10 @@ def test_ctrl_c_is_a_sentence(folder):
 def test_time_and_memory_have_limits(folder):
     truths = [read_truth(folder.root / "truth", "cifar10", "dev")]
     base = (folder.zips, truths, folder.out)
-    total, outcomes = score_all(*base, seconds=0.2, resamples=2_000_000, workers=3)
+    total, outcomes = score_all(*base, seconds=0.2, resamples=2_000_000, exact=True, workers=3)
     assert total == 3
     assert {o.faults for o in outcomes} == {"it took too long, and was ended"}
-    _, outcomes = score_all(*base, memory=256 << 20, resamples=100_000_000, workers=3)
+    _, outcomes = score_all(*base, memory=256 << 20, resamples=100_000_000, exact=True, workers=3)
     assert {o.faults for o in outcomes} == {"it needs more than 256 MB of memory"}
     _, outcomes = score_all(*base, workers=3)
     assert all(o.entries and not o.faults for o in outcomes) and not folder.faults()

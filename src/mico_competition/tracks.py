@@ -71,12 +71,17 @@ DISTINGUISHER = Disclosure(
 
 @dataclass(frozen=True)
 class Phase:
-    """A range of models: `first` <= id < `first` + `count`; `scored` by the platform or not."""
+    """A range of models: `first` <= id < `first` + `count`; `scored` by the platform or not.
+
+    `step` is what public scores of the phase are multiples of, 0 if they are exact: where many
+    submissions are allowed, exact scores tell labels (docs/HOST.md).
+    """
 
     name: str
     first: int
     count: int
     scored: bool
+    step: float = 0.0
 
     @property
     def model_ids(self) -> range:
@@ -206,7 +211,7 @@ PHASES: Mapping[str, Phase] = {
     phase.name: phase
     for phase in (
         Phase("train", 0, 100, scored=False),
-        Phase("dev", 100, 50, scored=True),
+        Phase("dev", 100, 50, scored=True, step=0.005),
         Phase("final", 150, 50, scored=True),
     )
 }

@@ -1,8 +1,10 @@
 """A submission and the truth -> leaderboard entries, of which every number is computed here.
 
-Nothing of the truth leaves but the scores: they are rounded to four decimals (a hundredth of an
-interval's width), and of the curves only what `scoring.curve` lets out.  Numpy only, since
-processes of `score_all` import this.
+Entries are public, and many exact scores tell labels (docs/HOST.md): those of a phase that has a
+step in the table are multiples of it, without intervals, and made of nothing else
+(`scoring.coarse`).  Exact scores are rounded to four decimals, a hundredth of an interval's width,
+and of the curves only what `scoring.curve` lets out is kept.  Numpy only, since processes of
+`score_all` import this.
 """
 
 from __future__ import annotations
@@ -25,13 +27,14 @@ from mico_competition.boards.leaderboard import listing
 from mico_competition.boards.truth_tree import Truth
 from mico_competition.files import PathLike
 from mico_competition.releases.archives import sha256_of
+from mico_competition.scoring.coarse import average, coarse
 from mico_competition.scoring.curve import shown_curve
 from mico_competition.scoring.intervals import RESAMPLES, intervals_of
 from mico_competition.scoring.metrics import SCALARS
-from mico_competition.scoring.program import leaderboard_row, score_scenarios
+from mico_competition.scoring.program import score_scenarios
 from mico_competition.scoring.reading import check_predictions, read_values
 from mico_competition.submission import unpack_submission
-from mico_competition.tracks import PREDICTION_FILE
+from mico_competition.tracks import PREDICTION_FILE, get_phase
 
 DIGITS = 4
 
@@ -70,6 +73,7 @@ def add(
     about: About,
     *,
     resamples: int = RESAMPLES,
+    exact: bool = False,
 ) -> list[dict[str, Any]]:
     """The entries of a submission, one for each phase of its challenge in `truths`.
 
@@ -78,6 +82,7 @@ def add(
         truths: from `read_truth`; those of other challenges than the submission's are left out.
         about: who and how.
         resamples: of the bootstrap that gives intervals.
+        exact: give exact scores of all phases, for when the labels are public or entries are not.
 
     Returns:
         Values as `leaderboard.write_entry` takes them.
@@ -88,16 +93,21 @@ def add(
     about.fields()
     path = Path(submission)
     if path.is_dir():
-        return _entries(path, None, truths, about, resamples)
+        return _entries(path, None, truths, about, resamples, exact)
     if not path.is_file():
         raise ValueError(f"There is no file or folder {path}: name a submission.")
     with tempfile.TemporaryDirectory() as folder:
         unpacked = unpack_submission(path, Path(folder) / "submission")
-        return _entries(unpacked, sha256_of(path), truths, about, resamples)
+        return _entries(unpacked, sha256_of(path), truths, about, resamples, exact)
 
 
 def _entries(
-    folder: Path, digest: str | None, truths: Iterable[Truth], about: About, resamples: int
+    folder: Path,
+    digest: str | None,
+    truths: Iterable[Truth],
+    about: About,
+    resamples: int,
+    exact: bool,
 ) -> list[dict[str, Any]]:
     mine = _of_one_challenge(folder, list(truths))
     faults: list[str] = []
@@ -110,7 +120,7 @@ def _entries(
         head = f"This submission cannot be scored, {len(faults)} faults:"
         raise ValueError(listing(head, faults))
     return [
-        make_entry(truth, predictions, about, digest, resamples)
+        make_entry(truth, predictions, about, digest, resamples, exact)
         for truth, predictions in zip(mine, found)
     ]
 
@@ -154,11 +164,16 @@ def make_entry(
     about: About,
     submission_sha256: str | None = None,
     resamples: int = RESAMPLES,
+    exact: bool = False,
 ) -> dict[str, Any]:
     """The values of an entry: sound predictions scored against the truth."""
     scores = score_scenarios(truth.solutions, predictions)
-    intervals = intervals_of(truth.solutions, predictions, resamples=resamples)
-    average = leaderboard_row(scores)[f"average_{RANKED}"]
+    intervals: Mapping[str, Any] = {}
+    step = 0.0 if exact else get_phase(truth.phase).step
+    if step:  # nothing but the rounded numbers goes on from here
+        scores = {name: coarse(result, step) for name, result in scores.items()}
+    else:
+        intervals = intervals_of(truth.solutions, predictions, resamples=resamples)
     labels: dict[str, list[np.ndarray]] = {}
     for place, values in truth.solutions.items():
         labels.setdefault(place.split("/")[1], []).append(values)
@@ -177,14 +192,14 @@ def make_entry(
         "predictions_sha256": predictions_sha256(truth.solutions, predictions),
         "submission_sha256": submission_sha256,
         "average": {
-            "score": round(average, DIGITS),
-            "interval": _rounded(intervals[f"average_{RANKED}"]),
+            "score": round(average(scores, RANKED), DIGITS),
+            "interval": _rounded(intervals.get(f"average_{RANKED}")),
         },
         "scenarios": {
             name: {
                 "models": len(labels[name]),
                 "scores": {key: round(result[key], DIGITS) for key in SCALARS},
-                "intervals": {key: _rounded(intervals[name][key]) for key in SCALARS},
+                "intervals": {key: _rounded(intervals.get(name, {}).get(key)) for key in SCALARS},
                 "roc": _curve(result, np.concatenate(labels[name])),
             }
             for name, result in scores.items()
@@ -192,9 +207,9 @@ def make_entry(
     }
 
 
-def _rounded(interval: Sequence[float]) -> list[float] | None:
+def _rounded(interval: Sequence[float] | None) -> list[float] | None:
     """An interval as it is kept; None if it is unknown, as it is for a single model."""
-    if any(map(math.isnan, interval)):
+    if interval is None or any(map(math.isnan, interval)):
         return None
     return [round(float(end), DIGITS) for end in interval]
 

@@ -20,7 +20,9 @@ from typing import Any
 
 from mico_competition.boards.form import RANKED, Values, check_values
 from mico_competition.files import PathLike, write_text
+from mico_competition.scoring.coarse import to_step
 from mico_competition.scoring.files import shown
+from mico_competition.tracks import get_phase
 
 FAULTS_FOLDER = "faults"
 MAX_BYTES = 64_000
@@ -72,6 +74,18 @@ class Entry:
     def submitted(self) -> str:
         """When, in UTC; sorts as a text."""
         return self.values["submitted"]
+
+    @cached_property
+    def step(self) -> float:
+        """What all its scores are multiples of if they are coarse (`scoring.coarse`), else 0."""
+        step = get_phase(self.phase).step
+        if self.measure().known:  # coarse scores have no intervals
+            return 0.0
+        scores = [
+            self.values["average"]["score"],
+            *(v for r in self.values["scenarios"].values() for v in r["scores"].values()),
+        ]
+        return step if step and all(to_step(v, step) == v for v in scores) else 0.0
 
     def measure(self, scenario: str | None = None, metric: str = RANKED) -> Measure:
         """A metric of one scenario; by default the average that ranks."""

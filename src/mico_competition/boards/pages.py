@@ -22,11 +22,12 @@ from markupsafe import Markup
 
 from mico_competition.boards.charts import Span, draw_history, draw_range
 from mico_competition.boards.form import RANKED, time_text
-from mico_competition.boards.leaderboard import Entry, Measure, Rank, latest, ranked
+from mico_competition.boards.leaderboard import Entry, Rank, latest, ranked
+from mico_competition.scoring.coarse import digits
 from mico_competition.scoring.curve import Curve
 from mico_competition.scoring.metrics import TITLES
 from mico_competition.scoring.svg import SHOWN_DECADE, Axes, draw_roc
-from mico_competition.tracks import CHALLENGES, SCORED_PHASES, TASKS, labels_of
+from mico_competition.tracks import CHALLENGES, SCORED_PHASES, TASKS, get_phase, labels_of
 
 HIDDEN_PHASE = SCORED_PHASES[-1]
 
@@ -132,10 +133,12 @@ def _opening(opens: datetime | None) -> dict[str, str] | None:
     return {"phase": HIDDEN_PHASE.capitalize(), "iso": time_text(opens), "text": text}
 
 
-def _number(score: Measure) -> dict[str, Any]:
-    """A score as a cell shows it."""
+def _number(entry: Entry, scenario: str | None = None, metric: str = RANKED) -> dict[str, Any]:
+    """A score as a cell shows it: with four decimals, or those that its step has."""
+    score = entry.measure(scenario, metric)
     interval = f"[{score.low:.3f}, {score.high:.3f}]" if score.known else ""
-    return {"value": score.value, "text": f"{score.value:.4f}", "interval": interval}
+    places = digits(entry.step) if entry.step else 4
+    return {"value": score.value, "text": f"{score.value:.{places}f}", "interval": interval}
 
 
 def _table(board: Board, placed: Sequence[tuple[Rank, Entry]]) -> dict[str, Any]:
@@ -149,16 +152,16 @@ def _table(board: Board, placed: Sequence[tuple[Rank, Entry]]) -> dict[str, Any]
     for rank, entry in placed:
         cells = []
         for scenario in board.scenarios:
-            cells.append(_number(entry.measure(scenario)))
-            cells.append({**_number(entry.measure(scenario, "AUC")), "interval": ""})
-        average = entry.measure()
+            cells.append(_number(entry, scenario))
+            cells.append({**_number(entry, scenario, "AUC"), "interval": ""})
+        drawn = Markup(draw_range(entry.measure(), span))
         rows.append(
             {
                 "ranks": [str(rank), *(str(ranks[entry.stem]) for ranks in by_scenario)],
                 "page": f"{entry.challenge}/{entry.stem}.html",
                 "name": entry.values["name"],
                 "authors": ", ".join(entry.values["authors"]),
-                "average": {**_number(average), "range": Markup(draw_range(average, span))},
+                "average": {**_number(entry), "range": drawn},
                 "cells": cells,
                 "submitted": entry.submitted,
                 "link": entry.values["link"],
@@ -171,6 +174,7 @@ def _table(board: Board, placed: Sequence[tuple[Rank, Entry]]) -> dict[str, Any]
         "phase": board.phase,
         "scenarios": [{"label": label} for label in board.labels.values()],
         "rows": rows,
+        "step": max(entry.step for _, entry in placed),
     }
 
 
@@ -184,15 +188,16 @@ def _page(
             "stem": other.stem,
             "when": f"{other.submitted[:10]} {other.submitted[11:16]} UTC",
             "this": other is entry,
-            **_number(other.measure()),
+            **_number(other),
         }
         for other in reversed(past)
     ]
     return {
         "entry": entry.values,
         "stem": entry.stem,
+        "step": entry.step,
         "board": board,
-        "average": _number(entry.measure()),
+        "average": _number(entry),
         "rank": ranks.get(entry.stem),
         "of": len(ranks),
         "newer": None if past[-1] is entry else past[-1],
@@ -200,7 +205,7 @@ def _page(
             {
                 "title": text,
                 "ranked": metric == RANKED,
-                "cells": [_number(entry.measure(name, metric)) for name in board.scenarios],
+                "cells": [_number(entry, name, metric) for name in board.scenarios],
             }
             for metric, text in TITLES.items()
         ],
@@ -217,7 +222,8 @@ def _curves(entry: Entry, scenario: str, label: str) -> dict[str, Any]:
     result = entry.values["scenarios"][scenario]
     score = result["scores"][RANKED]
     curve = Curve(result["roc"]["fpr"], result["roc"]["tpr"], [], [])
-    text = f"TPR {score:.4f} at 10% FPR; AUC {result['scores']['AUC']:.4f}."
+    tpr, auc = (_number(entry, scenario, metric)["text"] for metric in (RANKED, "AUC"))
+    text = f"TPR {tpr} at 10% FPR; AUC {auc}."
     drawings = {
         axes.kind: Markup(
             draw_roc(
@@ -238,5 +244,6 @@ def _command(entry: Entry) -> str:
     """The command that computes the entry's numbers anew."""
     values = entry.values
     parts = ["mico leaderboard add SUBMISSION --truth DIR", f"--phase {entry.phase}"]
+    parts += ["--exact"] * bool(get_phase(entry.phase).step and not entry.step)
     parts += [f"--name {quote(values['name'])}", f"--submitted {entry.submitted}"]
     return " \\\n    ".join(parts)

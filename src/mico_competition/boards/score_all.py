@@ -99,6 +99,7 @@ def score_all(
     seconds: float = TIME_LIMIT,
     memory: int = MEMORY_LIMIT,
     resamples: int = RESAMPLES,
+    exact: bool = False,
     again: bool = False,
 ) -> tuple[int, Iterator[Outcome]]:
     """Score every zip in `folder` and write its entries below `out`.
@@ -111,6 +112,7 @@ def score_all(
         seconds: how long one submission may take.
         memory: bytes that the scoring of one may take.
         resamples: of the bootstrap that gives intervals.
+        exact: see `add.add`.
         again: score also what has its entries already.
 
     Returns:
@@ -127,7 +129,7 @@ def score_all(
     if not paths:
         raise ValueError(f"There are no zips in {folder}: name the folder that submissions are in.")
     count = max(1, min(share_cpus(workers, 1)[0], len(paths)))
-    terms = Terms(truths, resamples, seconds, memory)
+    terms = Terms(truths, resamples, exact, seconds, memory)
     return len(paths), _run(paths, Books.of(Path(out)), terms, count, again)
 
 

@@ -47,6 +47,7 @@ class Terms:
 
     truths: Sequence[Truth]
     resamples: int
+    exact: bool
     seconds: float
     memory: int
 
@@ -141,7 +142,10 @@ def _work(job: Job, terms: Terms, scratch: str, sender: Connection, lifeline: Co
     threading.Thread(target=_die_with_first, args=(lifeline,), daemon=True).start()
     _limit_memory(terms.memory)
     try:
-        found = Found(add(job.path, terms.truths, job.about, resamples=terms.resamples))
+        entries = add(
+            job.path, terms.truths, job.about, resamples=terms.resamples, exact=terms.exact
+        )
+        found = Found(entries)
     except ValueError as error:
         found = Found(faults=str(error))
     except MemoryError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mico_competition.bundles.check import Fault, check_bundle, has_errors
@@ -74,15 +75,15 @@ def write_bundle(
         if path is not None:
             Archive(path)
             extras[name] = Path(path)
-    options = Options(options.platform, options.docker_image, tuple(extras))
+    options = replace(options, extras=tuple(extras))
     dev, final = SCORED_PHASES
     contents: dict[str, Content] = {
         YAML_FILE: yaml_text(facts, schedule, options).encode(),
         LOGO_FILE: logo(),
-        PROGRAM_FILE: zip_bytes({**program_files(facts.labels)}),
+        PROGRAM_FILE: zip_bytes({**program_files(facts.labels, options.steps)}),
         reference_file(dev): zip_bytes(solutions(root, challenge, dev)),
         reference_file(final): zip_bytes(placeholder(schedule)),
-        **make_pages(facts, schedule, options.platform, repo, code),
+        **make_pages(facts, schedule, options, repo, code),
         **extras,
     }
     with written_aside(_file(to)) as aside:

@@ -63,11 +63,14 @@ class Schedule:
     end: datetime
 
     @classmethod
-    def of(cls, dev_start: str, final_start: str, end: str) -> Schedule:
+    def of(
+        cls, dev_start: str, final_start: str, end: str, *, now: datetime | None = None
+    ) -> Schedule:
         """From three texts YYYY-MM-DD HH:MM:SS.
 
         Raises:
-            ValueError: if a text is of another form, or they are not in order.
+            ValueError: if a text is of another form, or they are not in order; with `now`, in
+                UTC, also if Final starts in the past.
         """
         dates = cls(
             parse_date("dev_start", dev_start),
@@ -81,6 +84,11 @@ class Schedule:
             )
         if not dates.final_start < dates.end:
             raise ValueError(f"Expected end={end} to be after final_start={final_start}.")
+        if now is not None and not now < dates.final_start:
+            raise ValueError(
+                f"Expected final_start={final_start} to lie ahead, and it is {date_text(now)} UTC "
+                "now: move the schedule."
+            )
         return dates
 
     @property

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Plan:
-    """A phase as the platform has it; `forced` says whether submissions get on its board."""
+    """A phase as the platform has it.
+
+    `forced` says whether submissions get on its board, and `hidden` names the logs that it keeps
+    from participants.
+    """
 
     name: str
     program: str
@@ -48,13 +52,15 @@ class Plan:
     seconds: int
     migrates: bool
     forced: bool
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class PhaseRun:
     """One phase's rehearsal: `closed` if its reference data is a placeholder, as meant.
 
-    `migration` says whether the submission came here by itself, or why not.
+    `migration` says whether the submission came here by itself, or why not; `hidden` names the
+    logs that participants do not see.
     """
 
     name: str
@@ -63,6 +69,7 @@ class PhaseRun:
     closed: bool
     migration: str
     kept: Path | None
+    hidden: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -167,7 +174,13 @@ class _Stage:
                     shutil.copytree(Path(folder) / "app" / "output", kept)
                 runs.append(
                     PhaseRun(
-                        plan.name, outcome, self.columns, closed, _migration(plan, before), kept
+                        plan.name,
+                        outcome,
+                        self.columns,
+                        closed,
+                        _migration(plan, before),
+                        kept,
+                        plan.hidden,
                     )
                 )
         return runs
@@ -214,7 +227,7 @@ def _migration(plan: Plan, before: tuple[Plan, Outcome] | None) -> str:
 def _moved(run: PhaseRun, aside: Path, out: Path) -> PhaseRun:
     """A run whose kept files were written below `aside` and now are below `out`."""
     kept = out / run.kept.relative_to(aside) if run.kept else None
-    return PhaseRun(run.name, run.outcome, run.columns, run.closed, run.migration, kept)
+    return replace(run, kept=kept)
 
 
 def _read_plans(spec: Mapping[str, Any]) -> tuple[list[Plan], tuple[Column, ...]]:
@@ -237,6 +250,7 @@ def _plans_2(spec: Mapping[str, Any]) -> tuple[list[Plan], tuple[Column, ...]]:
                 min(whole(phase.get("execution_time_limit")) or _LIMITS[0], _CAP),
                 bool(phase.get("auto_migrate_to_this_phase")),
                 forced,
+                ("stdout", "stderr") if phase.get("hide_output") else (),
             )
         )
     primary = whole(board.get("primary_index", 0))
@@ -255,6 +269,7 @@ def _plans_15(spec: Mapping[str, Any]) -> tuple[list[Plan], tuple[Column, ...]]:
             whole(phase.get("execution_time_limit")) or _LIMITS[1],
             bool(phase.get("auto_migration")),
             forced or bool(phase.get("force_best_submission_to_leaderboard")),
+            ("stdout",) if phase.get("leaderboard_management_mode") == "hide_results" else (),
         )
         for phase in sorted(spec["phases"].values(), key=lambda phase: phase["phasenumber"])
     ]

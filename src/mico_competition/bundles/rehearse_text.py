@@ -43,7 +43,8 @@ def _phase(run: PhaseRun) -> list[str]:
         lines.append(f"Detailed results, which everybody can see: {outcome.detailed.name}{where}")
     for name, text in (("stdout", outcome.stdout), ("stderr", outcome.stderr)):
         if text.strip():
-            lines.append(f"Participants see on {name}:")
+            hidden = f"The phase hides {name} from participants. It says:"
+            lines.append(hidden if name in run.hidden else f"Participants see on {name}:")
             lines += [f"  | {line}" for line in _cut(text).splitlines()]
     return lines
 

@@ -23,11 +23,11 @@ from mico_competition.bundles.facts import (
 from mico_competition.bundles.html import as_html
 from mico_competition.bundles.yaml_form import (
     CODABENCH,
-    LIMITS,
     LOGO_FILE,
     PAGES,
     TERMS,
     TIME_LIMIT,
+    Options,
     page_file,
 )
 from mico_competition.hub.listing import check_repository
@@ -67,7 +67,7 @@ _NOTEBOOKS = tuple(PUBLISHED)  # challenges that starting-kit/ has a notebook fo
 def make_pages(
     facts: Facts,
     schedule: Schedule,
-    platform: str,
+    options: Options,
     repo: str | None = None,
     code: str | None = None,
 ) -> dict[str, bytes]:
@@ -76,7 +76,7 @@ def make_pages(
     Args:
         facts: the competition.
         schedule: when its phases are.
-        platform: "codabench" or "codalab".
+        options: the platform, and what Development allows.
         repo: OWNER/NAME of the release on the Hugging Face Hub, to be named on the page about
             data; without it the page says that the organisers announce the place.
         code: address of the repository that the package is installed from; without it the page
@@ -92,7 +92,8 @@ def make_pages(
             f"Expected code={code!r} as an address that begins with https:// or http:// and holds "
             "no space, bracket or quote."
         )
-    values = _values(facts, schedule, repo)
+    platform = options.platform
+    values = _values(facts, schedule, options, repo)
     values["install"] = _install(facts.challenge, code)
     pages = {}
     for page in (*PAGES, TERMS):
@@ -112,7 +113,7 @@ def _package_file(name: str) -> bytes:
     return (files("mico_competition.bundles") / "pages" / name).read_bytes()
 
 
-def _values(facts: Facts, schedule: Schedule, repo: str | None) -> dict[str, str]:
+def _values(facts: Facts, schedule: Schedule, options: Options, repo: str | None) -> dict[str, str]:
     """What each name on a page stands for."""
     rate = int(RANKED.rpartition("_")[2]) / FPR_UNIT
     return {
@@ -121,6 +122,7 @@ def _values(facts: Facts, schedule: Schedule, repo: str | None) -> dict[str, str
         "scenarios": _counted(len(facts.scenarios), "scenario"),
         "each_scenario": _each(len(facts.scenarios)),
         "what_ranks": _what_ranks(len(facts.scenarios)),
+        "exactness": _exactness(options.step),
         "num_models": str(sum(facts.count(phase) for phase in SCORED_PHASES)),
         "num_dev": str(facts.count(SCORED_PHASES[0])),
         "num_final": str(facts.count(SCORED_PHASES[1])),
@@ -140,7 +142,10 @@ def _values(facts: Facts, schedule: Schedule, repo: str | None) -> dict[str, str
         "values_per_file": _either(2 * s.len_challenge for s in facts.as_read),
         "limit_table": _table(
             ("phase", "submissions a day", "in all"),
-            [(PHASE_TITLES[p], str(lim.per_day), str(lim.in_all)) for p, lim in LIMITS.items()],
+            [
+                (PHASE_TITLES[phase], str(limits.per_day), str(limits.in_all))
+                for phase, limits in options.all_limits.items()
+            ],
         ),
         "time_limit": str(TIME_LIMIT),
         "where": _where(facts.challenge, repo),
@@ -178,6 +183,18 @@ def _what_ranks(scenarios: int) -> str:
     if scenarios == 1:
         return "**It ranks submissions**"
     return f"**The mean over the {scenarios} scenarios ranks submissions**"
+
+
+def _exactness(step: float) -> str:
+    """How many digits Development shows, and why not all."""
+    if not step:
+        return "All numbers are exact, in Development too."
+    return (
+        f"In Development all numbers, those of the report too, are multiples of {step:g}, and "
+        "there are no intervals: exact numbers would tell whoever chooses predictions for it which "
+        "records are members. Equal numbers are ties. Final shows exact numbers, and so does "
+        "`mico score` at home for phase train."
+    )
 
 
 def _install(challenge: str, code: str | None) -> str:

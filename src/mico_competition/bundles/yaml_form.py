@@ -6,12 +6,11 @@ What each key means to which platform, and which of them are refused or ignored,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mico_competition.bundles.facts import PHASE_TITLES, Facts, Schedule, date_text
-from mico_competition.tracks import SCORED_PHASES
+from mico_competition.tracks import PHASES, SCORED_PHASES
 
 CODABENCH, CODALAB = "codabench", "codalab"
 PLATFORMS = (CODABENCH, CODALAB)
@@ -38,21 +37,44 @@ class Limits:
     per_day: int
     in_all: int
 
+    def __post_init__(self) -> None:
+        """ValueError unless 1 <= per_day <= in_all."""
+        if not 1 <= self.per_day <= self.in_all:
+            raise ValueError(
+                f"Expected 1 <= per_day={self.per_day} <= in_all={self.in_all} submissions."
+            )
 
-# A submission that migrates to the last phase uses up its one; who has none there may send one.
-LIMITS: Mapping[str, Limits] = {
-    phase: Limits(1, 1) if phase == SCORED_PHASES[-1] else Limits(30, 1000)
-    for phase in SCORED_PHASES
-}
+
+DEV, FINAL = SCORED_PHASES
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a bundle beside its facts and dates; extras are the files that are in it."""
+    """What is asked of a bundle beside its facts and dates.
+
+    `extras` are the files for participants that are in it.  `step` is what Development's scores
+    are multiples of, 0 if they are exact, and `limits` are those of Development: both bound what
+    scores tell of labels (docs/HOST.md).
+    """
 
     platform: str = CODABENCH
     docker_image: str = DOCKER_IMAGE
     extras: tuple[str, ...] = ()
+    step: float = PHASES[DEV].step
+    limits: Limits = Limits(5, 100)
+
+    @property
+    def steps(self) -> dict[str, float]:
+        """Phase -> what its scores are multiples of, where they are not exact."""
+        return {DEV: self.step} if self.step else {}
+
+    @property
+    def all_limits(self) -> dict[str, Limits]:
+        """Phase -> how often one may submit in it.
+
+        A submission that migrates to Final uses up its one; who has none there may send one.
+        """
+        return {DEV: self.limits, FINAL: Limits(1, 1)}
 
 
 def reference_file(phase: str) -> str:
@@ -153,8 +175,8 @@ def _phase_2(
         "description": f"Scored on the {facts.count(phase)} {phase} models",
         "start": start,
         "end": end,
-        "max_submissions_per_day": LIMITS[phase].per_day,
-        "max_submissions": LIMITS[phase].in_all,
+        "max_submissions_per_day": options.all_limits[phase].per_day,
+        "max_submissions": options.all_limits[phase].in_all,
         "execution_time_limit": TIME_LIMIT,
     }
     if index:
@@ -195,8 +217,8 @@ def _phase_15(
         "label": PHASE_TITLES[phase],
         "description": f"Scored on the {facts.count(phase)} {phase} models",
         "start_date": _spans(schedule)[phase][0],
-        "max_submissions_per_day": LIMITS[phase].per_day,
-        "max_submissions": LIMITS[phase].in_all,
+        "max_submissions_per_day": options.all_limits[phase].per_day,
+        "max_submissions": options.all_limits[phase].in_all,
         "execution_time_limit": TIME_LIMIT,
         "is_scoring_only": True,
         "scoring_program": PROGRAM_FILE,

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mico_competition.progress import stage
 from mico_competition.tracks import CHALLENGES
+
+if TYPE_CHECKING:
+    from mico_competition.bundles.yaml_form import Options
 
 _DATE = '"YYYY-MM-DD HH:MM:SS", UTC'
 _DATES = ("dev_start", "final_start", "end")
@@ -24,6 +29,9 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--challenge", choices=CHALLENGES)
     parser.add_argument("--out", type=Path, help="zip to write")
+    parser.add_argument(
+        "--replace", action="store_true", help="replace the file at --out if there is one"
+    )
     parser.add_argument("--dev_start", metavar="TIME", help=f"Development opens: {_DATE}")
     parser.add_argument("--final_start", metavar="TIME", help="Final opens, a minute after")
     parser.add_argument("--end", metavar="TIME", help="Final closes")
@@ -42,6 +50,17 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--starting_kit", type=Path, help="a zip for participants")
     parser.add_argument("--public_data", type=Path, help="another")
     parser.add_argument(
+        "--step",
+        type=float,
+        help="what Development's scores are multiples of; 0: exact ones (default: 0.005)",
+    )
+    parser.add_argument(
+        "--per_day", type=int, help="submissions a day that Development takes (default: 5)"
+    )
+    parser.add_argument(
+        "--in_all", type=int, help="submissions in all that Development takes (default: 100)"
+    )
+    parser.add_argument(
         "--final_reference", action="store_true", help="write the truth of Final, and only that"
     )
     parser.add_argument("--check", type=Path, metavar="FILE", help="write nothing; check FILE")
@@ -55,6 +74,8 @@ def _run_bundle(args: argparse.Namespace) -> int:
         if getattr(args, name) is None:
             flag = "the folder of trained models" if name == "root" else f"--{name}"
             raise ValueError(f"Give {flag}, or --check FILE.")
+    if args.out.is_file() and not args.replace:
+        raise ValueError(f"{args.out} exists already: name another file, or give --replace.")
     if args.final_reference:
         from mico_competition.bundles.bundle import write_final_reference
 
@@ -66,15 +87,18 @@ def _run_bundle(args: argparse.Namespace) -> int:
             raise ValueError(f"Give --{name} {_DATE}.")
     from mico_competition.bundles.bundle import write_bundle
     from mico_competition.bundles.facts import Schedule
-    from mico_competition.bundles.yaml_form import CODABENCH, DOCKER_IMAGE, Options
 
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    schedule = Schedule.of(args.dev_start, args.final_start, args.end, now=now)
+    if schedule.dev_start < now:
+        print(f"Development opens in the past, at {args.dev_start} UTC.", file=sys.stderr)
     with stage("Bundle"):
         faults = write_bundle(
             args.root,
             args.challenge,
             args.out,
-            Schedule.of(args.dev_start, args.final_start, args.end),
-            Options(args.platform or CODABENCH, args.docker_image or DOCKER_IMAGE),
+            schedule,
+            _options(args),
             repo=args.repo,
             code=args.code,
             starting_kit=args.starting_kit,
@@ -86,6 +110,20 @@ def _run_bundle(args: argparse.Namespace) -> int:
     print(f"Wrote {args.out} ({args.out.stat().st_size:,} bytes); {verdict}")
     print("The truth of Final is not in it: docs/HOST.md says how it gets there")
     return 0
+
+
+def _options(args: argparse.Namespace) -> Options:
+    """The options of the bundle, with those that were not given left to their defaults."""
+    from mico_competition.bundles.yaml_form import Limits, Options
+
+    names = ("platform", "docker_image", "step")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    usual = Options()
+    limits = Limits(
+        usual.limits.per_day if args.per_day is None else args.per_day,
+        usual.limits.in_all if args.in_all is None else args.in_all,
+    )
+    return Options(**given, limits=limits)
 
 
 def _check(path: Path, platform: str | None) -> int:

@@ -56,14 +56,15 @@ def _add_add(parser: argparse.ArgumentParser) -> None:
         )
         about.fields()
         with stage("Scoring"):
-            entries = add(args.submission, _truths(args), about)
+            entries = add(args.submission, _truths(args), about, exact=args.exact)
         for values in entries:
             path = write_entry(args.out, values)
             average = values["average"]
-            interval = "{:.3f}, {:.3f}".format(*average["interval"] or ("?", "?"))
+            interval = average["interval"]
+            ends = " [{:.3f}, {:.3f}]".format(*interval) if interval else ""
             print(
                 f"{values['challenge']} {values['phase']}: average TPR at 10% FPR "
-                f"{average['score']:.4f} [{interval}]: {path}"
+                f"{average['score']:g}{ends}: {path}"
             )
             if values["phase"] == SCORED_PHASES[-1]:
                 print("Keep it out of public repositories until that phase opens")
@@ -144,7 +145,7 @@ def _run_score_all(args: argparse.Namespace) -> int:
         if value <= 0:
             raise ValueError(f"Expected {name}={value} > 0.")
     total, outcomes = score_all(
-        args.submissions, _truths(args), args.out, again=args.again, **limits
+        args.submissions, _truths(args), args.out, exact=args.exact, again=args.again, **limits
     )
     scored = before = faulty = 0
     for outcome in tracked(outcomes, "Scoring", "zip", total=total):
@@ -195,6 +196,11 @@ def _add_truth(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data_version",
         help="what to call these data (default: the SHA-256 of the release's commitments)",
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="exact scores of dev too, for when its labels are public: many of them tell labels",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("leaderboard"), help="folder of entries to add to"
