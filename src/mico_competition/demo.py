@@ -60,7 +60,7 @@ def run_demo(out: PathLike, *, models_per_phase: int = 30, workers: int | None =
     limit = min(phase.count for phase in PHASES.values())
     if not 1 <= models_per_phase <= limit:
         raise ValueError(f"Expected 1 <= models={models_per_phase} <= {limit}.")
-    out = _fresh(Path(out))
+    out = _fresh(Path(os.path.realpath(out)) if os.path.islink(out) else Path(out))
     _train_all(out / "trained", models_per_phase, share_cpus(workers, 1)[0])
     release(out / "trained", CHALLENGE, out / "released")
     released = out / "released" / CHALLENGE

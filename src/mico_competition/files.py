@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -34,6 +35,8 @@ class Access:
 
 PRIVATE = Access(0o600, 0o700)
 PUBLIC = Access(0o644, 0o755)
+
+_log = logging.getLogger(__name__)
 
 _LINKS = 40  # as many as Linux follows
 _SCRATCHES = 8  # numbers that are searched for what killed processes left
@@ -97,13 +100,23 @@ def write_bytes(path: PathLike, content: bytes, *, access: Access | None = None)
 
 
 def check_output(path: PathLike) -> None:
-    """ValueError if a file cannot be written to `path` because of what stands there already.
+    """ValueError if a file cannot be written to `path`, because of what stands there or above.
 
     For the start of a long run, whose results are written at its end.
     """
     destination = _destination(path)
-    if isinstance(destination, Path) and destination.is_dir():
+    if isinstance(destination, _Stream):
+        return
+    if destination.is_dir():
         raise ValueError(f"{path} is a folder: name the file to write.")
+    there = next(folder for folder in destination.parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{path} cannot be written, because of {there}: name another file.")
+
+
+def is_stream(path: PathLike) -> bool:
+    """Whether what is written to `path` goes on to a reader, so that it is to be written once."""
+    return isinstance(_destination(path), _Stream)
 
 
 def make_folder(folder: PathLike, access: Access | None = None) -> Path:
@@ -136,6 +149,26 @@ def set_access(tree: Path, access: Access | None) -> None:
     for path in (tree, *tree.rglob("*")) if tree.is_dir() else (tree,):
         if not path.is_symlink():
             path.chmod(access.folder if path.is_dir() else access.file)
+
+
+@contextmanager
+def folder_lock(folder: PathLike, whom: str) -> Iterator[None]:
+    """Hold the lock of an existing folder, waiting for `whom` if they hold it.
+
+    The operating system lets go of it when the process dies.  On a file system that has no locks
+    for folders nothing is held.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _log.warning("Waiting for %s, which is at work in %s.", whom, folder)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -176,6 +209,8 @@ def _held(place: Path) -> int | None:
         fresh = True
     except FileExistsError:
         fresh = False
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(place.parent)) from None
     try:
         descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:  # a file or a link of that name, or just removed by its owner
@@ -252,9 +287,7 @@ def _replaceable(place: Path, path: PathLike) -> Path | _Stream:
         return place
     if stat.S_ISDIR(mode):
         if any(place.iterdir()):
-            raise ValueError(
-                f"{path} is a folder that holds something already: name another, or remove it."
-            )
+            raise ValueError(f"{path} is a folder that holds something: name another place.")
         return place
     if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
         return _Stream(str(place))

@@ -8,7 +8,6 @@ phase are not merely invisible before their time: they are taken out before anyt
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from mico_competition.boards.leaderboard import read_entries
 from mico_competition.boards.pages import HIDDEN_PHASE, Pages
-from mico_competition.files import PathLike
+from mico_competition.files import PathLike, make_folder, scratch
 
 TITLE = "Membership inference leaderboard"
 MARKER = ".made_by_mico_leaderboard"
@@ -60,12 +59,11 @@ def build(
 
 def _write(out: Path, pages: Mapping[str, str]) -> None:
     """Write pages beside `out` and put them into its place."""
-    out = Path(os.path.abspath(out))
+    out = Path(os.path.realpath(out))
     if out.exists() and not (out / MARKER).is_file() and (out.is_file() or any(out.iterdir())):
         raise ValueError(f"{out} holds other things: choose another folder with --out.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as aside:
-        new, old = Path(aside) / "new", Path(aside) / "old"
+    with scratch(make_folder(out.parent), f".{out.name}.aside") as aside:
+        new, old = aside / "new", aside / "old"
         for name, text in {MARKER: "`mico leaderboard build` replaces this.\n", **pages}.items():
             path = new / name
             path.parent.mkdir(parents=True, exist_ok=True)

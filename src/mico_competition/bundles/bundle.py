@@ -7,7 +7,6 @@ Development runs, so the bundle carries a placeholder in its place, which scores
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from mico_competition.bundles.yaml_form import (
     reference_file,
     yaml_text,
 )
-from mico_competition.files import PathLike, written_aside
+from mico_competition.files import PRIVATE, PathLike, scratch, written_aside
 from mico_competition.layout import walk_challenge
 from mico_competition.lengths import len_challenge_of
 from mico_competition.scoring.truth import NOTICE_FILE, read_solutions
@@ -48,7 +47,7 @@ def write_bundle(
     starting_kit: PathLike | None = None,
     public_data: PathLike | None = None,
 ) -> list[Fault]:
-    """Write a competition bundle; gives what its check warns of, which is seldom anything.
+    """Write a competition bundle, for its owner's eyes; gives what its check warns of, if anything.
 
     The same models, dates and options give the same bytes.
 
@@ -86,7 +85,7 @@ def write_bundle(
         **make_pages(facts, schedule, options, repo, code),
         **extras,
     }
-    with written_aside(_file(to)) as aside:
+    with written_aside(to, access=PRIVATE) as aside:
         write_zip(aside, contents)
         faults = check_bundle(aside, options.platform)
         if has_errors(faults):
@@ -95,13 +94,15 @@ def write_bundle(
 
 
 def write_final_reference(root: PathLike, challenge: str, to: PathLike) -> int:
-    """Write the zip with the truth of the final phase; gives the number of solutions.
+    """Write the zip with the truth of the final phase, for its owner's eyes.
+
+    Gives the number of solutions.
 
     Raises:
         ValueError: if a solution is missing or damaged.
     """
     files = solutions(root, challenge, SCORED_PHASES[-1])
-    with written_aside(_file(to)) as aside:
+    with written_aside(to, access=PRIVATE) as aside:
         write_zip(aside, files)
     return len(files)
 
@@ -132,8 +133,8 @@ def solutions(root: PathLike, challenge: str, phase: str) -> dict[str, Content]:
 
 def _check_solutions(files: Mapping[str, Content], points: Mapping[str, int]) -> None:
     """Have the scoring program itself read the truth, so that it is sound before it is needed."""
-    with tempfile.TemporaryDirectory() as scratch:
-        ref = Path(scratch) / "ref"
+    with scratch(None, "mico-truth") as folder:
+        ref = folder / "ref"
         for name, content in files.items():
             (ref / name).parent.mkdir(parents=True, exist_ok=True)
             (ref / name).write_bytes(content)  # type: ignore[arg-type]
@@ -156,12 +157,6 @@ def placeholder(schedule: Schedule) -> dict[str, Content]:
         f"{date_text(schedule.final_start)} UTC; if that has passed, please tell the organisers."
     )
     return {NOTICE_FILE: f"{notice}\n".encode()}
-
-
-def _file(to: PathLike) -> Path:
-    if Path(to).is_dir():
-        raise ValueError(f"{to} is a folder: name the file to write.")
-    return Path(to)
 
 
 def _listing(faults: list[Fault]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from mico_competition.bundles.files import Archive
 from mico_competition.bundles.rehearse_worker import FINISHED, Job, Outcome, score_submission
 from mico_competition.bundles.rules.fault import Fault, whole
 from mico_competition.bundles.yaml_form import CODALAB
-from mico_competition.files import PathLike, written_aside
+from mico_competition.files import PRIVATE, PathLike, scratch, written_aside
 from mico_competition.progress import tracked
 from mico_competition.scoring.truth import NOTICE_FILE
 
@@ -112,7 +111,10 @@ def rehearse(
         submission: zip that `submission.pack` wrote.
         final_reference: a zip in place of the last phase's reference data.
         python: the interpreter that `python3` is to be; by default this one.
-        out: a new folder, in which what each phase wrote is kept.
+        out: a new folder, in which what each phase wrote is kept, for its owner's eyes.
+
+    The truth of a phase lies in a folder for temporary files, which nobody else can read, for as
+    long as the phase takes; what a killed rehearsal left there is removed by the next.
 
     Raises:
         ValueError: if a file is missing, or `out` exists already.
@@ -138,7 +140,7 @@ def rehearse(
         stage = _Stage(archive, Path(submission), columns, legacy, str(python or sys.executable))
         if out is None:
             return Rehearsal(faults, stage.play(plans, final_reference, None))
-        with written_aside(out) as aside:
+        with written_aside(out, access=PRIVATE) as aside:
             aside.mkdir()
             runs = stage.play(plans, final_reference, aside)
         kept = [_moved(run, aside, Path(out)) for run in runs]
@@ -163,15 +165,15 @@ class _Stage:
         for i, plan in enumerate(tracked(plans, "Scoring as the platform", "phase")):
             swapped = final_reference if i == len(plans) - 1 else None
             before = (plans[i - 1], runs[-1].outcome) if i else None
-            with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
+            with scratch(None, "mico-rehearsal") as folder:
                 try:
-                    outcome, closed = self._score(plan, swapped, Path(folder))
+                    outcome, closed = self._score(plan, swapped, folder)
                 except ValueError as fault:
                     outcome, closed = Outcome("Failed", str(fault)), False
                 kept = None
-                if keep is not None and (Path(folder) / "app" / "output").is_dir():
+                if keep is not None and (folder / "app" / "output").is_dir():
                     kept = keep / f"phase_{i + 1}"
-                    shutil.copytree(Path(folder) / "app" / "output", kept)
+                    shutil.copytree(folder / "app" / "output", kept)
                 runs.append(
                     PhaseRun(
                         plan.name,

@@ -16,7 +16,7 @@ from mico_competition.cli.attack import add_attack
 from mico_competition.cli.audit import add_audit
 from mico_competition.cli.audit_train import add_audit_train
 from mico_competition.cli.bundle import add_bundle, add_rehearse
-from mico_competition.cli.command_line import Parser, run_command
+from mico_competition.cli.command_line import Parser, output_file, run_command
 from mico_competition.cli.evaluate import add_evaluate
 from mico_competition.cli.fleet import add_fleet
 from mico_competition.cli.hub import add_download, add_publish
@@ -87,7 +87,8 @@ def _add_challenge_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--predictions",
         type=Path,
-        help="challenge folder that predictions are in (default: the model folders themselves)",
+        help="folder that predictions are in (default: FOLDER.predictions beside the challenge "
+        "folder, or its model folders if they hold predictions, as in 2022)",
     )
 
 
@@ -119,7 +120,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 def _add_submit(parser: argparse.ArgumentParser) -> None:
     _add_challenge_folder(parser)
     parser.add_argument(
-        "--zip", type=Path, help="zip to write (default: predictions_<challenge>.zip)"
+        "--zip", type=output_file, help="zip to write (default: predictions_<challenge>.zip)"
     )
 
     def run(args: argparse.Namespace) -> None:
@@ -138,7 +139,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
 def _add_score(parser: argparse.ArgumentParser) -> None:
     _add_challenge_folder(parser)
     parser.add_argument("--phase", default="train", choices=PHASES)
-    parser.add_argument("--html", type=Path, help="also write a report with ROC curves here")
+    parser.add_argument("--html", type=output_file, help="also write a report with ROC curves here")
 
     def run(args: argparse.Namespace) -> None:
         from mico_competition.files import write_text

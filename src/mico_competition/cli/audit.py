@@ -15,7 +15,7 @@ from mico_competition.cli.attack_options import (
     opener,
     seed,
 )
-from mico_competition.cli.command_line import path_or_name
+from mico_competition.cli.command_line import output_file, path_or_name
 from mico_competition.progress import stage
 from mico_competition.tracks import PHASES, SEED_FILES, as_read
 
@@ -57,7 +57,7 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=seed, default=0, help="of the choice of halves")
     for name, what in (("json", "all numbers"), ("html", "a page with curves and ceilings")):
-        parser.add_argument(f"--{name}", type=Path, help=f"also write {what} here")
+        parser.add_argument(f"--{name}", type=output_file, help=f"also write {what} here")
     add_signal_flags(parser)
     parser.set_defaults(run=run_audit)
 

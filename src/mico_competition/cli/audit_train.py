@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import secrets
-from pathlib import Path
 
+from mico_competition.cli.command_line import output_file
 from mico_competition.cli.train import add_data, add_settings
 from mico_competition.progress import stage
 from mico_competition.tracks import SCENARIOS
@@ -46,7 +46,7 @@ def add_audit_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, help="of all that is drawn (default: a fresh one); repeats an audit"
     )
-    parser.add_argument("--json", type=Path, help="also write everything here")
+    parser.add_argument("--json", type=output_file, help="also write everything here")
     add_settings(parser)
     add_data(parser)
     parser.set_defaults(run=run_audit_train)

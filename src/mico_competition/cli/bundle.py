@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mico_competition.cli.command_line import output_file
 from mico_competition.progress import stage
 from mico_competition.tracks import CHALLENGES
 
@@ -28,7 +29,7 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
         "root", nargs="?", type=Path, help="folder that training wrote <challenge>/... into"
     )
     parser.add_argument("--challenge", choices=CHALLENGES)
-    parser.add_argument("--out", type=Path, help="zip to write")
+    parser.add_argument("--out", type=output_file, help="zip to write")
     parser.add_argument(
         "--replace", action="store_true", help="replace the file at --out if there is one"
     )
@@ -64,7 +65,7 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
         "--final_reference", action="store_true", help="write the truth of Final, and only that"
     )
     parser.add_argument("--check", type=Path, metavar="FILE", help="write nothing; check FILE")
-    parser.set_defaults(run=_run_bundle)
+    parser.set_defaults(run=_run_bundle, tidy=True)
 
 
 def _run_bundle(args: argparse.Namespace) -> int:
@@ -155,7 +156,7 @@ def add_rehearse(parser: argparse.ArgumentParser) -> None:
         "--python", type=Path, help="interpreter that `python3` is (default: this one)"
     )
     parser.add_argument("--out", type=Path, help="new folder to keep what each phase wrote in")
-    parser.set_defaults(run=_run_rehearse)
+    parser.set_defaults(run=_run_rehearse, tidy=True)
 
 
 def _run_rehearse(args: argparse.Namespace) -> int:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mico_competition.cli.output import patient_output
 from mico_competition.cpus import limit_threads
+from mico_competition.files import check_output
 from mico_competition.progress import heartbeat, quiet
 from mico_competition.scoring.printable import printable, printable_lines, shown
 
@@ -72,6 +76,16 @@ def path(text: str) -> Path:
     return Path(path_or_name(text))
 
 
+def output_file(text: str) -> Path:
+    """A file to write; what stands there and can never become that file is found at once."""
+    file = path(text)
+    try:
+        check_output(file)
+    except ValueError as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from None
+    return file
+
+
 def path_or_name(text: str) -> str:
     """A path as `path` reads it, or a name, which stays as it is."""
     try:
@@ -114,11 +128,11 @@ def run_verb(args: argparse.Namespace) -> int:
     """Call what `args` asks for; turn whatever goes wrong into a sentence and an exit code."""
     limit_threads()
     try:
-        with _progress(args):
+        with _progress(args), _stoppable(args):
             return args.run(args) or 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("mico: stopped; nothing half-written was kept.", file=sys.stderr)
-        return 130
+        return 128 + stop.number if isinstance(stop, Terminated) else 130
     except Exception as error:
         sentence = _sentence(error)
         code = 2 if sentence is None else 1
@@ -128,6 +142,33 @@ def run_verb(args: argparse.Namespace) -> int:
                 traceback.print_exception(error)
         print(_line(sentence), end="", file=sys.stderr)
         return code
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was told to end by the signal of this number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _stoppable(args: argparse.Namespace) -> Iterator[None]:
+    """SIGTERM and SIGHUP end a `tidy` verb as Ctrl-C does: what it keeps aside is removed."""
+    before: dict[int, Any] = {}
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated(number)
+
+    if getattr(args, "tidy", False) and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:  # not what nohup has them ignore
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for ended, handler in before.items():
+            signal.signal(ended, handler)
 
 
 def _progress(args: argparse.Namespace) -> AbstractContextManager[None]:

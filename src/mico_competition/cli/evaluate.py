@@ -17,7 +17,7 @@ from mico_competition.cli.attack_options import (
     opener,
     seed,
 )
-from mico_competition.cli.command_line import path_or_name, whole_number
+from mico_competition.cli.command_line import output_file, path_or_name, whole_number
 from mico_competition.tracks import DISTINGUISHER, PHASES, SCENARIOS, as_read
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="check that no attack uses its own target's labels (auto: unless it is white-box)",
     )
     for name, what in _FILES.items():
-        parser.add_argument(f"--{name}", type=Path, help=f"also write {what} here")
+        parser.add_argument(f"--{name}", type=output_file, help=f"also write {what} here")
     add_signal_flags(parser)
     parser.set_defaults(run=run_evaluate)
 
@@ -116,7 +116,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
         ):
             found = [pair for pair in found if pair[0] is not evaluation]
             found.append((evaluation, steps))
-            write(found)
+            write(found, False)
+    write(found, True)
     for path in _paths(args).values():
         print(f"Wrote {path}")
 
@@ -173,34 +174,28 @@ def _paths(args: argparse.Namespace) -> dict[str, Path]:
     return {name: getattr(args, name) for name in _FILES if getattr(args, name) is not None}
 
 
-def _writer(args: argparse.Namespace) -> Callable[[Found], None]:
-    """What writes the files that were asked for.
+def _writer(args: argparse.Namespace) -> Callable[[Found, bool], None]:
+    """What writes the files that were asked for, of what was found; streams only at the end.
 
     Raises:
         ValueError: at once, before anything is computed, if they cannot be written.
     """
     from mico_competition.evaluation import page, table
-    from mico_competition.files import write_text
+    from mico_competition.files import is_stream, write_text
 
     paths = _paths(args)
     if len({os.path.abspath(path) for path in paths.values()}) < len(paths):
         raise ValueError("Expected a file of its own for each of --csv, --json and --html.")
-    for path in paths.values():
-        above = Path(os.path.abspath(path)).parents
-        there = next(folder for folder in above if folder.exists())
-        if path.is_dir():
-            raise ValueError(f"{path} is a folder: name the file to write.")
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise ValueError(f"{path} cannot be written, because of {there}: name another file.")
     make: dict[str, Callable[[Found], str]] = {
         "csv": lambda found: table.to_csv([row for p in found for row in table.records(*p)]),
         "json": table.to_json,
         "html": page.to_html,
     }
 
-    def write(found: Found) -> None:
+    def write(found: Found, whole: bool) -> None:
         for name, path in paths.items():
-            write_text(path, make[name](found))
+            if is_stream(path) == whole:
+                write_text(path, make[name](found))
 
     return write
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from mico_competition.files import write_text
+from mico_competition.files import PRIVATE, open_private, write_text
 from mico_competition.fleets.finished import record_files
 from mico_competition.fleets.ledger import Entry, Ledger, append_line
 from mico_competition.inputs import Data
@@ -147,7 +147,8 @@ class Pace:
         trained = progress.done - self._before + progress.under_way
         values = {"time": now, "begun": self._begun, "trained": trained}
         with suppress(OSError):
-            write_text(self._path, json.dumps({**values, "under_way": progress.under_way}) + "\n")
+            text = json.dumps({**values, "under_way": progress.under_way})
+            write_text(self._path, f"{text}\n", access=PRIVATE)
 
 
 def blocks_of(ledger: Ledger, stack: int) -> list[Block]:
@@ -196,7 +197,7 @@ def _account(ledger: Ledger, outcome: Outcome, progress: Progress, retries: int)
 def _log_failure(ledger: Ledger, block: Block, error: str) -> None:
     ids = ", ".join(f"model_{i}" for i in block.model_ids)
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-    with open(ledger.folder / "failures.log", "a", encoding="utf-8") as log:
+    with open_private(ledger.folder / "failures.log") as log:
         log.write(f"== {ids}, {when} UTC, try {block.tries + 1}\n{error.strip()}\n\n")
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.challenge import read_seeds
-from mico_competition.files import PathLike, written_aside
+from mico_competition.files import PRIVATE, PathLike, make_folder, written_aside
 from mico_competition.layout import model_path
 from mico_competition.splits import Seeds, draw_seeds, parse_seed, seed_text
 from mico_competition.tracks import SEED_FILES, get_scenario, phase_of
@@ -127,7 +127,7 @@ class Ledger:
 
     def write(self) -> None:
         """Write settings, then the ledger; each whole, on the disk itself, its owner's alone."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder, PRIVATE)
         shared = {
             "format": 2,
             "settings": {
@@ -221,7 +221,5 @@ def fleets_in(out: PathLike) -> list[str]:
 
 
 def _write_private(path: Path, text: str) -> None:
-    with written_aside(path, durable=True) as aside:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+    with written_aside(path, durable=True, access=PRIVATE) as aside:
+        aside.write_text(text, encoding="utf-8")

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from mico_competition.files import PRIVATE, make_folder, open_private
+
 WAIT_SECONDS = 60.0
 
 
@@ -23,8 +25,8 @@ def only_fleet(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: if another run holds it, or workers of a killed one do not end.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a") as lock, open(folder / "workers.lock", "a") as workers:
+    make_folder(folder, PRIVATE)
+    with open_private(folder / "lock") as lock, open_private(folder / "workers.lock") as workers:
         if not _try_lock(lock):
             raise ValueError(f"Another fleet is at work in {folder}: wait for it, or stop it.")
         deadline = time.monotonic() + WAIT_SECONDS
@@ -40,13 +42,13 @@ def is_running(folder: Path) -> bool:
     """Whether a fleet is at work in `folder` at this moment."""
     if not (folder / "lock").is_file():
         return False
-    with open(folder / "lock", "a") as lock:
+    with open_private(folder / "lock") as lock:
         return not _try_lock(lock)
 
 
 def hold_shared(folder: Path) -> IO[str]:
     """The worker's share of the lock, held until the file is closed or the process ends."""
-    file = open(folder / "workers.lock", "a")  # noqa: SIM115 (held as long as the process lives)
+    file = open_private(folder / "workers.lock")
     fcntl.flock(file, fcntl.LOCK_SH)
     return file
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mico_competition.files import written_aside
+from mico_competition.files import PRIVATE, written_aside
 from mico_competition.fleets.fleet import Block, Outcome
 from mico_competition.fleets.ledger import Ledger
 from mico_competition.fleets.ray_link import (
@@ -177,7 +177,7 @@ def _write(files: Files, place: Path) -> None:
     """Put a folder into its place, whole; the first one there stays."""
     if place.is_dir():
         return
-    with written_aside(place, durable=True) as aside:
+    with written_aside(place, durable=True, access=PRIVATE) as aside:
         for name, content in files.items():
             path = aside / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
-from mico_competition.files import PathLike, written_aside
+from mico_competition.files import PRIVATE, PathLike, written_aside
 from mico_competition.inputs import Data
 from mico_competition.training.model_folder import StorageError
 
@@ -46,7 +46,7 @@ def save_parts(parts: Parts, path: PathLike) -> None:
         StorageError: if the disk does not take it.
     """
     try:
-        with written_aside(path) as aside, open(aside, "wb") as file:
+        with written_aside(path, access=PRIVATE) as aside, open(aside, "wb") as file:
             torch.save(parts, file)
     except (OSError, RuntimeError) as error:  # torch's own, where a disk fills up under it
         size = sum(part.nbytes for part in parts.values())

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from mico_competition.challenge import ChallengeDataset
-from mico_competition.files import PathLike, written_aside
+from mico_competition.files import PRIVATE, PathLike, written_aside
 from mico_competition.models import save_model
 from mico_competition.splits import seed_text
 from mico_competition.tracks import METADATA_FILE, SOLUTION_FILE, get_task
@@ -109,6 +109,8 @@ def write_model_folder(
 ) -> None:
     """Write weights, seeds, solution and metadata of one model, whole or not at all.
 
+    Only their owner can read them.
+
     Args:
         folder: where to; it must not hold anything yet.
         settings: of the run.
@@ -122,7 +124,7 @@ def write_model_folder(
         StorageError: if the disk does not take it.
     """
     try:
-        with written_aside(Path(folder), durable=True) as aside:
+        with written_aside(Path(folder), durable=True, access=PRIVATE) as aside:
             aside.mkdir()
             save_model(get_task(settings.task), model, aside, tokenizer=tokenizer)
             _write_splits(aside, splits)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from mico_competition.challenge import ChallengeDataset
-from mico_competition.files import PathLike
+from mico_competition.files import PRIVATE, PathLike, make_folder
 from mico_competition.fingerprints import of_training
 from mico_competition.inputs import Data, default_device
 from mico_competition.models import logits, new_model
@@ -163,7 +163,7 @@ def free_folder(folder: PathLike) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists already: remove it or choose another --output_dir.")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent, PRIVATE)
         tempfile.TemporaryFile(dir=folder.parent).close()
     except OSError as error:
         raise StorageError(
