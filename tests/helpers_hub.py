@@ -164,11 +164,25 @@ def made_up(*places: str, size: int = 1000) -> dict[str, bytes]:
 
 
 def add_sums(folder: Path) -> Path:
-    """Write SHA256SUMS, as `mico release` does, if it is not there; gives `folder`."""
-    if not (folder / "SHA256SUMS").exists():
-        lines = [
-            f"{hashlib.sha256(content).hexdigest()}  {path}\n"
-            for path, content in files_below(folder).items()
-        ]
-        (folder / "SHA256SUMS").write_text("".join(lines))
+    """Write SHA256SUMS beside a challenge folder, as `mico release` does; gives `folder`."""
+    side = folder.with_name(f"{folder.name}.release")
+    side.mkdir(exist_ok=True)
+    (side / "SHA256SUMS").unlink(missing_ok=True)
+    lines = [
+        f"{hashlib.sha256(content).hexdigest()}  {top.name}/{path}\n"
+        for top in (folder, side)
+        for path, content in files_below(top).items()
+    ]
+    (side / "SHA256SUMS").write_text("".join(lines))
     return folder
+
+
+def published(folder: Path) -> dict[str, bytes]:
+    """Content of a release's files, but archives, by path when published."""
+    side = folder.with_name(f"{folder.name}.release")
+    return {
+        f"{top.name}/{path}": content
+        for top in (folder, side)
+        for path, content in files_below(top).items()
+        if not path.startswith("archives/")
+    }

@@ -14,7 +14,13 @@ from mico_competition.challenge import ChallengeDataset
 from mico_competition.layout import model_path
 from mico_competition.models import new_model, save_model
 from mico_competition.nets.checkpoints import write_state
-from mico_competition.releases.archives import settle, write_archive, write_sums
+from mico_competition.releases.archives import (
+    files_of_release,
+    settle,
+    sha256_of,
+    write_archive,
+    write_sums,
+)
 from mico_competition.releases.release import release
 from mico_competition.splits import Seeds, seed_text
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS
@@ -85,12 +91,16 @@ class Released:
         return self.root / CHALLENGE
 
     @property
+    def side(self) -> Path:
+        return self.root / f"{CHALLENGE}.release"
+
+    @property
     def dev(self) -> Path:
         return self.tree / DEV
 
     @property
     def zip(self) -> Path:
-        return self.root / "archives" / CHALLENGE / "digits_inf_dev.zip"
+        return self.side / "archives" / "digits_inf_dev.zip"
 
     def read(self, name: str) -> str:
         """A withheld file's text."""
@@ -115,8 +125,10 @@ class Released:
         return self.points.train_indices[:100].numpy()
 
     def edit_json(self, pattern: str, edit) -> None:
-        """Apply `edit` to the value of every file that matches."""
-        for path in sorted(self.tree.glob(pattern)):
+        """Apply `edit` to the value of every file that matches, below the released root."""
+        paths = sorted(self.root.glob(pattern))
+        assert paths
+        for path in paths:
             value = json.loads(path.read_text())
             edit(value)
             path.write_text(json.dumps(value, indent=2) + "\n")
@@ -124,7 +136,8 @@ class Released:
     def note(self, text) -> str:
         """Put `text` into the metadata of all models of a scenario, so that they stay alike."""
         self.edit_json(
-            "digits_inf/*/*/metadata.json", lambda m: m["settings"].update(model_name=text)
+            f"{CHALLENGE}/digits_inf/*/*/metadata.json",
+            lambda m: m["settings"].update(model_name=text),
         )
         return f"{CHALLENGE}/{DEV}/metadata.json"
 
@@ -138,14 +151,15 @@ class Released:
 
     def made_up(self) -> None:
         """Checksums, archives, times and modes as if the leak had been there from the start."""
-        (self.tree / "SHA256SUMS").unlink(missing_ok=True)
-        write_sums(self.tree)
-        shutil.rmtree(self.zip.parent)
+        write_sums(self.side, {name: sha256_of(path) for name, path in files_of_release(self.tree)})
+        for path in self.zip.parent.glob("*.zip"):
+            path.unlink()
         for folder in sorted(self.tree.glob("digits_*/*")):
             scenario, phase = folder.parent.name, folder.name
             name = f"{scenario}_{phase}.zip"
             write_archive(self.zip.parent / name, self.root, f"{CHALLENGE}/{scenario}/{phase}")
-        write_sums(self.zip.parent)
+        zips = sorted(self.zip.parent.glob("*.zip"))
+        write_sums(self.zip.parent, {path.name: sha256_of(path) for path in zips})
         settle(self.root)
 
 

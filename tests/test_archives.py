@@ -12,8 +12,9 @@ import pytest
 from mico_competition.releases.archives import (
     check_sums,
     files_below,
-    read_sums,
+    files_of_release,
     settle,
+    sha256_of,
     write_archive,
     write_sums,
 )
@@ -73,38 +74,85 @@ def test_unzip_gives_the_tree_back(tree, tmp_path):
 
 
 def test_sha256sum_agrees(tree):
-    write_sums(tree)
-    command = ["sha256sum", "-c", "--strict", "SHA256SUMS"]
-    finished = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    side = with_sums(tree)
+    command = ["sha256sum", "-c", "--strict", "out.release/SHA256SUMS"]
+    finished = subprocess.run(command, cwd=tree.parent, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.count(": OK") == 4
-    lines = (tree / "SHA256SUMS").read_text().splitlines()
+    assert finished.stdout.count(": OK") == 5
+    lines = (side / "SHA256SUMS").read_text().splitlines()
     assert [line.split("  ")[1] for line in lines] == [
-        "b/model_10/model.pt",
-        "b/model_2/model.pt",
-        "b/model_2/seed_challenge",
-        "top",
+        "out.release/release.json",
+        "out/b/model_10/model.pt",
+        "out/b/model_2/model.pt",
+        "out/b/model_2/seed_challenge",
+        "out/top",
     ]
-    assert check_sums(tree) == (4, [])
+    assert check_sums(tree) == (6, [])
 
 
-def test_what_does_not_match_is_named(tree):
-    write_sums(tree)
-    (tree / "top").write_text("changed")
-    (tree / "b/model_2/model.pt").unlink()
-    (tree / "b/model_2/prediction.csv").write_text("0.5\n")  # a participant's own
+def with_sums(tree):
+    """What lies beside `tree`: a file, an archive, and the checksums of all."""
+    side = tree.with_name("out.release")
+    (side / "archives").mkdir(parents=True)
+    (side / "archives" / "x.zip").write_text("zip")
+    (side / "release.json").write_text("{}")
+    write_sums(side / "archives", {"x.zip": sha256_of(side / "archives" / "x.zip")})
+    write_sums(side, {name: sha256_of(path) for name, path in files_of_release(tree)})
+    return side
+
+
+STRANGE = {
+    "changed": (lambda t, s: (t / "top").write_text("x"), "top does not match its checksum"),
+    "missing": (lambda t, s: (t / "b/model_2/model.pt").unlink(), "b/model_2/model.pt is missing"),
+    "a prediction": (
+        lambda t, s: (t / "b/model_2/prediction.csv").write_text("0.5"),
+        "prediction.csv is not part of the release: remove it; predictions belong into another",
+    ),
+    "hidden": (lambda t, s: (t / ".DS_Store").write_text(""), ".DS_Store is not part of"),
+    "beside": (lambda t, s: (s / "notes").write_text(""), "out.release/notes is not part of"),
+    "empty name": (lambda t, s: (t / "b/a\nb").write_text(""), "is not part of"),
+    "a link": (lambda t, s: (t / "b/link").symlink_to("/etc"), "b/link is not part of"),
+    "a link for a file": (
+        lambda t, s: ((t / "top").rename(t.parent / "top"), (t / "top").symlink_to("../top")),
+        "top is no plain file",
+    ),
+    "a pipe": (lambda t, s: os.mkfifo(t / "pipe"), "pipe is not part of"),
+    "in archives": (lambda t, s: (s / "archives/y").write_text(""), "archives/y is not part of"),
+    "an archive": (lambda t, s: (s / "archives/x.zip").write_text(""), "x.zip does not match"),
+    "no archive": (lambda t, s: (s / "archives/x.zip").unlink(), "x.zip is missing"),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_does_not_match_is_named(tree, kind):
+    change, words = STRANGE[kind]
+    change(tree, with_sums(tree))
     count, faults = check_sums(tree)
-    assert count == 2 and len(faults) == 2
-    assert "model_2/model.pt is missing" in faults[0] and "top does not match" in faults[1]
+    assert len(faults) == 1 and words in faults[0]
+    lost = ("changed", "missing", "a link for a file", "an archive", "no archive")
+    assert count == 6 - (kind in lost)
 
 
-@pytest.mark.parametrize("line", ["abc", f"{'0' * 64}  ../x", f"{'0' * 64}  /x", f"{'0' * 64} "])
+@pytest.mark.parametrize(
+    "line",
+    ["abc", f"{'0' * 64}  ../x", f"{'0' * 64}  /x", f"{'0' * 64} ", f"{'1' * 64}  out/top", ""],
+)
 def test_a_line_of_another_form_is_refused(tree, line):
-    (tree / "SHA256SUMS").write_text(f"{'0' * 64}  top\n{line}\n")
+    side = with_sums(tree)
+    (side / "SHA256SUMS").write_text(f"{'0' * 64}  out/top\n{line}\n")
     with pytest.raises(ValueError, match="Line 2 of .* is no checksum"):
-        list(read_sums(tree))
-    with pytest.raises(ValueError, match="There is no SHA256SUMS"):
-        check_sums(tree / "b")
+        check_sums(tree)
+
+
+def test_nothing_to_check_is_no_success(tree):
+    side = with_sums(tree)
+    for empty in ("", "\ufeff"):
+        (side / "SHA256SUMS").write_text(empty)
+        with pytest.raises(ValueError, match="lists no files, so nothing can be checked"):
+            check_sums(tree)
+    (side / "SHA256SUMS").unlink()
+    with pytest.raises(ValueError, match="There is no file .*SHA256SUMS"):
+        check_sums(tree)
 
 
 def test_settling_gives_one_time_and_two_modes(tree):

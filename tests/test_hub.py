@@ -96,8 +96,7 @@ def test_only_what_is_asked_for_is_fetched(hub, tmp_path, choice, expected):
 def test_a_released_challenge_is_laid_out_the_same_nested_or_not(
     hub, tmp_path, competition, nested
 ):
-    released = files_below(competition.released / "sst2")
-    top = {p: c for p, c in released.items() if "/" in p}
+    top = files_below(competition.released / "sst2")
     hub.add("szanella/MICO-SST2", {f"sst2/{p}" if nested else p: c for p, c in top.items()})
     assert fetch(plan_download("sst2", tmp_path, endpoint=hub.url)) == 12
     assert files_below(tmp_path / "sst2") == top
@@ -143,29 +142,68 @@ def test_what_is_there_is_checked_and_not_fetched_again(hub, tmp_path):
     assert not asked_for_files(hub)
 
 
-@pytest.mark.parametrize("change", ["other", "missing"])
+@pytest.mark.parametrize("change", ["other", "folder"])
 def test_another_model_in_place_is_never_overwritten(hub, tmp_path, change):
     get(hub, tmp_path, models=[0])
     path = tmp_path / "cifar10" / FIRST / "solution.csv"
-    path.write_text("mine") if change == "other" else path.unlink()
+    path.unlink()
+    path.write_text("mine") if change == "other" else path.mkdir()
     hub.log.clear()
-    with pytest.raises(HubError, match=f"{FIRST}/solution.csv is not what team/small holds: move"):
+    with pytest.raises((HubError, IsADirectoryError)):
         get(hub, tmp_path)
     assert not asked_for_files(hub)
-    assert change == "missing" or path.read_text() == "mine"
+    assert path.is_dir() or path.read_text() == "mine"
+
+
+def test_a_file_that_was_published_since_is_fetched_alone(hub, tmp_path):
+    """As labels are, when a phase is over."""
+    get(hub, tmp_path)
+    path = tmp_path / "cifar10" / FIRST / "solution.csv"
+    content = path.read_bytes()
+    path.unlink()
+    (path.parent / "prediction.csv").write_text("0.5")
+    hub.log.clear()
+    assert get(hub, tmp_path) == 1
+    assert [r.path.split("/")[-1] for r in asked_for_files(hub) if "/cdn/" not in r.path] == [
+        "solution.csv"
+    ]
+    assert path.read_bytes() == content and (path.parent / "prediction.csv").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["cifar10"]
 
 
 def test_the_releases_own_files_come_last_and_are_held_to(hub, tmp_path):
-    hub.add("team/sums", {**made_up(FIRST), "SHA256SUMS": b"1", "release.json": b"{}"})
+    models = {f"cifar10/{path}": content for path, content in made_up(FIRST).items()}
+    side = {"SHA256SUMS": b"1", "release.json": b"{}", "commitments.json": b"3", "other": b""}
+
+    def add(**changes):
+        files = {**side, **{k.replace("_", "."): v for k, v in changes.items()}}
+        hub.add("team/sums", models | {f"cifar10.release/{k}": v for k, v in files.items()})
+
+    add()
     get(hub, tmp_path, repo="team/sums")
-    assert {r.path.split("/")[-1] for r in asked_for_files(hub)[-2:]} == {
-        "SHA256SUMS",
-        "release.json",
-    }
-    assert (tmp_path / "cifar10" / "SHA256SUMS").read_bytes() == b"1"
-    hub.add("team/sums", {**made_up(FIRST), "SHA256SUMS": b"2"})
-    with pytest.raises(HubError, match="SHA256SUMS is of another release than team/sums: choose"):
+    assert {r.path.split("/")[-1] for r in asked_for_files(hub)[-3:]} == side.keys() - {"other"}
+    kept = tmp_path / "cifar10.release" / "SHA256SUMS"
+    assert kept.read_bytes() == b"1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cifar10", "cifar10.release"]
+    assert [path.name for path in (tmp_path / "cifar10").iterdir()] == ["cifar10_inf"]
+    add(SHA256SUMS=b"2")  # the same commitments: labels were added
+    get(hub, tmp_path, repo="team/sums")
+    assert kept.read_bytes() == b"2"
+    add(SHA256SUMS=b"1", commitments_json=b"4")
+    with pytest.raises(HubError, match="is of another release than team/sums: choose another --to"):
         get(hub, tmp_path, repo="team/sums")
+    assert kept.read_bytes() == b"2"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_release_of_an_earlier_layout_is_laid_out_as_today(hub, tmp_path, nested):
+    """Its checksums name files by other paths, and are left."""
+    files = {**made_up(FIRST), "SHA256SUMS": b"1", "release.json": b"{}", "commitments.json": b"3"}
+    hub.add("team/old", {f"cifar10/{p}" if nested else p: c for p, c in files.items()})
+    get(hub, tmp_path, repo="team/old")
+    found = files_below(tmp_path)
+    side = {p for p in found if not p.startswith("cifar10/cifar10_inf/")}
+    assert side == {"cifar10.release/release.json", "cifar10.release/commitments.json"}
 
 
 def test_a_broken_transfer_goes_on_by_itself(hub, tmp_path):

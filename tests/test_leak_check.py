@@ -6,11 +6,12 @@ import hashlib
 import json
 import shutil
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers_release import CHALLENGE, DEV, copied, write_release
+from helpers_release import CHALLENGE, DEV, Released, copied, write_release
 
 from mico_competition.nets.checkpoints import write_state
 from mico_competition.releases.leak_check import check_release
@@ -34,7 +35,7 @@ def faults_of(planted):
 @pytest.mark.parametrize("challenge", ["cifar10", "purchase100", "sst2", "ddp"])
 def test_real_releases_are_clean(competition, challenge):
     assert check_release(competition.released, competition.trained, [challenge]) == []
-    archives = competition.released / "archives" / challenge
+    archives = competition.released / f"{challenge}.release" / "archives"
     assert len(list(archives.glob("*.zip"))) == 3 * len(CHALLENGES[challenge])
 
 
@@ -137,6 +138,9 @@ def assert_quotes_nothing(planted, faults):
         assert secret not in text and secret.upper() not in text
 
 
+NOT_TRAINED = "does not hold the weights of the trained model."
+
+
 def set_values(data: bytes):
     """Puts bytes in the place of the first values of a tensor."""
 
@@ -164,7 +168,19 @@ def test_a_secret_among_weights_is_found(planted, kind):
     name = planted.edit_weights(set_values(value(planted)))
     planted.made_up()
     faults = faults_of(planted)
-    assert faults == [f"{name}: tells {what} of {DEV}."]
+    assert faults == [f"{name}: {NOT_TRAINED}", f"{name}: tells {what} of {DEV}."]
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_what_training_itself_put_among_weights_is_found(original, planted, tmp_path, kind):
+    """The trained model holds it too, so that only the search can see it."""
+    what, value = WEIGHTS[kind]
+    trained = Path(shutil.copytree(original.trained, tmp_path / "trained"))
+    both = Released(trained, planted.root)
+    name = both.edit_weights(set_values(value(planted)))
+    shutil.copy(both.dev / "model.pt", trained / CHALLENGE / DEV / "model.pt")
+    both.made_up()
+    assert faults_of(both) == [f"{name}: tells {what} of {DEV}."]
 
 
 def test_a_seed_among_another_models_weights_is_found(planted):
@@ -173,19 +189,19 @@ def test_a_seed_among_another_models_weights_is_found(planted):
     set_values(planted.seed)(state)
     write_state(other, state)
     planted.made_up()
-    assert faults_of(planted) == [
-        f"{CHALLENGE}/digits_hi/train/model_0/model.pt: tells {SEED} of {DEV}."
-    ]
+    name = f"{CHALLENGE}/digits_hi/train/model_0/model.pt"
+    assert faults_of(planted) == [f"{name}: {NOT_TRAINED}", f"{name}: tells {SEED} of {DEV}."]
 
 
 def test_a_seed_in_the_place_of_another_is_found(planted):
     for name in ("digits_lo/train/model_0/seed_training", f"{DEV}/seed_challenge"):
         (planted.tree / name).write_text(planted.read(SEED) + "\n")
     planted.made_up()
-    assert [fault.split(": ")[0] for fault in faults_of(planted)] == [
-        f"{CHALLENGE}/{DEV}/seed_challenge",
-        f"{CHALLENGE}/digits_lo/train/model_0/seed_training",
-    ]
+    faults = faults_of(planted)
+    for name in (f"{DEV}/seed_challenge", "digits_lo/train/model_0/seed_training"):
+        assert f"{CHALLENGE}/{name}: is not the trained model's, in its one form." in faults
+        assert f"{CHALLENGE}/{name}: tells {SEED} of {DEV}." in faults
+    assert len(faults) == 4
 
 
 def test_a_disclosed_solution_that_is_another_models_is_found(planted):
@@ -193,8 +209,10 @@ def test_a_disclosed_solution_that_is_another_models_is_found(planted):
     path.write_text(planted.read(SOLUTION) + "\n")
     planted.made_up()
     assert faults_of(planted) == [
-        f"{CHALLENGE}/SHA256SUMS: tells an unsalted hash of solution.csv of {DEV}.",
+        f"{CHALLENGE}/digits_lo/train/model_1/solution.csv: is not the trained model's, in its "
+        "one form.",
         f"{CHALLENGE}/digits_lo/train/model_1/solution.csv: tells solution.csv of {DEV}.",
+        f"{CHALLENGE}.release/SHA256SUMS: tells an unsalted hash of solution.csv of {DEV}.",
     ]
 
 
@@ -206,7 +224,7 @@ def test_a_name_that_tells_is_not_repeated(planted, folder):
     faults = faults_of(planted)
     assert any("has a name that tells a secret" in fault for fault in faults)
     here = f"{CHALLENGE}/{DEV}/(a name that tells a secret): "
-    assert all(f.startswith((here, f"{CHALLENGE}/SHA256SUMS: tells")) for f in faults)
+    assert all(f.startswith((here, f"{CHALLENGE}.release/SHA256SUMS: tells")) for f in faults)
     assert_quotes_nothing(planted, faults)
 
 
@@ -215,17 +233,19 @@ def test_salts_are_searched_for(planted):
     name = planted.note(openings[DEV]["salt"])
     planted.made_up()
     assert f"{name}: tells the salt of a commitment." in faults_of(planted)
+    openings[DEV]["salt"] = "ab" * 32
     name = planted.note("ab" * 32)
     planted.made_up()
-    found = check_release(planted.root, planted.trained, [CHALLENGE], salts=[b"\xab" * 32])
+    found = check_release(planted.root, planted.trained, [CHALLENGE], openings=openings)
     assert f"{name}: tells the salt of a commitment." in found
+    assert any("commitments.json: holds more, or else, than a commit" in fault for fault in found)
 
 
 @pytest.mark.parametrize("text", ["/home/ann/base", "C:\\models", "~/base", "../base", "/tmp/x"])
 def test_paths_of_any_machine_are_found(planted, text):
     name = planted.note(text)
     planted.made_up()
-    assert f"{name}: holds a path of some machine." in faults_of(planted)
+    assert f"{name}: has a model_name that is none of the values it may have." in faults_of(planted)
 
 
 def test_the_organisers_names_are_found(planted, monkeypatch):
@@ -235,7 +255,11 @@ def test_the_organisers_names_are_found(planted, monkeypatch):
     planted.made_up()
     told = "tells the name of the organiser's account or machine"
     faults = faults_of(planted)
-    assert f"{name}: {told}." in faults and all(told in fault for fault in faults)
+    assert f"{name}: {told}." in faults
+    assert {fault.split(": ")[1] for fault in faults} == {
+        f"{told}.",
+        "has a model_name that is none of the values it may have.",
+    }
 
 
 def test_seeds_that_anybody_guesses_are_faults(original, planted, tmp_path):

@@ -6,14 +6,16 @@ import shutil
 
 import pytest
 import yaml
-from helpers_hub import Fault, add_sums, files_below, made_up, online, run_mico
+from helpers_hub import Fault, add_sums, files_below, made_up, online, published, run_mico
 from hub_server import running_hub
 
+from mico_competition.cli import main
 from mico_competition.hub.client import HubError
 from mico_competition.hub.dataset_card import INDEX_COLUMNS
 from mico_competition.hub.download import fetch, plan_download
 from mico_competition.hub.publish import pages, publish
-from mico_competition.hub.released import check_publishable, facts_of
+from mico_competition.hub.released import check_publishable
+from mico_competition.tracks import CHALLENGES
 
 SCENARIOS = ("cifar10_inf", "cifar10_lo")
 PHASES = (("train", 0), ("train", 1), ("dev", 100), ("final", 150))
@@ -43,7 +45,11 @@ def release(tmp_path):
         privacy = {"epsilon": 3.9876, "delta": 1e-5} if "_lo" in place else None
         text = json.dumps({"format": 1, "privacy": privacy, "len_dataset": 60_000})
         (folder / place / "metadata.json").write_text(text)
-    return add_sums(folder)
+    (folder.parent / "cifar10.release").mkdir()
+    committed = {place: "0" * 64 for place in PLACES if "/train/" not in place}
+    value = {"format": 1, "challenge": "cifar10", "commitments": committed}
+    (folder.parent / "cifar10.release/commitments.json").write_text(json.dumps(value))
+    return write_release_json(folder)
 
 
 def write_release_json(folder, **accuracy):
@@ -59,10 +65,14 @@ def write_release_json(folder, **accuracy):
         }
         for name in SCENARIOS
     }
-    text = json.dumps({"format": 1, "challenge": "cifar10", "scenarios": scenarios})
-    (folder / "release.json").write_text(text)
-    (folder / "SHA256SUMS").unlink()
+    value = {"format": 2, "challenge": "cifar10", "revealed": [], "scenarios": scenarios}
+    (folder.parent / "cifar10.release/release.json").write_text(json.dumps(value))
     return add_sums(folder)
+
+
+def beside(folder, name):
+    """A file in what lies beside a challenge folder."""
+    return folder.parent / f"{folder.name}.release" / name
 
 
 def uploads(hub):
@@ -79,26 +89,29 @@ def card_of(hub, repo):
 
 @pytest.mark.parametrize("challenge", ["purchase100", "sst2"])
 def test_published_and_downloaded_a_release_is_the_same(hub, competition, tmp_path, challenge):
-    folder = add_sums(
-        shutil.copytree(competition.released / challenge, tmp_path / "up" / challenge)
-    )
-    before = files_below(folder)
+    folder = tmp_path / "up" / challenge
+    for name in (challenge, f"{challenge}.release"):
+        shutil.copytree(competition.released / name, folder.with_name(name))
+    before, all_files = published(folder), files_below(folder.parent)
     code, out, err = run_mico(hub.url, tmp_path / "home", "publish", folder, "team/again")
     assert (code, err) == (0, "")
     assert "Publishing 12 models" in out and "0.0 MB are there already" in out
     assert f"Published: {hub.url}/datasets/team/again" in out
-    assert files_below(folder) == before
-    if (folder / "release.json").exists():
-        stated = json.loads((folder / "release.json").read_text())["scenarios"]
-        rows = card_of(hub, "team/again")[1].splitlines()
-        for name, facts in stated.items():
-            epsilon = f"{facts['privacy']['epsilon']:.3f}" if facts["privacy"] else "no privacy"
-            (row,) = [row for row in rows if row.startswith(f"| {name} | {epsilon} |")]
-            assert f"| {facts['accuracy']:.4f} | 2 | 1 | 1 |" in row
+    assert files_below(folder.parent) == all_files
+    stated = json.loads((folder.parent / f"{challenge}.release/release.json").read_text())
+    rows = card_of(hub, "team/again")[1].splitlines()
+    for name, facts in stated["scenarios"].items():
+        epsilon = f"{facts['privacy']['epsilon']:.3f}" if facts["privacy"] else "no privacy"
+        (row,) = [row for row in rows if row.startswith(f"| {name} | {epsilon} |")]
+        assert f"| {facts['accuracy']:.4f} | 2 | 1 | 1 |" in row
     command = ("download", challenge, "--repo", "team/again", "--to", tmp_path / "down")
     code, out, err = run_mico(hub.url, tmp_path / "home", *command)
     assert (code, err) == (0, "")
-    assert files_below(tmp_path / "down" / challenge) == before
+    assert files_below(tmp_path / "down") == before
+    assert {path.name for path in (tmp_path / "down" / challenge).iterdir()} == set(
+        CHALLENGES[challenge]
+    )
+    assert main(["verify", str(tmp_path / "down" / challenge)]) == 0
     extra = hub.repositories["team/again"].files.keys() - before.keys()
     assert {path for path in extra if not path.startswith("index/")} == {
         "README.md",
@@ -124,6 +137,7 @@ def test_what_training_wrote_is_refused_before_a_byte_goes_up(hub, competition, 
 
 def test_a_train_phase_alone_is_told_by_its_metadata(hub, competition, tmp_path):
     folder = tmp_path / "cifar10"
+    (tmp_path / "cifar10.release").mkdir()
     shutil.copytree(
         competition.trained / "cifar10" / "cifar10_lo" / "train", folder / "cifar10_lo" / "train"
     )
@@ -139,6 +153,8 @@ def test_a_train_phase_alone_is_told_by_its_metadata(hub, competition, tmp_path)
         (f"{DEV}/seed_membership", "seed_membership is withheld in phase dev"),
         (f"{DEV}/seed_training", "seed_training is withheld in phase dev"),
         (f"{DEV}/prediction.csv", "prediction.csv is not part of a release: remove it"),
+        ("README.md", "README.md is not part of a release"),
+        ("release.json", "release.json is not part of a release"),
         (f"{DEV}/.DS_Store", ".DS_Store is not part of a release"),
         (f"{DEV}/deep/solution.csv", "is not part of a release"),
         ("cifar10_lo/model_100/solution.csv", "is not part of a release"),
@@ -149,7 +165,6 @@ def test_a_train_phase_alone_is_told_by_its_metadata(hub, competition, tmp_path)
 def test_no_other_file_goes_up(hub, release, path, message):
     (release / path).parent.mkdir(parents=True, exist_ok=True)
     (release / path).write_text("secret")
-    (release / "SHA256SUMS").unlink()
     with pytest.raises(ValueError, match=message) as caught:
         publish(add_sums(release), "team/leak", endpoint=hub.url)
     assert "secret" not in str(caught.value)
@@ -172,12 +187,25 @@ def test_links_do_not_go_up(hub, release, tmp_path):
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda d: (d / DEV / "model.pt").write_bytes(b"other"), "model.pt is not what SHA256SUMS"),
+        (lambda d: (d / DEV / "model.pt").write_bytes(b"other"), "model.pt does not match its ch"),
         (lambda d: (d / DEV / "model.pt").unlink(), "There is no model.pt in .*model_100: run"),
-        (lambda d: (d / DEV / "metadata.json").unlink(), "is listed in SHA256SUMS, but is not the"),
-        (lambda d: (d / "release.json").write_text("{}"), "release.json is not listed in SHA256SU"),
-        (lambda d: (d / "SHA256SUMS").unlink(), "no SHA256SUMS in .*: run `mico release` again"),
-        (lambda d: (d / "SHA256SUMS").write_text("no"), "SHA256SUMS is not a list of checksums"),
+        (lambda d: (d / DEV / "metadata.json").unlink(), "has other numbers of records|is missing"),
+        (
+            lambda d: beside(d, "release.json").write_text("{}"),
+            "release.json is not what this",
+        ),
+        (
+            lambda d: beside(d, "release.json").unlink(),
+            "There is no file .*release.json: name",
+        ),
+        (lambda d: beside(d, "notes.txt").write_text("1"), "notes.txt is not part of the release"),
+        (lambda d: beside(d, "SHA256SUMS").unlink(), "There is no file .*SHA256SUMS: name a chall"),
+        (
+            lambda d: beside(d, "SHA256SUMS").write_text("no"),
+            "Line 1 of .*SHA256SUMS is no checks",
+        ),
+        (lambda d: beside(d, "SHA256SUMS").write_text(""), "SHA256SUMS lists no files, so nothing"),
+        (lambda d: beside(d, "commitments.json").unlink(), "There is no file .*commitments.json"),
         (
             shutil.rmtree,
             "There is no challenge folder .*name the challenge's folder that `mico rel",
@@ -196,10 +224,10 @@ def test_all_of_it_goes_up_and_what_describes_it_last(hub, release):
     said = []
     address = publish(release, "team/new", endpoint=hub.url, say=said.append)
     assert address == f"{hub.url}/datasets/team/new"
-    assert said == ["Publishing 8 models, 44 files, 0.0 MB to team/new; 0.0 MB are there already"]
+    assert said == ["Publishing 8 models, 46 files, 0.0 MB to team/new; 0.0 MB are there already"]
     repository = hub.repositories["team/new"]
     assert not repository.private
-    assert repository.files.items() >= files_below(release).items()
+    assert repository.files.items() >= published(release).items()
     models, rest = (r.body.decode() for r in hub.asked("/commit/main", "POST"))
     assert "model.pt" in models and "README.md" not in models and "SHA256SUMS" not in models
     assert "README.md" in rest and "SHA256SUMS" in rest and "model.pt" not in rest
@@ -213,6 +241,7 @@ def test_what_goes_up_tells_nothing_of_this_machine(hub, release, tmp_path):
         if request.method == "POST":
             assert str(tmp_path).encode() not in request.body
     copy = shutil.copytree(release, tmp_path / "b" / "cifar10")
+    shutil.copytree(release.parent / "cifar10.release", tmp_path / "b" / "cifar10.release")
     first, second = (pages(check_publishable(d), "team/new", "mit") for d in (release, copy))
     assert first == second
 
@@ -223,7 +252,7 @@ def test_a_second_run_sends_nothing(hub, release):
     said = []
     publish(release, "team/new", endpoint=hub.url, say=said.append)
     assert not uploads(hub) and len(hub.log) == 3
-    assert said[0].startswith("Publishing 8 models, 44 files") and "0.0 MB are there" in said[0]
+    assert said[0].startswith("Publishing 8 models, 46 files") and "0.0 MB are there" in said[0]
 
 
 @pytest.mark.parametrize("where", ["storage", "first commit", "last commit"])
@@ -236,14 +265,15 @@ def test_an_interrupted_upload_resumes(hub, release, monkeypatch, where):
     with pytest.raises(HubError, match=r"refused team/new \(status (403|500)\): "):
         publish(release, "team/new", endpoint=hub.url)
     repository = hub.repositories["team/new"]
-    assert "README.md" not in repository.files and "SHA256SUMS" not in repository.files
+    assert "README.md" not in repository.files
+    assert "cifar10.release/SHA256SUMS" not in repository.files
     stored = {r.path for r in hub.log if r.method == "PUT"} if commit != 99 else set()
     hub.faults.clear()
     hub.log.clear()
     hub.commit_allowed = 99
     publish(release, "team/new", endpoint=hub.url)
     assert not stored & {r.path for r in hub.log if r.method == "PUT"}
-    assert repository.files.items() >= files_below(release).items()
+    assert repository.files.items() >= published(release).items()
     assert "README.md" in repository.files
 
 
@@ -340,33 +370,25 @@ def test_the_commands_of_the_page_work(hub, release, tmp_path):
         assert fetch(plan) in (8, 0)
 
 
-def test_a_page_of_the_organisers_own_is_kept(hub, release):
-    (release / "README.md").write_text("---\nlicense: mit\n---\nOurs.\n")
-    publish(release, "team/new", endpoint=hub.url)
+def test_a_page_of_the_organisers_own_is_kept(hub, release, tmp_path):
+    (tmp_path / "page.md").write_text("---\nlicense: mit\n---\nOurs.\n")
+    publish(release, "team/new", page=tmp_path / "page.md", endpoint=hub.url)
     assert card_of(hub, "team/new") == ({"license": "mit"}, "Ours.\n")
 
 
 def test_the_index_lists_models_and_nothing_withheld(hub, competition, tmp_path):
-    folder = add_sums(shutil.copytree(competition.released / "ddp", tmp_path / "ddp"))
+    folder = competition.released / "ddp"
     texts = pages(check_publishable(folder), "team/new", "mit")
     assert len(texts) == 1 + 3 * 3
     rows = list(csv.DictReader(texts["index/sst2_ddp/train.csv"].splitlines()))
     assert tuple(rows[0]) == INDEX_COLUMNS
     assert [row["model_id"] for row in rows] == ["0", "1"]
-    weights = folder / rows[0]["weights"]
+    weights = folder.parent / rows[0]["weights"]
     assert weights.name == "model.safetensors" and weights.stat().st_size == int(rows[0]["bytes"])
-    assert rows[0]["sha256"] in (folder / "SHA256SUMS").read_text()
+    assert rows[0]["sha256"] in beside(folder, "SHA256SUMS").read_text()
     for path, content in files_below(competition.trained / "ddp").items():
         if path.split("/")[-1] in ("seed_membership", "solution.csv"):
             assert not any(content.decode().strip() in text for text in texts.values())
-
-
-def test_a_release_json_that_is_broken_is_said(release):
-    write_release_json(release)
-    (release / "release.json").write_text("[]")
-    (release / "SHA256SUMS").unlink()
-    with pytest.raises(ValueError, match="release.json cannot be read: run `mico release` again"):
-        facts_of(check_publishable(add_sums(release)))
 
 
 def test_the_viewers_library_loads_every_table(hub, release, tmp_path):

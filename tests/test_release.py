@@ -90,7 +90,7 @@ def test_the_organisers_folders_are_not_told(competition):
     for model in walk_challenge(competition.released / "sst2"):
         text = "".join(p.read_text(errors="replace") for p in model.path.glob("*.json"))
         assert str(competition.trained.parent) not in text
-        assert '"model_name": "base"' in text
+        assert '"model_name": null' in text
 
 
 def test_a_wrong_root_is_answered_with_the_right_one(competition, tmp_path):
@@ -114,22 +114,20 @@ def test_a_release_is_whole_or_not_there(trained, tmp_path):
 
 
 def test_an_earlier_release_is_not_overwritten(trained, tmp_path):
-    for taken in ("digits", "archives/digits"):
-        (tmp_path / taken[:3] / taken).mkdir(parents=True)
+    for taken in ("digits", "digits.release"):
+        (tmp_path / f"in {taken}" / taken).mkdir(parents=True)
         with pytest.raises(ValueError, match=f"{taken} exists already"):
-            release(trained, "digits", tmp_path / taken[:3])
+            release(trained, "digits", tmp_path / f"in {taken}")
 
 
 def contents(folder):
-    paths = sorted(folder.rglob("*"))
     return {
         path.relative_to(folder).as_posix(): (
             path.stat().st_mtime_ns,
             path.stat().st_mode,
             path.read_bytes() if path.is_file() else None,
         )
-        for path in paths
-        if path.parent != folder or path.name != "archives"
+        for path in sorted(folder.rglob("*"))
     }
 
 
@@ -142,18 +140,18 @@ def test_the_same_models_give_the_same_release(trained, tmp_path):
     assert {time for time, _, _ in one.values()} == {315532800 * 10**9}
     assert sum(name.endswith(".zip") for name in one) == 9
     release(trained, "digits", tmp_path / "three", archives=False)
-    assert [path.name for path in (tmp_path / "three").iterdir()] == ["digits"]
+    assert not (tmp_path / "three/digits.release/archives").exists()
 
 
 def test_release_json_says_what_is_disclosed(trained, tmp_path):
     release(trained, "digits", tmp_path)
-    value = json.loads((tmp_path / "digits/release.json").read_text())
-    assert (value["format"], value["challenge"]) == (1, "digits")
+    value = json.loads((tmp_path / "digits.release/release.json").read_text())
+    assert (value["format"], value["challenge"], value["revealed"]) == (2, "digits", [])
     assert set(value["scenarios"]) == set(CHALLENGES["digits"])
     assert value["scenarios"]["digits_lo"] == {
         "phases": {"train": 2, "dev": 1, "final": 1},
         "privacy": {"epsilon": 4.0, "delta": 1e-5},
-        "accuracy": pytest.approx(0.5005),  # of models 0 and 1, not of 100 and 150
+        "accuracy": 0.5005,  # of models 0 and 1, not of 100 and 150
         "len_dataset": 1797,
         "len_training": 120,
         "len_challenge": 100,
@@ -170,7 +168,7 @@ def test_decimal_seeds_of_withheld_models_need_a_word(trained, tmp_path):
     release(trained, "digits", tmp_path / "out", splits_of_2022=True)
     released = tmp_path / "out/digits/digits_inf/dev/model_100/seed_challenge"
     assert released.read_text() == "12345678\n"
-    with (tmp_path / "out/digits/release.json").open("a") as file:
+    with (tmp_path / "out/digits.release/release.json").open("a") as file:
         file.write(str((2**61 + 4_000_000_007) % 2**32))  # the 32 bits that count
     assert any(
         "release.json: tells seed_membership of digits_inf/dev/model_100" in fault
@@ -187,10 +185,10 @@ def test_models_that_can_be_told_apart_are_refused(trained, tmp_path):
 
 def test_a_release_that_leaks_never_stands(trained, tmp_path):
     for path in trained.glob("digits/digits_lo/*/*/metadata.json"):
-        path.write_text(path.read_text().replace('"model_name": null', '"model_name": "/home/ann"'))
+        path.write_text(path.read_text().replace('"sampler": "shuffle"', '"sampler": "/home/ann"'))
     with pytest.raises(ValueError, match="digits was not released") as caught:
         release(trained, "digits", tmp_path / "out")
-    assert "model_150/metadata.json: holds a path of some machine" in str(caught.value)
+    assert "model_150/metadata.json: has a sampler that is none of the val" in str(caught.value)
     assert not list((tmp_path / "out").glob("*"))
     assert not (trained / "digits/openings.json").exists()
 
@@ -235,9 +233,10 @@ def test_the_verbs_take_all_challenges_that_are_there(competition, tmp_path, cap
     out = str(tmp_path / "out")
     assert main(["release", str(root), "--to", out]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "archives",
         "cifar10",
+        "cifar10.release",
         "purchase100",
+        "purchase100.release",
     ]
     assert main(["leaks", out, "--trained", str(root), "--challenge", "purchase100"]) == 0
     assert "No leak found in purchase100" in capsys.readouterr().out

@@ -12,7 +12,7 @@ import torch
 from mico_competition.attacks import loss_threshold
 from mico_competition.files import PathLike
 from mico_competition.inputs import Data, prepare
-from mico_competition.layout import ModelFolder, walk_challenge
+from mico_competition.layout import ModelFolder, predictions_folder, walk_challenge
 from mico_competition.signals import challenge_losses
 from mico_competition.submission import write_prediction
 from mico_competition.tracks import PHASES
@@ -39,7 +39,7 @@ def attack_challenge(
         load: takes a task's name and gives its whole dataset (`load_cifar10()` and the like).
         attack: takes losses float64[models, 2m] of one scenario, gives scores in [0, 1] of the
             same shape; larger = more likely a member.
-        predictions: challenge folder to write to; by default the model folders themselves.
+        predictions: folder to write to; by default `<challenge>.predictions` beside the folder.
         phases: phases to attack.
         scenarios: by default all that the folder holds.
         device: where models run; by default the CPU.
@@ -51,6 +51,7 @@ def attack_challenge(
     Raises:
         ValueError: as `walk_challenge`; if there are no models of one of `scenarios`.
     """
+    target = predictions or predictions_folder(challenge_folder)
     groups: dict[str, list[ModelFolder]] = {}
     for model in walk_challenge(challenge_folder, phases=list(phases)):
         groups.setdefault(model.scenario, []).append(model)
@@ -63,7 +64,7 @@ def attack_challenge(
         data = _data_of(models[0], load, prepared)
         scores = attack(challenge_losses(models, data, device=device, progress=progress))
         for model, row in zip(models, scores):
-            write_prediction(model.prediction_in(predictions or challenge_folder), row)
+            write_prediction(model.prediction_in(target), row)
     return sum(len(groups[name]) for name in chosen)
 
 

@@ -1,5 +1,9 @@
 """What lies where: <root>/<challenge>/<scenario>/<phase>/model_<i>/<file>.
 
+A challenge folder holds scenario folders and nothing else, so that code which lists it meets no
+surprise.  What belongs to it lies beside: `<challenge>.release/` with what a release says of
+itself, `<challenge>.predictions/` with what attacks predicted.
+
 Paths and small text files only: knows nothing of data, models or attacks, and writes nothing.
 """
 
@@ -55,6 +59,25 @@ class ModelFolder:
 def model_path(root: PathLike, scenario: Scenario, phase: str, model_id: int) -> Path:
     """`<root>/<challenge>/<scenario>/<phase>/model_<i>`."""
     return Path(root) / scenario.challenge / scenario.name / phase / f"model_{model_id}"
+
+
+def release_folder(challenge_folder: PathLike) -> Path:
+    """Where a release keeps its summary, checksums, commitments and archives: beside its models."""
+    return _beside(challenge_folder, ".release")
+
+
+def predictions_folder(challenge_folder: PathLike) -> Path:
+    """Where attacks write predictions of the models in `challenge_folder` by default: beside it."""
+    return _beside(challenge_folder, ".predictions")
+
+
+def _beside(challenge_folder: PathLike, suffix: str) -> Path:
+    """The folder beside; where a link leads if only there is one."""
+    folder = challenge_folder_of(challenge_folder)
+    beside = folder.with_name(folder.name + suffix)
+    real = folder.resolve()
+    other = real.with_name(real.name + suffix)
+    return other if other.exists() and not beside.exists() else beside
 
 
 def scenario_of(path: PathLike) -> Scenario | None:

@@ -1,7 +1,8 @@
 """A submission: write predictions, check them (all faults at once), zip them, score what can be.
 
-Predictions lie in a tree of their own or, as in 2022, in the model folders themselves; either way
-at `<challenge>/<scenario>/<phase>/model_<i>/prediction.csv`.
+Predictions lie in a tree of their own, by default `<challenge>.predictions` beside the challenge
+folder, or as in 2022 in the model folders themselves; either way at
+`<scenario>/<phase>/model_<i>/prediction.csv`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from mico_competition.hostile_zip import unpack_zip
 from mico_competition.layout import (
     ModelFolder,
     challenge_folder_of,
+    predictions_folder,
     walk_challenge,
     walk_phase,
 )
@@ -54,6 +56,34 @@ def write_prediction(path: PathLike, scores: Iterable[float]) -> None:
     write_text(path, ",".join(map(repr, values.tolist())) + "\n")
 
 
+def find_predictions(challenge_folder: PathLike, predictions: PathLike | None = None) -> Path:
+    """The folder that predictions of a challenge are read from.
+
+    Args:
+        challenge_folder: the challenge as downloaded.
+        predictions: the folder that the user names, if any: it is the answer.
+
+    Returns:
+        By default `<challenge>.predictions` beside the challenge folder; the challenge folder
+        itself if predictions lie in its model folders, where 2022's notebooks wrote them.
+
+    Raises:
+        ValueError: if there are predictions in both places, for one of them may be stale.
+    """
+    if predictions is not None:
+        return Path(predictions)
+    beside, inside = predictions_folder(challenge_folder), Path(challenge_folder)
+    models = walk_challenge(challenge_folder)
+    if not any(model.prediction_in(inside).is_file() for model in models):
+        return beside
+    if any(model.prediction_in(beside).is_file() for model in models):
+        raise ValueError(
+            f"There are predictions in {beside} and in the model folders of {inside}: say which "
+            "are meant with --predictions, or remove the others."
+        )
+    return inside
+
+
 def check_folder(
     challenge_folder: PathLike,
     predictions: PathLike | None = None,
@@ -64,11 +94,11 @@ def check_folder(
 
     Args:
         challenge_folder: the challenge as downloaded; says which models need predictions.
-        predictions: the challenge folder that predictions were written to; by default the same.
+        predictions: the folder that predictions were written to; see `find_predictions`.
         phases: the phases that need predictions.
     """
     models = _expected_models(challenge_folder, phases)
-    faults = _read_all(models, predictions or challenge_folder)[1]
+    faults = _read_all(models, find_predictions(challenge_folder, predictions))[1]
     return faults + _missing_models(challenge_folder, phases)
 
 
@@ -94,6 +124,7 @@ def pack(
     Raises:
         ValueError: listing every fault, one a line, if there is any; nothing is written then.
     """
+    predictions = find_predictions(challenge_folder, predictions)
     faults = check_folder(challenge_folder, predictions)
     if faults:
         raise ValueError(_listing("This submission is not complete", faults))
@@ -103,8 +134,8 @@ def pack(
             info = zipfile.ZipInfo(f"{challenge}/{model.place}/{PREDICTION_FILE}", _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.create_system, info.external_attr = 3, 0o644 << 16
-            source = model.prediction_in(predictions or challenge_folder)
-            archive.writestr(info, source.read_bytes(), compresslevel=9)
+            content = model.prediction_in(predictions).read_bytes()
+            archive.writestr(info, content, compresslevel=9)
     return Path(zip_path)
 
 
@@ -156,7 +187,7 @@ def read_phase(
 
     Args:
         challenge_folder: holds `solution.csv` in the model folders of `phase`.
-        predictions: where predictions were written to; by default the same folder.
+        predictions: where predictions were written to; see `find_predictions`.
         phase: by default "train", the phase whose solutions participants have.
 
     Returns:
@@ -168,7 +199,7 @@ def read_phase(
             solution is not there.
     """
     models = _expected_models(challenge_folder, [phase])
-    values, faults = _read_all(models, predictions or challenge_folder)
+    values, faults = _read_all(models, find_predictions(challenge_folder, predictions))
     if faults:
         raise ValueError(_listing("These predictions cannot be scored", faults))
     challenge = challenge_folder_of(challenge_folder).name

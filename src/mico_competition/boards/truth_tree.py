@@ -15,12 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from mico_competition.files import PathLike
-from mico_competition.layout import ModelFolder, walk_phase
+from mico_competition.layout import ModelFolder, release_folder, walk_phase
 from mico_competition.scoring.reading import read_values
 from mico_competition.tracks import CHALLENGES, SOLUTION_FILE, get_challenge, get_phase
 
-# As commitments.py has them; that module needs torch.
-_COMMITMENTS = (("commitments.json", "commitments"), ("openings.json", "openings"))
 _MEND = "name the folder that training wrote <challenge>/... into, or that `mico reference` made."
 
 
@@ -84,10 +82,13 @@ def _version_of(folder: Path, places: Sequence[str]) -> str | None:
     Never of the solutions themselves: whoever has a good attack could hash the labels it finds
     likeliest until the hash fits.
     """
-    for name, key in _COMMITMENTS:
-        if not (folder / name).is_file():
+    for path, key in (
+        (release_folder(folder) / "commitments.json", "commitments"),
+        (folder / "openings.json", "openings"),
+    ):
+        if not path.is_file():
             continue
-        kept = json.loads((folder / name).read_text(encoding="utf-8"))[key]
+        kept = json.loads(path.read_text(encoding="utf-8"))[key]
         digest = hashlib.sha256()
         for place in places:
             value = kept.get(place.partition("/")[2])

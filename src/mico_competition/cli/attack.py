@@ -14,6 +14,7 @@ from mico_competition.cli.attack_options import (
     opener,
 )
 from mico_competition.cli.command_line import path_or_name
+from mico_competition.layout import predictions_folder
 from mico_competition.tracks import CHALLENGES, PHASES
 
 _DEFAULT = "threshold"
@@ -38,7 +39,7 @@ def add_attack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--predictions",
         type=Path,
-        help="challenge folder that predictions are in (default: the model folders themselves)",
+        help="folder to write predictions to (default: FOLDER.predictions, beside FOLDER)",
     )
     add_scenario(parser)
     parser.add_argument("--phase", action="append", choices=PHASES, help="default: all phases")
@@ -67,7 +68,8 @@ def run_attack(args: argparse.Namespace) -> None:
             scenarios=args.scenario,
             options=Options(folds=args.folds),
         )
-    print(f"Wrote predictions for {count} models to {args.predictions or folder}")
+    target = args.predictions or predictions_folder(folder)
+    print(f"Wrote predictions for {count} models to {target}")
 
 
 def _named(args: argparse.Namespace) -> tuple[str, Path]:

@@ -66,6 +66,9 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
         "--licence", type=_licence, default="mit", help="the Hub's name of it (default: mit)"
     )
     parser.add_argument(
+        "--page", type=Path, help="file to take for the page, README.md (default: one is written)"
+    )
+    parser.add_argument(
         "--dry_run", action="store_true", help="check, and print the page; send nothing"
     )
 
@@ -76,8 +79,8 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
 
         if args.dry_run:
             release = check_publishable(args.challenge_folder)
-            texts = pages(release, check_repository(args.repo), args.licence)
-            print(texts.get(CARD_FILE) or (release.folder / CARD_FILE).read_text(encoding="utf-8"))
+            texts = pages(release, check_repository(args.repo), args.licence, args.page)
+            print(texts[CARD_FILE])
             print(f"{len(release.models)} models can be published; nothing was sent")
             return
         address = publish(
@@ -85,6 +88,7 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
             args.repo,
             private=args.private,
             licence=args.licence,
+            page=args.page,
             say=lambda sentence: print(sentence, flush=True),
         )
         print(f"Published: {address}")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mico_competition.cli.command_line import output_file
 from mico_competition.tracks import CHALLENGES, SCORED_PHASES
 
 
@@ -14,7 +15,10 @@ def add_release(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico release` takes."""
     _add_root(parser)
     parser.add_argument(
-        "--to", required=True, type=Path, help="folder to make <challenge>/... and archives/ in"
+        "--to",
+        required=True,
+        type=Path,
+        help="folder to make <challenge>/... and <challenge>.release/... in",
     )
     _add_challenges(parser)
     parser.add_argument(
@@ -23,21 +27,33 @@ def add_release(parser: argparse.ArgumentParser) -> None:
         help="release dev and final although their seeds are 2022's decimal ones, whose splits can "
         "be searched (2^32); for comparison only",
     )
+    parser.add_argument(
+        "--reveal",
+        choices=SCORED_PHASES,
+        help="add the labels and seeds of this phase, which is over, to the release in --to",
+    )
 
     def run(args: argparse.Namespace) -> None:
         from mico_competition.fleets.finished import check_fleets
+        from mico_competition.layout import release_folder
+        from mico_competition.releases.add_labels import add_labels
         from mico_competition.releases.release import find_challenges, release
 
         for challenge in args.challenge or find_challenges(args.root):
+            place = args.to / challenge
+            if args.reveal:
+                count = add_labels(args.root, challenge, args.to, args.reveal)
+                print(f"Added the labels of {count} models of {args.reveal} to {place}", flush=True)
+                continue
             check_fleets(args.root, challenge)
             count = release(args.root, challenge, args.to, splits_of_2022=args.splits_of_2022)
             print(
-                f"Released {count} models to {args.to / challenge}, zipped in "
-                f"{args.to / 'archives' / challenge}; the leak check found nothing",
+                f"Released {count} models to {place}, with checksums, commitments and archives in "
+                f"{release_folder(place)}; the leak check found nothing",
                 flush=True,
             )
 
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, tidy=True)
 
 
 def add_leaks(parser: argparse.ArgumentParser) -> None:
@@ -47,14 +63,21 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
         "--trained", required=True, type=Path, help="folder that training wrote <challenge>/... to"
     )
     _add_challenges(parser)
+    parser.add_argument(
+        "--revealed",
+        action="append",
+        choices=SCORED_PHASES,
+        default=[],
+        help="a phase whose labels were revealed, so that they may be there (repeatable)",
+    )
 
     def run(args: argparse.Namespace) -> int:
         from mico_competition.releases.leak_check import check_release
         from mico_competition.releases.release import find_challenges
 
         challenges = args.challenge or find_challenges(args.released)
-        faults = check_release(args.released, args.trained, challenges)
-        found = f"Do not publish: {len(faults)} faults" if faults else "No leak found"
+        faults = check_release(args.released, args.trained, challenges, revealed=args.revealed)
+        found = f"Do not publish: {_count(faults)}" if faults else "No leak found"
         return _report(faults, f"{found} in {', '.join(challenges)}")
 
     parser.set_defaults(run=run)
@@ -80,11 +103,13 @@ def add_reveal(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico reveal` takes."""
     _add_root(parser)
     parser.add_argument("--phase", required=True, choices=SCORED_PHASES)
-    parser.add_argument("--to", required=True, type=Path, help="JSON file to write, for everybody")
+    parser.add_argument(
+        "--to", required=True, type=output_file, help="JSON file to write, for you to hand out"
+    )
     parser.add_argument("--challenge", choices=CHALLENGES, help="default: the only one there is")
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.files import write_text
+        from mico_competition.files import PRIVATE, write_text
         from mico_competition.releases.release import find_challenges
         from mico_competition.releases.reveal import as_text, reveal
 
@@ -92,9 +117,12 @@ def add_reveal(parser: argparse.ArgumentParser) -> None:
         if len(found) > 1:
             raise ValueError(f"{args.root} holds {', '.join(found)}: say which with --challenge.")
         revealed = reveal(args.root, found[0], args.phase)
-        write_text(args.to, as_text(revealed))
+        write_text(args.to, as_text(revealed), access=PRIVATE)
         count = len(revealed["openings"])
-        print(f"Wrote labels, seeds and salts of {count} models of {args.phase} to {args.to}")
+        print(
+            f"Wrote labels, seeds and salts of {count} models of {args.phase} to {args.to}; only "
+            "you can read it until you hand it out"
+        )
 
     parser.set_defaults(run=run)
 
@@ -109,18 +137,35 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
         help="file that `mico reveal` wrote, to hold against the release's commitments (default: "
         "hold the release's files against its checksums)",
     )
+    parser.add_argument(
+        "--to",
+        type=Path,
+        metavar="FOLDER",
+        help="write the labels and seeds that were verified to FOLDER/<scenario>/<phase>/"
+        "model_<i>/; FOLDER may be the challenge folder itself",
+    )
 
     def run(args: argparse.Namespace) -> int:
+        from mico_competition.releases.reveal import (
+            check_files,
+            read_revealed,
+            verify,
+            write_solutions,
+        )
+
         if args.revealed is None:
-            from mico_competition.releases.archives import check_sums
-
-            count, faults = check_sums(args.challenge_folder)
-            return _report(faults, f"{count} files match SHA256SUMS, {len(faults)} do not")
-        from mico_competition.releases.reveal import verify
-
+            if args.to is not None:
+                raise ValueError("Name the revealed file whose labels are to be written to --to.")
+            count, faults = check_files(args.challenge_folder, progress=True)
+            wrong = f"; {_count(faults)}" if faults else ""
+            return _report(faults, f"{count} files match SHA256SUMS{wrong}")
         count, faults = verify(args.challenge_folder, args.revealed)
-        wrong = f"; {len(faults)} faults" if faults else ""
-        return _report(faults, f"{count} label sets verified{wrong}")
+        wrong = f"; {_count(faults)}" if faults else ""
+        code = _report(faults, f"{count} label sets verified{wrong}")
+        if args.to is not None and not faults:
+            written = write_solutions(read_revealed(args.revealed), args.to)
+            print(f"Wrote the labels of {written} models below {args.to}")
+        return code
 
     parser.set_defaults(run=run)
 
@@ -138,6 +183,10 @@ def _add_challenges(parser: argparse.ArgumentParser) -> None:
         metavar="CHALLENGE",
         help=f"one or more of {', '.join(CHALLENGES)} (default: all that are there)",
     )
+
+
+def _count(faults: Sequence[str]) -> str:
+    return f"{len(faults)} fault{'' if len(faults) == 1 else 's'}"
 
 
 def _report(faults: Sequence[str], verdict: str) -> int:

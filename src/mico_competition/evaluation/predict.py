@@ -9,7 +9,7 @@ from mico_competition.evaluation.evaluate import DEFAULTS, Options, guard
 from mico_competition.evaluation.folds import ask, run
 from mico_competition.evaluation.problem import Attack, Source
 from mico_competition.files import PathLike
-from mico_competition.layout import ModelFolder, walk_challenge
+from mico_competition.layout import ModelFolder, predictions_folder, walk_challenge
 from mico_competition.submission import write_prediction
 from mico_competition.tracks import DISTINGUISHER, PHASES, get_scenario
 
@@ -38,7 +38,7 @@ def attack_folder(
         attack: any.
         open_source: (scenario, phases) -> signals of its models of these phases at the union of
             their challenge points; "train" is among the phases if there are such models.
-        predictions: challenge folder to write to; by default the model folders themselves.
+        predictions: folder to write to; by default `<challenge>.predictions` beside the folder.
         phases: phases to predict; one that a scenario has no models of is passed over.
         scenarios: by default all that the folder holds.
         options: folds, and whether to check for leaks (train models only).
@@ -51,6 +51,7 @@ def attack_folder(
             altogether; if there are no models of these phases; what the attack or the check
             raises.
     """
+    target = predictions or predictions_folder(challenge_folder)
     groups: dict[str, dict[str, list[ModelFolder]]] = {}
     for model in walk_challenge(challenge_folder):
         groups.setdefault(model.scenario, {}).setdefault(model.phase, []).append(model)
@@ -69,7 +70,7 @@ def attack_folder(
         for phase in wanted:
             rows = _predict(source, phase, attack, options)
             for model, row in zip(groups[name][phase], rows):
-                write_prediction(model.prediction_in(predictions or challenge_folder), row)
+                write_prediction(model.prediction_in(target), row)
             count += len(rows)
     if not count:
         raise ValueError(f"{challenge_folder} holds no models of phases {', '.join(phases)}.")

@@ -16,6 +16,9 @@ from math import inf, isinf
 from mico_competition.tracks import (
     METADATA_FILE,
     PHASES,
+    SCORED_PHASES,
+    SEED_FILES,
+    SOLUTION_FILE,
     Task,
     disclosed_files,
     get_scenario,
@@ -31,8 +34,9 @@ class ScenarioFacts:
 
     `epsilon` is infinite without privacy, and `delta` then None.  `accuracy` is the mean
     evaluation accuracy of its train models, in [0, 1]; it and the lengths (in records) are
-    None where nothing states them.  `models` are the numbers of models by phase.  `by_table` says
-    that epsilon and delta are the scenario table's, as the models state none.
+    None where nothing states them.  `models` are the numbers of models by phase, `revealed` the
+    phases whose labels were added when they were over.  `by_table` says that epsilon and delta
+    are the scenario table's, as the models state none.
     """
 
     name: str
@@ -44,6 +48,7 @@ class ScenarioFacts:
     len_training: int | None = None
     len_challenge: int | None = None
     by_table: bool = False
+    revealed: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:
@@ -97,7 +102,7 @@ def card_text(
     parts = (
         _opening(challenge, scenarios),
         _table(scenarios),
-        _contents(scenarios),
+        _contents(challenge, scenarios),
         _loading(challenge, repo, example),
         _closing(licence),
     )
@@ -129,11 +134,15 @@ def _front_matter(
 
 def _opening(challenge: str, scenarios: Sequence[ScenarioFacts]) -> str:
     total = sum(sum(facts.models.values()) for facts in scenarios)
+    known = ["train", *(p for p in SCORED_PHASES if p in scenarios[0].revealed)]
+    hidden = [phase for phase in SCORED_PHASES if phase not in known]
+    withheld = f"; for {' and '.join(hidden)} it is withheld" if hidden else ""
+    given = f"phase{'s' if known[1:] else ''} {' and '.join(known)} the answer is given{withheld}"
     return f"""# Membership inference challenge {challenge}
 
 {total} trained models. Each comes with challenge points, of which half were in its training set;
-the task is to tell which. For models of phase train the answer is given; for dev and final it is
-withheld. Made with `mico_competition`, which rebuilds the Microsoft Membership Inference
+the task is to tell which. For models of {given}.
+Made with `mico_competition`, which rebuilds the Microsoft Membership Inference
 Competition (MICO) of 2022."""
 
 
@@ -178,12 +187,12 @@ def _table(scenarios: Sequence[ScenarioFacts]) -> str:
     return "\n".join(rows)
 
 
-def _contents(scenarios: Sequence[ScenarioFacts]) -> str:
+def _contents(challenge: str, scenarios: Sequence[ScenarioFacts]) -> str:
     """The files of each phase."""
     rows = [
         "## Files",
         "",
-        "A model lies in `<scenario>/<phase>/model_<id>/`:",
+        f"A model lies in `{challenge}/<scenario>/<phase>/model_<id>/`:",
         "",
         "| scenario | phase | files |",
         "|---|---|---|",
@@ -192,14 +201,19 @@ def _contents(scenarios: Sequence[ScenarioFacts]) -> str:
         weights = [name.split("|")[0] for name in facts.task.weights]
         for phase in PHASES:
             if facts.models.get(phase):
-                files = (*weights, *disclosed_files(get_scenario(facts.name), phase), METADATA_FILE)
+                disclosed = disclosed_files(get_scenario(facts.name), phase)
+                if phase in facts.revealed:
+                    disclosed = (*SEED_FILES, SOLUTION_FILE)
+                files = (*weights, *disclosed, METADATA_FILE)
                 rows.append(f"| {facts.name} | {phase} | {', '.join(f'`{f}`' for f in files)} |")
     rows += [
         "",
         "`seed_*` are the seeds of the splits: they say which records are challenge points, which "
         "are members,\nand which make up the rest of the training set. `solution.csv` marks the "
         "members among the challenge\npoints. `index/<scenario>/<phase>.csv` lists the models, for "
-        "the viewer above. `SHA256SUMS` holds the\nchecksums of the release.",
+        f"the viewer above.\n`{challenge}.release/` holds what the release says of itself: "
+        "checksums, salted commitments to labels\nthat are withheld, and what opens those of "
+        "phases that are over.",
     ]
     return "\n".join(rows)
 

@@ -30,7 +30,15 @@ from mico_competition.hub.client import (
     megabytes,
     quiet_client,
 )
-from mico_competition.hub.listing import HubModel, check_repository, choose, sort_out, whole
+from mico_competition.hub.listing import (
+    COMMITMENTS_FILE,
+    HubModel,
+    check_repository,
+    choose,
+    sort_out,
+    whole,
+)
+from mico_competition.layout import release_folder
 from mico_competition.progress import stage, tracked
 from mico_competition.tracks import PUBLISHED, get_challenge, get_phase
 
@@ -59,6 +67,11 @@ class Plan:
     def folder(self) -> Path:
         """Where the challenge's scenarios will lie."""
         return self.to / self.challenge
+
+    @property
+    def side(self) -> Path:
+        """Where the release's own files will lie: beside."""
+        return release_folder(self.folder)
 
     @property
     def staging(self) -> Path:
@@ -145,24 +158,33 @@ def plan_download(
 def _compare(
     models: tuple[HubModel, ...], extras: dict[str, HubFile], folder: Path, repo: str
 ) -> tuple[tuple[HubModel, ...], dict[str, HubFile]]:
-    """The models and the release's files that are not in `folder`; HubError if one differs."""
+    """The models, or files of them, and the release's files that are not there yet.
+
+    Of a release that has the same commitments, what it says of itself may have changed, as when
+    labels are added; HubError if anything else differs.
+    """
     missing = []
     for model in tracked(models, "Comparing", "model"):
         if not os.path.lexists(folder / model.place):
             missing.append(model)
             continue
+        place, lacking = folder / model.place, {}
         for name, file in model.files.items():
-            if not file.fits(folder / model.place / name):
+            if place.is_dir() and not os.path.lexists(place / name):
+                lacking[name] = file  # it was published since
+            elif not place.is_dir() or not file.fits(place / name):
                 raise HubError(
-                    f"{folder / model.place / name} is not what {repo} holds: move that model's "
-                    "folder away, or choose another --to."
+                    f"{place / name} is not what {repo} holds: move that model's folder away, or "
+                    "choose another --to."
                 )
-    new = {name: file for name, file in extras.items() if not (folder / name).exists()}
-    for name in extras.keys() - new.keys():
-        if not extras[name].fits(folder / name):
-            raise HubError(
-                f"{folder / name} is of another release than {repo}: choose another --to."
-            )
+        if lacking:
+            missing.append(replace(model, files=lacking))
+    side = release_folder(folder)
+    new = {name: file for name, file in extras.items() if not file.fits(side / name)}
+    same = COMMITMENTS_FILE in extras and COMMITMENTS_FILE not in new
+    for name in new:
+        if (side / name).exists() and not same:
+            raise HubError(f"{side / name} is of another release than {repo}: choose another --to.")
     return tuple(missing), new
 
 
@@ -231,8 +253,8 @@ def _fetch_all(plan: Plan, progress: bool) -> None:
         raise WrongFileError(f"{wrong[0]}{more}")
     for name, file in plan.extras.items():
         _fetch_one(plan, file, plan.staging / name, lambda count: None)
-        plan.folder.mkdir(parents=True, exist_ok=True)
-        os.replace(plan.staging / name, plan.folder / name)
+        plan.side.mkdir(parents=True, exist_ok=True)
+        os.replace(plan.staging / name, plan.side / name)
 
 
 def _fetch_model(plan: Plan, model: HubModel, on_bytes: Any) -> None:
@@ -245,7 +267,12 @@ def _fetch_model(plan: Plan, model: HubModel, on_bytes: Any) -> None:
             path.unlink()
     place = plan.folder / model.place
     place.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(staged, place)
+    if not place.exists():
+        os.rename(staged, place)
+        return
+    for name in model.files:  # files that were published since, such as labels
+        os.replace(staged / name, place / name)
+    staged.rmdir()
 
 
 def _fetch_one(plan: Plan, file: HubFile, path: Path, on_bytes: Any) -> None:

@@ -16,6 +16,7 @@ from mico_competition.layout import model_id_of
 from mico_competition.tracks import (
     METADATA_FILE,
     PHASES,
+    SCORED_PHASES,
     SEED_FILES,
     SOLUTION_FILE,
     Task,
@@ -25,8 +26,15 @@ from mico_competition.tracks import (
     get_task,
 )
 
-# What a release says of itself, beside its models.
-RELEASE_FILES = ("release.json", "SHA256SUMS", "commitments.json")
+# What a release says of itself, in `<challenge>.release/`.
+COMMITMENTS_FILE = "commitments.json"
+RELEASE_FILES = (
+    "release.json",
+    "SHA256SUMS",
+    COMMITMENTS_FILE,
+    *(f"revealed_{phase}.json" for phase in SCORED_PHASES),
+)
+_EARLIER = ("release.json", COMMITMENTS_FILE)  # lay among the models; SHA256SUMS fits no more
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
@@ -71,11 +79,14 @@ def sort_out(files: Iterable[HubFile], challenge: str) -> tuple[list[HubModel], 
             (SST-2 of 2022 lies one level down).
     """
     models: dict[tuple[str, str, int], HubModel] = {}
-    extras = {}
+    extras, earlier = {}, {}
     for file in files:
+        top, _, name = file.path.partition("/")
+        if top == f"{challenge}.release" and name in RELEASE_FILES:
+            extras[name] = file
         path = file.path.removeprefix(f"{challenge}/")
-        if path in RELEASE_FILES:
-            extras[path] = file
+        if path in _EARLIER:
+            earlier[path] = file
         parts = path.split("/")
         if len(parts) != 4 or parts[0] not in get_challenge(challenge) or parts[1] not in PHASES:
             continue
@@ -84,7 +95,7 @@ def sort_out(files: Iterable[HubFile], challenge: str) -> tuple[list[HubModel], 
         if model_id is not None and name in _names(scenario):
             key = (scenario, phase, model_id)
             models.setdefault(key, HubModel(*key)).files[name] = file
-    return sorted(models.values()), extras
+    return sorted(models.values()), extras or earlier
 
 
 def _names(scenario: str) -> set[str]:

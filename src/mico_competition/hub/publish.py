@@ -47,6 +47,7 @@ def publish(
     *,
     private: bool = False,
     licence: str = "mit",
+    page: PathLike | None = None,
     endpoint: str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
     progress: bool = True,
@@ -54,11 +55,12 @@ def publish(
     """Check a release and upload what the repository lacks of it; gives the page's address.
 
     Args:
-        folder: a challenge folder that `mico release` wrote.  A README.md in it is taken as
-            the page as it is; otherwise one is written.
+        folder: a challenge folder that `mico release` wrote; what lies beside it in
+            `<challenge>.release` goes up too, but for the archives.
         repo: OWNER/NAME of a dataset repository; it is made if there is none.
         private: make it private; refused if it is there and public.
         licence: the Hub's identifier of a licence.
+        page: a page of one's own for README.md; by default one is written.
         endpoint: the Hub's address (default: HF_ENDPOINT, or huggingface.co).
         say: called with a sentence before anything is uploaded.
         progress: whether to show how far it is (see `mico_competition.progress`).
@@ -72,7 +74,7 @@ def publish(
     release = check_publishable(folder, progress=progress)
     api = hub_api(endpoint)
     with tempfile.TemporaryDirectory(prefix="mico_page_") as aside, quiet_client():
-        ours = _with_page(release, repo, licence, Path(aside))
+        ours = _with_page(release, pages(release, repo, licence, page), Path(aside))
         _open(api, repo, private)
         missing = _missing(api, repo, ours)
         size = sum(path.stat().st_size for path, _ in ours.values())
@@ -81,14 +83,19 @@ def publish(
             f"Publishing {len(release.models)} models, {len(ours)} files, {megabytes(size)} to "
             f"{repo}; {megabytes(size - lacking)} are there already"
         )
-        _upload(api, repo, {name: ours[name][0] for name in missing}, progress)
+        _upload(api, repo, {name: ours[name][0] for name in missing}, release.challenge, progress)
         if missing and _missing(api, repo, ours):
             raise HubError(f"{repo} does not hold what was sent: run again, it resumes.")
     return f"{api.endpoint}/datasets/{repo}"
 
 
-def pages(release: Released, repo: str, licence: str) -> dict[str, str]:
-    """The files that describe a release on the Hub, by path there: README.md and the index."""
+def pages(
+    release: Released, repo: str, licence: str, page: PathLike | None = None
+) -> dict[str, str]:
+    """The files that describe a release on the Hub, by path there: README.md and the index.
+
+    `page` is a file to take for README.md as it is.
+    """
     facts = facts_of(release)
     texts = {
         index_path(scenario.name, phase): index_text(scenario, release.index(scenario.name, phase))
@@ -96,18 +103,20 @@ def pages(release: Released, repo: str, licence: str) -> dict[str, str]:
         for phase, count in scenario.models.items()
         if count
     }
-    if CARD_FILE not in release.sums:
+    if page is not None:
+        texts[CARD_FILE] = Path(page).read_text(encoding="utf-8")
+    else:
         example = release.models[0].place
         texts[CARD_FILE] = card_text(release.challenge, repo, licence, facts, example)
     return texts
 
 
 def _with_page(
-    release: Released, repo: str, licence: str, aside: Path
+    release: Released, texts: dict[str, str], aside: Path
 ) -> dict[str, tuple[Path, str]]:
     """All files of the publication, by path there: where each lies here, and its sha256."""
-    ours = {name: (release.folder / name, digest) for name, digest in release.sums.items()}
-    for name, text in pages(release, repo, licence).items():
+    ours = {name: (release.files[name], digest) for name, digest in release.sums.items()}
+    for name, text in texts.items():
         path = aside / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -143,12 +152,12 @@ def _same(file: HubFile, path: Path, digest: str) -> bool:
     return file.checksum == digest if len(file.checksum) == 64 else file.fits(path)
 
 
-def _upload(api: HfApi, repo: str, files: dict[str, Path], progress: bool) -> None:
+def _upload(api: HfApi, repo: str, files: dict[str, Path], challenge: str, progress: bool) -> None:
     """Commit the files, models first; what is large goes to the storage before each commit."""
     from huggingface_hub import CommitOperationAdd
 
     sizes = {name: path.stat().st_size for name, path in files.items()}
-    batches = list(_batches(sizes))
+    batches = list(_batches(sizes, challenge))
     with stage("Uploading", sum(sizes.values()), "B", show=progress) as shown:
         for number, batch in enumerate(batches, 1):
             with hub_errors(repo, api.endpoint):
@@ -178,12 +187,12 @@ def _by_size(names: list[str], sizes: dict[str, int]) -> Iterator[list[str]]:
         yield some
 
 
-def _batches(files: Iterable[str]) -> Iterator[list[str]]:
+def _batches(files: Iterable[str], challenge: str) -> Iterator[list[str]]:
     """The names of files, models' first, in lists of about `_FILES_A_COMMIT`."""
     models: dict[str, list[str]] = {}
     rest = []
     for name in sorted(files):
-        if name.count("/") == 3:
+        if name.startswith(f"{challenge}/"):
             models.setdefault(name.rpartition("/")[0], []).append(name)
         else:
             rest.append(name)

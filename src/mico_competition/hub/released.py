@@ -7,27 +7,25 @@ Reads only; says which file is at fault, never what is in it.
 
 from __future__ import annotations
 
-import json
-import os
-import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any
 
 from mico_competition.files import PathLike
-from mico_competition.hub.client import checksum_of
 from mico_competition.hub.dataset_card import IndexLine, ScenarioFacts
-from mico_competition.hub.listing import RELEASE_FILES, task_of
+from mico_competition.hub.listing import task_of
 from mico_competition.layout import (
     ModelFolder,
     challenge_folder_of,
     model_id_of,
+    release_folder,
     walk_challenge,
 )
 from mico_competition.lengths import read_metadata
-from mico_competition.progress import tracked
+from mico_competition.releases.archives import SUMS_FILE, files_of_release, read_sums, sha256_of
 from mico_competition.releases.release import PUBLIC_METADATA
+from mico_competition.releases.reveal import check_files, read_summary
 from mico_competition.tracks import (
     METADATA_FILE,
     PHASES,
@@ -40,33 +38,33 @@ from mico_competition.tracks import (
 )
 
 CARD_FILE = "README.md"
-SUMS_FILE = "SHA256SUMS"
-_SUMS_LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 _MEND = "name the challenge's folder that `mico release` wrote"
 
 
 @dataclass(frozen=True)
 class Released:
-    """A release that passed: `sums` are the sha256 of all its files, by path below `folder`."""
+    """A release that passed: where its files lie here, and their sha256, by path when published."""
 
     folder: Path
     challenge: str
     models: tuple[ModelFolder, ...]
+    files: dict[str, Path]
     sums: dict[str, str]
 
     def weights(self, model: ModelFolder) -> str:
-        """Path, below `folder`, of the file that holds the model's parameters."""
+        """Path, when published, of the file that holds the model's parameters."""
         names = task_of(model.scenario).weights[-1].split("|")
-        return next(p for n in names if (p := f"{model.place}/{n}") in self.sums)
+        places = (f"{self.challenge}/{model.place}/{name}" for name in names)
+        return next(place for place in places if place in self.sums)
 
     def index(self, scenario: str, phase: str) -> list[IndexLine]:
         """One line for each model of a scenario and phase."""
         lines = []
         for model in self.models:
             if (model.scenario, model.phase) == (scenario, phase):
-                path = self.weights(model)
-                size = (self.folder / path).stat().st_size
-                lines.append(IndexLine(model.model_id, model.place, path, size, self.sums[path]))
+                name = self.weights(model)
+                size, place = self.files[name].stat().st_size, f"{self.challenge}/{model.place}"
+                lines.append(IndexLine(model.model_id, place, name, size, self.sums[name]))
         return lines
 
 
@@ -74,7 +72,7 @@ def check_publishable(folder: PathLike, *, progress: bool = True) -> Released:
     """Check a challenge folder that `mico release` wrote, to the last byte.
 
     Args:
-        folder: named after its challenge, with scenarios, `release.json` and `SHA256SUMS`.
+        folder: named after its challenge, with its scenarios; `<challenge>.release` lies beside.
         progress: whether to show how far it is (see `mico_competition.progress`).
 
     Raises:
@@ -84,42 +82,26 @@ def check_publishable(folder: PathLike, *, progress: bool = True) -> Released:
     """
     folder = challenge_folder_of(folder)
     models = tuple(walk_challenge(folder, mend=f"{_MEND}."))
-    paths = _files(folder)
-    _check_names(folder, paths)
+    side, files = release_folder(folder), dict(files_of_release(folder))
+    revealed = read_summary(folder)["revealed"] if (side / "release.json").is_file() else []
+    _check_names(folder, files, revealed)
     for model in models:
-        _check_model(model)
-    sums = _read_sums(folder)
-    present = set(paths) - {SUMS_FILE, CARD_FILE}  # a page of the organiser's own came later
-    for lacking, what in (
-        (set(sums) - set(paths), "is listed in SHA256SUMS, but is not there"),
-        (present - set(sums), "is not listed in SHA256SUMS"),
-    ):
-        if lacking:
-            raise ValueError(f"{folder / min(lacking)} {what}: run `mico release` again.")
-    for path in tracked(paths, "Checksums", "file", show=progress):
-        found = checksum_of(folder / path)
-        if sums.setdefault(path, found) != found:
-            raise ValueError(
-                f"{folder / path} is not what SHA256SUMS says: run `mico release` again."
-            )
-    return Released(folder, folder.name, models, sums)
+        _check_model(model, revealed)
+    faults = check_files(folder, progress=progress)[1]
+    if faults:
+        more = f" (and {len(faults) - 1} more faults)" if faults[1:] else ""
+        raise ValueError(f"{faults[0]}{more}")
+    name = f"{folder.name}.release/{SUMS_FILE}"
+    sums = read_sums(side / SUMS_FILE) | {name: sha256_of(side / SUMS_FILE)}
+    return Released(folder, folder.name, models, files | {name: side / SUMS_FILE}, sums)
 
 
-def _files(folder: Path) -> list[str]:
-    """Paths of all files below `folder`, sorted; a link to a folder counts as a file."""
-    found = []
-    for parent, folders, names in os.walk(folder):
-        links = [name for name in folders if Path(parent, name).is_symlink()]
-        found += [Path(parent, n).relative_to(folder).as_posix() for n in (*names, *links)]
-    return sorted(found)
-
-
-def _check_names(folder: Path, paths: list[str]) -> None:
-    """ValueError if a file is not for participants; what is withheld is named first."""
+def _check_names(folder: Path, files: dict[str, Path], revealed: Collection[str]) -> None:
+    """ValueError if a file of a model is withheld, or is none that participants get."""
     strange = []
-    for path in paths:
-        parts = path.split("/")
-        if path in (*RELEASE_FILES, CARD_FILE):
+    for name, path in files.items():
+        top, *parts = name.split("/")
+        if top != folder.name:
             continue
         place = None
         if (
@@ -129,34 +111,36 @@ def _check_names(folder: Path, paths: list[str]) -> None:
             and model_id_of(parts[2]) is not None
         ):
             place = (parts[0], parts[1])
-        disclosed = _disclosed(*place) if place else set()
-        if place and parts[3] in {*SEED_FILES, SOLUTION_FILE} - disclosed:
+        public = _public_names(*place, revealed) if place else set()
+        if place and parts[3] in {*SEED_FILES, SOLUTION_FILE} - public:
             raise ValueError(
-                f"{folder / path} is withheld in phase {parts[1]}: this is not a release; {_MEND}."
+                f"{path} is withheld in phase {parts[1]}: this is not a release; {_MEND}."
             )
-        if parts[-1] in disclosed and not (folder / path).is_symlink():
-            continue
-        strange.append(path)
+        if parts[-1] not in public or path.is_symlink():
+            strange.append(path)
     if strange:
-        raise ValueError(f"{folder / strange[0]} is not part of a release: remove it, or {_MEND}.")
+        raise ValueError(f"{strange[0]} is not part of a release: remove it, or {_MEND}.")
 
 
-def _disclosed(scenario: str, phase: str) -> set[str]:
+def _disclosed(scenario: str, phase: str, revealed: Collection[str]) -> tuple[str, ...]:
+    """Names of the seeds and solutions that participants have, after phases were revealed."""
+    if phase in revealed:
+        return (*SEED_FILES, SOLUTION_FILE)
+    return disclosed_files(get_scenario(scenario), phase)
+
+
+def _public_names(scenario: str, phase: str, revealed: Collection[str]) -> set[str]:
     """All names that a file of a model may have in this phase."""
     task = task_of(scenario)
     weights = {name for alternatives in task.weights for name in alternatives.split("|")}
-    return weights | {
-        *task.companions,
-        METADATA_FILE,
-        *disclosed_files(get_scenario(scenario), phase),
-    }
+    return weights | {*task.companions, METADATA_FILE, *_disclosed(scenario, phase, revealed)}
 
 
-def _check_model(model: ModelFolder) -> None:
+def _check_model(model: ModelFolder, revealed: Collection[str]) -> None:
     """ValueError if a model lacks a file, or its metadata tells of the model itself."""
     for alternatives in (
         *model.task.weights,
-        *disclosed_files(get_scenario(model.scenario), model.phase),
+        *_disclosed(model.scenario, model.phase, revealed),
     ):
         if not any((model.path / name).is_file() for name in alternatives.split("|")):
             raise ValueError(
@@ -170,38 +154,15 @@ def _check_model(model: ModelFolder) -> None:
         )
 
 
-def _read_sums(folder: Path) -> dict[str, str]:
-    """The checksums that the release states, by path."""
-    path = folder / SUMS_FILE
-    if not path.is_file():
-        raise ValueError(f"There is no {SUMS_FILE} in {folder}: run `mico release` again.")
-    sums = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        match = _SUMS_LINE.fullmatch(line)
-        if not match:
-            raise ValueError(f"{path} is not a list of checksums: run `mico release` again.")
-        sums[match.group(2)] = match.group(1)
-    return sums
-
-
 def facts_of(release: Released) -> list[ScenarioFacts]:
-    """What the page says of each scenario: from release.json, or else from metadata.json.
-
-    Raises:
-        ValueError: if release.json is not of the form that `mico release` writes.
-    """
-    path = release.folder / "release.json"
-    stated: dict[str, Any] = {}
-    if path.is_file():
-        try:
-            stated = dict(json.loads(path.read_text(encoding="utf-8"))["scenarios"])
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} cannot be read: run `mico release` again.") from None
+    """What the page says of each scenario, from release.json."""
+    summary = read_summary(release.folder)
+    stated, revealed = summary["scenarios"], tuple(summary["revealed"])
     result = []
     for scenario in as_read({model.scenario for model in release.models}):
         models = [model for model in release.models if model.scenario == scenario]
         counts = {p: sum(m.phase == p for m in models) for p in PHASES}
-        said = stated.get(scenario) or read_metadata(models[0].path)
+        said = stated[scenario]
         privacy, row = said.get("privacy"), get_scenario(scenario)
         by_table = not privacy and row.private  # as of 2022's models, which say nothing
         if not privacy:
@@ -220,6 +181,7 @@ def facts_of(release: Released) -> list[ScenarioFacts]:
                 len_dataset=said.get("len_dataset"),
                 len_training=said.get("len_training"),
                 len_challenge=said.get("len_challenge"),
+                revealed=revealed,
             )
         )
     return result

@@ -11,20 +11,28 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mico_competition.files import PathLike, write_text
+from mico_competition.files import PUBLIC, PathLike, make_folder, set_access, write_text
+from mico_competition.layout import challenge_folder_of, release_folder
 from mico_competition.progress import tracked
+from mico_competition.untrusted import read_limited_text
 
 SUMS_FILE = "SHA256SUMS"
+ARCHIVES = "archives"
 
 # The first moment that a zip archive can tell: 1980-01-01, 00:00 UTC.
 EPOCH = 315_532_800
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
-_FILE_MODE, _FOLDER_MODE = 0o644, 0o755
-_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+_LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 _CHUNK = 1 << 20
+_LARGEST = 256_000_000  # bytes of SHA256SUMS
+_AGAIN = "fetch it again, or have it released again"
+NO_RELEASE = (
+    "name a challenge folder that `mico release` wrote and `<challenge>.release` lies beside; one "
+    "of an earlier version, which holds release.json itself, is written anew by `mico release`"
+)
 
 
 def files_below(folder: PathLike) -> list[str]:
@@ -39,11 +47,11 @@ def write_archive(path: PathLike, root: PathLike, folder: str) -> None:
     The same names and contents give the same bytes.  Files over 4 GB are fine (zip64).
     """
     root = Path(root)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(Path(path).parent, PUBLIC)
     with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(f"{folder}/{file}" for file in files_below(root / folder)):
             info = zipfile.ZipInfo(name, _ZIP_EPOCH)
-            info.create_system, info.external_attr = 3, (0o100000 | _FILE_MODE) << 16
+            info.create_system, info.external_attr = 3, (0o100000 | PUBLIC.file) << 16
             info.file_size = (root / name).stat().st_size  # decides whether zip64 is needed
             with (root / name).open("rb") as source, archive.open(info, "w") as target:
                 shutil.copyfileobj(source, target, _CHUNK)
@@ -52,8 +60,8 @@ def write_archive(path: PathLike, root: PathLike, folder: str) -> None:
 def settle(folder: PathLike) -> None:
     """Give `folder` and all below it one modification time, and modes 0644 and 0755."""
     folder = Path(folder)
+    set_access(folder, PUBLIC)
     for path in (*folder.rglob("*"), folder):
-        path.chmod(_FOLDER_MODE if path.is_dir() else _FILE_MODE)
         set_time(path)
 
 
@@ -71,45 +79,108 @@ def sha256_of(path: PathLike) -> str:
     return digest.hexdigest()
 
 
-def write_sums(folder: PathLike) -> None:
-    """Write SHA256SUMS of every other file below `folder`, as `sha256sum -c` reads it."""
-    folder = Path(folder)
-    names = [name for name in files_below(folder) if name != SUMS_FILE]
-    lines = [f"{sha256_of(folder / name)}  {name}\n" for name in names]
-    write_text(folder / SUMS_FILE, "".join(lines))
+def write_sums(folder: PathLike, sums: Mapping[str, str]) -> None:
+    """Write SHA256SUMS into `folder`, from names to checksums, as `sha256sum -c` reads it."""
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
+    write_text(Path(folder) / SUMS_FILE, "".join(lines))
 
 
-def read_sums(folder: PathLike) -> Iterator[tuple[str, str]]:
-    """(SHA-256, relative path) of each line of SHA256SUMS in `folder`.
+def read_sums(path: PathLike) -> dict[str, str]:
+    """Name -> SHA-256, from a file SHA256SUMS.
 
     Raises:
-        ValueError: if there is no such file, or a line of it is of another form.
+        ValueError: if there is no such file, if it lists nothing or a file twice, or if a line of
+            it is of another form.
     """
-    path = Path(folder) / SUMS_FILE
+    path = Path(path)
     if not path.is_file():
-        raise ValueError(f"There is no {SUMS_FILE} in {folder}: give a released challenge folder.")
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        raise ValueError(f"There is no file {path}: {NO_RELEASE}.")
+    sums: dict[str, str] = {}
+    for number, line in enumerate(read_limited_text(path, _LARGEST).splitlines(), start=1):
         match = _LINE.fullmatch(line)
-        if match is None or ".." in match[2].split("/") or match[2].startswith("/"):
-            raise ValueError(f"Line {number} of {path} is no checksum: fetch it again.")
-        yield match[1], match[2]
+        if match is None or not _plain(match[2]) or match[2] in sums:
+            raise ValueError(f"Line {number} of {path} is no checksum, or a second: {_AGAIN}.")
+        sums[match[2]] = match[1]
+    if not sums:
+        raise ValueError(f"{path} lists no files, so nothing can be checked: {_AGAIN}.")
+    return sums
 
 
-def check_sums(folder: PathLike) -> tuple[int, list[str]]:
-    """The number of files that match SHA256SUMS in `folder`, and a sentence for each other one.
+def _plain(name: str) -> bool:
+    """Whether `name` is a relative path that leads nowhere else."""
+    return not name.startswith("/") and not {"", ".", ".."} & set(name.split("/"))
 
-    Files that it does not list, such as predictions written later, are not looked at.
+
+def files_of_release(challenge_folder: PathLike) -> Iterator[tuple[str, Path]]:
+    """(name, path) of everything that SHA256SUMS of a release must list, links included.
+
+    That is all below the challenge folder and beside it in `<challenge>.release/`, but the
+    archives, which have checksums of their own, and SHA256SUMS itself.
+    """
+    folder = challenge_folder_of(challenge_folder)
+    side = release_folder(folder)
+    for top, label in ((folder, folder.name), (side, f"{folder.name}.release")):
+        for path in _all_below(top):
+            name = path.relative_to(top).as_posix()
+            if top is side and (name == SUMS_FILE or name.startswith(f"{ARCHIVES}/")):
+                continue
+            yield f"{label}/{name}", path
+
+
+def _all_below(top: Path) -> Iterator[Path]:
+    """All that is no plain folder below `top`, sorted: files, links, and what is neither."""
+    for parent, folders, names in os.walk(top):
+        folders.sort()
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        yield from (Path(parent, name) for name in sorted((*names, *links)))
+
+
+def check_sums(
+    challenge_folder: PathLike, known: Mapping[str, str] | None = None, *, progress: bool = False
+) -> tuple[int, list[str]]:
+    """The number of a release's files that match SHA256SUMS, and a sentence for each other one.
+
+    Faults are files that do not match, that are listed and not there, and that are there and not
+    listed.  Archives are checked too, where there are any.
+
+    Args:
+        challenge_folder: the folder that SHA256SUMS lies beside, in `<challenge>.release`.
+        known: name -> SHA-256 of files that may be there without being listed.
+        progress: whether to show how far it is.
 
     Raises:
         ValueError: as `read_sums`.
     """
-    sound, faults = 0, []
-    for digest, name in tracked(read_sums(folder), "Checksums", "file"):
-        path = Path(folder) / name
-        if not path.is_file():
-            faults.append(f"{path} is missing: fetch it again.")
-        elif sha256_of(path) != digest:
-            faults.append(f"{path} does not match its checksum: fetch it again.")
+    folder = challenge_folder_of(challenge_folder)
+    side = release_folder(folder)
+    present = dict(files_of_release(folder))
+    sums = read_sums(side / SUMS_FILE)
+    extra = {name: digest for name, digest in (known or {}).items() if name in present}
+    sound, faults = _compare({**extra, **sums}, present, folder.name, progress)
+    if (side / ARCHIVES).is_dir():
+        zips = {p.relative_to(side / ARCHIVES).as_posix(): p for p in _all_below(side / ARCHIVES)}
+        listed = read_sums(zips.pop(SUMS_FILE, side / ARCHIVES / SUMS_FILE))
+        more, wrong = _compare(listed, zips, f"{folder.name}.release/{ARCHIVES}", progress)
+        sound, faults = sound + more, faults + wrong
+    return sound, faults
+
+
+def _compare(
+    sums: dict[str, str], present: dict[str, Path], where: str, progress: bool
+) -> tuple[int, list[str]]:
+    """How many of the files `present` are as `sums` says, and what is wrong with the others."""
+    faults = [f"{name} is missing in {where}: {_AGAIN}." for name in sorted(sums.keys() - present)]
+    sound = 0
+    for name, path in tracked(present.items(), "Checksums", "file", show=progress):
+        if name not in sums:
+            faults.append(
+                f"{path} is not part of the release: remove it; predictions belong into another "
+                "folder."
+            )
+        elif path.is_symlink() or not path.is_file():
+            faults.append(f"{path} is no plain file: {_AGAIN}.")
+        elif sha256_of(path) != sums[name]:
+            faults.append(f"{path} does not match its checksum: {_AGAIN}.")
         else:
             sound += 1
     return sound, faults

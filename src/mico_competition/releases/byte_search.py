@@ -2,7 +2,8 @@
 
 A pattern is known by its anchor, 8 of its bytes.  The 8 bytes at every place of the data are
 hashed with numpy and looked up in a table; at the few places that pass, anchors and then whole
-patterns are compared exactly.  Knows nothing of what the patterns mean.
+patterns are compared exactly.  Patterns lie one after another in one block of bytes, so that
+hundreds of thousands take little memory.  Knows nothing of what the patterns mean.
 """
 
 from __future__ import annotations
@@ -36,15 +37,21 @@ class ByteSearch(Generic[T]):
         if short:
             raise ValueError(f"Expected patterns of at least {SHORTEST} bytes, {short} are not.")
         self._bases = bases
-        self._meaning = dict(patterns)
-        self._longest: int = max([0, *(base._longest for base in bases), *map(len, patterns)])
         starts = [_anchor_start(pattern) for pattern in patterns]
         anchors = b"".join(p[s : s + 8] for p, s in zip(patterns, starts))
         keys = np.frombuffer(anchors, "<u8")
-        self._buckets: dict[int, list[tuple[int, bytes]]] = {}
-        for key, start, pattern in zip(keys.tolist(), starts, patterns):
-            self._buckets.setdefault(key, []).append((start, pattern))
-        self._keys: np.ndarray = np.unique(np.concatenate([keys, *(base._keys for base in bases)]))
+        order = np.argsort(keys, kind="stable")
+        lengths = np.fromiter(map(len, patterns), np.int64, len(patterns))
+        self._block = b"".join(patterns)
+        self._ends = np.cumsum(lengths)
+        self._sorted_keys, self._sorted = keys[order], order  # anchors, and whose they are
+        self._starts = np.array(starts, np.int64)  # of anchors, in their patterns
+        meanings = {id(meaning): meaning for meaning in patterns.values()}
+        places = {known: place for place, known in enumerate(meanings)}
+        self._meanings = list(meanings.values())
+        self._meaning = np.array([places[id(m)] for m in patterns.values()], np.int64)
+        self._longest: int = max([0, *(b._longest for b in bases), *lengths.tolist()])
+        self._keys: np.ndarray = np.unique(np.concatenate([keys, *(b._keys for b in bases)]))
         bits = min(max(len(self._keys).bit_length() + 6, 18), 23)  # a table that caches hold
         self._shift = np.uint64(64 - bits)
         self._table = np.zeros(1 << bits, bool)
@@ -53,31 +60,24 @@ class ByteSearch(Generic[T]):
     def find(self, data: bytes | memoryview) -> list[T]:
         """What the patterns that stand in `data` mean, in no order."""
         view = memoryview(data)
-        found: set[bytes] = set()
+        found: dict[int, T] = {}
         if len(self._keys):
             for start in range(0, len(view), _CHUNK):
-                found |= self._in_chunk(bytes(view[max(0, start - self._longest) : start + _CHUNK]))
-        return [meaning for pattern in found for meaning in self._meanings(pattern)]
+                chunk = bytes(view[max(0, start - self._longest) : start + _CHUNK])
+                anchors = self._anchors_in(chunk)
+                for search in (self, *self._bases) if anchors else ():
+                    found |= {id(meaning): meaning for meaning in search._in_chunk(chunk, anchors)}
+        return list(found.values())
 
-    def _meanings(self, pattern: bytes) -> Iterator[T]:
-        if pattern in self._meaning:
-            yield self._meaning[pattern]
-        for base in self._bases:
-            yield from base._meanings(pattern)
-
-    def _bucket(self, key: int) -> Iterator[tuple[int, bytes]]:
-        """The patterns with an anchor, and where in them it starts."""
-        yield from self._buckets.get(key, ())
-        for base in self._bases:
-            yield from base._bucket(key)
-
-    def _in_chunk(self, chunk: bytes) -> set[bytes]:
-        """The patterns that stand in `chunk`."""
-        found: set[bytes] = set()
-        for key, places in self._anchors_in(chunk).items():
-            bucket = list(self._bucket(key))
-            many = len(bucket) * len(places) > _COMPARISONS
-            for start, pattern in bucket:
+    def _in_chunk(self, chunk: bytes, anchors: Mapping[int, list[int]]) -> Iterator[T]:
+        """What the patterns that stand in `chunk` mean, given where which anchors stand in it."""
+        for key, places in anchors.items():
+            first = int(np.searchsorted(self._sorted_keys, np.uint64(key), "left"))
+            last = int(np.searchsorted(self._sorted_keys, np.uint64(key), "right"))
+            many = (last - first) * len(places) > _COMPARISONS
+            for number in self._sorted[first:last].tolist():
+                end, start = int(self._ends[number]), int(self._starts[number])
+                pattern = self._block[int(self._ends[number - 1]) if number else 0 : end]
                 if many:
                     stands = pattern in chunk
                 else:
@@ -86,8 +86,7 @@ class ByteSearch(Generic[T]):
                         for place in places
                     )
                 if stands:
-                    found.add(pattern)
-        return found
+                    yield self._meanings[int(self._meaning[number])]
 
     def _anchors_in(self, chunk: bytes) -> dict[int, list[int]]:
         """Anchor -> the places in `chunk` where it stands."""

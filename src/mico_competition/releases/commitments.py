@@ -19,21 +19,35 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
+import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from mico_competition.files import PathLike, written_aside
-from mico_competition.layout import ModelFolder, read_text
+from mico_competition.files import PRIVATE, PathLike, folder_lock, written_aside
+from mico_competition.layout import ModelFolder, model_id_of, read_text, release_folder
+from mico_competition.releases.archives import NO_RELEASE
 from mico_competition.splits import parse_seed, permutation, seed_text
-from mico_competition.tracks import SEED_FILES, SOLUTION_FILE, disclosed_files, get_scenario
+from mico_competition.tracks import (
+    PHASES,
+    SCENARIOS,
+    SEED_FILES,
+    SOLUTION_FILE,
+    Scenario,
+    disclosed_files,
+    get_challenge,
+    get_scenario,
+)
+from mico_competition.untrusted import read_limited_json
 
 COMMITMENTS_FILE = "commitments.json"
 OPENINGS_FILE = "openings.json"
 SALT_BYTES = 32
 _DOMAIN = "mico commitment 1"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_LARGEST = 256_000_000  # bytes of a file that is read here
 
 Openings = dict[str, dict[str, str]]  # place -> {"salt": hex, "commitment": hex}
 
@@ -63,6 +77,12 @@ def opens(challenge: str, place: str, opening: Mapping[str, str], texts: Mapping
     return hmac.compare_digest(value.encode(), opening["commitment"].encode())
 
 
+def withheld_names(scenario: Scenario, phase: str) -> tuple[str, ...]:
+    """The seed and solution files that a release withholds, in the order of the table."""
+    disclosed = disclosed_files(scenario, phase)
+    return tuple(name for name in (*SEED_FILES, SOLUTION_FILE) if name not in disclosed)
+
+
 def withheld_texts(model: ModelFolder) -> dict[str, str]:
     """Name -> canonical text of each file of a trained model that a release withholds.
 
@@ -70,11 +90,8 @@ def withheld_texts(model: ModelFolder) -> dict[str, str]:
         ValueError: if one is missing or not of its form; or if the solution is not what
             seed_membership gives, for then nobody could verify it.
     """
-    disclosed = disclosed_files(get_scenario(model.scenario), model.phase)
     texts = {}
-    for name in (*SEED_FILES, SOLUTION_FILE):
-        if name in disclosed:
-            continue
+    for name in withheld_names(get_scenario(model.scenario), model.phase):
         path = model.path / name
         if not path.is_file():
             raise ValueError(f"There is no {name} in {model.path}: train the model again.")
@@ -129,6 +146,13 @@ def commit(root: PathLike, challenge: str, models: Sequence[ModelFolder]) -> Ope
     return openings
 
 
+@contextmanager
+def only_release(root: PathLike, challenge: str) -> Iterator[None]:
+    """Hold the lock of a trained challenge, so that two releases never draw two sets of salts."""
+    with folder_lock(Path(root) / challenge, f"another `mico release` of {challenge}"):
+        yield
+
+
 def public_commitments(
     challenge: str, models: Sequence[ModelFolder], openings: Openings
 ) -> dict[str, Any]:
@@ -162,24 +186,65 @@ def read_openings(root: PathLike, challenge: str) -> Openings:
 
 
 def save_openings(root: PathLike, challenge: str, openings: Openings) -> None:
-    """Put openings on file, readable by their owner only; whole or not at all."""
-    if openings == read_openings(root, challenge):
+    """Put openings on file, readable by their owner only; whole or not at all.
+
+    Raises:
+        ValueError: if another release has drawn other salts meanwhile, which only file systems
+            without locks allow; a release with these must not be seen then.
+    """
+    path, kept = openings_path(root, challenge), read_openings(root, challenge)
+    if any(openings.get(place) != opening for place, opening in kept.items()):
+        raise ValueError(f"{path} was changed by another release meanwhile: release again.")
+    if openings == kept:
         return
     content = {"format": 1, "challenge": challenge, "openings": openings}
-    with written_aside(openings_path(root, challenge), durable=True) as aside:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
+    with written_aside(path, durable=True, access=PRIVATE) as aside:
+        aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_commitments(challenge_folder: PathLike) -> tuple[str, dict[str, str]]:
+    """The challenge that a release is of, and its commitments: place -> 64 hexadecimal digits.
+
+    Args:
+        challenge_folder: the folder that commitments.json lies beside, in `<challenge>.release`.
+
+    Raises:
+        ValueError: if there is no such file, or it commits to nothing, or holds anything but
+            commitments to models of the challenge.
+    """
+    path = release_folder(challenge_folder) / COMMITMENTS_FILE
+    public = read_object(path, NO_RELEASE)
+    challenge, committed = public.get("challenge"), public.get("commitments")
+    if (
+        public.keys() != {"format", "challenge", "commitments"}
+        or not isinstance(challenge, str)
+        or not isinstance(committed, dict)
+        or not all(isinstance(v, str) and _DIGEST.fullmatch(v) for v in committed.values())
+        or not all(_is_withheld(challenge, place) for place in committed)
+    ):
+        raise ValueError(f"{path} is not a release's commitments: fetch it again.")
+    if not committed:
+        raise ValueError(f"{path} commits to nothing, so nothing can be verified.")
+    return challenge, committed
+
+
+def _is_withheld(challenge: str, place: str) -> bool:
+    """Whether `place` is that of a model of the challenge of which something is withheld."""
+    scenario, phase, folder = [*place.split("/"), "", ""][:3]
+    return (
+        place.count("/") == 2
+        and scenario in get_challenge(challenge)
+        and phase in PHASES
+        and model_id_of(folder) is not None
+        and bool(withheld_names(SCENARIOS[scenario], phase))
+    )
 
 
 def read_object(path: Path, mend: str) -> dict[str, Any]:
     """The JSON object in a file; ValueError with `mend` if there is none."""
     if not path.is_file():
         raise ValueError(f"There is no file {path}: {mend}.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        values = None
+    values = read_limited_json(path, _LARGEST, mend=mend)
     if not isinstance(values, dict):
         raise ValueError(f"{path} is not a JSON object: {mend}.")
     return values

@@ -1,19 +1,22 @@
 """An independent check that a release tells participants nothing but what the table discloses.
 
 Shares no code with what writes releases.  It reads the withheld seeds and solutions of the
-trained models, works out their members anew, and searches what was written:
+trained models, works out anew what must be released, and compares:
 
-- every byte of every small file, and every name, for all secrets of all models: seeds, solutions,
-  lists of members, non-members and training records, unsalted hashes, salts; as text, as numbers
-  of several types, as bits, inverted, in part; also within base64, hexadecimal, compressed data;
-- every byte of the weights for the seeds of all models and all secrets of their own model;
-- files and folders that no disclosure names, links, and the organiser's paths and names;
-- times, modes and sizes that differ between models, and metadata and tokenizers that do;
-- files with room for more than their content, archives included (see `leak_forms`).
+- every small file with the bytes that it must have, its fields with a closed set of keys and
+  values (`leak_values`, `leak_fields`): there is no room for a secret, however it is written;
+- weights and archives with the bytes that trained tensors and files give (`leak_forms`);
+- names, links, times, modes, sizes and extended attributes (`leak_tree`).
 
-It cannot see what hides in the low bits of weights or behind a key, parts of a secret of fewer
-than 8 bytes, lists of fewer than 16 entries, or what a model itself learned of its members, which
-is what the competition is about.  A fault names a file and what it tells, and never quotes it.
+It also searches all bytes for the secrets themselves, so that a fault says what was told, and so
+that what came into the trained models unseen is found: every small file and stray name for seeds,
+solutions, lists of records and their hashes, salts and the organiser's paths and names, also
+within base64, hexadecimal and compressed data; weights for all seeds and for their own lists.
+
+It cannot see what training itself hides in the low bits of weights, in the last digits of the
+epsilon that it reports, or in a tokenizer's vocabulary, nor what a model learned of its members,
+which is what the competition is about.  A fault names a file and what it tells, and never
+quotes it.
 """
 
 from __future__ import annotations
@@ -21,40 +24,43 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from mico_competition.files import PathLike
 from mico_competition.layout import walk_challenge
-from mico_competition.progress import tracked
+from mico_competition.progress import stage, tracked
 from mico_competition.releases.byte_search import ByteSearch
-from mico_competition.releases.leak_forms import (
-    archive_faults,
-    json_faults,
-    text_faults,
-    weights_faults,
-)
+from mico_competition.releases.leak_forms import archive_faults, weights_faults
 from mico_competition.releases.leak_patterns import (
     Patterns,
     Secret,
+    is_searchable,
     key_forms,
     machine_names,
     machine_paths,
     secrets_of,
+    seeds_of,
     withheld_of,
 )
-from mico_competition.releases.leak_tree import ARCHIVES, Entry, Fault, tree_faults, walk
+from mico_competition.releases.leak_tree import Entry, Fault, tree_faults, walk
 from mico_competition.releases.leak_values import (
+    Openings,
     commitments_faults,
+    model_file_faults,
     read_value,
+    revealed_faults,
     seed_faults,
     summary_faults,
     sums_faults,
 )
 from mico_competition.releases.leak_views import numbers_in, views
-from mico_competition.tracks import SOLUTION_FILE, get_challenge
+from mico_competition.tracks import PHASES, SEED_FILES, SOLUTION_FILE, get_challenge
 
 _UNNAMED = "(a name that tells a secret)"
+_LARGEST = 1 << 26  # bytes of a file that holds no weights
+_AT_ONCE = 64  # models whose patterns are in memory together
 
 
 def check_release(
@@ -62,17 +68,24 @@ def check_release(
     trained: PathLike,
     challenges: Sequence[str],
     *,
-    salts: Iterable[bytes] = (),
+    openings: Openings | None = None,
+    revealed: Collection[str] = (),
+    checked: Mapping[str, str] | None = None,
+    links: int = 1,
     progress: bool = True,
 ) -> list[str]:
     """All leaks in released challenges, each a sentence with its file; none if none was found.
 
     Args:
-        released: holds `<challenge>/...`, and `archives/<challenge>/...` if they were written.
+        released: holds `<challenge>/...`, and `<challenge>.release/...` beside it.
         trained: holds `<challenge>/...` as training wrote it, with all seeds and solutions.
         challenges: names of the challenges to check.
-        salts: of commitments, beside those in `openings.json` of the trained challenges.
-        progress: whether to show how far it is (see `mico_competition.progress`).
+        openings: place -> salt of the commitments; by default those in `openings.json` of the
+            trained challenge.
+        revealed: phases whose labels were revealed, so that they may be there.
+        checked: name -> SHA-256 of weights that were checked before, and are so no more.
+        links: names that a file may have; more than one while a release is made of links.
+        progress: whether to show how far it is.
 
     Raises:
         ValueError: if a challenge is not there, or a trained model lacks a seed.
@@ -80,110 +93,142 @@ def check_release(
     faults: list[str] = []
     for challenge in challenges:
         get_challenge(challenge)
-        checker = _Checker(Path(released), Path(trained), challenge, list(salts))
-        faults += checker.faults(progress)
+        order = [phase for phase in PHASES if phase in revealed]
+        checker = _Checker(Path(released), Path(trained), challenge, order, openings)
+        faults += checker.faults(checked or {}, links, progress)
     return faults
 
 
 class _Checker:
     """One challenge: what was released of it, and what is withheld of the trained models."""
 
-    def __init__(self, root: Path, trained: Path, challenge: str, salts: list[bytes]) -> None:
-        self.root, self.trained, self.challenge = root, trained, challenge
+    def __init__(
+        self,
+        root: Path,
+        trained: Path,
+        challenge: str,
+        revealed: Sequence[str],
+        openings: Openings | None,
+    ) -> None:
+        self.root, self.trained, self.challenge, self.revealed = root, trained, challenge, revealed
         self.released = walk_challenge(root / challenge, mend="name the folder released to.")
+        side = root / f"{challenge}.release"
+        if not side.is_dir():
+            raise ValueError(
+                f"There is no {side}: a release of an earlier version, which kept release.json "
+                "inside the challenge folder, is written anew by `mico release`."
+            )
         self.models = {model.place: model for model in walk_challenge(trained / challenge)}
-        self.secrets = {place: secrets_of(model) for place, model in self.models.items()}
         self.entries = walk(root, challenge)
-        seeds: Patterns = {}
-        numbers: Patterns = {}
-        for salt in (*salts, *_salts(trained / challenge / "openings.json")):
-            seeds.update(dict.fromkeys(key_forms(salt), Secret("the salt of a commitment", "")))
-        for secrets in self.secrets.values():
-            seeds.update(secrets.seeds)
-            numbers.update(secrets.numbers)
-        self.seeds = ByteSearch(seeds)
-        self.lists = {place: ByteSearch(s.lists) for place, s in self.secrets.items() if s.lists}
-        self.all = ByteSearch(machine_paths(trained), self.seeds, *self.lists.values())
-        self.numbers = ByteSearch(numbers)
+        self.hiding = {
+            place: model
+            for place, model in self.models.items()
+            if model.phase not in revealed and withheld_of(model)
+        }
+        self.openings = _openings(trained / challenge) if openings is None else openings
         self.sums: dict[str, str] = {}
-        self.names: dict[str, bool] = {}
+        self.texts: dict[bytes, list[Entry]] = {}  # what is searched -> where it stands
 
-    def faults(self, progress: bool) -> list[str]:
+    def faults(self, checked: Mapping[str, str], links: int, progress: bool) -> list[str]:
         """All faults of the challenge, as sentences."""
-        found = list(tree_faults(self.root, self.challenge, self.entries))
-        telling = [entry.name for entry in self.entries if self._is_secret(entry.file)]
-        found += [(name, "has a name that tells a secret") for name in telling]
+        found = list(tree_faults(self.root, self.challenge, self.entries, self.revealed, links))
         files = [entry for entry in self.entries if entry.is_file]
-        found += self._small_files([e for e in files if not e.is_weights and not _is_archive(e)])
+        small = [e for e in files if not (e.is_weights or e.is_zip)]
+        found += self._small_files(tracked(small, "Leak check: small files", "file", show=progress))
+        zips = [e for e in files if e.is_zip]
+        for entry in tracked(zips, "Leak check: archives", "archive", show=progress):
+            found += self._archive(entry)
         weights = [entry for entry in files if entry.is_weights]
-        for entry in tracked(weights, "Leak check", "model", show=progress):
-            found += self._weights(entry)
+        found += self._all_weights(weights, checked, progress)
+        found += self._beside()
         found += self._models()
-        found += self._values()
-        found += self._archives([entry for entry in files if _is_archive(entry)])
-        sentences = [f"{self._shown(name)}: {sentence}." for name, sentence in found]
+        telling = self._search(found, progress)
+        sentences = [f"{_shown(name, telling)}: {sentence}." for name, sentence in found]
         return list(dict.fromkeys(sentences))
 
-    def _is_secret(self, name: str) -> bool:
-        """Whether a file's or folder's name tells a secret."""
-        if name not in self.names:
-            self.names[name] = bool(self._told_by(os.fsencode(name)))
-        return self.names[name]
-
-    def _shown(self, name: str) -> str:
-        """`name`, up to a part of it that is itself a secret."""
-        parts = name.split("/")
-        for at, part in enumerate(parts):
-            if self._is_secret(part):
-                return "/".join([*parts[:at], _UNNAMED])
-        return name
-
-    def _told_by(self, content: bytes) -> list[Secret]:
-        """The secrets that stand in a small file's content, however it is written."""
-        found = []
-        for view in views(content):
-            found += self.all.find(view)
-            found += self.numbers.find(numbers_in(view))
-        return found
-
-    def _small_files(self, entries: list[Entry]) -> Iterator[Fault]:
-        """Forms of small files, and what stands in them; the same content is searched once."""
-        names = machine_names()
-        searched: dict[bytes, list[Secret]] = {}
+    def _small_files(self, entries: Iterable[Entry]) -> Iterator[Fault]:
+        """Whether each small file is what it must be; the others are kept for the search."""
         for entry in entries:
+            if entry.status.st_size > _LARGEST:
+                self.sums[entry.name] = _sha256(entry.path)
+                yield entry.name, "is larger than any such file of a release"
+                continue
             content = entry.path.read_bytes()
             self.sums[entry.name] = hashlib.sha256(content).hexdigest()
-            if entry.model:
-                yield from ((entry.name, fault) for fault in text_faults(entry.file, content))
-            elif entry.file.endswith(".json"):
-                yield from ((entry.name, fault) for fault in json_faults(entry.file, content))
-            if self._discloses_its_own_solution(entry, content):
+            model = self.models.get(entry.model.place) if entry.model else None
+            faults: list[str] = []
+            if entry.model and model:
+                faults = list(model_file_faults(entry.model, entry.file, content, model))
+                yield from ((entry.name, fault) for fault in faults)
+            if faults or not (model and entry.file in (*SEED_FILES, SOLUTION_FILE)):
+                self.texts.setdefault(content, []).append(entry)
+
+    def _archive(self, entry: Entry) -> Iterator[Fault]:
+        """Whether an archive holds the files of its phase and no other byte."""
+        self.sums[entry.name] = _sha256(entry.path)
+        scenario, _, phase = entry.file.removesuffix(".zip").rpartition("_")
+        start = f"{self.challenge}/{scenario}/{phase}/"
+        names = [e.name for e in self.entries if e.is_file and e.name.startswith(start)]
+        yield from ((entry.name, fault) for fault in archive_faults(entry.path, self.root, names))
+
+    def _all_weights(
+        self, entries: Sequence[Entry], checked: Mapping[str, str], progress: bool
+    ) -> Iterator[Fault]:
+        """Whether weights are those that were trained, and tell no seed and no list of theirs."""
+        patterns: Patterns = {}
+        for place, opening in self.openings.items():
+            if place in self.hiding:
+                forms = key_forms(bytes.fromhex(opening["salt"]))
+                patterns.update(dict.fromkeys(forms, Secret("the salt of a commitment", "")))
+        for model in tracked(self.hiding.values(), "Leak check: seeds", "model", show=progress):
+            patterns.update(seeds_of(model))
+        self.seeds = ByteSearch(patterns)
+        for entry in tracked(entries, "Leak check: weights", "model", show=progress):
+            assert entry.model is not None
+            self.sums[entry.name] = _sha256(entry.path)
+            if checked.get(entry.name) == self.sums[entry.name]:
                 continue
-            if content not in searched:
-                searched[content] = self._told_by(content)
-            yield from _told(entry, searched[content])
-            if names and entry.file != "tokenizer.json" and names.search(content):
-                yield entry.name, "tells the name of the organiser's account or machine"
+            trained = self.models.get(entry.model.place)
+            folder = trained.path if trained else None
+            for fault in weights_faults(entry.model.task, entry.path, folder):
+                yield entry.name, fault
+            hiding = self.hiding.get(entry.model.place)
+            own = secrets_of(hiding).lists if hiding else {}
+            with entry.path.open("rb") as file:
+                if entry.status.st_size:
+                    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                        found = ByteSearch(own, self.seeds).find(content)  # type: ignore[arg-type]
+                    yield from _told(entry.name, found)
 
-    def _discloses_its_own_solution(self, entry: Entry, content: bytes) -> bool:
-        """Whether it is a solution that is disclosed: labels of others may agree by chance."""
-        model = self.models.get(entry.model.place) if entry.model else None
-        if model is None or entry.file != SOLUTION_FILE or SOLUTION_FILE in withheld_of(model):
-            return False
-        return b"".join((model.path / SOLUTION_FILE).read_bytes().split()) == content.strip()
+    def _beside(self) -> Iterator[Fault]:
+        """Whether what lies beside the models holds what it must, and no more."""
+        side = f"{self.challenge}.release"
+        of_models = (self.challenge, self.released, self.models)
+        expected: dict[str, Callable[[bytes], Iterator[str]]] = {
+            "release.json": lambda c: summary_faults(c, *of_models, self.revealed),
+            "commitments.json": lambda c: commitments_faults(c, *of_models, self.openings),
+            "SHA256SUMS": lambda c: sums_faults(c, self._sums_of_models()),
+        }
+        for phase in self.revealed:
+            rest = (self.challenge, phase, self.released, self.models, self.openings)
+            expected[f"revealed_{phase}.json"] = partial(revealed_faults, *rest)
+        archives = f"{side}/archives/"
+        zips = {n.removeprefix(archives): s for n, s in self.sums.items() if n.startswith(archives)}
+        if zips:
+            zips.pop("SHA256SUMS", None)
+            expected["archives/SHA256SUMS"] = lambda c: sums_faults(c, zips)
+        for name, faults in expected.items():
+            path = self.root / side / name
+            if not path.is_file():
+                yield f"{side}/{name}", "is missing"
+            else:
+                yield from ((f"{side}/{name}", fault) for fault in faults(path.read_bytes()))
 
-    def _weights(self, entry: Entry) -> Iterator[Fault]:
-        """Form of a file of weights, and what stands in it."""
-        assert entry.model is not None
-        yield from ((entry.name, fault) for fault in weights_faults(entry.model.task, entry.path))
-        own = self.lists.get(entry.model.place)
-        search = ByteSearch({}, self.seeds, own) if own else self.seeds
-        with entry.path.open("rb") as file:
-            if entry.status.st_size == 0:
-                return
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                self.sums[entry.name] = hashlib.sha256(content).hexdigest()
-                yield from _told(entry, search.find(content))  # type: ignore[arg-type]
+    def _sums_of_models(self) -> dict[str, str]:
+        """Checksums of all that SHA256SUMS of a release lists."""
+        side = f"{self.challenge}.release/"
+        without = (f"{side}archives/", f"{side}SHA256SUMS")
+        return {name: s for name, s in self.sums.items() if not name.startswith(without)}
 
     def _models(self) -> Iterator[Fault]:
         """Models that cannot be checked, and secrets that need no leak."""
@@ -191,45 +236,66 @@ class _Checker:
             name = f"{self.challenge}/{model.place}"
             if model.place not in self.models:
                 yield name, "is not among the trained models, so it cannot be checked"
-            elif not self.secrets[model.place].searchable:
-                yield name, "has a withheld seed of under 8 digits, which anybody finds by trying"
         near = seed_faults(self.models)
         yield from ((f"{self.challenge}/{place}", sentence) for place, sentence in near)
 
-    def _values(self) -> Iterator[Fault]:
-        """Whether checksums, commitments and release.json hold what they must, and no more."""
-        files = {entry.name: entry for entry in self.entries if entry.is_file}
-        for archive in filter(_is_archive, files.values()):
-            self.sums[archive.name] = _sha256(archive.path)
-        for top in (self.challenge, f"{ARCHIVES}/{self.challenge}"):
-            name = f"{top}/SHA256SUMS"
-            if name in files:
-                beside = [file for file in files if file.startswith(f"{top}/") and file != name]
-                sums = {f.removeprefix(f"{top}/"): self.sums.get(f, "") for f in beside}
-                yield from ((name, fault) for fault in sums_faults(files[name].path, sums))
-        for file, check in (
-            ("release.json", summary_faults),
-            ("commitments.json", commitments_faults),
-        ):
-            name = f"{self.challenge}/{file}"
-            faults = check(self.root / name, self.challenge, self.released, self.models)
-            yield from ((name, fault) for fault in faults)
+    def _search(self, found: list[Fault], progress: bool) -> set[str]:
+        """Search small files and names for all secrets; adds to `found`, gives telling names."""
+        names = {part for entry in self.entries for part in entry.name.split("/")}
+        looked: dict[bytes, tuple[list[bytes], list[bytes]]] = {}
+        for text in (*self.texts, *map(os.fsencode, names)):
+            seen = list(views(text))
+            looked[text] = (seen, [numbers_in(view) for view in seen])
+        told: dict[bytes, set[Secret]] = {}
 
-    def _archives(self, entries: list[Entry]) -> Iterator[Fault]:
-        """Whether each archive holds the files of its phase and no other byte."""
-        for entry in entries:
-            scenario, _, phase = entry.file.removesuffix(".zip").rpartition("_")
-            start = f"{self.challenge}/{scenario}/{phase}/"
-            names = [e.name for e in self.entries if e.is_file and e.name.startswith(start)]
-            faults = archive_faults(entry.path, self.root, names)
-            yield from ((entry.name, fault) for fault in faults)
+        def search(lists: Patterns, numbers: Patterns, *bases: ByteSearch[Secret]) -> None:
+            plain, digits = ByteSearch(lists, *bases), ByteSearch(numbers)
+            for text, (seen, counted) in looked.items():
+                hits = [s for view in seen for s in plain.find(view)]
+                hits += [s for view in counted for s in digits.find(view)]
+                told.setdefault(text, set()).update(hits)
+
+        search(machine_paths(self.trained), {}, self.seeds)
+        models = list(self.hiding.values())
+        with stage("Leak check: search", len(models), "model", show=progress) as shown:
+            for start in range(0, len(models), _AT_ONCE):
+                lists: Patterns = {}
+                numbers: Patterns = {}
+                for model in models[start : start + _AT_ONCE]:
+                    secrets = secrets_of(model)
+                    lists.update(secrets.lists), numbers.update(secrets.numbers)
+                    if not is_searchable(model):
+                        found.append((f"{self.challenge}/{model.place}", _SHORT_SEED))
+                    shown.update()
+                search(lists, numbers)
+        organiser = machine_names()
+        for text, entries in self.texts.items():
+            for entry in entries:
+                found += _told(entry.name, told[text])
+                if organiser and entry.file != "tokenizer.json" and organiser.search(text):
+                    found.append(
+                        (entry.name, "tells the name of the organiser's account or machine")
+                    )
+        telling = {name for name in names if told[os.fsencode(name)]}
+        for entry in self.entries:
+            if entry.file in telling:
+                found.append((entry.name, "has a name that tells a secret"))
+        return telling
 
 
-def _is_archive(entry: Entry) -> bool:
-    return entry.name.startswith(f"{ARCHIVES}/") and entry.file.endswith(".zip")
+_SHORT_SEED = "has a withheld seed of under 8 digits, which anybody finds by trying"
 
 
-def _told(entry: Entry, secrets: Iterable[Secret]) -> Iterator[Fault]:
+def _shown(name: str, telling: Collection[str]) -> str:
+    """`name`, up to a part of it that is itself a secret."""
+    parts = name.split("/")
+    for at, part in enumerate(parts):
+        if part in telling:
+            return "/".join([*parts[:at], _UNNAMED])
+    return name
+
+
+def _told(name: str, secrets: Iterable[Secret]) -> Iterator[Fault]:
     """A fault for each kind of secret that a file tells."""
     models: dict[str, set[str]] = {}
     for secret in secrets:
@@ -237,14 +303,14 @@ def _told(entry: Entry, secrets: Iterable[Secret]) -> Iterator[Fault]:
     for what, places in sorted(models.items()):
         of = f" of {min(places)}" if min(places) else ""
         more = f" and of {len(places) - 1} other models" if len(places) > 1 else ""
-        yield entry.name, f"tells {what}{of}{more}"
+        yield name, f"tells {what}{of}{more}"
 
 
-def _salts(path: Path) -> list[bytes]:
-    """The salts of an organiser's openings, if there are any yet."""
-    values = read_value(path)
-    openings = values.get("openings", {}) if isinstance(values, dict) else {}
-    return [bytes.fromhex(opening["salt"]) for opening in openings.values()]
+def _openings(trained: Path) -> Openings:
+    """What the organiser's commitments were made of, if there are any yet."""
+    values = read_value(trained / "openings.json")
+    found = values.get("openings", {}) if isinstance(values, dict) else {}
+    return dict(found)
 
 
 def _sha256(path: Path) -> str:

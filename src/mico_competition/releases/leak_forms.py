@@ -1,126 +1,105 @@
-"""Whether a released file is exactly of its form, so that it has no room for anything else.
+"""Whether weights and archives hold exactly what they must, to the last byte.
 
-Seeds and solutions are matched to the last byte, JSON to its canonical text, weights to the bytes
-that the tensors of the architecture alone give, archives to the bytes of the files they hold.
+Weights are held against the bytes that the tensors of the architecture alone give, and against the
+tensors that were trained; archives against the bytes that the files of their phase alone give.
 Each check gives sentences about what is wrong, and none quotes what it found.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import struct
+import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
 
 from mico_competition.models import new_model
-from mico_competition.nets.checkpoints import SAFETENSORS, check_state, read_state, write_state
+from mico_competition.nets.checkpoints import SAFETENSORS, check_state, find_file, read_state
 from mico_competition.nets.text_models import read_config
-from mico_competition.tracks import SEED_FILES, SOLUTION_FILE, TASKS, Task
+from mico_competition.tracks import TASKS, Task
 
-_SEED = re.compile(rb"(?:[0-9a-f]{32}|-?(?:0|[1-9][0-9]{0,19}))\n")
-_SOLUTION = re.compile(rb"[01](?:,[01])*\n")
-_PATH = re.compile(r"(?:/|~/?|[A-Za-z]:[\\/]|\\\\|file:)[^/\\ ]+|(?:.*[/\\])?\.\.[/\\]")
-# Words, between underscores, of keys that would tell of one model or of the organiser's machine.
-_TELLING = re.compile(
-    r"(?:^|_)(?:seeds?|salt|solutions?|labels?|index|indices|accuracy|loss|results?|time|date|path"
-    r"|dir|folder|host|machine|user)(?:_|$)"
-)
-_METADATA = {
-    *("format", "scenario", "task", "len_dataset", "len_training", "len_challenge"),
-    *("settings", "privacy", "sampler", "dataset_fingerprint", "architecture_fingerprint"),
-}
-_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_COMPARED = 1 << 20
+_BLOCK = 1 << 20
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+State = Mapping[str, torch.Tensor]
+
+_TENSORS = "does not hold exactly the finite tensors of its architecture"
 
 
-def text_faults(name: str, content: bytes) -> Iterator[str]:
-    """What is wrong with a small file of a model folder, by its name."""
-    if name in SEED_FILES:
-        if not _SEED.fullmatch(content):
-            yield "is not exactly 32 hexadecimal digits or one decimal integer, and a line end"
-    elif name == SOLUTION_FILE:
-        if not _SOLUTION.fullmatch(content):
-            yield "is not exactly a line of comma-separated zeros and ones"
-    else:
-        yield from json_faults(name, content)
+class _Compared:
+    """A file to write to that writes nothing: bytes are compared with those of a file instead.
+
+    What is written over again, as `zipfile` does with headers, counts as it was written last.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._place, self._end = file, 0, 0
+        self._wrong: set[int] = set()
+
+    def write(self, data: bytes) -> int:
+        """Compare `data` with the file's bytes at this place."""
+        content = bytes(data)
+        self._file.seek(self._place)
+        same = self._file.read(len(content)) == content
+        (self._wrong.discard if same else self._wrong.add)(self._place)
+        self._place += len(content)
+        self._end = max(self._end, self._place)
+        return len(content)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place, as in any file."""
+        self._place = offset + (0, self._place, self._end)[whence]
+        return self._place
+
+    def tell(self) -> int:
+        """The place."""
+        return self._place
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def seekable(self) -> bool:
+        """As `zipfile` wants to know."""
+        return True
+
+    def same(self) -> bool:
+        """Whether all that was written is what the file holds, and the file holds no more."""
+        return not self._wrong and self._end == self._file.seek(0, 2)
 
 
-def json_faults(name: str, content: bytes) -> Iterator[str]:
-    """What is wrong with a JSON file: its text, what its keys tell, paths among its values."""
-    try:
-        value = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError):
-        yield "is not JSON"
-        return
-    tokenizer = name.startswith("tokenizer")  # written by transformers, in a form of its own
-    if not tokenizer and content != (json.dumps(value, indent=2) + "\n").encode():
-        yield "is not JSON as it is always written: its spaces or keys may hide something"
-    keys, texts = _walk(value)
-    of_model = name in ("metadata.json", "config.json")
-    if of_model and any(_TELLING.search(key.lower()) for key in keys):
-        yield "has a key that tells of one model or of a machine"
-    if name == "metadata.json" and not (isinstance(value, dict) and value.keys() <= _METADATA):
-        yield "has a key that is not public metadata"
-    if name == "metadata.json" and isinstance(value, dict):
-        prints = [value[key] for key in value if key.endswith("_fingerprint")]
-        if not all(isinstance(v, str) and _FINGERPRINT.fullmatch(v) for v in prints):
-            yield "has a fingerprint that is not 64 hexadecimal digits"
-    if name != "tokenizer.json" and any(_PATH.match(text) for text in (*keys, *texts)):
-        yield "holds a path of some machine"
+def weights_faults(task: Task, path: Path, trained: Path | None = None) -> Iterator[str]:
+    """What a file of weights holds beside the finite tensors of the task's architecture.
 
-
-def _walk(value: Any) -> tuple[list[str], list[str]]:
-    """All keys and all texts in a JSON value."""
-    keys: list[str] = []
-    texts: list[str] = []
-    rest = [value]
-    while rest:
-        item = rest.pop()
-        if isinstance(item, dict):
-            keys += item.keys()
-            rest += item.values()
-        elif isinstance(item, list):
-            rest += item
-        elif isinstance(item, str):
-            texts.append(item)
-    return keys, texts
-
-
-def weights_faults(task: Task, path: Path) -> Iterator[str]:
-    """What a file of weights holds beside the finite tensors of the task's architecture."""
+    Args:
+        task: what the model was trained for.
+        path: the released file.
+        trained: the folder of the trained model, whose weights these must be, bit for bit.
+    """
     try:
         expected = _architecture(task.name, _config_of(task, path.parent))
     except (ValueError, ImportError):
         yield "is of no architecture that could be built, so it was not checked"
         return
-    if path.suffix == SAFETENSORS:
-        yield from _safetensors_faults(path, expected)
-        return
     try:
         state = read_state(path)
         check_state(state, expected, path, "")
     except ValueError:
-        yield "does not hold exactly the finite tensors of its architecture"
+        yield _TENSORS
         return
-    if list(state) != list(expected):
-        yield "holds its tensors in an order of its own"
-    with tempfile.TemporaryDirectory() as folder:
-        again = Path(folder) / path.name
-        clones = {n: state[n].clone(memory_format=torch.contiguous_format) for n in expected}
-        write_state(again, {n: tensor.to(expected[n].dtype) for n, tensor in clones.items()})
-        if _size(path) != _size(again) or not _same_bytes(path, 0, again, _size(again)):
-            yield (
-                f"holds more than its tensors, or was written by another torch than "
-                f"{torch.__version__}"
-            )
+    state = {name: tensor.contiguous() for name, tensor in state.items()}
+    written = _is_safetensors if path.suffix == SAFETENSORS else _is_torch
+    if not written(path, {name: state[name].to(expected[name].dtype) for name in expected}):
+        yield (
+            "holds more than its tensors or has them in an order of its own, or was written by "
+            f"another torch than {torch.__version__}"
+        )
+    if trained is not None and not _same_tensors(state, trained, task):
+        yield "does not hold the weights of the trained model"
 
 
 def _config_of(task: Task, folder: Path) -> str | None:
@@ -130,7 +109,7 @@ def _config_of(task: Task, folder: Path) -> str | None:
 
 
 @lru_cache(maxsize=16)
-def _architecture(task: str, config: str | None) -> Mapping[str, torch.Tensor]:
+def _architecture(task: str, config: str | None) -> State:
     """State dict of an untrained model, without values."""
     row = TASKS[task]
     if config is None:
@@ -145,141 +124,68 @@ def _architecture(task: str, config: str | None) -> Mapping[str, torch.Tensor]:
     return model.state_dict()
 
 
-def _safetensors_faults(path: Path, expected: Mapping[str, torch.Tensor]) -> Iterator[str]:
-    """The form is a length, a JSON header padded with spaces, and tensors without gaps."""
+def _is_torch(path: Path, state: State) -> bool:
+    """Whether a file is what `torch.save` writes of these tensors, each with a storage alone."""
+    alone = {name: tensor.clone() for name, tensor in state.items()}
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        text = file.read(length) if length < 1 << 24 else b""
-    try:
-        header = json.loads(text)
-        places = {name: header[name]["data_offsets"] for name in expected}
-        shapes = {name: (header[name]["dtype"], header[name]["shape"]) for name in expected}
-    except (ValueError, KeyError, TypeError):
-        yield "does not hold exactly the finite tensors of its architecture"
-        return
-    if text.rstrip(b" ") != json.dumps(header, separators=(",", ":")).encode() or (
-        len(text) - len(text.rstrip(b" ")) > 7
-    ):
-        yield "has a header that is not as it is always written"
-    if header.pop("__metadata__", {"format": "pt"}) != {"format": "pt"}:
-        yield "has metadata of its own"
-    wanted = {name: ("F32", list(tensor.shape)) for name, tensor in expected.items()}
-    if header.keys() != expected.keys() or shapes != wanted:
-        yield "does not hold exactly the finite tensors of its architecture"
-        return
-    end = 0
-    for name, (start, stop) in sorted(places.items(), key=lambda item: item[1]):
-        if (start, stop) != (end, end + 4 * expected[name].numel()):
-            yield "has room between its tensors"
-            return
-        end = stop
-    if _size(path) != 8 + length + end:
-        yield "goes on after its last tensor"
-    values = np.memmap(path, "<f4", "r", offset=8 + length, shape=(end // 4,))
-    if not all(
-        np.isfinite(values[i : i + _COMPARED]).all() for i in range(0, len(values), _COMPARED)
-    ):
-        yield "does not hold exactly the finite tensors of its architecture"
+        compared = _Compared(file)
+        torch.save(alone, cast(BinaryIO, compared))
+        return compared.same()
 
 
-def archive_faults(path: Path, root: Path, names: Sequence[str]) -> Iterator[str]:
-    """What a zip archive tells beside files `names` below `root`, each stored as it is.
+def _is_safetensors(path: Path, state: State) -> bool:
+    """Whether a file is what safetensors writes of these float32 tensors.
 
-    Between members, before them and after the directory there is no byte that is not checked.
+    A length, a JSON header padded with spaces to a multiple of 8 bytes, and the tensors in the
+    order of their names, without gaps.
     """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in sorted(state):
+        start, end = end, end + 4 * state[name].numel()
+        shape = list(state[name].shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("rb") as file:
+        compared = _Compared(file)
+        compared.write(len(text).to_bytes(8, "little") + text)
+        for name in sorted(state):
+            compared.write(memoryview(state[name].numpy().reshape(-1)).cast("B"))  # type: ignore[arg-type]
+        return compared.same()
+
+
+def _same_tensors(state: State, trained: Path, task: Task) -> bool:
+    """Whether the tensors have the bits of those that were trained, as float32."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if [member.filename for member in members] != sorted(names):
-                yield "does not hold exactly the files of its phase, in the order of their names"
-                return
-            if len({member.date_time for member in members}) > 1:
-                yield "has members of different times"
-            if archive.comment or any(map(_odd, members)) or not _tight(path, archive):
-                yield "has comments, extra fields or bytes that are not of its files"
-            starts = [_content_start(path, member) for member in members]
-    except (zipfile.BadZipFile, struct.error, OSError, NotImplementedError, RuntimeError):
-        yield "is not a zip archive that can be read"
-        return
-    for member, start in zip(members, starts):
-        file = root / member.filename
-        if member.file_size != _size(file) or not _same_bytes(path, start, file, _size(file)):
-            yield "holds a file whose content is not that of the tree"
-            return
+        source = read_state(find_file(trained, task.weights[-1]))
+    except ValueError:
+        return False
 
+    def bits(tensor: torch.Tensor) -> np.ndarray:
+        kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(kind).contiguous().numpy().reshape(-1).view(np.uint8)
 
-_LOCAL = struct.Struct("<4s5H3I2H")
-
-
-def _odd(member: zipfile.ZipInfo) -> bool:
-    """Whether a directory entry differs from a plain stored file's."""
-    extra, sizes = member.extra, (member.file_size, member.compress_size, member.header_offset)
-    if extra:  # zip64: sizes and place of a member that do not fit into 32 bits, again
-        kind, length = struct.unpack_from("<HH", extra)
-        numbers = struct.unpack_from(f"<{length // 8}Q", extra, 4)
-        odd_extra = (
-            kind != 1 or len(extra) != 4 + length or length % 8 or not set(numbers) <= {*sizes}
-        )
-    else:
-        odd_extra = False
-    return bool(
-        odd_extra
-        or member.comment
-        or member.flag_bits
-        or member.compress_type != zipfile.ZIP_STORED
-        or member.external_attr != 0o100644 << 16
-        or (member.internal_attr, member.volume, member.reserved) != (0, 0, 0)
-        or (member.create_system, member.create_version) not in ((3, 20), (3, 45))
+    return all(
+        name in source and np.array_equal(bits(tensor), bits(source[name]))
+        for name, tensor in state.items()
     )
 
 
-def _tight(path: Path, archive: zipfile.ZipFile) -> bool:
-    """Whether local headers repeat the directory, and member follows member without a gap."""
-    end = 0
-    for member in archive.infolist():
-        if member.header_offset != end:
-            return False
-        start = _content_start(path, member)
-        with path.open("rb") as file:
-            file.seek(end)
-            local = _LOCAL.unpack(file.read(_LOCAL.size))
-            name, extra = file.read(local[9]), file.read(local[10])
-        year, month, day, hour, minute, second = member.date_time
-        date, time = (year - 1980) << 9 | month << 5 | day, hour << 11 | minute << 5 | second // 2
-        zip64 = struct.pack("<HHQQ", 1, 16, member.file_size, member.compress_size)
-        sizes = (member.compress_size, member.file_size)
-        if (
-            local[1] not in (20, 45)
-            or local[2:7] != (0, 0, time, date, member.CRC)
-            or name != member.filename.encode()
-            or (local[7:9], extra) not in ((sizes, b""), ((2**32 - 1,) * 2, zip64))
-        ):
-            return False
-        end = start + member.compress_size
-    directory = sum(46 + len(m.filename.encode()) + len(m.extra) for m in archive.infolist())
-    after = _size(path) - archive.start_dir - directory
-    return archive.start_dir == end and after in (22, 22 + 20 + 56)
+def archive_faults(path: Path, root: Path, names: Sequence[str]) -> Iterator[str]:
+    """What is wrong with a zip archive that must hold files `names` below `root`, and no more.
 
-
-def _content_start(path: Path, member: zipfile.ZipInfo) -> int:
-    """Where the bytes of a member start."""
+    The archive that these files alone give is written anew, into a comparison.
+    """
     with path.open("rb") as file:
-        file.seek(member.header_offset)
-        local = _LOCAL.unpack(file.read(_LOCAL.size))
-    return member.header_offset + _LOCAL.size + local[9] + local[10]
-
-
-def _same_bytes(path: Path, start: int, other: Path, size: int) -> bool:
-    """Whether `size` bytes of `path` from `start` on are those that `other` begins with."""
-    with path.open("rb") as left, other.open("rb") as right:
-        left.seek(start)
-        while size > 0:
-            wanted = right.read(min(size, _COMPARED))
-            if not wanted or left.read(len(wanted)) != wanted:
-                return False
-            size -= len(wanted)
-    return True
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
+        compared = _Compared(file)
+        with zipfile.ZipFile(cast(BinaryIO, compared), "w") as archive:
+            for name in sorted(names):
+                info = zipfile.ZipInfo(name, _EPOCH)
+                info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+                info.file_size = (root / name).stat().st_size
+                with (root / name).open("rb") as source, archive.open(info, "w") as member:
+                    while block := source.read(_BLOCK):
+                        member.write(block)
+        if not compared.same():
+            yield "is not exactly the archive of the files of its phase"

@@ -57,16 +57,13 @@ Patterns = dict[bytes, Secret]
 
 @dataclass(frozen=True)
 class Secrets:
-    """The patterns of one model: of its seeds; of its lists; of lists as numbers alone.
+    """The patterns of one model's lists, and of these lists as numbers alone.
 
     `numbers` stand in a text all of whose other characters were replaced by single commas.
-    `searchable` is false for a secret so short that anybody finds it by trying.
     """
 
-    seeds: Patterns = field(default_factory=dict)
     lists: Patterns = field(default_factory=dict)
     numbers: Patterns = field(default_factory=dict)
-    searchable: bool = True
 
 
 def withheld_of(model: ModelFolder) -> tuple[str, ...]:
@@ -75,31 +72,41 @@ def withheld_of(model: ModelFolder) -> tuple[str, ...]:
     return tuple(name for name in (*SEED_FILES, SOLUTION_FILE) if name not in disclosed)
 
 
+def seeds_of(model: ModelFolder) -> Patterns:
+    """The patterns of all seeds that are withheld of a trained model.
+
+    Raises:
+        ValueError: if one is not there, so that nobody can search for it.
+    """
+    found: Patterns = {}
+    for name, seed in _hidden_seeds(model).items():
+        found.update(dict.fromkeys(_seed_forms(seed), Secret(name, model.place)))
+    train_seed = read_metadata(model.path).get("train_seed")
+    if isinstance(train_seed, int) and len(str(train_seed)) >= SHORTEST:
+        found.update(dict.fromkeys(_seed_forms(train_seed), Secret("train_seed", model.place)))
+    return found
+
+
+def is_searchable(model: ModelFolder) -> bool:
+    """Whether no withheld seed is so short that anybody finds it by trying."""
+    return all(len(seed_text(seed)) >= SHORTEST for seed in _hidden_seeds(model).values())
+
+
+def _hidden_seeds(model: ModelFolder) -> dict[str, Seed]:
+    seeds = dict(zip(SEED_FILES, vars(read_seeds(model.path)).values()))
+    for name, seed in seeds.items():
+        if seed is None:
+            raise ValueError(f"There is no {name} in {model.path}: it cannot be searched for.")
+    return {name: seeds[name] for name in withheld_of(model) if name in SEED_FILES}
+
+
 def secrets_of(model: ModelFolder) -> Secrets:
-    """The patterns of all that is withheld of a trained model.
+    """The patterns of the lists that are withheld of a trained model: labels, members, records.
 
     Args:
         model: a folder as training wrote it, with all three seeds.
-
-    Raises:
-        ValueError: if a seed or the solution is not there, so that nobody can search for it.
     """
-    withheld = withheld_of(model)
-    if not withheld:
-        return Secrets()
-    seeds = read_seeds(model.path)
-    for name, seed in zip(SEED_FILES, vars(seeds).values()):
-        if seed is None:
-            raise ValueError(f"There is no {name} in {model.path}: it cannot be searched for.")
-    points = _points(model)
-    hidden = {name: vars(seeds)[name[5:]] for name in withheld if name in SEED_FILES}
-    secrets = Secrets(searchable=all(len(seed_text(s)) >= SHORTEST for s in hidden.values()))
-    for name, seed in hidden.items():
-        secrets.seeds.update(dict.fromkeys(_seed_forms(seed), Secret(name, model.place)))
-    train_seed = read_metadata(model.path).get("train_seed")
-    if isinstance(train_seed, int) and len(str(train_seed)) >= SHORTEST:
-        forms = dict.fromkeys(_seed_forms(train_seed), Secret("train_seed", model.place))
-        secrets.seeds.update(forms)
+    withheld, points, secrets = withheld_of(model), _points(model), Secrets()
     if SOLUTION_FILE in withheld:
         labels = np.array(points.get_solutions())
         _add_labels(secrets, labels, points.challenge_indices.numpy(), model.place)

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from mico_competition.tracks import (
     METADATA_FILE,
     PHASES,
     SEED_FILES,
+    SOLUTION_FILE,
     disclosed_files,
     get_challenge,
     get_scenario,
@@ -30,8 +31,8 @@ from mico_competition.tracks import (
 
 Fault = tuple[str, str]
 
-ABOVE_MODELS = ("SHA256SUMS", "commitments.json", "release.json")
-ARCHIVES = "archives"
+BESIDE_MODELS = ("SHA256SUMS", "commitments.json", "release.json")
+_STRAY = "is not among what the table discloses"
 _TIME = 315_532_800  # 1980-01-01, 00:00 UTC
 _DECIMAL = re.compile(rb"-?[0-9]{1,20}\n")
 
@@ -55,6 +56,16 @@ class Entry:
         return self.path.lstat()
 
     @property
+    def is_archive(self) -> bool:
+        """Whether it is where an archive, or the checksums of archives, are expected."""
+        return self.name.split("/")[1:2] == ["archives"]
+
+    @property
+    def is_zip(self) -> bool:
+        """Whether it is where an archive is expected."""
+        return self.is_archive and self.file.endswith(".zip")
+
+    @property
     def is_file(self) -> bool:
         """Whether it is a regular file, and no link."""
         return stat.S_ISREG(self.status.st_mode)
@@ -71,9 +82,9 @@ def weight_names(scenario: str) -> set[str]:
 
 
 def walk(root: Path, challenge: str) -> list[Entry]:
-    """All below `<root>/<challenge>` and `<root>/archives/<challenge>`, those two included."""
+    """All below `<root>/<challenge>` and `<root>/<challenge>.release`, those two included."""
     entries = []
-    for top in (root / challenge, root / ARCHIVES / challenge):
+    for top in (root / challenge, root / f"{challenge}.release"):
         found = [top] if top.exists() else []
         for folder, folders, files in os.walk(top):
             found += [Path(folder, name) for name in (*folders, *files)]
@@ -93,16 +104,32 @@ def _model_of(root: Path, name: str) -> ModelFolder | None:
     return ModelFolder(scenario, phase, model_id, root / challenge / scenario / phase / folder)
 
 
-def tree_faults(root: Path, challenge: str, entries: Sequence[Entry]) -> Iterator[Fault]:
-    """What is there beside what the table discloses, and what tells one model from another."""
+def tree_faults(
+    root: Path,
+    challenge: str,
+    entries: Sequence[Entry],
+    revealed: Collection[str] = (),
+    links: int = 1,
+) -> Iterator[Fault]:
+    """What is there beside what the table discloses, and what tells one model from another.
+
+    Args:
+        root: holds the released challenge, and what lies beside it.
+        challenge: its name.
+        entries: as `walk` gives them.
+        revealed: phases whose labels may be there too.
+        links: names that a file may have; more than one while a release is made of links.
+    """
     yield from _strays(root)
     models = {e.model for e in entries if e.model}
     for entry in entries:
-        if not _belongs(entry, challenge, models):
-            yield entry.name, "is not among what the table discloses"
+        if not _belongs(entry, challenge, models, revealed):
+            yield entry.name, _STRAY
         elif not (entry.is_file or stat.S_ISDIR(entry.status.st_mode)):
             yield entry.name, "is a link, or no plain file"
-        elif entry.is_file and entry.status.st_nlink > 1:
+        elif _attributes(entry.path):
+            yield entry.name, "has extended attributes"
+        elif entry.is_file and entry.status.st_nlink > links:
             yield entry.name, "is a hard link: its bytes are also another file"
         elif stat.S_IMODE(entry.status.st_mode) != (0o644 if entry.is_file else 0o755):
             yield entry.name, "has a mode of its own"
@@ -116,46 +143,58 @@ def tree_faults(root: Path, challenge: str, entries: Sequence[Entry]) -> Iterato
     yield from _differences([e for e in entries if e.model and e.is_file])
 
 
+def _attributes(path: Path) -> list[str]:
+    """Names of a file's extended attributes, but those that a system gives every file."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except (AttributeError, OSError):  # a system without them, or a file system
+        return []
+    return [name for name in names if name not in ("security.selinux", "system.nfs4_acl")]
+
+
 def _strays(root: Path) -> Iterator[Fault]:
-    """What lies beside the challenges."""
-    for folder, extra in ((root, ARCHIVES), (root / ARCHIVES, None)):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.name not in CHALLENGES and path.name != extra:
-                yield path.relative_to(root).as_posix(), "is not among what the table discloses"
+    """What lies beside the challenges, and is neither a release nor predictions."""
+    known = {
+        f"{name}{ending}" for name in CHALLENGES for ending in ("", ".release", ".predictions")
+    }
+    for path in sorted(root.iterdir()):
+        left = path.name.startswith(".") and ".aside-" in path.name  # of a release that was killed
+        if path.name not in known and not (left and stat.S_IMODE(path.lstat().st_mode) == 0o700):
+            yield path.name, _STRAY
 
 
-def _belongs(entry: Entry, challenge: str, models: set[ModelFolder]) -> bool:
+def _belongs(
+    entry: Entry, challenge: str, models: set[ModelFolder], revealed: Collection[str]
+) -> bool:
     """Whether a release of `challenge` has a file or folder of this name."""
-    parts = entry.name.split("/")
-    if parts[0] == ARCHIVES:
-        phases = {f"{m.scenario}_{m.phase}.zip" for m in models}
-        return len(parts) == 2 or (len(parts) == 3 and parts[2] in {"SHA256SUMS", *phases})
+    top, *parts = entry.name.split("/")
+    if top == f"{challenge}.release":
+        zips = {f"{m.scenario}_{m.phase}.zip" for m in models}
+        texts = {*BESIDE_MODELS, *(f"revealed_{phase}.json" for phase in revealed)}
+        if entry.is_archive:
+            return len(parts) == 1 or (len(parts) == 2 and parts[1] in {"SHA256SUMS", *zips})
+        return not parts or (len(parts) == 1 and parts[0] in texts)
     scenarios = get_challenge(challenge)
-    if entry.is_file and entry.model:
-        return len(parts) == 5 and entry.file in _names_of_model(entry.model)
-    if entry.is_file:
-        return len(parts) == 2 and parts[1] in ABOVE_MODELS
-    return (
-        len(parts) == 1
-        or (len(parts) == 2 and parts[1] in scenarios)
-        or (len(parts) == 3 and parts[1] in scenarios and parts[2] in PHASES)
-        or (len(parts) == 4 and entry.model is not None)
-        or (
-            len(parts) == 5
-            and entry.model is not None
-            and entry.file in _names_of_model(entry.model)
-        )
-    )
+    if len(parts) < 3:
+        known = (scenarios, PHASES)
+        return not entry.is_file and all(part in names for part, names in zip(parts, known))
+    if entry.model is None:
+        return False
+    if len(parts) == 3:
+        return not entry.is_file
+    return len(parts) == 4 and entry.file in _names_of_model(entry.model, revealed)
 
 
-def _names_of_model(model: ModelFolder) -> set[str]:
+def _names_of_model(model: ModelFolder, revealed: Collection[str]) -> set[str]:
     """The files that participants get of a model."""
     task = model.task
+    labels = (*SEED_FILES, SOLUTION_FILE) if model.phase in revealed else ()
     return {
         *(alternatives.split("|")[0] for alternatives in task.weights),
         *task.companions,
         METADATA_FILE,
         *disclosed_files(get_scenario(model.scenario), model.phase),
+        *labels,
     }
 
 

@@ -20,7 +20,13 @@ from mico_competition.layout import ModelFolder, read_text
 from mico_competition.lengths import read_metadata
 from mico_competition.nets.checkpoints import read_state, write_state
 from mico_competition.splits import parse_seed, seed_text
-from mico_competition.tracks import METADATA_FILE, SOLUTION_FILE, disclosed_files, get_scenario
+from mico_competition.tracks import (
+    METADATA_FILE,
+    SOLUTION_FILE,
+    TASKS,
+    disclosed_files,
+    get_scenario,
+)
 
 # Keys of metadata.json that are the same for every model of a scenario, and so tell nothing
 # of one.  Results are not among them: they are computed from what a model was (not) trained on.
@@ -95,6 +101,11 @@ def public_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     for name, keys in _PUBLIC_NESTED.items():
         if isinstance(public.get(name), dict):
             public[name] = {key: public[name][key] for key in keys if key in public[name]}
+    settings = public.get("settings")
+    if isinstance(settings, dict) and "model_name" in settings:
+        known = {task.base_model for task in TASKS.values()}
+        if settings["model_name"] not in known:  # a name of the organiser's own, which says much
+            settings["model_name"] = None
     return public
 
 

@@ -10,18 +10,29 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from math import fsum
 from pathlib import Path
 from typing import Any
 
 from mico_competition.challenge import read_seeds
-from mico_competition.files import PathLike, written_aside
-from mico_competition.layout import ModelFolder, walk_challenge
+from mico_competition.files import PRIVATE, PUBLIC, PathLike, make_folder, scratch, written_aside
+from mico_competition.layout import ModelFolder, release_folder, walk_challenge
 from mico_competition.lengths import Lengths, read_metadata
 from mico_competition.progress import tracked
-from mico_competition.releases.archives import set_time, settle, write_archive, write_sums
+from mico_competition.releases.archives import (
+    ARCHIVES,
+    SUMS_FILE,
+    files_of_release,
+    set_time,
+    settle,
+    sha256_of,
+    write_archive,
+    write_sums,
+)
 from mico_competition.releases.commitments import (
     COMMITMENTS_FILE,
     commit,
+    only_release,
     public_commitments,
     save_openings,
 )
@@ -43,7 +54,6 @@ from mico_competition.tracks import (
 )
 
 NOT_TRAINED = "name the folder that `mico train --output_dir` was given."
-ARCHIVES = "archives"
 RELEASE_FILE = "release.json"
 _SHOWN = 20
 _TOLD_APART_BY = {
@@ -63,9 +73,11 @@ def release(
 ) -> int:
     """Write the participants' tree of `challenge`; gives the number of models.
 
-    `<to>/<challenge>` holds the models, release.json (what the release is), commitments.json and
-    SHA256SUMS; `<to>/archives/<challenge>` one zip for each scenario and phase.  The same trained
-    models give the same bytes.  What commitments were made of is kept below `root`.
+    `<to>/<challenge>` holds the models and nothing else.  Beside it, `<to>/<challenge>.release`
+    holds release.json (what the release is), commitments.json, SHA256SUMS, and in archives/ one
+    zip for each scenario and phase.  The same trained models give the same bytes.  What
+    commitments were made of is kept below `root`.  A second release of the same models waits for
+    the first.
 
     Args:
         root: holds `<challenge>/<scenario>/<phase>/model_<i>`, as training wrote them.
@@ -74,7 +86,7 @@ def release(
         archives: whether to write zip archives too.
         splits_of_2022: release withheld phases even if their seeds are 2022's decimal integers,
             whose 2^32 memberships whoever attacks a model can try.
-        progress: whether to show how far it is (see `mico_competition.progress`).
+        progress: whether to show how far it is.
 
     Raises:
         ValueError: if models lack a file or have a damaged one, with all of these; if models of a
@@ -83,30 +95,33 @@ def release(
     """
     get_challenge(challenge)
     destination = _free(Path(to) / challenge)
-    zipped = _free(Path(to) / ARCHIVES / challenge)
+    beside = _free(release_folder(destination))
     models = walk_challenge(Path(root) / challenge, mend=NOT_TRAINED)
-    check_whole(models, progress=progress)
-    _check_models(models, splits_of_2022)
-    openings = commit(root, challenge, models)
-    with written_aside(destination) as tree:
-        for model in tracked(models, "Release", "model", show=progress):
-            write_public_files(model, tree / model.place)
-        write_json(tree / RELEASE_FILE, _summary(challenge, models))
-        write_json(tree / COMMITMENTS_FILE, public_commitments(challenge, models, openings))
-        write_sums(tree)
-        if archives:
-            _write_archives(tree.parent, challenge, models)
-        settle(tree)
-        salts = [bytes.fromhex(opening["salt"]) for opening in openings.values()]
-        faults = check_release(tree.parent, root, [challenge], salts=salts, progress=progress)
-        if faults:
-            raise ValueError(_listing(challenge, faults))
-        save_openings(root, challenge, openings)
-        if archives:
-            zipped.parent.mkdir(exist_ok=True)
-            os.replace(tree.parent / ARCHIVES / challenge, zipped)
-            set_time(zipped)
-    set_time(destination)
+    with only_release(root, challenge):
+        check_whole(models, progress=progress)
+        _check_models(models, splits_of_2022)
+        openings = commit(root, challenge, models)
+        make_folder(to, PUBLIC)
+        with scratch(to, f".{challenge}.aside") as aside:
+            tree, side = aside / challenge, aside / beside.name
+            for model in tracked(models, "Writing models", "model", show=progress):
+                write_public_files(model, tree / model.place)
+            make_folder(side)
+            write_json(side / RELEASE_FILE, summary(challenge, models))
+            write_json(side / COMMITMENTS_FILE, public_commitments(challenge, models, openings))
+            files = tracked(list(files_of_release(tree)), "Checksums", "file", show=progress)
+            write_sums(side, {name: sha256_of(path) for name, path in files})
+            if archives:
+                phases = dict.fromkeys((model.scenario, model.phase) for model in models)
+                write_archives(side, aside, challenge, list(phases), progress=progress)
+            settle(tree)
+            settle(side)
+            found = check_release(aside, root, [challenge], openings=openings, progress=progress)
+            refuse_leaks(challenge, found)
+            save_openings(root, challenge, openings)
+            for made, place in ((side, beside), (tree, destination)):
+                os.replace(made, place)
+                set_time(place)
     return len(models)
 
 
@@ -119,12 +134,15 @@ def find_challenges(root: PathLike) -> list[str]:
 
 
 def write_reference(root: PathLike, challenge: str, phase: str, to: PathLike) -> int:
-    """Write the scoring program's `ref` tree: the solutions of one phase; gives their number."""
+    """Write the scoring program's `ref` tree: the solutions of one phase; gives their number.
+
+    Only its owner can read it.
+    """
     destination = _free(Path(to) / challenge)
     models = walk_challenge(
         Path(root) / challenge, phases=[get_phase(phase).name], mend=NOT_TRAINED
     )
-    with written_aside(destination) as aside:
+    with written_aside(destination, access=PRIVATE) as aside:
         for model in models:
             _copy(model, SOLUTION_FILE, aside / model.place)
     return len(models)
@@ -162,11 +180,14 @@ def _check_models(models: Sequence[ModelFolder], splits_of_2022: bool) -> None:
                 )
 
 
-def _summary(challenge: str, models: Sequence[ModelFolder]) -> dict[str, Any]:
+def summary(
+    challenge: str, models: Sequence[ModelFolder], revealed: Sequence[str] = ()
+) -> dict[str, Any]:
     """What release.json says.
 
-    Accuracy is the mean over models of phase train alone: of those all is disclosed, so that
-    nothing is told of the others.
+    Accuracy is the mean over models of phase train alone, to four decimals: of those all is
+    disclosed, so that nothing is told of the others.  `revealed` are the phases whose labels
+    were added since.
     """
     scenarios: dict[str, dict[str, Any]] = {}
     for scenario in get_challenge(challenge):
@@ -182,27 +203,41 @@ def _summary(challenge: str, models: Sequence[ModelFolder]) -> dict[str, Any]:
         scenarios[scenario] = {
             "phases": {phase: phases.count(phase) for phase in dict.fromkeys(phases)},
             "privacy": public_metadata(read_metadata(mine[0].path)).get("privacy"),
-            "accuracy": sum(known) / len(known) if known else None,
+            "accuracy": round(fsum(known) / len(known), 4) if known else None,
             "len_dataset": lengths.len_dataset or mine[0].task.len_dataset,
             "len_training": lengths.check_training(None),
             "len_challenge": lengths.check_challenge(None),
         }
-    return {"format": 1, "challenge": challenge, "scenarios": scenarios}
+    return {
+        "format": 2,
+        "challenge": challenge,
+        "revealed": list(revealed),
+        "scenarios": scenarios,
+    }
 
 
-def _write_archives(root: Path, challenge: str, models: Sequence[ModelFolder]) -> None:
-    """One archive for each scenario and phase, with the checksums of all."""
-    folder = root / ARCHIVES / challenge
-    for scenario, phase in dict.fromkeys((model.scenario, model.phase) for model in models):
+def write_archives(
+    side: Path,
+    root: Path,
+    challenge: str,
+    phases: Sequence[tuple[str, str]],
+    *,
+    progress: bool = True,
+) -> None:
+    """One archive below `side` for each (scenario, phase) in `root`, and the checksums of all."""
+    folder = side / ARCHIVES
+    for scenario, phase in tracked(phases, "Archives", "archive", show=progress):
         write_archive(folder / f"{scenario}_{phase}.zip", root, f"{challenge}/{scenario}/{phase}")
-    write_sums(folder)
-    settle(folder)
+    zips = sorted(path for path in folder.iterdir() if path.name != SUMS_FILE)
+    write_sums(folder, {path.name: sha256_of(path) for path in zips})
 
 
-def _listing(challenge: str, faults: Sequence[str]) -> str:
-    more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
-    head = f"{challenge} was not released, since the leak check found {len(faults)} faults:"
-    return "\n".join([head, *(f"  {fault}" for fault in [*faults[:_SHOWN], *more])])
+def refuse_leaks(challenge: str, faults: Sequence[str]) -> None:
+    """ValueError listing what a leak check found, if it found anything."""
+    if faults:
+        more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+        head = f"{challenge} was not released, since the leak check found {len(faults)} faults:"
+        raise ValueError("\n".join([head, *(f"  {f}" for f in [*faults[:_SHOWN], *more])]))
 
 
 def _copy(model: ModelFolder, name: str, folder: Path) -> None:

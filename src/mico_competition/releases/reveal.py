@@ -1,29 +1,47 @@
 """Reveal what a release withheld, and verify it: the other half of `commitments`.
 
-`reveal` is the organiser's, and needs what training wrote; `verify` is anybody's, and reads
-nothing but a released folder and the revealed file.
+`reveal` is the organiser's, and needs what training wrote; all the rest is anybody's, and reads
+nothing but a release and the revealed file.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mico_competition.files import PathLike
-from mico_competition.layout import walk_challenge
+from mico_competition.files import PRIVATE, PUBLIC, PathLike, write_text
+from mico_competition.layout import challenge_folder_of, release_folder, walk_challenge, walk_phase
+from mico_competition.lengths import Lengths, len_challenge_of
+from mico_competition.releases.archives import NO_RELEASE, check_sums
 from mico_competition.releases.commitments import (
-    COMMITMENTS_FILE,
     are_openings,
     consistent,
     opens,
+    read_commitments,
     read_object,
     read_openings,
+    withheld_names,
     withheld_texts,
 )
-from mico_competition.tracks import SOLUTION_FILE, get_challenge, get_phase
+from mico_competition.tracks import (
+    PHASES,
+    SCORED_PHASES,
+    SOLUTION_FILE,
+    get_challenge,
+    get_phase,
+    get_scenario,
+)
 
 _NOT_TRAINED = "name the folder that was released."
+_NOT_REVEALED = "name a file that `mico reveal` wrote"
+
+
+def revealed_file(phase: str) -> str:
+    """The name that a revealed file has in a release."""
+    return f"revealed_{phase}.json"
 
 
 def reveal(root: PathLike, challenge: str, phase: str) -> dict[str, Any]:
@@ -44,7 +62,7 @@ def reveal(root: PathLike, challenge: str, phase: str) -> dict[str, Any]:
     get_challenge(challenge), get_phase(phase)
     folder = Path(root) / challenge
     openings = read_openings(root, challenge)
-    committed = [place for place in openings if place.split("/")[1:2] == [phase]]
+    committed = [place for place in openings if _phase_of(place) == phase]
     if not committed:
         raise ValueError(
             f"Nothing of phase {phase} below {folder} was committed to: `mico release` commits "
@@ -68,54 +86,215 @@ def reveal(root: PathLike, challenge: str, phase: str) -> dict[str, Any]:
     return {"format": 1, "challenge": challenge, "phase": phase, "openings": revealed}
 
 
+def as_text(revealed: dict[str, Any]) -> str:
+    """What a revealed file holds."""
+    return json.dumps(revealed, indent=2) + "\n"
+
+
+def files_in(revealed: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(`<scenario>/<phase>/model_<i>/<file>`, content) of every file that was revealed."""
+    for place, opening in revealed["openings"].items():
+        for name, text in opening.items():
+            if name != "salt":
+                yield f"{place}/{name}", f"{text}\n"
+
+
+def read_revealed(path: PathLike) -> dict[str, Any]:
+    """A revealed file, of the form that `mico reveal` writes and of no other.
+
+    Raises:
+        ValueError: if it is anything else: its phase is not one whose labels are withheld, it
+            opens nothing, it names what is no model of that phase, or it has further keys.
+    """
+    value = read_object(Path(path), _NOT_REVEALED)
+    challenge, phase, openings = (value.get(key) for key in ("challenge", "phase", "openings"))
+    if value.keys() != {"format", "challenge", "phase", "openings"} or value["format"] != 1:
+        raise ValueError(f"{path} is not what `mico reveal` writes: fetch it again.")
+    if not isinstance(phase, str) or phase not in SCORED_PHASES:
+        known = " or ".join(SCORED_PHASES)
+        raise ValueError(f"{path} does not say which phase it reveals ({known}): fetch it again.")
+    if not isinstance(challenge, str) or not openings or not are_openings(openings, SOLUTION_FILE):
+        raise ValueError(f"{path} is not what `mico reveal` writes: fetch it again.")
+    for place in openings:
+        if _phase_of(place) != phase:
+            raise ValueError(f"{path} reveals {phase}, and names a model of another phase.")
+    return value
+
+
+def _phase_of(place: str) -> str | None:
+    """The phase in `<scenario>/<phase>/model_<i>`; None for anything else."""
+    parts = place.split("/")
+    return parts[1] if len(parts) == 3 and parts[1] in PHASES else None
+
+
 def verify(released: PathLike, revealed: PathLike) -> tuple[int, list[str]]:
     """Hold a revealed file against the commitments of a release.
 
     Args:
-        released: a released challenge folder, of which only commitments.json is read.
+        released: a released challenge folder, beside which `<challenge>.release` lies.
         revealed: a file that `mico reveal` wrote.
 
     Returns:
         The number of models whose labels are those committed to, and a sentence for each other
-        one: labels that do not match, models without a commitment, models not revealed.
+        one: labels that do not match or are not a 0 for each 1, models that were committed to
+        and are not revealed, models that were revealed or released and never committed to.
 
     Raises:
-        ValueError: if a file is missing or damaged, or the two are not of one challenge.
+        ValueError: if a file is missing or damaged, if the two are not of one challenge, or if
+            the release commits to nothing of the phase, so that nothing can be verified.
     """
-    path = Path(released) / COMMITMENTS_FILE
-    public = read_object(path, "name a released challenge folder")
-    opened = read_object(Path(revealed), "name a file that `mico reveal` wrote")
-    committed, openings = public.get("commitments"), opened.get("openings")
-    if not isinstance(committed, dict):
-        raise ValueError(f"{path} holds no commitments: fetch it again.")
-    if not are_openings(openings, SOLUTION_FILE):
-        raise ValueError(f"{revealed} is not what `mico reveal` writes: fetch it again.")
-    challenge, phase = opened.get("challenge"), opened.get("phase")
-    if not isinstance(challenge, str) or public.get("challenge") != challenge:
-        raise ValueError(f"{revealed} is not of the challenge that {released} holds.")
-    expected = [place for place in committed if place.split("/")[1:2] == [phase]]
+    challenge, committed = read_commitments(released)
+    opened = read_revealed(revealed)
+    openings, phase = opened["openings"], opened["phase"]
+    if opened["challenge"] != challenge:
+        raise ValueError(f"{revealed} is not of the challenge that {released} holds: {challenge}.")
+    expected = [place for place in committed if _phase_of(place) == phase]
+    if not expected:
+        raise ValueError(
+            f"{released} commits to nothing of phase {phase}, so nothing can be verified."
+        )
     faults = [f"{place}: it is not revealed." for place in expected if place not in openings]
-    wrong = {
-        place: fault
-        for place, opening in openings.items()
-        if (fault := _fault(challenge, place, opening, committed.get(place)))
+    lengths = _lengths(Path(released), challenge, phase)
+    for place in lengths.keys() - committed.keys():
+        faults.append(f"{place}: it was released, and there is no commitment to it.")
+    sound = 0
+    for place, opening in openings.items():
+        fault = _fault(challenge, place, opening, committed.get(place), lengths.get(place))
+        faults += [f"{place}: {fault}"] if fault else []
+        sound += not fault
+    return sound, sorted(faults)
+
+
+def _lengths(released: Path, challenge: str, phase: str) -> dict[str, int]:
+    """m of each model of `phase` that is in the released folder."""
+    return {
+        model.place: len_challenge_of(model.path)
+        for scenario in get_challenge(challenge)
+        for model in walk_phase(released, scenario, phase)
     }
-    faults += [f"{place}: {fault}" for place, fault in wrong.items()]
-    return len(openings) - len(wrong), faults
 
 
-def _fault(challenge: str, place: str, opening: dict[str, str], value: object) -> str | None:
-    """What is wrong with one model's opening, given its commitment."""
-    if not isinstance(value, str):
+def _fault(
+    challenge: str, place: str, opening: dict[str, str], value: str | None, m: int | None
+) -> str | None:
+    """What is wrong with one model's opening, given its commitment and its number of members."""
+    if value is None:
         return "there is no commitment to it."
     texts = {name: text for name, text in opening.items() if name != "salt"}
-    if not opens(challenge, place, {"salt": opening["salt"], "commitment": value}, texts):
+    scenario, phase, _ = place.split("/")
+    if tuple(texts) != withheld_names(get_scenario(scenario), phase) or not opens(
+        challenge, place, {"salt": opening["salt"], "commitment": value}, texts
+    ):
         return "its labels, seeds or salt are not those committed to."
     if not consistent(texts):
         return "its labels are not those that its seed_membership gives."
+    labels = texts[SOLUTION_FILE].split(",")
+    if m is not None and len(labels) != 2 * m:
+        return f"it has {len(labels)} labels, and the release says {2 * m}."
     return None
 
 
-def as_text(revealed: dict[str, Any]) -> str:
-    """What a revealed file holds."""
-    return json.dumps(revealed, indent=2) + "\n"
+def check_files(challenge_folder: PathLike, *, progress: bool = False) -> tuple[int, list[str]]:
+    """Hold a release's files against SHA256SUMS, and what it reveals against its commitments.
+
+    Gives the number of files that are as they should be, and a sentence for each other one.
+    Labels that were revealed since are as they should be where a revealed file that verifies
+    lies in `<challenge>.release/`.
+
+    Raises:
+        ValueError: as `read_sums`, `read_revealed` and `verify`.
+    """
+    side = release_folder(challenge_folder)
+    known: dict[str, str] = {}
+    faults = [*_summary_faults(challenge_folder), *_uncommitted(challenge_folder)]
+    for path in sorted(side / revealed_file(phase) for phase in SCORED_PHASES):
+        if path.exists():
+            wrong = verify(challenge_folder, path)[1]
+            faults += [f"{path.name}: {fault}" for fault in wrong]
+            known |= {} if wrong else sums_of(read_revealed(path))
+    sound, wrong = check_sums(challenge_folder, known, progress=progress)
+    return sound, faults + wrong
+
+
+def sums_of(revealed: dict[str, Any]) -> dict[str, str]:
+    """Name -> SHA-256 of the revealed file in a release, and of all files that come with it."""
+    challenge = revealed["challenge"]
+    texts = {f"{challenge}.release/{revealed_file(revealed['phase'])}": as_text(revealed)}
+    texts |= {f"{challenge}/{name}": text for name, text in files_in(revealed)}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+
+
+def write_solutions(revealed: dict[str, Any], folder: PathLike) -> int:
+    """Write revealed solutions and seeds to `<folder>/<scenario>/<phase>/model_<i>/`.
+
+    Gives the number of models.  If `folder` is a released challenge folder, the revealed file
+    goes beside it too, so that `check_files` knows where the new files come from, and everybody
+    can read them; elsewhere only their owner can.
+
+    Raises:
+        ValueError: if a file of other content stands there; nothing is written then.
+    """
+    files = {Path(folder) / name: text for name, text in files_in(revealed)}
+    side = release_folder(folder)
+    if side.is_dir():
+        files[side / revealed_file(revealed["phase"])] = as_text(revealed)
+    for path, text in files.items():
+        if path.exists() and path.read_bytes() != text.encode():
+            raise ValueError(f"{path} holds something else: choose another folder.")
+    access = PUBLIC if side.is_dir() else PRIVATE
+    for path, text in files.items():
+        write_text(path, text, access=access)
+    return len(revealed["openings"])
+
+
+def _summary_faults(challenge_folder: PathLike) -> list[str]:
+    """What release.json says of numbers of models and records, and the folder says otherwise."""
+    faults = []
+    for scenario, stated in read_summary(challenge_folder)["scenarios"].items():
+        models = [m for phase in PHASES for m in walk_phase(challenge_folder, scenario, phase)]
+        counts = {phase: sum(m.phase == phase for m in models) for phase in PHASES}
+        counts = {phase: count for phase, count in counts.items() if count}
+        if counts != stated.get("phases"):
+            faults.append(
+                f"{scenario} has {counts} models and release.json says {stated.get('phases')}."
+            )
+        for model in models:
+            lengths = Lengths.of(model.path)
+            found = {
+                "len_dataset": lengths.len_dataset or model.task.len_dataset,
+                "len_training": lengths.check_training(None),
+                "len_challenge": lengths.check_challenge(None),
+            }
+            if any(stated.get(name) != value for name, value in found.items()):
+                faults.append(f"{model.place} has other numbers of records than release.json says.")
+    return faults
+
+
+def _uncommitted(challenge_folder: PathLike) -> list[str]:
+    """Models whose labels are withheld and not committed to, or that only a commitment is to."""
+    withholding = {
+        model.place
+        for model in walk_challenge(challenge_folder)
+        if withheld_names(get_scenario(model.scenario), model.phase)
+    }
+    committed = set(read_commitments(challenge_folder)[1]) if withholding else set()
+    lacking, extra = sorted(withholding - committed), sorted(committed - withholding)
+    return [
+        *(f"{place}: there is no commitment to it." for place in lacking),
+        *(f"{place}: it was committed to, and is missing." for place in extra),
+    ]
+
+
+def read_summary(challenge_folder: PathLike) -> dict[str, Any]:
+    """What release.json says; ValueError if it is missing, or is not of a release's form."""
+    path = release_folder(challenge_folder) / "release.json"
+    value = read_object(path, NO_RELEASE)
+    revealed, name = value.get("revealed"), challenge_folder_of(challenge_folder).name
+    if not (
+        value.get("challenge") == name
+        and isinstance(value.get("scenarios"), dict)
+        and isinstance(revealed, list)
+        and all(phase in SCORED_PHASES for phase in revealed)
+    ):
+        raise ValueError(f"{path} is not what this version of `mico release` writes: release anew.")
+    return value
