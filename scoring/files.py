@@ -2,8 +2,11 @@
 
 Nothing here raises for what it finds, follows a link, waits for a pipe, or takes more than a
 bounded part of a folder or a file into memory.  What is quoted of it goes through `printable`.
+Only what this machine cannot do (read its own disk, open one more file) is raised, as an OSError:
+it is no fault of the submission.
 """
 
+import errno
 import os
 import stat
 from typing import Iterable, List, NamedTuple, Optional, Tuple
@@ -15,6 +18,12 @@ __all__ = ["Listing", "few", "list_folder", "read_text", "shown"]
 MAX_BYTES = 1_000_000
 MAX_ENTRIES = 10_000
 
+HOSTS_ERRORS = (
+    *(errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS),
+    *(getattr(errno, name, errno.EIO) for name in ("EDQUOT", "ESTALE")),
+)
+"""Numbers of errors that are this machine's fault, whatever file they are met with."""
+
 IGNORED = ("__MACOSX",)
 """Folders that operating systems leave behind; so are all names with a leading dot."""
 
@@ -25,6 +34,11 @@ class Listing(NamedTuple):
     folders: Optional[List[str]]
     files: List[str]
     problem: str = ""
+
+
+def _raise_if_hosts(error: Exception) -> None:
+    if isinstance(error, OSError) and error.errno in HOSTS_ERRORS:
+        raise error
 
 
 def few(names: Iterable[str]) -> str:
@@ -56,7 +70,8 @@ def list_folder(path: str) -> Listing:
                 (folders if is_folder else files).append(entry.name)
     except FileNotFoundError:
         return Listing(None, [], "is missing or not a folder")
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        _raise_if_hosts(error)
         return Listing(None, [], "cannot be opened")
     return Listing(sorted(folders), sorted(files))
 
@@ -74,7 +89,8 @@ def read_text(path: str) -> Tuple[Optional[str], str]:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return None, "is missing"
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        _raise_if_hosts(error)
         return None, "cannot be read"
     if len(content) > MAX_BYTES:
         return None, "is larger than the %d bytes that are read" % MAX_BYTES

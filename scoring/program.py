@@ -219,6 +219,8 @@ def main(arguments: List[str]) -> int:
         place = (own or frames)[-1]
         file = os.path.basename(place.filename)
         problem = "%s in %s, line %d" % (type(error).__name__, file, place.lineno or 0)
+        if isinstance(error, OSError) and error.errno:
+            problem += " (%s)" % os.strerror(error.errno)
     with suppress(OSError):
         remove_scores(outputs)  # those of a run that stopped between one and the next
     return refuse(outputs, problem + ". Please tell the organisers.")

@@ -3,6 +3,7 @@
 The cases are in helpers_hostile.py and helpers_hostile_zips.py.
 """
 
+import errno
 import json
 import os
 import signal
@@ -171,6 +172,27 @@ def test_a_link_in_the_place_of_an_output_is_replaced_not_written_through(folder
     assert run_here(competition.inputs, competition.outputs, capsys)[0] == 0
     assert competition.solution().read_text() == before
     assert not any(path.is_symlink() for path in competition.outputs.iterdir())
+
+
+@pytest.mark.parametrize("call", ["open", "scandir"])
+@pytest.mark.parametrize("number", ["ENOSPC", "EIO", "EMFILE", "ENOMEM"])
+def test_what_the_machine_cannot_do_is_no_fault_of_the_submission(
+    folder, capsys, monkeypatch, call, number
+):
+    competition = Competition(folder)
+    before = getattr(os, call)
+
+    def fail(path, *rest):
+        if "res" in Path(path).parts:
+            raise OSError(getattr(errno, number), "no", str(path))
+        return before(path, *rest)
+
+    monkeypatch.setattr(os, call, fail)
+    fault = fault_of(competition, capsys)
+    assert fault.startswith("Not scored: OSError in files.py, line ")
+    assert fault.endswith(
+        f" ({os.strerror(getattr(errno, number))}). Please tell the organisers.\n"
+    )
 
 
 @pytest.mark.parametrize("stage", ["check_predictions", "write_outputs"])

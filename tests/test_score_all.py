@@ -1,5 +1,6 @@
 """A folder of zips, scored in processes that are killed for real: nothing is lost or done twice."""
 
+import errno
 import json
 import os
 import shutil
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 from helpers_fleet import wait_for
 from helpers_leaderboard import predictions_of, write_truth, write_zip
+from mico_competition.scoring.printable import is_plain
 
+from mico_competition.boards import score_all as scoring
 from mico_competition.boards.leaderboard import check_entries, read_entries
 from mico_competition.boards.score_all import score_all
 from mico_competition.boards.truth_tree import read_truth
@@ -128,6 +131,112 @@ def test_one_bad_zip_never_stops_the_rest(folder, capsys):
     assert main(folder.arguments()) == 0
     assert "5 zips: 1 scored, 4 done before, 0 with faults" in capsys.readouterr().out
     assert "text" not in folder.faults()
+
+
+SIDECARS = {
+    "early": b'{"submitted": "0001-01-01T00:00:00+23:59"}',
+    "late": b'{"submitted": "9999-12-31T23:59:59-23:59"}',
+    "past": b'{"submitted": "2019-12-31T23:59:59Z"}',
+    "future": b'{"submitted": "2098-01-01T00:00:00Z"}',
+    "stamp": b'{"submitted": 1e999}',
+    "number": b'{"name": 5}',
+    "null": b'{"name": null, "submitted": null}',
+    "nested": b'{"authors": [[["Ada"]]]}',
+    "object": b'{"authors": {"name": "Ada"}}',
+    "nan": b'{"link": NaN}',
+    "huge": b'{"name": 1' + b"0" * 10_000 + b"}",
+    "deep": b'{"authors": ' + b"[" * 9_000 + b"]" * 9_000 + b"}",
+    "half": b'{"name": "\\ud800"}',
+    "twice": b'{"name": "a", "name": "b"}',
+    "long": b'{"description": "' + b"x" * 30_000 + b'"}',
+    "bytes": b'{"name": "\xff"}',
+    "wide": '{"name": "x"}'.encode("utf-16"),
+    "turned": '{"name": "\u202egpj"}'.encode(),
+    "unseen": '{"name": "a\u200bb"}'.encode(),
+    "stacked": ('{"name": "a' + "\u0301" * 30 + '"}').encode(),
+    "line": b'{"name": "a\\n::set-output name=x::1"}',
+    "escape": b'{"command": "\\u001b[2J"}',
+    "alike": '{"name": "t\u0435am1"}'.encode(),  # a Cyrillic letter in the name of team1
+    "alike too": b'{"name": "TEAMl"}',
+}
+
+
+def test_nothing_beside_one_zip_stops_the_rest(folder, capsys):
+    zips, when = folder.zips, "2026-01-01T00:00:00Z"
+    for i in range(3):
+        (zips / f"team{i}.json").write_text(json.dumps({"submitted": when}), encoding="utf-8-sig")
+    for name, text in SIDECARS.items():
+        shutil.copy(zips / "team0.zip", zips / f"{name}.zip")
+        (zips / f"{name}.json").write_bytes(text)
+    for name in ("folder", "pipe", "outside", "loop", "hidden"):
+        shutil.copy(zips / "team0.zip", zips / f"{name}.zip")
+    (zips / "folder.json").mkdir()
+    os.mkfifo(zips / "pipe.json")
+    (folder.root / "secret.json").write_text('{"name": "secret"}')
+    (zips / "outside.json").symlink_to(folder.root / "secret.json")
+    (zips / "loop.json").symlink_to("loop.json")
+    (zips / "hidden.json").symlink_to("/nowhere/x.json")
+    for name, time in (("epoch", 0), ("eons", 2**40)):
+        shutil.copy(zips / "team0.zip", zips / f"{name}.zip")
+        os.utime(zips / f"{name}.zip", (time, time))
+    (folder.root / "other.zip").write_bytes((zips / "team0.zip").read_bytes())
+    (zips / "linked.zip").symlink_to(folder.root / "other.zip")
+    bad = [*SIDECARS, "folder", "pipe", "outside", "loop", "hidden", "epoch", "eons", "linked"]
+    for name in ("a\n::set-output name=x::1", "\x1b[2J", os.fsdecode(b"\xff"), "x\u3164"):
+        shutil.copy(zips / "team0.zip", zips / f"{name}.zip")
+        bad.append(name)
+    assert main(folder.arguments("--workers", "2")) == 1
+    said = capsys.readouterr()
+    assert f"{3 + len(bad)} zips: 3 scored, 0 done before, {len(bad)} with faults" in said.out
+    assert folder.names() == ["team0", "team1", "team2"]
+    assert len(folder.faults()) == len(bad) and "secret" not in str(folder.faults().values())
+    for text in (said.out, said.err, *folder.faults(), *folder.faults().values()):
+        assert all(is_plain(line) for line in text.splitlines())
+        assert "::set" not in [line[:5] for line in text.splitlines()]
+    assert "looks like 'team1'" in folder.faults()["alike"]
+    assert check_entries(folder.out)[1] == []
+
+
+def test_whatever_one_submission_raises_is_its_fault_alone(folder, monkeypatch):
+    truths = [read_truth(folder.root / "truth", "cifar10", "dev")]
+
+    def explode(path):
+        raise {"team0": RecursionError, "team1": KeyError, "team2": OverflowError}[path.stem]
+
+    monkeypatch.setattr(scoring, "read_about", explode)
+    _, outcomes = score_all(folder.zips, truths, folder.out)
+    assert [o.faults.split()[0] for o in outcomes] == [
+        "RecursionError",
+        "KeyError",
+        "OverflowError",
+    ]
+
+
+def test_what_this_machine_cannot_do_is_nobodys_fault(folder, capsys):
+    """A disk without room, as a limit to the size of files: it stops, and goes on afterwards."""
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
+        "from mico_competition.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, *folder.arguments("--workers", "2")]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("mico: /") and "File too large" in finished.stderr
+    assert finished.stderr.count("\n") == 1 and not folder.faults()
+    assert not list(folder.out.glob("*/*.json"))
+    (folder.zips / "bad.zip").write_text("no zip")
+    assert main(folder.arguments()) == 1
+    assert "4 zips: 3 scored, 0 done before, 1 with faults" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", ["ENOSPC", "EIO", "EMFILE", "ENOMEM"])
+def test_errors_of_this_machine_are_told_apart_while_zips_are_read(folder, monkeypatch, number):
+    truths = [read_truth(folder.root / "truth", "cifar10", "dev")]
+    error = OSError(getattr(errno, number), "as it happens")
+    monkeypatch.setattr(scoring, "sha256_of", lambda path: (_ for _ in ()).throw(error))
+    with pytest.raises(OSError, match="as it happens"):
+        list(score_all(folder.zips, truths, folder.out)[1])
+    assert not folder.faults()
 
 
 def test_killed_it_goes_on_where_it_stopped(tmp_path):

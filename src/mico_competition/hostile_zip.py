@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 from mico_competition.files import PathLike
 from mico_competition.scoring.printable import printable, shown
+from mico_competition.untrusted import hosts_folder, is_hosts
 from mico_competition.zip_directory import (
     AGAIN,
     LESS,
@@ -53,6 +54,9 @@ def unpack_zip(path: PathLike, folder: PathLike) -> list[str]:
     Returns:
         The faults, none if all of the zip was unpacked.  With faults the folder may hold a
         part of it, never more than `MAX_UNPACKED` bytes in `MAX_ENTRIES` files and folders.
+
+    Raises:
+        OSError: if this machine cannot do it, since its disk is full, say: no fault of the zip.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -66,6 +70,8 @@ def unpack_zip(path: PathLike, folder: PathLike) -> list[str]:
     except HostileZip as error:
         faults = [str(error)]
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and is_hosts(error):
+            raise
         faults = [f"cannot be read ({type(error).__name__}): {AGAIN}"]
     more = len(faults) - MAX_SHOWN_FAULTS
     if more > 0:
@@ -159,23 +165,23 @@ def _entry_fault(entry: Entry) -> str | None:
 def _write(file: BinaryIO, entry: Entry, start: int, folder: Path) -> None:
     """Unpack one entry below `folder`; HostileZip as soon as it is not what was declared."""
     path = folder.joinpath(*entry.parts)
-    if entry.is_folder:
-        path.mkdir(parents=True, exist_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
     crc = size = 0
-    file.seek(start)
-    pieces = _inflated(file, entry) if entry.method == _DEFLATED else _stored(file, entry)
-    with path.open("xb") as written:
-        try:
-            for piece in pieces:
-                size += len(piece)
-                if size > entry.size:
-                    break
-                crc = zlib.crc32(piece, crc)
-                written.write(piece)
-        except zlib.error:
-            raise HostileZip(f"holds {shown(entry.name)}, which is damaged: {AGAIN}") from None
+    with hosts_folder(folder):
+        (path if entry.is_folder else path.parent).mkdir(parents=True, exist_ok=True)
+        if entry.is_folder:
+            return
+        file.seek(start)
+        pieces = _inflated(file, entry) if entry.method == _DEFLATED else _stored(file, entry)
+        with path.open("xb") as written:
+            try:
+                for piece in pieces:
+                    size += len(piece)
+                    if size > entry.size:
+                        break
+                    crc = zlib.crc32(piece, crc)
+                    written.write(piece)
+            except zlib.error:
+                raise HostileZip(f"holds {shown(entry.name)}, which is damaged: {AGAIN}") from None
     if size != entry.size or crc != entry.crc:
         raise HostileZip(f"declares another size or checksum of {shown(entry.name)}: {AGAIN}")
 

@@ -8,12 +8,16 @@ one sentence that names the file; errors of this machine (a disk that cannot be 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NoReturn
 
+from mico_competition.scoring.files import HOSTS_ERRORS
 from mico_competition.scoring.printable import printable
 
 PathLike = str | os.PathLike[str]
@@ -26,6 +30,29 @@ _LONGEST_POINTER = 1_000
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 _AGAIN = "fetch or write it again"
+
+
+class HostError(OSError):
+    """What this machine cannot do (its disk is full); the file at hand is not at fault."""
+
+
+def is_hosts(error: OSError) -> bool:
+    """Whether an error is this machine's fault, whatever file it was met with."""
+    return isinstance(error, HostError) or error.errno in HOSTS_ERRORS
+
+
+@contextmanager
+def hosts_folder(folder: PathLike) -> Iterator[None]:
+    """Around work in a folder of our own: what goes wrong there is a `HostError`.
+
+    Names are not: those that a stranger chose may be too long for the disk, or none to it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EEXIST):
+            raise
+        raise HostError(error.errno, error.strerror, os.fspath(folder)) from error
 
 
 def read_limited(path: PathLike, limit: int, what: str = "a file", mend: str = _AGAIN) -> bytes:

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from mico_competition import __version__
-from mico_competition.boards.form import FORMAT, RANKED, check_fields, time_text
+from mico_competition.boards.form import FORMAT, RANKED, check_fields, check_submitted, time_text
 from mico_competition.boards.leaderboard import listing
+from mico_competition.boards.names import in_one_form
 from mico_competition.boards.truth_tree import Truth
 from mico_competition.files import PathLike
 from mico_competition.releases.archives import sha256_of
@@ -52,15 +53,17 @@ class About:
     submitted: datetime | None = None
 
     def fields(self) -> dict[str, Any]:
-        """As entries hold them; without the time if that is now.
+        """As entries hold them, names in one form of Unicode; without the time if that is now.
 
         Raises:
             ValueError: listing all that entries cannot hold: at the door, not after scoring.
         """
-        values = {**asdict(self), "authors": list(self.authors)}
+        names = [self.name, *self.authors]
+        name, *authors = (in_one_form(n) if isinstance(n, str) else n for n in names)
+        values = {**asdict(self), "name": name, "authors": authors}
         del values["submitted"]
         if self.submitted is not None:
-            values["submitted"] = time_text(self.submitted)
+            values["submitted"] = time_text(check_submitted(self.submitted))
         faults = check_fields(values)
         if faults:
             raise ValueError(listing("This cannot stand in an entry:", faults))

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
-from mico_competition.scoring.files import shown
+from mico_competition.boards.names import is_line, is_name
 from mico_competition.scoring.metrics import SCALARS
+from mico_competition.scoring.printable import shown
 from mico_competition.tracks import CHALLENGES, SCORED_PHASES, get_phase
 
 FORMAT = 1
 RANKED = "TPR_FPR_1000"
 MAX_POINTS = 60
+_FIRST = datetime(2020, 1, 1, tzinfo=timezone.utc)
+_LAST = datetime(2099, 12, 31, tzinfo=timezone.utc)
+_DAYS_AHEAD = 366  # a board may be rehearsed with the dates of the competition to come
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"|[0-9a-f]{7,64}")
@@ -35,11 +39,25 @@ def parse_time(text: str) -> datetime:
     try:
         # Python 3.10 does not read "Z".
         when = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
-    except ValueError:
-        when = None
-    if when is None or when.tzinfo is None:
-        raise ValueError(f"Expected a time such as 2027-01-13T12:00:00Z, got {shown(text)}.")
-    return when.astimezone(timezone.utc).replace(microsecond=0)
+        if when.tzinfo is not None:
+            return when.astimezone(timezone.utc).replace(microsecond=0)
+    except (ValueError, OverflowError):  # the first of January of the year 1, east of Greenwich
+        pass
+    raise ValueError(f"Expected a time such as 2027-01-13T12:00:00Z, got {shown(text)}.")
+
+
+def check_submitted(when: datetime) -> datetime:
+    """`when` if something can have been submitted then; ValueError if that cannot be.
+
+    The latest submission of a name counts: one of the year 9999 would count for ever.
+    """
+    latest = datetime.now(timezone.utc) + timedelta(days=_DAYS_AHEAD)
+    if not _FIRST <= when <= latest:
+        raise ValueError(
+            f"Expected a time of submission from {_FIRST:%Y-%m-%d} to {latest:%Y-%m-%d}, got "
+            f"{when.isoformat()}."
+        )
+    return when
 
 
 def time_text(when: datetime) -> str:
@@ -60,25 +78,14 @@ def is_link(text: str) -> bool:
 
 def _is_time(value: Any) -> bool:
     try:
-        return time_text(datetime.strptime(value, _TIME).replace(tzinfo=timezone.utc)) == value
+        when = datetime.strptime(value, _TIME).replace(tzinfo=timezone.utc)
+        return _FIRST <= when <= _LAST and time_text(when) == value
     except (TypeError, ValueError):
         return False
 
 
 def _line(longest: int, shortest: int = 0) -> Callable[[Any], bool]:
-    """Whether a value is one line of text: nothing invisible, and nothing that turns it round."""
-
-    def fits(value: Any) -> bool:
-        # Joiners are invisible too, but some scripts are misspelt without them.
-        plain = value.replace("\u200c", "").replace("\u200d", "") if type(value) is str else None
-        return (
-            plain is not None
-            and shortest <= len(plain) <= len(value) <= longest
-            and plain.isprintable()
-            and plain == plain.strip()
-        )
-
-    return fits
+    return lambda value: is_line(value, longest, shortest)
 
 
 def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
@@ -90,7 +97,7 @@ def _none_or(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _is_names(value: Any) -> bool:
-    return type(value) is list and len(value) <= 20 and all(map(_line(80, 1), value))
+    return type(value) is list and len(value) <= 20 and all(map(is_name, value))
 
 
 def _is_versions(value: Any) -> bool:
@@ -115,8 +122,8 @@ _FIELDS: Mapping[str, _Rule] = {
     "format": (lambda v: type(v) is int and v == FORMAT, str(FORMAT)),
     "challenge": (lambda v: type(v) is str and v in CHALLENGES, f"one of {', '.join(CHALLENGES)}"),
     "phase": (lambda v: v in SCORED_PHASES, f"one of {', '.join(SCORED_PHASES)}"),
-    "name": (_line(80, 1), "a line of 1 to 80 printable characters"),
-    "authors": (_is_names, "a list of at most 20 names of at most 80 printable characters"),
+    "name": (is_name, "a line of 1 to 80 printable characters, in Unicode's form NFKC"),
+    "authors": (_is_names, "a list of at most 20 names of at most 80 printable characters, NFKC"),
     "link": (
         lambda v: _line(300)(v) and (v == "" or is_link(v)),
         "an address that starts with https:// or http://, of at most 300 characters, or nothing",
@@ -125,7 +132,7 @@ _FIELDS: Mapping[str, _Rule] = {
     "command": (_line(1000), "a line of at most 1000 printable characters"),
     "commit": (_matches(_COMMIT), "7 to 64 hexadecimal digits, or nothing"),
     "versions": (_is_versions, "the versions of python, numpy and mico_competition"),
-    "submitted": (_is_time, "a time in UTC such as 2027-01-13T12:00:00Z"),
+    "submitted": (_is_time, "a time in UTC such as 2027-01-13T12:00:00Z, from 2020 to 2099"),
     "data_version": (_none_or(_line(100, 1)), "a line of at most 100 characters, or null"),
     "predictions_sha256": (_matches(_SHA256), "64 hexadecimal digits"),
     "submission_sha256": (_none_or(_matches(_SHA256)), "64 hexadecimal digits, or null"),

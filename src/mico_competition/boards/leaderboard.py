@@ -12,17 +12,18 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from mico_competition.boards.form import RANKED, Values, check_values
+from mico_competition.boards.names import Taken, name_key
 from mico_competition.files import PathLike, write_text
 from mico_competition.scoring.coarse import to_step
-from mico_competition.scoring.files import shown
+from mico_competition.scoring.printable import printable, shown
 from mico_competition.tracks import get_phase
+from mico_competition.untrusted import read_limited_json
 
 FAULTS_FOLDER = "faults"
 MAX_BYTES = 64_000
@@ -104,11 +105,6 @@ class Rank:
 
     def __str__(self) -> str:
         return f"{self.number}{'=' * self.tied}"
-
-
-def name_key(name: str) -> str:
-    """`name` as names are compared: not by case, width of letters or spaces."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def latest(entries: Iterable[Entry]) -> list[Entry]:
@@ -196,43 +192,41 @@ def check_entries(folder: PathLike) -> tuple[list[Entry], list[str]]:
         if path.parent.name == FAULTS_FOLDER or path.name.startswith("."):
             continue
         values, wrong = _read(path)
-        faults += [f"{path.relative_to(folder)}: {fault}" for fault in wrong]
+        faults += [f"{printable(path.relative_to(folder))}: {fault}" for fault in wrong]
         if not wrong:
             entries.append(Entry(path.stem, values))
+    return entries, [*faults, *_joint_faults(entries)]
+
+
+def _joint_faults(entries: Sequence[Entry]) -> Iterator[str]:
+    """Faults of sound entries that cannot stand beside each other."""
     seen: dict[tuple[str, ...], Entry] = {}
+    taken = Taken()
     for entry in entries:
         what = (entry.challenge, entry.phase, entry.key, entry.submitted)
         first = seen.setdefault(what, entry)
         if first is not entry:
-            faults.append(
+            yield (
                 f"{entry.challenge}/{entry.stem}.json: has the name and time of {first.stem}.json; "
                 "remove one, for the latest counts."
             )
-    return entries, faults
+    for entry in sorted(entries, key=lambda entry: (entry.submitted, entry.stem)):
+        name = entry.values["name"]
+        if other := taken.add(name):
+            yield (
+                f"{entry.challenge}/{entry.stem}.json: its name {shown(name)} looks like "
+                f"{shown(other)} of an earlier entry; give it another."
+            )
 
 
 def _read(path: Path) -> tuple[Values, list[str]]:
     """The values of one file, and its faults."""
     faults = [] if _STEM.fullmatch(path.stem) else ["expected a name of a-z, 0-9, '-', '_' and '.'"]
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            return {}, [*faults, f"expected at most {MAX_BYTES} bytes"]
-        values = json.loads(content.decode(), parse_constant=_refuse, object_pairs_hook=_once)
-    except (OSError, ValueError, RecursionError) as error:
-        return {}, [*faults, f"expected JSON ({shown(str(error))[1:-1]})"]
+        values = read_limited_json(path, MAX_BYTES, "an entry in JSON")
+    except (OSError, ValueError) as error:
+        return {}, [*faults, str(error)]
     faults += check_values(values)
     if not faults and values["challenge"] != path.parent.name:
         faults.append(f"expected in folder {values['challenge']}")
     return values, faults
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) < len(pairs):
-        raise ValueError("a field stands there twice")
-    return dict(pairs)

@@ -1,42 +1,45 @@
 """A folder of submissions -> leaderboard entries: in parallel, whatever some of them do.
 
-What is wrong with a submission ends in `<out>/faults/<name>.faults.txt` and stops no other.
-Entries appear whole or not at all, and what has its entries is not scored again, so that the same
-command goes on where a killed one stopped.
+What is wrong with a submission ends in `<out>/faults/<name>.faults.txt` and stops no other:
+whatever reading, scoring or writing one of them raises is its fault alone.  What this machine
+cannot do (its disk is full) is nobody's fault, and stops all.  Entries appear whole or not at
+all, and what has its entries is not scored again, so that the same command goes on afterwards.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mico_competition.boards.add import About
-from mico_competition.boards.form import parse_time
+from mico_competition.boards.form import check_submitted, parse_time
 from mico_competition.boards.leaderboard import (
     FAULTS_FOLDER,
     Entry,
     check_entries,
-    name_key,
     write_entry,
 )
+from mico_competition.boards.names import Taken, in_one_form, name_key
 from mico_competition.boards.score_workers import Found, Job, Terms, run_jobs
 from mico_competition.boards.truth_tree import Truth
 from mico_competition.cpus import share_cpus
 from mico_competition.files import PathLike, write_text
 from mico_competition.releases.archives import sha256_of
-from mico_competition.scoring.files import shown
 from mico_competition.scoring.intervals import RESAMPLES
+from mico_competition.scoring.printable import is_plain, printable, printable_lines, shown
+from mico_competition.untrusted import check_file, hosts_folder, is_hosts, read_limited_json
 
 TIME_LIMIT = 300.0
 MEMORY_LIMIT = 2 << 30
 MAX_ZIP = 256 << 20
+MAX_ABOUT = 20_000
 _TOLD = ("name", "authors", "link", "description", "command", "commit", "submitted")
 
 
@@ -53,11 +56,12 @@ class Outcome:
 
 @dataclass
 class Books:
-    """The entries of the folder that is written to: by their zips, and by name and time."""
+    """The entries of the folder that is written to: by their zips, by name and time, by looks."""
 
     out: Path
     by_zip: dict[str, list[Entry]] = field(default_factory=dict)
     by_time: dict[tuple[str, ...], str] = field(default_factory=dict)
+    taken: Taken = field(default_factory=Taken)
 
     @classmethod
     def of(cls, out: Path) -> Books:
@@ -69,6 +73,7 @@ class Books:
         for entry in entries:
             books.by_zip.setdefault(str(entry.values["submission_sha256"]), []).append(entry)
             books.by_time[_when(entry.values)] = str(entry.values["submission_sha256"])
+            books.taken.add(entry.values["name"])
         return books
 
     def of_submission(self, digest: str, name: str) -> list[Entry]:
@@ -120,6 +125,7 @@ def score_all(
 
     Raises:
         ValueError: if there are no zips, or entries in `out` have faults.
+        OSError: from the iterator, if this machine cannot go on.
     """
     paths = sorted(
         path
@@ -136,32 +142,65 @@ def score_all(
 def _run(
     paths: Sequence[Path], books: Books, terms: Terms, workers: int, again: bool
 ) -> Iterator[Outcome]:
-    jobs: deque[Job] = deque()
+    jobs: list[Job] = []
     for path in paths:
-        begun = _begin(path, books, terms.truths, again)
+        begun = _apart(path, partial(_begin, path, books, terms.truths, again))
         if isinstance(begun, Job):
             jobs.append(begun)
         else:
             yield _settled(begun, books.out)
-    for job, found in run_jobs(jobs, terms, workers):
-        yield _settled(_written(job.path, found, books), books.out)
+    ready: deque[Job] = deque()
+    for job in sorted(jobs, key=lambda job: (job.about.submitted, job.path)):
+        # In the order of their times: a name is his who came first.
+        if other := books.taken.add(job.about.name):
+            fault = f"its name {shown(job.about.name)} looks like {shown(other)}; choose another."
+            yield _settled(Outcome(job.path, faults=fault), books.out)
+        else:
+            ready.append(job)
+    for job, found in run_jobs(ready, terms, workers):
+        written = _apart(job.path, partial(_written, job.path, found, books))
+        yield _settled(written, books.out)
+
+
+def _apart(path: Path, step: Callable[[], Job | Outcome]) -> Any:
+    """What `step` gives; whatever it raises is a fault of `path` alone, but for this machine's."""
+    try:
+        return step()
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and is_hosts(error):
+            raise
+        return Outcome(path, faults=str(error))
+    except MemoryError:
+        raise
+    except Exception as error:
+        # The type alone: a message may quote what participants must not see.
+        problem = f"{type(error).__name__} while it was read; tell the organisers"
+        return Outcome(path, faults=problem)
 
 
 def _begin(path: Path, books: Books, truths: Sequence[Truth], again: bool) -> Job | Outcome:
-    """The job that `path` gives, or what became of it, if it needs none or cannot be one."""
-    try:
-        if not path.is_file() or path.stat().st_size > MAX_ZIP:
-            raise ValueError(f"{path} is not a file of at most {MAX_ZIP >> 20} MB.")
-        told = read_about(path)
-        digest = sha256_of(path)
-        earlier = books.of_submission(digest, str(told["name"]))
-        about = about_of(path, told, earlier)
-        said = about.fields()
-    except (ValueError, OSError) as error:
-        return Outcome(path, faults=str(error))
+    """The job that `path` gives, or the outcome if it needs none; raises if it cannot be one."""
+    _check_place(path)
+    check_file(path, MAX_ZIP, "a submission", "send the zip that `mico submit` wrote")
+    told = read_about(path)
+    digest = sha256_of(path)
+    earlier = books.of_submission(digest, in_one_form(str(told["name"])))
+    about = about_of(path, told, earlier)
+    said = about.fields()
+    about = replace(about, name=said["name"], authors=tuple(said["authors"]))
     if not again and _is_done(earlier, {name: said[name] for name in told}, truths):
         return Outcome(path, before=True)
     return Job(path, about)
+
+
+def _check_place(path: Path) -> None:
+    """ValueError if `path` leads out of its folder: to files of the organiser's, it may be."""
+    try:
+        inside = path.resolve(strict=True).is_relative_to(path.parent.resolve())
+    except RuntimeError:  # a link that leads to itself, to Python 3.10 and 3.11
+        inside = False
+    if not inside:
+        raise ValueError(f"{printable(path)} is a link that leads elsewhere: send the file itself.")
 
 
 def _is_done(entries: Sequence[Entry], told: Mapping[str, Any], truths: Sequence[Truth]) -> bool:
@@ -188,15 +227,14 @@ def read_about(path: Path) -> dict[str, Any]:
         ValueError: if it is not a JSON object, or has a field that no entry takes from it.
     """
     beside = path.with_suffix(".json")
-    told: dict[str, Any] = {}
-    if beside.is_file():
-        try:
-            told = json.loads(beside.read_text(encoding="utf-8"))
-            sound = isinstance(told, dict) and set(told) <= set(_TOLD)
-        except (ValueError, RecursionError):
-            sound = False
-        if not sound:
-            raise ValueError(f"{beside} should be a JSON object with any of {', '.join(_TOLD)}.")
+    told: Any = {}
+    if os.path.lexists(beside):
+        _check_place(beside)
+        told = read_limited_json(beside, MAX_ABOUT, "a JSON object", "write it again")
+        if not isinstance(told, dict) or not set(told) <= set(_TOLD):
+            raise ValueError(
+                f"{printable(beside)} should be a JSON object with any of {', '.join(_TOLD)}."
+            )
     return {"name": path.stem, **told}
 
 
@@ -204,36 +242,49 @@ def about_of(path: Path, told: Mapping[str, Any], earlier: Sequence[Entry] = ())
     """What an entry says of `path`: what it is told, at the time told, known, or of the file."""
     authors, when = told.get("authors", []), told.get("submitted")
     if not isinstance(authors, list) or not isinstance(when, (str, type(None))):
-        raise ValueError(f"Beside {path}, authors should be a list, and submitted a time.")
+        raise ValueError(
+            f"Beside {printable(path)}, authors should be a list, and submitted a time."
+        )
     if when is None and earlier:
         when = min(entry.submitted for entry in earlier)
-    modified = datetime.fromtimestamp(int(path.stat().st_mtime), timezone.utc)
-    submitted = modified if when is None else parse_time(when)
+    submitted = _time_of_file(path) if when is None else parse_time(when)
     return About(**{**told, "authors": tuple(authors), "submitted": submitted})
+
+
+def _time_of_file(path: Path) -> datetime:
+    """When a zip was written; ValueError if that was not when somebody submitted it."""
+    try:
+        modified = datetime.fromtimestamp(int(path.stat().st_mtime), timezone.utc)
+        return check_submitted(modified)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            f"The time of {printable(path)} is not that of a submission: say when it was sent, as "
+            f'"submitted" in {printable(path.with_suffix(".json").name)}.'
+        ) from None
 
 
 def _written(path: Path, found: Found, books: Books) -> Outcome:
     """Write what was found of a submission."""
     if found.faults:
         return Outcome(path, faults=found.faults)
-    try:
+    with hosts_folder(books.out):
         return Outcome(path, tuple(books.write(values) for values in found.entries))
-    except ValueError as error:
-        return Outcome(path, faults=str(error))
 
 
 def _settled(outcome: Outcome, out: Path) -> Outcome:
     """Keep the faults of a submission in a file, or remove those of an earlier run."""
-    path = out / FAULTS_FOLDER / f"{_plain(outcome.path.stem)}.faults.txt"
-    if outcome.faults:
-        write_text(path, outcome.faults.rstrip() + "\n")
-    else:
-        path.unlink(missing_ok=True)
+    name = outcome.path.name
+    path = out / FAULTS_FOLDER / f"{_plain(name.removesuffix('.zip'))}.faults.txt"
+    with hosts_folder(path.parent):
+        if outcome.faults:
+            write_text(path, printable_lines(outcome.faults.rstrip()) + "\n")
+        else:
+            path.unlink(missing_ok=True)
     return outcome
 
 
-def _plain(stem: str) -> str:
+def _plain(name: str) -> str:
     """A zip's name as it is, or, if that is no name for a file of text, one like it."""
-    if stem.isprintable() and len(os.fsencode(stem)) <= 200:
-        return stem
-    return f"{shown(stem)[1:-1]}-{hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]}"
+    if is_plain(name) and len(os.fsencode(name)) <= 200:
+        return name
+    return f"{shown(name)[1:-1]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"

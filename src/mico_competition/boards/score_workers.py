@@ -54,11 +54,16 @@ class Terms:
 
 @dataclass(frozen=True)
 class Found:
-    """What a process found: values of entries, or faults; `lost` if it died before it could."""
+    """What a process found: values of entries, or faults; `lost` if it died before it could.
+
+    `host` is what this machine could not do: no fault of the submission, and no other will do
+    better.
+    """
 
     entries: Sequence[dict[str, Any]] = ()
     faults: str = ""
     lost: bool = False
+    host: OSError | None = None
 
 
 @dataclass
@@ -72,7 +77,11 @@ class _Running:
 
 
 def run_jobs(jobs: deque[Job], terms: Terms, workers: int) -> Iterator[tuple[Job, Found]]:
-    """Do all `jobs`, `workers` at a time; yields what was found, in the order of their ends."""
+    """Do all `jobs`, `workers` at a time; yields what was found, in the order of their ends.
+
+    Raises:
+        OSError: as soon as this machine cannot go on; what was yielded before is sound.
+    """
     running: list[_Running] = []
     # Workers wait at the reading end: it ends when this process does.
     lifeline, held = multiprocessing.Pipe(duplex=False)
@@ -87,6 +96,8 @@ def run_jobs(jobs: deque[Job], terms: Terms, workers: int) -> Iterator[tuple[Job
                 if found is None:
                     continue
                 running.remove(one)
+                if found.host:
+                    raise found.host
                 if found.lost and one.job.tries < RETRIES:
                     jobs.append(replace(one.job, tries=one.job.tries + 1))
                 else:
@@ -148,6 +159,8 @@ def _work(job: Job, terms: Terms, scratch: str, sender: Connection, lifeline: Co
         found = Found(entries)
     except ValueError as error:
         found = Found(faults=str(error))
+    except OSError as error:
+        found = Found(host=OSError(error.errno, error.strerror, error.filename or scratch))
     except MemoryError:
         found = Found(faults=f"it needs more than {terms.memory >> 20} MB of memory")
     except Exception as error:

@@ -185,8 +185,9 @@ def _line(sentence: str) -> str:
 
 def _sentence(error: Exception) -> str | None:
     """What went wrong, if that is no fault of the program."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{printable(os.fsdecode(error.filename))}: {error.strerror}."
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{printable(os.fsdecode(error.filename))}: " if error.filename else ""
+        return f"{place}{error.strerror}."
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "A package").partition(".")[0]
         extra = _BRINGS.get(package)

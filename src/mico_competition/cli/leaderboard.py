@@ -162,13 +162,13 @@ def _run_score_all(args: argparse.Namespace) -> int:
 
 
 def _line(outcome: Any) -> str:
-    from mico_competition.scoring.files import shown
+    from mico_competition.scoring.printable import printable
 
-    name = outcome.path.name if outcome.path.name.isprintable() else shown(outcome.path.name)
+    name = printable(outcome.path.name)
     if not outcome.faults:
         return f"{name}: {', '.join(str(path) for path in outcome.entries)}"
     first, *more = outcome.faults.splitlines()
-    return f"{name}: {' '.join([first, *(line.strip() for line in more[:1])])}"
+    return printable(f"{name}: {' '.join([first, *(line.strip() for line in more[:1])])}", 1000)
 
 
 def _add_entries(parser: argparse.ArgumentParser) -> None:
