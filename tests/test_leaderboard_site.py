@@ -4,14 +4,15 @@ import copy
 import json
 import re
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from helpers_browser import Browser
-from helpers_leaderboard import made_up
+from helpers_leaderboard import FIRST, made_up
 
 from mico_competition.boards.build import build
-from mico_competition.boards.form import parse_time
+from mico_competition.boards.form import parse_time, time_text
 from mico_competition.boards.leaderboard import read_entries, write_entry
 
 OPENS = parse_time("2027-01-13T12:00:00Z")
@@ -197,6 +198,58 @@ def test_a_thousand_entries_in_under_ten_seconds(tmp_path, browser):
         "return performance.now() - t; })()"
     )
     assert took < 2000
+
+
+def test_the_site_grows_as_its_entries_do(tmp_path):
+    """Many of one name: no page holds all of them but one, which every page leads to."""
+    sizes = {}
+    for count in (60, 120):
+        for hour in range(count):
+            when = time_text(FIRST + timedelta(hours=hour))
+            write_entry(tmp_path / str(count), made_up("One", 0.1 + hour / 500, submitted=when))
+        build(tmp_path / str(count), tmp_path / "site")
+        sizes[count] = sum(map(len, bytes_of(tmp_path / "site").values())) / count
+    assert sizes[120] < 1.01 * sizes[60]
+    (everyone,) = (tmp_path / "site" / "cifar10" / "all").iterdir()
+    assert everyone.read_text().count("<tr><th") == 120 + 1
+    pages = sorted((tmp_path / "site" / "cifar10").glob("*.html"))
+    assert len(pages) == 120
+    for page in (pages[0], pages[60], pages[-1], everyone):
+        text = page.read_text()
+        assert page is everyone or text.count('<th scope="row"><a') == 19
+        assert page is everyone or f'href="all/{everyone.name}"' in text
+        for address in re.findall(r'href="([^"#]+)[^"]*"', text):
+            local = not address.startswith(("http", "data:"))
+            assert not local or (page.parent / address).is_file(), address
+
+
+def test_what_a_narrow_screen_leaves_out_is_said_and_to_be_had(browser, site):
+    """With and without scripts, and in words where a table is wider than the screen."""
+    heads = "[...document.querySelectorAll('.board')].at(-1).querySelectorAll('thead th')"
+    seen = f"[...{heads}].filter(h => h.getClientRects().length).map(h => h.textContent)"
+    for width, hint in ((400, "most scores, dates, authors"), (800, "authors"), (1200, None)):
+        for scripts in (True, False):
+            browser.show(width, 800, scripts=scripts, touch=width < 500)
+            browser.open(site / "index.html")
+            browser.js("location.hash = '#ddp-dev'")
+            wait_until(browser, f"{seen}.length > 0")
+            few = browser.js(seen)
+            said = browser.js("(p => p.clientHeight ? p.innerText : '')(lacking)")
+            assert said == (
+                f"This screen leaves out {hint} and links. The page of an entry has them all."
+                if hint
+                else ""
+            )
+            if hint:
+                click(browser, "label[for=all]")
+                assert browser.js("lacking.clientHeight") == 0
+            assert "Authors" in browser.js(seen) and "Link" in browser.js(seen)
+            assert len(few) == {400: 3, 800: 13, 1200: 15}[width] and len(browser.js(seen)) == 15
+            assert browser.js("document.documentElement.scrollWidth") <= width
+            if scripts:
+                over = "document.querySelector('.here .scroll').classList.contains('over')"
+                wait_until(browser, f"{over} === {json.dumps(width < 1000)}")
+    browser.show(1200, 900)
 
 
 def luminance(colour):

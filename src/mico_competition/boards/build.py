@@ -8,9 +8,10 @@ phase are not merely invisible before their time: they are taken out before anyt
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import chain
 from pathlib import Path
 
 from mico_competition.boards.leaderboard import read_entries
@@ -57,14 +58,14 @@ def build(
     return Built(len(shown), len(entries) - len(shown))
 
 
-def _write(out: Path, pages: Mapping[str, str]) -> None:
+def _write(out: Path, pages: Iterable[tuple[str, str]]) -> None:
     """Write pages beside `out` and put them into its place."""
     out = Path(os.path.realpath(out))
     if out.exists() and not (out / MARKER).is_file() and (out.is_file() or any(out.iterdir())):
         raise ValueError(f"{out} holds other things: choose another folder with --out.")
     with scratch(make_folder(out.parent), f".{out.name}.aside") as aside:
         new, old = aside / "new", aside / "old"
-        for name, text in {MARKER: "`mico leaderboard build` replaces this.\n", **pages}.items():
+        for name, text in chain([(MARKER, "`mico leaderboard build` replaces this.\n")], pages):
             path = new / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

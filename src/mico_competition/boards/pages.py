@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.resources import files
@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mico_competition.boards.charts import Span, draw_history, draw_range
+from mico_competition.boards.charts import Span, draw_range
 from mico_competition.boards.form import RANKED, time_text
+from mico_competition.boards.history import History
 from mico_competition.boards.leaderboard import Entry, Rank, latest, ranked
 from mico_competition.scoring.coarse import digits
 from mico_competition.scoring.curve import Curve
@@ -91,34 +92,45 @@ class Pages:
         )
         self._index = environment.get_template("index.html")
         self._entry = environment.get_template("entry.html")
+        self._history = environment.get_template("history.html")
 
-    def render(self, entries: Sequence[Entry]) -> dict[str, str]:
-        """All files of the site: path -> text."""
+    def render(self, entries: Sequence[Entry]) -> Iterator[tuple[str, str]]:
+        """All files of the site, one after the other: path and text."""
         found = [
             Board(challenge, phase, mine)
             for challenge in CHALLENGES
             for phase in reversed(SCORED_PHASES)
             if (mine := [e for e in entries if (e.challenge, e.phase) == (challenge, phase)])
         ]
-        pages, tables = {}, []
+        tables = []
         for board in found:
             placed = ranked(latest(board.entries))
             tables.append(_table(board, placed))
-            ranks = {entry.stem: rank for rank, entry in placed}
-            submissions: dict[str, list[Entry]] = {}
-            for entry in sorted(board.entries, key=lambda e: (e.submitted, e.stem)):
-                submissions.setdefault(entry.key, []).append(entry)
-            for entry in board.entries:
-                values = _page(board, entry, ranks, submissions[entry.key])
-                pages[f"{entry.challenge}/{entry.stem}.html"] = self._entry.render(values)
-                data = json.dumps(entry.values, ensure_ascii=False)
-                pages[f"{entry.challenge}/{entry.stem}.json"] = f"{data}\n"
-        pages["index.html"] = self._index.render(
-            boards=tables,
-            challenges=list(dict.fromkeys((b.challenge, b.title) for b in found)),
-            phases=list(dict.fromkeys((b.phase, b.phase_title) for b in found)),
+            yield from self._pages_of(board, {entry.stem: rank for rank, entry in placed})
+        yield (
+            "index.html",
+            self._index.render(
+                boards=tables,
+                challenges=list(dict.fromkeys((b.challenge, b.title) for b in found)),
+                phases=list(dict.fromkeys((b.phase, b.phase_title) for b in found)),
+            ),
         )
-        return pages
+
+    def _pages_of(self, board: Board, ranks: Mapping[str, Rank]) -> Iterator[tuple[str, str]]:
+        """The pages of a board's entries, and of names with many of them."""
+        submissions: dict[str, list[Entry]] = {}
+        for entry in sorted(board.entries, key=lambda e: (e.submitted, e.stem)):
+            submissions.setdefault(entry.key, []).append(entry)
+        for history in map(History, submissions.values()):
+            for entry in history.entries:
+                values = _page(board, entry, ranks, history)
+                yield f"{entry.challenge}/{entry.stem}.html", self._entry.render(values)
+                data = json.dumps(entry.values, ensure_ascii=False)
+                yield f"{entry.challenge}/{entry.stem}.json", f"{data}\n"
+            if history.page:
+                values = {"board": board, "entry": history.latest.values}
+                text = self._history.render(values, history=history.shown(_number))
+                yield f"{board.challenge}/{history.page}", text
 
 
 def _hash(text: str) -> str:
@@ -179,19 +191,9 @@ def _table(board: Board, placed: Sequence[tuple[Rank, Entry]]) -> dict[str, Any]
 
 
 def _page(
-    board: Board, entry: Entry, ranks: Mapping[str, Rank], past: Sequence[Entry]
+    board: Board, entry: Entry, ranks: Mapping[str, Rank], history: History
 ) -> dict[str, Any]:
-    """What an entry's own page shows; `past` are all of its name, the earliest first."""
-    points = [(other.submitted, other.measure()) for other in past]
-    history = [
-        {
-            "stem": other.stem,
-            "when": f"{other.submitted[:10]} {other.submitted[11:16]} UTC",
-            "this": other is entry,
-            **_number(other),
-        }
-        for other in reversed(past)
-    ]
+    """What an entry's own page shows; `history` is of its name."""
     return {
         "entry": entry.values,
         "stem": entry.stem,
@@ -200,7 +202,7 @@ def _page(
         "average": _number(entry),
         "rank": ranks.get(entry.stem),
         "of": len(ranks),
-        "newer": None if past[-1] is entry else past[-1],
+        "newer": None if history.latest is entry else history.latest,
         "metrics": [
             {
                 "title": text,
@@ -211,8 +213,7 @@ def _page(
         ],
         "scenarios": [_curves(entry, name, label) for name, label in board.labels.items()],
         "points": len(entry.values["scenarios"][board.scenarios[0]]["roc"]["fpr"]),
-        "history": history,
-        "chart": Markup(draw_history(points, past.index(entry))),
+        "history": history.shown(_number, entry),
         "reproduce": _command(entry),
     }
 

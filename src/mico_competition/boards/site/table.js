@@ -64,6 +64,7 @@
     scenario.replaceChildren(...["Average", ...names].map((name, i) => new Option(name, String(i))));
     scenario.value = section.dataset.show || "0";
     filter();
+    measure();
   }
 
   function choose() {
@@ -74,6 +75,13 @@
 
   function fromAddress() {
     show(boards.find((b) => `#${b.id}` === location.hash) || board || boards[0]);
+  }
+
+  // Said in words where a table is wider than the screen: phones show no bar to scroll by.
+  function measure() {
+    for (const frame of document.querySelectorAll(".scroll")) {
+      frame.classList.toggle("over", frame.scrollWidth > frame.clientWidth);
+    }
   }
 
   for (const section of boards) {
@@ -97,4 +105,7 @@
   document.documentElement.classList.add("js");
   document.getElementById("controls").hidden = count.hidden = false;
   fromAddress();
+  new ResizeObserver(measure).observe(document.getElementById("main"));
+  for (const id of ["all", "scenario"]) document.getElementById(id).addEventListener("change", measure);
+  measure();
 })();
