@@ -1,13 +1,16 @@
 """The ledger: drawn once, kept for ever, its owner's alone; and what a second run is refused."""
 
 import json
+import re
 import stat
 
 import pytest
 
+from mico_competition import models
 from mico_competition.cli import main
 from mico_competition.fleets.ledger import Entry, Ledger
 from mico_competition.fleets.status import fleet_states
+from mico_competition.models import MLP
 from mico_competition.splits import Seeds
 from mico_competition.training.settings import resolve
 
@@ -162,3 +165,71 @@ def test_what_a_killed_run_was_writing_is_cleared(tmp_path):
     assert not any(folder.exists() for folder in left)
     kept = Ledger.read(tmp_path, "digits_lo")
     assert kept is not None and kept.entries == fleet.entries
+
+
+def doubled_lines(out, how):
+    """A ledger of two models with a line too many."""
+    written = ledger(out).with_models([0, 1])
+    written.write()
+    file = written.folder / "ledger.jsonl"
+    first, second = file.read_text().splitlines(True)
+    file.write_text(how(first, second))
+    return written
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda a, b: a + b + a,
+        lambda a, b: b + a + a + b,
+        lambda a, b: a + "\n" + b + "   \n",
+        lambda a, b: a.replace(", ", ",") + b + a,  # the same values in other spaces
+    ],
+)
+def test_a_line_that_is_there_twice_counts_once(tmp_path, how):
+    written = doubled_lines(tmp_path, how)
+    found = Ledger.read(tmp_path, "digits_lo")
+    assert found is not None and found.entries == written.entries
+    assert [state.total for state in fleet_states(tmp_path)] == [2]
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        (lambda a, b: a + b + b.replace('"model_id": 1', '"model_id": 0'), "model_0 twice"),
+        (
+            lambda a, b: a + b + b.replace('"model_id": 1', '"model_id": 2'),
+            "model_1 and model_2 with the same seeds",
+        ),
+        (lambda a, b: a + b.replace('"model_id": 1', '"model_id": 999'), "restore settings.json"),
+        (lambda a, b: a + b.replace('"model_id": 1', '"model_id": true'), "restore settings.json"),
+        (lambda a, b: a + "null\n", "restore settings.json"),
+        (lambda a, b: a + "[" * 100_000 + "\n", "restore settings.json"),
+    ],
+)
+def test_lines_that_contradict_each_other_are_refused(tmp_path, how, sentence):
+    doubled_lines(tmp_path, how)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        Ledger.read(tmp_path, "digits_lo")
+
+
+def test_a_second_run_with_other_code_is_refused(tmp_path, capsys, monkeypatch):
+    assert fleet(tmp_path, "--models", "0") == 0
+    monkeypatch.setitem(models.ARCHITECTURES, "digits_mlp", lambda: MLP(64, 256, 10, gain=1.0))
+    assert fleet(tmp_path, "--models", "0-1") == 1
+    error = capsys.readouterr().err
+    assert "The code has changed since the fleet in" in error and "digits_mlp" in error
+    assert [state.total for state in fleet_states(tmp_path)] == [1]
+
+
+def test_a_fleet_of_an_earlier_version_is_not_gone_on_with(tmp_path, capsys):
+    """Its models have no fingerprints; it can be looked at and released."""
+    assert fleet(tmp_path, "--models", "0") == 0
+    settings = tmp_path / "fleet" / "digits_inf" / "settings.json"
+    values = json.loads(settings.read_text())
+    values |= {"format": 1, "data_sha256": values.pop("dataset_fingerprint")}
+    del values["architecture_fingerprint"]
+    settings.write_text(json.dumps(values))
+    assert fleet_states(tmp_path)[0].state == "finished"
+    assert fleet(tmp_path, "--models", "0-1") == 1
+    assert "was begun by an earlier version" in capsys.readouterr().err
