@@ -188,13 +188,17 @@ def run_tests(work: Path, files: list[str]) -> list[tuple[str, bool, float]]:
 
 def leaks(work: Path) -> dict[str, Any]:
     """Plant every leak that the tests know, and count those that were caught."""
-    files = [f"tests/test_leak_{name}.py" for name in ("check", "forms", "archives")]
+    files = [f"tests/test_leak_{name}.py" for name in ("encodings", "check", "forms", "archives")]
     rows = [(name, ok) for name, ok, _ in run_tests(work, files)]
     plants = [(name, caught) for name, caught in rows if "[" in name and "clean" not in name]
+    kinds: dict[str, list[bool]] = {}
+    for name, caught in plants:
+        kinds.setdefault(name.partition("[")[0].removeprefix("test_"), []).append(caught)
     return {
         "command": "pytest " + " ".join(files),
         "planted": len(plants),
         "caught": sum(caught for _, caught in plants),
+        "kinds": {kind: [len(caught), sum(caught)] for kind, caught in kinds.items()},
         "other_tests": len(rows) - len(plants),
         "other_tests_passed": sum(ok for _, ok in rows) - sum(ok for _, ok in plants),
     }

@@ -94,12 +94,32 @@ def cluster() -> str:
 def leaks() -> str:
     """Planted leaks."""
     report = read("reliability_leaks")
+    rows = [[kind.replace("_", " "), *counts] for kind, counts in report["kinds"].items()]
     return (
         f"## Releases\n\nLeaks planted: {report['planted']}; caught: {report['caught']} "
         f"(`{report['command']}`; {report['other_tests_passed']} of {report['other_tests']} other "
         "tests of the check passed, among them that clean releases of all four challenges have "
-        "no fault).\n"
+        f"no fault).\n\n{table(['what the tests say', 'planted', 'caught'], rows)}\n{_REMAINS}"
     )
+
+
+_REMAINS = """\
+The check works out from the trained models what every file of a release must hold, and compares
+bytes: metadata and configurations field by field, each with a type and a closed set of values
+(the one text that could be chosen freely, the name of a base model of one's own, is left out),
+seeds and labels with those of the trained model, checksums, commitments and `release.json` with
+what they are of, weights with the trained tensors, archives with the files of their phase. So it
+does not matter how a secret is written. Its byte search only says what was told, and looks at
+what training left.
+
+**What it cannot see**: what the training program itself hides, since the release must repeat it.
+That is the low bits of weights; the last digits of the numbers that training reports (epsilon,
+the noise multiplier) or was set to (a learning rate), and the two fingerprints of dataset and
+code, each the same for all models of a scenario; a text model's vocabulary, the same for all
+models and searched; and which models there are. A model's own memory of its members is what the
+competition is about. Nor does it vouch for the trained folder: who can change that and the
+release changes both.
+"""
 
 
 def hostile() -> str:

@@ -400,6 +400,26 @@ def test_two_releases_at_once_commit_to_the_same(released, tmp_path, caplog):
     assert sum("Waiting for another `mico release`" in text for text in caplog.messages) == 2
 
 
+def test_two_releases_to_one_place(tmp_path):
+    trained = write_trained(tmp_path / "trained")
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(release, trained, CHALLENGE, tmp_path / "out") for _ in range(2)]
+        errors = [str(job.exception()) for job in jobs if job.exception()]
+    assert len(errors) == 1 and "digits exists already: remove it" in errors[0]
+    assert main(["verify", str(tmp_path / "out" / CHALLENGE)]) == 0
+    assert main(["leaks", str(tmp_path / "out"), "--trained", str(trained)]) == 0
+
+
+def test_a_part_of_a_release_is_told_by_its_numbers(released, tmp_path, capsys):
+    clean = (beside(released[1]) / "commitments.json").read_text()
+    folder = spoilt(released, tmp_path, lambda value: clean)
+    shutil.rmtree(folder / "digits_hi")
+    assert main(["verify", str(folder)]) == 1
+    err = capsys.readouterr().err
+    assert "digits/digits_hi/train lacks 2 models, from model_0 to model_1: fetch it again" in err
+    assert "model.pt" not in err
+
+
 def test_without_locks_the_last_does_not_win(released, tmp_path):
     openings = read_openings(released[0], CHALLENGE)
     trained = write_trained(tmp_path / "trained")

@@ -11,11 +11,11 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mico_competition.files import PUBLIC, PathLike, make_folder, set_access, write_text
-from mico_competition.layout import challenge_folder_of, release_folder
+from mico_competition.layout import challenge_folder_of, model_id_of, release_folder
 from mico_competition.progress import tracked
 from mico_competition.untrusted import read_limited_text
 
@@ -165,12 +165,30 @@ def check_sums(
     return sound, faults
 
 
+def _missing(names: Sequence[str], present: Mapping[str, Path], where: str) -> list[str]:
+    """A sentence for each missing file, but one for all models of a phase that are not there."""
+    folders = {name.rpartition("/")[0] for name in present}
+    single: list[str] = []
+    models: dict[str, list[int]] = {}
+    for name in names:
+        folder = name.rpartition("/")[0]
+        phase, _, model = folder.rpartition("/")
+        model_id = model_id_of(model)
+        if folder in folders or model_id is None:
+            single.append(f"{name} is missing in {where}: {_AGAIN}.")
+        elif model_id not in models.setdefault(phase, []):
+            models[phase].append(model_id)
+    return single + [
+        f"{phase} lacks {len(ids)} models, from model_{min(ids)} to model_{max(ids)}: {_AGAIN}."
+        for phase, ids in sorted(models.items())
+    ]
+
+
 def _compare(
     sums: dict[str, str], present: dict[str, Path], where: str, progress: bool
 ) -> tuple[int, list[str]]:
     """How many of the files `present` are as `sums` says, and what is wrong with the others."""
-    faults = [f"{name} is missing in {where}: {_AGAIN}." for name in sorted(sums.keys() - present)]
-    sound = 0
+    faults, sound = _missing(sorted(sums.keys() - present), present, where), 0
     for name, path in tracked(present.items(), "Checksums", "file", show=progress):
         if name not in sums:
             faults.append(

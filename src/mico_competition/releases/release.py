@@ -98,6 +98,7 @@ def release(
     beside = _free(release_folder(destination))
     models = walk_challenge(Path(root) / challenge, mend=NOT_TRAINED)
     with only_release(root, challenge):
+        _free(destination), _free(beside)  # the release that was waited for may stand there
         check_whole(models, progress=progress)
         _check_models(models, splits_of_2022)
         openings = commit(root, challenge, models)
