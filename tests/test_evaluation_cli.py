@@ -115,13 +115,13 @@ def test_the_default_attack_is_the_threshold_of_each_model_alone(participants, m
     shutil.copytree(participants / "digits_inf/dev", tmp_path / "digits/digits_inf/dev")
     assert mico("attack", tmp_path / "digits")[0] == 0  # no train models are needed
     source = open_signals(participants, "digits_inf", phases=("dev",))
-    found = predictions(tmp_path / "digits", "dev", tmp_path / "digits")
+    found = predictions(tmp_path / "digits.predictions", "dev", tmp_path / "digits")
     confidence = np.take_along_axis(source.get("confidence"), source.fleet.challenge, axis=1)
     np.testing.assert_allclose(found, confidence, rtol=1e-5, atol=1e-7)
     code, _, errors = mico("attack", "eb", tmp_path / "digits")
     assert code == 1 and "needs the train models of digits_inf" in errors
     assert mico("attack", "entropy", tmp_path / "digits")[0] == 0  # nor by others that are alone
-    found = predictions(tmp_path / "digits", "dev", tmp_path / "digits")
+    found = predictions(tmp_path / "digits.predictions", "dev", tmp_path / "digits")
     entropy = np.take_along_axis(source.get("entropy"), source.fleet.challenge, axis=1)
     np.testing.assert_allclose(found, to_unit(entropy))
 
@@ -132,7 +132,9 @@ def test_one_scenario_of_a_folder(participants, mico, tmp_path, name):
     shutil.copytree(folder / "digits_inf", folder / "digits_lo")
     words = ["attack", name, folder, "--phase", "dev"]
     assert "for 4 models" in mico(*words, "--scenario", "digits_lo")[1]
-    assert {path.parts[-4] for path in folder.rglob("prediction.csv")} == {"digits_lo"}
+    assert not list(folder.rglob("prediction.csv"))
+    beside = tmp_path / "digits.predictions"
+    assert {path.parts[-4] for path in beside.rglob("prediction.csv")} == {"digits_lo"}
     code, _, errors = mico(*words, "--scenario", "digits_hi")
     assert code == 1 and f"no models of digits_hi in {folder}" in errors
 

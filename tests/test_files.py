@@ -141,8 +141,11 @@ def test_what_is_no_regular_file_is_refused_or_written_into_and_never_replaced(t
         assert os.path.samestat(before, os.lstat(tmp_path / name)), name
     assert sorted(os.listdir(tmp_path)) == ["folder", "full", "pipe", "socket"]
     for name in ("socket", "folder", "full"):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="is a folder: name the file|is a socket"):
             check_output(tmp_path / name)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file/x cannot be written, because of .*file: name an"):
+        check_output(tmp_path / "file/x")
 
 
 def test_a_named_pipe_that_somebody_reads_gets_the_bytes(tmp_path):

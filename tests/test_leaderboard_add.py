@@ -128,7 +128,9 @@ def test_the_data_version_is_of_commitments_and_of_nothing_else(tmp_path):
     lines = "".join(f"{p} {inner[p.partition('/')[2]]}\n" for p in places if "/dev/" in p)
     assert first == "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
     (folder / "openings.json").unlink()
-    (folder / "commitments.json").write_text(json.dumps({"commitments": inner}))
+    (folder.parent / "cifar10.release").mkdir()  # as in what a release hands out
+    public = folder.parent / "cifar10.release" / "commitments.json"
+    public.write_text(json.dumps({"commitments": inner}))
     assert read_truth(tmp_path / "truth", "cifar10", "dev").data_version == first
     assert read_truth(tmp_path / "truth", "cifar10", "final").data_version != first
     assert read_truth(tmp_path / "truth", "cifar10", "dev", "v1").data_version == "v1"
@@ -136,7 +138,7 @@ def test_the_data_version_is_of_commitments_and_of_nothing_else(tmp_path):
 
 def test_commitments_are_found_as_release_writes_them(tmp_path):
     """By the code of releases, which scoring does not import as it needs torch."""
-    from mico_competition.layout import walk_challenge
+    from mico_competition.layout import release_folder, walk_challenge
     from mico_competition.releases.commitments import (
         COMMITMENTS_FILE,
         public_commitments,
@@ -152,10 +154,12 @@ def test_commitments_are_found_as_release_writes_them(tmp_path):
     assert first.startswith("sha256:")
     (root / "cifar10" / "openings.json").unlink()
     public = public_commitments("cifar10", models, openings)
-    (root / "cifar10" / COMMITMENTS_FILE).write_text(json.dumps(public))
+    path = release_folder(root / "cifar10") / COMMITMENTS_FILE
+    path.parent.mkdir()
+    path.write_text(json.dumps(public))
     assert read_truth(root, "cifar10", "dev").data_version == first
     del public["commitments"][models[0].place]
-    (root / "cifar10" / COMMITMENTS_FILE).write_text(json.dumps(public))
+    path.write_text(json.dumps(public))
     assert read_truth(root, "cifar10", "dev").data_version is None
 
 

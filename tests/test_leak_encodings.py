@@ -13,15 +13,29 @@ import struct
 import urllib.parse
 import uuid
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers_release import CHALLENGE, DEV, copied, write_release
 
+from mico_competition.layout import ModelFolder
 from mico_competition.releases.archives import sha256_of
 from mico_competition.releases.leak_check import check_release
+from mico_competition.releases.leak_fields import (
+    config_fields,
+    field_faults,
+    metadata_fields,
+    public_part,
+    tokenizer_fields,
+)
+from mico_competition.releases.public_files import _PUBLIC_CONFIG, _PUBLIC_NESTED, PUBLIC_METADATA
 from mico_competition.releases.release import release
+from mico_competition.training.accounting import Mechanism
+from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
+from mico_competition.training.model_folder import _privacy
+from mico_competition.training.settings import OPTIMIZERS, resolve
 
 SIDE = f"{CHALLENGE}.release"
 
@@ -384,3 +398,25 @@ def test_the_name_of_a_base_model_of_ones_own_is_left_out(original, tmp_path):
     release(trained, CHALLENGE, tmp_path / "out")
     for path in (tmp_path / "out").rglob("metadata.json"):
         assert json.loads(path.read_text())["settings"]["model_name"] is None
+
+
+def test_both_programs_know_the_same_fields_and_the_words_that_training_writes():
+    """The lists are kept apart, so that a slip in one is a fault and not a leak."""
+    model = ModelFolder("digits_lo", "dev", 100, Path("digits/digits_lo/dev/model_100"))
+    fields = metadata_fields(model)
+    assert tuple(fields) == PUBLIC_METADATA
+    for name, keys in _PUBLIC_NESTED.items():
+        assert tuple(fields[name]) == keys
+    assert tuple(tokenizer_fields({})) == _PUBLIC_CONFIG["tokenizer_config.json"]
+    text = ModelFolder("sst2_lo", "dev", 100, Path("sst2/sst2_lo/dev/model_100"))
+    assert tuple(config_fields(text)) == _PUBLIC_CONFIG["config.json"]
+    for name, words in (("optimizer", OPTIMIZERS), ("grad_sample_mode", GRAD_SAMPLE_MODES)):
+        assert all(map(fields["settings"][name], words))
+    for secure in (False, True):
+        settings = resolve({"scenario": "digits_lo", "secure_mode": secure})
+        private = _privacy(settings, Mechanism(1.0, 0.25, 4))
+        assert not list(field_faults(private, fields["privacy"]))
+        public = public_part(settings.public(), fields["settings"])
+        assert not list(field_faults(public, fields["settings"]))
+    base = resolve({"scenario": "sst2_inf"}).public()
+    assert public_part(base, metadata_fields(text)["settings"])["model_name"] == "roberta-base"

@@ -68,6 +68,8 @@ def written_aside(
     """
     destination = _destination(path)
     if isinstance(destination, Path):
+        if destination.is_dir() and any(destination.iterdir()):
+            raise ValueError(f"{path} is a folder that holds something: name another place.")
         folder = make_folder(destination.parent, access)
     else:
         folder = Path(tempfile.gettempdir())
@@ -281,13 +283,9 @@ def _replaceable(place: Path, path: PathLike) -> Path | _Stream:
     """`place` if a file or folder can take it, a stream if it takes bytes; else ValueError."""
     try:
         mode = place.lstat().st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return place
-    if stat.S_ISREG(mode):
-        return place
-    if stat.S_ISDIR(mode):
-        if any(place.iterdir()):
-            raise ValueError(f"{path} is a folder that holds something: name another place.")
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return place
     if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
         return _Stream(str(place))
