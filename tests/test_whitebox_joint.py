@@ -1,11 +1,16 @@
 """The joint decode against dense algebra on few records."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from mico_competition.whitebox import features
+from mico_competition.whitebox.features import FirstPass
 from mico_competition.whitebox.joint import (
     Kernel,
+    Solves,
     decode_with_prior,
     information_of,
     joint_decode,
@@ -85,6 +90,56 @@ def test_one_shift_in_double_precision_solves_or_says_that_it_cannot():
     assert solve_shifted(lambda x: bad * x, ones, [1e-13], 1e-12, 300).isfinite().all()
     nothing = solve_shifted(lambda x: bad * x, 0 * ones, [1e-13], 1e-12, 300, strict=True)
     assert not nothing.any()
+
+
+def test_a_hard_matrix_is_solved_for_all_ridges():
+    """A spectrum that takes over 100 steps, more than 40; large ridges are solved long before."""
+    spectrum = torch.logspace(-3, 4, 4000)
+    generator = torch.Generator().manual_seed(6)
+    right = torch.randn(4000, generator=generator) * spectrum.sqrt()
+    ridges, solves = [0.1, 3.0, 1e5], Solves()
+    solved = solve_shifted(lambda x: spectrum * x, right, ridges, solves=solves)
+    assert 100 < solves.steps < 400 and solves.short == 0 and solved.isfinite().all()
+    for ridge, own in zip(ridges, solved):
+        residual = right - (spectrum + ridge) * own
+        assert residual.norm() <= 0.032 * right.norm()
+
+
+def test_solves_that_run_out_of_steps_are_warned_of_once(caplog):
+    spectrum = torch.logspace(-6, 4, 300)
+    solves = Solves()
+    for _ in range(3):
+        found = solve_shifted(
+            lambda x: spectrum * x, torch.ones(300), [1e-5, 1e5], steps=5, solves=solves
+        )
+        assert found.isfinite().all()
+    solve_shifted(lambda x: x, torch.ones(300), [1.0], solves=solves)
+    assert (solves.count, solves.short, solves.ridge) == (4, 3, 1e-5)
+    residual = (torch.ones(300) - (spectrum + 1e-5) * found[0]).norm() / 300**0.5
+    assert solves.worst == pytest.approx(float(residual), rel=1e-3)
+    solves.warn("The joint decode")
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "The joint decode did not converge for 3 of 4 models: after 5 steps the relative residual "
+    )
+    Solves().warn("The joint decode")
+    assert len(caplog.records) == 1
+
+
+def test_the_decode_of_a_fleet_warns_when_it_falls_short(kernel, trace, monkeypatch, caplog):
+    """As in a fleet whose kernel is too hard for the steps that are allowed."""
+
+    def hurried(kernel, trace, ridges, solves):
+        return solve_shifted(kernel, trace, ridges, steps=1, solves=solves)
+
+    monkeypatch.setattr(features, "joint_decode", hurried)
+    monkeypatch.setattr(FirstPass, "kernel", lambda self, row: kernel)
+    traces = np.tile(trace.numpy(), (2, 1))
+    layers: Any = {0: None, 1: None}
+    first = FirstPass(layers, kernel.white, kernel.white, kernel.white, traces, *[traces] * 3)
+    assert set(first.joint) == set(features.RIDGES)
+    (record,) = caplog.records
+    assert "The joint decode did not converge for 2 of 2 models" in record.getMessage()
 
 
 def test_decode_undoes_interference(kernel):

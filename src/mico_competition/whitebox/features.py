@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mico_competition.evaluation.problem import Problem, Source
 from mico_competition.progress import tracked
-from mico_competition.whitebox.joint import Kernel, joint_decode
+from mico_competition.whitebox.joint import Kernel, Solves, joint_decode
 from mico_competition.whitebox.label_free import Last, check_problem
 from mico_competition.whitebox.mlp_layers import HALFWAY, Layers, inputs_of, read_layers
 from mico_competition.whitebox.trace import (
@@ -85,7 +85,11 @@ class FirstPass:
         """The joint decode of all models, by ridge."""
         if not self._joint:
             rows = np.array(sorted(self.layers))
-            solved = self.decode(rows, lambda _, k, t: joint_decode(k, t, RIDGES), len(RIDGES))
+            solves = Solves()
+            solved = self.decode(
+                rows, lambda _, k, t: joint_decode(k, t, RIDGES, solves), len(RIDGES)
+            )
+            solves.warn("The joint decode")
             self._joint.update(zip(RIDGES, solved))
         return self._joint
 

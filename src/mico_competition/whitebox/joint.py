@@ -6,10 +6,16 @@ K_ij = (x~_i . x~_j)(a_i . a_j), and the ridge (generalised least squares) estim
 interference: c = (K + lambda I)^-1 T.  K is N x N, dense and never formed: a product with it is
 two matrix products of N x D x H.  Ours (findings, 4.3 and 4.4); the estimate is the linear
 multi-user detector of communications (Verdu, "Multiuser Detection", 1998, section 6.2).
+
+All ridges are solved together, by conjugate gradients that stop at a residual.  Preconditioners
+were measured and left out, since each would need a solve for every ridge: on 19,732 baskets at
+ridge 0.1 the diagonal takes as many steps as none (25), blocks of classes more (29), Kronecker
+factors as many on the weights' side (25).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +23,55 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 0.03  # residual over right side at which a solve stops; membership gains no more
-STEPS = 40
+STEPS = 400  # at most; 197,324 records on 76,800 weights take 46 at ridge 0.1
+SOLVED = 1e-6  # part of the tolerance at which a shift is done, while smaller ones go on
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Solves:
+    """How solves of many models went, so that one warning serves for all that fell short.
+
+    Attributes:
+        count: solves made.
+        short: those that ran out of steps.
+        worst: the largest residual over its right side among these.
+        ridge: the largest ridge that was not solved.
+        steps: the most products with a matrix that one took.
+    """
+
+    count: int = 0
+    short: int = 0
+    worst: float = 0.0
+    ridge: float = 0.0
+    steps: int = 0
+
+    def add(self, residuals: dict[float, float], steps: int, tolerance: float) -> None:
+        """A solve with the residual of each ridge."""
+        missed = {r: residual for r, residual in residuals.items() if not residual <= tolerance}
+        self.count += 1
+        self.steps = max(self.steps, steps)
+        if missed:
+            self.short += 1
+            self.worst = max(self.worst, *missed.values())
+            self.ridge = max(self.ridge, *missed)
+
+    def warn(self, what: str) -> None:
+        """Log a warning if any solve of `what` fell short."""
+        if self.short:
+            _log.warning(
+                "%s did not converge for %d of %d models: after %d steps the relative residual is "
+                "up to %.2g, not %g, at ridges up to %g. Scores are valid, but weaker than they "
+                "could be.",
+                what,
+                self.short,
+                self.count,
+                self.steps,
+                self.worst,
+                TOLERANCE,
+                self.ridge,
+            )
 
 
 @dataclass(frozen=True)
@@ -54,6 +108,7 @@ def solve_shifted(
     tolerance: float = TOLERANCE,
     steps: int = STEPS,
     strict: bool = False,
+    solves: Solves | None = None,
 ) -> Tensor:
     """float32[len(shifts), N], (matrix + shift I)^-1 right for every shift, for the cost of one.
 
@@ -68,6 +123,7 @@ def solve_shifted(
             all, count as solved.
         steps: at most so many products with the matrix.
         strict: whether what is not solved by then is an error, or good enough.
+        solves: told how it went.
 
     Raises:
         ValueError: if a shift is not above 0, or the right side is not finite; if `strict` and
@@ -85,27 +141,33 @@ def solve_shifted(
     squared = start = float(right.double() @ right.double())
     # Each shift's residual is a multiple of the smallest one's: `factor`, and the one before it.
     factor, before = torch.ones_like(over), torch.ones_like(over)
-    length_before, ratio_before = 1.0, 0.0
-    for _ in range(steps):
-        if squared <= tolerance**2 * start:
-            break
+    length_before, ratio_before, taken = 1.0, 0.0, 0
+    while taken < steps and squared > tolerance**2 * start:
+        taken += 1
         product = matrix(direction) + base * direction
         length = squared / float(direction.double() @ product.double())
         residual = residual - length * product
         squared_next = float(residual.double() @ residual.double())
         ratio = squared_next / squared
-        bent = length * ratio_before * (before - factor) + before * length_before * (
-            1 + over * length
+        # What is solved to the last digit stays, before its factor is too small for a number.
+        live = torch.nonzero(factor**2 * squared > (SOLVED * tolerance) ** 2 * start)[:, 0]
+        now, last = factor[live], before[live]
+        bent = length * ratio_before * (last - now) + last * length_before * (
+            1 + over[live] * length
         )
-        after = factor * before * length_before / bent
-        solution += (length * after / factor).to(search)[:, None] * search
-        search = (
+        after = now * last * length_before / bent
+        solution[live] += (length * after / now).to(search)[:, None] * search[live]
+        search[live] = (
             after.to(search)[:, None] * residual
-            + (ratio * (after / factor) ** 2).to(search)[:, None] * search
+            + (ratio * (after / now) ** 2).to(search)[:, None] * search[live]
         )
         direction = residual + ratio * direction
-        before, factor = factor, after
+        before[live], factor[live] = now, after
         length_before, ratio_before, squared = length, ratio, squared_next
+    if solves is not None:
+        relative = (squared / max(start, 1e-300)) ** 0.5
+        residuals = (factor.abs() * relative).tolist()
+        solves.add(dict(zip(shifts, residuals)), taken, tolerance)
     if strict and not squared <= tolerance**2 * start:
         raise ValueError(
             f"The joint decode did not converge in {steps} steps: take a larger ridge."
@@ -113,15 +175,18 @@ def solve_shifted(
     return solution
 
 
-def joint_decode(kernel: Kernel, trace: Tensor, ridges: Sequence[float]) -> Tensor:
+def joint_decode(
+    kernel: Kernel, trace: Tensor, ridges: Sequence[float], solves: Solves | None = None
+) -> Tensor:
     """float32[len(ridges), N], c = (K + ridge I)^-1 T for each ridge.
 
     Args:
         kernel: of one model.
         trace: float32[N], its first-layer trace, in the kernel's scale.
         ridges: > 0; how strong noise is beside the mean square of c.
+        solves: told how it went.
     """
-    return solve_shifted(kernel, trace, ridges)
+    return solve_shifted(kernel, trace, ridges, solves=solves)
 
 
 def decode_with_prior(
@@ -131,6 +196,7 @@ def decode_with_prior(
     spread: Tensor,
     ridges: Sequence[float],
     information: Sequence[float] | None = None,
+    solves: Solves | None = None,
 ) -> Tensor:
     """float32[len(ridges), N]: c where c_j is expected to be mean_j +- spread_j, not 0 +- 1.
 
@@ -147,11 +213,12 @@ def decode_with_prior(
         ridges: > 0.
         information: kappa_i / K_ii for each ridge, as `information_of` measures it; None takes
             that without interference, 1 / ridge.
+        solves: told how it went.
     """
     if not bool((spread > 0).all()):
         raise ValueError("Expected prior spreads > 0: a record that is certain cannot be decoded.")
     left = trace - kernel(mean)
-    solved = solve_shifted(kernel.scaled(spread), spread * left, ridges)
+    solved = solve_shifted(kernel.scaled(spread), spread * left, ridges, solves=solves)
     told = [1 / ridge for ridge in ridges] if information is None else information
     diagonal = kernel.diagonal.clamp_min(1e-6)
     parts = [own * (spread + 1 / (k * diagonal * spread)) for k, own in zip(told, solved)]

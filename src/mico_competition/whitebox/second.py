@@ -9,7 +9,7 @@ from mico_competition.evaluation.problem import Problem
 from mico_competition.progress import tracked
 from mico_competition.whitebox.evidence import Stack, deviation
 from mico_competition.whitebox.features import FirstPass
-from mico_competition.whitebox.joint import decode_with_prior, information_of
+from mico_competition.whitebox.joint import Solves, decode_with_prior, information_of
 from mico_competition.whitebox.known import interference, knows_members, shares, told_of
 from mico_competition.whitebox.soft import JITTER, coefficients
 
@@ -41,6 +41,7 @@ def second_pass(
     pushed = [np.full(c.shape, np.nan, np.float32) for _ in range(2)]
     information = _information(problem, first, spread_left(share, knows), ridges)
     groups = (problem.shadows, stack.columns), (problem.targets, None)
+    solves = Solves()
     for (rows, hidden), own_beliefs in zip(groups, believed):
         prior = coefficients(problem, c, rows)
         likely = own_beliefs
@@ -57,12 +58,14 @@ def second_pass(
                 spread,
                 ridges,
                 information,
+                solves,
             )
             for array, own in zip(decoded, solved):
                 array[row] = own.cpu().numpy()
             excess = first.tensor(likely[place] - share)
             for array, directions in zip(pushed, (kernel.directions, first.residual)):
                 array[row] = interference(first.white, directions, excess).cpu().numpy()
+    solves.warn("The second decode")
     for signal in tracked(decoded, "Likelihood ratios", "signal"):
         stack.add_signal(signal)
     for signal in pushed:
