@@ -23,10 +23,10 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from mico_competition.data.fingerprint import check_dataset
 from mico_competition.files import PathLike
-from mico_competition.layout import read_text
 from mico_competition.lengths import Lengths, read_metadata
 from mico_competition.splits import Seed, Seeds, parse_seed, permutation
 from mico_competition.tracks import SEED_FILES, check_lengths
+from mico_competition.untrusted import SEED_LIMIT, read_limited_text
 
 Self = TypeVar("Self", bound="ChallengeDataset")
 
@@ -226,7 +226,9 @@ def read_seeds(path: PathLike) -> Seeds:
     if not (path / "seed_challenge").is_file():
         raise ValueError(f"There is no file seed_challenge in {path}: is it a model folder?")
     found = [
-        parse_seed(str(path / name), read_text(path / name)) if (path / name).is_file() else None
+        parse_seed(str(path / name), read_limited_text(path / name, SEED_LIMIT, "a seed"))
+        if (path / name).is_file()
+        else None
         for name in SEED_FILES
     ]
     return Seeds(*found)  # type: ignore[arg-type]

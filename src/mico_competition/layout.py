@@ -26,6 +26,7 @@ from mico_competition.tracks import (
     get_scenario,
     get_task,
 )
+from mico_competition.untrusted import TEXT_LIMIT, read_limited_text
 
 _MODEL_FOLDER = re.compile(r"model_(0|[1-9][0-9]*)")
 
@@ -172,5 +173,5 @@ def walk_challenge(
 
 
 def read_text(path: PathLike) -> str:
-    """The stripped text of a small file."""
-    return Path(path).read_text(encoding="utf-8").strip()
+    """The stripped text of a small file; ValueError if it is a large one."""
+    return read_limited_text(path, TEXT_LIMIT).strip()

@@ -5,7 +5,6 @@ A wrong length gives wrong splits and no error of its own, so every one that can
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,12 @@ from typing import Any
 from mico_competition.files import PathLike
 from mico_competition.layout import scenario_of
 from mico_competition.tracks import METADATA_FILE, TASKS, Task, get_task
+from mico_competition.untrusted import read_limited_json
 
 LEN_CHALLENGE = 100
+METADATA_LIMIT = 1_000_000
+_LONGEST = 10**9
+_AGAIN = "fetch or train the model again"
 
 
 def read_metadata(path: PathLike) -> dict[str, Any]:
@@ -22,12 +25,9 @@ def read_metadata(path: PathLike) -> dict[str, Any]:
     file = Path(path) / METADATA_FILE
     if not file.is_file():
         return {}
-    try:
-        metadata = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        metadata = None
+    metadata = read_limited_json(file, METADATA_LIMIT, mend=_AGAIN)
     if not isinstance(metadata, dict):
-        raise ValueError(f"{file} is not a JSON object: fetch or train the model again.")
+        raise ValueError(f"{file} is not a JSON object: {_AGAIN}.")
     return metadata
 
 
@@ -55,10 +55,10 @@ class Lengths:
         metadata = read_metadata(path)
         scenario = scenario_of(path)
         lengths = [metadata.get(name) for name in ("len_dataset", "len_training", "len_challenge")]
-        if not all(value is None or type(value) is int for value in lengths):
+        if not all(v is None or (type(v) is int and 0 < v <= _LONGEST) for v in lengths):
             raise ValueError(
-                f"{path / METADATA_FILE} holds lengths that are no whole numbers: fetch or train "
-                "the model again."
+                f"{path / METADATA_FILE} holds lengths that are no whole numbers from 1 to "
+                f"{_LONGEST:,}: {_AGAIN}."
             )
         return cls(path, get_task(scenario.task) if scenario else None, *lengths)
 

@@ -30,6 +30,7 @@ Seed: TypeAlias = int | bytes  # of 2022's scheme | keyed
 SEED_BYTES = 16
 _SEED_LIMIT = 2**64
 _KEYED = re.compile(r"[0-9a-f]{32}")
+_DECIMAL = re.compile(r"[+-]?[0-9]{1,30}")
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,11 @@ def parse_seed(name: str, text: str) -> Seed:
     text = text.strip()
     if _KEYED.fullmatch(text):
         return bytes.fromhex(text)
-    try:
-        seed = int(text)
-    except ValueError:
+    if not _DECIMAL.fullmatch(text):  # int() takes more: "1_0", and digits of any script
         raise ValueError(
             f"Expected {name} to hold 32 hexadecimal digits, or one decimal integer as in 2022."
-        ) from None
-    return check_seed(name, seed)
+        )
+    return check_seed(name, int(text))
 
 
 def seed_text(seed: Seed) -> str:

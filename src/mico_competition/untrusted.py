@@ -23,6 +23,7 @@ from mico_competition.scoring.printable import printable
 PathLike = str | os.PathLike[str]
 
 SEED_LIMIT = 1_000
+TEXT_LIMIT = 1_000_000
 JSON_LIMIT = 4_000_000
 MAX_DEPTH = 50
 _MAX_DIGITS = 100

@@ -7,7 +7,6 @@ what `mico reference` made of it.  Numpy only, since processes of `score_all` im
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,9 @@ from mico_competition.files import PathLike
 from mico_competition.layout import ModelFolder, release_folder, walk_phase
 from mico_competition.scoring.reading import read_values
 from mico_competition.tracks import CHALLENGES, SOLUTION_FILE, get_challenge, get_phase
+from mico_competition.untrusted import read_limited_json
 
+_LARGEST = 100_000_000
 _MEND = "name the folder that training wrote <challenge>/... into, or that `mico reference` made."
 
 
@@ -88,7 +89,7 @@ def _version_of(folder: Path, places: Sequence[str]) -> str | None:
     ):
         if not path.is_file():
             continue
-        kept = json.loads(path.read_text(encoding="utf-8"))[key]
+        kept = read_limited_json(path, _LARGEST)[key]
         digest = hashlib.sha256()
         for place in places:
             value = kept.get(place.partition("/")[2])
