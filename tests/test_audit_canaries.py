@@ -15,15 +15,22 @@ from mico_competition.audit.promise import Promise
 from mico_competition.audit.trainer.canaries import (
     BLANK,
     LARGE,
+    LENGTH,
     MISLABELLED,
     AuditSet,
-    CanaryModel,
     make_record_canaries,
+)
+from mico_competition.audit.trainer.canary_models import (
+    ORDINARY,
+    CanaryModel,
+    StackedCanaryModel,
+    with_numbers,
 )
 from mico_competition.audit.trainer.canary_run import AuditSettings, audit_set_of, run
 from mico_competition.audit.trainer.checks import PASS
+from mico_competition.audit.trainer.independence import exact_checks
 from mico_competition.audit.trainer.layer_replay import WHOLE, LayerReplay
-from mico_competition.audit.trainer.mechanism_tests import check_layer_noise
+from mico_competition.audit.trainer.mechanism_tests import check_parameter_noise
 from mico_competition.audit.trainer.observed import DiracSeen, Participation, log_ratio
 from mico_competition.data.arrays import TokenDataset
 from mico_competition.models import MLP
@@ -47,9 +54,13 @@ def small_set(records=5, dirac=4, seed=0):
     return AuditSet(data, torch.arange(6), made, *coins)
 
 
+def canary_model(inner, dirac):
+    return CanaryModel(inner, torch.full((dirac,), LENGTH), 10, NORM)
+
+
 def step_of(audit_set, model, batch, sigma=1e-9, **flags):
     """The noisy gradient, over C and times the divisor, of one step of the real trainer."""
-    model = CanaryModel(model, len(audit_set.dirac_in), 10, NORM)
+    model = canary_model(model, len(audit_set.dirac_in))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     seen = {}
 
@@ -86,7 +97,7 @@ def test_a_dirac_canary_moves_its_own_coordinate_by_the_norm_and_no_other(mode):
 
 def test_a_dirac_canarys_gradient_by_autograd():
     """Before clipping: 1000 C at its own weight, and exactly zero elsewhere."""
-    model = CanaryModel(MLP(64, 8, 10), 3, 10, NORM)
+    model = canary_model(MLP(64, 8, 10), 3)
     inputs = {"records": torch.randn(1, 64), "canary": torch.tensor([1])}
     loss = per_example_losses(model, inputs, torch.tensor([1])).sum()
     loss.backward()
@@ -96,14 +107,45 @@ def test_a_dirac_canarys_gradient_by_autograd():
 
 def test_other_records_have_the_models_own_logits():
     inner = MLP(64, 8, 10)
-    model = CanaryModel(inner, 3, 10, NORM)
+    model = canary_model(inner, 3)
     with torch.no_grad():
         model.weights.weight[:3] = 5.0  # even where a canary's weight is not 0
     records = torch.randn(4, 64)
-    found = model(records, torch.tensor([3, 3, 0, 3])).logits
+    found = model(records, torch.tensor([ORDINARY, ORDINARY, 0, ORDINARY])).logits
     assert torch.equal(found[[0, 1, 3]], inner(records)[[0, 1, 3]])
     model.reset()
-    assert not model(records, torch.tensor([0, 1, 2, 0])).logits.any()
+    assert not model(records, torch.tensor([0, 1, 2, 3])).logits.any()  # 3 is a null record
+
+
+def test_canaries_of_a_stack_are_those_of_each_model():
+    """The same logits, and gradients that differ in the stacked layer's bias alone."""
+    torch.manual_seed(0)
+    lengths = torch.tensor([0.0, 0.5, 1000.0])
+    models = [MLP(64, 8, 10) for _ in range(2)]
+    stacked = StackedCanaryModel(models, lengths, 10, NORM)
+    records = torch.randn(2, 5, 64)
+    canary = torch.tensor([[ORDINARY, 0, 1, 2, 3], [2, ORDINARY, 3, 3, 1]])
+    with torch.no_grad():
+        stacked.weights.weight.copy_(torch.tensor([[[1.0, 2, 3]], [[4, 5, 6]]]))
+    found = stacked(with_numbers(records, canary))
+    for s, model in enumerate(models):
+        alone = CanaryModel(model, lengths, 10, NORM)
+        with torch.no_grad():
+            alone.weights.weight[:3, 0] = stacked.weights.weight[s, 0]
+        expected = alone(records[s], canary[s]).logits
+        torch.testing.assert_close(found[s], expected)
+    stacked.reset()
+    losses = torch.nn.functional.cross_entropy(
+        stacked(with_numbers(records, canary))[0], torch.ones(5).long(), reduction="none"
+    )
+    for row, length in ((1, 0.0), (2, 0.5), (3, 1000.0)):
+        (own,) = torch.autograd.grad(losses[row], stacked.weights.weight, retain_graph=True)
+        assert float(own.norm()) == pytest.approx(length * NORM, rel=1e-5)
+        clipped = min(1.0, 1 / math.hypot(length, 1 / (10 * NORM))) * length
+        assert float(stacked.clipped[row - 1]) == pytest.approx(clipped)
+    assert not torch.autograd.grad(losses[4], list(stacked.parameters()), allow_unused=True)[
+        0
+    ].any()
 
 
 def test_inputs_and_labels_of_a_batch_go_together_in_any_order():
@@ -112,7 +154,7 @@ def test_inputs_and_labels_of_a_batch_go_together_in_any_order():
     assert len(audit_set) == 11
     batch = torch.tensor([10, 7, 3, 0, 9, 8])
     found = audit_set.inputs(batch)
-    assert found["canary"].tolist() == [2, 4, 4, 4, 0, 4]
+    assert found["canary"].tolist() == [2, -1, -1, -1, 0, -1]
     expected = torch.stack(
         [
             audit_set.records.inputs[2],
@@ -126,6 +168,13 @@ def test_inputs_and_labels_of_a_batch_go_together_in_any_order():
     assert labels[[2, 3]].tolist() == audit_set.data.labels[[3, 0]].tolist()
     assert labels[[1, 5]].tolist() == audit_set.records.labels[[2, 4]].tolist()
     assert audit_set.of_model(batch).tolist() == [7, 3, 0, 8]
+    assert audit_set.dirac_of(batch).tolist() == [2, 0]
+    arguments = audit_set.records, audit_set.records_in, audit_set.dirac_in
+    padded = AuditSet(audit_set.data, torch.arange(6), *arguments, length=15)
+    assert len(padded) == 15 and padded.labels[11:].tolist() == [1] * 4
+    assert padded.canary_at[9:].tolist() == [0, 2, 4, 4, 4, 4]  # number 4 is no canary: null
+    assert padded.dirac_of(torch.arange(15)).tolist() == [0, 2]
+    assert padded.of_model(torch.arange(15)).tolist() == list(range(9))
 
 
 def test_record_canaries_are_mislabelled_blank_or_large():
@@ -205,12 +254,19 @@ def test_what_is_written_down_of_dirac_canaries():
 def test_how_often_records_were_in_batches():
     seen = Participation(4)
     for batch in ([0, 1], [1], [], [1, 1, 3], [2], [0]):
-        seen.see(np.array(batch, dtype=np.int64))
+        seen.see([np.array(batch, dtype=np.int64)])
         if len(seen.lengths) % 3 == 0:
             seen.end_epoch()
     assert seen.lengths == [2, 1, 0, 3, 1, 1]
     # First epoch: 1, 2, 0, 0 times; second: 1, 2, 1, 1.
     assert seen.histogram.tolist() == [2, 4, 2]
+    assert seen.repeated == 1 and seen.epochs == 2 and seen.epoch_steps == 3
+    several = Participation(4, 2)
+    several.see([np.array([0, 1]), np.array([1])])
+    several.end_epoch()
+    assert several.histogram.tolist() == [5, 3] and several.lengths == [2, 1]
+    assert several.epochs == several.epoch_steps == 1
+    assert [len(batches) for batches in several.drawn] == [1, 1]
 
 
 def test_a_replay_is_the_step_by_loops():
@@ -220,7 +276,10 @@ def test_a_replay_is_the_step_by_loops():
     batch = torch.tensor([0, 7, 2, 9, 6, 10])
     replay = LayerReplay(inner, audit_set, told, NORM)
     model, noisy = step_of(audit_set, inner, batch, sigma=0.5)
-    replay.see(4, batch, dict(model.named_parameters()), noisy)
+    values = dict(model.model.named_parameters())
+    flat = torch.cat([noisy[f"model.{name}"].flatten() for name in values])
+    found = replay.see(torch.cat([batch, batch[:2]]), values, flat)  # twice counts once
+    assert torch.equal(found, LayerReplay(inner, audit_set, told, NORM).see(batch, values, flat))
 
     def clipped(row, label):
         loss = per_example_losses(inner, row[None], label[None]).sum()
@@ -241,10 +300,9 @@ def test_a_replay_is_the_step_by_loops():
         x = torch.cat([noisy[name].flatten() for name in names])
         of_real = sum(part[layer] for part in real)
         s = of_real + canaries[2][layer] + canaries[0][layer]
+        torch.testing.assert_close(found[replay.layers[layer]], s, rtol=1e-3, atol=1e-5)
         assert replay.along[layer] == pytest.approx(float(x @ s), rel=1e-4)
         assert replay.length[layer] == pytest.approx(float(s @ s), rel=1e-4)
-        assert replay.squares[layer] == pytest.approx(float((x - s) @ (x - s)), rel=1e-4)
-        assert replay.numbers[layer] == len(x)
         expected = []
         for i, own in enumerate(canaries):
             others = sum(c[layer] for j, c in enumerate(canaries) if j != i)
@@ -255,7 +313,6 @@ def test_a_replay_is_the_step_by_loops():
         np.testing.assert_allclose(replay.scores[layer], expected, rtol=1e-3, atol=1e-5)
     total = log_ratio(whole[0], told, np.sqrt(whole[1]))
     np.testing.assert_allclose(replay.scores[WHOLE], total, rtol=1e-3, atol=1e-5)
-    assert replay.steps == [4]
 
 
 def test_a_text_model_is_audited_with_its_dropout_off(tmp_path, monkeypatch):
@@ -276,10 +333,12 @@ def test_a_text_model_is_audited_with_its_dropout_off(tmp_path, monkeypatch):
     assert set(audit_set.records.kinds) == {MISLABELLED, BLANK}
     assert audit_set.records.inputs["attention_mask"][1].tolist() == [1, 1] + [0] * 7
     seen = run(settings, audit_set, told, seed=1, replay_steps=3)
-    assert seen.replay.steps == [0, 4, 8]
-    for layer in seen.replay.along:
-        noise = check_layer_noise(seen, layer, Promise(4.0, 1e-5, told), 0.999)
+    assert seen.replayed == 3 and 3 <= len(seen.rows) <= 6
+    for name in seen.shapes:
+        noise = check_parameter_noise(seen, name, Promise(4.0, 1e-5, told), 0.9999)
         assert noise.verdict == PASS, noise.says
+    failed = [check for check in exact_checks(seen) if check.verdict != PASS]
+    assert not failed, failed
 
 
 def test_a_record_canary_is_found_by_its_layers_and_its_loss():
@@ -288,7 +347,7 @@ def test_a_record_canary_is_found_by_its_layers_and_its_loss():
     audit_set = audit_set_of(settings, blobs(), dirac=100, records=90, real=20, seed=2)
     seen = run(settings, audit_set, told, seed=2)
     let_in = audit_set.records_in.numpy()
-    for scores in (*seen.replay.scores.values(), seen.black_box):
+    for scores in (*seen.scores().values(), seen.black_box):
         ranks = stats.rankdata(scores)
         auc = (ranks[let_in].mean() - (let_in.sum() + 1) / 2) / (~let_in).sum()
         assert auc > 0.8

@@ -12,6 +12,7 @@ from scipy import stats
 from mico_competition.audit.own_curve import METHOD, own_curve, own_curve_bound
 from mico_competition.audit.trainer.audit import audit_trainer
 from mico_competition.audit.trainer.checks import (
+    ALARM,
     NOTE,
     PASS,
     binomial_variance,
@@ -123,7 +124,13 @@ def test_an_honest_trainer_raises_no_alarm(honest):
     names = {check.name for check in honest.checks}
     assert names == {
         *("noise", "clipping", "sample rate", "sampling", "batch lengths", "sampling, unseen"),
-        *("clipping of mlp.0", "clipping of mlp.2", "noise of mlp.0", "noise of mlp.2"),
+        *("clipping of mlp.0", "clipping of mlp.2"),
+        *(f"noise of mlp.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")),
+        *("noise in every step", "noise over all steps", "noise in every part"),
+        *("distribution of noise", "noise across steps", "noise within a step"),
+        *("noise across parameters", "dimensions of noise", "noise of empty batches"),
+        *("records together", "small sets", "weights", "clipped sums", "empty batches"),
+        *("sensitivity", "sums of few", "not a number", "streams"),
         *("steps", "epsilon", "epsilon, measured"),
     }
     assert honest.steps == 40 == honest.replayed
@@ -144,10 +151,18 @@ def test_the_report_says_what_was_done(honest):
     said = sentence(honest)
     assert "1,000 gradient canaries in 40 steps" in said and "epsilon 4.00 at delta 1e-05" in said
     lines = text(honest).splitlines()
-    assert lines[0] == said
+    assert lines[0] == said and "as one run shows (a model by itself)" in said
+    assert lines[1] == "Audited: a model by itself, by the code that a fleet runs."
     assert sum("record canaries in mlp.0" in line for line in lines) == 1
-    found = json.loads(to_json(honest))
-    assert found["alarm"] is False and found["steps"] == 40
+    whole = json.loads(to_json(honest))
+    assert whole["alarm"] is False and whole["sentence"] == said
+    (found,) = whole["audits"]
+    assert found["alarm"] is False and found["steps"] == 40 and found["stack"] == 1
+    both = [honest, replace(honest, stack=10)]
+    assert "as 2 runs show (a model by itself and 10 models in a stack)" in sentence(both)
+    alarmed = replace(honest.checks[0], verdict=ALARM)
+    both[1] = replace(both[1], checks=[alarmed])
+    assert sentence(both).endswith(": noise (10 models in a stack).")
     assert found["gradient_canaries"]["all"] == 1000
     of_own = next(row for row in found["bounds"] if row["method"] == METHOD)
     assert of_own["ratio"] == pytest.approx(of_own["epsilon"] / found["promised"]["epsilon"])
@@ -166,7 +181,7 @@ def test_a_departure_at_no_loss_of_privacy_is_told_in_the_first_sentence(honest)
 
 def test_the_same_seed_gives_the_same_audit(honest):
     again = audit_trainer(settings_of(), blobs(), dirac=1000, records=24, seed=3)
-    first, second = (json.loads(to_json(audit)) for audit in (honest, again))
+    first, second = (json.loads(to_json(audit))["audits"][0] for audit in (honest, again))
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
 
 
@@ -186,11 +201,14 @@ def command(*argv):
 
 def test_the_command_prints_a_verdict_and_writes_a_file(tmp_path, capsys):
     path = tmp_path / "audit.json"
-    options = ("--num_epochs", 10, "--canaries", 200, "--record_canaries", 20, "--seed", 1)
+    options = ("--num_epochs", 10, "--canaries", 100, "--record_canaries", 20, "--seed", 1)
     assert command("digits_lo", *options, "--json", path) == 0
     out = capsys.readouterr().out
     assert out.startswith("The trainer keeps digits_lo's promise of epsilon 4.00")
-    assert json.loads(path.read_text())["sentence"] == out.splitlines()[0]
+    found = json.loads(path.read_text())
+    assert found["sentence"] == out.splitlines()[0]
+    assert [audit["stack"] for audit in found["audits"]] == [10, 1]
+    assert "Audited: 10 models in a stack, by the code that a fleet runs." in out
 
 
 @pytest.mark.parametrize(

@@ -30,11 +30,13 @@ class Promise:
         epsilon: > 0, finite.
         delta: in (0, 1), at which epsilon is given.
         mechanism: noise, sampling and steps of the run.
+        target: the epsilon that was asked for, where it is known.
     """
 
     epsilon: float
     delta: float
     mechanism: Mechanism
+    target: float | None = None
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> Promise | None:

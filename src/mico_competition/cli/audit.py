@@ -139,8 +139,10 @@ def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
     ]
     if args.guesses:  # more than there are points is found before the attack runs
         for name in names:
-            asked = [m for m in targets[name] if m.phase == phases[name][-1]]
-            plans_of(args.guesses, sum(2 * len_challenge_of(model.path) for model in asked))
+            lengths = [
+                len_challenge_of(m.path) for m in targets[name] if m.phase == phases[name][-1]
+            ]
+            plans_of(args.guesses, 2 * sum(lengths))
     scores = (
         scored_attack(open_scenario(name, phases[name]), attack, seed=args.seed) for name in names
     )

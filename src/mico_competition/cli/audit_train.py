@@ -1,4 +1,4 @@
-"""`mico audit-train SCENARIO`: flags -> an audited training run -> a verdict, 1 on alarm."""
+"""`mico audit-train SCENARIO`: flags -> audited training runs -> a verdict, 1 on alarm."""
 
 from __future__ import annotations
 
@@ -53,9 +53,12 @@ def add_audit_train(parser: argparse.ArgumentParser) -> None:
 
 
 def run_audit_train(args: argparse.Namespace) -> int:
-    """Train with canaries, print the verdict, write the file; 1 if the promise is not kept."""
+    """Train with canaries in every way that a fleet may, print the verdict, write the file.
+
+    1 if the promise is not kept; where it is, that comes with a probability of 1 - level at most.
+    """
     settings = resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
-    from mico_competition.audit.trainer.audit import audit_trainer, promise_of_settings
+    from mico_competition.audit.trainer.audit import audit_paths, promise_of_settings
 
     promise = promise_of_settings(settings)  # what cannot be audited is said before data are read
     from mico_competition.audit.trainer.report import text, to_json
@@ -66,7 +69,7 @@ def run_audit_train(args: argparse.Namespace) -> int:
     dataset = load_dataset(settings.task, args.dataset_dir, args.download)
     data, _ = prepare(settings.task, dataset, settings.model_name)
     with stage("Audit"):
-        audit = audit_trainer(
+        audits = audit_paths(
             settings,
             data.to(default_device()),
             dirac=args.canaries,
@@ -78,8 +81,8 @@ def run_audit_train(args: argparse.Namespace) -> int:
             promise=promise,
             progress=True,
         )
-    print(text(audit))
+    print(text(audits))
     if args.json is not None:
-        write_text(args.json, to_json(audit))
+        write_text(args.json, to_json(audits))
         print(f"Wrote {args.json}")
-    return 1 if audit.alarms else 0
+    return 1 if any(audit.alarms for audit in audits) else 0

@@ -1,8 +1,9 @@
 """An audit of a private trainer in one training run: canaries, direct tests, bounds of epsilon.
 
 One-run auditing by Steinke, Nasr and Jagielski (NeurIPS 2023, arXiv 2305.08846) with the gradient
-canaries of Nasr et al. (USENIX Security 2023, arXiv 2302.07956).  The audited trainer is the one
-that `mico train` uses; another one with its signature can be put in its place.
+canaries of Nasr et al. (USENIX Security 2023, arXiv 2302.07956).  What is audited is the code that
+a fleet of the scenario runs: small models in stacks, and every model by itself, which is how a
+fleet trains what is left over or is tried again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from mico_competition.audit.bound import Bound
 from mico_competition.audit.ceilings import gaussian_mu
@@ -23,7 +25,6 @@ from mico_competition.audit.own_curve import own_curve, own_curve_bound
 from mico_competition.audit.promise import Promise
 from mico_competition.audit.tradeoff import gdp_epsilon
 from mico_competition.audit.trainer.canary_run import (
-    Epoch,
     MakeTrainer,
     Observed,
     audit_set_of,
@@ -31,12 +32,13 @@ from mico_competition.audit.trainer.canary_run import (
     parameters_of,
     run,
 )
-from mico_competition.audit.trainer.checks import ALARM, NOTE, Check
+from mico_competition.audit.trainer.checks import ALARM, NOTE, Check, exactly
 from mico_competition.audit.trainer.mechanism_tests import mechanism_checks
+from mico_competition.audit.trainer.paths import Epoch
 from mico_competition.inputs import Data
 from mico_competition.training import train
-from mico_competition.training.dpsgd import PrivateTrainer
 from mico_competition.training.settings import Settings
+from mico_competition.training.train_many import stack_of
 
 FEWEST = 100
 """Fewer Dirac canaries than this are refused."""
@@ -83,6 +85,8 @@ class TrainerAudit:
         checks: direct tests.
         proofs: bounds of epsilon.
         seconds: that the audit took.
+        stack: how many models were trained together; 1 for a model by itself.
+        refused: what the trainer said, if it refused to train; then nothing else is known.
     """
 
     settings: Settings
@@ -97,6 +101,8 @@ class TrainerAudit:
     checks: Sequence[Check]
     proofs: Sequence[Proof]
     seconds: float
+    stack: int = 1
+    refused: str = ""
 
     @property
     def alarms(self) -> list[str]:
@@ -134,7 +140,22 @@ def promise_of_settings(settings: Settings) -> Promise:
             f"{what} trains without privacy and promises no epsilon to audit: choose a private "
             "scenario, such as digits_lo."
         )
-    return Promise(mechanism.epsilon(settings.target_delta), settings.target_delta, mechanism)
+    delta = settings.target_delta
+    return Promise(mechanism.epsilon(delta), delta, mechanism, settings.target_epsilon)
+
+
+def audit_paths(
+    settings: Settings, data: Data, *, level: float = 0.95, **options: Any
+) -> list[TrainerAudit]:
+    """An audit of each way in which a fleet with these settings trains: in stacks, and one by one.
+
+    Args:
+        settings, data, options: see `audit_trainer`.
+        level: with this probability a trainer that keeps its promise raises no alarm in any.
+    """
+    paths = list(dict.fromkeys((stack_of(settings), 1)))
+    each = 1 - (1 - level) / len(paths)
+    return [audit_trainer(settings, data, level=each, stack=n, **options) for n in paths]
 
 
 def audit_trainer(
@@ -148,9 +169,10 @@ def audit_trainer(
     seed: int = 0,
     level: float = 0.95,
     promise: Promise | None = None,
-    make_trainer: MakeTrainer = PrivateTrainer,
-    epoch: Epoch = train.epoch_of,
+    make_trainer: MakeTrainer | None = None,
+    epoch: Epoch | None = None,
     progress: bool = False,
+    stack: int = 1,
 ) -> TrainerAudit:
     """Train once with canaries, and hold what is seen against what is promised.
 
@@ -186,31 +208,52 @@ def audit_trainer(
     # What needs no training fails before it: a missing package, a promise out of range.
     mu = gaussian_mu(promise.mechanism)
     gaussian = gdp_epsilon(mu, promise.delta) if math.isfinite(mu) else math.inf
-    audit_set = audit_set_of(settings, data, dirac=dirac, records=records, real=real, seed=seed)
-    seen = run(
-        settings,
-        audit_set,
-        promise.mechanism,
-        seed=seed,
-        make_trainer=make_trainer,
-        epoch=epoch,
-        replay_steps=replay_steps,
-        progress=progress,
-    )
+    shares = {"dirac": -(-dirac // stack), "records": -(-records // stack), "real": real}
+    sets = [
+        audit_set_of(settings, data, **shares, seed=seed, model=model, padded=stack > 1)
+        for model in range(stack)
+    ]
     half = 1 - (1 - level) / 2
+    refused = ""
+    try:
+        seen = run(
+            settings,
+            sets if stack > 1 else sets[0],
+            promise.mechanism,
+            seed=seed,
+            make_trainer=make_trainer,
+            epoch=epoch,
+            replay_steps=replay_steps,
+            progress=progress,
+        )
+    except ValueError as refusal:
+        if "is not finite" in str(refusal):
+            raise
+        refused = str(refusal)
+        checks = [Check("training", ALARM, f"it is refused: {refusal}", 1.0, exactly(0.0))]
+        steps, replayed, found = 0, 0, []
+    else:
+        checks = mechanism_checks(seen, promise, half)
+        found = proofs(seen, promise, max(promise.epsilon, gaussian), half, level)
+        steps, replayed = seen.steps, seen.replayed
     return TrainerAudit(
         settings,
         promise,
         level,
-        dirac,
-        records,
-        real,
-        (int(audit_set.dirac_in.sum()), int(audit_set.records_in.sum())),
-        seen.steps,
-        len(seen.replay.steps),
-        mechanism_checks(seen, promise, half),
-        proofs(seen, promise, max(promise.epsilon, gaussian), half, level),
+        stack * shares["dirac"],
+        stack * shares["records"],
+        stack * real,
+        (
+            sum(int(one.dirac_in.sum()) for one in sets),
+            sum(int(one.records_in.sum()) for one in sets),
+        ),
+        steps,
+        replayed,
+        checks,
+        found,
         time.perf_counter() - started,
+        stack,
+        refused,
     )
 
 
@@ -229,10 +272,10 @@ def proofs(
         joint: level at which all are to hold at once.
         level: at which each is reported.
     """
-    in_layers = seen.replay.scores if seen.replay.steps else {}
-    of_records = {f"record canaries in {layer}": found for layer, found in in_layers.items()}
+    in_layers = seen.scores().items()
+    of_records = {f"record canaries in {layer}": found for layer, found in in_layers}
     of_records[BLACK_BOX] = seen.black_box
-    let_in = seen.audit_set.records_in.cpu().numpy()
+    let_in = seen.let_in
     if len(let_in) < FEWEST_RECORDS or let_in.all() or not let_in.any():
         of_records = {}
     told = promise.mechanism

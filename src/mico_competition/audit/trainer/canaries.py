@@ -11,64 +11,21 @@ is long in some layer.  Knows records and models, nothing of batches, noise or e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mico_competition.audit.trainer.canary_models import ORDINARY
 from mico_competition.data.arrays import TokenDataset
 from mico_competition.inputs import Data
-from mico_competition.models import logits
-from mico_competition.training.dpsgd import Inputs
 
-# A Dirac canary's gradient before clipping, in units of max_grad_norm: so much that the rounding
-# margin of the clipping factor does not count.
-PUSH = 1000.0
+LENGTH = 1000.0
+"""A Dirac canary's gradient before clipping, in units of max_grad_norm: so much that the rounding
+margin of the clipping factor does not count."""
 
 MISLABELLED, BLANK, LARGE = "mislabelled", "blank", "large"
 _LARGEST = 1000.0  # factor of a large canary's inputs; they are spread evenly over magnitudes
-
-
-class CanaryModel(nn.Module):
-    """A model with a weight for each Dirac canary beside it.
-
-    A Dirac canary's logits do not depend on the model: canary i has push * w_i for class 0, and 0
-    for all others.  While w_i is 0 and its label is not 0, the gradient of its loss is
-    push / classes at w_i, and zero everywhere else.  Every other record has the model's logits.
-
-    Args:
-        model: takes records and gives logits, as `models.logits` asks it.
-        dirac: m >= 1, number of Dirac canaries.
-        classes: K >= 2.
-        max_grad_norm: C; a Dirac canary's gradient is PUSH times as long.
-    """
-
-    def __init__(self, model: nn.Module, dirac: int, classes: int, max_grad_norm: float) -> None:
-        super().__init__()
-        self.model = model
-        self.dirac = dirac
-        self.push = PUSH * classes * max_grad_norm
-        # A linear layer on one-hot inputs; number m stands for no canary, and has no gradient.
-        self.weights = nn.Embedding(dirac + 1, 1, padding_idx=dirac)
-        self.reset()
-
-    def reset(self) -> None:
-        """Set the canaries' weights back to 0, where their gradient is what it should be.
-
-        Whoever attacks may choose each step's loss anew, knowing all steps before (adaptive
-        composition), so this takes nothing from the promise.
-        """
-        with torch.no_grad():
-            self.weights.weight.zero_()
-
-    def forward(self, records: Inputs, canary: Tensor) -> SimpleNamespace:
-        """`.logits` [B, K] of records [B, ...] with canary's numbers int64[B], m for none."""
-        of_model = logits(self.model, records)
-        own = torch.zeros_like(of_model)
-        own[:, :1] = self.push * self.weights(canary)
-        is_dirac = (canary < self.dirac).unsqueeze(1)
-        return SimpleNamespace(logits=torch.where(is_dirac, own, of_model))
 
 
 @dataclass(frozen=True)
@@ -145,12 +102,15 @@ class AuditSet:
         records: all record canaries, R.
         records_in: bool[R], the coins of the record canaries.
         dirac_in: bool[m], the coins of the Dirac canaries.
+        length: of the whole set; what canaries do not fill are null records, which no parameter
+            has a gradient from.  By default there are none.
 
     Attributes:
-        labels: int64[N] by position, N = n + canaries let in; a Dirac canary's is 1, so that its
-            gradient is positive.
+        labels: int64[N] by position, N = n + canaries let in + null records; a Dirac canary's is
+            1, so that its gradient is positive.
         record_at: int64[N], number of the record canary at a position, R where there is none.
-        dirac_at: int64[N], number of the Dirac canary at a position, m where there is none.
+        canary_at: int64[N], number of the Dirac canary at a position, ORDINARY where there is
+            none, and m at a null record.
     """
 
     def __init__(
@@ -160,6 +120,7 @@ class AuditSet:
         records: RecordCanaries,
         records_in: Tensor,
         dirac_in: Tensor,
+        length: int | None = None,
     ) -> None:
         self.data, self.records = data, records
         self.records_in, self.dirac_in = records_in, dirac_in
@@ -167,13 +128,15 @@ class AuditSet:
         which = records_in.nonzero().squeeze(1).to(device)
         dirac = dirac_in.nonzero().squeeze(1).to(device)
         real = real.to(device)
+        nulls = max(0, (length or 0) - len(real) - len(which) - len(dirac))
+        dirac = torch.cat([dirac, dirac.new_full((nulls,), len(dirac_in))])
         # A Dirac canary's record does not matter, but there must be one.
         others = real[:1].expand(len(which) + len(dirac))
         self._data_at = torch.cat([real, others])
         self.record_at = torch.full_like(self._data_at, len(records_in))
         self.record_at[len(real) : len(real) + len(which)] = which
-        self.dirac_at = torch.full_like(self._data_at, len(dirac_in))
-        self.dirac_at[len(real) + len(which) :] = dirac
+        self.canary_at = torch.full_like(self._data_at, ORDINARY)
+        self.canary_at[len(real) + len(which) :] = dirac
         self.labels = torch.cat([data.labels[real], records.labels[which], torch.ones_like(dirac)])
 
     def __len__(self) -> int:
@@ -190,8 +153,13 @@ class AuditSet:
                 values[is_record] = own[name]
         else:
             rows[is_record] = own
-        return {"records": rows, "canary": self.dirac_at[batch]}
+        return {"records": rows, "canary": self.canary_at[batch]}
 
     def of_model(self, batch: Tensor) -> Tensor:
-        """The positions of a batch that go through the real layers: all but Dirac canaries."""
-        return batch[self.dirac_at[batch] == len(self.dirac_in)]
+        """The positions of a batch that go through the real layers."""
+        return batch[self.canary_at[batch] == ORDINARY]
+
+    def dirac_of(self, batch: Tensor) -> Tensor:
+        """The numbers of the Dirac canaries in a batch."""
+        canary = self.canary_at[batch]
+        return canary[(canary >= 0) & (canary < len(self.dirac_in))]

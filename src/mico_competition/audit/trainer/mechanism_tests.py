@@ -1,5 +1,8 @@
 """Direct tests of a training run's mechanism: noise, clipping, sampling, steps, accounting.
 
+Here are those of one number each; `independence` has the tests of distributions and of what must
+be so to the last bit.
+
 Each compares a number of the run with what was promised.  An **alarm** is less noise, more
 influence or other batches than promised, or an epsilon that the mechanism does not keep.  A
 **note** is a departure that costs accuracy, not privacy.  These tests see what no attack on a run
@@ -12,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 from scipy import stats
 
 from mico_competition.audit.promise import Promise
@@ -26,6 +30,11 @@ from mico_competition.audit.trainer.checks import (
     deviation,
     exactly,
     normal,
+)
+from mico_competition.audit.trainer.independence import (
+    INDEPENDENCE,
+    exact_checks,
+    independence_checks,
 )
 from mico_competition.audit.trainer.sampling_tests import (
     check_lengths,
@@ -51,8 +60,9 @@ def mechanism_checks(seen: Observed, promise: Promise, level: float) -> list[Che
         ImportError: if dp_accounting is missing.
     """
     run = promise.mechanism
-    layers = list(seen.replay.along) if seen.replay.steps else []
-    each = 1 - (1 - level) / (6 + 2 * len(layers))
+    layers = list(seen.replays[0].along) if seen.replayed else []
+    parameters = list(seen.shapes) if seen.replayed else []
+    each = 1 - (1 - level) / (5 + len(layers) + len(parameters) + INDEPENDENCE)
     noise, rate = check_noise(seen, promise, each), check_rate(seen, run, each)
     # More noise than promised must not be taken for a stronger signal.
     sigma = max(run.noise_multiplier, noise.measured.high)
@@ -61,11 +71,13 @@ def mechanism_checks(seen: Observed, promise: Promise, level: float) -> list[Che
         noise,
         clipping,
         *(check_layer_clipping(seen, layer, sigma, each) for layer in layers),
-        *(check_layer_noise(seen, layer, promise, each) for layer in layers),
+        *(check_parameter_noise(seen, name, promise, each) for name in parameters),
         rate,
         check_sampling(seen, run, each),
         check_lengths(seen, run, each),
         check_sampling_unseen(seen, run, each),
+        *independence_checks(seen, run, each, above=noise.verdict == NOTE),
+        *exact_checks(seen),
         check_steps(seen, promise),
         check_epsilon(seen, promise),
         check_measured_epsilon(noise, clipping, rate, seen.steps, promise),
@@ -103,8 +115,9 @@ def check_clipping(seen: Observed, sigma: float, level: float) -> Check:
 
 def check_layer_clipping(seen: Observed, layer: str, sigma: float, level: float) -> Check:
     """How far a layer's noisy sum goes along the sum of its batch's clipped gradients."""
-    length = max(seen.replay.length[layer], 1e-12)
-    found = normal(seen.replay.along[layer] / length, sigma / math.sqrt(length), level)
+    length = max(sum(one.length[layer] for one in seen.replays), 1e-12)
+    along = sum(one.along[layer] for one in seen.replays)
+    found = normal(along / length, sigma / math.sqrt(length), level)
     return _amplitude(f"clipping of {layer}", f"a gradient in layer {layer}", found)
 
 
@@ -114,20 +127,23 @@ def _amplitude(name: str, what: str, found: Measured) -> Check:
     return Check(name, verdict, says, 1.0, found)
 
 
-def check_layer_noise(seen: Observed, layer: str, promise: Promise, level: float) -> Check:
-    """What a layer's noisy sum has beyond the clipped gradients of its batch.
+def check_parameter_noise(seen: Observed, name: str, promise: Promise, level: float) -> Check:
+    """What a parameter's noisy sum has beyond the clipped gradients of its batch.
 
     Too little is less noise than promised.  Too much is something of the batch that clipping
     should have cut off, unless coordinates that no record touches have it too in the same steps.
     """
-    sigma, steps = promise.mechanism.noise_multiplier, seen.replay.steps
-    count = seen.replay.numbers[layer]
-    found = deviation(seen.replay.squares[layer], count, level)
-    says = f"layer {layer} has noise of {found.value:.4g}, and {sigma:.4g} is promised"
+    sigma, rows = promise.mechanism.noise_multiplier, seen.rows
+    mine = np.array(rows.block_names) == name
+    count = len(rows) * int(rows.block_sizes[mine].sum())
+    squares = float(np.stack(rows.squares)[:, mine].sum()) * sigma**2
+    found = deviation(squares, count, level)
+    says = f"{name} has noise of {found.value:.4g}, and {sigma:.4g} is promised"
     verdict = PASS
     if found.below(sigma):
         verdict = ALARM
     elif found.above(sigma):
+        steps = [step for step in set(rows.step) if step < len(seen.dirac.unused_squares)]
         unused = max(1, seen.dirac.unused * len(steps))
         noise = math.sqrt(sum(seen.dirac.unused_squares[step] for step in steps) / unused)
         # The ratio of two deviations, were there only noise in both (Snedecor's F).
@@ -135,7 +151,7 @@ def check_layer_noise(seen: Observed, layer: str, promise: Promise, level: float
         verdict = ALARM if found.value > max(sigma, most) * (1 + ROUNDING) else NOTE
         if verdict == ALARM:
             says += ": it has more of its batch in it than clipped gradients"
-    return Check(f"noise of {layer}", verdict, says, sigma, found)
+    return Check(f"noise of {name}", verdict, says, sigma, found)
 
 
 def check_steps(seen: Observed, promise: Promise) -> Check:
@@ -154,6 +170,9 @@ def check_epsilon(seen: Observed, promise: Promise) -> Check:
         f"noise, sampling and steps as told cost epsilon {spent:.4g} at delta {promise.delta:g}, "
         f"and {promise.epsilon:.4g} is promised"
     )
+    if promise.target is not None and promise.epsilon > promise.target:
+        says += f" where {promise.target:.4g} was asked for"
+        return Check("epsilon", ALARM, says, promise.target, exactly(promise.epsilon))
     verdict = ALARM if spent > promise.epsilon else PASS
     return Check("epsilon", verdict, says, promise.epsilon, exactly(spent))
 

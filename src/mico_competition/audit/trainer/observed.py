@@ -1,12 +1,13 @@
 """What an auditor of a training run writes down: canaries' coordinates, and who was in a batch.
 
-Sums over steps only, so that a run of 8,790 steps with 5,000 canaries takes no more memory than
-one of ten.  All observations are in units of max_grad_norm, of the noisy sum of a step before it
+Of canaries sums over steps only, so that a run of 8,790 steps with 5,000 canaries takes little
+memory.  All observations are in units of max_grad_norm, of the noisy sum of a step before it
 is divided.  Nothing is concluded here: `mechanism_tests` and the bounds do that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -82,29 +83,47 @@ class DiracSeen:
 
 
 class Participation:
-    """How often records were in batches.
+    """Who was in which batch.
 
     Args:
-        records: N, all that are trained on.
+        records: N, all that a model is trained on.
+        models: S, each with records of its own.
 
     Attributes:
         histogram: int64[k], pairs of record and epoch in which the record was in 0, 1, ... batches.
         lengths: int64[batches], records a batch.
+        repeated: batches in which some record is more than once.
+        drawn: by model, the batches so far, int64[b] each.
     """
 
-    def __init__(self, records: int) -> None:
-        self.records = records
+    def __init__(self, records: int, models: int = 1) -> None:
+        self.records, self.models = records, models
         self.histogram: Any = np.zeros(1, dtype=np.int64)
         self.lengths: list[int] = []
-        self._counts = np.zeros(records, dtype=np.int64)
+        self.repeated = 0
+        self.drawn: list[list[np.ndarray]] = [[] for _ in range(models)]
+        self._counts = np.zeros((models, records), dtype=np.int64)
 
-    def see(self, batch: np.ndarray) -> None:
-        """One batch: int64[b], positions, each as often as it is in the batch."""
-        np.add.at(self._counts, batch, 1)
-        self.lengths.append(len(batch))
+    @property
+    def epochs(self) -> int:
+        """Epochs that are over, one at least."""
+        return max(1, int(self.histogram.sum()) // (self.records * self.models))
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps of an epoch."""
+        return len(self.lengths) // (self.epochs * self.models)
+
+    def see(self, batches: Sequence[np.ndarray]) -> None:
+        """One step: of each model int64[b], positions, each as often as it is in the batch."""
+        for model, batch in enumerate(batches):
+            np.add.at(self._counts[model], batch, 1)
+            self.lengths.append(len(batch))
+            self.repeated += len(np.unique(batch)) < len(batch)
+            self.drawn[model].append(batch.astype(np.int32))
 
     def end_epoch(self) -> None:
         """Close an epoch."""
-        found = np.bincount(self._counts, minlength=len(self.histogram))
+        found = np.bincount(self._counts.ravel(), minlength=len(self.histogram))
         self.histogram = np.pad(self.histogram, (0, len(found) - len(self.histogram))) + found
         self._counts[:] = 0

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from mico_competition.audit.bound import Bound
 from mico_competition.audit.own_curve import METHOD
 from mico_competition.audit.trainer.audit import DIRAC, Proof, TrainerAudit
 from mico_competition.audit.trainer.checks import ALARM, NOTE, Check
+
+Audits = TrainerAudit | Sequence[TrainerAudit]
 
 ASSUMED = {
     "one-run": "nothing but fair coins",
@@ -20,30 +23,52 @@ ASSUMED = {
 """Bound.method -> what it takes for granted here, beyond its confidence."""
 
 
-def sentence(audit: TrainerAudit) -> str:
-    """The verdict."""
-    name = audit.settings.scenario or f"a run of task {audit.settings.task}"
-    promised = f"epsilon {audit.promise.epsilon:.2f} at delta {audit.promise.delta:g}"
-    if audit.alarms:
+def sentence(audits: Audits) -> str:
+    """The verdict on one audit, or on audits of several ways to train."""
+    several = _several(audits)
+    first = several[0]
+    name = first.settings.scenario or f"a run of task {first.settings.task}"
+    promised = f"epsilon {first.promise.epsilon:.2f} at delta {first.promise.delta:g}"
+    ways = " and ".join(way(audit) for audit in several)
+    alarms = [
+        f"{alarm}{f' ({way(audit)})' if len(several) > 1 else ''}"
+        for audit in several
+        for alarm in audit.alarms
+    ]
+    if alarms:
         return (
-            f"ALARM: the trainer does not keep {name}'s promise of {promised}: "
-            f"{', '.join(audit.alarms)}."
+            f"ALARM: the trainer does not keep {name}'s promise of {promised}: {', '.join(alarms)}."
         )
-    least, own = audit.proven("one-run"), audit.proven(METHOD)
-    departs = f"; it departs from what is told, at no loss of privacy: {', '.join(audit.notes)}"
+    notes = list(dict.fromkeys(note for audit in several for note in audit.notes))
+    departs = f"; it departs from what is told, at no loss of privacy: {', '.join(notes)}"
+    best = max(several, key=lambda audit: audit.proven(METHOD).epsilon)
+    own, least = best.proven(METHOD), best.proven("one-run")
+    runs = "one run shows" if len(several) == 1 else f"{len(several)} runs show"
     return (
-        f"The trainer keeps {name}'s promise of {promised} as far as one run shows: "
-        f"{audit.dirac:,} gradient canaries in {audit.steps:,} steps prove epsilon >= "
-        f"{own.epsilon:.2f} ({_ratio(audit, own):.0%} of it), and {least.epsilon:.2f} "
-        f"({_ratio(audit, least):.0%}) whatever the mechanism is{departs if audit.notes else ''}."
+        f"The trainer keeps {name}'s promise of {promised} as far as {runs} ({ways}): "
+        f"{best.dirac:,} gradient canaries in {best.steps:,} steps prove epsilon >= "
+        f"{own.epsilon:.2f} ({_ratio(best, own):.0%} of it), and {least.epsilon:.2f} "
+        f"({_ratio(best, least):.0%}) whatever the mechanism is{departs if notes else ''}."
     )
 
 
-def text(audit: TrainerAudit) -> str:
+def way(audit: TrainerAudit) -> str:
+    """How the models were trained."""
+    if audit.stack > 1:
+        return f"{audit.stack} models in a stack"
+    return "a model by itself"
+
+
+def text(audits: Audits) -> str:
     """For a terminal: the verdict, what was trained, every bound and every check."""
+    several = _several(audits)
+    return "\n".join([sentence(several), *(line for audit in several for line in _lines(audit))])
+
+
+def _lines(audit: TrainerAudit) -> list[str]:
     run = audit.promise.mechanism
-    lines = [
-        sentence(audit),
+    return [
+        f"Audited: {way(audit)}, by the code that a fleet runs.",
         f"Promised: noise_multiplier {run.noise_multiplier:.4f}, sample_rate "
         f"{run.sample_rate:.5g}, {run.num_steps:,} steps, max_grad_norm "
         f"{audit.settings.max_grad_norm:g}.",
@@ -51,13 +76,12 @@ def text(audit: TrainerAudit) -> str:
         f"canaries, {audit.let_in[1]:,} of {audit.records:,} record canaries; "
         f"{audit.replayed:,} of {audit.steps:,} steps were done again by other means; "
         f"{audit.seconds:.0f} s.",
-        f"Epsilon is at least, each at {audit.level:.0%}:",
+        *([f"Epsilon is at least, each at {audit.level:.1%}:"] if audit.proofs else []),
         *(_proof_line(audit, proof) for proof in audit.proofs),
-        "Direct tests, with intervals that all hold at once at "
+        "Direct tests, with intervals and p-values that all hold at once at "
         f"{1 - (1 - audit.level) / 2:.1%} if the promise is kept:",
         *(_check_line(check) for check in audit.checks),
     ]
-    return "\n".join(lines)
 
 
 def _proof_line(audit: TrainerAudit, proof: Proof) -> str:
@@ -80,11 +104,12 @@ def _ratio(audit: TrainerAudit, bound: Bound) -> float:
 
 
 def record(audit: TrainerAudit) -> dict[str, Any]:
-    """The audit as values that JSON can hold; what is not finite is None."""
+    """One audit as values that JSON can hold; what is not finite is None."""
     run = audit.promise.mechanism
     return {
         "scenario": audit.settings.scenario,
         "task": audit.settings.task,
+        "stack": audit.stack,
         "sentence": sentence(audit),
         "alarm": bool(audit.alarms),
         "alarms": audit.alarms,
@@ -131,7 +156,7 @@ def _check_record(check: Check) -> dict[str, Any]:
         "name": check.name,
         "verdict": check.verdict,
         "says": check.says,
-        "promised": check.promised,
+        "promised": _finite(check.promised),
         "measured": _finite(found.value),
         "low": _finite(found.low),
         "high": _finite(found.high),
@@ -140,9 +165,21 @@ def _check_record(check: Check) -> dict[str, Any]:
     }
 
 
-def to_json(audit: TrainerAudit) -> str:
-    """The audit as JSON."""
-    return json.dumps(record(audit), indent=2, allow_nan=False) + "\n"
+def to_json(audits: Audits) -> str:
+    """The audits as JSON: the verdict on all of them, and each one."""
+    several = _several(audits)
+    found = {
+        "scenario": several[0].settings.scenario,
+        "task": several[0].settings.task,
+        "sentence": sentence(several),
+        "alarm": any(audit.alarms for audit in several),
+        "audits": [record(audit) for audit in several],
+    }
+    return json.dumps(found, indent=2, allow_nan=False) + "\n"
+
+
+def _several(audits: Audits) -> Sequence[TrainerAudit]:
+    return [audits] if isinstance(audits, TrainerAudit) else audits
 
 
 def _finite(value: float) -> float | None:

@@ -43,7 +43,11 @@ def check_sampling(seen: Observed, mechanism: Mechanism, level: float) -> Check:
 
     Under shuffling every record is in one batch an epoch, and the variance is 0.
     """
-    q, steps, histogram = mechanism.sample_rate, _epoch_steps(seen), seen.participation.histogram
+    q, steps, histogram = (
+        mechanism.sample_rate,
+        seen.participation.epoch_steps,
+        seen.participation.histogram,
+    )
     squares = histogram @ np.square(np.arange(len(histogram)) - q * steps)
     found = binomial_variance(float(squares), int(histogram.sum()), steps, q, level)
     return _coins("sampling", "a record's number of batches in an epoch", "shuffled", found)
@@ -76,10 +80,14 @@ def check_sampling_unseen(seen: Observed, mechanism: Mechanism, level: float) ->
     """
     sigma, q = mechanism.noise_multiplier, mechanism.sample_rate
     count = max(1, seen.dirac.epochs)
-    value = seen.dirac.epoch_squares / count / (_epoch_steps(seen) * (sigma**2 + q * (1 - q)))
+    value = (
+        seen.dirac.epoch_squares
+        / count
+        / (seen.participation.epoch_steps * (sigma**2 + q * (1 - q)))
+    )
     few, many = chi_square_tails(count, level)
     found = Measured(value, value * count / many, value * count / few, level)
-    needed = canaries_for_sampling(mechanism, _epochs(seen), level)
+    needed = canaries_for_sampling(mechanism, seen.participation.epochs, level)
     canaries = len(seen.dirac.let_in)
     # The least variance that shuffled batches leave: what lies below it is another fault.
     shuffled = sigma**2 / (sigma**2 + q * (1 - q))
@@ -117,11 +125,3 @@ def canaries_for_sampling(mechanism: Mechanism, epochs: int, level: float) -> fl
         return math.inf
     reach = stats.norm.ppf((1 + level) / 2) + (1 - lacking) * stats.norm.ppf(POWER)
     return float(math.ceil(2 * 2 * (reach / lacking) ** 2 / epochs))
-
-
-def _epochs(seen: Observed) -> int:
-    return max(1, int(seen.participation.histogram.sum()) // seen.participation.records)
-
-
-def _epoch_steps(seen: Observed) -> int:
-    return len(seen.participation.lengths) // _epochs(seen)

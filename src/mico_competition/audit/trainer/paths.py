@@ -1,0 +1,164 @@
+"""The two ways in which a fleet trains: one model by itself, and a stack of models together.
+
+Each is fitted by the fleet's own function, `train.fit` or `train_many.fit_stack`; what an auditor
+asks of them beside that is the same for both, model by model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mico_competition.audit.trainer.canaries import AuditSet
+from mico_competition.audit.trainer.canary_models import (
+    CanaryModel,
+    StackedCanaryModel,
+    with_numbers,
+)
+from mico_competition.models import MLP, new_model
+from mico_competition.tracks import get_task
+from mico_competition.training import train, train_many
+from mico_competition.training.settings import Settings
+from mico_competition.training.streams import Streams, seeded
+
+CANARIES = "gradient canaries"
+"""The name of the coordinates that are the audit's own."""
+
+Epoch = Callable[..., Iterator[Tensor]]
+"""Gives the batches of an epoch, as `train.epoch_of` does."""
+
+
+class Path:
+    """Models to audit, and how a fleet trains them.
+
+    Args:
+        settings: of the run, private.
+        sets: what each model is trained on, all of one length; several make a stack.
+        lengths: float[m], of the Dirac canaries' gradients before clipping, over C.
+        streams: one a model.
+        repeated: whether initialisation is drawn from the streams.
+
+    Attributes:
+        models: copies of the models as they were at first, without a trainer's hooks.
+        whole: the module that is trained.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sets: Sequence[AuditSet],
+        lengths: Tensor,
+        streams: Sequence[Streams],
+        *,
+        stacked: bool,
+    ) -> None:
+        assert settings.max_grad_norm is not None
+        self.settings, self.sets, self.streams, self.stacked = settings, sets, streams, stacked
+        task = get_task(settings.task)
+        self.models = [_model_of(settings, stream) for stream in streams]
+        device = sets[0].labels.device
+        arguments = (lengths, task.num_classes, settings.max_grad_norm)
+        self.whole: CanaryModel | StackedCanaryModel
+        if stacked:
+            assert all(isinstance(model, MLP) for model in self.models)
+            self.whole = StackedCanaryModel(self.models, *arguments)  # type: ignore[arg-type]
+        else:
+            self.whole = CanaryModel(copy.deepcopy(self.models[0]), *arguments)
+        self.whole.to(device)
+        self.models = [model.to(device) for model in self.models]
+        self.names = [name for name, _ in self.models[0].named_parameters()]
+        self._parameters = self._found()
+
+    def _found(self) -> list[nn.Parameter]:
+        """The real parameters of `whole`, in the order of `names`."""
+        prefix = "model."
+        found = [p for name, p in self.whole.named_parameters() if name.startswith(prefix)]
+        assert len(found) == len(self.names)
+        return found
+
+    def fit(
+        self,
+        observer: train.Observer,
+        *,
+        settings: Settings | None = None,
+        epoch: Epoch | None = None,
+        make_trainer: Callable[..., Any] | None = None,
+        progress: bool = False,
+    ) -> None:
+        """Train as a fleet does, with `observer` watching; see `train.fit`."""
+        settings = settings or self.settings
+        options: dict[str, Any] = {
+            "observer": observer,
+            "epoch": epoch,
+            "make_trainer": make_trainer,
+        }
+        with seeded(self.streams[0], deterministic=False):
+            if self.stacked:
+                labels = torch.stack([one.labels for one in self.sets])
+                train_many.fit_stack(
+                    settings, self.whole, self._inputs, labels, self.streams, progress, **options
+                )
+            else:
+                one = self.sets[0]
+                train.fit(
+                    settings,
+                    self.whole,
+                    one.inputs,
+                    one.labels,
+                    self.streams[0],
+                    progress,
+                    **options,
+                )
+
+    def _inputs(self, positions: Tensor) -> Tensor:
+        """What a stack takes for positions [S, b]."""
+        rows = [one.inputs(at) for one, at in zip(self.sets, positions)]
+        records = torch.stack([row["records"] for row in rows])
+        canary = torch.stack([row["canary"] for row in rows])
+        return with_numbers(records, canary)
+
+    def values(self, model: int) -> dict[str, Tensor]:
+        """Name -> value of each real parameter of a model, without a copy."""
+        rows = [p.detach()[model] if self.stacked else p.detach() for p in self._parameters]
+        return dict(zip(self.names, rows))
+
+    def released(self, model: int) -> list[Tensor]:
+        """What the optimiser was given for each real parameter of a model; zeros for nothing."""
+        found = []
+        for p in self._parameters:
+            grad = torch.zeros_like(p) if p.grad is None else p.grad.detach()
+            found.append(grad[model] if self.stacked else grad)
+        return found
+
+    def released_canaries(self) -> Tensor:
+        """float[S, m], what the optimiser was given for the Dirac canaries' coordinates."""
+        weight = self.whole.weights.weight
+        grad = torch.zeros_like(weight) if weight.grad is None else weight.grad.detach()
+        return grad[:, 0] if self.stacked else grad[: self.whole.dirac, 0].unsqueeze(0)
+
+    def trained(self) -> list[nn.Module]:
+        """The models as they are now, in eval mode."""
+        for number, model in enumerate(self.models):
+            for name, parameter in model.named_parameters():
+                parameter.data.copy_(self.values(number)[name])
+            model.eval()
+        return self.models
+
+
+def _model_of(settings: Settings, streams: Streams) -> nn.Module:
+    """A model as a fleet initialises it, but without dropout."""
+    with seeded(streams, deterministic=False):
+        model = new_model(get_task(settings.task), base_model=settings.model_name)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # so that a step can be done again; no part of the mechanism
+    return model.train()
+
+
+def parts_of(batch: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    """The batch of each model."""
+    return (batch,) if isinstance(batch, Tensor) else tuple(batch)
