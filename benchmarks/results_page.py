@@ -36,6 +36,7 @@ def main() -> None:
         "sst2": "SST-2, small RoBERTa, reduced n",
     }
     sections += [real(title, read(name)) for name, title in titles.items()]
+    sections.append(coverage(read("interval_coverage")))
     sections.append(
         "## Speed\n\nPrivate against plain steps, Opacus' modes, memory and whole epochs: "
         "[benchmarks/RESULTS.md](../benchmarks/RESULTS.md).\n"
@@ -90,6 +91,39 @@ def real(title: str, report: dict[str, Any]) -> str:
     lines += ["", f"Versions: {versions}. Commands, for model 0 of each scenario:", ""]
     lines += ["```console", commands, "```", ""]
     return "\n".join(lines)
+
+
+def coverage(report: dict[str, Any]) -> str:
+    """How often intervals hold the truth."""
+    titles = {
+        "AUC": "AUC",
+        "TPR_FPR_1000": "TPR at 10 %",
+        "TPR_FPR_100": "TPR at 1 %",
+        "MIA": "advantage",
+        "average": "average of 3 scenarios",
+        "gain AUC": "paired gain, AUC",
+        "gain TPR_FPR_1000": "paired gain, TPR at 10 %",
+        "bootstrap AUC": "AUC, always bootstrap",
+    }
+    lines = [
+        "## How often 95 % intervals hold the truth",
+        "",
+        f"Percent of {report['runs']:,} simulated sets of models, each with {report['points']} "
+        "challenge points, half of them members (`benchmarks/interval_coverage.py`); one standard "
+        "error is 1.1 near 95. Two to five models have Student's t intervals, six or more a "
+        "bootstrap over models; one model has none. A dash: there is none, as fewer than three "
+        "non-members are accepted at this rate. The last column is what the bootstrap would give "
+        "throughout. The last case shows the limit of every interval: where one model in five is "
+        "hit far worse, the few that were trained may all be of the other kind.",
+        "",
+        "| models differ how | models | interval | " + " | ".join(titles.values()) + " |",
+        "|---|---|---|" + "---|" * len(titles),
+    ]
+    for row in report["rows"]:
+        shares = ["-" if row[key] is None else f"{100 * row[key]:.1f}" for key in titles]
+        cells = [row["world"], str(row["models"]), row["method"], *shares]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
 
 
 def demo(report: dict[str, Any]) -> str:

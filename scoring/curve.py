@@ -151,10 +151,14 @@ def _band(
     curve: Mapping[float, Tuple[float, float]],
     unit: float,
 ) -> List[Tuple[float, float]]:
-    """The intervals at `rates`, rounded outward; none if any is not known."""
+    """The intervals at `rates`, rounded outward; from 0 to 1 where one is not known.
+
+    If none is known, there is no band.
+    """
     ends = [curve.get(rate, (math.nan, math.nan)) for rate in rates]
-    if any(math.isnan(low) for low, _ in ends):
+    if all(math.isnan(low) for low, _ in ends):
         return []
+    ends = [(0.0, 1.0) if math.isnan(low) else (low, high) for low, high in ends]
     shown = []
     for rate, (low, high), value in zip(rates, ends, values):
         if rate not in SCORED:  # else they stand in the table of scores

@@ -1,4 +1,4 @@
-"""Confidence intervals of the scores of one attack: a bootstrap over models.
+"""Confidence intervals of the scores of one attack: a bootstrap over models, from six on.
 
 Points of one model are not independent: one training run decides all of them at once, and so
 does one draw of members.  So whole models are drawn with replacement, not points: the cluster
@@ -13,28 +13,75 @@ Student's t is due; its level is raised by just that (Hesterberg, "What Teachers
 About the Bootstrap", The American Statistician 69, 2015, the expanded percentile interval): with
 50 models it ends at the 2.1 % quantile of the draws, where the plain one ends at 2.5 %.
 
+From two to five models a bootstrap knows too few draws: its 95 % intervals hold the truth 53 to 90
+times in 100.  Theirs are Student's t intervals (`few_models.py`).  One model says nothing of how
+models differ, and has none.  `interval_method` says which it is.
+
 The advantage is another matter: a largest difference, which noise can only raise, and which
 drawing anew raises once more; see `advantage_interval`.  Rates at which fewer than some five
 non-members are accepted (0.001 of fewer than 5,000) are known too badly for any interval of
-this kind: theirs are too short.  How often intervals hold the truth: tests/test_intervals.py.
+this kind: theirs are too short.  How often intervals hold the truth: docs/RESULTS.md, and
+tests/test_intervals.py.
 
 Nothing here reads files or prints.
 """
 
 import math
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
+from .few_models import LeftOut, pooled_freedom, standard_error, t_interval, t_quantile
 from .metrics import SCALARS, score
-from .resampling import resample_scores
+from .resampling import check_models, resample_scores
 
 RESAMPLES = 2000
 LEVEL = 0.95
 AVERAGED = "TPR_FPR_1000"
 UNKNOWN = (math.nan, math.nan)
+FEW = 6
+"""From so many models on they are drawn anew; fewer have a t interval."""
+
+METHODS = {
+    "bootstrap": "are from a bootstrap over models",
+    "t": "are Student's t over fewer than six models, and wide; a TPR has one only at a rate at "
+    "which three non-members or more are accepted",
+    "none": "are not known: they need at least two models",
+}
+"""How intervals were made: what follows "95% intervals" in a sentence."""
 
 Interval = Tuple[float, float]
+
+
+def interval_method(models: int) -> str:
+    """The key of `METHODS` that the intervals of scores from so many models are made by.
+
+    >>> interval_method(50), interval_method(3), interval_method(1)
+    ('bootstrap', 't', 'none')
+    """
+    return "bootstrap" if models >= FEW else "t" if models > 1 else "none"
+
+
+def describe_intervals(models: Mapping[str, int], level: float = LEVEL) -> str:
+    """How the intervals of each scenario were made, in a line or two.
+
+    Args:
+        models: scenario -> how many models its scores are from.
+        level: of the intervals.
+
+    >>> describe_intervals({"digits_hi": 50, "digits_inf": 50})
+    '95% intervals are from a bootstrap over models.'
+    """
+    named: Dict[str, List[str]] = {}
+    for name, count in models.items():
+        named.setdefault(interval_method(count), []).append(name)
+    what = "%g%% intervals" % (100 * level)
+    if len(named) == 1:
+        return "%s %s." % (what, METHODS[next(iter(named))])
+    return "\n".join(
+        "%s of %s %s." % (what, ", ".join(names), METHODS[method])
+        for method, names in named.items()
+    )
 
 
 def _below(z: float) -> float:
@@ -108,39 +155,78 @@ def _check(resamples: int, level: float) -> None:
         raise ValueError("Expected resamples=%r of at least 1: 2000 is usual." % (resamples,))
 
 
-def _draws(
-    solutions: Sequence[Any],
-    predictions: Sequence[Any],
-    resamples: int,
-    seed: int,
-    rates: Sequence[float] = (),
-) -> Tuple[Dict[str, np.ndarray], np.ndarray]:
-    """`resample_scores`; but once only where there is one model, which would be drawn always."""
-    count = resamples if len(solutions) > 1 else 1
-    return resample_scores(solutions, predictions, resamples=count, seed=seed, rates=rates)
+class _Scenario:
+    """The intervals of one scenario: from draws of its models, or, of few, by Student's t."""
+
+    def __init__(
+        self,
+        solutions: Sequence[Any],
+        predictions: Sequence[Any],
+        resamples: int,
+        seed: int,
+        rates: Sequence[float] = (),
+    ) -> None:
+        self.models, self.rates = len(solutions), rates
+        self.solutions, self.predictions = solutions, predictions
+        self.left: Optional[LeftOut] = None
+        self.draws: Mapping[Any, np.ndarray] = {}
+        if self.models >= FEW:
+            draws, curves = resample_scores(
+                solutions, predictions, resamples=resamples, seed=seed, rates=rates
+            )
+            self.draws = {**draws, **dict(zip(rates, curves.T))}
+            return
+        check_models(solutions, predictions)
+        left = LeftOut(solutions, predictions, rates, seed)
+        self.left = left if self.models > 1 else None
+
+    def interval(self, key: Any, level: float) -> Interval:
+        """Of a score, or of the TPR at a rate; unknown for one model, or without draws."""
+        if self.left is not None:
+            return t_interval(self.left, key, level)
+        if self.models < FEW or not self.draws[key].size:
+            return UNKNOWN
+        return percentile_interval(self.draws[key], widened(self.models, level))
+
+    def scores(self, level: float) -> Dict[str, Interval]:
+        """The interval of each score."""
+        found = {key: self.interval(key, level) for key in SCALARS}
+        if self.models >= FEW and self.draws["MIA"].size:
+            truth, values = np.concatenate(self.solutions), np.concatenate(self.predictions)
+            low, high = advantage_interval(
+                self.draws["MIA"], score(truth, values)["MIA"], widened(self.models, level)
+            )
+            found["MIA"], found["accuracy"] = (low, high), ((1 + low) / 2, (1 + high) / 2)
+        return found
+
+    def spread(self, key: str) -> Tuple[float, float]:
+        """A score, and its standard error; the error is nan for one model."""
+        if self.left is not None:
+            error = standard_error(self.left.models[key], self.left.parts[key])
+            return self.left.value[key], error
+        value = score(np.concatenate(self.solutions), np.concatenate(self.predictions))[key]
+        draws = self.draws.get(key, np.zeros(0))
+        return value, float(draws.std(ddof=1)) if draws.size > 1 else math.nan
 
 
-def _interval(draws: np.ndarray, models: int, level: float) -> Interval:
-    """The interval of a statistic from its draws; unknown for one model, or without draws."""
-    if models < 2 or not draws.size:
+def _average(scenarios: Sequence[_Scenario], level: float) -> Interval:
+    """The interval of the mean of the scenarios' TPR at 10% FPR, which are independent."""
+    fewest = min(scenario.models for scenario in scenarios)
+    if fewest >= FEW:
+        # A scenario may have fewer draws than were asked for: see `resample_scores`.
+        count = min(len(scenario.draws[AVERAGED]) for scenario in scenarios)
+        if not count:
+            return UNKNOWN
+        average = np.mean([scenario.draws[AVERAGED][:count] for scenario in scenarios], axis=0)
+        return percentile_interval(average, widened(fewest, level))
+    spreads = [scenario.spread(AVERAGED) for scenario in scenarios]
+    variances = [error**2 for _, error in spreads]
+    if fewest < 2 or any(map(math.isnan, variances)):
         return UNKNOWN
-    return percentile_interval(draws, widened(models, level))
-
-
-def _intervals(
-    draws: Mapping[str, np.ndarray],
-    solutions: Sequence[Any],
-    predictions: Sequence[Any],
-    level: float,
-) -> Dict[str, Interval]:
-    """The interval of each score of a scenario, from its draws."""
-    models = len(solutions)
-    found = {key: _interval(draws[key], models, level) for key in SCALARS}
-    if models >= 2 and draws["MIA"].size:
-        estimate = score(np.concatenate(solutions), np.concatenate(predictions))["MIA"]
-        low, high = advantage_interval(draws["MIA"], estimate, widened(models, level))
-        found["MIA"], found["accuracy"] = (low, high), ((1 + low) / 2, (1 + high) / 2)
-    return found
+    freedom = pooled_freedom(variances, [scenario.models for scenario in scenarios])
+    reach = t_quantile((1 + level) / 2, freedom) * math.sqrt(sum(variances)) / len(spreads)
+    value = float(np.mean([value for value, _ in spreads]))
+    return max(value - reach, 0.0), min(value + reach, 1.0)
 
 
 def bootstrap(
@@ -163,8 +249,10 @@ def bootstrap(
         seed: a whole number from 0 to 2**32 - 1; equal seeds give equal intervals.
 
     Returns:
-        A dict from each of `metrics.SCALARS` to `(low, high)`, 0 <= low <= high <= 1; both are
-        nan if there is one model only, which says nothing of how models differ.
+        A dict from each of `metrics.SCALARS` to `(low, high)`, 0 <= low <= high <= 1: from the
+        bootstrap with six models or more, else Student's t intervals.  Both ends are nan if there
+        is one model only, which says nothing of how models differ, and, of fewer than six models,
+        at rates below three accepted non-members.
 
     Raises:
         ValueError: the two do not match, or are no truth and predictions (see `metrics.score`);
@@ -173,8 +261,7 @@ def bootstrap(
     Source: see the head of this file.
     """
     _check(resamples, level)
-    draws, _ = _draws(solutions, predictions, resamples, seed)
-    return _intervals(draws, solutions, predictions, level)
+    return _Scenario(solutions, predictions, resamples, seed).scores(level)
 
 
 def intervals_of(
@@ -248,21 +335,16 @@ def _intervals_of_scenarios(
     if not scenarios:
         raise ValueError("Expected at least one scenario, got none: pass the models' values.")
     result: Dict[str, Any] = {}
-    ranked: List[np.ndarray] = []
+    found = []
     for i, (name, (solutions, predictions)) in enumerate(scenarios.items()):
-        draws, curves = _draws(solutions, predictions, resamples, seed + i, rates)
-        result[name] = _intervals(draws, solutions, predictions, level)
+        scenario = _Scenario(solutions, predictions, resamples, seed + i, rates)
+        found.append(scenario)
+        result[name] = scenario.scores(level)
         if rates:
-            ends = [_interval(column, len(solutions), level) for column in curves.T]
-            result[name]["curve"] = dict(zip(rates, ends))
             truth = np.concatenate(solutions)
+            members = int(np.count_nonzero(truth))
+            result[name]["curve"] = {rate: scenario.interval(rate, level) for rate in rates}
             result[name]["models"] = len(solutions)
-            result[name]["members"] = int(np.count_nonzero(truth))
-            result[name]["nonmembers"] = int(truth.size - np.count_nonzero(truth))
-        ranked.append(draws[AVERAGED])
-    # A scenario may have fewer draws than were asked for: see `resample_scores`.
-    count = min(len(draws) for draws in ranked)
-    fewest = min(len(solutions) for solutions, _ in scenarios.values())
-    average = np.mean([draws[:count] for draws in ranked], axis=0)
-    result["average_" + AVERAGED] = _interval(average, fewest, level)
+            result[name]["members"], result[name]["nonmembers"] = members, truth.size - members
+    result["average_" + AVERAGED] = _average(found, level)
     return result

@@ -39,6 +39,12 @@ th:first-child { text-align: left; }
 tbody th { font-weight: 400; }
 .ranked th, .ranked td { font-weight: 700; background: var(--tint); }
 .range { display: block; color: var(--soft); font-size: .8rem; font-weight: 400; }
+.compared td { white-space: nowrap; }
+.compared tbody th { min-width: 5.5rem; overflow-wrap: anywhere; }
+.legend { display: flex; flex-wrap: wrap; gap: .15rem 1.25rem; margin: .25rem 0 0; padding: 0;
+  list-style: none; font-size: .9rem; }
+.legend li { white-space: nowrap; }
+.legend svg { display: inline; width: 30px; height: 10px; }
 .plots { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; }
 figure { margin: .5rem 0; flex: 1 1 20rem; max-width: 29rem; min-width: 0; }
 figcaption { color: var(--soft); font-size: .9rem; }
@@ -80,7 +86,10 @@ dd { margin: 0; }
 @media (max-width: 30rem) { body { padding: 1rem .75rem 2rem; } h1 { font-size: 1.35rem; }
   .scores { font-size: .8rem; } .scores th, .scores td { padding: .35rem .2rem; }
   .scores thead th { font-size: .75rem; }
-  .scores .range { font-size: .7rem; } }
+  .scores .range { font-size: .7rem; }
+  .scores.compared th, .scores.compared td { padding: .35rem .15rem; }
+  .compared tbody th { min-width: 4.2rem; font-size: .75rem; }
+  .scores.compared .range { font-size: .62rem; letter-spacing: -.01em; } }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; }
   .live .read, details { display: none; }
   .wide { overflow: visible; margin: .75rem 0; }

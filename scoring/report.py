@@ -13,6 +13,7 @@ import numpy as np
 
 from .coarse import average, digits, step_of
 from .curve import SCORED, Curve, shown_curve
+from .intervals import FEW, interval_method
 from .metrics import RANKED, SCALARS, TITLES, percent
 from .page import document
 from .svg import MARK, SHOWN_DECADE, Axes, Ceilings, ceiling_key, draw_roc, log_axes
@@ -65,8 +66,15 @@ INTERVALS = """<div><dt>95%% interval</dt><dd>Another set of models of the same 
 other numbers. %s</dd></div>
 """
 KNOWN = """The interval is meant to hold, 95 times in 100, the number that very many models would
-give. It comes from drawing the models anew, with replacement, 2,000 times (bootstrap over models).
-Those at 0.1% FPR rest on very few non-members."""
+give. """
+BY_METHOD = {
+    "bootstrap": """It comes from drawing the models anew, with replacement, 2,000 times (bootstrap
+over models). Those at 0.1% FPR rest on very few non-members.""",
+    "t": """With fewer than six models in a scenario it is Student's t interval over the models,
+which is wide. A TPR has one there only at a rate at which three non-members or more are
+accepted.""",
+    "none": "A scenario with a single model has none.",
+}
 UNKNOWN = "How much is not known here: an interval needs at least two models a scenario."
 
 
@@ -252,6 +260,8 @@ def _sentences(result: Mapping[str, Any], known: Mapping[str, Any]) -> List[str]
             "From {models:,} models with {members:,} members and {nonmembers:,} "
             "non-members.".format(**known)
         )
+        if interval_method(known["models"]) == "t":
+            sentences.append("The intervals are Student's t over so few models.")
     return sentences
 
 
@@ -302,6 +312,15 @@ def _allowed(ceilings: Ceilings) -> List[str]:
     return ["<p>%s</p>\n%s" % (words, ceiling_key(ceilings))]
 
 
+def _note(scores: Mapping[str, Any], known: Mapping[str, Any], certain: bool) -> str:
+    """How the intervals were made, or why there are none."""
+    if not certain:
+        return INTERVALS % UNKNOWN
+    counts = [known[name].get("models", FEW) for name in scores if name in known]
+    methods = {interval_method(count) for count in counts}
+    return INTERVALS % (KNOWN + " ".join(BY_METHOD[key] for key in BY_METHOD if key in methods))
+
+
 def _headline(scores: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Any]) -> str:
     """The number that ranks, for those who read nothing else."""
     number = _number(average(scores, RANKED), step_of(scores))
@@ -344,8 +363,8 @@ def generate_html(
     # Intervals are of the exact data, and would tell what the steps of coarse scores hide.
     known: Mapping[str, Any] = {} if step_of(scores) else intervals or {}
     words = labels or {}
-    certain = bool(_range(known.get(AVERAGE)))
-    note = INTERVALS % (KNOWN if certain else UNKNOWN) if known else ""
+    certain = any(_range(known.get(name, {}).get(RANKED)) for name in scores)
+    note = _note(scores, known, certain) if known else ""
     body = ["<h1>%s</h1>" % TITLE, _headline(scores, known), _table(scores, known, words)]
     if step_of(scores):
         body.append(COARSE % step_of(scores))

@@ -3,7 +3,8 @@
 Both are measured on the same resamples of models (`evaluation.measure`), so that what models have
 in common drops out.  The p-value is that of the interval: 1 less the largest level at which the
 interval of the difference still leaves out 0.  Source: as `scoring.intervals`; for tests by
-intervals, Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), section 15.4.
+intervals, Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), section 15.4.  Of fewer
+than six models, interval and p-value are Student's t (`scoring.few_models`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mico_competition.audit.checked import check_level
-from mico_competition.evaluation.measure import LEVEL, METRICS, RESAMPLES, compare, measure
+from mico_competition.evaluation.measure import (
+    LEVEL,
+    METRICS,
+    RESAMPLES,
+    Estimate,
+    compare,
+    measure,
+)
+from mico_competition.scoring.few_models import standard_error, t_below
 from mico_competition.scoring.intervals import widened
 
 
@@ -63,7 +72,19 @@ def paired_test(
     options: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
     one, other = (measure(truth, scores, **options) for scores in (scores_one, scores_other))
     found = compare(one, other, level=level)[metric]
-    return Paired(found.value, found.low, found.high, p_value(found.draws, len(truth)))
+    if one.method == "bootstrap":
+        return Paired(found.value, found.low, found.high, p_value(found.draws, len(truth)))
+    return Paired(found.value, found.low, found.high, _t_p_value(found, len(truth)))
+
+
+def _t_p_value(found: Estimate, models: int) -> float:
+    """The p-value of Student's t, two-sided; nan where the interval is not known."""
+    if np.isnan(found.low):
+        return float("nan")
+    error = standard_error(found.draws, np.asarray(found.parts))
+    if not error:
+        return 1.0
+    return 2 * (1 - t_below(abs(found.value) / error, models - 1))
 
 
 def p_value(draws: np.ndarray, models: int) -> float:

@@ -1,9 +1,9 @@
-"""Intervals of the TPR at any FPR: a bootstrap over models, and an exact one for a single model.
+"""Intervals of the TPR at any FPR: over models, and an exact one for a single model.
 
-The points of a model are not independent once models differ, so with several models whole models
-are drawn (`scoring.intervals`, with its sources and coverage).  Of a single model that says
-nothing; if its points may be taken for independent draws, counts of them are binomial, and the
-interval is exact.
+The points of a model are not independent once models differ, so with six models or more whole
+models are drawn, and of two to five the interval is Student's t (`scoring.intervals`, with its
+sources and coverage).  A single model says nothing of others; if its points may be taken for
+independent draws, counts of them are binomial, and the interval is exact.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def bootstrap_tpr(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, Interval]:
-    """The TPR just below an FPR, and its interval by a bootstrap over models.
+    """The TPR just below an FPR, and its interval over models; of fewer than six, Student's t.
 
     Args:
         truth: bool[models, points].
@@ -40,7 +40,8 @@ def bootstrap_tpr(
         level, resamples, seed: as in `evaluation.measure.measure`.
 
     Returns:
-        `(tpr, (low, high))`; the ends are nan for one model.
+        `(tpr, (low, high))`; the ends are nan for one model, and, of fewer than six, at a rate at
+        which fewer than three non-members are accepted.
 
     Raises:
         ValueError: as `scoring.intervals_of`; on an FPR outside (0, 1].

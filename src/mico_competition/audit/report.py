@@ -14,6 +14,7 @@ from mico_competition.audit.bound import Bound
 from mico_competition.audit.promise import STATED
 from mico_competition.audit.verdict import RANKED, Verdict
 from mico_competition.scoring.curve import shown_curve
+from mico_competition.scoring.intervals import describe_intervals, interval_method
 from mico_competition.scoring.page import document
 from mico_competition.scoring.svg import SHOWN_DECADE, Axes, ceiling_key, draw_roc
 
@@ -56,7 +57,12 @@ def _lines(verdict: Verdict) -> list[str]:
                 f"{_at(fpr, tpr, rate):.1%} at {rate:.1%}" for rate in (0.1, 0.01, 0.001)
             )
             lines.append(f"  TPR at most, by {name}: {cells} FPR")
-    return lines
+    return [*lines, f"  {_intervals(verdict)}"]
+
+
+def _intervals(verdict: Verdict) -> str:
+    """How the intervals were made, in a sentence."""
+    return describe_intervals({verdict.scored.scenario: len(verdict.scored.truth)}, verdict.level)
 
 
 def promised(verdict: Verdict) -> str:
@@ -106,6 +112,7 @@ def record(verdict: Verdict) -> dict[str, Any]:
         "phase": scored.phase,
         "attack": scored.attack,
         "models": len(scored.truth),
+        "interval_method": interval_method(len(scored.truth)),
         "points": int(sum(len(part) for part in scored.truth)),
         "members": int(sum(part.sum() for part in scored.truth)),
         "sentence": verdict.sentence(),
@@ -203,7 +210,8 @@ def figures(verdict: Verdict, identity: str) -> list[str]:
 def _key(verdict: Verdict) -> str:
     """Which line is which."""
     band = f"band of {verdict.level:.0%} intervals"
-    attack = f"Solid blue line with its {band}: the attack. Dashed grey: guessing."
+    attack = f"Solid blue line with its {band}: the attack. Dashed grey: guessing. "
+    attack += _intervals(verdict)
     if not verdict.allowed:
         return f"<p>{attack} Without a promise there is no ceiling.</p>"
     lines = ceiling_key(verdict.allowed)

@@ -26,6 +26,7 @@ from mico_competition.boards.history import History
 from mico_competition.boards.leaderboard import Entry, Rank, latest, ranked
 from mico_competition.scoring.coarse import digits
 from mico_competition.scoring.curve import Curve
+from mico_competition.scoring.intervals import describe_intervals
 from mico_competition.scoring.metrics import TITLES
 from mico_competition.scoring.svg import SHOWN_DECADE, Axes, draw_roc
 from mico_competition.tracks import CHALLENGES, SCORED_PHASES, TASKS, get_phase, labels_of
@@ -212,10 +213,20 @@ def _page(
             for metric, text in TITLES.items()
         ],
         "scenarios": [_curves(entry, name, label) for name, label in board.labels.items()],
+        "intervals": _intervals(board, entry),
         "points": len(entry.values["scenarios"][board.scenarios[0]]["roc"]["fpr"]),
         "history": history.shown(_number, entry),
         "reproduce": _command(entry),
     }
+
+
+def _intervals(board: Board, entry: Entry) -> str:
+    """How the intervals of each scenario were made; nothing where they have none."""
+    if entry.step:
+        return ""
+    results = entry.values["scenarios"]
+    counts = {label: results[name]["models"] for name, label in board.labels.items()}
+    return describe_intervals(counts)
 
 
 def _curves(entry: Entry, scenario: str, label: str) -> dict[str, Any]:

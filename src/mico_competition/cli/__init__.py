@@ -145,6 +145,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
         from mico_competition.files import write_text
         from mico_competition.scoring import generate_html, generate_table, intervals_of
         from mico_competition.scoring.curve import RATES
+        from mico_competition.scoring.intervals import describe_intervals
         from mico_competition.scoring.metrics import TITLES
         from mico_competition.scoring.program import score_scenarios
         from mico_competition.submission import read_phase
@@ -157,6 +158,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
         table = generate_table(scores, intervals, TITLES)
         table.index = [f"{name} ({label})" for name, label in labels.items()]
         print(table.to_string(float_format="{:.4f}".format))
+        print(describe_intervals({name: intervals[name]["models"] for name in scores}))
         if args.html:
             with stage("Report"):
                 allowed = _ceilings(args.challenge_folder, args.phase)

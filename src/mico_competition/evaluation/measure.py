@@ -1,8 +1,9 @@
 """How good scores are: true positive rates, AUC, their intervals, and paired comparisons.
 
 The definitions are those of `mico_competition.scoring`: predictions of all models pooled, one
-threshold, and a bootstrap over models.  Two attacks on the same targets are compared on the same
-resamples, so that what models have in common drops out of the difference.
+threshold, and a bootstrap over models, or Student's t where models are fewer than six.  Two attacks
+on the same targets are compared on the same resamples, so that what models have in common drops
+out of the difference.
 
 A low-noise estimate has a million points; its resamples are taken from counts of points in some
 8,000 levels of score, as dense around the reported false positive rates as makes no difference.
@@ -10,13 +11,16 @@ A low-noise estimate has a million points; its resamples are taken from counts o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from mico_competition.scoring import score
-from mico_competition.scoring.intervals import percentile_interval, widened
+from mico_competition.scoring.few_models import LeftOut, around, standard_error, t_interval
+from mico_competition.scoring.intervals import interval_method, percentile_interval, widened
 from mico_competition.scoring.resampling import resample_scores
 
 METRICS: Mapping[str, str] = {
@@ -38,17 +42,25 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its 95 % interval (nan where there is one model only), and its draws."""
+    """A number, its 95 % interval (nan where it is not known), and what that was made from.
+
+    `draws` are the number's values in resamples of models; of fewer than six models, its values
+    with each model left out, and `parts` those with each part of the records left out.
+    """
 
     value: float
     low: float
     high: float
     draws: np.ndarray
+    parts: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What an attack is worth on its targets: an `Estimate` a metric, and the ROC curve."""
+    """What an attack is worth on its targets: an `Estimate` a metric, and the ROC curve.
+
+    `bands` has the interval of the TPR at each further false positive rate that was asked for.
+    """
 
     estimates: Mapping[str, Estimate]
     fpr: np.ndarray
@@ -56,6 +68,12 @@ class Measured:
     models: int
     members: int
     nonmembers: int
+    bands: Mapping[float, Interval] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """How the intervals were made, a key of `scoring.intervals.METHODS`."""
+        return interval_method(self.models)
 
     def __getitem__(self, metric: str) -> Estimate:
         return self.estimates[metric]
@@ -68,8 +86,9 @@ def measure(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
+    rates: Sequence[float] = (),
 ) -> Measured:
-    """The metrics of pooled scores, each with a bootstrap over models.
+    """The metrics of pooled scores, each with an interval over models.
 
     Args:
         truth: bool[models, points].
@@ -77,6 +96,7 @@ def measure(
         resamples: draws of models; equal for all attacks that are to be compared.
         level: of the intervals.
         seed: of the draws; equal likewise.
+        rates: further false positive rates in (0, 1] at which to give an interval of the TPR.
 
     Raises:
         ValueError: on scores that are not finite; if all points are members, or none; on
@@ -91,15 +111,33 @@ def measure(
         raise ValueError(f"Expected resamples={resamples} >= 1: 1000 is usual.")
     member = truth.astype(np.int64)
     exact = score(member.ravel(), scores.ravel())
-    levels = scores if scores.size <= FEW else _levels(truth, scores)
-    count = resamples if len(scores) > 1 else 1
-    draws, _ = resample_scores(list(member), list(levels), resamples=count, seed=seed)
-    estimates = {
-        metric: _estimate(exact[metric], draws[metric], len(scores), level) for metric in METRICS
-    }
+    if interval_method(len(scores)) == "bootstrap":
+        levels = scores if scores.size <= FEW else _levels(truth, scores)
+        draws, curves = resample_scores(
+            list(member), list(levels), resamples=resamples, seed=seed, rates=rates
+        )
+        estimates = {
+            metric: _of_draws(exact[metric], draws[metric], len(scores), level)
+            for metric in METRICS
+        }
+        ends = [_of_draws(0.0, column, len(scores), level) for column in curves.T]
+        bands = {rate: (end.low, end.high) for rate, end in zip(rates, ends)}
+    else:
+        left = LeftOut(list(member), list(scores), rates, seed)
+        estimates = {metric: _of_few(left, metric, level) for metric in METRICS}
+        if left.count > 1:
+            bands = {rate: t_interval(left, rate, level) for rate in rates}
+        else:
+            bands = dict.fromkeys(rates, (math.nan, math.nan))
     members = int(truth.sum())
     return Measured(
-        estimates, exact["fpr"], exact["tpr"], len(scores), members, truth.size - members
+        estimates,
+        exact["fpr"],
+        exact["tpr"],
+        len(scores),
+        members,
+        truth.size - members,
+        bands,
     )
 
 
@@ -118,23 +156,54 @@ def compare(one: Measured, other: Measured, *, level: float = LEVEL) -> dict[str
         mine, theirs = one[metric], other[metric]
         if one.models != other.models or mine.draws.shape != theirs.draws.shape:
             raise ValueError("Expected two attacks measured on the same models and resamples.")
-        difference = mine.value - theirs.value
-        found[metric] = _estimate(difference, mine.draws - theirs.draws, one.models, level)
+        found[metric] = _combined((mine, theirs), (1.0, -1.0), one.models, level, least=-1.0)
     return found
 
 
 def mean_of(parts: list[Measured], metric: str, *, level: float = LEVEL) -> Estimate:
     """The mean of a metric over repetitions on the same models and resamples."""
-    value = float(np.mean([part[metric].value for part in parts]))
-    draws = np.mean([part[metric].draws for part in parts], axis=0)
-    return _estimate(value, draws, parts[0].models, level)
+    estimates = [part[metric] for part in parts]
+    weights = [1 / len(parts)] * len(parts)
+    return _combined(estimates, weights, parts[0].models, level, least=0.0)
 
 
-def _estimate(value: float, draws: np.ndarray, models: int, level: float) -> Estimate:
+def _combined(
+    estimates: Sequence[Estimate],
+    weights: Sequence[float],
+    models: int,
+    level: float,
+    *,
+    least: float,
+) -> Estimate:
+    """A weighted sum of estimates on the same models, which is in [least, 1]."""
+
+    def total(values: Iterable[Any]) -> Any:
+        return sum(weight * value for weight, value in zip(weights, values))
+
+    value, draws = total(e.value for e in estimates), total(e.draws for e in estimates)
+    if interval_method(models) == "bootstrap":
+        return _of_draws(value, draws, models, level)
     low = high = float("nan")
-    if models > 1 and len(draws):
+    parts = total(np.asarray(e.parts) for e in estimates)
+    if not any(math.isnan(e.low) for e in estimates):
+        low, high = around(value, standard_error(draws, parts), models, level)
+        low, high = max(low, least), min(high, 1.0)
+    return Estimate(float(value), low, high, draws, parts)
+
+
+def _of_draws(value: float, draws: np.ndarray, models: int, level: float) -> Estimate:
+    low = high = float("nan")
+    if len(draws):
         low, high = percentile_interval(draws, widened(models, level))
     return Estimate(float(value), low, high, draws)
+
+
+def _of_few(left: LeftOut, metric: str, level: float) -> Estimate:
+    low = high = float("nan")
+    if left.count > 1:
+        low, high = t_interval(left, metric, level)
+    draws, parts = np.array(left.models[metric]), np.array(left.parts[metric])
+    return Estimate(float(left.value[metric]), low, high, draws, parts)
 
 
 def _levels(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
