@@ -13,6 +13,7 @@ from mico_competition.challenge_datasets import load_digits
 from mico_competition.cli import main
 from mico_competition.cli.attack_options import _FIRST_PRINCIPLES
 from mico_competition.cli.evaluate import _DEFAULTS_OF_EVALUATE
+from mico_competition.evaluation import landlock
 from mico_competition.evaluation.folds import ask, run
 from mico_competition.evaluation.named import ATTACKS, FIRST_PRINCIPLES
 from mico_competition.layout import model_path, walk_challenge
@@ -55,6 +56,7 @@ def participants(fleet, tmp_path_factory):
 def mico(tmp_path, monkeypatch, capsys):
     """Runs a verb in an empty folder; gives its exit code, output and errors."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MICO_QUIET", "1")  # else a slow machine says how far it is
 
     def run_verb(*words):
         try:
@@ -274,6 +276,54 @@ def test_a_leak_is_refused(participants, mico):
     code, _, errors = mico("attack", participants, "--attack", f"{__file__}:leaky")
     assert code == 1 and "leaks" in errors
     assert not list(participants.rglob("prediction.csv"))
+
+
+SPY = """
+from mico_competition.attacks import calibrate
+
+
+def attack(problem):
+    try:
+        print(open({path!r}).read())
+    except PermissionError:
+        return problem.gather("logit").score(calibrate, centre="out")
+    return problem.columns
+"""
+
+
+@pytest.mark.skipif(not landlock.version(), reason="no Landlock on this system")
+@pytest.mark.parametrize("verb", ["evaluate", "attack", "audit"])
+def test_a_strangers_file_is_isolated(fleet, mico, tmp_path, verb):
+    """It runs as it would here, but for the solution that it looks for."""
+    path = fleet / "digits_inf/dev/model_100/solution.csv"
+    Path("spy.py").write_text(SPY.format(path=str(path)))
+    words = {
+        "evaluate": [fleet, "--attack", "spy.py:attack", "--resamples", 5, "--json", "e.json"],
+        "attack": ["spy.py:attack", fleet, "--phase", "dev", "--predictions", "p/digits"],
+        "audit": [fleet, "--attack", "spy.py:attack"],
+    }[verb]
+    code, printed, errors = mico(verb, *words, "--isolate")
+    assert (code, errors) == (0, "") and path.read_text()[:20] not in printed
+    if verb == "evaluate":
+        (found,) = json.loads((tmp_path / "e.json").read_text())
+        assert found["attacks"][1]["name"] == "spy.py:attack"
+        assert found["attacks"][1]["metrics"]["AUC"]["value"] > 0.6
+
+
+def test_no_row_depends_on_the_others(participants, mico, tmp_path):
+    """`joint` wants signals of all records; `eb` beside it is as by itself."""
+    found = {}
+    for names in (["eb"], ["joint"], ["joint", "eb"], ["eb", "joint"]):
+        words = [word for name in names for word in ("--attack", name)]
+        flags = ["--resamples", 5, "--blind_check", "never", "--json", "e.json"]
+        assert mico("evaluate", participants, *words, *flags)[::2] == (0, "")
+        (values,) = json.loads((tmp_path / "e.json").read_text())
+        for attack in values["attacks"]:
+            metrics = attack["metrics"], attack["gain"]
+            assert found.setdefault(attack["name"], metrics) == metrics, names
+            assert attack["models_used"] == 12 and attack["records_used"] > 1000
+            assert (attack["records_used"] == 1797) == (attack["name"] == "joint")
+    assert set(found) == {"winner-best", "eb", "joint"}
 
 
 @pytest.mark.parametrize(

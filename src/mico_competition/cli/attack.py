@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mico_competition.cli.attack_options import (
     add_folds,
+    add_isolate,
     add_scenario,
     add_signal_flags,
     attacks_named,
@@ -44,6 +45,7 @@ def add_attack(parser: argparse.ArgumentParser) -> None:
     add_scenario(parser)
     parser.add_argument("--phase", action="append", choices=PHASES, help="default: all phases")
     add_folds(parser)
+    add_isolate(parser)
     add_signal_flags(parser)
     parser.set_defaults(run=run_attack)
 

@@ -35,6 +35,16 @@ def add_folds(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_isolate(parser: argparse.ArgumentParser) -> None:
+    """`--isolate`."""
+    parser.add_argument(
+        "--isolate",
+        action="store_true",
+        help="run attacks of file.py:function in a process that sees nothing but the arrays it is "
+        "given: for a file that you did not write",
+    )
+
+
 def add_signal_flags(parser: argparse.ArgumentParser) -> None:
     """Options of the runner-up's, datasets, the cache."""
     for name in _FIRST_PRINCIPLES:
@@ -58,19 +68,22 @@ def attacks_named(args: argparse.Namespace, names: Sequence[str]) -> list[Attack
     return [
         first_principles_with(**options)
         if name == "first-principles" and options
-        else find_attack(name)
+        else find_attack(name, isolate=getattr(args, "isolate", False))
         for name in dict.fromkeys(names)
     ]
 
 
-def opener(args: argparse.Namespace, folder: Path, records: str = "challenge") -> Open:
-    """What opens signals of a scenario's models of some phases; each dataset is loaded once."""
+def opener(args: argparse.Namespace, folder: Path, usual: str = "challenge") -> Open:
+    """What opens signals of a scenario's models of some phases; each dataset is loaded once.
+
+    `usual` are the records that signals are of, unless others are named on opening.
+    """
     from mico_competition.challenge_datasets import load_dataset
     from mico_competition.signals import open_signals
 
     loaded: dict[str, Any] = {}
 
-    def open_scenario(scenario: str, phases: Sequence[str]) -> Source:
+    def open_scenario(scenario: str, phases: Sequence[str], records: str | None = None) -> Source:
         task = SCENARIOS[scenario].task
         if task not in loaded:
             loaded[task] = load_dataset(task, args.dataset_dir, args.download)
@@ -78,7 +91,7 @@ def opener(args: argparse.Namespace, folder: Path, records: str = "challenge") -
             folder,
             scenario,
             loaded[task],
-            records=records,
+            records=records or usual,
             phases=tuple(phases),
             cache=args.cache,
         )

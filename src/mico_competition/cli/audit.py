@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mico_competition.cli.attack_options import (
     add_challenge_folder,
+    add_isolate,
     add_scenario,
     add_signal_flags,
     attacks_named,
@@ -58,6 +59,7 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed, default=0, help="of the choice of halves")
     for name, what in (("json", "all numbers"), ("html", "a page with curves and ceilings")):
         parser.add_argument(f"--{name}", type=output_file, help=f"also write {what} here")
+    add_isolate(parser)
     add_signal_flags(parser)
     parser.set_defaults(run=run_audit)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mico_competition.cli.attack_options import (
     add_challenge_folder,
     add_folds,
+    add_isolate,
     add_scenario,
     add_signal_flags,
     attacks_named,
@@ -84,6 +85,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     for name, what in _FILES.items():
         parser.add_argument(f"--{name}", type=output_file, help=f"also write {what} here")
+    add_isolate(parser)
     add_signal_flags(parser)
     parser.set_defaults(run=run_evaluate)
 
@@ -104,16 +106,13 @@ def run_evaluate(args: argparse.Namespace) -> None:
     check_names(attacks, against)
     write = _writer(args)
     scenarios = _scenarios(args)
-    every = args.records == "all" or any(
-        attack.all_records for attack in (*attacks, against) if attack is not None
-    )
-    open_scenario = opener(args, args.challenge_folder, "all" if every else "challenge")
+    open_scenario = opener(args, args.challenge_folder)
     phases = ("train",) if args.phase == "train" else ("train", args.phase)
+    kinds = _kinds(args, attacks, against)
     found: Found = []
     for scenario in scenarios:
-        for evaluation, steps in _evaluated(
-            args, open_scenario(scenario, phases), attacks, against, first=not found
-        ):
+        sources = {kind: open_scenario(scenario, phases, kind) for kind in kinds}
+        for evaluation, steps in _evaluated(args, sources, attacks, against, first=not found):
             found = [pair for pair in found if pair[0] is not evaluation]
             found.append((evaluation, steps))
             write(found, False)
@@ -122,9 +121,23 @@ def run_evaluate(args: argparse.Namespace) -> None:
         print(f"Wrote {path}")
 
 
+def _kinds(
+    args: argparse.Namespace, attacks: Sequence[Attack], against: Attack | None
+) -> list[str]:
+    """Which signals are needed: those of all records, of the challenge points, or both.
+
+    Each attack is given what it wants, so that its numbers do not depend on the others.
+    """
+    if args.records == "all":
+        return ["all"]
+    wants = {attack.all_records for attack in attacks if attack is not against}
+    wants.add(against is not None and against.all_records)
+    return [kind for kind, wide in (("challenge", False), ("all", True)) if wide in wants]
+
+
 def _evaluated(
     args: argparse.Namespace,
-    source: Source,
+    sources: Mapping[str, Source],
     attacks: Sequence[Attack],
     against: Attack | None,
     *,
@@ -136,20 +149,35 @@ def _evaluated(
     from mico_competition.evaluation.folds import ask
     from mico_competition.evaluation.study import parts_of_study, study
 
-    default = SCENARIOS[source.fleet.scenario].disclosure == DISTINGUISHER
+    scenario = next(iter(sources.values())).fleet.scenario
+    default = SCENARIOS[scenario].disclosure == DISTINGUISHER
     known = args.knowledge == "distinguisher" if args.knowledge else default
-    asked = ask(source, args.phase, records=args.records, known=known, seed=args.seed)
+    by_kind = {
+        kind: ask(source, args.phase, records=args.records, known=known, seed=args.seed)
+        for kind, source in sources.items()
+    }
+    asked = next(iter(by_kind.values()))
+    wide = by_kind.get("all", asked)
     studied = attacks if args.shadows else ()
     for attack in studied:  # before any has run
-        parts_of_study(asked, attack, args.shadows, folds=args.folds, seed=args.seed)
-    options = Options(args.folds, args.resamples, args.seed, args.blind_check)
-    found = evaluate(asked, attacks, against=against, records=args.records, options=options)
+        parts_of_study(
+            wide if attack.all_records else asked,
+            attack,
+            args.shadows,
+            folds=args.folds,
+            seed=args.seed,
+        )
+    bands = args.html is not None
+    options = Options(args.folds, args.resamples, args.seed, args.blind_check, bands)
+    found = evaluate(
+        asked, attacks, against=against, wide=wide, records=args.records, options=options
+    )
     print(("" if first else "\n") + table.text(found), flush=True)
     yield found, []
     steps = []
     for attack in studied:
         steps += study(
-            asked,
+            wide if attack.all_records else asked,
             attack,
             args.shadows,
             folds=args.folds,

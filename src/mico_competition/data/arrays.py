@@ -70,6 +70,8 @@ def _index_tensor(indices: Indices, device: torch.device) -> Tensor:
     """`indices` as an int64 tensor on `device`; a mask or fractions are refused, not rounded."""
     if isinstance(indices, range):
         return torch.arange(indices.start, indices.stop, indices.step, device=device)
+    if isinstance(indices, np.ndarray) and not indices.flags.writeable:
+        indices = indices.copy()  # torch warns of memory that it could write to and must not
     found = torch.as_tensor(indices)
     if found.numel() and (found.dtype == torch.bool or found.is_floating_point()):
         raise ValueError(f"Expected whole numbers as indices, found {found.dtype}.")

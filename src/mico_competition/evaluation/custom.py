@@ -23,14 +23,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from mico_competition.evaluation.named import get_attack
+from mico_competition.evaluation.cost import looked_at
+from mico_competition.evaluation.named import ATTACKS, attacks, get_attack
 from mico_competition.evaluation.problem import Attack, Problem
+from mico_competition.evaluation.sealed import sealed
+from mico_competition.evaluation.undisturbed import undisturbed
 from mico_competition.progress import stage
+from mico_competition.scoring.printable import printable
 
 
-def find_attack(name: str) -> Attack:
+def find_attack(name: str, *, isolate: bool = False) -> Attack:
     """A named attack, or that of `path/to/file.py:function`.
+
+    Args:
+        name: of the attack.
+        isolate: whether one from a file runs in a process of its own, see `isolated.py`.
 
     Raises:
         ValueError: if there is no such name, file or function, or the file does not run.
@@ -40,6 +49,10 @@ def find_attack(name: str) -> Attack:
         if name.endswith(".py"):
             raise ValueError(f"Expected {name}:FUNCTION: name the function in the file.")
         return get_attack(name)
+    if isolate:
+        from mico_competition.evaluation.isolated import isolated_attack
+
+        return isolated_attack(Path(path), function)
     return load_attack(Path(path), function)
 
 
@@ -50,11 +63,35 @@ def load_attack(path: Path, function: str) -> Attack:
     `function.leaves_one_out = False` if it cannot leave a target out of its own shadows (it is
     then evaluated in folds), and `function.all_records = True` if it wants signals of all records.
 
+    The file is run anew for each problem, so that nothing it keeps is there in the next.
+
     Raises:
         ValueError: as `find_attack`.
     """
     if not path.is_file():
         raise ValueError(f"There is no file {path} to take the attack {function} from.")
+    with undisturbed():
+        found, name = _found(path, function), f"{path}:{function}"
+
+    def run(problem: Problem) -> Any:
+        fresh = _found(path, function)
+        return (fresh.run if isinstance(fresh, Attack) else fresh)(problem)
+
+    if isinstance(found, Attack):
+        return replace(found, name=name, run=_guarded(name, run))
+    title = (found.__doc__ or "an attack of your own").strip().splitlines()[0]
+    return Attack(
+        name,
+        title,
+        str(path),
+        _guarded(name, run),
+        leaves_one_out=getattr(found, "leaves_one_out", True),
+        all_records=getattr(found, "all_records", False),
+    )
+
+
+def _found(path: Path, function: str) -> Any:
+    """What is called `function` in the file, which is run for it."""
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]  # not only the stem
     spec = importlib.util.spec_from_file_location(f"mico_attack_{path.stem}_{place}", path)
     assert spec is not None and spec.loader is not None  # the suffix is .py
@@ -62,26 +99,17 @@ def load_attack(path: Path, function: str) -> Attack:
     sys.modules[spec.name] = module  # dataclasses of the file look for it there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{path} does not run: {_described(error)}.") from error
-    run, name = getattr(module, function, None), f"{path}:{function}"
-    if isinstance(run, Attack):
-        return replace(run, name=name, run=_guarded(name, run.run))
-    if not callable(run):
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise ValueError(f"{path} does not run: {described(error)}.") from error
+    found = getattr(module, function, None)
+    if not callable(found) and not isinstance(found, Attack):
         names = [n for n, v in vars(module).items() if callable(v) and n[0] != "_"]
         raise ValueError(
             f"There is no function {function} in {path}: it has {', '.join(names) or 'none'}."
         )
-    title = (run.__doc__ or "an attack of your own").strip().splitlines()[0]
-    alone = getattr(run, "leaves_one_out", True)
-    return Attack(
-        name,
-        title,
-        str(path),
-        _guarded(name, run),
-        leaves_one_out=alone,
-        all_records=getattr(run, "all_records", False),
-    )
+    return found
 
 
 def is_custom(attack: Attack) -> bool:
@@ -89,19 +117,38 @@ def is_custom(attack: Attack) -> bool:
     return ".py:" in attack.name
 
 
+def is_ours(attack: Attack) -> bool:
+    """Whether it is one of the named attacks, as it stands in the registry."""
+    return not is_custom(attack) and (
+        attack == ATTACKS.get(attack.name) or attack == attacks().get(attack.name)
+    )
+
+
 def answer(attack: Attack, problem: Problem) -> np.ndarray:
     """float64[targets, points per target]: what the attack says, checked.
+
+    It gets copies of its own (`sealed.py`), and what it changes of the process is put back
+    (`undisturbed.py`).  What named attacks make of a source without labels is kept for the next
+    of them; from others nothing is kept.
 
     Raises:
         ValueError: if it is not of that shape, or not finite; or what the attack raises.
     """
-    with stage(f"Attack {attack.name}"):
-        scores = np.asarray(attack.run(problem))
-    if scores.shape != problem.columns.shape or scores.dtype.kind not in "fiub":
+    shape = problem.columns.shape
+    looked_at(np.union1d(problem.shadows, problem.targets), problem.told.shape[1])
+    with stage(f"Attack {attack.name}"), undisturbed():
+        given = attack.run(sealed(problem, shared=is_ours(attack)))
+        try:
+            scores = plain(given)
+        except Exception as error:
+            raise ValueError(
+                f"Expected attack {attack.name} to give real numbers of shape {shape}, one for "
+                f"each target and point, got {type(given).__name__}: {one_line(error)}."
+            ) from error
+    if scores.shape != shape or scores.dtype.kind not in "fiub":
         raise ValueError(
-            f"Expected attack {attack.name} to give real numbers of shape "
-            f"{problem.columns.shape}, one for each target and point, got {scores.dtype} of shape "
-            f"{scores.shape}."
+            f"Expected attack {attack.name} to give real numbers of shape {shape}, one for each "
+            f"target and point, got {scores.dtype} of shape {scores.shape}."
         )
     bad = ~np.isfinite(scores)
     if bad.any():
@@ -112,22 +159,41 @@ def answer(attack: Attack, problem: Problem) -> np.ndarray:
     return scores.astype(np.float64)
 
 
+def plain(given: Any) -> np.ndarray:
+    """Scores as a numpy array: of a tensor, on any device and with a gradient, its numbers."""
+    if isinstance(given, torch.Tensor):
+        real = given.detach().resolve_conj().resolve_neg().cpu()
+        return (real if real.is_complex() else real.to(torch.float64)).numpy()
+    if isinstance(given, (list, tuple)):
+        return np.asarray([plain(part) for part in given])
+    if isinstance(given, np.ma.MaskedArray):
+        return np.ma.filled(given.astype(np.float64), np.nan)
+    return np.asarray(given)
+
+
 def _guarded(name: str, run: Callable[[Problem], Any]) -> Callable[[Problem], Any]:
     """`run`, whose mistakes come as one sentence: they are its author's, not ours."""
 
     def guarded(problem: Problem) -> Any:
         try:
             return run(problem)
-        except Exception as error:
-            raise ValueError(f"Attack {name} failed: {_described(error)}.") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # SystemExit too: it would end `mico` without a word
+            raise ValueError(f"Attack {name} failed: {described(error)}.") from error
 
     return guarded
 
 
-def _described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """What went wrong and where, in one line."""
     if isinstance(error, SyntaxError):
         return f"SyntaxError in line {error.lineno}: {error.msg}"
     where = traceback.extract_tb(error.__traceback__)[-1]
-    words = " ".join(str(error).split()).rstrip(".")
-    return f"{type(error).__name__} in line {where.lineno} of {Path(where.filename).name}: {words}"
+    place = f"in line {where.lineno} of {Path(where.filename).name}"
+    return f"{type(error).__name__} {place}: {one_line(error)}"
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, fit to be printed, without the full stop."""
+    return printable(" ".join(str(error).split()).rstrip("."))

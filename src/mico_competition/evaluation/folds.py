@@ -8,29 +8,16 @@ folds.  Own dev and final models are attacked with the train models, as particip
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from mico_competition.evaluation.custom import answer
 from mico_competition.evaluation.problem import Attack, Problem, Source
+from mico_competition.evaluation.sealed import Told
 from mico_competition.signals import HIDDEN, MEMBER, Fleet, truth
 
 EXTRA = 2000  # records beside the challenge that are hidden, to ask for them, of what is known
-
-
-class Told:
-    """A Source whose fleet tells what a problem tells, and no more."""
-
-    def __init__(self, source: Source, told: np.ndarray) -> None:
-        self.wrapped = source
-        self.fleet: Fleet = replace(source.fleet, told=told)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # also while a copy is made, which has nothing yet
-            raise AttributeError(name)
-        return getattr(self.wrapped, name)
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,22 @@ publishes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-import numpy as np
-
 from mico_competition.evaluation.evaluate import RANKED, Evaluation, Row
-from mico_competition.evaluation.measure import METRICS
+from mico_competition.evaluation.measure import METRICS, Estimate
 from mico_competition.evaluation.study import Step
-from mico_competition.evaluation.table import cell, headline, label
+from mico_competition.evaluation.table import (
+    COST,
+    COST_HEADS,
+    costs,
+    headline,
+    intervals,
+    label,
+    parts_of,
+    starred,
+)
 from mico_competition.scoring.curve import shown_curve
 from mico_competition.scoring.page import document
 from mico_competition.scoring.svg import HEIGHT, LEFT, SIDE, TOP, WIDTH, Axes, percent
@@ -34,8 +41,6 @@ COLOURS = (
     "#a3781f",
 )
 """Of curves: readable on the page's light and dark paper; the first is the attack compared with."""
-
-_ROW = 22  # pixels of a line of a legend
 
 Pair = tuple[Evaluation, Sequence[Step]]
 
@@ -55,61 +60,78 @@ def _section(number: int, found: Evaluation, steps: Sequence[Step]) -> str:
     base = found.rows[0]
     parts = [
         f"<section>\n<h2>{escape(found.scenario)}</h2>",
-        f"<p>{escape(headline(found))}.</p>",
+        f"<p>{escape(headline(found))}. {escape(intervals(found))}</p>",
         _table(
-            "TPR in %, with 95% intervals from a bootstrap over models",
-            [(label(row), [cell(m, row.measured[m]) for m in METRICS]) for row in found.rows],
+            "TPR in %, with 95% intervals",
+            METRICS.values(),
+            [(label(row), _cells(row.measured.estimates)) for row in found.rows],
         ),
     ]
-    gains = [(row.name, row.gain) for row in found.rows if row.gain is not None]
+    gains = [(row.name, _cells(row.gain, gain=True)) for row in found.rows if row.gain is not None]
     if gains:
         caption = f"Gain over {label(base)}, paired; * where the interval excludes 0"
-        rows = [(name, [cell(m, gain[m], True) for m in METRICS]) for name, gain in gains]
-        parts.append(_table(caption, rows))
+        parts.append(_table(caption, METRICS.values(), gains))
     curves = [_roc(found.rows, axes, f"roc{number}-{axes.kind}") for axes in (Axes(-3), Axes())]
     places = {row.name: place for place, row in enumerate(found.rows)}
-    parts.append(_plots(curves, places, f"lines{number}"))
+    band = any(row.measured.bands for row in found.rows)
+    parts.append(
+        _plots(curves, places, "Bands are 95% intervals, one at each FPR." if band else "")
+    )
     if steps:
         rows = [
-            (f"{s.attack}, {s.shadows} shadow models", [cell(m, s.estimates[m]) for m in METRICS])
-            for s in steps
+            (f"{step.attack}, {step.shadows} shadow models", _cells(step.estimates))
+            for step in steps
         ]
-        parts.append(_table("By the number of shadow models (random choices, averaged)", rows))
+        caption = "By the number of shadow models (random choices, averaged)"
+        parts.append(_table(caption, METRICS.values(), rows))
         studied = {step.attack: places[step.attack] for step in steps}
-        parts.append(_plots([_study(steps, studied, f"study{number}")], studied, f"who{number}"))
+        picture = _study(steps, studied, f"study{number}")
+        parts.append(_plots([picture], studied, "Bands are 95% intervals."))
+    rows = [(row.name, [f"<td>{words}</td>" for words in costs(row)]) for row in found.rows]
+    parts.append(_table(COST, [head.capitalize() for head in COST_HEADS], rows))
     return "\n".join([*parts, "</section>"])
 
 
-def _table(caption: str, rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    heads = "".join(f'<th scope="col">{name}</th>' for name in ("Attack", *METRICS.values()))
+def _table(caption: str, heads: Iterable[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """A table of cells in HTML, an attack a row."""
+    row_of_heads = "".join(f'<th scope="col">{head}</th>' for head in ("Attack", *heads))
     lines = [
-        f'<tr><th scope="row">{escape(name)}</th>{"".join(map(_cell, cells))}</tr>'
-        for name, cells in rows
+        f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>' for name, cells in rows
     ]
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}">\n'
-        f'<table class="scores">\n<caption>{escape(caption)}</caption>\n<thead><tr>{heads}</tr>'
-        f"</thead>\n<tbody>\n{chr(10).join(lines)}\n</tbody>\n</table>\n</div>"
+        f'<table class="scores compared">\n<caption>{escape(caption)}</caption>\n<thead><tr>'
+        f"{row_of_heads}</tr></thead>\n<tbody>\n{chr(10).join(lines)}\n</tbody>\n</table>\n</div>"
     )
 
 
-def _cell(words: str) -> str:
-    """A table's cell, the interval in small below the number."""
-    small = words.replace("[", '<span class="range">[').replace("]", "]</span>")
-    return f"<td>{small}</td>"
+def _cells(estimates: Mapping[str, Estimate], gain: bool = False) -> list[str]:
+    """A cell a metric: the number, with its star, and the interval in small below it."""
+    cells = []
+    for metric in METRICS:
+        value, ends = parts_of(metric, estimates[metric], gain)
+        star = "*" if gain and starred(metric, estimates[metric]) else ""
+        cells.append(f'<td>{value}{star} <span class="range">{ends}</span></td>')
+    return cells
 
 
-def _plots(pictures: Sequence[str], places: Mapping[str, int], identity: str) -> str:
-    """Pictures side by side, and a picture of which line is whose."""
-    height = _ROW * len(places)
-    parts = _open(identity, f"Lines: {', '.join(places)}", height)
-    for i, (name, place) in enumerate(places.items()):
-        y = _ROW * (i + 0.5)
-        parts.append(f'<path d="M{LEFT} {y:.1f}h28" {_stroke(place)}/>')
-        parts.append(_text(LEFT + 36, y + 4, name, "start"))
-    legend = "\n".join([*parts, "</svg>"])
-    figures = "".join(f"<figure>{picture}</figure>" for picture in (*pictures, legend))
-    return f'<div class="plots">{figures}</div>'
+def _plots(pictures: Sequence[str], places: Mapping[str, int], note: str) -> str:
+    """Pictures side by side, and below all of them which line is whose."""
+    figures = "".join(f"<figure>{picture}</figure>" for picture in pictures)
+    keys = [
+        f'<li><svg viewBox="0 0 30 10" aria-hidden="true"><path d="M1 5h28" {_stroke(place)}/>'
+        f"</svg> {escape(name)}</li>"
+        for name, place in places.items()
+    ]
+    chance = '<li><svg viewBox="0 0 30 10" aria-hidden="true"><path class="chance" d="M1 5h28"/>'
+    keys += [f"{chance}</svg> guessing</li>"] if len(pictures) > 1 else []
+    words = f'<p class="note">{note}</p>' if note else ""
+    return f'<div class="plots">{figures}</div>\n<ul class="legend">{"".join(keys)}</ul>{words}'
+
+
+def _band(line: str, place: int) -> str:
+    """The area of a curve's intervals, in its colour."""
+    return f'<path d="M{line}Z" fill="{COLOURS[place % len(COLOURS)]}" fill-opacity="0.13"/>'
 
 
 def _stroke(place: int) -> str:
@@ -162,13 +184,24 @@ def _roc(rows: Sequence[Row], axes: Axes, identity: str) -> str:
     )
     parts.append(f'<path class="chance" d="M{axes.line([0, 1], [0, 1])}"/>')
     begin = [] if axes.decade else [0.0]
+    lines = []
     for place, row in enumerate(rows):
         found = row.measured
-        counts = {"members": found.members, "nonmembers": found.nonmembers}
-        curve = shown_curve({"fpr": found.fpr, "tpr": found.tpr}, counts)
+        known = {"members": found.members, "nonmembers": found.nonmembers, "curve": found.bands}
+        curve = shown_curve({"fpr": found.fpr, "tpr": found.tpr}, known)
+        if curve.low:
+            rates, ends = [*curve.fpr, 1, *curve.fpr[::-1]], [*curve.high, 1, *curve.low[::-1]]
+            parts.append(_band(axes.line(rates, ends), place))
         line = axes.line([*begin, *curve.fpr, 1], [*begin, *curve.tpr, 1])
-        parts.append(f'<path d="M{line}" {_stroke(place)}/>')
-    return "\n".join([*parts, "</svg>"])
+        lines.append(f'<path d="M{line}" {_stroke(place)}/>')
+    return "\n".join([*parts, *reversed(lines), "</svg>"])
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round rates from below `low` to above `high`, some five of them."""
+    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if high - low <= 5 * s)
+    first, last = math.floor(low / step), max(math.ceil(high / step), math.floor(low / step) + 1)
+    return [round(k * step, 9) for k in range(first, last + 1)]
 
 
 def _study(steps: Sequence[Step], places: Mapping[str, int], identity: str) -> str:
@@ -178,8 +211,8 @@ def _study(steps: Sequence[Step], places: Mapping[str, int], identity: str) -> s
     span = math.log(counts[-1] / counts[0]) or 1.0
     estimates = [step.estimates[RANKED] for step in steps]
     ends = [v for e in estimates for v in (e.low, e.value, e.high) if math.isfinite(v)]
-    low, high = math.floor(20 * min(ends)) / 20, math.ceil(20 * max(ends)) / 20
-    high = high if high > low else low + 0.05
+    ticks = _ticks(min(ends), max(ends))
+    low, high = ticks[0], ticks[-1]
 
     def x(shadows: int) -> float:
         return LEFT + 14 + (SIDE - 28) * math.log(shadows / counts[0]) / span
@@ -188,15 +221,21 @@ def _study(steps: Sequence[Step], places: Mapping[str, int], identity: str) -> s
         return TOP + SIDE * (1 - (rate - low) / (high - low))
 
     parts = _open(identity, f"{title}: {', '.join(places)}")
-    up = [(y(rate), percent(rate)) for rate in np.linspace(low, high, 6)]
+    up = [(y(rate), percent(rate)) for rate in ticks]
     parts += _frame([(x(n), str(n)) for n in counts], up, "Shadow models", METRICS[RANKED])
+    lines = []
     for name, place in places.items():
         mine = [step for step in steps if step.attack == name]
-        points = "L".join(f"{x(s.shadows):.1f} {y(s.estimates[RANKED].value):.1f}" for s in mine)
-        parts.append(f'<path d="M{points}" {_stroke(place)}/>')
-        for step in mine:
-            estimate = step.estimates[RANKED]
-            if math.isfinite(estimate.low):
-                ends_at = f"M{x(step.shadows):.1f} {y(estimate.low):.1f}V{y(estimate.high):.1f}"
-                parts.append(f'<path d="{ends_at}" {_stroke(place)} stroke-opacity="0.5"/>')
-    return "\n".join([*parts, "</svg>"])
+        spans = [(x(s.shadows), s.estimates[RANKED]) for s in mine]
+        if all(math.isfinite(e.low) for _, e in spans):
+            above = [f"{at:.1f} {y(e.high):.1f}" for at, e in spans]
+            below = [f"{at:.1f} {y(e.low):.1f}" for at, e in reversed(spans)]
+            parts.append(_band("L".join(above + below), place))
+        points = [f"{at:.1f} {y(e.value):.1f}" for at, e in spans]
+        lines.append(f'<path d="M{"L".join(points)}" {_stroke(place)}/>')
+        lines += [
+            f'<circle cx="{at:.1f}" cy="{y(e.value):.1f}" r="3" '
+            f'fill="{COLOURS[place % len(COLOURS)]}"/>'
+            for at, e in spans
+        ]
+    return "\n".join([*parts, *lines, "</svg>"])

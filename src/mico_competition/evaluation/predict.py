@@ -13,7 +13,7 @@ from mico_competition.layout import ModelFolder, predictions_folder, walk_challe
 from mico_competition.submission import write_prediction
 from mico_competition.tracks import DISTINGUISHER, PHASES, get_scenario
 
-Open = Callable[[str, tuple[str, ...]], Source]
+Open = Callable[..., Source]  # (scenario, phases) -> signals
 
 
 def attack_folder(

@@ -23,7 +23,11 @@ class Source(Protocol):
     """Where signals come from: `signals.Signals`, or arrays in tests."""
 
     fleet: Fleet
-    data: Any
+
+    @property
+    def data(self) -> Any:
+        """The dataset, as models take it."""
+        ...
 
     def get(self, name: str) -> np.ndarray:
         """float[models, points], the signal `name` of every model at every record."""

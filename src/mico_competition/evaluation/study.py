@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mico_competition.evaluation.custom import answer
-from mico_competition.evaluation.folds import Asked, Told, problems
+from mico_competition.evaluation.folds import Asked, problems
 from mico_competition.evaluation.measure import METRICS, Estimate, mean_of, measure
 from mico_competition.evaluation.problem import Attack, Problem
 from mico_competition.progress import tracked
@@ -107,4 +107,4 @@ def _with_fewer(problem: Problem, count: int, rng: np.random.Generator) -> Probl
     kept = np.sort(rng.permutation(problem.shadows)[:count])
     told = problem.told.copy()
     told[np.setdiff1d(problem.shadows, kept)] = HIDDEN
-    return replace(problem, source=Told(problem.source, told), shadows=kept, told=told)
+    return replace(problem, shadows=kept, told=told)

@@ -17,6 +17,7 @@ from mico_competition.evaluation.evaluate import (
 )
 from mico_competition.evaluation.measure import METRICS, Estimate
 from mico_competition.evaluation.study import Step
+from mico_competition.scoring.intervals import describe_intervals
 
 COLUMNS = (
     "scenario",
@@ -35,9 +36,20 @@ COLUMNS = (
     "models",
     "members",
     "nonmembers",
+    "interval_method",
+    "cpu_seconds",
+    "signal_cpu_seconds",
+    "models_used",
+    "records_used",
 )
-"""Of the CSV file: one number a line; `kind` is "value", "gain" (over `against`) or "study"."""
+"""Of the CSV file: one number a line; `kind` is "value", "gain" (over `against`) or "study".
 
+`models` are targets, `models_used` targets and shadows; `cpu_seconds` do not hold the
+`signal_cpu_seconds`.
+"""
+
+COST = "CPU seconds of each attack, with those of its signals apart; models and records it used"
+COST_HEADS = ("attack", "signals", "models", "records")
 _CELL = 22
 
 
@@ -48,15 +60,36 @@ def cell(metric: str, estimate: Estimate, gain: bool = False) -> str:
     >>> cell("TPR_FPR_1000", Estimate(0.5, 0.45, 0.54, np.zeros(0)))
     '50.0 [45.0, 54.0]'
     >>> cell("AUC", Estimate(0.011, 0.002, 0.02, np.zeros(0)), gain=True)
-    '+0.011 [+0.002, +0.020] *'
+    '+0.011 [0.002, 0.020] *'
     """
-    percent = scores_in_percent(metric)
-    factor, form = (100, ".1f") if percent else (1, ".3f")
-    form = "+" + form if gain else form
-    words = format(factor * estimate.value, form)
-    if math.isfinite(estimate.low):
-        words += f" [{factor * estimate.low:{form}}, {factor * estimate.high:{form}}]"
-    return words + (" *" if gain and interval_excludes_zero(estimate) else "")
+    words = " ".join(part for part in parts_of(metric, estimate, gain) if part)
+    return words + (" *" if gain and starred(metric, estimate) else "")
+
+
+def starred(metric: str, estimate: Estimate) -> bool:
+    """Whether the interval of a gain excludes 0, also as it is shown."""
+    ends = (number(metric, end) for end in (estimate.low, estimate.high))
+    return interval_excludes_zero(estimate) and all(float(end) for end in ends)
+
+
+def parts_of(metric: str, estimate: Estimate, gain: bool = False) -> tuple[str, str]:
+    """A number and its interval, each by itself; no interval where it is not known."""
+    value = number(metric, estimate.value, gain)
+    if not math.isfinite(estimate.low):
+        return value, ""
+    low, high = (number(metric, end) for end in (estimate.low, estimate.high))
+    return value, f"[{low}, {high}]"
+
+
+def number(metric: str, value: float, gain: bool = False) -> str:
+    """One number of a metric; what rounds to zero has no sign.
+
+    >>> number("AUC", -0.0001, gain=True), number("TPR_FPR_100", 0.012)
+    ('0.000', '1.2')
+    """
+    factor, form = (100, ".1f") if scores_in_percent(metric) else (1, ".3f")
+    words = format(factor * value, "+" + form if gain else form)
+    return words if float(words) else words.lstrip("+-")
 
 
 def headline(found: Evaluation) -> str:
@@ -73,15 +106,36 @@ def headline(found: Evaluation) -> str:
 def text(found: Evaluation, steps: Sequence[Step] = ()) -> str:
     """Tables for a terminal: the numbers, the paired gains, the study if there is one."""
     base = found.rows[0]
-    lines = [headline(found), "", "TPR in %, with 95 % intervals from a bootstrap over models"]
+    lines = [headline(found), "", f"TPR in %. {intervals(found)}"]
     lines += _table([(label(row), row.measured.estimates) for row in found.rows], gain=False)
     gains = [(row.name, row.gain) for row in found.rows if row.gain is not None]
     if gains:
         lines += ["", f"gain over {label(base)}, paired (* = the interval excludes 0)"]
         lines += _table(gains, gain=True)
+    lines += ["", COST, *_costs(found)]
     if steps:
         lines += ["", study_text(steps)]
     return "\n".join(lines)
+
+
+def intervals(found: Evaluation) -> str:
+    """How the intervals were made, in a sentence."""
+    return describe_intervals({found.scenario: found.rows[0].measured.models})
+
+
+def costs(row: Row) -> tuple[str, str, str, str]:
+    """What an attack took: processor seconds, those of its signals, models and records."""
+    cost = row.cost
+    seconds, signals = (f"{x:.1f}" for x in (cost.cpu_seconds, cost.signal_cpu_seconds))
+    return seconds, signals, f"{cost.models:,}", f"{cost.records:,}"
+
+
+def _costs(found: Evaluation) -> list[str]:
+    width = max(len("attack"), *(len(row.name) for row in found.rows)) + 2
+    lines = ["attack".ljust(width) + "".join(head.rjust(12) for head in COST_HEADS)]
+    for row in found.rows:
+        lines.append(row.name.ljust(width) + "".join(cell.rjust(12) for cell in costs(row)))
+    return lines
 
 
 def study_text(steps: Sequence[Step]) -> str:
@@ -122,6 +176,8 @@ def records(found: Evaluation, steps: Sequence[Step] = ()) -> list[dict[str, Any
             "models": row.measured.models,
             "members": row.measured.members,
             "nonmembers": row.measured.nonmembers,
+            "interval_method": row.measured.method,
+            **_cost(row),
         }
         kinds = [("value", "", row.measured.estimates)]
         if row.gain is not None:
@@ -138,12 +194,22 @@ def records(found: Evaluation, steps: Sequence[Step] = ()) -> list[dict[str, Any
             "models": first.models,
             "members": first.members,
             "nonmembers": first.nonmembers,
+            "interval_method": first.method,
             "kind": "study",
             "against": "",
             "shadows": step.shadows,
         }
         rows += [{**more, **_numbers(m, step.estimates[m])} for m in METRICS]
     return rows
+
+
+def _cost(row: Row) -> dict[str, Any]:
+    return {
+        "cpu_seconds": round(row.cost.cpu_seconds, 3),
+        "signal_cpu_seconds": round(row.cost.signal_cpu_seconds, 3),
+        "models_used": row.cost.models,
+        "records_used": row.cost.records,
+    }
 
 
 def _numbers(metric: str, estimate: Estimate) -> dict[str, Any]:
@@ -183,6 +249,7 @@ def _nested(found: Evaluation, steps: Sequence[Step]) -> dict[str, Any]:
         "models": first.models,
         "members": first.members,
         "nonmembers": first.nonmembers,
+        "interval_method": first.method,
         "against": found.against,
         "attacks": [
             {
@@ -190,6 +257,7 @@ def _nested(found: Evaluation, steps: Sequence[Step]) -> dict[str, Any]:
                 "title": row.title,
                 "white_box": row.white_box,
                 "seconds": round(row.seconds, 3),
+                **_cost(row),
                 "metrics": _all(row.measured.estimates),
                 "gain": None if row.gain is None else _all(row.gain),
             }

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mico_competition.evaluation.cost import Shared
 from mico_competition.evaluation.problem import Problem, Source
 from mico_competition.progress import tracked
 from mico_competition.whitebox.joint import Kernel, Solves, joint_decode
@@ -58,7 +59,7 @@ class FirstPass:
     whiter_trace: np.ndarray
     second: np.ndarray
     whiter_second: np.ndarray
-    _joint: dict[float, np.ndarray] = field(default_factory=dict)
+    _joint: Shared[dict[float, np.ndarray]] = field(default_factory=Shared)
 
     def kernel(self, row: int) -> Kernel:
         """K of the model of one row."""
@@ -83,15 +84,14 @@ class FirstPass:
     @property
     def joint(self) -> dict[float, np.ndarray]:
         """The joint decode of all models, by ridge."""
-        if not self._joint:
-            rows = np.array(sorted(self.layers))
-            solves = Solves()
-            solved = self.decode(
-                rows, lambda _, k, t: joint_decode(k, t, RIDGES, solves), len(RIDGES)
-            )
-            solves.warn("The joint decode")
-            self._joint.update(zip(RIDGES, solved))
-        return self._joint
+        return self._joint.get(self._decode_jointly)
+
+    def _decode_jointly(self) -> dict[float, np.ndarray]:
+        rows = np.array(sorted(self.layers))
+        solves = Solves()
+        solved = self.decode(rows, lambda _, k, t: joint_decode(k, t, RIDGES, solves), len(RIDGES))
+        solves.warn("The joint decode")
+        return dict(zip(RIDGES, solved))
 
 
 _last: Last[FirstPass] = Last()

@@ -12,7 +12,9 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from mico_competition.evaluation.cost import Shared
 from mico_competition.evaluation.problem import Problem, Source
+from mico_competition.evaluation.sealed import without_labels
 
 Made = TypeVar("Made")
 
@@ -25,7 +27,7 @@ class Last(Generic[Made]):
 
     def __init__(self) -> None:
         self._key: tuple[weakref.ref[Source], bytes] | None = None
-        self._made: list[Made] = []
+        self._made: list[Shared[Made]] = []
 
     def _forget(self, gone: weakref.ref[Source] | None = None) -> None:
         """Let go of what was made; with `gone`, only if it is of that source."""
@@ -40,20 +42,15 @@ class Last(Generic[Made]):
             problem: its shadows and targets are the rows.
             make: looks at no label; it is given the signals without what is told of them anew.
         """
-        source = innermost(problem.source)
+        source = without_labels(problem.source)
         rows = np.union1d(problem.shadows, problem.targets)
         if self._key is None or self._key[0]() is not source or self._key[1] != rows.tobytes():
             self._forget()
-            self._made.append(make(problem.source, rows))
+            made: Shared[Made] = Shared()
+            made.get(lambda: make(problem.source, rows))
+            self._made.append(made)
             self._key = weakref.ref(source, self._forget), rows.tobytes()
-        return self._made[0]
-
-
-def innermost(source: Source) -> Source:
-    """The source that signals come from: an evaluation wraps one anew for each problem."""
-    while hasattr(source, "wrapped"):
-        source = source.wrapped
-    return source
+        return self._made[0].get(lambda: make(problem.source, rows))
 
 
 def check_problem(problem: Problem, least: int = 2) -> None:

@@ -1,0 +1,260 @@
+"""A stranger's attack, run in a process that sees nothing but the arrays it is given.
+
+The process is started anew, with one socket and no other open file, and with nothing of this one's
+environment; each problem is solved in an empty folder, by a child of it that ends with the answer.
+Its answers are held to a form: a line of JSON of known words, or as
+many numbers as were asked for.  Nothing that it says is unpickled, evaluated or printed raw.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import json
+import logging
+import os
+import pickle
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+
+from mico_competition.evaluation import landlock
+from mico_competition.evaluation.custom import one_line
+from mico_competition.evaluation.problem import Attack, Problem
+from mico_competition.scoring.printable import printable
+
+_LINE = 8192  # bytes of a line that is read of a stranger
+_PATIENCE = 10.0  # seconds that a child has to end when all is said
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1])\n"
+    "from mico_competition.evaluation.isolated_child import main; main()"
+)
+_KEPT = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LANG", "SYSTEMROOT")
+
+_log = logging.getLogger(__name__)
+
+
+def isolated_attack(path: Path, function: str) -> Attack:
+    """The attack `function` of the file `path`, named `<path as given>:<function>`, isolated.
+
+    The file is read here and run there, alone: helpers must stand in it.
+
+    Raises:
+        ValueError: if there is no such file or function, the file does not run, or this system
+            cannot isolate it.
+    """
+    if not path.is_file():
+        raise ValueError(f"There is no file {path} to take the attack {function} from.")
+    name = f"{path}:{function}"
+    if not hasattr(os, "fork"):
+        raise ValueError("An attack is isolated on Linux and macOS only: leave out --isolate.")
+    if not landlock.version():
+        _log.warning(
+            "This system has no Landlock, so the isolated attack %s is given arrays only, but "
+            "could still open files by their paths.",
+            name,
+        )
+    text = path.read_text(encoding="utf-8")
+    stranger = _Stranger(name, {"text": text, "file": path.name, "function": function})
+    about = stranger.about()
+    return Attack(
+        name,
+        about["title"] or "an attack of your own",
+        str(path),
+        stranger.solve,
+        leaves_one_out=about["leaves_one_out"],
+        all_records=about["all_records"],
+        least_shadows=about["least_shadows"],
+    )
+
+
+class _Server:
+    """The other process, for all isolated attacks; started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    @contextmanager
+    def conversation(self, name: str, kind: bytes) -> Iterator[_Talk]:
+        """A socket to a new child of the process, which ends with it."""
+        if self._control is None:
+            self._child, self._control = _start()
+            atexit.register(self.end)
+        ours, theirs = socket.socketpair()
+        try:
+            with ours, ours.makefile("rb") as heard:
+                with theirs:
+                    socket.send_fds(self._control, [kind], [theirs.fileno()])
+                yield _Talk(name, ours, heard)
+        finally:
+            if not self._has_ended():
+                self.end()
+
+    def _has_ended(self) -> bool:
+        """Whether the child ends, and all that it started."""
+        assert self._control is not None
+        self._control.settimeout(_PATIENCE)
+        try:
+            return self._control.recv(1) == b"."
+        except OSError:
+            return False
+
+    def end(self) -> None:
+        """Give up this process: another is started for the next problem."""
+        atexit.unregister(self.end)
+        if self._child is not None and self._control is not None:
+            self._control.close()
+            self._child.kill()
+            self._child.wait()
+        self._child = self._control = None
+
+
+_server = _Server()
+
+
+class _Stranger:
+    """An attack in the other process."""
+
+    def __init__(self, name: str, source: dict[str, str]) -> None:
+        self.name, self._source = name, pickle.dumps(source)
+
+    def about(self) -> dict[str, Any]:
+        """What the attack says of itself: words and bounds of known kinds."""
+        with _server.conversation(self.name, b"A") as talk:
+            talk.send(self._source)
+            words = talk.answer(None)
+        fits = (
+            words.get("op") == "about"
+            and isinstance(words.get("title"), str)
+            and type(words.get("leaves_one_out")) is bool
+            and type(words.get("all_records")) is bool
+            and type(words.get("least_shadows")) is int
+            and 0 <= words["least_shadows"] <= 10**6
+        )
+        if not fits:
+            raise ValueError(f"Attack {self.name} failed: it does not say what it is.")
+        return {**words, "title": printable(words["title"])}
+
+    def solve(self, problem: Problem) -> np.ndarray:
+        """float64 of the shape asked for: what the attack answers to a problem."""
+        facts = {
+            "fleet": problem.source.fleet,
+            "shadows": problem.shadows,
+            "targets": problem.targets,
+            "columns": problem.columns,
+            "told": problem.told,
+            "own": problem.own,
+        }
+        shape = problem.columns.shape
+        with _server.conversation(self.name, b"P") as talk:
+            talk.send(self._source)
+            talk.send(pickle.dumps(facts))
+            words = talk.answer(problem)
+            if words.get("op") != "scores" or words.get("shape") != list(shape):
+                talk.refuse(
+                    f"expected real numbers of shape {shape}, one for each target and point, got "
+                    f"shape {printable(words.get('shape'), 100)}"
+                )
+            raw = talk.read(8 * problem.columns.size)
+        return np.frombuffer(raw, "<f8").reshape(shape).astype(np.float64)
+
+
+class _Talk:
+    """What is said to a stranger's process, and heard of it within limits."""
+
+    def __init__(self, name: str, line: socket.socket, heard: BinaryIO) -> None:
+        self._name, self._line, self._heard = name, line, heard
+
+    def answer(self, problem: Problem | None) -> dict[str, Any]:
+        """Serve what the attack asks for, until it says something else."""
+        while True:
+            words = self._words()
+            if words.get("op") == "failed":
+                self.refuse(printable(words.get("what"), 500))
+            if problem is None or words.get("op") not in ("get", "logits", "load", "data"):
+                return words
+            try:
+                self.send(b"V" + _served(problem, words))
+            except Exception as error:
+                self.send(b"E" + one_line(error).encode())
+
+    def _words(self) -> dict[str, Any]:
+        """One line of JSON that holds an object."""
+        line = self._heard.readline(_LINE)
+        if not line:
+            self.refuse("its process ended without an answer")
+        try:
+            words = json.loads(line) if line.endswith(b"\n") else None
+        except (ValueError, RecursionError):
+            words = None
+        if not isinstance(words, dict):
+            self.refuse("its process speaks out of turn")
+        return words
+
+    def read(self, count: int) -> bytes:
+        """So many bytes."""
+        raw = self._heard.read(count)
+        if len(raw) != count:
+            self.refuse("its process ended without an answer")
+        return raw
+
+    def send(self, data: bytes) -> None:
+        """Its length, and all of it."""
+        try:
+            self._line.sendall(struct.pack(">Q", len(data)))
+            self._line.sendall(data)
+        except OSError:
+            pass  # it has ended; what it said before can still be read
+
+    def refuse(self, why: str) -> NoReturn:
+        """Its mistake, in a sentence."""
+        raise ValueError(f"Attack {self._name} failed: {why}.")
+
+
+def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A new Python that knows this package and nothing of this process, and the socket to it."""
+    package = str(Path(__file__).resolve().parents[2])
+    environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    environment["PATH"] = os.defpath
+    ours, theirs = socket.socketpair()
+    with theirs:
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-B", "-c", _START, package],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env=environment,
+            close_fds=True,
+            start_new_session=True,
+        )
+    return child, ours
+
+
+def _served(problem: Problem, words: dict[str, Any]) -> bytes:
+    """What an attack asks for, in bytes: an array as .npy, else a pickle, which only it reads."""
+    source, op = problem.source, words["op"]
+    if op == "data":
+        return pickle.dumps(source.data)
+    if op == "get":
+        if not isinstance(words.get("name"), str):
+            raise ValueError("Expected the name of a signal.")
+        return _npy(source.get(words["name"]))
+    row = words.get("row")
+    if type(row) is not int or not 0 <= row < len(problem.told):
+        raise ValueError(f"Expected a row in 0..{len(problem.told) - 1}.")
+    return _npy(source.logits(row)) if op == "logits" else pickle.dumps(source.load(row).cpu())
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.asarray(array), allow_pickle=False)
+    return file.getvalue()

@@ -1,0 +1,232 @@
+"""The process that a stranger's attack runs in: it is given arrays, and gives an array back.
+
+`isolated.py` starts it with one socket, and nothing else.  It has loaded this package, and holds
+no label.  For each problem it is sent another socket and forks a worker: that bars itself from all
+files but libraries and an empty folder (where the system has Landlock), reads its problem, runs
+the attack and ends.  Whatever the worker started is killed before the next, so an attack cannot
+carry labels from one problem to another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import json
+import os
+import pickle
+import shutil
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import types
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mico_competition import scoring
+from mico_competition.evaluation import landlock
+from mico_competition.evaluation.custom import described, plain
+from mico_competition.evaluation.problem import Attack, Problem
+from mico_competition.evaluation.undisturbed import undisturbed
+
+_DIE_WITH_PARENT, _ADOPT_ORPHANS = 1, 36  # prctl
+_CONTROL = 0
+
+
+def main() -> None:
+    """Serve until the socket is closed: one worker for each problem."""
+    _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    _prctl(_ADOPT_ORPHANS, 1)
+    control = socket.socket(fileno=_CONTROL)
+    while True:
+        kind, numbers, _, _ = socket.recv_fds(control, 1, 1)
+        if not kind:
+            return
+        folder = tempfile.mkdtemp(prefix="mico_isolated_")
+        worker = os.fork()
+        if not worker:
+            _work(_Line(numbers[0]), kind, folder)
+        os.close(numbers[0])
+        os.waitpid(worker, 0)
+        _kill_orphans()
+        shutil.rmtree(folder, ignore_errors=True)
+        control.send(b".")
+
+
+def _work(line: _Line, kind: bytes, folder: str) -> None:
+    """One request, in a process of its own; does not return."""
+    _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    try:
+        os.chdir(folder)
+        os.environ.update(HOME=folder, TMPDIR=folder)
+        tempfile.tempdir = folder
+        if landlock.version():
+            landlock.restrict(_libraries(), [folder, "/dev/null"])
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in (_CONTROL, 1, 2):  # what the attack prints goes nowhere
+            os.dup2(nothing, number)
+        source = pickle.loads(line.read_frame())  # of our own process; nothing of a stranger's
+        _about(line, source) if kind == b"A" else _solve(line, source)
+    except KeyboardInterrupt:
+        pass
+    except BaseException as error:
+        line.say({"op": "failed", "what": described(error)[:1000]})
+    finally:
+        os._exit(0)
+
+
+def _libraries() -> list[str]:
+    """What Python and its packages are read from; no folder that people keep data in."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    scorer = os.path.dirname(os.path.abspath(scoring.__file__))
+    prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
+    found = [os.path.join(prefix, part) for prefix in prefixes for part in ("lib", "lib64")]
+    found += ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"]
+    found += ["/dev/urandom", "/sys/devices/system/cpu", "/usr/share/zoneinfo"]
+    found += [path for path in sys.path if os.path.basename(path).endswith("-packages")]
+    return [package, scorer, *found]
+
+
+def _function(source: dict[str, str]) -> Any:
+    """The attack, from the text of its file."""
+    module = types.ModuleType("stranger")
+    sys.modules[module.__name__] = module
+    exec(compile(source["text"], source["file"], "exec"), module.__dict__)
+    found = getattr(module, source["function"], None)
+    if not callable(found) and not isinstance(found, Attack):
+        raise LookupError(f"there is no function {source['function']}")
+    return found
+
+
+def _about(line: _Line, source: dict[str, str]) -> None:
+    """What the attack says of itself."""
+    found = _function(source)
+    lines = (found.title if isinstance(found, Attack) else found.__doc__ or "").strip()
+    line.say(
+        {
+            "op": "about",
+            "title": (lines.splitlines() or [""])[0][:200],
+            "leaves_one_out": bool(getattr(found, "leaves_one_out", True)),
+            "all_records": bool(getattr(found, "all_records", False)),
+            "least_shadows": int(getattr(found, "least_shadows", 2)),
+        }
+    )
+
+
+def _solve(line: _Line, source: dict[str, str]) -> None:
+    """Read a problem, run the attack, and give its scores."""
+    facts = pickle.loads(line.read_frame())
+    problem = Problem(source=_Remote(line, facts.pop("fleet")), **facts)
+    found = _function(source)
+    with undisturbed():
+        scores = plain((found.run if isinstance(found, Attack) else found)(problem))
+    if scores.dtype.kind not in "fiub":
+        raise TypeError(f"the attack gave {scores.dtype}, not real numbers")
+    values = np.ascontiguousarray(scores, dtype="<f8")
+    line.say({"op": "scores", "shape": list(values.shape)})
+    line.write(values.tobytes())
+
+
+class _Line:
+    """The socket to the process that has the signals."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def ask(self, request: dict[str, Any]) -> bytes:
+        """Say what is wanted, and read the answer; a refusal is a ValueError."""
+        self.say(request)
+        frame = self.read_frame()
+        if frame[:1] == b"E":
+            raise ValueError(frame[1:].decode())
+        return frame[1:]
+
+    def say(self, words: dict[str, Any]) -> None:
+        """A line of JSON."""
+        self.write(json.dumps(words).encode() + b"\n")
+
+    def write(self, data: bytes) -> None:
+        """All of it."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._number, view) :]
+
+    def read_frame(self) -> bytes:
+        """What follows its length in eight bytes."""
+        return self._read(struct.unpack(">Q", self._read(8))[0])
+
+    def _read(self, count: int) -> bytes:
+        parts = bytearray()
+        while len(parts) < count:
+            part = os.read(self._number, min(count - len(parts), 1 << 20))
+            if not part:
+                os._exit(1)  # the other end is gone
+            parts += part
+        return bytes(parts)
+
+
+class _Remote:
+    """A Source that asks the process which has the signals."""
+
+    def __init__(self, line: _Line, fleet: Any) -> None:
+        self._line, self.fleet = line, fleet
+        self._signals: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def data(self) -> Any:
+        """The dataset."""
+        return pickle.loads(self._line.ask({"op": "data"}))
+
+    def get(self, name: str) -> np.ndarray:
+        """float[models, points], a signal of every model at every record."""
+        if name not in self._signals:
+            self._signals[name] = _array(self._line.ask({"op": "get", "name": name}))
+        return self._signals[name]
+
+    def logits(self, row: int) -> np.ndarray:
+        """float32[points, classes] of one model."""
+        return _array(self._line.ask({"op": "logits", "row": int(row)}))
+
+    def load(self, row: int) -> Any:
+        """One model, in eval mode, on the CPU."""
+        return pickle.loads(self._line.ask({"op": "load", "row": int(row)}))
+
+
+def _array(raw: bytes) -> np.ndarray:
+    found = np.load(io.BytesIO(raw), allow_pickle=False)
+    found.setflags(write=False)
+    return found
+
+
+def _kill_orphans() -> None:
+    """End what the worker left behind, which this process has adopted."""
+    while True:
+        for child in _children():
+            os.kill(child, signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _children() -> list[int]:
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdecimal():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = file.read().rpartition(b")")[2].split()[1]
+            except OSError:
+                continue  # it has ended
+            if int(parent) == os.getpid():
+                found.append(int(name))
+    return found
+
+
+def _prctl(option: int, value: int) -> None:
+    """Linux only; elsewhere a worker outlives what started it, and its orphans are not adopted."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
