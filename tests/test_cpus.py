@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from mico_competition import cpus
+from mico_competition.boards.score_all import score_all
+from mico_competition.demo import run_demo
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux's own")
 
@@ -165,3 +167,31 @@ def test_a_fleets_workers_take_the_threads_that_were_asked_for(tmp_path):
     assert run(tmp_path / "omp", "--workers", "1", OMP_NUM_THREADS="1")["threads"] == 1
     cpu = min(os.sched_getaffinity(0))
     assert run(tmp_path / "cpu", "--workers", "1", cpu=cpu)["threads"] == 1
+
+
+def test_the_demonstration_and_the_scorer_heed_them_too(machine, monkeypatch, tmp_path):
+    """Each with workers of one thread: as many as there are CPUs, however many the machine has."""
+    machine(3, omp="8")
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    asked = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(*arguments):
+        asked.append(arguments)
+        raise Stop
+
+    monkeypatch.setattr("mico_competition.demo._train_all", stop)
+    for workers in (None, 2, 9):
+        with pytest.raises(Stop):
+            run_demo(tmp_path / "demo", models_per_phase=1, workers=workers)
+    assert [arguments[2] for arguments in asked] == [3, 2, 3]
+    for number in range(5):
+        (tmp_path / f"{number}.zip").touch()
+    monkeypatch.setattr("mico_competition.boards.score_all._run", lambda *given: given)
+    counts = [
+        score_all(tmp_path, truths=[], out=tmp_path / "out", workers=workers)[1][3]
+        for workers in (None, 2, 9)
+    ]
+    assert counts == [3, 2, 3]

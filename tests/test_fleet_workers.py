@@ -14,6 +14,7 @@ from helpers_fleet import SCENARIO, Fleet, wait_for
 from mico_competition import ChallengeDataset, load_model
 from mico_competition.challenge_datasets import load_digits
 from mico_competition.cli import main
+from mico_competition.cpus import available_cpus
 from mico_competition.fleets.lock import is_running, only_fleet
 from mico_competition.fleets.status import fleet_states
 
@@ -188,10 +189,11 @@ def test_one_fleet_at_a_time(tmp_path, capsys):
 
 def test_workers_map_one_dataset_file(tmp_path):
     """All of them have it mapped, and none of them has a copy: what they hold of it is shared."""
-    running = Fleet(tmp_path, "--workers", "2", "--stack", "1", "--num_epochs", "400")
+    count = min(2, available_cpus())
+    running = Fleet(tmp_path, "--workers", str(count), "--stack", "1", "--num_epochs", "400")
     process = running.start()
     try:
-        pids = wait_for(lambda: len(running.workers()) == 2 and running.workers())
+        pids = wait_for(lambda: len(running.workers()) == count and running.workers())
         for pid in pids:
             text = Path(f"/proc/{pid}/smaps").read_text()
             area = text[text.index("dataset.pt") :].split("VmFlags")[0]

@@ -3,8 +3,10 @@
 import json
 import re
 import stat
+from dataclasses import replace
 
 import pytest
+import torch
 
 from mico_competition import models
 from mico_competition.cli import main
@@ -12,6 +14,9 @@ from mico_competition.fleets.ledger import Entry, Ledger
 from mico_competition.fleets.status import fleet_states
 from mico_competition.models import MLP
 from mico_competition.splits import Seeds
+from mico_competition.tracks import SCENARIOS
+from mico_competition.training import train
+from mico_competition.training.recipe import training_fingerprint
 from mico_competition.training.settings import resolve
 
 SHORT = ["--num_epochs", "1", "--threads", "1", "--workers", "1"]
@@ -228,8 +233,53 @@ def test_a_fleet_of_an_earlier_version_is_not_gone_on_with(tmp_path, capsys):
     settings = tmp_path / "fleet" / "digits_inf" / "settings.json"
     values = json.loads(settings.read_text())
     values |= {"format": 1, "data_sha256": values.pop("dataset_fingerprint")}
-    del values["architecture_fingerprint"]
+    del values["architecture_fingerprint"], values["training_fingerprint"]
     settings.write_text(json.dumps(values))
     assert fleet_states(tmp_path)[0].state == "finished"
     assert fleet(tmp_path, "--models", "0-1") == 1
     assert "was begun by an earlier version" in capsys.readouterr().err
+
+
+class Decaying(torch.optim.Adam):
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, lr, weight_decay=0.01)
+
+
+def large_weights():
+    model = MLP(64, 256, 10, gain=64.0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    return model
+
+
+@pytest.mark.parametrize("change", ["optimiser", "schedule", "first weights"])
+def test_a_second_run_that_would_train_in_another_way_is_refused(
+    tmp_path, capsys, monkeypatch, change
+):
+    """Under the same settings, by an edit of the code."""
+    assert fleet(tmp_path, "--models", "0", "--lr_scheduler_gamma", "0.9") == 0
+    if change == "optimiser":
+        monkeypatch.setitem(train._OPTIMIZERS, "adam", Decaying)
+    elif change == "schedule":
+        original = torch.optim.lr_scheduler.StepLR
+        monkeypatch.setattr(
+            torch.optim.lr_scheduler,
+            "StepLR",
+            lambda optimizer, step_size, gamma: original(optimizer, step_size, gamma**2),
+        )
+    else:
+        monkeypatch.setitem(models.ARCHITECTURES, "digits_mlp", large_weights)
+    assert fleet(tmp_path, "--models", "0-1") == 1
+    assert "its learning rates or its first weights are others now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scenario", [s for s in SCENARIOS if not s.startswith("sst2")])
+def test_every_scenario_has_a_training_fingerprint(scenario):
+    settings = resolve({"scenario": scenario})
+    before = torch.random.get_rng_state()
+    found = training_fingerprint(settings)
+    assert found == training_fingerprint(settings) and len(found) == 64
+    assert torch.equal(torch.random.get_rng_state(), before)
+    other = replace(settings, learning_rate=settings.learning_rate * 1.01)
+    assert training_fingerprint(other) != found

@@ -53,15 +53,21 @@ def share_cpus(
     most = max(1, cpus // count)
     found = count, min(each or most, most)
     if (workers or 0) > found[0] or (threads or 0) > found[1]:
+        asked = f"{_count(workers, 'worker')} and {_count(threads, 'thread')} each"
         _log.warning(
-            "%s and %s are more than the %d CPUs that this process may use: taking %d workers of "
-            "%d threads.",
-            f"{workers} workers" if workers else "The workers",
-            f"{threads} threads each" if threads else "their threads",
+            "%s are more than the %d CPUs that this process may use: taking %s of %s.",
+            asked[:1].upper() + asked[1:],
             cpus,
-            *found,
+            _count(found[0], "worker"),
+            _count(found[1], "thread"),
         )
     return found
+
+
+def _count(number: int | None, what: str) -> str:
+    if number is None:
+        return f"as many {what}s as there is room for"
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def limit_threads() -> None:

@@ -117,6 +117,7 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     from mico_competition.fleets.finished import check_finished
     from mico_competition.fleets.ledger import Ledger
     from mico_competition.nets.text_models import base_config
+    from mico_competition.training.recipe import training_fingerprint
     from mico_competition.training.settings import check
 
     ledger = Ledger.read(args.out, args.scenario)
@@ -124,11 +125,14 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     settings = resolve(given) if ledger is None else ledger.settings
     task = get_task(settings.task)
     config = base_config(task, settings.model_name) if task.text else None
-    found = of_training(task.name, data, config)
+    found = {
+        **of_training(task.name, data, config),
+        "training_fingerprint": training_fingerprint(settings),
+    }
     if ledger is None:
         dataset = str(found["dataset_fingerprint"])
-        code = found["architecture_fingerprint"]
-        ledger = Ledger(args.out, settings, dataset, args.splits_of_2022, (), code)
+        code = found["architecture_fingerprint"], found["training_fingerprint"]
+        ledger = Ledger(args.out, settings, dataset, args.splits_of_2022, (), *code)
     for name, value in given.items():
         kept = getattr(ledger.settings, name)
         if value is not None and value != kept:
@@ -165,6 +169,13 @@ def _check_same(ledger: Ledger, found: Mapping[str, str | None]) -> None:
             f"The dataset is not the one that the fleet in {ledger.folder} was begun with, or its "
             "records are prepared differently: give that one's --dataset_dir, or choose another "
             "--out."
+        )
+    if ledger.training_fingerprint != found["training_fingerprint"]:
+        raise ValueError(
+            f"The code has changed since the fleet in {ledger.folder} was begun: under the same "
+            "settings its optimiser, its learning rates or its first weights are others now, and "
+            "one fleet would hold two kinds of models. Go on with the code of before, or choose "
+            "another --out."
         )
     if ledger.architecture_fingerprint != found["architecture_fingerprint"]:
         raise ValueError(

@@ -73,8 +73,8 @@ class Entry:
 class Ledger:
     """A fleet's models, ordered by id, and what they share.
 
-    The fingerprints are of the dataset and of what the models' code computes, so that no second run
-    goes on with others.  `architecture_fingerprint` is None in the ledgers of earlier versions.
+    The fingerprints are of the dataset, of what the models' code computes and of how it trains, so
+    that no second run goes on with others.  The last two are None in ledgers of earlier versions.
     """
 
     out: Path
@@ -83,6 +83,7 @@ class Ledger:
     splits_of_2022: bool
     entries: tuple[Entry, ...] = ()
     architecture_fingerprint: str | None = None
+    training_fingerprint: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -136,6 +137,7 @@ class Ledger:
             },
             "dataset_fingerprint": self.dataset_fingerprint,
             "architecture_fingerprint": self.architecture_fingerprint,
+            "training_fingerprint": self.training_fingerprint,
             "splits_of_2022": self.splits_of_2022,
         }
         _write_private(self.folder / _SETTINGS, json.dumps(shared, indent=2) + "\n")
@@ -165,6 +167,7 @@ class Ledger:
                 shared["splits_of_2022"],
                 tuple(sorted(entries, key=lambda entry: entry.model_id)),
                 shared.get("architecture_fingerprint"),
+                shared.get("training_fingerprint"),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise ValueError(  # a line is never quoted: it holds secrets
