@@ -29,6 +29,7 @@ from mico_competition.attacks import (
 from mico_competition.attacks.calibration import FORMULAS
 from mico_competition.attacks.common import masked_moments
 from mico_competition.attacks.groups import usual, usual_shift
+from mico_competition.attacks.rmia import choose_offline_a
 
 
 @pytest.mark.parametrize("variance", ["point", "raw_global"])
@@ -155,7 +156,7 @@ def test_rmia_equals_naive_loop(online, gamma):
     target, target_z, shadow_z = rng.random(40), rng.random(70), rng.random((10, 70))
     found = rmia(
         target, shadow, is_member, population=(target_z, shadow_z, None), gamma=gamma,
-        online=online,
+        online=online, offline_a=0.3,
     )  # fmt: skip
     expected = naive_rmia(target, shadow, is_member, target_z, shadow_z, gamma, 0.3, online)
     np.testing.assert_allclose(found, expected, atol=1e-10)
@@ -172,6 +173,81 @@ def test_rmia_bad_input():
         rmia(p, q, is_member, gamma=0)
     with pytest.raises(ValueError, match="same 12 shadow"):
         rmia(p, q, is_member, population=(p, q[:3], None))
+
+
+def probabilities(gain, seed=0, models=24, points=3000, targets=20):
+    """Confidences whose OUT mean p becomes gain(p) in members, with noise of each model."""
+    rng = np.random.default_rng(seed)
+    p_out = rng.uniform(0.05, 0.9, points)
+    members = rng.random((models + targets, points)) < 0.5
+    centre = np.where(members, gain(p_out), p_out)
+    values = np.clip(centre * np.exp(0.3 * rng.normal(size=members.shape)), 1e-6, 1)
+    return values, members
+
+
+@pytest.mark.parametrize(
+    ("gain", "low", "high"),
+    [(lambda p: np.minimum(1.2 * p, 1), 0.9, 1.0), (lambda p: 0.3 * p + 0.7, 0.1, 0.6)],
+)
+def test_rmia_offline_chooses_a_on_the_shadows(gain, low, high):
+    """Near 1 where training hardly changes a probability, as under DP; a where p_in says so."""
+    values, members = probabilities(gain)
+    args = values[24:], values[:24], members[:24]
+    chosen = choose_offline_a(values[:24], members[:24])
+    assert low <= chosen <= high
+    found = rmia(*args, online=False)
+    np.testing.assert_array_equal(found, rmia(*args, online=False, offline_a=chosen))
+    worth = [tpr(rmia(*args, online=False, offline_a=a / 10), members[24:]) for a in range(11)]
+    assert tpr(found, members[24:]) > max(worth) - 0.01
+
+
+def test_rmia_offline_chooses_without_the_target():
+    """A target among the shadows is left out of the choice: its labels move nothing of its own."""
+    values, members = probabilities(lambda p: 0.5 * p + 0.5, models=6, points=200, targets=0)
+    found = rmia(values, values, members, online=False, target_index=np.arange(6))
+    for row in range(6):
+        rest = np.delete(np.arange(6), row)
+        alone = rmia(values[row], values[rest], members[rest], online=False)
+        np.testing.assert_allclose(found[row], alone, atol=1e-12)
+        relabelled = members.copy()
+        relabelled[row] = ~relabelled[row]
+        index = np.arange(6)
+        other = rmia(values, values, relabelled, online=False, target_index=index)[row]
+        np.testing.assert_array_equal(found[row], other)
+    end_to_end = rmia(
+        values[np.arange(200) % 6, np.arange(200)],
+        values,
+        members,
+        online=False,
+        target_index=np.arange(200) % 6,
+    )
+    assert np.isfinite(end_to_end).all()
+    with_others = rmia(
+        values[0, :100], values[:, :100], members[:, :100],
+        population=(values[0, 100:], values[:, 100:], members[:, 100:]),
+        online=False, target_index=0,
+    )  # fmt: skip
+    assert with_others.shape == (100,)
+
+
+def test_rmia_offline_where_nothing_can_be_chosen():
+    """One shadow model, or such that saw all points or none: the usual a."""
+    p = np.random.default_rng(0).random((3, 50))
+    for members in (np.zeros((2, 50), bool), np.ones((2, 50), bool)):
+        assert choose_offline_a(p[1:], members) == 0.3
+        assert np.isfinite(rmia(p[0], p[1:], members, online=False)).all()
+    assert choose_offline_a(p[1:2], np.arange(50)[None] % 2 == 0) == 0.3
+    with pytest.raises(ValueError, match="0 <= offline_a <= 1"):
+        rmia(p[0], p[1:], np.zeros((2, 50), bool), online=False, offline_a=1.1)
+
+
+def test_rmia_online_with_points_that_no_shadow_trained_on_chooses_too():
+    values, members = probabilities(lambda p: np.minimum(1.2 * p, 1), targets=1)
+    members[:, :1500] = False
+    args = values[24], values[:24], members[:24]
+    chosen = choose_offline_a(values[:24], members[:24])
+    assert chosen >= 0.9
+    np.testing.assert_array_equal(rmia(*args), rmia(*args, offline_a=chosen))
 
 
 def test_empirical_bayes_equals_naive_loop():
