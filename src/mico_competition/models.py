@@ -21,6 +21,7 @@ from mico_competition.nets.checkpoints import (
     find_file,
     plain_state,
     read_state,
+    size_limit,
     write_state,
 )
 from mico_competition.nets.text_models import (
@@ -162,7 +163,7 @@ def load_model(task: str, path: PathLike, device: Device = None) -> nn.Module:
     row = get_task(task)
     weights = find_file(path, row.weights[-1])
     if row.text:
-        model = trained(read_config(row, path), read_state(weights), weights, _what(row))
+        model = trained(read_config(row, path), weights, _what(row))
     else:
         model = _unseeded(_constructor(row))
         _fill(model, weights, _what(row))
@@ -253,6 +254,7 @@ def _unseeded(build: Callable[[], Any]) -> Any:
 
 def _fill(model: nn.Module, path: PathLike, what: str) -> None:
     """Put the weights of file `path` into `model`."""
-    state = read_state(path)
-    check_state(state, model.state_dict(), path, what)
+    expected = model.state_dict()
+    state = read_state(path, size_limit(expected))
+    check_state(state, expected, path, what)
     model.load_state_dict(state)

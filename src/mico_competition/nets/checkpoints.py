@@ -8,8 +8,8 @@ never reaches the network, and knows nothing of tasks or architectures.
 from __future__ import annotations
 
 import re
+import sys
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,11 +17,20 @@ import torch
 from torch import Tensor, nn
 
 from mico_competition.files import PathLike, written_aside
+from mico_competition.nets.checkpoint_limits import (
+    ForbiddenName,
+    NoCheckpoint,
+    check_safetensors,
+    check_torch,
+)
+from mico_competition.scoring.printable import printable
+from mico_competition.untrusted import check_file
 
 State = dict[str, Tensor]
 
 OPACUS_PREFIX = "_module."
 SAFETENSORS = ".safetensors"
+_ROOM = 64 << 20
 
 
 def find_file(folder: PathLike, names: str) -> Path:
@@ -46,27 +55,35 @@ def find_file(folder: PathLike, names: str) -> Path:
     )
 
 
-def read_state(path: PathLike) -> State:
+def read_state(path: PathLike, limit: int | None = None) -> State:
     """The tensors of a checkpoint, on the CPU, without a `_module.` prefix.
 
     Args:
         path: a safetensors file (by its suffix), or what `torch.save` wrote of a state dict.
+        limit: bytes that the file may have; `size_limit` gives them for a model.
 
     Returns:
         Names to tensors, with dtypes and shapes as in the file: as yet unchecked.
 
     Raises:
-        ValueError: if there is no such file; if it is truncated, damaged or in another format;
-            if it asks for anything but tensors to be built (nothing of it is executed); or if
-            it is not one flat dictionary of dense tensors.
+        ValueError: if there is no such file; if it is too long, truncated, damaged, in another
+            format, or the pointer of a file that git-LFS has not fetched; if it asks for
+            anything but tensors to be built (nothing of it is executed); or if it is not one
+            flat dictionary of dense tensors.
     """
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give the file of weights in it, such as model.pt.")
     if not path.is_file():
         raise ValueError(f"There is no file of weights {path}: check the path.")
+    check_file(path, limit or sys.maxsize, "these weights", "check the task and the path")
     loaded = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_torch(path)
     return _without_prefix(_flat(loaded, path))
+
+
+def size_limit(expected: Mapping[str, Tensor]) -> int:
+    """Bytes that a file of weights of these shapes may have: each value in 16, and some room."""
+    return 16 * sum(tensor.numel() for tensor in expected.values()) + _ROOM
 
 
 def _read_safetensors(path: Path) -> object:
@@ -74,7 +91,10 @@ def _read_safetensors(path: Path) -> object:
     from safetensors.torch import load_file
 
     try:
+        check_safetensors(path)
         return load_file(path)
+    except MemoryError:  # this machine's, since the file is no longer than it may be
+        raise
     except Exception as error:  # whatever a damaged file can provoke in the parser
         raise _damaged(path, error) from None
 
@@ -82,41 +102,37 @@ def _read_safetensors(path: Path) -> object:
 def _read_torch(path: Path) -> object:
     """What torch finds in `path`, restricted to tensors."""
     try:
-        if zipfile.is_zipfile(path):
-            _check_archive(path)
+        check_torch(path)
         with warnings.catch_warnings():  # torch's guesses about a damaged file help nobody
             warnings.simplefilter("ignore")
             with open(path, "rb") as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except ForbiddenName as error:
+        raise _forbidden(path, str(error)) from None
     except Exception as error:  # a damaged file raises nearly anything, KeyError included
         # torch's own message advises to try again with weights_only=False: never relay it.
         forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if forbidden is None:
-            raise _damaged(path, error) from None
-        raise ValueError(
-            f"{path} is refused, and nothing of it was executed: it asks for {forbidden.group(1)}, "
-            "and a checkpoint may hold tensors only; have it written again with save_model or "
-            "torch.save(model.state_dict(), ...)."
-        ) from None
+        raise (_forbidden(path, forbidden[1]) if forbidden else _damaged(path, error)) from None
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse a zip that is damaged, or that unpacks to more than its size: torch checks neither."""
-    with zipfile.ZipFile(path) as archive:
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise zipfile.BadZipFile("compressed members, which torch.save never writes")
-        damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"bad checksum of {damaged}")
+def _forbidden(path: Path, name: str) -> ValueError:
+    return ValueError(
+        f"{path} is refused, and nothing of it was executed: it asks for {printable(name)}, and a "
+        "checkpoint may hold tensors only; have it written again with save_model or "
+        "torch.save(model.state_dict(), ...)."
+    )
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
     """The error for a file that cannot be parsed."""
     if isinstance(error, OSError):
         return ValueError(f"{path} could not be read: {error.strerror or error}.")
+    reason = str(error) if isinstance(error, NoCheckpoint) else type(error).__name__
     return ValueError(
-        f"{path} is truncated, damaged or not a checkpoint ({type(error).__name__}): fetch it "
-        "again, or have it written again."
+        f"{path} is truncated, damaged or not a checkpoint ({reason}): fetch it again, or have it "
+        "written again."
     )
 
 
@@ -131,8 +147,13 @@ def _flat(loaded: object, path: Path) -> State:
         dense = isinstance(value, Tensor) and value.layout == torch.strided
         if not (isinstance(name, str) and dense and value.device.type == "cpu"):
             raise ValueError(
-                f"{path} is not a flat state dict: its entry {name!r} is not a dense tensor; "
-                "have it written again with torch.save(model.state_dict(), ...)."
+                f"{path} is not a flat state dict: its entry {printable(repr(name))} is not a "
+                "dense tensor; have it written again with torch.save(model.state_dict(), ...)."
+            )
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(
+                f"{path} states a shape of {printable(name)} that its data do not fill: fetch it "
+                "again, or have it written again."
             )
     return dict(loaded)
 
@@ -193,7 +214,7 @@ def _first(fault: str, these: Mapping[str, Tensor], those: Mapping[str, Tensor])
     if not keys:
         return None
     plural = "" if len(keys) == 1 else "s"
-    return f"{fault} key{plural}, first {keys[0]} of shape {tuple(these[keys[0]].shape)}"
+    return f"{fault} key{plural}, first {printable(keys[0])} of shape {tuple(these[keys[0]].shape)}"
 
 
 def _finite(tensor: Tensor) -> bool:

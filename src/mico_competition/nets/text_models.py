@@ -7,9 +7,10 @@ folder is read for its numbers only: code it may point to is never fetched nor r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import torch
 from torch import nn
 
 from mico_competition.files import PathLike
-from mico_competition.nets.checkpoints import State, check_state, find_file
+from mico_competition.nets.checkpoints import check_state, find_file, read_state, size_limit
+from mico_competition.nets.tokenizer_files import check_tokenizer
+from mico_competition.scoring.printable import printable
 from mico_competition.tracks import Task
+from mico_competition.untrusted import read_limited_json, refuse_pointer
 
 # What is taken over from a config.json.  The rest could name code to fetch ("auto_map",
 # "attn_implementation": "some/repository"), or only matters to other uses of the model.
@@ -43,6 +47,17 @@ _CONFIG_FIELDS = _LABELS | {
 }
 
 
+_SMALLEST = {
+    **{"hidden_size": 8, "num_attention_heads": 1, "num_hidden_layers": 1, "intermediate_size": 8},
+    **{"vocab_size": 8, "max_position_embeddings": 8},
+}
+_SIZES = tuple(n for n in _CONFIG_FIELDS if n.endswith("_size") or n.startswith(("num_", "max_")))
+_CONFIG_LIMIT = 1_000_000
+_MAX_LAYERS = 200
+_MAX_SIZE = 10**9
+_MAX_PARAMETERS = 2 * 10**9
+
+
 def pretrained(task: Task, base_model: str | None = None) -> nn.Module:
     """The classifier that is fine-tuned for `task`, in train mode on the CPU, in float32.
 
@@ -57,12 +72,19 @@ def pretrained(task: Task, base_model: str | None = None) -> nn.Module:
     """
     name = base_model or task.base_model or task.architecture
     folder = Path(name)
-    auto = _transformers().AutoModelForSequenceClassification
+    auto = _transformers(task.architecture).AutoModelForSequenceClassification
     options: dict[str, Any] = {"num_labels": task.num_classes}
     if folder.is_dir():
         config = read_config(task, folder, num_labels=task.num_classes)
-        if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
-            return auto.from_config(config).train()
+        _check_size(config_facts(config), folder, _MAX_PARAMETERS)
+        weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+        if not weights:
+            try:
+                return auto.from_config(config).train()
+            except Exception as error:  # as in `trained`
+                raise _unusable(folder, error) from None
+        for path in weights:
+            refuse_pointer(path)
         options = {"config": config, "local_files_only": True}
     with _fetching("base model", name):
         model = auto.from_pretrained(name, trust_remote_code=False, **options)
@@ -90,28 +112,32 @@ def load_tokenizer(path_or_name: PathLike, fallback: str | None = None) -> Any:
                 "merges.txt): give a folder that holds one with --model_name FOLDER."
             )
         return load_tokenizer(fallback)
-    auto = _transformers().AutoTokenizer
+    auto = _transformers("roberta").AutoTokenizer
+    if local:
+        check_tokenizer(folder)
     with _fetching("tokenizer", str(path_or_name)):
         return auto.from_pretrained(
             str(path_or_name), trust_remote_code=False, local_files_only=local
         )
 
 
-def trained(config: Any, state: State, path: Path, what: str) -> nn.Module:
-    """The classifier of `config` with the weights `state`, read from `path`, in eval mode.
+def trained(config: Any, path: Path, what: str) -> nn.Module:
+    """The classifier of `config` with the weights in file `path`, in eval mode.
 
     Raises:
-        ValueError: as `check_state`, or if no model can be built from `config`.
+        ValueError: as `read_state` and `check_state`, or if `config` gives no model.
     """
-    transformers = _transformers()
+    transformers = _transformers(config.model_type)
     try:
         with torch.device("meta"):  # names and shapes only: the initialisation takes seconds
             model = transformers.AutoModelForSequenceClassification.from_config(config)
     except Exception as error:  # sizes that contradict each other fail wherever they first meet
         raise _unusable(f"The configuration beside {path}", error) from None
+    expected = model.state_dict()
+    state = read_state(path, size_limit(expected))
     # In the file until transformers 4.31, since then computed.
     state = {k: v for k, v in state.items() if not k.endswith(".embeddings.position_ids")}
-    check_state(state, model.state_dict(), path, what)
+    check_state(state, expected, path, what)
     logging = transformers.utils.logging
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # one for each of hundreds of models
@@ -136,24 +162,49 @@ def read_config(task: Task, folder: PathLike, num_labels: int | None = None) -> 
             number of labels.
     """
     path = find_file(folder, task.weights[0])
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        model_type = fields["model_type"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(
-            f"{path} is not a model configuration of transformers: fetch it again."
-        ) from None
-    _check_type(task, model_type, path)
+    what = "a model configuration of transformers"
+    fields = read_limited_json(path, _CONFIG_LIMIT, what, "fetch it again")
+    if not isinstance(fields, dict) or "model_type" not in fields:
+        raise ValueError(f"{path} is not {what}: fetch it again.")
+    _check_type(task, fields["model_type"], path)
     known = {name: value for name, value in fields.items() if name in _CONFIG_FIELDS}
+    _check_size(known, path)
     if num_labels is not None:
         known = {name: known[name] for name in known.keys() - _LABELS}
         known["num_labels"] = num_labels
+    transformers = _transformers(task.architecture)
     try:
-        config = _transformers().AutoConfig.for_model(task.architecture, **known)
+        config = transformers.AutoConfig.for_model(task.architecture, **known)
     except Exception as error:  # transformers has many ways to say that a value is of a wrong kind
         raise _unusable(path, error) from None
     check_config(task, config, path)
     return config
+
+
+def _check_size(fields: dict[str, Any], where: object, most: float = inf) -> None:
+    """Refuse a configuration whose model would cost more than any that is meant here.
+
+    Args:
+        fields: of the configuration.
+        where: the file, for the message.
+        most: parameters that the model may have; without values, they cost nothing.
+    """
+    sizes = {name: fields.get(name) for name in _SIZES}
+    counts = {name: size for name, size in sizes.items() if type(size) is int}
+    layers = counts.get("num_hidden_layers", 0)
+    if layers > _MAX_LAYERS or any(size > _MAX_SIZE for size in counts.values()):
+        raise ValueError(
+            f"{where} is not usable (a model of {layers:,} layers, or a size of over "
+            f"{_MAX_SIZE:,}): fetch it again."
+        )
+    width, inner = counts.get("hidden_size", 768), counts.get("intermediate_size", 3072)
+    tokens = sum(counts.get(name, 512) for name in ("vocab_size", "max_position_embeddings"))
+    parameters = width * (tokens + max(layers, 1) * (4 * width + 2 * inner))
+    if parameters > most:
+        raise ValueError(
+            f"{where} is not usable (a model of {parameters:,} parameters, over {most:,.0f}): "
+            "give another with --model_name FOLDER."
+        )
 
 
 def base_config(task: Task, base_model: str | None = None) -> Any:
@@ -161,7 +212,7 @@ def base_config(task: Task, base_model: str | None = None) -> Any:
     name = base_model or task.base_model or task.architecture
     if Path(name).is_dir():
         return read_config(task, name, num_labels=task.num_classes)
-    auto = _transformers().AutoConfig
+    auto = _transformers(task.architecture).AutoConfig
     with _fetching("base model", name):
         return auto.from_pretrained(name, trust_remote_code=False, num_labels=task.num_classes)
 
@@ -173,7 +224,7 @@ def config_facts(config: Any) -> dict[str, Any]:
 
 def small_copy(task: Task, config: Any) -> nn.Module:
     """A model of `config` but for its size, in milliseconds; its weights are fresh ones."""
-    transformers = _transformers()
+    transformers = _transformers(task.architecture)
     special = ("bos_token_id", "eos_token_id", "pad_token_id")
     largest = max(getattr(config, name, None) or 0 for name in special)
     sizes = {
@@ -209,14 +260,14 @@ def _check_type(task: Task, model_type: object, where: object) -> None:
     """Refuse another architecture than the task's."""
     if model_type != task.architecture:
         raise ValueError(
-            f"{where} is no {task.name} model: its type is {model_type!r} where "
+            f"{where} is no {task.name} model: its type is {printable(repr(model_type))} where "
             f"{task.architecture!r} is expected; check the task and the path."
         )
 
 
 def _unusable(where: object, error: Exception) -> ValueError:
     """The error for a configuration that no model can be built from."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = printable(" ".join(str(error).split()) or type(error).__name__)
     return ValueError(f"{where} is not usable ({reason}): fetch it again.")
 
 
@@ -232,18 +283,42 @@ def _fetching(kind: str, name: str) -> Iterator[None]:
     """One sentence instead of the many errors of transformers and the Hub."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+    except BaseException as error:  # a panic of the tokenizers library is no Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+            raise
+        words = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        reason = printable(words)
         raise ValueError(
             f"Could not load the {kind} {name!r} ({reason}): check the name and the network, or "
             "give a folder that holds a copy with --model_name FOLDER."
         ) from error
 
 
-def _transformers() -> Any:
-    """The transformers package, or the line that installs it."""
+@cache
+def _transformers(architecture: str) -> Any:
+    """The transformers package, once it has built a model of `architecture`.
+
+    What it lacks, or what does not fit it (torchvision, say), shows only then: as an error that
+    would otherwise be taken for one of the files at hand.
+
+    Raises:
+        ImportError: with the line that installs it, or with what hinders it.
+    """
     try:
         import transformers
     except ImportError:
         raise ImportError("Text models need transformers: pip install -e '.[text]'.") from None
+    try:
+        config = transformers.AutoConfig.for_model(architecture, **_SMALLEST)
+        with torch.device("meta"):
+            transformers.AutoModelForSequenceClassification.from_config(config)
+    except Exception as error:
+        while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # the library wraps it, several times over
+        raise ImportError(
+            f"transformers {transformers.__version__} cannot build a {architecture} model here "
+            f"({type(error).__name__}: {printable(error)}). That is no fault of the model's files: "
+            f"install torch {torch.__version__}, transformers, and torchvision if you have it, so "
+            "that they fit each other (pip install -e '.[text]'), or uninstall torchvision."
+        ) from error
     return transformers
