@@ -119,7 +119,9 @@ def score(group: Group, work: Path, data: Path) -> dict:
     from mico_competition.challenge_datasets import load_dataset
 
     trained = work / "trained" / group.task
-    attack_challenge(trained, lambda task: load_dataset(task, data), phases=["train"])
+    attack_challenge(
+        trained, lambda task: load_dataset(task, data), predictions=trained, phases=["train"]
+    )
     rows = {}
     for scenario in group.scenarios:
         import numpy as np
