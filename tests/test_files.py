@@ -248,6 +248,13 @@ def test_a_gap_between_numbers_hides_nothing(tmp_path):
         assert sorted(os.listdir(tmp_path)) == ["name-0", "name-1", "name-3"]
 
 
+def test_a_file_system_that_gives_what_is_made_to_somebody_else(tmp_path, monkeypatch):
+    """As NFS does with what root makes."""
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    write_text(tmp_path / "file", "x", access=PRIVATE)
+    assert os.listdir(tmp_path) == ["file"] and mode(tmp_path / "file") == 0o600
+
+
 def test_a_file_system_without_locks(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(9, "Bad file descriptor")

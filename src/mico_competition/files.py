@@ -209,6 +209,8 @@ def _held(place: Path) -> int | None:
     try:
         place.mkdir(mode=0o700)
         fresh = True
+        with suppress(OSError):  # a file system without modes
+            place.chmod(0o700)  # also where a folder hands rights down to what is in it
     except FileExistsError:
         fresh = False
     except OSError as error:
@@ -225,7 +227,8 @@ def _held(place: Path) -> int | None:
                 raise
             # A file system without locks: what others left there cannot be told from live work.
         status = os.fstat(descriptor)
-        ours = status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077 == 0
+        private = stat.S_IMODE(status.st_mode) & 0o077 == 0
+        ours = fresh or (status.st_uid == os.geteuid() and private)
         if ours and os.path.samestat(status, os.lstat(place)):
             return descriptor
     except OSError:
