@@ -16,10 +16,10 @@ from mico_competition.files import (
     check_output,
     make_folder,
     open_private,
-    scratch,
     write_text,
     written_aside,
 )
+from mico_competition.scratch import scratch
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077, 0o027])

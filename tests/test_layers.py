@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
     [
-        *("cpus", "tracks", "splits", "scoring", "attacks", "files", "untrusted"),
+        *("cpus", "tracks", "splits", "scoring", "attacks", "files", "scratch", "untrusted"),
         *("zip_directory", "progress", "__init__"),
     ],
     ["layout", "hostile_zip"],

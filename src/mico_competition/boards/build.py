@@ -16,7 +16,8 @@ from pathlib import Path
 
 from mico_competition.boards.leaderboard import read_entries
 from mico_competition.boards.pages import HIDDEN_PHASE, Pages
-from mico_competition.files import PathLike, make_folder, scratch
+from mico_competition.files import PathLike, make_folder
+from mico_competition.scratch import scratch
 
 TITLE = "Membership inference leaderboard"
 MARKER = ".made_by_mico_leaderboard"

@@ -26,10 +26,11 @@ from mico_competition.bundles.yaml_form import (
     reference_file,
     yaml_text,
 )
-from mico_competition.files import PRIVATE, PathLike, scratch, written_aside
+from mico_competition.files import PRIVATE, PathLike, written_aside
 from mico_competition.layout import walk_challenge
 from mico_competition.lengths import len_challenge_of
 from mico_competition.scoring.truth import NOTICE_FILE, read_solutions
+from mico_competition.scratch import scratch
 from mico_competition.tracks import SCORED_PHASES, SOLUTION_FILE, get_challenge
 
 _MEND = "name the folder that `mico train --output_dir` was given."

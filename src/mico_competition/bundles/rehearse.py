@@ -19,9 +19,10 @@ from mico_competition.bundles.files import Archive
 from mico_competition.bundles.rehearse_worker import FINISHED, Job, Outcome, score_submission
 from mico_competition.bundles.rules.fault import Fault, whole
 from mico_competition.bundles.yaml_form import CODALAB
-from mico_competition.files import PRIVATE, PathLike, scratch, written_aside
+from mico_competition.files import PRIVATE, PathLike, written_aside
 from mico_competition.progress import tracked
 from mico_competition.scoring.truth import NOTICE_FILE
+from mico_competition.scratch import scratch
 
 _FORCED = ("Force_Last", "Force_Latest_Multiple", "Force_Best")
 _LIMITS = (600, 300)  # seconds where a phase names none: Codabench's, legacy CodaLab's

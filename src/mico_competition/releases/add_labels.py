@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mico_competition.files import PathLike, scratch, write_text
+from mico_competition.files import PathLike, write_text
 from mico_competition.layout import release_folder, walk_challenge
 from mico_competition.progress import tracked
 from mico_competition.releases.archives import (
@@ -44,6 +44,7 @@ from mico_competition.releases.reveal import (
     revealed_file,
     verify,
 )
+from mico_competition.scratch import scratch
 from mico_competition.tracks import SCORED_PHASES
 
 

@@ -26,9 +26,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from mico_competition.files import PRIVATE, PathLike, folder_lock, written_aside
+from mico_competition.files import PRIVATE, PathLike, written_aside
 from mico_competition.layout import ModelFolder, model_id_of, read_text, release_folder
 from mico_competition.releases.archives import NO_RELEASE
+from mico_competition.scratch import folder_lock
 from mico_competition.splits import parse_seed, permutation, seed_text
 from mico_competition.tracks import (
     PHASES,

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from mico_competition.files import PathLike
 from mico_competition.layout import walk_challenge
-from mico_competition.progress import stage, tracked
+from mico_competition.progress import tracked
 from mico_competition.releases.byte_search import ByteSearch
 from mico_competition.releases.leak_forms import archive_faults, weights_faults
 from mico_competition.releases.leak_patterns import (
@@ -44,6 +44,7 @@ from mico_competition.releases.leak_patterns import (
     seeds_of,
     withheld_of,
 )
+from mico_competition.releases.leak_search import search_texts, told_by
 from mico_competition.releases.leak_tree import Entry, Fault, tree_faults, walk
 from mico_competition.releases.leak_values import (
     Openings,
@@ -55,12 +56,10 @@ from mico_competition.releases.leak_values import (
     summary_faults,
     sums_faults,
 )
-from mico_competition.releases.leak_views import numbers_in, views
 from mico_competition.tracks import PHASES, SEED_FILES, SOLUTION_FILE, get_challenge
 
 _UNNAMED = "(a name that tells a secret)"
 _LARGEST = 1 << 26  # bytes of a file that holds no weights
-_AT_ONCE = 64  # models whose patterns are in memory together
 
 
 def check_release(
@@ -198,7 +197,7 @@ class _Checker:
                 if entry.status.st_size:
                     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                         found = ByteSearch(own, self.seeds).find(content)  # type: ignore[arg-type]
-                    yield from _told(entry.name, found)
+                    yield from told_by(entry.name, found)
 
     def _beside(self) -> Iterator[Fault]:
         """Whether what lies beside the models holds what it must, and no more."""
@@ -242,36 +241,19 @@ class _Checker:
     def _search(self, found: list[Fault], progress: bool) -> set[str]:
         """Search small files and names for all secrets; adds to `found`, gives telling names."""
         names = {part for entry in self.entries for part in entry.name.split("/")}
-        looked: dict[bytes, tuple[list[bytes], list[bytes]]] = {}
-        for text in (*self.texts, *map(os.fsencode, names)):
-            seen = list(views(text))
-            looked[text] = (seen, [numbers_in(view) for view in seen])
-        told: dict[bytes, set[Secret]] = {}
-
-        def search(lists: Patterns, numbers: Patterns, *bases: ByteSearch[Secret]) -> None:
-            plain, digits = ByteSearch(lists, *bases), ByteSearch(numbers)
-            for text, (seen, counted) in looked.items():
-                hits = [s for view in seen for s in plain.find(view)]
-                hits += [s for view in counted for s in digits.find(view)]
-                told.setdefault(text, set()).update(hits)
-
-        search(machine_paths(self.trained), {}, self.seeds)
-        models = list(self.hiding.values())
-        with stage("Leak check: search", len(models), "model", show=progress) as shown:
-            for start in range(0, len(models), _AT_ONCE):
-                lists: Patterns = {}
-                numbers: Patterns = {}
-                for model in models[start : start + _AT_ONCE]:
-                    secrets = secrets_of(model)
-                    lists.update(secrets.lists), numbers.update(secrets.numbers)
-                    if not is_searchable(model):
-                        found.append((f"{self.challenge}/{model.place}", _SHORT_SEED))
-                    shown.update()
-                search(lists, numbers)
+        for model in self.hiding.values():
+            if not is_searchable(model):
+                found.append((f"{self.challenge}/{model.place}", _SHORT_SEED))
+        told = search_texts(
+            {*self.texts, *map(os.fsencode, names)},
+            list(self.hiding.values()),
+            ByteSearch(machine_paths(self.trained), self.seeds),
+            progress,
+        )
         organiser = machine_names()
         for text, entries in self.texts.items():
             for entry in entries:
-                found += _told(entry.name, told[text])
+                found += told_by(entry.name, told[text])
                 if organiser and entry.file != "tokenizer.json" and organiser.search(text):
                     found.append(
                         (entry.name, "tells the name of the organiser's account or machine")
@@ -293,17 +275,6 @@ def _shown(name: str, telling: Collection[str]) -> str:
         if part in telling:
             return "/".join([*parts[:at], _UNNAMED])
     return name
-
-
-def _told(name: str, secrets: Iterable[Secret]) -> Iterator[Fault]:
-    """A fault for each kind of secret that a file tells."""
-    models: dict[str, set[str]] = {}
-    for secret in secrets:
-        models.setdefault(secret.what, set()).add(secret.of)
-    for what, places in sorted(models.items()):
-        of = f" of {min(places)}" if min(places) else ""
-        more = f" and of {len(places) - 1} other models" if len(places) > 1 else ""
-        yield name, f"tells {what}{of}{more}"
 
 
 def _openings(trained: Path) -> Openings:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.challenge import read_seeds
-from mico_competition.files import PRIVATE, PUBLIC, PathLike, make_folder, scratch, written_aside
+from mico_competition.files import PRIVATE, PUBLIC, PathLike, make_folder, written_aside
 from mico_competition.layout import ModelFolder, release_folder, walk_challenge
 from mico_competition.lengths import Lengths, read_metadata
 from mico_competition.progress import tracked
@@ -44,6 +44,7 @@ from mico_competition.releases.public_files import (
     write_public_files,
 )
 from mico_competition.releases.whole import check_whole
+from mico_competition.scratch import scratch
 from mico_competition.tracks import (
     CHALLENGES,
     SOLUTION_FILE,
