@@ -34,6 +34,13 @@ class Access:
     folder: int
 
 
+class OutputError(OSError, ValueError):
+    """A place that nothing can be written to, in a sentence.
+
+    A user's mistake, and for whoever can do without the file a fault of the disk like any other.
+    """
+
+
 PRIVATE = Access(0o600, 0o700)
 PUBLIC = Access(0o644, 0o755)
 
@@ -59,14 +66,14 @@ def written_aside(
             default those of the file that is replaced, or what the umask leaves.
 
     Raises:
-        ValueError: before the block, if something stands at `path` that is neither a regular
+        OutputError: before the block, if something stands at `path` that is neither a regular
             file, nor an empty folder, nor takes bytes; after it, if a file was written for a
             folder or a folder for a file.
     """
     destination = _destination(path)
     if isinstance(destination, Path):
         if destination.is_dir() and any(destination.iterdir()):
-            raise ValueError(f"{path} is a folder that holds something: name another place.")
+            raise OutputError(f"{path} is a folder that holds something: name another place.")
         folder = make_folder(destination.parent, access)
     else:
         folder = Path(tempfile.gettempdir())
@@ -99,7 +106,7 @@ def write_bytes(path: PathLike, content: bytes, *, access: Access | None = None)
 
 
 def check_output(path: PathLike) -> None:
-    """ValueError if a file cannot be written to `path`, because of what stands there or above.
+    """OutputError if a file cannot be written to `path`, because of what stands there or above.
 
     For the start of a long run, whose results are written at its end.
     """
@@ -107,10 +114,10 @@ def check_output(path: PathLike) -> None:
     if isinstance(destination, _Stream):
         return
     if destination.is_dir():
-        raise ValueError(f"{path} is a folder: name the file to write.")
+        raise OutputError(f"{path} is a folder: name the file to write.")
     there = next(folder for folder in destination.parents if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{path} cannot be written, because of {there}: name another file.")
+        raise OutputError(f"{path} cannot be written, because of {there}: name another file.")
 
 
 def is_stream(path: PathLike) -> bool:
@@ -128,7 +135,7 @@ def make_folder(folder: PathLike, access: Access | None = None) -> Path:
             if access:
                 part.chmod(access.folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is a file: name a folder.")
+        raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(folder))
     return folder
 
 
@@ -158,7 +165,7 @@ class _Stream:
 
 
 def _destination(path: PathLike) -> Path | _Stream:
-    """Where `path` leads through symbolic links; ValueError if nothing can be written there."""
+    """Where `path` leads through symbolic links; OutputError if nothing can be written there."""
     place = _absolute(path)
     descriptor = re.compile(rf"/(?:proc/(?:self|thread-self|{os.getpid()})|dev)/fd/([0-9]+)")
     for _ in range(_LINKS):
@@ -168,7 +175,7 @@ def _destination(path: PathLike) -> Path | _Stream:
         if not os.path.islink(place):
             return _replaceable(Path(place), path)
         place = os.path.join(os.path.dirname(place), os.readlink(place))
-    raise ValueError(f"{path} is a symbolic link that leads back to itself: remove it.")
+    raise OutputError(f"{path} is a symbolic link that leads back to itself: remove it.")
 
 
 def _absolute(path: PathLike) -> str:
@@ -183,12 +190,12 @@ def _open_descriptor(number: int, path: PathLike) -> _Stream:
     except OSError:
         writable = False
     if not writable:
-        raise ValueError(f"{path} is not open for writing: name a file.")
+        raise OutputError(f"{path} is not open for writing: name a file.")
     return _Stream(number)
 
 
 def _replaceable(place: Path, path: PathLike) -> Path | _Stream:
-    """`place` if a file or folder can take it, a stream if it takes bytes; else ValueError."""
+    """`place` if a file or folder can take it, a stream if it takes bytes; else OutputError."""
     try:
         mode = place.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -198,13 +205,13 @@ def _replaceable(place: Path, path: PathLike) -> Path | _Stream:
     if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
         return _Stream(str(place))
     kind = "a socket" if stat.S_ISSOCK(mode) else "a device"
-    raise ValueError(f"{path} is {kind}, which nothing is written over: name a file.")
+    raise OutputError(f"{path} is {kind}, which nothing is written over: name a file.")
 
 
 def _pour(temporary: Path, stream: _Stream, path: PathLike) -> None:
     """Write the bytes of `temporary` into a stream."""
     if temporary.is_dir():
-        raise ValueError(f"{path} is no place for a folder: name one.")
+        raise OutputError(f"{path} is no place for a folder: name one.")
     sys.stdout.flush()
     sys.stderr.flush()
     if isinstance(stream.target, int):
@@ -215,19 +222,19 @@ def _pour(temporary: Path, stream: _Stream, path: PathLike) -> None:
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            raise ValueError(f"Nobody reads the named pipe {path}: name a file.") from None
+            raise OutputError(f"Nobody reads the named pipe {path}: name a file.") from None
         os.set_blocking(descriptor, True)
     with open(descriptor, "wb") as out, temporary.open("rb") as source:
         shutil.copyfileobj(source, out)
 
 
 def _check_kinds(temporary: Path, destination: Path, path: PathLike) -> None:
-    """ValueError if a file would take a folder's place, or a folder a file's."""
+    """OutputError if a file would take a folder's place, or a folder a file's."""
     if temporary.is_dir():
         if destination.is_file():
-            raise ValueError(f"{path} is a file: name a folder.")
+            raise OutputError(f"{path} is a file: name a folder.")
     elif destination.is_dir():
-        raise ValueError(f"{path} is a folder: name the file to write.")
+        raise OutputError(f"{path} is a folder: name the file to write.")
 
 
 def _access_of(destination: Path) -> Access | None:
