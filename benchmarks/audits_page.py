@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What attacks prove and privacy allows, in docs/PRIVACY.md, from docs/results/audits/*.json.
+"""What attacks prove and privacy allows, in docs/PRIVACY.md, from docs/results/audits/*.json
+and docs/results/audit_false_alarms.json.
 
 Rewrites what stands between the page's markers, and the pictures in docs/privacy/.
 """
@@ -19,6 +20,7 @@ from mico_competition.scoring.svg import HEIGHT, SHOWN_DECADE, WIDTH, Axes, draw
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 AUDITS, PICTURES = DOCS / "results/audits", DOCS / "privacy"
 AUDITS_BLOCK, TRAINER_BLOCK = "audits", "trainer"
+ALARMS_BLOCK, PLANS_BLOCK, CORRECT_BLOCK = "alarms", "plans", "correct"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from attack_fleets import BEDS  # noqa: E402
@@ -50,6 +52,7 @@ def main() -> None:
         (PICTURES / f"{name}.svg").write_text(picture(name, audit), encoding="utf-8")
     page = DOCS / "PRIVACY.md"
     text = filled(page.read_text(encoding="utf-8"), audits, files(TRAINED))
+    text = with_false_alarms(text, false_alarms())
     page.write_text(text, encoding="utf-8")
     print(f"Wrote the audits of {page} and {len(audits)} pictures")
 
@@ -57,6 +60,12 @@ def main() -> None:
 def read() -> dict[str, Audit]:
     """Run -> its audit, of those that are there."""
     return {name: found[0] for name, found in files(AUDITED).items()}
+
+
+def false_alarms() -> dict[str, Any]:
+    """What `benchmarks/audit_false_alarms.py` measured."""
+    path = DOCS / "results/audit_false_alarms.json"
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def files(names: Iterable[str]) -> dict[str, Any]:
@@ -81,11 +90,55 @@ def filled(page: str, audits: dict[str, Audit], trained: dict[str, Audit]) -> st
     for name, audit in audits.items():
         lines += ["", f"![{audit['sentence']}](privacy/{name}.svg)"]
     page = between(page, AUDITS_BLOCK, lines)
-    methods = list(dict.fromkeys(b["method"] for a in trained.values() for b in worst(a)))
-    heads = ["settings", "gradient canaries", "steps", "promised", *methods, "direct tests"]
+    methods = list(
+        dict.fromkeys(b["method"] for a in trained.values() for w in ways(a) for b in worst(w))
+    )
+    heads = [
+        "settings",
+        "trained",
+        "gradient canaries",
+        "steps",
+        "promised",
+        *methods,
+        "direct tests",
+    ]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    lines += [f"| {' | '.join(trainer_row(audit, methods))} |" for audit in trained.values()]
+    lines += [
+        f"| {' | '.join(trainer_row(audit, methods))} |"
+        for a in trained.values()
+        for audit in ways(a)
+    ]
     return between(page, TRAINER_BLOCK, lines)
+
+
+def with_false_alarms(page: str, found: dict[str, Any]) -> str:
+    """`page` with what `benchmarks/audit_false_alarms.py` measured, part by part."""
+    if "attacks" in found:
+        lines = ["| mechanism | false alarms | with each bound by itself at 95 % |"]
+        lines.append("|---" * 3 + "|")
+        for name, share in found["attacks"]["alarms"].items():
+            cells = (name, *(f"{100 * share[how]:.2g} %" for how in ("joint", "each by itself")))
+            lines.append(f"| {' | '.join(cells)} |")
+        page = between(page, ALARMS_BLOCK, lines)
+    if "bounds" in found:
+        heads = ("scores", "points", "epsilon", "one-run", "one plan", "one-run f-DP", "one plan")
+        lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+        for row in found["bounds"]:
+            epsilon = "-" if row["epsilon"] is None else f"{row['epsilon']:g}"
+            kinds = ("one-run, list", "one-run, one plan", "f-DP, list", "f-DP, one plan")
+            cells = [row["setting"], f"{row['points']:,}", epsilon]
+            cells += [f"{row['mean'][kind]:.2f}" for kind in kinds]
+            lines.append(f"| {' | '.join(cells)} |")
+        page = between(page, PLANS_BLOCK, lines)
+    if "trainer" in found:
+        lines = ["| models | runs | tests and bounds | runs with an alarm |", "|---" * 4 + "|"]
+        for name, kind in found["trainer"].items():
+            if isinstance(kind, dict):
+                which = ", ".join(f"{test}: {n}" for test, n in kind["by test"].items())
+                count = f"{kind['alarms']}{f' ({which})' if which else ''}"
+                lines.append(f"| {name} | {kind['runs']} | {kind['tests']} | {count} |")
+        page = between(page, CORRECT_BLOCK, lines)
+    return page
 
 
 def bought(audits: dict[str, Audit]) -> str:
@@ -107,19 +160,27 @@ def worst(audit: Audit) -> list[Audit]:
     return [bound for bound in audit["bounds"] if bound["worst_case"]]
 
 
+def ways(audit: Audit) -> list[Audit]:
+    """Each way of training that was audited; a file of one audit has no such list."""
+    return audit.get("audits", [audit])
+
+
 def trainer_row(audit: Audit, methods: list[str]) -> list[str]:
     """A line of the trainer's table: each bound with its share of the promise."""
     found = {b["method"]: f"{b['epsilon']:.2f} ({100 * b['ratio']:.0f} %)" for b in worst(audit)}
     alarms = [check["name"] for check in audit["checks"] if check["verdict"] == "alarm"]
     verdict = ", ".join(alarms) if alarms else f"all {len(audit['checks'])} passed"
-    cells = [f"`{audit['scenario']}`", f"{audit['gradient_canaries']['all']:,}"]
+    stack = audit.get("stack", 1)
+    trained = f"{stack} in a stack" if stack > 1 else "by itself"
+    cells = [f"`{audit['scenario']}`", trained, f"{audit['gradient_canaries']['all']:,}"]
     cells += [f"{audit['steps']:,}", number(audit["promised"]["epsilon"])]
     return [*cells, *(found.get(method, "-") for method in methods), verdict]
 
 
 def row(name: str, audit: Audit) -> list[str]:
     """A run's line of the table."""
-    bounds = {bound["method"]: bound["epsilon"] for bound in audit["bounds"]}
+    # Those that raise alarms at the level at which they hold jointly, the others by themselves.
+    bounds = {b["method"]: b.get("joint_epsilon", b["epsilon"]) for b in audit["bounds"]}
     promised = audit["promised"]
     cells = [name, rate(audit["metrics"][RANKED]), rate(audit["metrics"]["TPR_FPR_100"])]
     shown = ("one-run", "one-run of pairs", "one-run f-DP")

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from scipy.stats import binom
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "PRIVACY.md"
@@ -27,7 +28,8 @@ def script():
 def test_the_page_is_what_its_script_writes(script):
     page = PAGE.read_text(encoding="utf-8")
     audits = script.read()
-    assert audits and script.filled(page, audits, script.files(script.TRAINED)) == page
+    filled = script.filled(page, audits, script.files(script.TRAINED))
+    assert audits and script.with_false_alarms(filled, script.false_alarms()) == page
     for name, audit in audits.items():
         picture = (ROOT / "docs/privacy" / f"{name}.svg").read_text(encoding="utf-8")
         assert picture == script.picture(name, audit)
@@ -46,6 +48,24 @@ def test_every_audit_keeps_to_its_promise_and_its_ceiling(script):
                 assert low <= ceiling + 1e-6, (name, fpr)
     for name, audit in script.files(script.TRAINED).items():
         assert not audit["alarm"], name
+        assert all(way["bounds"] and way["checks"] for way in script.ways(audit)), name
+
+
+def test_false_alarms_are_no_more_than_said(script):
+    """5 % at most, by as much more as chance may add to so many runs."""
+    found = script.false_alarms()
+    shares = [(f["joint"], found["attacks"]["runs"]) for f in found["attacks"]["alarms"].values()]
+    shares += [
+        (kind["alarms"] / kind["runs"], kind["runs"])
+        for kind in found.get("trainer", {}).values()
+        if isinstance(kind, dict)
+    ]
+    assert min(runs for _, runs in shares) >= 100
+    for share, runs in shares:
+        assert share * runs <= binom.ppf(0.99, runs, 0.05)
+    for row in found["bounds"]:
+        for share in row.get("above", {}).values():
+            assert share * 100 <= binom.ppf(0.999, 100, 0.05), row
 
 
 def test_files_are_of_runs_that_are_known(script):

@@ -171,7 +171,7 @@ def _rates(fpr: Any) -> np.ndarray:
     return rates
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)  # an audit by a mechanism's own curve asks for a hundred
 def _deltas(mechanism: Mechanism) -> tuple[np.ndarray, np.ndarray]:
     """The deltas of _EPSILONS: of a record that is in over one that is out, and the reverse."""
     return delta_curves(mechanism, _EPSILONS, value_discretization_interval=SEARCH_INTERVAL)
