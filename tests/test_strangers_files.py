@@ -1,8 +1,12 @@
 """What costs little to write and much to read is refused before it is read."""
 
 import builtins
+import gzip
+import io
 import os
+import tarfile
 
+import numpy as np
 import pytest
 
 from mico_competition.challenge import read_seeds
@@ -86,3 +90,178 @@ def test_lengths_in_metadata_are_lengths(tmp_path, value):
     (tmp_path / "metadata.json").write_text(f'{{"len_challenge": {value}}}', encoding="utf-8-sig")
     with pytest.raises(ValueError, match="lengths that are no whole numbers from 1"):
         Lengths.of(tmp_path)
+
+
+# --- datasets
+
+
+def batches(folder, content):
+    """A folder of CIFAR-10's pickles, each of this content."""
+    from mico_competition.data.cifar10_files import PYTHON
+
+    (folder / PYTHON.folder).mkdir(parents=True)
+    for name in PYTHON.files:
+        (folder / PYTHON.folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Nr\xff\xff\xff\x3f.",  # 7 bytes: room for 2 * 2^30 objects
+        b"\x80\x02Nr\xff\xff\xff\x7f.",
+        b"N" + b"p1073741823\n.",
+        b"\x80\x05\x96" + (1 << 33).to_bytes(8, "little") + b".",
+        b"\x80\x05\x97.",
+        b"\x80\x02" + b"]" * 2_100_000 + b".",
+        b"\x80\x02" + b"}" * 2_100_000 + b".",
+        b"\x80\x04\x8e" + (1 << 60).to_bytes(8, "little") + b".",
+        b"\x80\x02\x8b\xff\xff\xff\x7f.",
+    ],
+)
+def test_a_pickle_of_few_bytes_that_takes_much_memory(content, tmp_path, monkeypatch):
+    from mico_competition.data import plain_pickle
+    from mico_competition.data.cifar10_files import read_cifar10
+
+    monkeypatch.setattr(plain_pickle, "_PlainUnpickler", lambda *_, **__: pytest.fail("unpickled"))
+    with pytest.raises(ValueError, match="data_batch_1 is not a whole CIFAR-10 batch"):
+        read_cifar10(batches(tmp_path, content), download=False)
+
+
+def test_a_batch_of_4_gb_is_not_opened(tmp_path, unread):
+    from mico_competition.data.cifar10_files import BINARY, read_cifar10
+
+    for name in BINARY.files:
+        sparse(tmp_path / BINARY.folder / name, 4 << 30)
+    with pytest.raises(ValueError, match="4,294,967,296 bytes, more than the 1,073,741,824"):
+        read_cifar10(tmp_path, download=False)
+
+
+def gzipped(path, pieces):
+    with gzip.open(path, "wb", 1) as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+def header(name, size, kind=tarfile.REGTYPE):
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+TARS = {
+    "a large member": ([header("dataset_purchase", 1 << 40)], "has a line of over|damaged|empty"),
+    "a large header": ([header("x", 1 << 30, tarfile.XHDTYPE), bytes(1 << 20)], "takes over 64 MB"),
+    "a long name": (
+        [header("x", 1 << 30, tarfile.GNUTYPE_LONGNAME), bytes(99)],
+        "takes over 64 MB",
+    ),
+    "many members": ([header("x", 0)] * 10_001, "over 10,000 files"),
+    "a member to skip": ([header("x", 1 << 40), bytes(1 << 20)], "unpacks to over 8 GB"),
+}
+
+
+@pytest.mark.parametrize("name", TARS)
+def test_an_archive_that_stands_for_much(name, tmp_path):
+    from mico_competition.data.cifar10_files import BINARY, read_cifar10
+    from mico_competition.data.purchase100_files import parse_table
+
+    pieces, words = TARS[name]
+    gzipped(tmp_path / "dataset_purchase.tgz", pieces)
+    with pytest.raises(ValueError, match=words):
+        parse_table(tmp_path / "dataset_purchase.tgz")
+    gzipped(tmp_path / BINARY.archive, pieces)
+    with pytest.raises(ValueError, match=words if "line" not in words else "8 GB"):
+        read_cifar10(tmp_path, download=False)
+
+
+def test_a_batch_of_an_archive_that_is_too_large(tmp_path):
+    from mico_competition.data.cifar10_files import BINARY, read_cifar10
+
+    name = f"{BINARY.folder}/{BINARY.files[0]}"
+    gzipped(tmp_path / BINARY.archive, [header(name, 2 << 30), bytes(1 << 20)])
+    with pytest.raises(ValueError, match="a file of 2,147,483,648 bytes, over 1,073,741,824"):
+        read_cifar10(tmp_path, download=False)
+
+
+class Endless(io.RawIOBase):
+    """A stream that never ends, and counts what was taken of it."""
+
+    def __init__(self, piece):
+        self.piece, self.taken = piece, 0
+
+    def read(self, size=-1):
+        self.taken += size
+        return (self.piece * (size // len(self.piece) + 1))[:size]
+
+
+@pytest.mark.parametrize("piece", [b"0", b",", b" ", b"1,0,", b"\r", b"\0"])
+def test_a_line_without_an_end_is_read_no_further_than_a_block(piece, tmp_path):
+    from mico_competition.data import purchase100_files
+
+    stream = Endless(piece)
+    with pytest.raises(ValueError, match="a line of over 65,536 bytes"):
+        list(purchase100_files._whole_lines(stream, tmp_path))
+    assert stream.taken <= 2 * purchase100_files._BLOCK
+
+
+def test_a_long_line_among_others(tmp_path):
+    from mico_competition.data.purchase100_files import parse_table
+
+    (tmp_path / "dataset_purchase").write_bytes(b"1" + b",0" * 600 + b"\n" + b"," * 10**6 + b"\n")
+    with pytest.raises(ValueError, match="line 2 has over 65,536 bytes"):
+        parse_table(tmp_path / "dataset_purchase")
+
+
+@pytest.mark.parametrize("name", ["dataset_purchase", "train.tsv", "cifar"])
+def test_a_dataset_that_is_a_pointer_of_git_lfs(name, tmp_path):
+    from mico_competition.data.cifar10_files import read_cifar10
+    from mico_competition.data.purchase100_files import read_purchase100
+    from mico_competition.data.sst2_files import read_sst2
+
+    if name == "cifar":
+        read = lambda: read_cifar10(batches(tmp_path, POINTER.encode()), False)  # noqa: E731
+    else:
+        (tmp_path / name).write_text(POINTER)
+        reader = read_sst2 if name == "train.tsv" else read_purchase100
+        read = lambda: reader(tmp_path, False)  # noqa: E731
+    with pytest.raises(ValueError, match="is a pointer of git-LFS"):
+        read()
+
+
+def test_sentences_of_a_gigabyte_are_not_opened(tmp_path, unread):
+    from mico_competition.data.sst2_files import read_sst2
+
+    sparse(tmp_path / "train.tsv", 2 << 30)
+    with pytest.raises(ValueError, match="2,147,483,648 bytes, more than the"):
+        read_sst2(tmp_path, False)
+
+
+def test_a_sentence_that_is_quoted_a_million_times(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    from mico_competition.data.sst2_files import read_sst2
+
+    rows = 1_000_000
+    words = pyarrow.DictionaryArray.from_arrays(
+        pyarrow.array([0] * rows, "int32"), pyarrow.array(["x" * 100_000])
+    )
+    numbers = pyarrow.array([0] * rows, "int64")
+    table = pyarrow.table({"sentence": words, "label": numbers, "idx": numbers})
+    for split in ("train", "validation"):
+        parquet.write_table(table, tmp_path / f"{split}-0.parquet")
+    assert (tmp_path / "train-0.parquet").stat().st_size < 1 << 20
+    with pytest.raises(ValueError, match="stands for 100,000,000,000 bytes of text"):
+        read_sst2(tmp_path, False)
+
+
+def test_a_cache_that_stands_for_more_than_its_bytes_is_none(tmp_path):
+    from mico_competition.data import packed_cache
+
+    bits, labels = np.zeros((1000, 75), np.uint8), np.zeros(1000, np.uint8)
+    parts = {"bits": bits, "labels": labels, "source": np.array("x"), "checksum": np.array("x")}
+    np.savez_compressed(tmp_path / "x.npz", **parts)
+    assert packed_cache.read(tmp_path / "x.npz", None, 75, 100) is None
+    with np.load(tmp_path / "x.npz") as file:
+        assert packed_cache._packed(file.zip, (tmp_path / "x.npz").stat().st_size)

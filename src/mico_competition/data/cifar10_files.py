@@ -14,20 +14,28 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from mico_competition.data.bounded_tar import bounded_members
 from mico_competition.data.downloads import MissingDataError
 from mico_competition.data.downloads import download as fetch
 from mico_competition.data.plain_pickle import read_plain_pickle
 from mico_competition.files import PathLike, written_aside
+from mico_competition.untrusted import read_limited
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 PIXELS = 3 * 32 * 32
 RECORD = 1 + PIXELS
 BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5")
 PARTS = (*BATCHES, "test_batch")
+
+MAX_BATCH = 1 << 30
+_PIECE = 1 << 24
+_ANEW = "download CIFAR-10 anew"
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -139,7 +147,7 @@ def _unpacked(form: _Form, folder: Path) -> Iterator[tuple[Path, Batch]]:
         )
     for name in form.files:
         path = folder / name
-        yield path, form.parse(path.read_bytes(), path)
+        yield path, form.parse(read_limited(path, MAX_BATCH, "a batch", _ANEW), path)
 
 
 def _archived(form: _Form, archive: Path) -> Iterator[tuple[Path, Batch]]:
@@ -155,13 +163,11 @@ def _members(form: _Form, archive: Path) -> dict[str, bytes]:
     wanted = {f"{form.folder}/{name}": name for name in form.files}
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
+        with bounded_members(archive) as members:
+            for member, content in members:
                 name = wanted.get(os.path.normpath(member.name).replace(os.sep, "/"))
-                if name is not None and member.isfile():
-                    content = tar.extractfile(member)
-                    assert content is not None  # true of files
-                    found[name] = content.read()
+                if name is not None:
+                    found[name] = _content(content, member.size, archive)
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(
             f"{archive} is truncated or damaged ({error}): delete it and download CIFAR-10 anew."
@@ -170,6 +176,13 @@ def _members(form: _Form, archive: Path) -> dict[str, bytes]:
     if missing:
         raise ValueError(f"{archive} lacks {', '.join(missing)}: download CIFAR-10 anew.")
     return found
+
+
+def _content(file: BinaryIO, size: int, archive: Path) -> bytes:
+    """All of a member, in pieces; ValueError if it is larger than any batch."""
+    if size > MAX_BATCH:
+        raise ValueError(f"{archive} holds a file of {size:,} bytes, over {MAX_BATCH:,}.")
+    return b"".join(iter(partial(file.read, _PIECE), b""))
 
 
 def _joined(batches: Iterator[tuple[Path, Batch]]) -> Batch:

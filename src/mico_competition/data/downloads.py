@@ -21,6 +21,7 @@ from mico_competition.files import PathLike
 from mico_competition.progress import stage
 
 TIMEOUT_SECONDS = 30
+LARGEST = 16 << 30
 _BLOCK = 1 << 20
 
 
@@ -127,8 +128,12 @@ def _receive(response: Any, url: str, part: Path, offset: int, progress: bool) -
     shown = stage(part.stem, total, "B", initial=offset, show=progress)
     with shown as received, open(part, "ab" if offset else "wb") as file:
         while block := response.read(_BLOCK):
-            file.write(block)
             have += len(block)
+            if have > LARGEST:
+                raise DownloadError(
+                    f"{url} sends more than {LARGEST:,} bytes: fetch the file from elsewhere."
+                )
+            file.write(block)
             received.update(len(block))
     if total is not None and have < total:
         raise _interrupted(url, part, f"{have:,} of {total:,} bytes came")

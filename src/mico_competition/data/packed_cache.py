@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,8 @@ def read(path: Path, source: Path | None, width: int, num_classes: int) -> Recor
     try:
         # Opened here, because np.load forgets to close a file that it cannot make sense of.
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            if _packed(file.zip, path.stat().st_size):
+                return None
             bits, labels = file["bits"], file["labels"]
             made_from, checksum = str(file["source"]), str(file["checksum"])
     except Exception:  # a damaged file can fail in any way, and all of them mean "no cache"
@@ -97,6 +100,13 @@ def read(path: Path, source: Path | None, width: int, num_classes: int) -> Recor
     if not whole or (source is not None and not _is_of(path, source, made_from, (bits, labels))):
         return None
     return bits, labels
+
+
+def _packed(archive: zipfile.ZipFile, size: int) -> bool:
+    """Whether it stands for more than its own bytes, as `write` never makes it."""
+    members = archive.infolist()
+    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    return not stored or sum(member.file_size for member in members) > size
 
 
 def _is_of(path: Path, source: Path, made_from: str, records: Records) -> bool:

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+MAX_OBJECTS = 2_000_000
+_PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}  # the unpickler makes room for as many objects
+_SET_ASIDE = {"BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER"}
 
 
 class RefusedPickleError(ValueError):
@@ -95,6 +101,7 @@ def read_plain_pickle(raw: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
             or is not a CIFAR-10 batch.
     """
     try:
+        _check_cost(raw)
         batch = _PlainUnpickler(io.BytesIO(raw), encoding="bytes").load()
         data, labels = (_entry(batch, name) for name in ("data", "labels"))
         if not isinstance(data, _Array):
@@ -110,6 +117,25 @@ def read_plain_pickle(raw: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
             f"{path} is not a whole CIFAR-10 batch ({type(error).__name__}: {error}): delete it "
             "and download CIFAR-10 anew."
         ) from error
+
+
+def _check_cost(raw: bytes) -> None:
+    """Walk through a pickle: how many objects it makes, and what it would set memory aside for.
+
+    A label is an object, and so is a file's name; the pixels of all records are one.
+    """
+    for count, (operation, argument, _) in enumerate(_operations(raw)):
+        large = operation.name in _PUTS and isinstance(argument, int) and argument > MAX_OBJECTS
+        if count > MAX_OBJECTS or large or operation.name in _SET_ASIDE:
+            raise ValueError(f"it takes more than {MAX_OBJECTS:,} objects, or memory of any size")
+
+
+def _operations(raw: bytes) -> Iterator[tuple[Any, Any, Any]]:
+    try:
+        yield from pickletools.genops(raw)
+    except ValueError as error:  # told as the unpickler would
+        kind = pickle.UnpicklingError if "unknown" in str(error) else EOFError
+        raise kind(str(error)) from None
 
 
 def _entry(batch: Any, name: str) -> Any:

@@ -18,9 +18,11 @@ from typing import BinaryIO
 import numpy as np
 
 from mico_competition.data import packed_cache
+from mico_competition.data.bounded_tar import bounded_members
 from mico_competition.data.downloads import DownloadError, MissingDataError
 from mico_competition.data.downloads import download as fetch
 from mico_competition.files import PathLike
+from mico_competition.untrusted import refuse_pointer
 
 URL = "https://github.com/privacytrustlab/datasets/raw/master/dataset_purchase.tgz"
 TABLE = "dataset_purchase"
@@ -32,6 +34,7 @@ OFFICIAL_RECORDS = 197_324
 
 _TAIL = 2 * FEATURES  # bytes of ",0" or ",1" that end a line in the usual form
 _BLOCK = 1 << 23
+_LONGEST_LINE = 1 << 16
 
 Records = tuple[np.ndarray, np.ndarray]
 
@@ -128,7 +131,7 @@ def parse_table(path: Path) -> Records:
     line = 1
     try:
         with _opened(path) as file:
-            for block in _whole_lines(file):
+            for block in _whole_lines(file, path):
                 block = block.replace(b"\r\n", b"\n")
                 parsed = _parse_regular(block) or _parse_any(block, path, line)
                 bits.append(parsed[0])
@@ -147,20 +150,19 @@ def parse_table(path: Path) -> Records:
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The table as a stream of bytes; of an archive only that member is looked at."""
     if path.suffix != ".tgz":
+        refuse_pointer(path)
         with open(path, "rb") as file:
             yield file
         return
-    with tarfile.open(path, "r:gz") as tar:
-        for member in tar:
-            if member.isfile() and Path(member.name).name == TABLE:
-                content = tar.extractfile(member)
-                assert content is not None  # true of files
-                yield content  # type: ignore[misc]
+    with bounded_members(path) as members:
+        for member, content in members:
+            if Path(member.name).name == TABLE:
+                yield content
                 return
     raise ValueError(f"{path} holds no file {TABLE}: delete it and download Purchase-100 anew.")
 
 
-def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+def _whole_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
     """The stream in blocks that end with a line's end, which the last line is given if need be."""
     rest = b""
     while block := file.read(_BLOCK):
@@ -170,6 +172,11 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
             rest = tail
         else:
             rest += block
+        if len(rest) > _LONGEST_LINE:
+            raise ValueError(
+                f"{path} has a line of over {_LONGEST_LINE:,} bytes, which no record takes: "
+                "download Purchase-100 anew."
+            )
     if rest:
         yield rest + b"\n"
 
@@ -210,6 +217,8 @@ def _parse_any(block: bytes, path: Path, first: int) -> Records:
     features: list[bytes] = []
     labels: list[int] = []
     for line, text in enumerate(block.split(b"\n"), start=first):
+        if len(text) > _LONGEST_LINE:
+            raise ValueError(f"{path}, line {line:,} has over {_LONGEST_LINE:,} bytes; mend it.")
         fields = [field.strip() for field in text.split(b",")]
         if fields == [b""]:
             continue

@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 
 from mico_competition.data.downloads import DownloadError, MissingDataError
 from mico_competition.files import PathLike
+from mico_competition.untrusted import check_file, read_limited
 
 HUB_NAME = ("nyu-mll/glue", "sst2")
 HEADER = "sentence\tlabel"
+MAX_BYTES = 1 << 30
+MAX_ROWS = 20_000_000
 SPLITS = (("train", "train.tsv"), ("validation", "dev.tsv"))
 
 
@@ -79,7 +82,8 @@ def read_tsv(path: Path) -> Sentences:
     if not path.is_file():
         raise MissingDataError(f"There is no {path}: put GLUE's SST-2 there as a whole.")
     try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
+        text = read_limited(path, MAX_BYTES, "a file of SST-2", "fetch it anew")
+        lines = text.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 at byte {error.start:,}: fetch it anew.") from error
     if lines[0].rstrip("\r") != HEADER:
@@ -112,11 +116,36 @@ def _read_parquet(paths: list[Path], folder: Path, split: str) -> Sentences:
     whole = Sentences([], [], [])
     for path in paths:
         try:
-            columns = pyarrow.parquet.read_table(path, columns=list(_COLUMNS)).to_pydict()
+            check_file(path, MAX_BYTES, "a file of SST-2", "fetch it anew")
+            columns = _table(path).to_pydict()
         except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"{path} is damaged ({error}): fetch it anew.") from error
         whole = whole.then(_from_columns(columns, path))
     return whole
+
+
+def _table(path: Path) -> Any:
+    """The columns of a parquet file; ValueError if it stands for more than SST-2 may be.
+
+    Sentences are kept as numbers of different ones until it is known how long they are together:
+    a long one may be quoted any number of times in a few bytes.
+    """
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path, read_dictionary=["sentence"]) as file:
+        told = file.metadata
+        groups = [told.row_group(i) for i in range(min(told.num_row_groups, MAX_ROWS))]
+        size = sum(group.total_byte_size for group in groups)
+        if told.num_rows > MAX_ROWS or size > MAX_BYTES:
+            raise ValueError(f"{path} stands for {told.num_rows:,} rows, {size:,} bytes.")
+        table = file.read(columns=list(_COLUMNS))
+    for column in table.column("sentence").chunks if "sentence" in table.column_names else ():
+        lengths = pyarrow.compute.binary_length(column.dictionary)
+        total = pyarrow.compute.sum(lengths.take(column.indices)).as_py() or 0
+        if total > MAX_BYTES:
+            raise ValueError(f"{path} stands for {total:,} bytes of text.")
+    return table
 
 
 def _from_hub() -> list[Sentences]:
