@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 from helpers_problem import make_source
-from mico_competition.scoring import tpr_at_fpr
+from mico_competition.scoring import bootstrap, tpr_at_fpr
 from mico_competition.scoring.intervals import percentile_interval, widened
 from mico_competition.scoring.resampling import draw_weights
 
@@ -17,7 +17,7 @@ from mico_competition.evaluation import measure as module
 from mico_competition.evaluation import page, table
 from mico_competition.evaluation.evaluate import Options, evaluate
 from mico_competition.evaluation.folds import ask
-from mico_competition.evaluation.measure import METRICS, compare, measure
+from mico_competition.evaluation.measure import METRICS, Estimate, compare, measure
 from mico_competition.evaluation.named import ATTACKS, WINNERS_FORMULAS
 from mico_competition.evaluation.study import study
 
@@ -126,6 +126,53 @@ def test_a_million_points_take_seconds():
     assert middle == pytest.approx(found["TPR_FPR_1000"].value, abs=0.01)
 
 
+@pytest.mark.parametrize("models", [2, 3, 5])
+def test_few_models_have_t_intervals_and_paired_ones(models):
+    """A gain's interval is wide, and holds 0 for two attacks that are alike."""
+    held = 0
+    for seed in range(40):
+        truth, scores, _ = simulated(models=models, points=200, seed=seed)
+        rng = np.random.default_rng(seed)
+        pair = [measure(truth, scores + 0.5 * rng.normal(size=truth.shape)) for _ in "ab"]
+        gain = compare(*pair)["AUC"]
+        assert pair[0].method == "t" and -1 <= gain.low <= gain.value <= gain.high <= 1
+        held += gain.low <= 0 <= gain.high
+    assert held >= 36
+    expected = bootstrap(list(truth.astype(int)), list(scores))
+    found = measure(truth, scores)
+    for metric in METRICS:
+        ends = (found[metric].low, found[metric].high)
+        np.testing.assert_array_equal(ends, expected[metric])
+    assert np.isnan(found["TPR_FPR_10"].low) and np.isnan(compare(found, found)["TPR_FPR_10"].low)
+    same = compare(found, found)["AUC"]
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    better = measure(truth, scores + 3.0 * truth)
+    assert compare(better, found)["AUC"].value > 0
+    mean = module.mean_of([found, better], "AUC")
+    assert 0 <= mean.low <= mean.value <= mean.high <= 1
+
+
+def test_bands_are_the_intervals_at_their_rates():
+    for models in (3, 10):
+        truth, scores, _ = simulated(models=models)
+        found = measure(truth, scores, resamples=50, rates=(0.1, 0.5))
+        assert list(found.bands) == [0.1, 0.5]
+        assert found.bands[0.1] == (found["TPR_FPR_1000"].low, found["TPR_FPR_1000"].high)
+    truth, scores, _ = simulated(models=1)
+    assert np.isnan(measure(truth, scores, rates=(0.1,)).bands[0.1]).all()
+
+
+def test_zero_has_no_sign_and_a_star_agrees_with_what_is_shown():
+    none = np.zeros(0)
+    tiny = Estimate(-0.0001, -0.0123, 0.0002, none)
+    assert table.cell("AUC", tiny, gain=True) == "0.000 [-0.012, 0.000]"
+    assert table.cell("TPR_FPR_100", Estimate(0.0001, -0.0002, 0.0003, none), True) == (
+        "0.0 [0.0, 0.0]"
+    )
+    assert not table.starred("AUC", Estimate(-0.02, -0.03, -0.0001, none))  # shown as 0.000
+    assert table.cell("AUC", Estimate(-0.02, -0.03, -0.01, none), True).endswith("-0.010] *")
+
+
 def test_one_model_has_no_interval():
     truth, scores, _ = simulated(models=1)
     found = measure(truth, scores)
@@ -227,10 +274,11 @@ def test_examples_in_docstrings():
 def test_the_page_holds_itself(evaluated):
     _, found, steps = evaluated
     html = page.to_html([(found, steps)])
-    assert html.count("<svg role") == 5 and "http" not in html.replace("http-equiv", "")
-    assert html.count("</table>") == 3 and "12 models" in html
-    # One line an attack and picture, one for chance.
-    assert html.count('class="chance"') == 2
+    assert html.count("<svg role") == 3 and "http" not in html.replace("http-equiv", "")
+    assert html.count("</table>") == 4 and "12 models" in html
+    assert html.count('class="legend"') == 2  # one for both curves, one for the study
+    # One line an attack and picture, one for chance; chance is in the legend too.
+    assert html.count('class="chance"') == 3
     auc = found.rows[2].measured["AUC"]
     interval = f'<span class="range">[{auc.low:.3f}, {auc.high:.3f}]</span>'
     assert f"<td>{auc.value:.3f} {interval}</td>" in html
