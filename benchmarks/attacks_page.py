@@ -67,8 +67,13 @@ def cell(numbers: dict[str, float], metric: str, gain: bool = False) -> str:
     factor, form = (1, ".3f") if metric == "AUC" else (100, ".1f")
     value, low, high = (numbers[key] for key in ("value", "low", "high"))
     sign = "+" if gain else ""
-    text = f"{factor * value:{sign}{form}}"
-    return text if low is None else f"{text} [{factor * low:{form}}, {factor * high:{form}}]"
+    text, *ends = (
+        f"{factor * number:{shown}}"
+        for number, shown in ((value, sign + form), (low, form), (high, form))
+        if number is not None
+    )
+    text, *ends = (t if float(t) else t.lstrip("+-") for t in (text, *ends))  # no -0.0
+    return f"{text} [{', '.join(ends)}]" if ends else text
 
 
 def attack_of(found: Found | None, name: str) -> Found | None:
@@ -124,15 +129,23 @@ def section(fleet: str, found: Found) -> str:
         f"{found['models']}, with {found['members']:,} members and {found['nonmembers']:,} "
         f"non-members. Gain over {base['title']}, the winner's best here.",
         "",
-        "| attack | " + " | ".join(METRICS.values()) + " | gain at 10 % | seconds |",
+        "| attack | " + " | ".join(METRICS.values()) + " | gain at 10 % | cost |",
         "|---|" + "---|" * (len(METRICS) + 2),
     ]
     for attack in sorted(found["attacks"], key=lambda a: -a["metrics"][FIRST]["value"]):
         name = f"**{attack['name']}**" if attack["white_box"] else attack["name"]
         cells = [cell(attack["metrics"][metric], metric) for metric in METRICS]
         cells.append(cell(attack["gain"][FIRST], FIRST, True) if attack["gain"] else "")
-        lines.append(f"| {name} | {' | '.join(cells)} | {attack['seconds']:.1f} |")
+        lines.append(f"| {name} | {' | '.join(cells)} | {cost(attack)} |")
     return "\n".join(lines) + "\n"
+
+
+def cost(attack: Found) -> str:
+    """Processor seconds, those of signals, models and records; of older runs, wall seconds."""
+    if "cpu_seconds" not in attack:
+        return f"w {attack['seconds']:.1f}"
+    seconds = f"{attack['cpu_seconds']:.1f} + {attack['signal_cpu_seconds']:.1f}"
+    return f"{seconds}; {attack['models_used']} x {attack['records_used']:,}"
 
 
 def study() -> str:
