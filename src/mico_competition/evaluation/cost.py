@@ -27,7 +27,7 @@ class Cost:
             work that another attack has done already counts as if it were done again.
         signal_cpu_seconds: to compute the signals and logits that it asked for, or to read those
             that were kept on disk.
-        models: shadows and targets together.
+        models: targets, with the shadows of an attack that looks at any.
         records: of which it was given signals.
     """
 

@@ -135,7 +135,8 @@ def answer(attack: Attack, problem: Problem) -> np.ndarray:
         ValueError: if it is not of that shape, or not finite; or what the attack raises.
     """
     shape = problem.columns.shape
-    looked_at(np.union1d(problem.shadows, problem.targets), problem.told.shape[1])
+    shadows = problem.shadows if attack.least_shadows else problem.shadows[:0]
+    looked_at(np.union1d(shadows, problem.targets), problem.told.shape[1])
     with stage(f"Attack {attack.name}"), undisturbed():
         given = attack.run(sealed(problem, shared=is_ours(attack)))
         try:
