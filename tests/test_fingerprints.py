@@ -332,6 +332,27 @@ def test_a_network_of_one_precision_is_probed_in_it():
     assert first == again != other
 
 
+class Careful(nn.Module):
+    """Takes grey levels from 0 to 1 and nothing else."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.layer, self.factor = nn.Linear(64, 10), factor
+
+    def forward(self, x):
+        if x.min() < 0 or x.max() > 1:
+            raise ValueError("Expected grey levels.")
+        return self.layer(x * self.factor)
+
+
+def test_a_network_that_refuses_made_up_records_is_probed_by_real_ones(data, monkeypatch):
+    found = []
+    for factor in (1.0, 1.0, 1.01):
+        monkeypatch.setitem(models.ARCHITECTURES, "digits_mlp", partial(Careful, factor))
+        found.append(architecture_fingerprint(TASKS["digits"], data))
+    assert found[0] == found[1] != found[2]
+
+
 def test_signals_of_other_code_are_not_taken(own, data, tmp_path, monkeypatch):
     edited(own, architecture_fingerprint=None, dataset_fingerprint=None)  # as of earlier versions
     before = np.array(open_signals(own, SCENARIO, data, cache=tmp_path).get("logit"))

@@ -117,6 +117,24 @@ def test_a_copied_fleet_with_new_times_and_further_files_is_whole(out):
     assert fleet_states(out)[0].state == "finished"
 
 
+def test_a_copy_is_hashed_once(out, monkeypatch):
+    """Status hashes files whose times have changed; the next run writes the new times down."""
+    for path in model(out, 2).iterdir():
+        os.utime(path, (1, 1))
+    hashed = []
+    original = finished._sha256
+
+    def watched(path):
+        hashed.append(path)
+        return original(path)
+
+    monkeypatch.setattr(finished, "_sha256", watched)
+    assert fleet_states(out)[0].state == "finished" and len(hashed) >= 5
+    assert fleet(out) == 0
+    hashed.clear()
+    assert fleet_states(out)[0].state == "finished" and not hashed
+
+
 def test_models_that_were_never_written_down_are_looked_at_too(out, capsys):
     """Of earlier versions, or of a fleet that was killed between a model and its line."""
     files = out / "fleet" / SCENARIO / "files.jsonl"

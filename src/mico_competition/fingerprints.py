@@ -21,7 +21,7 @@ from mico_competition.inputs import Data
 from mico_competition.layout import ModelFolder
 from mico_competition.lengths import read_metadata
 from mico_competition.models import logits, new_model
-from mico_competition.nets.probe import behaviour, probe_rows, uniform
+from mico_competition.nets.probe import SCALES, behaviour, probe_rows, uniform
 from mico_competition.nets.text_models import base_config, config_facts, read_config, small_copy
 from mico_competition.tracks import Task, get_task
 
@@ -53,8 +53,12 @@ def model_fingerprint(task: Task, data: Data, config: Any = None) -> str:
         probe = behaviour(partial(small_copy, task, config), logits, _sentences(config))
         return _hash([probe, config_facts(config)])
     assert isinstance(data, ArrayDataset)  # as records of other tasks are
-    record = data.inputs([0])[0]
-    return behaviour(partial(new_model, task), logits, probe_rows(record.shape, record.dtype))
+    build = partial(new_model, task)
+    some = data.inputs(range(min(len(SCALES), len(data)))).cpu()
+    try:
+        return behaviour(build, logits, probe_rows(some.shape[1:], some.dtype))
+    except Exception:  # a network that refuses records of other values than the dataset's
+        return behaviour(build, logits, some)
 
 
 def of_training(task_name: str, data: Data, config: Any = None) -> dict[str, str | None]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mico_competition.challenge import read_seeds
 from mico_competition.files import PathLike
-from mico_competition.fleets.ledger import Ledger, append_line, fleets_in
+from mico_competition.fleets.ledger import Entry, Ledger, append_line, fleets_in
 from mico_competition.models import load_model
 from mico_competition.tracks import (
     METADATA_FILE,
@@ -66,8 +66,8 @@ def damage(
             fault = _missing(place, task) or (_unreadable(place, task) if verify else None)
         if fault is not None:
             found[entry.model_id] = fault
-        elif verify and entry.model_id not in stated and read_seeds(place) == entry.seeds:
-            record_files(ledger, entry.model_id)  # its fleet was killed just after it was finished
+        elif verify and _is_news(place, stated.get(entry.model_id), entry):
+            record_files(ledger, entry.model_id)
         seen()
     return found
 
@@ -134,6 +134,13 @@ def _difference(place: Path, stated: Stated, verify: bool) -> str | None:
         elif (verify or state.st_mtime_ns != file["mtime_ns"]) and _sha256(path) != file["sha256"]:
             faults.append(f"{name} has other content")
     return ", ".join(faults) or None
+
+
+def _is_news(place: Path, stated: Stated | None, entry: Entry) -> bool:
+    """Whether a whole model was never written down, or its files were copied since."""
+    if stated is None:  # its fleet was killed just after it was finished
+        return read_seeds(place) == entry.seeds
+    return any((place / n).stat().st_mtime_ns != f["mtime_ns"] for n, f in stated.items())
 
 
 def _missing(place: Path, task: Task) -> str | None:
