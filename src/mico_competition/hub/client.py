@@ -11,17 +11,20 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from mico_competition.data.downloads import DownloadError
 from mico_competition.files import PathLike
+from mico_competition.scoring.printable import printable
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+MAX_ENTRIES = 200_000
 _BLOCK = 1 << 20
 _TIMEOUT_SECONDS = 10
 _REFUSALS = {
@@ -121,9 +124,11 @@ def list_files(api: HfApi, repo: str, revision: str | None = None) -> tuple[str,
                 entry.lfs.size if entry.lfs else entry.size,
                 entry.lfs.sha256 if entry.lfs else entry.blob_id,
             )
-            for entry in entries
+            for entry in islice(entries, MAX_ENTRIES + 1)
             if isinstance(entry, RepoFile)
         ]
+    if len(files) > MAX_ENTRIES:
+        raise HubError(f"{repo} lists over {MAX_ENTRIES:,} files: is it the right repository?")
     return commit or "main", files
 
 
@@ -155,11 +160,13 @@ def fetch_file(
     if part.exists() and part.stat().st_size > file.size:
         part.unlink()
     with hub_errors(repo, endpoint), open(part, "ab") as out:
-        if out.tell() < file.size:
-            _receive(endpoint, repo, commit, file, cast(BinaryIO, _Counted(out, on_bytes)))
+        counted = _Counted(out, file.size, on_bytes)
+        with suppress(_TooLong):
+            if out.tell() < file.size:
+                _receive(endpoint, repo, commit, file, cast(BinaryIO, counted))
         out.flush()
         os.fsync(out.fileno())  # so that not even a power cut leaves a whole name on half a file
-    if not file.fits(part):
+    if counted.left < 0 or not file.fits(part):
         part.unlink()
         raise WrongFileError(
             f"What {repo} sent as {file.path} has not the checksum that the Hub lists: it was "
@@ -188,14 +195,22 @@ def _receive(endpoint: str, repo: str, commit: str, file: HubFile, out: BinaryIO
             raise
 
 
-class _Counted:
-    """A file that tells of every block written to it."""
+class _TooLong(Exception):
+    """More has come of a file than the Hub lists."""
 
-    def __init__(self, file: BinaryIO, on_bytes: Callable[[int], None]) -> None:
+
+class _Counted:
+    """A file that tells of every block written to it, and takes no more than `size` bytes."""
+
+    def __init__(self, file: BinaryIO, size: int, on_bytes: Callable[[int], None]) -> None:
         self._file, self._on_bytes = file, on_bytes
+        self.left = size - file.tell()
 
     def write(self, block: bytes) -> int:
         """Write, then tell (which may raise, to stop)."""
+        self.left -= len(block)
+        if self.left < 0:
+            raise _TooLong
         written = self._file.write(block)
         self._on_bytes(len(block))
         return written
@@ -228,7 +243,7 @@ def hub_errors(repo: str, endpoint: str, revision: str | None = None) -> Iterato
         if isinstance(error.__cause__, (transport, OSError)):
             with hub_errors(repo, endpoint, revision):
                 raise error.__cause__ from error
-        reason = str(error).partition("\n")[0][:200]
+        reason = printable(str(error).partition("\n")[0])
         raise HubError(
             f"The Hub's storage broke off with {repo} ({reason}): run again, it resumes."
         ) from error

@@ -34,6 +34,7 @@ from mico_competition.hub.listing import (
     COMMITMENTS_FILE,
     HubModel,
     check_repository,
+    check_size,
     choose,
     sort_out,
     whole,
@@ -140,6 +141,8 @@ def plan_download(
     with quiet_client():
         commit, files = list_files(api, repo, revision)
     found, extras = sort_out(files, challenge)
+    for name, file in extras.items():
+        check_size(file, repo, name)
     chosen = choose(found, challenge, repo, scenarios=scenarios, phases=phases, ids=models)
     to = Path(os.path.abspath(to))
     wanted = tuple(whole(chosen, repo))

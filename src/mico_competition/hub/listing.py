@@ -25,6 +25,7 @@ from mico_competition.tracks import (
     get_scenario,
     get_task,
 )
+from mico_competition.untrusted import SEED_LIMIT, TEXT_LIMIT
 
 # What a release says of itself, in `<challenge>.release/`.
 COMMITMENTS_FILE = "commitments.json"
@@ -146,14 +147,36 @@ def choose(
     return chosen
 
 
+# name -> bytes that it may have; of weights, a plan says how large they are before it begins.
+_LARGEST = {
+    **dict.fromkeys(SEED_FILES, SEED_LIMIT),
+    **dict.fromkeys((SOLUTION_FILE, METADATA_FILE, "config.json"), TEXT_LIMIT),
+}
+_LARGEST_OTHER = 100 << 20
+
+
+def check_size(file: HubFile, repo: str, what: str) -> None:
+    """HubError if a file that is small by its nature is listed with a size that it cannot have."""
+    limit = _LARGEST.get(file.path.rpartition("/")[2], _LARGEST_OTHER)
+    if type(file.size) is not int or not 0 <= file.size <= limit:
+        raise HubError(
+            f"{repo} lists {what} with {file.size:,} bytes, over {limit:,}: tell its owner, and "
+            "leave such models out with --scenario, --phase or --models."
+        )
+
+
 def whole(models: list[HubModel], repo: str) -> list[HubModel]:
     """The models, each with the first of alternative weights only.
 
     Raises:
-        HubError: if a model lacks its weights or a file that its phase discloses.
+        HubError: if a model lacks its weights or a file that its phase discloses, or has one of a
+            size that it cannot have.
     """
     result, lacking = [], []
     for model in models:
+        weights = task_of(model.scenario).weights[-1].split("|")
+        for name in model.files.keys() - set(weights):
+            check_size(model.files[name], repo, f"{name} of {model.place}")
         files = dict(model.files)
         for alternatives in task_of(model.scenario).weights:
             there = [name for name in alternatives.split("|") if name in files]

@@ -32,6 +32,7 @@ from mico_competition.hub.dataset_card import card_text, index_path, index_text
 from mico_competition.hub.listing import check_repository
 from mico_competition.hub.released import CARD_FILE, Released, check_publishable, facts_of
 from mico_competition.progress import stage
+from mico_competition.untrusted import JSON_LIMIT, read_limited_text
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -104,7 +105,7 @@ def pages(
         if count
     }
     if page is not None:
-        texts[CARD_FILE] = Path(page).read_text(encoding="utf-8")
+        texts[CARD_FILE] = read_limited_text(page, JSON_LIMIT, "a page", "name a Markdown file")
     else:
         example = release.models[0].place
         texts[CARD_FILE] = card_text(release.challenge, repo, licence, facts, example)
