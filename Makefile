@@ -34,6 +34,7 @@ results: $(READY) ## real runs: docs/RESULTS.md (90 minutes; needs ../shared)
 	.venv/bin/python benchmarks/reliability_page.py
 	.venv/bin/python benchmarks/attacks_page.py
 	.venv/bin/python benchmarks/audits_page.py
+	.venv/bin/python benchmarks/score_oracle_page.py --run
 
 attacks: $(READY) ## fleets, attacks, audits: docs/ATTACKS.md, PRIVACY.md (hours; needs ../shared)
 	.venv/bin/python benchmarks/attack_fleets.py --work runs/fleets

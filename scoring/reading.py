@@ -11,7 +11,7 @@ with forward slashes, to the number of values in its file.
 
 import os
 import re
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Match, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -29,6 +29,8 @@ NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
 NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 Faults = List[str]
+
+_MISSING = re.compile(r"(.*/)model_([0-9]{1,9})(/%s is missing;.*)" % re.escape(PREDICTION_FILE))
 
 
 def _parse(words: List[str]) -> Tuple[np.ndarray, Faults]:
@@ -214,6 +216,33 @@ def _check_folder(
     return faults
 
 
+def in_ranges(faults: Sequence[str]) -> Faults:
+    """Faults, with those of missing files of one folder in a row as one: model_100 to model_149.
+
+    >>> end = "/prediction.csv is missing; expected one line."
+    >>> in_ranges(["a/b/dev/model_%d%s" % (i, end) for i in (3, 4, 5, 9)])[0][:37]
+    'a/b/dev/model_3 to model_5 (3 models)'
+    """
+    merged: Faults = []
+    row: List[Match[str]] = []
+    for fault in [*faults, ""]:
+        match = _MISSING.fullmatch(fault)
+        if match and row and match.group(1, 3) == row[-1].group(1, 3):
+            if int(match.group(2)) == int(row[-1].group(2)) + 1:
+                row.append(match)
+                continue
+        if len(row) > 1:
+            folder, first, rest = row[0].groups()
+            ends = (folder, first, row[-1].group(2), len(row), rest)
+            merged.append("%smodel_%s to model_%s (%d models)%s" % ends)
+        elif row:
+            merged.append(row[0].group())
+        row = [match] if match else []
+        if not match and fault:
+            merged.append(fault)
+    return merged
+
+
 def check_predictions(
     root: str, expected: Mapping[str, int]
 ) -> Tuple[Dict[str, np.ndarray], Faults]:
@@ -233,4 +262,4 @@ def check_predictions(
     """
     values: Dict[str, np.ndarray] = {}
     faults = _check_folder(root, "", _tree(expected), 0, values)
-    return values, faults
+    return values, in_ranges(faults)

@@ -21,8 +21,12 @@ def test_the_report_opens_offline(demo):
     assert text.startswith("<!DOCTYPE html>")
     assert text.count("<svg") >= 3
     assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
+    places = [text.index(word) for word in ("No DP", "High ε = 10", "Low ε = 4")]
+    assert places == sorted(places), "no privacy first, then by falling epsilon"
     for name in ("digits_hi", "digits_inf", "digits_lo"):
         assert name in text
+    rows = json.loads((demo[0] / "summary.json").read_text())["rows"]
+    assert [row["scenario"] for row in rows] == ["digits_inf", "digits_hi", "digits_lo"]
 
 
 def test_no_privacy_leaks_and_privacy_leaks_less(demo):

@@ -173,6 +173,22 @@ def test_a_faulty_submission_is_turned_away_with_its_faults(small):
     assert "Participants see on stderr" in as_text(rehearsal)
 
 
+def test_what_final_hides_in_its_logs_is_on_its_page(small, tmp_path):
+    """Codabench keeps both logs of a phase with hide_output; legacy CodaLab's keeps stdout."""
+    folder, _, root = small
+    rehearsal = rehearse(folder / "bundle.zip", folder / "good.zip", out=tmp_path / "kept")
+    dev, final = rehearsal.phases
+    assert (dev.hidden, final.hidden) == ((), ("stdout", "stderr"))
+    text = as_text(rehearsal)
+    assert "Participants see on stdout:\n  | Scored" in text
+    assert "The phase hides stderr from participants. It says:\n  | Not scored: Final" in text
+    page = (tmp_path / "kept" / "phase_2" / "detailed_results.html").read_text()
+    assert "Not scored" in page and "Final is not open yet" in page
+    write_bundle(root, "digits", tmp_path / "legacy.zip", SCHEDULE, Options("codalab"))
+    legacy = rehearse(tmp_path / "legacy.zip", folder / "good.zip")
+    assert [run.hidden for run in legacy.phases] == [(), ("stdout",)]
+
+
 def test_what_zips_bring_along_does_no_harm(small):
     """The worker adds a file `metadata` to the submission's tree as well."""
     folder, *_ = small

@@ -20,7 +20,7 @@ from helpers_scoring import (
     write_line,
 )
 from mico_competition.scoring import program, score
-from mico_competition.scoring.reading import check_predictions, read_values
+from mico_competition.scoring.reading import check_predictions, in_ranges, read_values
 
 KEYS = ["AUC", "MIA", "accuracy"] + [f"TPR_FPR_{k}" for k in (10, 100, 500, 1000, 1500, 2000)]
 
@@ -454,3 +454,36 @@ def test_check_predictions_returns_values_and_faults(competition):
     competition.prediction(i=150, phase="final").write_text("0.5")
     values, faults = check_predictions(str(competition.res.parent), expected)
     assert len(faults) == 1 and len(values) == len(expected) - 1
+
+
+# --- many faults of one kind
+
+
+def test_missing_predictions_are_told_in_ranges(competition, capsys):
+    for i in (99, 100, 101):
+        shutil.rmtree(competition.prediction("cifar10_hi", i).parent)
+    competition.prediction("cifar10_inf", 99).unlink()
+    competition.prediction("cifar10_inf", 101).unlink()
+    hi, first, last = faults_of(competition, capsys)
+    start = "- cifar10/cifar10_hi/dev/model_99 to model_101 (3 models)/prediction.csv is missing;"
+    assert hi.startswith(start) and f"one line of {NUM_POINTS} comma" in hi
+    assert "model_99/prediction.csv is missing" in first
+    assert "model_101/prediction.csv is missing" in last
+
+
+def test_a_range_holds_neighbours_of_one_folder_and_one_text_only():
+    end = "/prediction.csv is missing; expected one line of %d comma-separated numbers in [0, 1]."
+    lines = [f"c/s/dev/model_{i}" + end % 20 for i in (1, 2, 4, 5, 6)]
+    lines += [f"c/s/dev/model_{i}" + end % 30 for i in (7, 8)]
+    lines += [f"c/t/dev/model_{i}" + end % 30 for i in (9, 10)]
+    lines += ["c/t/dev/model_11/prediction.csv is empty; x", "other"]
+    found = [line.partition("/prediction")[0] for line in in_ranges(lines)]
+    assert found == [
+        "c/s/dev/model_1 to model_2 (2 models)",
+        "c/s/dev/model_4 to model_6 (3 models)",
+        "c/s/dev/model_7 to model_8 (2 models)",
+        "c/t/dev/model_9 to model_10 (2 models)",
+        "c/t/dev/model_11",
+        "other",
+    ]
+    assert in_ranges([]) == [] and in_ranges(["x"]) == ["x"]

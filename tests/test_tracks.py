@@ -1,6 +1,7 @@
 """The table holds what 2022 published, and everything reads it by name."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -132,3 +133,25 @@ def test_what_2022_published_is_fetched_by_one_command():
     assert tracks.fetch_command("ddp", "ddp") == "mico download ddp --to ."
     assert tracks.fetch_command("ddp", "/my data/ddp") == "mico download ddp --to '/my data'"
     assert tracks.fetch_command("digits", "/data/digits") is None
+
+
+def test_people_read_no_privacy_first_and_then_falling_epsilons():
+    for challenge, names in CHALLENGES.items():
+        epsilons = [SCENARIOS[name].target_epsilon for name in tracks.as_read(names)]
+        assert epsilons == sorted(epsilons, reverse=True), challenge
+    assert tracks.as_read(CHALLENGES["cifar10"]) == ["cifar10_inf", "cifar10_hi", "cifar10_lo"]
+    labels = tracks.labels_of(CHALLENGES["digits"])
+    assert list(labels.items()) == [
+        ("digits_inf", "No DP"),
+        ("digits_hi", "High ε = 10"),
+        ("digits_lo", "Low ε = 4"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["faces", "x_", "inf", "a.b", "lo_hi_new", "1"])
+def test_a_label_needs_no_suffix(name):
+    row = replace(SCENARIOS["digits_lo"], name=name, title="", target_epsilon=2.5)
+    assert row.label == "ε = 2.5"
+    assert replace(row, target_epsilon=float("inf"), max_grad_norm=None).label == "No DP"
+    assert replace(row, title="Faces, noisy").label == "Faces, noisy"
+    assert replace(row, title="Faces, ε is {epsilon}").label == "Faces, ε is 2.5"

@@ -27,7 +27,7 @@ from mico_competition.layout import (
 from mico_competition.lengths import len_challenge_of
 from mico_competition.scoring.printable import printable
 from mico_competition.scoring.program import score_scenarios
-from mico_competition.scoring.reading import check_predictions, read_values
+from mico_competition.scoring.reading import check_predictions, in_ranges, read_values
 from mico_competition.tracks import PREDICTION_FILE, SCORED_PHASES, SOLUTION_FILE, get_challenge
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -113,7 +113,7 @@ def _read_all(
         faults += wrong
         if values is not None:
             rows.append(values)
-    return rows, faults
+    return rows, in_ranges(faults)
 
 
 def pack(
