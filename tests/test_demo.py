@@ -1,19 +1,38 @@
 """The demonstration runs from splits to report; its scores are those of the scoring program."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers_extras import run_without_extras
 from sklearn.metrics import roc_auc_score
 
-from mico_competition.demo import run_demo
+from mico_competition.demo import _runs, run_demo
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     out = tmp_path_factory.mktemp("demo") / "josé's, in\ntwo lines" / "out"
     return out, run_demo(out, models_per_phase=4, workers=2)
+
+
+def test_a_seed_repeats_all_scores_whatever_the_workers(tmp_path):
+    tables = []
+    for name, seed, workers in (("a", 3, 1), ("b", 3, 2), ("c", 4, 2)):
+        run_demo(tmp_path / name, models_per_phase=1, workers=workers, seed=seed)
+        tables.append(json.loads((tmp_path / name / "summary.json").read_text())["rows"])
+    assert tables[0] == tables[1] != tables[2]
+    with pytest.raises(ValueError, match="seed=-1 >= 0"):
+        run_demo(tmp_path / "d", models_per_phase=1, seed=-1)
+
+
+def test_without_a_seed_nothing_is_repeated():
+    first, second = (_runs(Path("out"), "digits_lo", 2, None) for _ in range(2))
+    assert all(run.train_seed is None for run in first)
+    assert {run.seeds.challenge for run in first}.isdisjoint(r.seeds.challenge for r in second)
+    known = _runs(Path("out"), "digits_lo", 2, 7) + _runs(Path("out"), "digits_hi", 2, 7)
+    assert len({run.seeds.membership for run in known}) == len(known)
 
 
 def test_the_report_opens_offline(demo):

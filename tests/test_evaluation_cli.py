@@ -15,7 +15,7 @@ from mico_competition.cli.attack_options import _FIRST_PRINCIPLES
 from mico_competition.cli.evaluate import _DEFAULTS_OF_EVALUATE
 from mico_competition.evaluation import landlock
 from mico_competition.evaluation.folds import ask, run
-from mico_competition.evaluation.named import ATTACKS, FIRST_PRINCIPLES
+from mico_competition.evaluation.named import ATTACKS, FIRST_PRINCIPLES, first_principles_with
 from mico_competition.layout import model_path, walk_challenge
 from mico_competition.signals import open_signals
 from mico_competition.splits import draw_seeds
@@ -199,8 +199,9 @@ def test_options_of_the_runner_up(participants, mico, tmp_path):
         words = [participants, "--phase", "dev", "--predictions", out, *flags]
         assert mico("attack", "first-principles", *words)[0] == 0
         found.append(predictions(out, "dev", participants))
-    for name, values in zip(("first-principles", "first-principles-sent"), found):
-        expected = to_unit(run(ask(source, "dev", scored=False), ATTACKS[name]))
+    for options, values in zip(({}, {"global_variance": True}), found):
+        attack = first_principles_with(**options)
+        expected = to_unit(run(ask(source, "dev", scored=False), attack))
         np.testing.assert_allclose(values, expected)
     assert not np.allclose(found[2], found[0])
 
@@ -330,7 +331,7 @@ def test_no_row_depends_on_the_others(participants, mico, tmp_path):
     ("words", "message"),
     [
         ("evaluate {} --phase dev", "digits_inf/dev/model_100 has no seed_"),
-        ("evaluate {} --attack lora", "Unknown attack 'lora': choose one of"),
+        ("evaluate {} --attack lora", "Unknown attack 'lora': did you mean lira?"),
         ("evaluate {} --against lora", "Unknown attack 'lora'"),
         ("evaluate {} --scenario digits_lo", "no train models of digits_lo"),
         ("evaluate {} --resamples 0", "resamples=0"),
@@ -343,6 +344,12 @@ def test_no_row_depends_on_the_others(participants, mico, tmp_path):
         ("attack eb", "Name the folder to attack: mico attack eb FOLDER"),
         ("attack eb {} --attack rmia", "Expected one attack, got eb, rmia"),
         ("attack lora {}", "Unknown attack 'lora'"),
+        ("attack lria", "There is no folder lria: name attack and folder, mico attack lira FOLDER"),
+        ("attack mine.pi:attack {}", "Expected an attack's name or path/to/file.py:function"),
+        ("attack mine.py {}", "Expected an attack's name or path/to/file.py:function"),
+        ("attack nowhere.py:attack {}", "There is no file nowhere.py"),
+        ("audit {} --attack lria", "Unknown attack 'lria': did you mean lira?"),
+        ("attacks lria", "Unknown attack 'lria': did you mean lira?"),
         ("attack {} --global_variance", "is an option of the attack first-principles"),
     ],
 )

@@ -142,6 +142,7 @@ def test_two_files_of_one_name_are_two_attacks(source, tmp_path):
         ("words", "to give real numbers"),
         ("broken", "mine.py:broken failed: AttributeError in line 36 of mine.py"),
         ("absent", "There is no function absent in .*mine.py: it has calibrate, attack, peeks"),
+        ("atack", "There is no function atack in .*mine.py: did you mean attack"),
         ("number", "There is no function number"),
     ],
 )

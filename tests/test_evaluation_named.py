@@ -13,11 +13,13 @@ from mico_competition.attacks import (
     quantile_regression,
     winner_2023,
 )
+from mico_competition.attacks.catalogue import BLACK_BOX, ENTRIES, QUERIES, WHITE_BOX
 from mico_competition.evaluation.custom import answer
 from mico_competition.evaluation.folds import ask, problems, run
 from mico_competition.evaluation.named import (
     ATTACKS,
     attacks,
+    first_principles_with,
     get_attack,
     winners_choice,
 )
@@ -85,7 +87,7 @@ def test_lira_through_the_registry_is_the_loop_over_points(source, dev):
 
 
 def test_first_principles_is_one_model_at_a_time(source, dev):
-    attack = ATTACKS["first-principles-sent"]
+    attack = first_principles_with(global_variance=True)
     found, signal = answer(attack, dev), source.get("logit")
     columns = dev.columns[4]
     expected = first_principles(
@@ -97,9 +99,69 @@ def test_first_principles_is_one_model_at_a_time(source, dev):
     np.testing.assert_allclose(found[4], expected, rtol=1e-12)
 
 
-def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="Unknown attack 'lora': choose one of .*bavaria.*eb"):
-        get_attack("lora")
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("lora", "lira"),
+        ("lria", "lira"),
+        ("LiRA", "lira"),
+        ("white-box", "whitebox"),
+        ("rmai", "rmia"),
+        ("first_principles", "first-principles"),
+        ("winner", "winner-2023"),
+        ("eb-los", "eb-loss"),
+        ("baveria", "bavaria"),
+        ("lira_online_global ", "lira-online-global"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(name, near):
+    with pytest.raises(ValueError, match=f"Unknown attack '{name}': did you mean {near}\\b"):
+        get_attack(name)
+
+
+def test_a_name_like_none_of_them_is_answered_with_the_list():
+    for name in ("xyz", "", "gibberish"):
+        with pytest.raises(ValueError, match=f"Unknown attack '{name}': `mico attacks` lists all"):
+            get_attack(name)
+
+
+def test_the_catalogue_holds_every_attack_that_runs_and_no_other():
+    found = attacks()
+    assert set(found) == set(ENTRIES)
+    for name, attack in found.items():
+        entry = ENTRIES[name]
+        assert (attack.name, attack.title, attack.source) == (name, entry.title, entry.source)
+        assert attack.white_box == (entry.access == WHITE_BOX)
+        assert entry.cost and entry.access in (BLACK_BOX, QUERIES, WHITE_BOX)
+        assert len(entry.title) < 100 and "\n" not in entry.title + entry.source
+
+
+def test_aliases_are_the_attacks_that_they_name(source, dev):
+    assert get_attack("whitebox").run is get_attack("best").run
+    np.testing.assert_array_equal(
+        answer(get_attack("lira"), dev), answer(get_attack("lira-online"), dev)
+    )
+    for name in ("lira", "whitebox"):
+        entry = ENTRIES[name]
+        assert replace(entry, name=entry.alias_of, alias_of="") == ENTRIES[entry.alias_of]
+
+
+def test_what_the_runner_up_sent_knows_of_no_membership(source):
+    """His OUT sets are chance: labels of shadow models change nothing, and members stand out."""
+    asked = ask(source, "dev")
+    ((_, problem),) = problems(asked, ATTACKS["first-principles-sent"])
+    found = answer(ATTACKS["first-principles-sent"], problem)
+    told = problem.told.copy()
+    told[problem.shadows] = 1 - told[problem.shadows]
+    np.testing.assert_array_equal(
+        answer(ATTACKS["first-principles-sent"], replace(problem, told=told)), found
+    )
+    correct = answer(first_principles_with(global_variance=True), problem)
+    assert not np.array_equal(correct, found)
+    assert tpr(found, asked.truth) > 0.3
+
+
+def test_every_name_gives_its_attack():
     assert set(ATTACKS) <= set(attacks()) and get_attack("eb") is ATTACKS["eb"]
     for attack in attacks().values():
         assert isinstance(attack, Attack) and attack.title

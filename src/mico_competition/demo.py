@@ -7,6 +7,7 @@ of the program CodaLab runs.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ from mico_competition.files import PathLike, write_bytes, write_text
 from mico_competition.layout import model_path, read_text
 from mico_competition.progress import stage
 from mico_competition.releases.release import release, write_reference
-from mico_competition.splits import draw_seeds
+from mico_competition.splits import SEED_BYTES, Seeds, draw_seeds
 from mico_competition.submission import check_zip, pack, score_phase, unpack_submission
 from mico_competition.tracks import (
     CHALLENGES,
@@ -43,7 +44,13 @@ from mico_competition.training.train_many import STACK, Run, train_many
 CHALLENGE = "digits"
 
 
-def run_demo(out: PathLike, *, models_per_phase: int = 30, workers: int | None = None) -> Path:
+def run_demo(
+    out: PathLike,
+    *,
+    models_per_phase: int = 30,
+    workers: int | None = None,
+    seed: int | None = None,
+) -> Path:
     """Run the demonstration in folder `out`; prints a table and gives the report's path.
 
     Args:
@@ -52,16 +59,21 @@ def run_demo(out: PathLike, *, models_per_phase: int = 30, workers: int | None =
             something (3,000 members and as many non-members in each).
         workers: training processes, each with one thread; by default one a CPU that
             this process may use, which is also the most.
+        seed: of all splits, weights, batches and noise, 0 or more: the same seed gives the same
+            scores on the same machine.  Whoever knows it knows all that is withheld, so it is for
+            demonstrations; by default everything is drawn anew.
 
     Raises:
-        ValueError: if `out` holds something that no demonstration wrote.
+        ValueError: on a seed below 0; if `out` holds something that no demonstration wrote.
     """
     started = time.perf_counter()
     limit = min(phase.count for phase in PHASES.values())
     if not 1 <= models_per_phase <= limit:
         raise ValueError(f"Expected 1 <= models={models_per_phase} <= {limit}.")
+    if seed is not None and seed < 0:
+        raise ValueError(f"Expected seed={seed} >= 0.")
     out = _fresh(Path(os.path.realpath(out)) if os.path.islink(out) else Path(out))
-    _train_all(out / "trained", models_per_phase, share_cpus(workers, 1)[0])
+    _train_all(out / "trained", models_per_phase, share_cpus(workers, 1)[0], seed)
     release(out / "trained", CHALLENGE, out / "released")
     released = out / "released" / CHALLENGE
     predictions = out / "predictions" / CHALLENGE
@@ -99,12 +111,12 @@ def _fresh(out: Path) -> Path:
     return out
 
 
-def _train_all(root: Path, models_per_phase: int, workers: int) -> None:
+def _train_all(root: Path, models_per_phase: int, workers: int, seed: int | None) -> None:
     """Train every model of the challenge's three scenarios, in parallel processes."""
     groups = [
         (resolve({"scenario": name}), runs[start : start + STACK])
         for name in CHALLENGES[CHALLENGE]
-        for runs in [_runs(root, name, models_per_phase)]
+        for runs in [_runs(root, name, models_per_phase, seed)]
         for start in range(0, len(runs), STACK)
     ]
     # Spawned, not forked: torch's threads do not survive a fork.
@@ -118,12 +130,25 @@ def _train_all(root: Path, models_per_phase: int, workers: int) -> None:
             shown.update(future.result())
 
 
-def _runs(root: Path, scenario: str, models_per_phase: int) -> list[Run]:
+def _runs(root: Path, scenario: str, models_per_phase: int, seed: int | None) -> list[Run]:
     return [
-        Run(draw_seeds(), model_path(root, SCENARIOS[scenario], phase.name, model_id), model_id)
+        Run(
+            draw_seeds() if seed is None else _derived(f"{seed}/{scenario}/{model_id}"),
+            model_path(root, SCENARIOS[scenario], phase.name, model_id),
+            model_id,
+            seed,
+        )
         for phase in PHASES.values()
         for model_id in phase.model_ids[:models_per_phase]
     ]
+
+
+def _derived(name: str) -> Seeds:
+    """Keyed seeds of one model's splits, the same each time: no secret at all."""
+    digest = hashlib.sha512(f"mico demo/{name}".encode()).digest()
+    return Seeds(
+        *(digest[start : start + SEED_BYTES] for start in range(0, 3 * SEED_BYTES, SEED_BYTES))
+    )
 
 
 def _begin_worker() -> None:

@@ -73,7 +73,7 @@ def rmia(
             f"Expected gamma > 0 and 0 <= offline_a <= 1, got {gamma} and {offline_a}."
         )
     is_member = check_mask(is_member, np.shape(shadow))
-    a = np.float64(USUAL_A if offline_a is None else offline_a)
+    a: np.ndarray | float = USUAL_A if offline_a is None else offline_a
     if offline_a is None and not (online and _all_have_in(is_member, population, target_index)):
         a = _chosen(check_inputs(target, shadow, is_member, target_index))
     options = (online, a, target_index)
@@ -128,10 +128,10 @@ def choose_offline_a(
     return float(CANDIDATES[best[len(best) // 2]])
 
 
-def _chosen(inputs: Inputs) -> np.ndarray:
+def _chosen(inputs: Inputs) -> np.ndarray | float:
     """a for all targets; with targets left out float[targets, 1], or float[points] end to end."""
     if inputs.own is None:
-        return np.float64(choose_offline_a(inputs.shadow, inputs.is_member))
+        return choose_offline_a(inputs.shadow, inputs.is_member)
     own = inputs.own if (inputs.own != inputs.own[..., :1]).any() else inputs.own[..., :1]
     rows, place = np.unique(own, return_inverse=True)
     found = [choose_offline_a(inputs.shadow, inputs.is_member, leave_out=row) for row in rows]
@@ -162,7 +162,7 @@ def _mean_tpr(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
     return np.array(below) / len(RATES)
 
 
-def _offline_prior(mean_out: np.ndarray, a: np.ndarray) -> np.ndarray:
+def _offline_prior(mean_out: np.ndarray, a: np.ndarray | float) -> np.ndarray:
     """p(x), where p_in is taken for a p_out + 1 - a."""
     return ((1 + a) * mean_out + (1 - a)) / 2
 
@@ -194,7 +194,7 @@ def _log_ratio(
     shadow: np.ndarray,
     is_member: np.ndarray,
     online: bool,
-    a: np.ndarray,
+    a: np.ndarray | float,
     target_index: int | np.ndarray | None,
 ) -> np.ndarray:
     """log p(x | target) - log p(x)."""

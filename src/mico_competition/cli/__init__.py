@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.cli.attack import add_attack
+from mico_competition.cli.attack_options import seed
+from mico_competition.cli.attacks import add_attacks
 from mico_competition.cli.audit import add_audit
 from mico_competition.cli.audit_train import add_audit_train
 from mico_competition.cli.bundle import add_bundle, add_rehearse
@@ -60,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_download(_verb(verbs, "download", "fetch a published challenge from the Hugging Face Hub"))
     add_signals(_verb(verbs, "signals", "compute what attacks ask of models, and keep it"))
     add_attack(_verb(verbs, "attack", "write an attack's predictions for a challenge folder"))
+    add_attacks(_verb(verbs, "attacks", "list the attacks that have a name, or describe some"))
     add_evaluate(_verb(verbs, "evaluate", "measure attacks on models whose members are known"))
     add_audit(_verb(verbs, "audit", "say what an attack proves and what privacy promises"))
     add_audit_train(_verb(verbs, "audit-train", "hold the private trainer against its promise"))
@@ -183,11 +186,14 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to work in")
     parser.add_argument("--models", type=int, default=30, help="models per scenario and phase")
     parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument(
+        "--seed", type=seed, help="repeat a demonstration: the same seed gives the same scores"
+    )
 
     def run(args: argparse.Namespace) -> None:
         from mico_competition.demo import run_demo
 
-        run_demo(args.out, models_per_phase=args.models, workers=args.workers)
+        run_demo(args.out, models_per_phase=args.models, workers=args.workers, seed=args.seed)
 
     _set(parser, run)
 

@@ -6,12 +6,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mico_competition.attacks.catalogue import ENTRIES, nearest
 from mico_competition.cli.attack_options import (
     add_folds,
     add_isolate,
     add_scenario,
     add_signal_flags,
     attacks_named,
+    check_attack_names,
     opener,
 )
 from mico_competition.cli.command_line import path_or_name
@@ -28,7 +30,7 @@ def add_attack(parser: argparse.ArgumentParser) -> None:
         type=path_or_name,
         nargs="+",
         metavar="[NAME] FOLDER",
-        help=f"an attack's name (default: {_DEFAULT}; a wrong one prints them all), then the "
+        help=f"an attack's name (default: {_DEFAULT}; `mico attacks` lists them), then the "
         f"folder with scenarios, named after its challenge ({', '.join(CHALLENGES)})",
     )
     parser.add_argument(
@@ -53,6 +55,7 @@ def add_attack(parser: argparse.ArgumentParser) -> None:
 def run_attack(args: argparse.Namespace) -> None:
     """Write the predictions of one attack for a challenge folder."""
     name, folder = _named(args)
+    check_attack_names([name])
     phases = tuple(args.phase or PHASES)
     if name == _DEFAULT:
         count = _threshold(args, folder, phases)
@@ -82,10 +85,13 @@ def _named(args: argparse.Namespace) -> tuple[str, Path]:
     if len(names) > 1:
         raise ValueError(f"Expected one attack, got {', '.join(names)}: name it once.")
     if not names and not Path(folder).is_dir():
-        from mico_competition.evaluation.named import attacks
-
-        if folder in attacks():
+        if folder in ENTRIES:
             raise ValueError(f"Name the folder to attack: mico attack {folder} FOLDER.")
+        if Path(folder).name == folder and (near := nearest(folder, ENTRIES)):
+            raise ValueError(
+                f"There is no folder {folder}: name attack and folder, mico attack {near[0]} "
+                "FOLDER."
+            )
     return (names or [_DEFAULT])[0], Path(folder)
 
 

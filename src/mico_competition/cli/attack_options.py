@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mico_competition.attacks.catalogue import check_name
 from mico_competition.cli.command_line import whole_number
 from mico_competition.cli.train import add_data
 from mico_competition.tracks import CHALLENGES, SCENARIOS
@@ -59,6 +60,7 @@ def add_signal_flags(parser: argparse.ArgumentParser) -> None:
 
 def attacks_named(args: argparse.Namespace, names: Sequence[str]) -> list[Attack]:
     """The attacks of these names, once each; the runner-up's with the options given."""
+    check_attack_names(names)
     from mico_competition.evaluation.custom import find_attack
     from mico_competition.evaluation.named import first_principles_with
 
@@ -71,6 +73,25 @@ def attacks_named(args: argparse.Namespace, names: Sequence[str]) -> list[Attack
         else find_attack(name, isolate=getattr(args, "isolate", False))
         for name in dict.fromkeys(names)
     ]
+
+
+def check_attack_names(names: Iterable[str | None]) -> None:
+    """ValueError for a name of no attack, before anything heavy is imported or data are loaded."""
+    for name in names:
+        if name is not None and not _of_a_file(name):
+            check_name(name)
+
+
+def _of_a_file(name: str) -> bool:
+    """Whether an attack is named as file.py:function; ValueError if there is no such file."""
+    path, colon, function = name.rpartition(":")
+    if not colon and not name.endswith(".py"):
+        return False
+    if not path.endswith(".py") or not function:
+        raise ValueError(f"Expected an attack's name or path/to/file.py:function, got {name!r}.")
+    if not Path(path).is_file():
+        raise ValueError(f"There is no file {path} to take the attack {function} from.")
+    return True
 
 
 def opener(args: argparse.Namespace, folder: Path, usual: str = "challenge") -> Open:

@@ -13,6 +13,7 @@ from mico_competition.cli.attack_options import (
     add_scenario,
     add_signal_flags,
     attacks_named,
+    check_attack_names,
     opener,
     seed,
 )
@@ -80,6 +81,7 @@ def run_audit(args: argparse.Namespace) -> int:
     Where all promises are kept, 1 comes with a probability of 1 - level at most, over all
     scenarios and bounds together.
     """
+    check_attack_names([args.attack])
     from mico_competition.audit import report
     from mico_competition.audit.checked import check_delta, check_level
     from mico_competition.audit.verdict import judge

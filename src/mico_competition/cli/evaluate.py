@@ -15,6 +15,7 @@ from mico_competition.cli.attack_options import (
     add_scenario,
     add_signal_flags,
     attacks_named,
+    check_attack_names,
     opener,
     seed,
 )
@@ -100,6 +101,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
     Files are written after each scenario, and before its study: what was measured is kept.
     """
+    check_attack_names([*(args.attack or ()), args.against])
     from mico_competition.evaluation.evaluate import check_names
 
     attacks, against = _attacks(args)

@@ -103,14 +103,4 @@ def best_ridge(problem: Problem, family: Mapping[float, np.ndarray]) -> np.ndarr
     return max(family.values(), key=worth)
 
 
-ATTACKS = (
-    Attack(
-        name="layers",
-        title="decodes of all layers of any model, likelihood ratios, a stack",
-        source="ours: docs/ATTACKS.md",
-        run=best_layers,
-        leaves_one_out=False,
-        white_box=True,
-        least_shadows=LEAST,
-    ),
-)
+ATTACKS: tuple[Attack, ...] = (Attack.named("layers", best_layers),)

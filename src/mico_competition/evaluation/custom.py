@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mico_competition.attacks.catalogue import nearest
 from mico_competition.evaluation.cost import looked_at
 from mico_competition.evaluation.named import ATTACKS, attacks, get_attack
 from mico_competition.evaluation.problem import Attack, Problem
@@ -106,8 +107,10 @@ def _found(path: Path, function: str) -> Any:
     found = getattr(module, function, None)
     if not callable(found) and not isinstance(found, Attack):
         names = [n for n, v in vars(module).items() if callable(v) and n[0] != "_"]
+        near = nearest(function, names)
         raise ValueError(
-            f"There is no function {function} in {path}: it has {', '.join(names) or 'none'}."
+            f"There is no function {function} in {path}: "
+            + (f"did you mean {near[0]}?" if near else f"it has {', '.join(names) or 'none'}.")
         )
     return found
 

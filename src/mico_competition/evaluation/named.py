@@ -4,9 +4,10 @@ Every one takes a `Problem` and leaves the targets out of their own reference wh
 the shadows.  The prize winners of 2023 are here with their formulas; these mistakes of theirs are
 not repeated:
 
-- Purchase-100's runner-up (`first-principles`) left n at CIFAR-10's 50,000 when he rebuilt the
-  training sets of Purchase-100, whose n is 150,000: two thirds of the members of each shadow
-  counted as non-members.  Membership here comes from each model's own metadata and seeds.
+- Purchase-100's runner-up (`first-principles`) looked for a point's place in the dataset among
+  places within parts of the split, and left n at CIFAR-10's 50,000 for Purchase-100, whose n is
+  150,000: who counted as OUT was chance.  Membership here comes from each model's own metadata and
+  seeds; `first-principles-sent` keeps the mistakes.
 - SST-2's runner-up (`fleshman`), and 2022's kit, stretched the scores of each model to [0, 1] by
   themselves; predictions of all models are pooled, so the calibration was lost.  Scores here are
   mapped once for all models of a phase (`attacks.to_unit`).
@@ -18,7 +19,7 @@ not repeated:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -26,23 +27,18 @@ from typing import Any
 import numpy as np
 
 from mico_competition import attacks as arrays
+from mico_competition.attacks.catalogue import WINNERS_FORMULAS, check_name
 from mico_competition.attacks.common import check_inputs, moments_of
 from mico_competition.evaluation.problem import Attack, Problem
 from mico_competition.models import MLP
-from mico_competition.tracks import get_scenario
+from mico_competition.tracks import get_scenario, get_task
 
-WINNERS_FORMULAS = tuple(
-    f"calibrate-{signal}-{formula}"
-    for signal in ("loss", "confidence")
-    for formula in ("in", "midpoint", "standardised")
-)
 PAIRS = 4000  # (shadow, point) pairs that the quantile regression learns from
 FIRST_PRINCIPLES = ("global_variance", "logit_scaling", "stable_logit_scaling", "online_attack")
 
-# Packages that add more, each in its tuple ATTACKS, and whether these want signals of all records.
-# They build on this one, so they are looked for by name, and only when a name is asked for that
-# is not found here: some need more than numpy.
-_MORE = {"learned": False, "whitebox": True, "deeper": True}
+# Packages that add more, each in its tuple ATTACKS.  They build on this one, so they are imported
+# by name, and only when a name is asked for that is not found here: some need more than numpy.
+_MORE = ("learned", "whitebox", "deeper")
 
 Run = Callable[[Problem], np.ndarray]
 
@@ -87,12 +83,28 @@ def first_principles(**options: bool) -> Run:
     return run
 
 
+def first_principles_sent(problem: Problem) -> np.ndarray:
+    """The runner-up's program with the option and with the mistakes that it was sent in with.
+
+    It looks for a point's place in the dataset among places within parts of the split, which has
+    nothing to do with who trained on the point: a shadow model is OUT at a point by chance.  The
+    chance is drawn here anew; its size is theirs (for Purchase-100 with n = 50,000 in place of
+    150,000).  Targets are left out of their own reference, which theirs were not.
+    """
+    task = get_task(get_scenario(problem.source.fleet.scenario).task)
+    share = task.len_training / task.len_dataset / (3 if task.name == "purchase100" else 1)
+    told = problem.told.copy()
+    for row in problem.shadows:
+        told[row] = np.random.default_rng([0, row]).random(told.shape[1]) < share
+    return first_principles(global_variance=True)(replace(problem, told=told))
+
+
 def first_principles_with(**options: bool) -> Attack:
     """The attack first-principles with some of `FIRST_PRINCIPLES` set."""
     name = " ".join(["first-principles", *(f"--{option}" for option in options)])
-    source = "DevPranjal/mico-first-principles, second in Purchase-100, 2023"
     kind = "online" if options.get("online_attack") else "offline"
-    return Attack(name, f"the runner-up's {kind} LiRA", source, first_principles(**options))
+    plain = Attack.named("first-principles", first_principles(**options))
+    return replace(plain, name=name, title=f"the runner-up's {kind} LiRA") if options else plain
 
 
 def quantile(problem: Problem) -> np.ndarray:
@@ -126,72 +138,51 @@ def quantile(problem: Problem) -> np.ndarray:
     return score.reshape(problem.columns.shape)
 
 
-_CARLINI = "Carlini et al., S&P 2022 (arXiv 2112.03570)"
-_WINNER = "tianjian10/MICO, the winner of all four tracks, 2023"
-_RATIO = "empirical-Bayes likelihood ratio"
-
-
-def _calibrations() -> Iterable[Attack]:
+def _calibrations() -> Iterator[tuple[str, Run]]:
+    yield "winner-2023", winner_2023
     for name in WINNERS_FORMULAS:
         _, signal, formula = name.split("-")
-        run = of_signal(signal, arrays.winner_2023, formula=formula)
-        yield Attack(name, f"the winner's {formula} formula on {signal}", _WINNER, run)
+        yield name, of_signal(signal, arrays.winner_2023, formula=formula)
     for signal in ("loss", "confidence", "logit"):
-        run = of_signal(signal, arrays.calibrate, centre="out")
-        source = "Watson et al., ICLR 2022 (arXiv 2111.08440)"
-        yield Attack(f"calibrate-{signal}-out", f"{signal} less its mean OUT", source, run)
+        yield f"calibrate-{signal}-out", of_signal(signal, arrays.calibrate, centre="out")
 
 
-def _likelihood_ratios() -> Iterable[Attack]:
+def _likelihood_ratios() -> Iterator[tuple[str, Run]]:
     variants: dict[str, dict[str, Any]] = {
         "": {},
         "-global": {"variance": "global"},
         "-shrunk": {"shrinkage": 15.0},
     }
-    for online in (True, False):
+    for kind in ("online", "offline"):
         for ending, options in variants.items():
-            name = f"lira-{'online' if online else 'offline'}{ending}"
-            words = {"": "a variance a point", "-global": "one variance", "-shrunk": "shrunk"}
-            title = f"LiRA on the logit, {words[ending]}"
-            run = of_signal("logit", arrays.lira, online=online, **options)
-            yield Attack(name, title, _CARLINI, run)
+            run = of_signal("logit", arrays.lira, online=kind == "online", **options)
+            yield f"lira-{kind}{ending}", run
+    yield "lira", of_signal("logit", arrays.lira)
     run = of_signal("confidence", arrays.lira, online=False, variance="global")
-    yield Attack("lira-offline-confidence", "LiRA on confidence, one variance", _CARLINI, run)
-    for name, predictive in (("bavaria", "t"), ("bavaria-normal", "normal")):
-        run = of_signal("logit", arrays.bavaria, predictive=predictive)
-        yield Attack(name, f"BaVarIA-{predictive[0]} on the logit", "arXiv 2603.11799", run)
-    for name, online in (("rmia", True), ("rmia-offline", False)):
-        run = of_signal("confidence", arrays.rmia, online=online)
-        yield Attack(name, "RMIA on confidence", "Zarifzadeh et al., ICML 2024", run)
-    for name, signal in (("eb", "logit"), ("eb-loss", "loss"), ("eb-confidence", "confidence")):
-        run, title = of_signal(signal, arrays.eb_likelihood_ratio), f"{_RATIO} of {signal}"
-        yield Attack(name, title, "ours", run, least_shadows=3)
-    run = of_signal("gradient_norm", arrays.eb_likelihood_ratio)
-    title = f"{_RATIO} of the gradient's norm"
-    yield Attack("eb-gradient-norm", title, "ours", run, white_box=True, least_shadows=3)
+    yield "lira-offline-confidence", run
+    yield "bavaria", of_signal("logit", arrays.bavaria, predictive="t")
+    yield "bavaria-normal", of_signal("logit", arrays.bavaria, predictive="normal")
+    yield "rmia", of_signal("confidence", arrays.rmia)
+    yield "rmia-offline", of_signal("confidence", arrays.rmia, online=False)
+    yield "eb", of_signal("logit", arrays.eb_likelihood_ratio)
+    for signal in ("loss", "confidence", "gradient_norm"):
+        name = f"eb-{signal.replace('_', '-')}"
+        yield name, of_signal(signal, arrays.eb_likelihood_ratio)
 
 
-def _others() -> Iterable[Attack]:
-    for name, signal, title, source in (
-        ("threshold", "loss", "the loss itself", "Yeom et al., CSF 2018"),
-        ("entropy", "entropy", "minus the output's entropy", "Shokri et al., S&P 2017"),
-        ("modified-entropy", "modified_entropy", "minus modified entropy", "Song and Mittal, 2021"),
-    ):
-        yield Attack(name, title, source, alone(signal), least_shadows=0)
-    yield Attack("winner-2023", "the winner's choice for the scenario", _WINNER, winner_2023)
-    yield first_principles_with()
-    sent = first_principles_with(global_variance=True)
-    yield replace(sent, name="first-principles-sent", title="as sent in: --global_variance")
-    fleshman = "wfleshman/MICO_SST, second in SST-2, 2023"
-    run = of_signal("confidence", arrays.out_reference)
-    yield Attack("fleshman", "confidence less that of one OUT model", fleshman, run)
-    title = "quantile regression of OUT shadows' logits"
-    source = "Bertran et al., NeurIPS 2023 (arXiv 2307.03694)"
-    yield Attack("quantile", title, source, quantile, leaves_one_out=False)
+def _others() -> Iterator[tuple[str, Run]]:
+    for name, signal in (("threshold", "loss"), ("entropy", "entropy")):
+        yield name, alone(signal)
+    yield "modified-entropy", alone("modified_entropy")
+    yield "first-principles", first_principles()
+    yield "first-principles-sent", first_principles_sent
+    yield "fleshman", of_signal("confidence", arrays.out_reference)
+    yield "quantile", quantile
 
 
 ATTACKS: Mapping[str, Attack] = {
-    attack.name: attack for attack in (*_others(), *_calibrations(), *_likelihood_ratios())
+    name: Attack.named(name, run)
+    for name, run in (*_others(), *_calibrations(), *_likelihood_ratios())
 }
 """The closed-form attacks: numpy only, fractions of a second from cached signals."""
 
@@ -199,16 +190,17 @@ ATTACKS: Mapping[str, Attack] = {
 def attacks() -> dict[str, Attack]:
     """All named attacks, the learned and white-box ones included, by name."""
     found = dict(ATTACKS)
-    for package, all_records in _MORE.items():
+    for package in _MORE:
         try:
             more = getattr(importlib.import_module(f"mico_competition.{package}"), "ATTACKS", ())
         except ModuleNotFoundError as missing:
             if (missing.name or "").startswith("mico_competition."):
                 raise
             continue  # an extra that is not installed: its attacks are not to be had
-        found.update({a.name: replace(a, all_records=all_records) for a in more})
+        found.update({a.name: a for a in more})
     if {"best", "layers"} <= set(found):
-        found["best"] = replace(found["best"], run=_best_of(found["best"], found["layers"]))
+        run = _best_of(found["best"], found["layers"])
+        found.update({name: Attack.named(name, run) for name in ("best", "whitebox")})
     return found
 
 
@@ -224,13 +216,14 @@ def _best_of(best: Attack, layers: Attack) -> Run:
 
 
 def get_attack(name: str) -> Attack:
-    """The attack of a name; ValueError with the list of names if there is none."""
+    """The attack of a name; ValueError with the nearest names if there is none."""
+    check_name(name)
     if name in ATTACKS:
         return ATTACKS[name]
     known = attacks()
     if name not in known:
         raise ValueError(
-            f"Unknown attack {name!r}: choose one of {', '.join(sorted(known))}, or give "
-            "path/to/file.py:function."
+            f"Attack {name} needs a package that is not installed: `pip install -e '.[all]'` in "
+            "the repository."
         )
     return known[name]

@@ -6,7 +6,6 @@ from mico_competition.evaluation.problem import Attack, Problem
 from mico_competition.learned.neural import neural as _neural
 from mico_competition.learned.stack import stack as _stack
 from mico_competition.learned.suri import suri as _suri
-from mico_competition.learned.table import LEAST
 
 __all__ = ["ATTACKS"]
 
@@ -17,37 +16,8 @@ def _query_stack(problem: Problem) -> np.ndarray:
 
 
 ATTACKS: tuple[Attack, ...] = (
-    Attack(
-        "neural",
-        "neural network on outputs, losses and their standard scores",
-        "Shokri et al. 2017; Salem et al. 2019; Nasr et al. 2019",
-        _neural,
-        leaves_one_out=False,
-        least_shadows=LEAST,
-    ),
-    Attack(
-        "suri",
-        "gradients, neighbours and walks of the CIFAR-10 runner-up",
-        "A. Suri, My submission to the MICO Challenge, 2023",
-        _suri,
-        leaves_one_out=False,
-        white_box=True,
-        least_shadows=LEAST,
-    ),
-    Attack(
-        "stack",
-        "black-box stack: all logit signals, kriging, resampled records",
-        "ours (findings, 4.1 and 4.5)",
-        _stack,
-        leaves_one_out=False,
-        least_shadows=LEAST,
-    ),
-    Attack(
-        "query-stack",
-        "the stack and the slope along the whitened record, by black-box queries",
-        "ours",
-        _query_stack,
-        leaves_one_out=False,
-        least_shadows=LEAST,
-    ),
+    Attack.named("neural", _neural),
+    Attack.named("suri", _suri),
+    Attack.named("stack", _stack),
+    Attack.named("query-stack", _query_stack),
 )

@@ -1,0 +1,49 @@
+"""`mico attacks [NAME ...]`: the attacks that have a name, as a table or as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from mico_competition.attacks.catalogue import ENTRIES, Entry, check_name
+
+
+def add_attacks(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flags of the list."""
+    parser.add_argument("name", nargs="*", metavar="NAME", help="describe these (default: all)")
+    parser.add_argument("--json", action="store_true", help="everything, as JSON")
+    parser.set_defaults(run=run_attacks)
+
+
+def run_attacks(args: argparse.Namespace) -> None:
+    """Print the list, or what is said of the attacks named."""
+    entries = [check_name(name) for name in dict.fromkeys(args.name)] or list(ENTRIES.values())
+    if args.json:
+        print(json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(lines(entries)))
+
+
+def lines(entries: Iterable[Entry]) -> list[str]:
+    """A table of them, with what its columns mean below."""
+    rows = [("name", "access", "shadows", "cost", "what it is; source")]
+    for e in entries:
+        what = f"the same as {e.alias_of}" if e.alias_of else f"{e.title}; {e.source}"
+        access = e.access + (" *" if e.known_training_set else "")
+        rows.append((e.name, access, str(e.least_shadows or "none"), e.cost, what))
+    widths = [max(len(row[place]) for row in rows) for place in range(4)]
+    table = ["  ".join([*map(str.ljust, row[:4], widths), row[4]]) for row in rows]
+    return [
+        *table,
+        "",
+        "access: black box (outputs at the records), queries (and at changed records), white box "
+        "(weights);",
+        "        * uses a known training set where the scenario discloses it (DP distinguisher)",
+        "shadows: as few shadow models it needs; train models are the shadow models",
+        "cost: of 50 targets and 100 shadow models of Purchase-100's shape at a tenth of its size, "
+        "on one",
+        "      core, once `mico signals` are computed",
+        "An attack of your own is path/to/file.py:function: docs/ATTACKS.md",
+    ]

@@ -1,0 +1,48 @@
+"""`mico attacks`, and how early a wrong name is noticed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mico_competition.attacks.catalogue import ENTRIES
+from mico_competition.cli import main
+
+
+def test_a_line_an_attack(capsys):
+    assert main(["attacks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[1 : lines.index("")]
+    assert [line.split()[0] for line in table] == list(ENTRIES)
+    for word in ("name", "access", "shadows", "cost", "source"):
+        assert word in lines[0]
+    (best,) = (line for line in table if line.startswith("best "))
+    assert "white box *" in best and "minutes" in best
+    (lira,) = (line for line in table if line.startswith("lira "))
+    assert lira.endswith("the same as lira-online")
+
+
+def test_json_and_some_names_only(capsys):
+    assert main(["attacks", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == list(ENTRIES)
+    assert {"title", "access", "cost", "source", "known_training_set"} <= set(rows[0])
+    assert main(["attacks", "query-stack", "whitebox", "--json"]) == 0
+    queries, white = json.loads(capsys.readouterr().out)
+    assert (queries["access"], white["alias_of"]) == ("queries", "best")
+
+
+@pytest.mark.parametrize(
+    "verb", ["attack lria {}", "evaluate {} --attack lria", "audit {} --attack lria"]
+)
+def test_a_wrong_name_is_noticed_before_torch_is_imported(verb, tmp_path):
+    program = (
+        "import sys\n"
+        "from mico_competition.cli import main\n"
+        f"code = main({verb.format(tmp_path).split()!r})\n"
+        "print(code, 'torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.stdout == "1 False\n"
+    assert "did you mean lira?" in found.stderr
