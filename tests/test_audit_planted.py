@@ -18,7 +18,9 @@ from mico_competition.audit.trainer.checks import ALARM
 from mico_competition.audit.trainer.independence import over_all_steps
 from mico_competition.audit.trainer.mechanism_tests import mechanism_checks
 from mico_competition.audit.trainer.recording import BLOCK, NoiseRows
+from mico_competition.challenge_datasets import load_dataset
 from mico_competition.cli import main
+from mico_competition.inputs import prepare
 from mico_competition.training import dpsgd, stack, train
 from mico_competition.training.settings import resolve
 from mico_competition.training.streams import Streams
@@ -81,6 +83,16 @@ def alarms(models=None):
 @pytest.mark.parametrize("models", [None, 3])
 def test_the_trainer_itself_passes(models):
     assert alarms(models) == []
+
+
+def test_saturated_records_are_no_reason_to_refuse():
+    """Of such a first batch the gradients move by a thousandth with a rounding error of inputs."""
+    settings = settings_of()
+    dataset = load_dataset("digits", ".")
+    data, _ = prepare("digits", dataset)
+    sets = audit_set_of(settings, data, dirac=300, records=30, real=120, seed=18)
+    seen = run(settings, sets, promise().mechanism, seed=18, replay_steps=0)
+    assert seen.steps == settings.num_steps and not seen.probed.refused
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -179,6 +179,12 @@ def test_a_departure_at_no_loss_of_privacy_is_told_in_the_first_sentence(honest)
     assert sentence(noted).endswith("; it departs from what is told, at no loss of privacy: noise.")
 
 
+def test_more_replays_than_memory_holds_are_refused(monkeypatch):
+    monkeypatch.setattr("mico_competition.audit.trainer.canary_run._MOST_ROW_NUMBERS", 1e6)
+    with pytest.raises(ValueError, match="Expected replay_steps=60 <= 51: the noise of more steps"):
+        audit_trainer(settings_of(num_epochs=20), blobs(), dirac=100, replay_steps=60)
+
+
 def test_the_same_seed_gives_the_same_audit(honest):
     again = audit_trainer(settings_of(), blobs(), dirac=1000, records=24, seed=3)
     first, second = (json.loads(to_json(audit))["audits"][0] for audit in (honest, again))

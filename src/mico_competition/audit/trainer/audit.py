@@ -29,6 +29,7 @@ from mico_competition.audit.trainer.canary_run import (
     Observed,
     audit_set_of,
     most_record_canaries,
+    most_replays,
     parameters_of,
     run,
 )
@@ -202,9 +203,16 @@ def audit_trainer(
     promise = promise or promise_of_settings(settings)
     check_level(level)
     real = settings.len_training if real is None else real
+    parameters = parameters_of(settings)
     if records is None:
-        records = most_record_canaries(parameters_of(settings))
+        records = most_record_canaries(parameters)
     _check_sizes(dirac, records, real, replay_steps, len(data))
+    most = most_replays(parameters + dirac // stack, stack)
+    if replay_steps is not None and min(replay_steps, settings.num_steps) > most:
+        raise ValueError(
+            f"Expected replay_steps={replay_steps} <= {most}: the noise of more steps of such a "
+            "model does not fit into memory."
+        )
     # What needs no training fails before it: a missing package, a promise out of range.
     mu = gaussian_mu(promise.mechanism)
     gaussian = gdp_epsilon(mu, promise.delta) if math.isfinite(mu) else math.inf

@@ -48,6 +48,7 @@ REPLAY_NUMBERS = 3e9
 
 _MOST_NUMBERS_KEPT = 5e7  # of record canaries' gradients, 200 MB
 _ROW_NUMBERS = 2e7  # of rows of noise, 80 MB
+_MOST_ROW_NUMBERS = 3e8  # of rows that are asked for, some 4 GB while a run lasts
 MOST_RECORD_CANARIES = 200
 
 
@@ -474,6 +475,11 @@ def parameters_of(settings: Settings) -> int:
 def most_record_canaries(parameters: int) -> int:
     """As many as their gradients can be held in memory at once, 200 at most."""
     return min(MOST_RECORD_CANARIES, int(_MOST_NUMBERS_KEPT // parameters))
+
+
+def most_replays(parameters: int, models: int) -> int:
+    """How many steps can be done again with their noise held in memory; one in any case."""
+    return max(1, int(_MOST_ROW_NUMBERS // (parameters * models)))
 
 
 def _replayed(
