@@ -7,7 +7,7 @@ so the page shows numbers of whole scenarios only, and of the curve what `curve.
 
 import math
 from html import escape
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -92,16 +92,24 @@ def _check_scores(scores: Mapping[str, Mapping[str, Any]]) -> None:
             )
 
 
-def generate_roc(fpr: Any, tpr: Any, ceilings: Optional[Ceilings] = None) -> "Figure":
+def generate_roc(
+    fpr: Any,
+    tpr: Any,
+    ceilings: Optional[Ceilings] = None,
+    band: Optional[Mapping[float, Tuple[float, float]]] = None,
+) -> "Figure":
     """A matplotlib figure of one ROC curve, on linear and on logarithmic axes.
 
     Args:
         fpr, tpr: arrays of one length, in [0, 1], as in the result of `score`.
         ceilings: what privacy allows at most: name -> (false positive rates, TPRs); drawn too.
+        band: false positive rate -> (low, high), the interval of the TPR there; the part "curve"
+            of what `intervals_of(..., rates=...)` returns for the scenario.  Rates whose
+            interval is not known (nan) are left out.
 
     Returns:
-        A figure with two axes.  pyplot keeps it open, so `plt.show()` shows it; pass it to
-        `plt.close` if you make many.
+        A figure with two axes and one legend.  pyplot keeps it open, so `plt.show()` shows it;
+        pass it to `plt.close` if you make many.
 
     Raises:
         ValueError: the two are not flat and of one length, or are empty.
@@ -118,15 +126,27 @@ def generate_roc(fpr: Any, tpr: Any, ceilings: Optional[Ceilings] = None) -> "Fi
     except ImportError as error:
         raise ImportError("generate_roc needs matplotlib: pip install matplotlib") from error
     smallest = 10.0 ** log_axes(fpr).decade
-    figure, (linear, logarithmic) = plt.subplots(ncols=2, figsize=(9, 4.5))
+    known = sorted((rate, *ends) for rate, ends in (band or {}).items() if not np.isnan(ends[0]))
+    rates, ends = np.array([k[0] for k in known]), np.array([k[1:] for k in known])
+    figure, (linear, logarithmic) = plt.subplots(ncols=2, figsize=(9, 4.9), layout="constrained")
     for axes, start in ((linear, 0.0), (logarithmic, smallest)):
         chance = np.geomspace(smallest, 1, 50) if start else np.array([0.0, 1.0])
         axes.plot(np.maximum(fpr, start), np.maximum(tpr, start), linewidth=2, label="attack")
+        if rates.size:
+            shown = rates >= start
+            axes.fill_between(
+                rates[shown],
+                np.maximum(ends[shown, 0], start),
+                ends[shown, 1],
+                alpha=0.25,
+                linewidth=0,
+                label="95% interval",
+            )
         axes.plot(chance, chance, "--", color="gray", label="chance")
-        for (name, (rates, most)), style in zip((ceilings or {}).items(), (":", "--", "-")):
-            shown = np.asarray(rates) >= start
+        for (name, (at, most)), style in zip((ceilings or {}).items(), (":", "--", "-")):
+            shown = np.asarray(at) >= start
             axes.plot(
-                np.asarray(rates)[shown],
+                np.asarray(at)[shown],
                 np.asarray(most)[shown],
                 style,
                 color="#8a4b00",
@@ -138,8 +158,8 @@ def generate_roc(fpr: Any, tpr: Any, ceilings: Optional[Ceilings] = None) -> "Fi
         axes.grid(alpha=0.3)
     logarithmic.set(xscale="log", yscale="log", xlim=(smallest, 1), ylim=(smallest, 1))
     linear.set(xlim=(0, 1), ylim=(0, 1))
-    linear.legend(loc="lower right")
-    figure.tight_layout()
+    handles, names = linear.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 

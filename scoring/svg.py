@@ -57,9 +57,12 @@ class Axes:
 
 
 def log_axes(fpr: np.ndarray) -> Axes:
-    """Logarithmic axes that begin at the decade of the smallest rate that was measured."""
-    positive = np.asarray(fpr)[np.asarray(fpr) > 0]
-    decade = int(np.floor(np.log10(positive.min()))) if positive.size else LARGEST_DECADE
+    """Logarithmic axes that begin at the decade of one non-member's share.
+
+    Curves of equally many non-members begin at the same place, wherever their first points are.
+    """
+    steps = np.diff(np.unique(fpr))
+    decade = int(np.floor(np.log10(steps.min() * (1 + 1e-9)))) if steps.size else LARGEST_DECADE
     return Axes(min(max(decade, SMALLEST_DECADE), LARGEST_DECADE))
 
 

@@ -193,6 +193,40 @@ def test_the_figure_has_linear_and_logarithmic_axes():
         plt.close(figure)
 
 
+def test_the_figure_shows_intervals_and_one_legend():
+    pytest.importorskip("matplotlib").use("Agg")
+    import matplotlib.pyplot as plt
+
+    result = some_scores()["cifar10_inf"]
+    unknown = (float("nan"), float("nan"))
+    band = {0.1: (0.2, 0.4), 0.001: unknown, 0.5: (0.6, 0.8)}
+    figure = generate_roc(result["fpr"], result["tpr"], band=band)
+    try:
+        for axes in figure.axes:
+            assert axes.get_legend() is None
+            (area,) = axes.collections
+            corners = {tuple(point) for point in area.get_paths()[0].vertices.round(6).tolist()}
+            assert corners == {(0.1, 0.2), (0.1, 0.4), (0.5, 0.6), (0.5, 0.8)}
+        (legend,) = figure.legends
+        assert "95% interval" in [text.get_text() for text in legend.get_texts()]
+    finally:
+        plt.close(figure)
+
+
+def test_logarithmic_axes_of_equally_many_non_members_begin_at_one_place():
+    pytest.importorskip("matplotlib").use("Agg")
+    import matplotlib.pyplot as plt
+
+    early = [0, 0.002, 0.004, 1]  # the first false positive comes early, or late
+    late = [0, 0.4, 0.402, 1]
+    figures = [generate_roc(fpr, [0, 0.5, 0.6, 1]) for fpr in (early, late)]
+    try:
+        assert {figure.axes[1].get_xlim() for figure in figures} == {(0.001, 1)}
+    finally:
+        for figure in figures:
+            plt.close(figure)
+
+
 def test_the_figure_refuses_arrays_of_two_lengths():
     with pytest.raises(ValueError, match=r"shapes \(2,\) and \(3,\)"):
         generate_roc([0, 1], [0, 0.5, 1])
