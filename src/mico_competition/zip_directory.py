@@ -140,6 +140,30 @@ def _read_end_record(file: BinaryIO, size: int) -> tuple[int, int, int]:
     return count, length, start
 
 
+def directory_size(file: BinaryIO) -> tuple[int, int]:
+    """How many members any zip states, a ZIP64 too, and in a directory of how many bytes.
+
+    For zips of others that `zipfile` reads: it takes the whole directory into memory first.
+
+    Raises:
+        ValueError: if the file does not end as a zip does.
+    """
+    size = file.seek(0, os.SEEK_END)
+    before = _ZIP64_LOCATOR.size + _ZIP64_END.size
+    file.seek(max(0, size - _END_RECORD.size - 0xFFFF - before))
+    tail = file.read()
+    at = next(iter(_ends(tail)), None)
+    if at is None:
+        raise ValueError("it does not end as a zip file does")
+    count, length = _END_RECORD.unpack_from(tail, at)[4:6]
+    if tail[max(0, at - _ZIP64_LOCATOR.size) : at].startswith(b"PK\6\7"):
+        record = tail[max(0, at - before) : at - _ZIP64_LOCATOR.size]
+        if len(record) < _ZIP64_END.size or not record.startswith(b"PK\6\6"):
+            raise ValueError("it does not end as a zip file does")
+        count, length = _ZIP64_END.unpack(record)[7:9]
+    return count, length
+
+
 def _ends(tail: bytes) -> Iterator[int]:
     """Every place of an end record whose comment reaches just to the end of the file."""
     at = tail.find(_END)

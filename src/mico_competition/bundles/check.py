@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mico_competition.bundles.bounded_yaml import load_yaml
 from mico_competition.bundles.files import MAX_TEXT, Archive
 from mico_competition.bundles.rules.fault import ERROR, Fault, error, log, says, shown
 from mico_competition.bundles.rules.scenarios import scenarios_rule
@@ -81,7 +82,7 @@ def read_yaml(archive: Archive) -> tuple[dict[Any, Any] | None, list[Fault]]:
     mend = "Mend it: a YAML file is a mapping of keys to values, in UTF-8."
     try:
         text = archive.read(YAML_FILE, MAX_TEXT).decode("utf-8-sig")
-        spec = yaml.safe_load(text)
+        spec = load_yaml(text)
     except (ValueError, yaml.YAMLError, RecursionError) as fault:
         words = " ".join(str(fault).split())[:200] or type(fault).__name__
         return None, [error(YAML_FILE, log(words) + ".", mend)]

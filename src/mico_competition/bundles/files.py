@@ -10,6 +10,7 @@ import io
 import posixpath
 import shutil
 import stat
+import sys
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mico_competition.files import PathLike
+from mico_competition.scoring.printable import printable
+from mico_competition.untrusted import check_file, is_hosts
+from mico_competition.zip_directory import directory_size
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 1 << 20
@@ -26,6 +30,10 @@ _UNREADABLE = (
     *(OSError, ValueError),
 )
 MAX_MEMBERS = 200_000
+MAX_DIRECTORY = 64 << 20
+MAX_NAME = 1_000
+MAX_RATIO = 200
+_ROOM = 1 << 20
 MAX_TEXT = 2 << 20
 MAX_INNER = 512 << 20
 MAX_UNPACKED = 2 << 30
@@ -68,17 +76,26 @@ class Archive:
 
     def __init__(self, source: PathLike | bytes, label: str | None = None):
         """ValueError if `source`, a path or the zip's bytes, is no zip that can be read."""
-        self.label = label or str(source)
+        self.label = label or printable(source)
         try:
-            opened = io.BytesIO(source) if isinstance(source, bytes) else source
-            self._zip = zipfile.ZipFile(opened)
+            if isinstance(source, bytes):
+                _check_directory(io.BytesIO(source))
+            else:
+                check_file(source, sys.maxsize, "a bundle", "name the zip")
+                with open(source, "rb") as file:
+                    _check_directory(file)
+            self._zip = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
         except FileNotFoundError:
             raise ValueError(f"There is no file {self.label}.") from None
         except _UNREADABLE as error:
-            raise ValueError(f"{self.label} is not a zip that can be read ({error}).") from None
+            if isinstance(error, OSError) and is_hosts(error):
+                raise
+            reason = printable(error)
+            raise ValueError(f"{self.label} is not a zip that can be read ({reason}).") from None
         members = self._zip.infolist()
-        if len(members) > MAX_MEMBERS:
-            raise ValueError(f"{self.label} holds over {MAX_MEMBERS:,} files: is it the right zip?")
+        longest = max((member.filename for member in members), key=len, default="")
+        if len(longest) > MAX_NAME:
+            raise ValueError(f"{self.label} holds a name of {len(longest):,} letters: shorten it.")
         self._members = {_on_disk(info.filename): info for info in members if not info.is_dir()}
         self._folders = {_on_disk(info.filename) for info in members if info.is_dir()}
         for name in self._members:
@@ -109,16 +126,21 @@ class Archive:
 
     def read(self, name: str, limit: int = MAX_TEXT) -> bytes:
         """The bytes of a file; ValueError if it is damaged or larger than `limit`."""
-        if self.size(name) > limit:
-            raise ValueError(f"{name} in {self.label} is larger than {limit:,} bytes.")
+        member = self._members[_on_disk(name)]
+        if member.file_size > min(limit, _ROOM + MAX_RATIO * member.compress_size):
+            raise ValueError(
+                f"{printable(name)} in {self.label} is larger than {limit:,} bytes, or than "
+                f"{MAX_RATIO} times what it is packed in."
+            )
         try:
-            return self._zip.read(self._members[_on_disk(name)])
+            return self._zip.read(member)
         except _UNREADABLE as error:
-            raise ValueError(f"{name} in {self.label} cannot be read ({error}).") from None
+            where, reason = printable(name), printable(error)
+            raise ValueError(f"{where} in {self.label} cannot be read ({reason}).") from None
 
     def inner(self, name: str) -> Archive:
         """A zip within this one; ValueError if it cannot be read."""
-        return Archive(self.read(name, MAX_INNER), f"{name} in {self.label}")
+        return Archive(self.read(name, MAX_INNER), f"{printable(name)} in {self.label}")
 
     def unpack(self, folder: Path) -> None:
         """Write all files below a new `folder`, as the platforms do: modes are lost.
@@ -133,6 +155,13 @@ class Archive:
             self._zip.extractall(folder)  # keeps all names below `folder`
         except _UNREADABLE as error:
             raise ValueError(f"{self.label} cannot be unpacked ({error}).") from None
+
+
+def _check_directory(file: BinaryIO) -> None:
+    """ValueError if a zip states more members than are read, before their list is."""
+    count, length = directory_size(file)
+    if count > MAX_MEMBERS or length > MAX_DIRECTORY:
+        raise ValueError(f"it holds {count:,} files, over {MAX_MEMBERS:,}: is it the right zip?")
 
 
 def _on_disk(name: str) -> str:

@@ -21,8 +21,10 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from mico_competition.bundles.bounded_yaml import load_yaml
 from mico_competition.bundles.files import Archive
 from mico_competition.files import PathLike
+from mico_competition.untrusted import JSON_LIMIT, read_limited_text
 
 FINISHED, FAILED = "Finished", "Failed"
 NO_SCORES = "Could not find scores file, did the scoring program output it?"
@@ -127,7 +129,7 @@ def _commands(job: Job, app: Path) -> list[list[str]]:
     if file is None:
         raise Failure(NO_SCORES)
     try:
-        metadata = yaml.safe_load(file.read_text(encoding="utf-8"))
+        metadata = load_yaml(read_limited_text(file, JSON_LIMIT))
     except (yaml.YAMLError, ValueError, RecursionError):
         metadata = None
     command = metadata.get("command") if isinstance(metadata, dict) else None
@@ -191,7 +193,7 @@ def _run(words: list[str], job: Job, app: Path, folder: Path, log: dict[str, str
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     for name, path in files.items():
-        log[name] += path.read_text(encoding="utf-8", errors="replace")
+        log[name] += _beginning(path).decode("utf-8", "replace")
     if code is None:
         raise Failure(f"Execution Time Limit exceeded. Limit was {job.seconds} seconds")
     if code:
@@ -217,9 +219,9 @@ def _read_scores(output: Path, job: Job) -> tuple[str, str, dict[str, Decimal]]:
 
     try:
         if (output / "scores.json").is_file():
-            values = json.loads((output / "scores.json").read_text(encoding="utf-8"))
+            values = json.loads(read_limited_text(output / "scores.json", JSON_LIMIT))
         elif (output / "scores.txt").is_file():
-            values = yaml.safe_load((output / "scores.txt").read_text(encoding="utf-8"))
+            values = load_yaml(read_limited_text(output / "scores.txt", JSON_LIMIT))
         else:
             raise Failure(NO_SCORES)
     except json.JSONDecodeError as fault:
@@ -258,7 +260,7 @@ def _legacy_scores(path: Path, keys: Collection[str]) -> dict[str, Decimal]:
     if not path.is_file():
         raise Failure("There is no scores.txt, and legacy CodaLab reads nothing else.")
     scores = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in _beginning(path).decode("utf-8", "replace").splitlines():
         if not line.strip():
             continue
         label, colon, value = line.partition(":")
@@ -273,6 +275,11 @@ def _legacy_scores(path: Path, keys: Collection[str]) -> dict[str, Decimal]:
         if label.strip() in keys:
             scores[label.strip()] = number.quantize(_PLACES)
     return scores
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(JSON_LIMIT)
 
 
 def _detailed(output: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 A few bytes can ask for much: a pickle for a `bytearray` of any size or for millions of objects, a
 zip for one piece of data a thousand times, a header for more memory than there is.  Here the file
-is walked through and nothing of it is built.  Standard library only.
+is walked through and nothing of it is built.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import io
 import pickletools
 import re
-import struct
 import zipfile
 from pathlib import Path
 from typing import IO, BinaryIO
+
+from mico_competition.zip_directory import directory_size
 
 SAFETENSORS_HEADER = 4_000_000
 MAX_OPERATIONS = 500_000
@@ -32,9 +33,7 @@ _TENSORS = re.compile(
     r"|torch (\w+Storage|Size|device|[a-z]+[0-9]+\w*)"
     r"|torch\.storage (Untyped|Typed)Storage"
 )
-_END = struct.Struct("<4s4H2LH")
-_END64 = struct.Struct("<4sQ2H2L4Q")
-_LOCATOR = 20
+_END = 22  # bytes of a zip's end record
 
 
 class NoCheckpoint(ValueError):
@@ -71,19 +70,11 @@ def check_torch(path: Path) -> None:
 
 
 def _check_directory(file: BinaryIO, size: int) -> None:
-    """Hold the length of a zip's directory, which ends the file, against the limits."""
-    file.seek(max(0, size - _END.size - _LOCATOR - _END64.size))
-    tail = file.read()
-    end = tail[-_END.size :]
-    if len(end) < _END.size or not end.startswith(b"PK\5\6"):
+    """Hold the length of a zip's directory against the limits."""
+    file.seek(max(0, size - _END))
+    if not file.read(4) == b"PK\5\6":  # no comment, in which another end could be
         raise NoCheckpoint("it does not end as torch's zips do")
-    count, length = _END.unpack(end)[4:6]
-    before = tail[: -_END.size]
-    if before[-_LOCATOR:].startswith(b"PK\6\7"):
-        record = before[:-_LOCATOR][-_END64.size :]
-        if len(record) < _END64.size or not record.startswith(b"PK\6\6"):
-            raise NoCheckpoint("it does not end as torch's zips do")
-        count, length = _END64.unpack(record)[7:9]
+    count, length = directory_size(file)
     if count > MAX_MEMBERS or length > MAX_DIRECTORY:
         raise NoCheckpoint(f"it holds {count:,} members in a directory of {length:,} bytes")
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mico_competition.scoring.printable import printable
+
 ERROR, WARNING = "error", "warning"
 
 _SHORT = reprlib.Repr()
@@ -31,7 +33,8 @@ class Fault:
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.severity}: {self.where}: {self.what} {self.mend}"
+        where, what, mend = (printable(t, 1000) for t in (self.where, self.what, self.mend))
+        return f"{self.severity}: {where}: {what} {mend}"
 
 
 def error(where: str, what: str, mend: str) -> Fault:

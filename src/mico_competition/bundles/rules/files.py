@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+from mico_competition.bundles.bounded_yaml import load_yaml
 from mico_competition.bundles.files import MAX_TEXT, Archive
 from mico_competition.bundles.rules.fault import (
     Fault,
@@ -24,6 +25,7 @@ from mico_competition.tracks import SCORED_PHASES, SOLUTION_FILE
 _IMAGES = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.DOTALL)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MAX_IMAGE = 20 << 20
+_MAX_PIXELS = 2 * 89_478_485  # Pillow, with which the platforms look at it, takes more for a bomb
 _LARGE = 300 << 20
 _SHELL = {"&&", "||", "|", ";", ">", ">>", "<", "2>", "2>&1", "&"}
 _VARIABLE = re.compile(r"\$\w+")
@@ -55,6 +57,8 @@ def _is_image(archive: Archive, name: str) -> bool:
         return False
     if not content.startswith(_PNG):
         return bool(_IMAGES.match(content))
+    if int.from_bytes(content[16:20], "big") * int.from_bytes(content[20:24], "big") > _MAX_PIXELS:
+        return False
     place, kinds = len(_PNG), []
     while place + 12 <= len(content):
         length = int.from_bytes(content[place : place + 4], "big")
@@ -187,7 +191,7 @@ def program_rule(where: str, archive: Archive, name: Any, *, legacy: bool) -> It
         yield error(place, f"{what}t{says(words)[1:]}.", "Zip the files, not their folder.")
         return
     try:
-        metadata = yaml.safe_load(program.read(file))
+        metadata = load_yaml(program.read(file))
     except (yaml.YAMLError, ValueError, RecursionError):
         metadata = None
     command = metadata.get("command") if isinstance(metadata, dict) else None
