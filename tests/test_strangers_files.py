@@ -265,3 +265,31 @@ def test_a_cache_that_stands_for_more_than_its_bytes_is_none(tmp_path):
     assert packed_cache.read(tmp_path / "x.npz", None, 75, 100) is None
     with np.load(tmp_path / "x.npz") as file:
         assert packed_cache._packed(file.zip, (tmp_path / "x.npz").stat().st_size)
+
+
+# --- what others of ours read
+
+
+@pytest.mark.parametrize("name", ["settings.json", "ledger.jsonl"])
+def test_a_fleet_whose_files_are_large_or_deep(name, tmp_path, unread):
+    from mico_competition.fleets.ledger import Ledger, fleet_folder
+
+    folder = fleet_folder(tmp_path, "digits_inf")
+    folder.mkdir(parents=True)
+    (folder / "ledger.jsonl").write_text("")
+    for spoil in (lambda path: sparse(path, 4 << 30), lambda path: path.write_text("[" * 90_000)):
+        (folder / "settings.json").write_text('{"settings": {"target_epsilon": 1}}')
+        spoil(folder / name)
+        with pytest.raises(ValueError, match="does not hold the settings and ledger of a fleet"):
+            Ledger.read(tmp_path, "digits_inf")
+
+
+def test_commitments_of_the_truth_are_read_up_to_a_limit(tmp_path, unread):
+    from helpers_leaderboard import write_truth
+
+    from mico_competition.boards.truth_tree import read_truth
+
+    write_truth(tmp_path)
+    sparse(tmp_path / "cifar10" / "openings.json", 1 << 30)
+    with pytest.raises(ValueError, match="more than the 100,000,000"):
+        read_truth(tmp_path, "cifar10", "dev")

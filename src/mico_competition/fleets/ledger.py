@@ -27,8 +27,10 @@ from mico_competition.layout import model_path
 from mico_competition.splits import Seeds, draw_seeds, parse_seed, seed_text
 from mico_competition.tracks import SEED_FILES, get_scenario, phase_of
 from mico_competition.training.settings import Settings
+from mico_competition.untrusted import read_limited_json, read_limited_text
 
 _SETTINGS, _LEDGER = "settings.json", "ledger.jsonl"
+_LARGEST = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -155,10 +157,10 @@ class Ledger:
         if not (folder / _LEDGER).is_file():
             return None
         try:
-            shared = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+            shared = read_limited_json(folder / _SETTINGS)
             values = shared["settings"]
             values["target_epsilon"] = float(values["target_epsilon"])
-            lines = (folder / _LEDGER).read_text(encoding="utf-8").splitlines()
+            lines = read_limited_text(folder / _LEDGER, _LARGEST).splitlines()
             entries = tuple(dict.fromkeys(Entry.of_line(line) for line in lines if line.strip()))
             ledger = cls(
                 Path(out),

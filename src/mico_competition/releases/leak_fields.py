@@ -7,7 +7,6 @@ were chosen before there was a seed.  Faults name a field of the table, never wh
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
@@ -16,6 +15,7 @@ from typing import Any, Union
 
 from mico_competition.layout import ModelFolder
 from mico_competition.tracks import get_scenario
+from mico_competition.untrusted import read_limited_json
 
 Check = Callable[[Any], bool]
 Fields = Mapping[str, Union[Check, "Fields"]]  # a field holds a value, an object, or null for it
@@ -23,6 +23,7 @@ Fields = Mapping[str, Union[Check, "Fields"]]  # a field holds a value, an objec
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNLIMITED = int(1e30)  # transformers' model_max_length of a tokenizer without a limit
 _LARGEST = 10**9
+_LARGEST_TOKENIZER = 50_000_000
 
 
 def one_of(*values: object) -> Check:
@@ -193,7 +194,7 @@ def tokenizer_fields(tokens: Mapping[str, int]) -> Fields:
 def special_tokens(path: Path) -> dict[str, int]:
     """Content -> number of the special tokens in a tokenizer.json; none if it is no such file."""
     try:
-        added = json.loads(path.read_text(encoding="utf-8"))["added_tokens"]
+        added = read_limited_json(path, _LARGEST_TOKENIZER)["added_tokens"]
         return {str(token["content"]): int(token["id"]) for token in added}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

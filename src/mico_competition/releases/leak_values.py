@@ -29,6 +29,7 @@ from mico_competition.releases.leak_fields import (
 from mico_competition.releases.leak_patterns import withheld_of
 from mico_competition.splits import Seed, parse_seed, seed_text
 from mico_competition.tracks import METADATA_FILE, SEED_FILES, SOLUTION_FILE
+from mico_competition.untrusted import TEXT_LIMIT, read_limited_json, read_limited_text
 
 Trained = Mapping[str, ModelFolder]  # the trained models by place
 Openings = Mapping[str, Mapping[str, str]]
@@ -44,8 +45,8 @@ def json_bytes(value: object) -> bytes:
 def read_value(path: Path) -> Any:
     """The JSON value in a file, or None."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_limited_json(path)
+    except (OSError, ValueError):
         return None
 
 
@@ -73,7 +74,7 @@ def model_file_faults(
 
 def canonical(path: Path) -> str:
     """The text of a seed or a solution of a trained model, in its one form."""
-    text = path.read_text(encoding="utf-8").strip()
+    text = read_limited_text(path, TEXT_LIMIT).strip()
     if path.name == SOLUTION_FILE:
         return ",".join(value.strip() for value in text.split(","))
     return seed_text(parse_seed(str(path), text))

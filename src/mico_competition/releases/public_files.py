@@ -27,6 +27,7 @@ from mico_competition.tracks import (
     disclosed_files,
     get_scenario,
 )
+from mico_competition.untrusted import JSON_LIMIT, read_limited_json
 
 # Keys of metadata.json that are the same for every model of a scenario, and so tell nothing
 # of one.  Results are not among them: they are computed from what a model was (not) trained on.
@@ -114,10 +115,7 @@ def write_config(source: Path, folder: Path) -> None:
     if source.name not in _PUBLIC_CONFIG:
         shutil.copyfile(source, folder / source.name)
         return
-    try:
-        config = json.loads(source.read_text(encoding="utf-8"))
-    except ValueError:
-        config = None
+    config = read_limited_json(source, JSON_LIMIT, mend="train the model again")
     if not isinstance(config, dict):
         raise ValueError(f"{source} is not a JSON object: train the model again.")
     public = {key: config[key] for key in _PUBLIC_CONFIG[source.name] if key in config}
