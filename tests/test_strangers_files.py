@@ -276,8 +276,10 @@ def test_a_fleet_whose_files_are_large_or_deep(name, tmp_path, unread):
 
     folder = fleet_folder(tmp_path, "digits_inf")
     folder.mkdir(parents=True)
-    (folder / "ledger.jsonl").write_text("")
     for spoil in (lambda path: sparse(path, 4 << 30), lambda path: path.write_text("[" * 90_000)):
+        for path in folder.iterdir():
+            path.unlink()
+        (folder / "ledger.jsonl").write_text("")
         (folder / "settings.json").write_text('{"settings": {"target_epsilon": 1}}')
         spoil(folder / name)
         with pytest.raises(ValueError, match="does not hold the settings and ledger of a fleet"):
