@@ -133,6 +133,23 @@ def test_a_table_says_what_its_rows_and_columns_are(scored):
         assert slider["id"] == label["for"] == output["for"] and output["aria-live"] == "polite"
 
 
+def test_few_models_have_t_intervals_and_the_page_says_so():
+    rng = np.random.default_rng(0)
+    truth = np.tile([0, 1], 100)
+    solutions = {f"digits/digits_{k}/dev/model_{i}": truth for k in ("hi", "lo") for i in range(3)}
+    predictions = {folder: rng.normal(size=200) + truth for folder in solutions}
+    scores = score_scenarios(solutions, predictions)
+    known = intervals_of(solutions, predictions, rates=RATES)
+    text = generate_html(scores, known).partition("<script>")[0]
+    assert text.count("The intervals are Student's t over so few models.") == 2
+    assert "fewer than six models" in text and "bootstrap" not in text
+    assert text.count('class="band"') == 4  # also where some rates have no interval
+    low, high = known["digits_hi"]["TPR_FPR_1000"]
+    assert f"{low:.3f} to {high:.3f}" in text
+    assert np.isnan(known["digits_hi"]["TPR_FPR_10"][0])
+    assert "nan" not in "".join(Page(text).words).partition("use strict")[0]
+
+
 def test_one_model_has_no_intervals_and_the_page_says_why():
     values = values_of(models=1)
     scores = score_scenarios(*values)
