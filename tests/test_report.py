@@ -140,14 +140,15 @@ def test_few_models_have_t_intervals_and_the_page_says_so():
     predictions = {folder: rng.normal(size=200) + truth for folder in solutions}
     scores = score_scenarios(solutions, predictions)
     known = intervals_of(solutions, predictions, rates=RATES)
-    text = generate_html(scores, known).partition("<script>")[0]
+    page = generate_html(scores, known)
+    text = page.partition("<script>")[0]
     assert text.count("The intervals are Student's t over so few models.") == 2
     assert "fewer than six models" in text and "bootstrap" not in text
     assert text.count('class="band"') == 4  # also where some rates have no interval
     low, high = known["digits_hi"]["TPR_FPR_1000"]
     assert f"{low:.3f} to {high:.3f}" in text
     assert np.isnan(known["digits_hi"]["TPR_FPR_10"][0])
-    assert "nan" not in "".join(Page(text).words).partition("use strict")[0]
+    assert "nan" not in "".join(Page(page).words).partition("use strict")[0]
 
 
 def test_one_model_has_no_intervals_and_the_page_says_why():
