@@ -20,6 +20,7 @@ import numpy as np
 from mico_competition.evaluation.cost import signal
 from mico_competition.evaluation.problem import Problem, Source
 from mico_competition.signals import HIDDEN, Fleet
+from mico_competition.signals.view import SIGNALS
 
 
 def frozen(array: Any) -> np.ndarray:
@@ -65,7 +66,9 @@ class Told:
     def get(self, name: str) -> np.ndarray:
         """float[models, points], the signal `name` of every model at every record."""
         if name not in self._signals:
-            found = signal(self._seconds, name, lambda: self._blank.get(name))
+            # Signals of one kind come from one pass over the models, whichever is asked for first.
+            kind = SIGNALS[name][0] if name in SIGNALS else name
+            found = signal(self._seconds, kind, lambda: self._blank.get(name))
             self._signals[name] = frozen(found)
         return self._signals[name]
 
