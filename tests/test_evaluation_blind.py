@@ -151,7 +151,7 @@ def test_the_leak_is_worth_refusing(leak, least):
 @pytest.mark.parametrize(("scenario", "share_in"), [("digits_inf", 0.6), ("sst2_inf", 0.95)])
 def test_every_named_attack_is_blind(name, scenario, share_in):
     """Every target of every phase is relabelled."""
-    source = make_source(scenario=scenario, share_in=share_in, train=10, points=300)
+    source = make_source(scenario=scenario, share_in=share_in, train=16, points=300)
     for phase in ("train", "dev"):
         asked = ask(source, phase)
         check_asked(ATTACKS[name], asked)
