@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from mico_competition.tracks import PUBLISHED, SCENARIOS
-from mico_competition.training import accounting_check
+from mico_competition.training import accounting, accounting_check
 from mico_competition.training.accounting import EPS_ERROR, Mechanism
 from mico_competition.training.accounting_check import (
     SEARCH_INTERVAL,
@@ -87,8 +87,9 @@ def test_the_two_bounds_enclose_the_true_epsilon(rows, name):
 )
 def test_other_mechanisms_too(sample_rate, noise_multiplier, num_steps):
     mechanism = Mechanism(noise_multiplier, sample_rate, num_steps)
-    second = pld_epsilon(mechanism, DELTA)
-    assert -1e-6 <= mechanism.epsilon(DELTA) - second <= 2 * EPS_ERROR
+    spent = mechanism.epsilon(DELTA)
+    second = pld_epsilon(mechanism, DELTA, value_discretization_interval=min(2e-4, spent / 5000))
+    assert -1e-6 <= spent - second <= 2 * mechanism.eps_error(DELTA)
     assert second <= rdp_epsilon(mechanism, DELTA)
 
 
@@ -101,6 +102,77 @@ def test_without_sampling_both_accountants_find_the_closed_form(noise_multiplier
     assert exact <= mechanism.epsilon(DELTA) <= exact + 2 * EPS_ERROR
     twice = analytic_epsilon(2 * math.sqrt(num_steps) / noise_multiplier)
     assert twice <= pld_epsilon(mechanism, DELTA, neighbours="replace_one") <= twice + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("target", "sample_rate", "num_steps", "delta"),
+    [
+        pytest.param(0.01, 0.25, 4, DELTA, marks=pytest.mark.slow),
+        (0.05, 0.25, 24, DELTA),
+        pytest.param(0.25, 0.25, 240, DELTA, marks=pytest.mark.slow),
+        (0.25, 1 / 293, 8790, DELTA),
+        (0.5, 1.0, 10, 1e-10),
+        pytest.param(2.49, 0.25, 240, DELTA, marks=pytest.mark.slow),
+        (2.53, 0.25, 240, DELTA),
+    ],
+)
+def test_the_noise_for_a_target_wastes_at_most_a_twentieth(target, sample_rate, num_steps, delta):
+    """And the target is kept: by the second accountant, on a grid that the target asks for."""
+    mechanism = Mechanism.for_target(
+        target_epsilon=target, target_delta=delta, sample_rate=sample_rate, num_steps=num_steps
+    )
+    spent = mechanism.epsilon(delta)
+    interval = min(SEARCH_INTERVAL, target / 5000)
+    second = pld_epsilon(mechanism, delta, value_discretization_interval=interval)
+    assert second <= spent <= target
+    assert second >= 0.95 * target
+    assert spent - second <= 2 * mechanism.eps_error(delta)
+    assert mechanism.eps_error(delta) <= min(EPS_ERROR, spent / 25)
+
+
+def test_no_target_is_exceeded_where_errors_are_halved():
+    """Bounds of less noise are not lower, and noise for a larger target is not more."""
+    noises = []
+    for target in (1.2, 1.26):  # 25 errors of 0.05 are 1.25
+        mechanism = Mechanism.for_target(
+            target_epsilon=float(target), target_delta=DELTA, sample_rate=0.25, num_steps=24
+        )
+        assert mechanism.epsilon(DELTA) <= target
+        noises.append(mechanism.noise_multiplier)
+    assert noises == sorted(noises, reverse=True)
+    spent = [Mechanism(sigma, 0.25, 24).epsilon(DELTA) for sigma in (4.4, 4.7, 5.0, 5.3)]
+    assert spent == sorted(spent, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target_epsilon": 0.0}, r"target_epsilon=0.0 in \(0, 500\]"),
+        ({"target_epsilon": math.nan}, r"target_epsilon=nan in \(0, 500\]"),
+        ({"target_epsilon": 1000.0}, r"target_epsilon=1000.0 in \(0, 500\].*numbers overflow"),
+        ({"target_delta": 1.0}, r"target_delta=1.0 in \(0, 1\)"),
+        ({"target_delta": 1e-13}, r"target_delta=1e-13 >= .*e-12 over 240 steps"),
+        ({"num_steps": 10**9}, r"num_steps=1000000000 <= \d+ for epsilon 4: .* fewer epochs"),
+        ({"target_epsilon": 1e-5}, r"num_steps=240 <= \d+ for epsilon 1e-05: .* a larger epsilon"),
+    ],
+)
+def test_what_the_accountant_cannot_compute_is_refused_at_once(changes, message, monkeypatch):
+    monkeypatch.setattr(accounting, "_prv_epsilon", None)  # nothing is computed
+    arguments = {"target_epsilon": 4.0, "target_delta": DELTA, "sample_rate": 0.25}
+    with pytest.raises(ValueError, match=message):
+        Mechanism.for_target(**{**arguments, "num_steps": 240, **changes})
+
+
+def test_an_epsilon_that_cannot_be_computed_is_infinite():
+    assert Mechanism(0.05, 0.25, 240).epsilon(DELTA) == math.inf  # losses over 700
+    assert Mechanism(4.0, 0.25, 240).epsilon(1e-14) == math.inf  # below rounding errors
+
+
+def test_bounds_that_contradict_each_other_are_not_believed(monkeypatch):
+    """As where rounding errors of the accountant's transforms are larger than delta."""
+    told = {0.1: 0.31, 0.05: 0.9, 0.025: 0.2}
+    monkeypatch.setattr(accounting, "_prv_epsilon", lambda m, delta, error: told[error])
+    assert Mechanism(7.123, 0.25, 240).epsilon(DELTA) == math.inf
 
 
 def simulated_delta(mechanism, epsilon, above, below, runs=40_000):

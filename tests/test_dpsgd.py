@@ -219,14 +219,6 @@ def test_models_that_cannot_be_private_are_refused_by_name():
         )
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 0.05, 0.2])
-def test_a_target_within_the_accountants_error_is_refused(epsilon):
-    with pytest.raises(ValueError, match=f"target_epsilon={epsilon} > 0.2"):
-        Mechanism.for_target(
-            target_epsilon=epsilon, target_delta=1e-5, sample_rate=0.1, num_steps=10
-        )
-
-
 @pytest.mark.parametrize(
     ("epsilon", "rate", "steps", "published"),
     [

@@ -6,15 +6,26 @@ need it.  Numbers only: no data, no model, no generator.
 
 from __future__ import annotations
 
+import math
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
+from mico_competition.progress import stage
+
 # The accountant's error: its bound is an upper one, and the true epsilon lies at most twice this
-# far below it.
+# far below it (about once, where that was measured).  2022's; smaller where epsilon is small.
 EPS_ERROR = 0.1
+# A bound is at least this many times the error that it was asked for with.
+LEAST_RATIO = 25
+
+MOST_EPSILON = 500.0  # the accountant takes e to the power of losses, which double has up to 709
+MOST_POINTS = 1e7  # of the accountant's grid: 10 s and 1 GB
+_MOST_LOSS = 700.0
+# The tail of a composed loss distribution is off by about this many roundings a step.
+_ROUNDINGS = 20
 
 
 @dataclass(frozen=True)
@@ -31,19 +42,42 @@ class Mechanism:
     sample_rate: float
     num_steps: int
 
-    @lru_cache(maxsize=256)  # noqa: B019 (frozen and small; a fleet asks for the same few)
     def epsilon(self, target_delta: float) -> float:
-        """Upper bound of epsilon at `target_delta`, at most 2 EPS_ERROR above the true one.
+        """Upper bound of epsilon at `target_delta`, at most 2 `eps_error` above the true one.
 
         Numerical composition of privacy loss random variables: Gopi, Lee and Wutschitz,
-        NeurIPS 2021, arXiv 2106.02848.
+        NeurIPS 2021, arXiv 2106.02848.  Infinite where that cannot be computed.
         """
-        from opacus.accountants import PRVAccountant
+        return self._bound(target_delta)[0]
 
-        accountant = PRVAccountant()
-        accountant.history = [(self.noise_multiplier, self.sample_rate, self.num_steps)]
-        with _quiet_accountant():
-            return float(accountant.get_epsilon(delta=target_delta, eps_error=EPS_ERROR))
+    def eps_error(self, target_delta: float) -> float:
+        """The error of `epsilon`: EPS_ERROR, or less where epsilon is small."""
+        return self._bound(target_delta)[1]
+
+    @lru_cache(maxsize=256)  # noqa: B019 (frozen and small; a fleet asks for the same few)
+    def _bound(self, target_delta: float) -> tuple[float, float]:
+        """The last of `_bounds`."""
+        return list(self._bounds(target_delta))[-1]
+
+    def _bounds(self, target_delta: float) -> Iterator[tuple[float, float]]:
+        """Ever closer upper bounds of epsilon with their errors, until one is close enough.
+
+        Each has half the error of the one before.  They end early where the next would need too
+        large a grid; two that contradict each other, or none, end in an infinite bound.
+        """
+        error, low, high = EPS_ERROR, 0.0, math.inf
+        while True:
+            bound = _prv_epsilon(self, target_delta, error)
+            if math.isinf(bound) and math.isfinite(high):
+                return  # the grid is too large: what there is must do
+            if not low - 1e-9 <= bound or bound - 2 * error > high + 1e-9:
+                yield math.inf, error
+                return
+            yield bound, error
+            if bound >= LEAST_RATIO * error or math.isinf(bound) or bound < 1e-6:
+                return
+            low, high = max(low, bound - 2 * error), min(high, bound)
+            error /= 2
 
     @classmethod
     @lru_cache(maxsize=256)
@@ -52,31 +86,106 @@ class Mechanism:
     ) -> Mechanism:
         """The mechanism with the least noise whose epsilon is at most `target_epsilon`.
 
+        To 0.01, or 0.5 % of a target below 2; the true epsilon is lower by about `eps_error`.
+
         Raises:
-            ValueError: if the target is within the accountant's error.
+            ValueError: if the accountant cannot compute what is asked for.
         """
-        if not target_epsilon > 2 * EPS_ERROR:
-            raise ValueError(
-                f"Expected target_epsilon={target_epsilon} > {2 * EPS_ERROR}: the accountant's "
-                "error alone takes that much."
-            )
-        from opacus.accountants.utils import get_noise_multiplier
+        _check_target(target_epsilon, target_delta, num_steps)
+        tolerance = min(0.01, 0.005 * target_epsilon)
+        low, high = 0.0, 20.0
+        with stage(f"Noise for epsilon {target_epsilon:g}", unit="noise level") as shown:
 
-        with _quiet_accountant():
-            noise_multiplier = get_noise_multiplier(
-                target_epsilon=target_epsilon,
-                target_delta=target_delta,
-                sample_rate=sample_rate,
-                steps=num_steps,
-                accountant="prv",
-                eps_error=EPS_ERROR,
-            )
-        return cls(float(noise_multiplier), sample_rate, num_steps)
+            def spent(noise_multiplier: float) -> float:
+                shown.update()
+                tried = cls(noise_multiplier, sample_rate, num_steps)
+                return tried._epsilon_near(target_epsilon, target_delta, tolerance)
+
+            reached = spent(high)
+            while reached > target_epsilon:
+                high *= 2
+                reached = spent(high)
+                if high > 1e9:
+                    raise ValueError(
+                        f"No noise is found for target_epsilon={target_epsilon} at "
+                        f"target_delta={target_delta} over {num_steps} steps: raise the target."
+                    )
+            # Where the error is halved, bounds jump, and none may be that near to the target.
+            while target_epsilon - reached > tolerance and high - low > 1e-4 * high:
+                middle = (low + high) / 2
+                found = spent(middle)
+                if found < target_epsilon:
+                    high, reached = middle, found
+                else:
+                    low = middle
+        return cls(high, sample_rate, num_steps)
+
+    def _epsilon_near(self, target: float, target_delta: float, tolerance: float) -> float:
+        """`epsilon` if it is near the target, else a bound that lies on the same side of it."""
+        found = math.inf
+        for found, error in self._bounds(target_delta):
+            if found - 2 * error > target or target - found > tolerance:
+                break  # closer bounds would not change the answer
+        return found
 
 
-@contextmanager
-def _quiet_accountant() -> Iterator[None]:
-    """Integrating a truncated PRV warns of round-off that its error bound already counts."""
+def _check_target(target_epsilon: float, target_delta: float, num_steps: int) -> None:
+    """ValueError, naming the setting, for what the accountant cannot compute."""
+    if not 0 < target_epsilon <= MOST_EPSILON:
+        raise ValueError(
+            f"Expected target_epsilon={target_epsilon} in (0, {MOST_EPSILON:g}]: above that the "
+            "accountant's numbers overflow, and little is promised. Lower it, or use --disable_dp."
+        )
+    if not 0 < target_delta < 1:
+        raise ValueError(f"Expected target_delta={target_delta} in (0, 1).")
+    least = _ROUNDINGS * num_steps * sys.float_info.epsilon
+    if target_delta < least:
+        raise ValueError(
+            f"Expected target_delta={target_delta} >= {least:.1e} over {num_steps} steps: below "
+            "that the accountant's rounding errors count. Raise it, or take fewer steps."
+        )
+    error = min(EPS_ERROR, target_epsilon / 10)
+    points = _grid_points(target_epsilon + 3, error, target_delta, num_steps)
+    if points > MOST_POINTS:
+        most = max(1, int(num_steps * (MOST_POINTS / points) ** 2))
+        raise ValueError(
+            f"Expected num_steps={num_steps} <= {most} for epsilon {target_epsilon:g}: the "
+            "accountant would need too large a grid. Take fewer epochs, a larger --batch_size, or "
+            "a larger epsilon."
+        )
+
+
+def _grid_points(largest_loss: float, error: float, target_delta: float, num_steps: int) -> float:
+    """Number of points of the grid on which Opacus composes losses up to `largest_loss`."""
+    mesh = error / math.sqrt(num_steps * math.log(12_000 / target_delta) / 2)
+    return 2 * largest_loss / mesh
+
+
+@lru_cache(maxsize=1024)
+def _prv_epsilon(mechanism: Mechanism, target_delta: float, error: float) -> float:
+    """Opacus' upper bound of epsilon; infinite where it cannot be computed within limits."""
+    from opacus.accountants import PRVAccountant
+    from opacus.accountants.analysis.prv import (
+        PoissonSubsampledGaussianPRV,
+        compute_safe_domain_size,
+    )
+
+    sigma, q, steps = mechanism.noise_multiplier, mechanism.sample_rate, mechanism.num_steps
+    if target_delta < _ROUNDINGS * steps * sys.float_info.epsilon:
+        return math.inf
     with warnings.catch_warnings():
+        # Integrating a truncated PRV warns of round-off that its error bound already counts.
         warnings.simplefilter("ignore")
-        yield
+        try:
+            largest = compute_safe_domain_size(
+                [PoissonSubsampledGaussianPRV(q, sigma)], [steps], error, target_delta / 1000
+            )
+            points = _grid_points(largest, error, target_delta, steps)
+            if not largest < _MOST_LOSS or points > MOST_POINTS:
+                return math.inf
+            accountant = PRVAccountant()
+            accountant.history = [(sigma, q, steps)]
+            bound = float(accountant.get_epsilon(delta=target_delta, eps_error=error))
+        except (RuntimeError, ValueError):  # its own checks of the grid
+            return math.inf
+    return bound if math.isfinite(bound) else math.inf

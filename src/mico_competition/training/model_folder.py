@@ -20,7 +20,7 @@ from mico_competition.files import PRIVATE, PathLike, written_aside
 from mico_competition.models import save_model
 from mico_competition.splits import seed_text
 from mico_competition.tracks import METADATA_FILE, SOLUTION_FILE, get_task
-from mico_competition.training.accounting import EPS_ERROR, Mechanism
+from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import Settings
 
 # What a model's numbers may depend on.
@@ -78,7 +78,7 @@ def _privacy(settings: Settings, mechanism: Mechanism) -> dict[str, Any]:
         "max_grad_norm": settings.max_grad_norm,
         "sampler": _sampler(settings),
         "accountant": "opacus PRV",
-        "eps_error": EPS_ERROR,
+        "eps_error": mechanism.eps_error(settings.target_delta),
         "randomness": "AES-256-CTR" if settings.secure_mode else "torch.Generator",
     }
 
