@@ -105,6 +105,23 @@ def test_conv2d(channels, size, options, pairs, by_pairs):
     assert bool(by_pairs) == pairs
 
 
+@pytest.mark.parametrize(
+    ("channels", "length", "options", "pairs"),
+    [
+        ((16, 64), 9, {}, True),
+        ((16, 64), 9, {"padding": 1, "bias": False}, True),
+        ((16, 64), 9, {"padding": 2, "stride": 2}, False),
+        ((3, 4), 40, {"dilation": 2}, False),
+    ],
+    ids=str,
+)
+def test_conv1d(channels, length, options, pairs, by_pairs):
+    torch.manual_seed(0)
+    model = nn.Conv1d(*channels, kernel_size=3, **options)
+    assert_agrees(model, torch.randn(3, channels[0], length), torch.zeros(3), total_losses)
+    assert bool(by_pairs) == pairs
+
+
 class Tokens(nn.Module):
     """An embedding whose rows are scaled by `scales`, so that it can be cast with its inputs."""
 
@@ -136,6 +153,40 @@ def test_layer_norm(shape, bias):
     assert_agrees(nn.LayerNorm(8, bias=bias), torch.randn(shape), torch.zeros(3), total_losses)
     both = nn.LayerNorm(shape[1:], bias=bias)
     assert_agrees(both, torch.randn(shape), torch.zeros(3), total_losses)
+
+
+def scaled(model):
+    """With weights that are not all 1 and biases that are not all 0."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    return model
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (3, 5, 8), (3, 2, 5, 8)], ids=str)
+def test_rms_norm(shape):
+    torch.manual_seed(0)
+    assert_agrees(scaled(nn.RMSNorm(8)), torch.randn(shape), torch.zeros(3), total_losses)
+    both = scaled(nn.RMSNorm(shape[1:], eps=0.1))
+    assert_agrees(both, torch.randn(shape), torch.zeros(3), total_losses)
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (3, 6, 5), (3, 6, 4, 5), (3, 6, 2, 4, 3)], ids=str)
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_group_norm(shape, groups):
+    torch.manual_seed(0)
+    model = scaled(nn.GroupNorm(groups, 6, eps=0.01))
+    assert_agrees(model, 3 * torch.randn(shape) + 1, torch.zeros(3), total_losses)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d], ids=lambda k: k.__name__
+)
+def test_instance_norm(layer):
+    torch.manual_seed(0)
+    shape = (3, 6, 4, 5, 2)[: 2 + int(layer.__name__[-2])]
+    model = scaled(layer(6, affine=True, eps=0.01))
+    assert_agrees(model, 3 * torch.randn(shape) + 1, torch.zeros(3), total_losses)
 
 
 class ByName(nn.Module):

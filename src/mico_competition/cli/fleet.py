@@ -117,8 +117,8 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     from mico_competition.fleets.finished import check_finished
     from mico_competition.fleets.ledger import Ledger
     from mico_competition.nets.text_models import base_config
+    from mico_competition.training.preflight import check_run
     from mico_competition.training.recipe import training_fingerprint
-    from mico_competition.training.settings import check
 
     ledger = Ledger.read(args.out, args.scenario)
     given = {name: getattr(args, name, None) for name in Settings.__dataclass_fields__}
@@ -145,7 +145,7 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
         raise ValueError(
             f"The fleet in {ledger.folder} has keyed splits: leave --splits_of_2022 out."
         )
-    check(ledger.settings, len(data))
+    check_run(ledger.settings, data)
     ledger = ledger.with_models(args.models)
     asked = ledger.only(args.models)
     with stage("Checking finished models", len(asked.done()), "model") as shown:

@@ -13,8 +13,8 @@ from typing import Any
 
 from mico_competition.cli.command_line import Parser, model_ids, path_or_name, run_command
 from mico_competition.layout import model_path
-from mico_competition.progress import say, stage, tracked
-from mico_competition.tracks import SCENARIOS, TASKS, get_scenario, phase_of
+from mico_competition.progress import say, tracked
+from mico_competition.tracks import SCENARIOS, TASKS, get_scenario, get_task, phase_of
 from mico_competition.training.settings import OPTIMIZERS, Settings, resolve
 
 _SEEDS = ("seed_challenge", "seed_training", "seed_membership")
@@ -86,7 +86,9 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
         help="with --scenario and --model_id: <challenge>/<scenario>/<phase>/model_<id> is made "
         "below it; otherwise the model's own folder",
     )
-    parser.add_argument("--dry_run", action="store_true", help="print the settings; train nothing")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="check the run and print its settings; train nothing"
+    )
     parser.set_defaults(run=run_train, task=task)
 
 
@@ -129,12 +131,14 @@ def run_train(args: argparse.Namespace) -> None:
     folders = _folders(args)
     seeds = _seeds(args)
     if args.dry_run:
-        print(json.dumps(_plan(settings, folders[0]), indent=2))
+        print(json.dumps(_plan(args, settings, folders[0]), indent=2))
         return
     from mico_competition.challenge_datasets import load_dataset
     from mico_competition.inputs import prepare
+    from mico_competition.training.train import mechanism_of
     from mico_competition.training.train_many import Run, train_many
 
+    mechanism_of(settings)  # before the data are read
     data, tokenizer = prepare(
         settings.task,
         load_dataset(settings.task, args.dataset_dir, args.download),
@@ -197,18 +201,43 @@ def _seeds(args: argparse.Namespace) -> list[Any]:
     return [draw_seeds() for _ in ids]
 
 
-def _plan(settings: Settings, folder: Path) -> dict[str, Any]:
-    """The resolved settings, with the noise that the target takes; no seed is shown."""
-    plan: dict[str, Any] = {**settings.public(), "output_dir": str(folder)}
-    if not settings.disable_dp:
-        from mico_competition.training.train import mechanism_of
+def _plan(args: argparse.Namespace, settings: Settings, folder: Path) -> dict[str, Any]:
+    """The resolved settings, the noise that the target takes, and what was checked; no seed.
 
-        with stage("Noise for the target epsilon"):
-            mechanism = mechanism_of(settings)
-        assert mechanism is not None
+    Raises:
+        ValueError: as training would, for what can be seen without training.
+    """
+    from mico_competition.training.preflight import check_run
+    from mico_competition.training.train import mechanism_of, refuse_folder_in_use
+
+    if args.model_id is not None or args.output_dir != Path("."):  # else nobody has chosen it
+        refuse_folder_in_use(folder)
+    plan: dict[str, Any] = {**settings.public(), "output_dir": str(folder)}
+    data, reason = _data_at_hand(args, settings)
+    model_at_hand = not get_task(settings.task).text or Path(settings.model_name or "").is_dir()
+    if model_at_hand:
+        check_run(settings, data)
+    parts = ["settings", *["model"] * model_at_hand, *["first records"] * (data is not None)]
+    plan["checked"] = ", ".join(parts)
+    if reason:
+        plan["not_checked"] = reason
+    mechanism = mechanism_of(settings)
+    if mechanism is not None:
         plan["noise_multiplier"] = mechanism.noise_multiplier
         plan["epsilon"] = mechanism.epsilon(settings.target_delta)
     return plan
+
+
+def _data_at_hand(args: argparse.Namespace, settings: Settings) -> tuple[Any, str]:
+    """The dataset, if it can be read without a download; else None, and why."""
+    from mico_competition.challenge_datasets import load_dataset
+
+    if get_task(settings.task).text:
+        return None, "sentences are tokenised when they are trained on"
+    try:
+        return load_dataset(settings.task, args.dataset_dir), ""
+    except (OSError, ValueError) as error:
+        return None, str(error)
 
 
 def _summary(metadata: dict[str, Any], folder: Path) -> str:

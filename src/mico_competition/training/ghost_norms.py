@@ -149,30 +149,67 @@ class EmbeddingRule(Rule):
         self.module.weight.grad = total.index_add_(0, a.flatten(), scaled)
 
 
-class LayerNormRule(Rule):
+class ScaleRule(Rule):
     """y = w * x^ + b with x^ the normalised input; its gradients are small enough to write out."""
 
-    def _gradients(self, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        shape = self.module.normalized_shape
-        normalised = functional.layer_norm(a, shape, eps=self.module.eps)
-        places = tuple(range(1, a.ndim - len(shape)))
-        by_weight, by_bias = normalised.mul_(g), g
-        return (by_weight.sum(places), by_bias.sum(places)) if places else (by_weight, by_bias)
+    def normalised(self, a: Tensor) -> Tensor:
+        """x^: the layer's output, were w 1 and b 0."""
+        raise NotImplementedError
+
+    def places(self, a: Tensor) -> tuple[int, ...]:
+        """The dimensions of the input over which one number of w is shared."""
+        raise NotImplementedError
 
     def forget(self) -> None:
         super().forget()
-        self._written: tuple[Tensor, Tensor] | None = None
+        self._written: list[tuple[Tensor, Tensor]] = []
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
-        self._written = self._gradients(a, g)
-        squares = _square(self._written[0])
-        return squares if self.module.bias is None else squares + _square(self._written[1])
+        places = self.places(a)
+        rows = {"weight": self.normalised(a).mul_(g), "bias": g}
+        for name, row in rows.items():
+            parameter = getattr(self.module, name, None)
+            if parameter is not None:
+                self._written.append((parameter, row.sum(places) if places else row))
+        return torch.stack([_square(row) for _, row in self._written]).sum(0)
 
     def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
-        assert self._written is not None
-        for parameter, rows in zip((self.module.weight, self.module.bias), self._written):
-            if parameter is not None:
-                parameter.grad = torch.tensordot(weights, rows, dims=1)
+        for parameter, rows in self._written:
+            parameter.grad = torch.tensordot(weights, rows, dims=1)
+
+
+class LayerNormRule(ScaleRule):
+    """Numbers of w for each place of `normalized_shape`, the last dimensions."""
+
+    def normalised(self, a: Tensor) -> Tensor:
+        return functional.layer_norm(a, self.module.normalized_shape, eps=self.module.eps)
+
+    def places(self, a: Tensor) -> tuple[int, ...]:
+        return tuple(range(1, a.ndim - len(self.module.normalized_shape)))
+
+
+class RMSNormRule(LayerNormRule):
+    """As LayerNorm, without a mean and without b."""
+
+    def normalised(self, a: Tensor) -> Tensor:
+        return functional.rms_norm(a, self.module.normalized_shape, eps=self.module.eps)
+
+
+class GroupNormRule(ScaleRule):
+    """Numbers of w for each channel, the second dimension."""
+
+    def normalised(self, a: Tensor) -> Tensor:
+        return functional.group_norm(a, self.module.num_groups, eps=self.module.eps)
+
+    def places(self, a: Tensor) -> tuple[int, ...]:
+        return tuple(range(2, a.ndim))
+
+
+class InstanceNormRule(GroupNormRule):
+    """Each channel is a group; running statistics, which are not private, are refused elsewhere."""
+
+    def normalised(self, a: Tensor) -> Tensor:
+        return functional.instance_norm(a, eps=self.module.eps)
 
 
 class Conv2dRule(Rule):
@@ -182,13 +219,15 @@ class Conv2dRule(Rule):
         m = self.module
         if m.groups != 1 or m.padding_mode != "zeros" or isinstance(m.padding, str):
             raise ValueError(
-                f"Layer {self.name} (Conv2d) is supported in book-keeping mode with groups=1, "
-                "numbers as padding and padding_mode='zeros' only."
+                f"Layer {self.name} ({type(m).__name__}) is supported in book-keeping mode with "
+                "groups=1, numbers as padding and padding_mode='zeros' only."
             )
+        self.kernel_size, self.stride = m.kernel_size, m.stride
+        self.padding, self.dilation = m.padding, m.dilation
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
         places, outputs = g.shape[2] * g.shape[3], g.shape[1]
-        patch = a.shape[1] * math.prod(self.module.kernel_size)
+        patch = a.shape[1] * math.prod(self.kernel_size)
         pixels = math.prod(self._padded_size(a))
         direct = places * patch * outputs
         if pixels * pixels * a.shape[1] + places * places * outputs < direct and self._dense():
@@ -202,16 +241,14 @@ class Conv2dRule(Rule):
 
     def _dense(self) -> bool:
         """Whether patches of neighbouring places lie one pixel apart."""
-        return self.module.stride == (1, 1) and self.module.dilation == (1, 1)
+        return self.stride == (1, 1) and self.dilation == (1, 1)
 
     def _padded_size(self, a: Tensor) -> tuple[int, int]:
-        padding = self.module.padding
-        return a.shape[2] + 2 * padding[0], a.shape[3] + 2 * padding[1]
+        return a.shape[2] + 2 * self.padding[0], a.shape[3] + 2 * self.padding[1]
 
     def _patches(self, a: Tensor) -> Tensor:
         """[b, patch, T], the input of each place."""
-        m = self.module
-        return functional.unfold(a, m.kernel_size, m.dilation, m.padding, m.stride)
+        return functional.unfold(a, self.kernel_size, self.dilation, self.padding, self.stride)
 
     def _patch_pairs(self, a: Tensor) -> Tensor:
         """[b, T, T], inner products of patches, without patches.
@@ -219,33 +256,58 @@ class Conv2dRule(Rule):
         Two patches' inner product is the sum, over the offsets inside a patch, of the inner
         products of the pixels there; pixel products are shared by all patches that hold them.
         """
-        m = self.module
-        a = functional.pad(a, (m.padding[1], m.padding[1], m.padding[0], m.padding[0]))
+        above, left = self.padding
+        a = functional.pad(a, (left, left, above, above))
         b, _, height, width = a.shape
         pixels = _pairs(a.flatten(2).transpose(1, 2)).view(b, height, width, height, width)
-        rows, columns = height - m.kernel_size[0] + 1, width - m.kernel_size[1] + 1
+        rows, columns = height - self.kernel_size[0] + 1, width - self.kernel_size[1] + 1
         # Sum along the diagonals of (row, row') first, then of (column, column').
-        by_row = sum(pixels[:, i : i + rows, :, i : i + rows, :] for i in range(m.kernel_size[0]))
+        by_row = sum(
+            pixels[:, i : i + rows, :, i : i + rows, :] for i in range(self.kernel_size[0])
+        )
         assert isinstance(by_row, Tensor)
         both = sum(
-            by_row[:, :, j : j + columns, :, j : j + columns] for j in range(m.kernel_size[1])
+            by_row[:, :, j : j + columns, :, j : j + columns] for j in range(self.kernel_size[1])
         )
         assert isinstance(both, Tensor)
         return both.reshape(b, rows * columns, rows * columns)
 
     def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
-        m = self.module
+        weight, bias = self.module.weight, self.module.bias
         scaled = _scaled(g, weights)
-        m.weight.grad = conv2d_weight(
-            a, m.weight.shape, scaled, m.stride, m.padding, m.dilation, m.groups
-        )
-        if m.bias is not None:
-            m.bias.grad = scaled.sum((0, 2, 3))
+        shape = (*weight.shape[:2], *self.kernel_size)
+        weight.grad = conv2d_weight(
+            a, shape, scaled, self.stride, self.padding, self.dilation
+        ).view_as(weight)
+        if bias is not None:
+            bias.grad = scaled.sum((0, 2, 3))
+
+
+class Conv1dRule(Conv2dRule):
+    """An image one pixel high."""
+
+    def check(self) -> None:
+        super().check()
+        m = self.module
+        self.kernel_size, self.stride = (1, *m.kernel_size), (1, *m.stride)
+        self.padding, self.dilation = (0, *m.padding), (1, *m.dilation)
+
+    def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
+        return super().norms_from(a.unsqueeze(2), g.unsqueeze(2))
+
+    def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
+        super().sums_into_grad(a.unsqueeze(2), g.unsqueeze(2), weights)
 
 
 RULES: dict[type[nn.Module], type[Rule]] = {
     nn.Linear: LinearRule,
+    nn.Conv1d: Conv1dRule,
     nn.Conv2d: Conv2dRule,
     nn.Embedding: EmbeddingRule,
     nn.LayerNorm: LayerNormRule,
+    nn.RMSNorm: RMSNormRule,
+    nn.GroupNorm: GroupNormRule,
+    nn.InstanceNorm1d: InstanceNormRule,
+    nn.InstanceNorm2d: InstanceNormRule,
+    nn.InstanceNorm3d: InstanceNormRule,
 }

@@ -160,8 +160,7 @@ def free_folder(folder: PathLike) -> Path:
         StorageError: if its place cannot be written to.
     """
     folder = Path(os.path.abspath(folder))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists already: remove it or choose another --output_dir.")
+    refuse_folder_in_use(folder)
     try:
         make_folder(folder.parent, PRIVATE)
         tempfile.TemporaryFile(dir=folder.parent).close()
@@ -170,6 +169,13 @@ def free_folder(folder: PathLike) -> Path:
             f"{folder.parent} cannot be written to ({error.strerror}): choose another --output_dir."
         ) from None
     return folder
+
+
+def refuse_folder_in_use(folder: Path) -> None:
+    """ValueError if something is in `folder` already."""
+    folder = Path(os.path.abspath(folder))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists already: remove it or choose another --output_dir.")
 
 
 def splits_of(settings: Settings, data: Data, seeds: Seeds) -> ChallengeDataset:
