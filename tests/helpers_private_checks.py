@@ -95,6 +95,8 @@ class RunningStatistics(Net):
 
 
 class CountingBuffer(Net):
+    seen: Tensor
+
     def __init__(self):
         super().__init__()
         self.register_buffer("seen", torch.tensor(0))
@@ -105,6 +107,8 @@ class CountingBuffer(Net):
 
 
 class ReplacedBuffer(Net):
+    mean: Tensor
+
     def __init__(self):
         super().__init__()
         self.register_buffer("mean", torch.zeros(8), persistent=False)

@@ -67,7 +67,7 @@ class State(WriteGuard):
         for (name, tensor), value in zip(self._tensors, self._values):
             place, _, leaf = name.rpartition(".")
             owner = self.model.get_submodule(place)
-            held = owner._parameters if leaf in owner._parameters else owner._buffers
+            held: Any = owner._parameters if leaf in owner._parameters else owner._buffers
             held[leaf] = tensor
             if tensor.shape == value.shape and not _same_bits(tensor.detach(), value):
                 tensor.copy_(value)
