@@ -190,6 +190,7 @@ OUT = "which leads out of its folder"
 TOO_BIG = "unpacks to over 64 MB"
 ENDS = "does not end as a zip file does"
 TEXT = b"# notes"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
 
 ZIP_CASES = [
     Case("sound", plus(), HARMLESS),
@@ -226,6 +227,7 @@ ZIP_CASES = [
     Case("damaged data", raw(noise), "which is damaged"),
     Case("zero bytes", raw(lambda data: b""), "is not a zip file"),
     Case("a text", raw(lambda data: b"hello" * 99), "is not a zip file"),
+    Case("a pointer", raw(lambda data: POINTER), "is a pointer of git-LFS"),
     Case("a gzip", raw(lambda data: b"\x1f\x8b" + data[:-30]), "is not a zip file"),
     Case("cut in half", raw(lambda data: data[: len(data) // 2]), "is not a zip file"),
     Case("no entries", raw(lambda data: zipped({})), "is an empty zip"),

@@ -23,7 +23,7 @@ from mico_competition.audit.trainer.observed import log_ratio
 from mico_competition.audit.trainer.report import sentence, text, to_json
 from mico_competition.audit.trainer.sampling_tests import POWER, canaries_for_sampling
 from mico_competition.cli.audit_train import add_audit_train
-from mico_competition.cli.command_line import Parser, run_verb
+from mico_competition.command_line import Parser, run_verb
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.accounting_check import pld_epsilon
 from mico_competition.training.settings import resolve

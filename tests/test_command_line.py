@@ -12,7 +12,8 @@ from mico_competition.scoring.printable import is_plain
 
 from mico_competition import token_cache
 from mico_competition.cli import build_parser, main
-from mico_competition.cli.command_line import (
+from mico_competition.cli.train import main_of_task
+from mico_competition.command_line import (
     Parser,
     model_ids,
     number,
@@ -20,7 +21,7 @@ from mico_competition.cli.command_line import (
     run_command,
     whole_number,
 )
-from mico_competition.cli.train import main_of_task
+from mico_competition.output import PatientStream
 
 MICO = Path(sys.executable).with_name("mico")
 TRAIN = "train --scenario digits_inf --num_epochs 1 --train_seed 1 --model_id 0-1".split()
@@ -156,6 +157,29 @@ def test_what_is_printed_from_outside_is_escaped(monkeypatch):
     code, text = run_printing(monkeypatch, "a\x1b[2J\u202eb\udcff\n::set-output x\rε", "utf-8")
     assert code == 0
     assert text == "a\\x1b[2J\\u202eb\\udcff\n\\x3a:set-output x\\x0dε\n"
+
+
+def test_bars_move_the_cursor_and_nothing_else_does():
+    written = io.StringIO()
+    stream = PatientStream(written, bars=True)
+    stream.write("\rSignals:  50%|█████▌    |\x1b[A\r\n")
+    stream.write("\x1b[2J\x1b]0;x\x07\u202e::x\r::y\x1b[A")
+    assert written.getvalue() == (
+        "\rSignals:  50%|█████▌    |\x1b[A\r\n\\x1b[2J\\x1b]0;x\\x07\\u202e::x\r\\x3a:y\x1b[A"
+    )
+
+
+@pytest.mark.parametrize("module", ["data.synthetic", "nets.small_roberta"])
+def test_commands_of_modules_read_flags_in_the_same_way(module, monkeypatch, capsys):
+    from importlib import import_module
+
+    main = import_module(f"mico_competition.{module}").main
+    for words in (["x", "--dataset_dir", "/nowhere", "--hidden_size", "1_0"], ["x", "--seed", "٣"]):
+        monkeypatch.setattr(sys, "argv", ["module", *words])
+        with pytest.raises(SystemExit) as leave:
+            main()
+        said = capsys.readouterr().err
+        assert leave.value.code == 1 and said.startswith("mico: ") and said.count("\n") == 1
 
 
 # --- mistakes and faults

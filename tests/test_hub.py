@@ -476,7 +476,7 @@ def test_a_missing_client_is_named_with_the_line_that_installs_it(monkeypatch, c
 
 
 def test_lists_of_ids():
-    from mico_competition.cli.command_line import model_ids
+    from mico_competition.command_line import model_ids
 
     assert model_ids("7") == [7]
     assert model_ids("100,0-3, 2") == [0, 1, 2, 3, 100]

@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     [
         *("cpus", "tracks", "splits", "scoring", "attacks", "files", "scratch", "untrusted"),
-        *("zip_directory", "progress", "__init__"),
+        *("zip_directory", "progress", "command_line", "output", "__init__"),
     ],
     ["layout", "hostile_zip"],
     ["lengths", "data"],

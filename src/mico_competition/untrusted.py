@@ -28,7 +28,7 @@ JSON_LIMIT = 4_000_000
 MAX_DEPTH = 50
 _MAX_DIGITS = 100
 _LONGEST_POINTER = 1_000
-_POINTER = b"version https://git-lfs.github.com/spec/"
+POINTER = b"version https://git-lfs.github.com/spec/"
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 _AGAIN = "fetch or write it again"
 
@@ -102,7 +102,7 @@ def refuse_pointer(path: PathLike) -> None:
     if not stat.S_ISREG(status.st_mode) or status.st_size > _LONGEST_POINTER:
         return
     with open(path, "rb") as file:
-        if file.read(len(_POINTER)) == _POINTER:
+        if file.read(len(POINTER)) == POINTER:
             _refuse(
                 path,
                 "is a pointer of git-LFS, not the file itself: run `git lfs pull` in its "

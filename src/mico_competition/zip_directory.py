@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from mico_competition.scoring.printable import shown
+from mico_competition.untrusted import POINTER
 
 MAX_PACKED = 64 << 20
 MAX_ENTRIES = 10_000
@@ -92,6 +93,9 @@ def read_directory(file: BinaryIO) -> tuple[list[Entry], int]:
     size = file.seek(0, os.SEEK_END)
     if size > MAX_PACKED:
         raise HostileZip(f"is larger than {MAX_PACKED >> 20} MB: {LESS}")
+    file.seek(0)
+    if file.read(len(POINTER)) == POINTER:
+        raise HostileZip("is a pointer of git-LFS, not the zip itself: run `git lfs pull` first.")
     count, length, start = _read_end_record(file, size)
     if count > MAX_ENTRIES:
         raise HostileZip(f"holds {count} files and folders, over {MAX_ENTRIES}: {LESS}")

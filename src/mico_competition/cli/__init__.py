@@ -18,7 +18,6 @@ from mico_competition.cli.attacks import add_attacks
 from mico_competition.cli.audit import add_audit
 from mico_competition.cli.audit_train import add_audit_train
 from mico_competition.cli.bundle import add_bundle, add_rehearse
-from mico_competition.cli.command_line import Parser, output_file, run_command
 from mico_competition.cli.evaluate import add_evaluate
 from mico_competition.cli.fleet import add_fleet
 from mico_competition.cli.hub import add_download, add_publish
@@ -32,6 +31,7 @@ from mico_competition.cli.release import (
 )
 from mico_competition.cli.signals import add_signals
 from mico_competition.cli.train import add_train
+from mico_competition.command_line import Parser, output_file, run_command
 from mico_competition.progress import stage
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS, as_read, labels_of
 

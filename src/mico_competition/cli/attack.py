@@ -16,7 +16,7 @@ from mico_competition.cli.attack_options import (
     check_attack_names,
     opener,
 )
-from mico_competition.cli.command_line import path_or_name
+from mico_competition.command_line import path_or_name
 from mico_competition.layout import predictions_folder
 from mico_competition.tracks import CHALLENGES, PHASES
 

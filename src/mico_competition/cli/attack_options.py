@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mico_competition.attacks.catalogue import check_name
-from mico_competition.cli.command_line import whole_number
 from mico_competition.cli.train import add_data
+from mico_competition.command_line import whole_number
 from mico_competition.tracks import CHALLENGES, SCENARIOS
 
 if TYPE_CHECKING:

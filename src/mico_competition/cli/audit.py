@@ -17,7 +17,7 @@ from mico_competition.cli.attack_options import (
     opener,
     seed,
 )
-from mico_competition.cli.command_line import output_file, path_or_name
+from mico_competition.command_line import output_file, path_or_name
 from mico_competition.progress import stage
 from mico_competition.tracks import PHASES, SEED_FILES, as_read
 

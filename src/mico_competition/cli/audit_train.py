@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import secrets
 
-from mico_competition.cli.command_line import output_file
 from mico_competition.cli.train import add_data, add_settings
+from mico_competition.command_line import output_file
 from mico_competition.progress import stage
 from mico_competition.tracks import SCENARIOS
 from mico_competition.training.settings import Settings, resolve

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mico_competition.cli.command_line import output_file
+from mico_competition.command_line import output_file
 from mico_competition.progress import stage
 from mico_competition.tracks import CHALLENGES
 

@@ -19,7 +19,7 @@ from mico_competition.cli.attack_options import (
     opener,
     seed,
 )
-from mico_competition.cli.command_line import output_file, path_or_name, whole_number
+from mico_competition.command_line import output_file, path_or_name, whole_number
 from mico_competition.tracks import DISTINGUISHER, PHASES, SCENARIOS, as_read
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mico_competition.cli.command_line import model_ids
 from mico_competition.cli.train import add_data, add_settings
+from mico_competition.command_line import model_ids
 from mico_competition.progress import Stage, on_terminal, say, stage
 from mico_competition.tracks import SCENARIOS, get_scenario, get_task, phase_of
 from mico_competition.training.settings import Settings, resolve

@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from mico_competition.cli.command_line import model_ids
+from mico_competition.command_line import model_ids
 from mico_competition.progress import stage
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS
 

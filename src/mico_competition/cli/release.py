@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mico_competition.cli.command_line import output_file
+from mico_competition.command_line import output_file
 from mico_competition.tracks import CHALLENGES, SCORED_PHASES
 
 

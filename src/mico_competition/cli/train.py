@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mico_competition.cli.command_line import Parser, model_ids, path_or_name, run_command
+from mico_competition.command_line import Parser, model_ids, path_or_name, run_command
 from mico_competition.layout import model_path
 from mico_competition.progress import say, tracked
 from mico_competition.tracks import SCENARIOS, TASKS, get_scenario, get_task, phase_of

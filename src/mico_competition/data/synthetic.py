@@ -11,12 +11,14 @@ baskets of other shapes as arrays.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mico_competition.command_line import Parser, run_command
 from mico_competition.files import PathLike, written_aside
 
 FEATURES = 600
@@ -143,24 +145,24 @@ def _lines(bits: np.ndarray, labels: np.ndarray) -> bytes:
     )
 
 
-def _arguments() -> tuple[Path, int, int]:
-    parser = argparse.ArgumentParser(
+def main() -> int:
+    """The command: write the file and say that it is synthetic."""
+    parser = Parser(
         prog="python -m mico_competition.data.synthetic",
         description="Write a synthetic table in the form of Purchase-100.",
     )
     parser.add_argument("dest", type=Path, help="the folder to hold purchase100/dataset_purchase")
     parser.add_argument("--records", type=int, default=197_324)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    return given.dest, given.records, given.seed
 
+    def run(args: argparse.Namespace) -> None:
+        path = args.dest / "purchase100" / "dataset_purchase"
+        made = make_synthetic_purchase(path, args.records, args.seed)
+        print(f"{made}: {args.records:,} SYNTHETIC records (seed {args.seed}), not Purchase-100's.")
 
-def main() -> None:
-    """The command: write the file and say that it is synthetic."""
-    dest, num_records, seed = _arguments()
-    path = make_synthetic_purchase(dest / "purchase100" / "dataset_purchase", num_records, seed)
-    print(f"{path}: {num_records:,} SYNTHETIC records (seed {seed}), not Purchase-100 itself.")
+    parser.set_defaults(run=run)
+    return run_command(parser, None)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from mico_competition.command_line import Parser, run_command
 from mico_competition.files import PathLike, written_aside
 
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -91,25 +93,31 @@ def _write_json(path: Path, value: dict) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def main() -> None:
+def main() -> int:
     """The command line above."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(
+        prog="python -m mico_competition.nets.small_roberta", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("dest", type=Path)
     parser.add_argument("--dataset_dir", type=Path, required=True)
     parser.add_argument("--hidden_size", type=int, default=128)
     parser.add_argument("--num_layers", type=int, default=2)
-    args = parser.parse_args()
-    from mico_competition.challenge_datasets import load_sst2
 
-    made = make_small_roberta(
-        args.dest,
-        load_sst2(args.dataset_dir).sentences,
-        hidden_size=args.hidden_size,
-        num_layers=args.num_layers,
-        num_heads=max(1, args.hidden_size // 64),
-    )
-    print(f"Wrote {made}: not pretrained, and not roberta-base.")
+    def run(args: argparse.Namespace) -> None:
+        from mico_competition.challenge_datasets import load_sst2
+
+        made = make_small_roberta(
+            args.dest,
+            load_sst2(args.dataset_dir).sentences,
+            hidden_size=args.hidden_size,
+            num_layers=args.num_layers,
+            num_heads=max(1, args.hidden_size // 64),
+        )
+        print(f"Wrote {made}: not pretrained, and not roberta-base.")
+
+    parser.set_defaults(run=run)
+    return run_command(parser, None)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

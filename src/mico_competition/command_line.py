@@ -18,9 +18,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mico_competition.cli.output import patient_output
 from mico_competition.cpus import limit_threads
 from mico_competition.files import check_output
+from mico_competition.output import patient_output
 from mico_competition.progress import heartbeat, quiet
 from mico_competition.scoring.printable import printable, printable_lines, shown
 

@@ -2,7 +2,7 @@
 
 When nobody reads on (`mico fleet ... | head -1`), or the disk that output goes to is full, the
 work goes on and what it prints is dropped.  What the terminal's encoding lacks is replaced, and
-on standard output everything but the ends of lines is escaped that is not visible.
+what is not visible is escaped, but for the ends of lines and what bars move the cursor by.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _WORDS = {
     **{"–": "-", "—": "-", "…": "...", "‘": "'", "’": "'", "“": '"', "”": '"', "→": "->"},
 }
 _UNSAFE = re.compile(r"[^\n\x20-\x7e]|::|##")
+_BARS = re.compile(r"(\r|\x1b\[A)")
 
 
 def _in_words(error: UnicodeError) -> tuple[str, int]:
@@ -42,24 +43,26 @@ class PatientStream:
 
     Args:
         stream: what to write to.
-        escape: whether to escape what is not visible; not for bars, which steer the terminal.
+        bars: whether bars are shown there, which go to the beginning of a line, and a line up.
     """
 
-    def __init__(self, stream: Any, *, escape: bool) -> None:
+    def __init__(self, stream: Any, *, bars: bool) -> None:
         self._stream = stream
-        self._escape = escape
+        self._bars = bars
         self.problem = ""
 
     def write(self, text: str) -> int:
         """Write `text`, or drop it."""
-        safe = text
-        if self._escape and _UNSAFE.search(text):
-            safe = printable_lines(text, lines=sys.maxsize, limit=sys.maxsize)
         try:
-            self._stream.write(safe)
+            self._stream.write(self._safe(text) if _UNSAFE.search(text) else text)
         except OSError as error:
             self._give_up(error)
         return len(text)
+
+    def _safe(self, text: str) -> str:
+        parts = _BARS.split(text) if self._bars else [text]
+        parts[::2] = (printable_lines(p, lines=sys.maxsize, limit=sys.maxsize) for p in parts[::2])
+        return "".join(parts)
 
     def flush(self) -> None:
         """Flush, or drop what was not taken."""
@@ -90,8 +93,8 @@ class _Output:
                 if not _is_open(number):
                     os.dup2(os.open(os.devnull, os.O_WRONLY), number)
         self.streams = (
-            PatientStream(sys.stdout or open(os.devnull, "w"), escape=True),  # noqa: SIM115
-            PatientStream(sys.stderr or open(os.devnull, "w"), escape=False),  # noqa: SIM115
+            PatientStream(sys.stdout or open(os.devnull, "w"), bars=False),  # noqa: SIM115
+            PatientStream(sys.stderr or open(os.devnull, "w"), bars=True),  # noqa: SIM115
         )
 
     @property
