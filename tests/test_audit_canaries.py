@@ -26,12 +26,13 @@ from mico_competition.audit.trainer.canary_models import (
     StackedCanaryModel,
     with_numbers,
 )
-from mico_competition.audit.trainer.canary_run import AuditSettings, audit_set_of, run
+from mico_competition.audit.trainer.canary_run import audit_set_of, run
 from mico_competition.audit.trainer.checks import PASS
 from mico_competition.audit.trainer.independence import exact_checks
 from mico_competition.audit.trainer.layer_replay import WHOLE, LayerReplay
 from mico_competition.audit.trainer.mechanism_tests import check_parameter_noise
 from mico_competition.audit.trainer.observed import DiracSeen, Participation, log_ratio
+from mico_competition.audit.trainer.runner import AuditSettings
 from mico_competition.data.arrays import TokenDataset
 from mico_competition.models import MLP
 from mico_competition.training.accounting import Mechanism

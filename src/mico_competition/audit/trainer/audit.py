@@ -25,7 +25,6 @@ from mico_competition.audit.own_curve import own_curve, own_curve_bound
 from mico_competition.audit.promise import Promise
 from mico_competition.audit.tradeoff import gdp_epsilon
 from mico_competition.audit.trainer.canary_run import (
-    MakeTrainer,
     Observed,
     audit_set_of,
     most_record_canaries,
@@ -36,6 +35,7 @@ from mico_competition.audit.trainer.canary_run import (
 from mico_competition.audit.trainer.checks import ALARM, NOTE, Check, exactly
 from mico_competition.audit.trainer.mechanism_tests import mechanism_checks
 from mico_competition.audit.trainer.paths import Epoch
+from mico_competition.audit.trainer.runner import MakeTrainer
 from mico_competition.inputs import Data
 from mico_competition.training import train
 from mico_competition.training.settings import Settings

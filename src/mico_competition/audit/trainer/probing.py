@@ -1,0 +1,90 @@
+"""Runs on few records: how far one moves the sum, and what comes of one that is not a number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from mico_competition.audit.trainer.canaries import AuditSet
+from mico_competition.audit.trainer.probes import Given, probes_of
+from mico_competition.audit.trainer.recording import Layout, NoiseOnly, Recording, Sums
+from mico_competition.audit.trainer.runner import AuditSettings, Runner, derived
+from mico_competition.inputs import Data
+from mico_competition.tracks import get_task
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Batches of one record and of few.
+
+    Attributes:
+        sums: what was left without noise.
+        single, regular: bool[rows], which batches are of one record, and which have no gradient
+            whose norm overflows.
+        refused: what the trainer said, if it refused to train on them; else empty.
+        not_a_number: what came of a record whose loss is not a number, in a clause.
+        not_a_number_kept: whether that keeps the promise.
+    """
+
+    sums: Sums
+    single: np.ndarray
+    regular: np.ndarray
+    refused: str
+    not_a_number: str
+    not_a_number_kept: bool
+
+
+def probe(runner: Runner, data: Data, dirac: int) -> Probed:
+    """Batches of one record and of few, and a record whose loss is not a number.
+
+    The model has as many Dirac canaries' weights as in the run itself, so that it is the same.
+    """
+    settings = replace(runner.settings, secure_mode=False)
+    runner = runner.with_settings(settings)
+    classes = get_task(settings.task).num_classes
+    generator = torch.Generator().manual_seed(derived(runner.seed, "probes"))
+    most = max(1, settings.max_physical_batch_size // runner.count)
+    probes = probes_of(data, classes, dirac, generator, largest_batch=min(20, most))
+    steps = range(len(probes.batches))
+    one_epoch = AuditSettings.of(settings, len(probes.audit_set), epochs=1)
+    sets, lengths = [probes.audit_set] * runner.count, probes.lengths
+    path = runner.path(sets, lengths)
+    seen = Recording(Layout(path, runner.unit), runner.mechanism, steps, runner.norm)
+    refused = runner.tried(path, seen, one_epoch, Given(probes.batches, runner.count))
+    empty, noise = runner.on_nothing(
+        runner.path(sets, lengths), one_epoch, steps, batches=len(steps), pending=seen.pending
+    )
+    sums = noise.sums
+    rows = [(step + model) % len(steps) for step, model in zip(sums.step, sums.model)]
+    single = np.array([len(probes.batches[row]) == 1 for row in rows], dtype=bool)
+    regular = np.array([probes.regular[row] for row in rows], dtype=bool)
+    found = _not_a_number(runner, probes.audit_set)
+    return Probed(sums, single, regular, refused or empty.failed, *found)
+
+
+def _not_a_number(runner: Runner, audit_set: AuditSet) -> tuple[str, bool]:
+    """What comes of a batch of one record whose loss is not a number, and whether that is well."""
+    lengths = torch.full((len(audit_set.dirac_in),), float("nan"))
+    bad = int((audit_set.canary_at == 0).nonzero()[0])
+    device = audit_set.labels.device
+    batches = [torch.tensor([at], device=device) for at in (0, bad)]
+    sets = [audit_set] * runner.count
+    one_epoch = AuditSettings.of(runner.settings, len(audit_set), epochs=1)
+    path = runner.path(sets, lengths)
+    seen = NoiseOnly(Layout(path, runner.unit), runner.mechanism.noise_multiplier, [1])
+    refused = runner.tried(path, seen, one_epoch, Given(batches, 1))
+    if refused:
+        return f"a record whose loss is not a number is refused ({refused})", True
+    _, noise = runner.on_nothing(
+        runner.path(sets, lengths), one_epoch, [1], batches=2, pending=None
+    )
+    left = [
+        float(torch.linalg.vector_norm((full - noise.full[at]).double()))
+        for at, full in seen.full.items()
+        if at in noise.full
+    ]
+    if left and max(left) <= 1.001:
+        return "a record whose loss is not a number moves the sum by no more than others", True
+    return "a record whose loss is not a number is trained on, and shows in what is released", False

@@ -1,0 +1,176 @@
+"""Runs of the fleet's own code on sets with canaries, watched; as often as an audit wants them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor
+
+from mico_competition.audit.trainer.canaries import AuditSet
+from mico_competition.audit.trainer.paths import Epoch, Path
+from mico_competition.audit.trainer.probes import empty_epoch
+from mico_competition.audit.trainer.recording import Layout, NoiseOnly, NoiseRows
+from mico_competition.audit.trainer.watch import Watch
+from mico_competition.splits import derive_seeds
+from mico_competition.training import train, train_many
+from mico_competition.training.accounting import Mechanism
+from mico_competition.training.settings import Settings
+from mico_competition.training.streams import Streams
+
+MakeTrainer = Callable[..., Any]
+"""Called as `PrivateTrainer` is, or `StackedPrivateTrainer` for a stack."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings(Settings):
+    """A run's settings with canaries in the set: another number of records, the same mechanism.
+
+    Sampling probability, steps and divisor stay those of the promised run, as they do in the
+    definition of neighbours (docs/PRIVACY.md).
+    """
+
+    promised: Settings
+
+    @classmethod
+    def of(cls, settings: Settings, records: int, *, epochs: int | None = None) -> AuditSettings:
+        """The settings of a run on `records` records, canaries included, of all epochs or fewer."""
+        values = {field.name: getattr(settings, field.name) for field in fields(Settings)}
+        values["len_training"] = records
+        values["num_epochs"] = epochs or settings.num_epochs
+        return cls(**values, promised=settings)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Of the promised run; sample_rate follows."""
+        return self.promised.steps_per_epoch
+
+    @property
+    def num_steps(self) -> int:
+        """Of the promised run, which is what noise is drawn for."""
+        return self.promised.num_steps
+
+    @property
+    def expected_batch_size(self) -> int:
+        """Of the promised run."""
+        return self.promised.expected_batch_size
+
+
+@dataclass(frozen=True)
+class Empty:
+    """A run on empty batches.
+
+    Attributes:
+        steps: batches that were given.
+        releases: noisy gradients that came of them.
+        rows: their noise.
+        failed: what the trainer said, if it refused; else empty.
+    """
+
+    steps: int
+    releases: int
+    rows: NoiseRows
+    failed: str = ""
+
+
+class Runner:
+    """Runs the fleet's code on one path, again and again.
+
+    Args:
+        settings: of the promised run, private.
+        mechanism: what is promised; the trainer is told its noise.
+        seed: of initialisation, batches and noise (of the first only, in secure mode).
+        models: how many are trained together; None for one by itself.
+        make_trainer, epoch: stand in for the fleet's own.
+        progress: whether to show how far the run itself is.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        mechanism: Mechanism,
+        *,
+        seed: int,
+        models: int | None,
+        make_trainer: MakeTrainer | None,
+        epoch: Epoch | None,
+        progress: bool,
+    ) -> None:
+        assert settings.max_grad_norm is not None
+        self.settings, self.mechanism, self.seed = settings, mechanism, seed
+        self.stacked, self.count = models is not None, models or 1
+        self.unit = settings.expected_batch_size / settings.max_grad_norm
+        self.norm = settings.max_grad_norm
+        self._make, self._epoch, self._progress = make_trainer, epoch, progress
+
+    def streams(self, first: int = 0) -> list[Streams]:
+        """Those of the models, as a fleet with one train_seed has them."""
+        root = derived(self.seed, "run")
+        return [Streams.of(root, derive_seeds(first + s)) for s in range(self.count)]
+
+    def path(self, sets: Sequence[AuditSet], lengths: Tensor, *, first: int = 0) -> Path:
+        """The models, with streams numbered from `first`."""
+        streams = self.streams(first)
+        return Path(self.settings, sets, lengths, streams, stacked=self.stacked)
+
+    def fit(self, path: Path, recorder: Any, settings: Settings, epoch: Epoch | None) -> Watch:
+        """One run; ValueError if the trainer refuses."""
+        watch = Watch(path, settings, recorder)
+        path.fit(
+            watch,
+            settings=settings,
+            epoch=epoch or self._epoch,
+            make_trainer=self._trainer(),
+            progress=self._progress and epoch is None,
+        )
+        watch.end()
+        return watch
+
+    def _trainer(self) -> MakeTrainer | None:
+        """What makes the trainer; it is told the promise's noise if that is not the settings'."""
+        told = train.mechanism_of(self.settings)
+        if told is not None and told.noise_multiplier == self.mechanism.noise_multiplier:
+            return self._make
+        own = train_many.StackedPrivateTrainer if self.stacked else train.PrivateTrainer
+        make = self._make or own
+        noise = self.mechanism.noise_multiplier
+        return lambda *args, **named: make(*args, **{**named, "noise_multiplier": noise})
+
+    def on_nothing(
+        self, path: Path, settings: Settings, steps: Sequence[int], *, batches: int, pending: Any
+    ) -> tuple[Empty, NoiseOnly]:
+        """A run on empty batches, so many an epoch; see `NoiseOnly` for the rest."""
+        layout = Layout(path, self.unit)
+        pending = {} if pending is not None and settings.secure_mode else pending
+        seen = NoiseOnly(layout, self.mechanism.noise_multiplier, steps, pending)
+        epoch = empty_epoch(path.sets[0].labels.device, batches)
+        failed = self.tried(path, seen, settings, epoch)
+        return Empty(seen.begun, seen.released, seen.rows, failed), seen
+
+    def tried(self, path: Path, recorder: Any, settings: Settings, epoch: Epoch) -> str:
+        """One run that may fail, since what is audited may do anything; what it said then."""
+        try:
+            self.fit(path, recorder, settings, epoch)
+        except Exception as error:
+            return f"{error}" or type(error).__name__
+        return ""
+
+    def with_settings(self, settings: Settings) -> Runner:
+        """A runner of other settings that shows no progress."""
+        return Runner(
+            settings,
+            self.mechanism,
+            seed=self.seed,
+            models=self.count if self.stacked else None,
+            make_trainer=self._make,
+            epoch=self._epoch,
+            progress=False,
+        )
+
+
+def derived(seed: int, name: str) -> int:
+    """A seed of its own for each purpose."""
+    digest = hashlib.sha256(f"audit/{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
