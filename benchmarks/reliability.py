@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Faults and load, for real: docs/results/reliability_*.json, one file a part.
 
-    python benchmarks/reliability.py storm overhead workers leaks     (or some of them)
+    python benchmarks/reliability.py storm overhead workers threads leaks     (or some of them)
 
 storm: a fleet is killed again and again, wholly and by single workers, until it is done.
 overhead: a fleet of one worker against the same trainings without a fleet, in turns.
 workers: how long a worker takes to start, and what it costs in memory.
+threads: one worker with one thread and with two, on a quiet machine and on a busy one.
 leaks: every leak that the tests plant in a release, and how many are caught.
 Some 20 minutes on two cores.  docs/RELIABILITY.md tells what they found.
 """
@@ -31,6 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from helpers_fleet import Fleet, wait_for  # noqa: E402
+
+from mico_competition.cpus import available_cpus  # noqa: E402
 
 MODELS, KILLS, WORKER_KILLS = 200, 20, 10
 
@@ -140,7 +143,7 @@ def workers(work: Path) -> dict[str, Any]:
     make = ["mico_competition.data.synthetic", str(data), "--records", "197324"]
     subprocess.run([sys.executable, "-m", *make], check=True)
     rows = []
-    for count in (1, 2, 4):
+    for count in (n for n in (1, 2, 4) if n <= available_cpus()):
         fleet = Fleet(work / f"out{count}", models="0-7")
         flags = ["--dataset_dir", str(data), "--threads", "1", "--workers", str(count)]
         arguments = ["purchase100_inf", "--models", "0-7", "--out", str(fleet.out), *flags]
@@ -159,6 +162,44 @@ def workers(work: Path) -> dict[str, Any]:
         "command": "mico fleet " + " ".join(arguments),
         "rows": rows,
     }
+
+
+def threads(work: Path) -> dict[str, Any]:
+    """Seconds a model of one worker, by its threads and by how many others want the CPUs."""
+    rows = []
+    for others in (0, available_cpus()):
+        for turn in range(3):
+            for count in (1, 2):
+                busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(others)]
+                try:
+                    seconds = seconds_a_model(work / f"{others}_{turn}_{count}", count)
+                finally:
+                    for process in busy:
+                        process.kill()
+                rows.append({"others": others, "threads": count, "seconds": seconds})
+    medians = {
+        f"{others} others, {count} threads": statistics.median(
+            row["seconds"] for row in rows if (row["others"], row["threads"]) == (others, count)
+        )
+        for others in (0, available_cpus())
+        for count in (1, 2)
+    }
+    return {"command": f"mico {' '.join(THREADS)} --threads N", "rows": rows, "medians": medians}
+
+
+THREADS = [
+    *("fleet", "digits_hi", "--models", "0-3", "--workers", "1"),
+    *("--stack", "1", "--num_epochs", "30"),
+]
+BUSY = "while True: pass"
+
+
+def seconds_a_model(out: Path, count: int) -> float:
+    """The median over the models of one fleet, by their own metadata."""
+    timed([*THREADS, "--out", str(out), "--threads", str(count)])
+    found = [json.loads(path.read_text()) for path in out.rglob("metadata.json")]
+    assert {metadata["machine"]["threads"] for metadata in found} == {count}
+    return round(statistics.median(metadata["wall_time_seconds"] for metadata in found), 2)
 
 
 def memory(pids: Any) -> dict[str, Any]:
@@ -208,6 +249,7 @@ PARTS = {
     "storm": storm,
     "overhead": overhead,
     "workers": workers,
+    "threads": threads,
     "leaks": leaks,
 }
 

@@ -57,7 +57,10 @@ def fleets() -> str:
         f"random moments ({storm['machine']}):\n\n{table(['', ''], rows)}\n"
         "The tests also kill it at chosen moments (ledger just written, workers starting, among "
         "models, while a folder is being written), fill its disk, and stop it with Ctrl-C "
-        "(`tests/test_fleet_workers.py`).\n\n"
+        "(`tests/test_fleet_workers.py`), and let workers die before they can begin "
+        "(`tests/test_fleet_births.py`). A file of a finished model that is emptied, cut, changed "
+        "or lost is noticed by `mico fleet status`, by the next run and by `mico release` "
+        "(`tests/test_finished.py`).\n\n"
         f"**What the fleet costs**, from command to prompt, {overhead['models']} models, one "
         "worker with one thread, against `mico train` of the same models with one thread, in "
         f"turns: {turns}; median overhead {overhead['overhead_median']:+.1%}.\n"
@@ -78,6 +81,29 @@ def memory() -> str:
         "worker is a fork of one process that has imported everything, and maps the dataset's "
         "file. A private run's workers also search for the noise first, 1 to 4 s each.\n\n"
         + table(head, rows)
+        + threads()
+    )
+
+
+def threads() -> str:
+    """What a second thread costs."""
+    report = read("reliability_threads")
+    others = max(row["others"] for row in report["rows"])
+    quiet, busy = (
+        [report["medians"][f"{n} others, {count} threads"] for count in (1, 2)] for n in (0, others)
+    )
+    return (
+        "\nWorkers and their threads never take more CPUs than the run may use: its affinity, the "
+        "quota of its container and `OMP_NUM_THREADS` count. A thread too many waits for a CPU "
+        "that another process has, and the others of its step wait with it. Seconds a model of "
+        f"one worker (`{generic(report['command'])}`, {report['machine']}, medians of 3 turns):\n\n"
+        + table(
+            ["", "1 thread", "2 threads"],
+            [
+                ["nothing else started by us", *quiet],
+                [f"{others} processes that never pause", *busy],
+            ],
+        )
     )
 
 
