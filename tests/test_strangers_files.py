@@ -220,13 +220,12 @@ def test_a_dataset_that_is_a_pointer_of_git_lfs(name, tmp_path):
     from mico_competition.data.sst2_files import read_sst2
 
     if name == "cifar":
-        read = lambda: read_cifar10(batches(tmp_path, POINTER.encode()), False)  # noqa: E731
+        batches(tmp_path, POINTER.encode())
     else:
         (tmp_path / name).write_text(POINTER)
-        reader = read_sst2 if name == "train.tsv" else read_purchase100
-        read = lambda: reader(tmp_path, False)  # noqa: E731
+    readers = {"cifar": read_cifar10, "train.tsv": read_sst2, "dataset_purchase": read_purchase100}
     with pytest.raises(ValueError, match="is a pointer of git-LFS"):
-        read()
+        readers[name](tmp_path, False)
 
 
 def test_sentences_of_a_gigabyte_are_not_opened(tmp_path, unread):

@@ -77,7 +77,7 @@ def test_a_configuration_with_a_byte_order_mark(folder):
 
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-SOUND = {
+SOUND: dict = {
     "version": "1.0",
     "truncation": None,
     "padding": None,
@@ -88,7 +88,7 @@ SOUND = {
     "decoder": BYTES,
     "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]},
 }
-TEMPLATE = {
+TEMPLATE: dict = {
     "type": "TemplateProcessing",
     "single": [{"Sequence": {"id": "A", "type_id": 0}}],
     "pair": [],
