@@ -20,7 +20,7 @@ import threading
 import traceback
 from contextlib import contextmanager, suppress
 from decimal import Decimal
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, TextIO
 
 import numpy as np
 
@@ -140,13 +140,24 @@ def remove_scores(folder: str) -> None:
         raise problem
 
 
+def say(text: str, stream: Optional[TextIO]) -> None:
+    """Print `text`; whether somebody reads it (`| head -1`) decides about no score."""
+    if stream is None:
+        return
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        with suppress(OSError, ValueError):  # what is left of it would fail again at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def refuse(folder: str, heading: str, faults: Sequence[str] = ()) -> int:
     """Say why nothing is scored, on stderr and in the page; the exit code that stands for it."""
     listed = list(faults[:MAX_FAULTS])
     if len(faults) > MAX_FAULTS:
         listed.append("... and %d more" % (len(faults) - MAX_FAULTS))
     lines = [line if line.startswith("... ") else "- " + line for line in listed]
-    print("\n".join(["Not scored: " + heading] + lines), file=sys.stderr)
+    say("\n".join(["Not scored: " + heading] + lines), sys.stderr)
     with suppress(OSError):  # stderr has said it
         _write(folder, {PAGE: generate_refusal(heading, listed)})
     return 1
@@ -196,14 +207,14 @@ def run(inputs: str, outputs: str) -> int:
         intervals = intervals_of(solutions, predictions, rates=RATES)
     write_outputs(outputs, scores, intervals, settings.scenarios)
     plural = "" if len(scores) == 1 else "s"
-    print("Scored %d models in %d scenario%s." % (len(solutions), len(scores), plural))
+    say("Scored %d models in %d scenario%s." % (len(solutions), len(scores), plural), sys.stdout)
     return 0
 
 
 def main(arguments: List[str]) -> int:
     """Run the program; the exit code: 0 scored, 1 not scored, 2 called in a wrong way."""
     if len(arguments) != 2:
-        print(USAGE, file=sys.stderr)
+        say(USAGE, sys.stderr)
         return 2
     inputs, outputs = arguments
     try:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -487,3 +488,18 @@ def test_a_range_holds_neighbours_of_one_folder_and_one_text_only():
         "other",
     ]
     assert in_ranges([]) == [] and in_ranges(["x"]) == ["x"]
+
+
+@pytest.mark.parametrize("sound", [True, False])
+@pytest.mark.parametrize("image", IMAGES)
+def test_nobody_need_read_what_it_prints(competition, image, sound):
+    """As in `score.py IN OUT | true`: scores and the exit code are the same."""
+    if not sound:
+        competition.prediction().unlink()
+    command = [image_python(image), SCORING / "score.py", competition.inputs, competition.outputs]
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = subprocess.run(command, stdout=writing, stderr=writing).returncode
+    os.close(writing)
+    assert code == (0 if sound else 1)
+    assert competition.written() == (sorted(OUTPUTS) if sound else [program.PAGE])
