@@ -161,7 +161,7 @@ def test_predictions_are_audited(purchase, tmp_path, capsys):
     out = capsys.readouterr().out
     found = json.loads((tmp_path / "a.json").read_text())
     names = [audit["scenario"] for audit in found]
-    assert names == ["purchase100_hi", "purchase100_inf", "purchase100_lo"]
+    assert names == ["purchase100_inf", "purchase100_hi", "purchase100_lo"]
     for audit in found:
         assert audit["sentence"] in out and not audit["alarm"] and audit["attack"] == "predictions"
     assert "<!DOCTYPE html>" in (tmp_path / "a.html").read_text()

@@ -124,7 +124,12 @@ def test_the_verbs_work_on_a_released_challenge(competition, tmp_path, capsys, m
     assert "Wrote predictions for 12 models" in printed
     assert "ready to submit" in printed
     assert "TPR at 10% FPR" in printed
-    assert len(re.findall(r"\d\.\d{4} \[\d\.\d{3}, \d\.\d{3}\]", printed)) == 3
+    rows = re.findall(r"^(cifar10_\w+) \((.*?)\) +\d\.\d{4}", printed, flags=re.MULTILINE)
+    assert rows == [
+        ("cifar10_inf", "No DP"),
+        ("cifar10_hi", "High ε = 10"),
+        ("cifar10_lo", "Low ε = 4"),
+    ]
     assert "cifar10_lo" in (tmp_path / "page.html").read_text()
     (tmp_path / "predictions/cifar10/cifar10_lo/dev/model_100/prediction.csv").unlink()
     assert main(["check", challenge, "--predictions", predictions]) == 1

@@ -32,7 +32,7 @@ class Folder:
 
     def __init__(self, root, count=3):
         self.root, self.zips, self.out = root, root / "zips", root / "leaderboard"
-        self.truth = write_truth(root / "truth")
+        self.truth = write_truth(root / "truth", models=6)  # enough for a bootstrap
         self.zips.mkdir()
         (root / "tmp").mkdir()
         for i in range(count):
