@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from mico_competition.cpus import limit_threads
 from mico_competition.files import check_output
 from mico_competition.output import patient_output
-from mico_competition.progress import heartbeat, quiet
+from mico_competition.progress import heartbeat, quiet, stage
 from mico_competition.scoring.printable import printable, printable_lines, shown
 
 # The extra of setup.py that brings a package; all others come with the package itself.
@@ -54,6 +54,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(
             1, _line(f"{message[:1].upper()}{message[1:].rstrip('.')}. See {self.prog} --help.")
         )
+
+
+def load_torch() -> None:
+    """Import PyTorch, which takes seconds, as a stage; for verbs that need it in any case."""
+    with stage("Loading PyTorch"):
+        import torch  # noqa: F401
 
 
 def whole_number(text: str) -> int:

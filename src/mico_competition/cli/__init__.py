@@ -31,7 +31,7 @@ from mico_competition.cli.release import (
 )
 from mico_competition.cli.signals import add_signals
 from mico_competition.cli.train import add_train
-from mico_competition.command_line import Parser, output_file, run_command
+from mico_competition.command_line import Parser, load_torch, output_file, run_command
 from mico_competition.progress import stage
 from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS, as_read, labels_of
 
@@ -191,6 +191,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(args: argparse.Namespace) -> None:
+        load_torch()
         from mico_competition.demo import run_demo
 
         run_demo(args.out, models_per_phase=args.models, workers=args.workers, seed=args.seed)

@@ -16,7 +16,7 @@ from mico_competition.cli.attack_options import (
     check_attack_names,
     opener,
 )
-from mico_competition.command_line import path_or_name
+from mico_competition.command_line import load_torch, path_or_name
 from mico_competition.layout import predictions_folder
 from mico_competition.tracks import CHALLENGES, PHASES
 
@@ -56,6 +56,7 @@ def run_attack(args: argparse.Namespace) -> None:
     """Write the predictions of one attack for a challenge folder."""
     name, folder = _named(args)
     check_attack_names([name])
+    load_torch()
     phases = tuple(args.phase or PHASES)
     if name == _DEFAULT:
         count = _threshold(args, folder, phases)

@@ -17,7 +17,7 @@ from mico_competition.cli.attack_options import (
     opener,
     seed,
 )
-from mico_competition.command_line import output_file, path_or_name
+from mico_competition.command_line import load_torch, output_file, path_or_name
 from mico_competition.progress import stage
 from mico_competition.tracks import PHASES, SEED_FILES, as_read
 
@@ -82,6 +82,7 @@ def run_audit(args: argparse.Namespace) -> int:
     scenarios and bounds together.
     """
     check_attack_names([args.attack])
+    load_torch()
     from mico_competition.audit import report
     from mico_competition.audit.checked import check_delta, check_level
     from mico_competition.audit.verdict import judge

@@ -6,7 +6,7 @@ import argparse
 import secrets
 
 from mico_competition.cli.train import add_data, add_settings
-from mico_competition.command_line import output_file
+from mico_competition.command_line import load_torch, output_file
 from mico_competition.progress import stage
 from mico_competition.tracks import SCENARIOS
 from mico_competition.training.settings import Settings, resolve
@@ -58,6 +58,7 @@ def run_audit_train(args: argparse.Namespace) -> int:
     1 if the promise is not kept; where it is, that comes with a probability of 1 - level at most.
     """
     settings = resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
+    load_torch()
     from mico_competition.audit.trainer.audit import audit_paths, promise_of_settings
 
     promise = promise_of_settings(settings)  # what cannot be audited is said before data are read

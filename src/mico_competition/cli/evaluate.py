@@ -19,7 +19,7 @@ from mico_competition.cli.attack_options import (
     opener,
     seed,
 )
-from mico_competition.command_line import output_file, path_or_name, whole_number
+from mico_competition.command_line import load_torch, output_file, path_or_name, whole_number
 from mico_competition.tracks import DISTINGUISHER, PHASES, SCENARIOS, as_read
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     Files are written after each scenario, and before its study: what was measured is kept.
     """
     check_attack_names([*(args.attack or ()), args.against])
+    load_torch()
     from mico_competition.evaluation.evaluate import check_names
 
     attacks, against = _attacks(args)

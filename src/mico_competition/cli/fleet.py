@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mico_competition.cli.train import add_data, add_settings
-from mico_competition.command_line import model_ids
+from mico_competition.command_line import load_torch, model_ids
 from mico_competition.progress import Stage, on_terminal, say, stage
 from mico_competition.tracks import SCENARIOS, get_scenario, get_task, phase_of
 from mico_competition.training.settings import Settings, resolve
@@ -77,6 +77,7 @@ def run_fleet_verb(args: argparse.Namespace) -> int:
 
         return print_status(args.dir, args.verify)
     _check(args)
+    load_torch()
     from mico_competition.challenge_datasets import load_dataset
     from mico_competition.fleets.ledger import fleet_folder
     from mico_competition.fleets.lock import only_fleet

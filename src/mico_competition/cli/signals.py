@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from mico_competition.cli.train import add_data
+from mico_competition.command_line import load_torch
 from mico_competition.tracks import CHALLENGES, PHASES, get_scenario
 
 
@@ -47,6 +48,7 @@ def add_signals(parser: argparse.ArgumentParser) -> None:
 def run_signals(args: argparse.Namespace) -> None:
     """Compute what is missing, scenario by scenario, and say what there is."""
     scenarios = _scenarios(args)
+    load_torch()
     from mico_competition.challenge_datasets import load_dataset
     from mico_competition.signals import open_signals
     from mico_competition.signals.view import kinds_of

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mico_competition.command_line import Parser, model_ids, path_or_name, run_command
+from mico_competition.command_line import Parser, load_torch, model_ids, path_or_name, run_command
 from mico_competition.layout import model_path
 from mico_competition.progress import say, tracked
 from mico_competition.tracks import SCENARIOS, TASKS, get_scenario, get_task, phase_of
@@ -133,6 +133,7 @@ def run_train(args: argparse.Namespace) -> None:
     if args.dry_run:
         print(json.dumps(_plan(args, settings, folders[0]), indent=2))
         return
+    load_torch()
     from mico_competition.challenge_datasets import load_dataset
     from mico_competition.inputs import prepare
     from mico_competition.training.train import mechanism_of
