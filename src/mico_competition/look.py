@@ -31,7 +31,7 @@ def show_points(
         import pandas as pd
 
         items = [dataset[int(i)] for i in indices]
-        labels = _captions([item["label"] for item in items], class_names)
+        labels = _captions([int(item["label"]) for item in items], class_names)
         return pd.DataFrame({"sentence": [item["sentence"] for item in items], "label": labels})
     storage = dataset.storage[indices]
     labels = _captions(dataset.labels[indices].tolist(), class_names)
