@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from mico_competition.models import logits
 from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.check_batches import Batch as Examples
-from mico_competition.training.gradient_checks import Delivered
+from mico_competition.training.gradient_checks import Delivered, unfit
 from mico_competition.training.model_state import plain_name
 from mico_competition.training.private_checks import PrivacyChecks, check_trainable
 from mico_competition.training.secure_random import SecureGenerator
@@ -178,10 +178,8 @@ class PrivateTrainer:
                 force_functorch=self.mode == "functorch",
                 **extra,
             )
-        except NotImplementedError as error:
-            raise ValueError(
-                f"grad_sample_mode {self.mode} cannot train this model ({error}): try another one."
-            ) from error
+        except (NotImplementedError, RuntimeError) as error:
+            raise unfit(self.mode, error) from error
 
     def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
         """One step of the mechanism on a logical batch; noise is added even if it is empty.

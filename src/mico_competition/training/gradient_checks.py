@@ -26,8 +26,8 @@ EXAMPLES = 3  # of each model, beside a blank and a large one
 # and of the whole sum.  docs/PRIVACY.md has what was measured.
 OF_PART, OF_WHOLE = 3.0, 0.3
 
-# And this many times what rounding errors of weights and inputs do to an example's gradient, where
-# units are so far saturated that it is more than that.
+# And between passes of different lengths this many times what rounding errors of weights and
+# inputs do to an example's gradient, where units are so far saturated that it is more than that.
 OF_ROUNDING = 8.0
 
 
@@ -82,13 +82,13 @@ class GradientChecks:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # the forward pass ran before, without a graph
-            raise self._unfit(error) from error
+            raise unfit(self.mode, error) from error
         made = [example for example in (blank(one), enlarged(one)) if self._usable(example)]
         if self.forward.largest > 1:
             several = joined([few, *made])
             self._compare(several)
-            if self.forward.random and self.forward.comparable:
-                self._compare_lengths(several)
+            if self.forward.comparable:
+                self._compare_alone(several)
         for example in (one, *made):
             self._compare(example)
 
@@ -114,13 +114,15 @@ class GradientChecks:
         except (RuntimeError, ValueError, IndexError):
             return False
 
-    def _gradients(self, batch: Batch, *, alone: bool) -> Iterator[list[Tensor]]:
-        """For each column of the batch, by autograd, a gradient a parameter, [S, numbers]."""
-        for column in torch.arange(batch.width, device=batch.labels.device).split(1):
+    def _gradients(self, batch: Batch) -> Iterator[list[Tensor]]:
+        """For each column of the batch, by autograd, a gradient a parameter, [S, numbers].
+
+        From the pass over the whole batch, which rounds as the mode's own pass does.
+        """
+        for column in range(batch.width):
             restart()
             with torch.enable_grad(), self._plain():
-                losses = self._losses((batch.columns(column) if alone else batch).fresh())
-                loss = losses.view(batch.models, -1)[:, 0 if alone else int(column)].sum()
+                loss = self._losses(batch.fresh()).view(batch.models, -1)[:, column].sum()
                 found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
             yield [
                 torch.zeros_like(p).reshape(batch.models, -1) if g is None else _rows(g, batch)
@@ -129,7 +131,7 @@ class GradientChecks:
 
     def _norms(self, batch: Batch) -> Tensor:
         """float64[S, width, parameters], norms of gradients by autograd."""
-        columns = self._gradients(batch, alone=not self.forward.random)
+        columns = self._gradients(batch)
         norms = [[torch.linalg.vector_norm(g, dim=1).double() for g in gs] for gs in columns]
         return torch.stack([torch.stack(column, 1) for column in norms], 1)
 
@@ -144,52 +146,30 @@ class GradientChecks:
         delivered = [self._delivered(batch, bound) for bound in bounds]
         factors = [(bound / (norms + 1e-6)).clamp(max=1.0) for bound in bounds]
         rests = [[_rows(part, batch).clone() for part in made.sums] for made in delivered]
-        for at, gradients in enumerate(self._gradients(batch, alone=not self.forward.random)):
+        for at, gradients in enumerate(self._gradients(batch)):
             for rest, factor in zip(rests, factors):
                 for left, gradient in zip(rest, gradients):
                     left.sub_(gradient * factor[:, at, None].to(gradient))
         for made, rest, factor in zip(delivered, rests, factors):
             off = torch.stack([torch.linalg.vector_norm(left, dim=1).double() for left in rest], 1)
             excess = self._excess(off, factor.unsqueeze(2) * by_parameter)
+            share = float(off.norm() / (factor * norms).sum().clamp(min=1e-300))
+            what = "the clipped sum differs"
             if made.norms is not None:
                 each = by_parameter.flatten(0, 1)  # a sum over one example
-                of_norms = self._excess((made.norms.double() - each).abs(), each.unsqueeze(1))
-                excess = of_norms if (of_norms > 1).any() else excess
+                wrong = (made.norms.double() - each).abs()
+                of_norms = self._excess(wrong, each.unsqueeze(1))
+                if (of_norms > 1).any():
+                    excess, what = of_norms, "the gradient's norm differs"
+                    share = float((wrong.amax(1) / norms.flatten().clamp(min=1e-300)).max())
             if (excess > 1).any():
-                # Saturated units and the like: the gradient itself moves by roundings.
-                moved = OF_ROUNDING * self._moved_by_rounding(batch)
-                off = (off - (factor.unsqueeze(2) * moved).sum(1)).clamp(min=0)
-                excess = self._excess(off, factor.unsqueeze(2) * by_parameter)
-                if made.norms is not None:
-                    of_norms = (made.norms.double() - each).abs() - moved.flatten(0, 1)
-                    excess = torch.maximum(
-                        excess, self._excess(of_norms.clamp(min=0), each.unsqueeze(1))
-                    )
-            if (excess > 1).any():
-                share = float(off.norm() / (factor * norms).sum().clamp(min=1e-300))
                 raise ValueError(
                     f"Parameter {self.names[int(excess.argmax())]} cannot be clipped in "
-                    f"grad_sample_mode {self.mode}: of {len(batch)} examples, the clipped sum "
-                    f"differs from plain autograd's by {share:.2g} of its length. Use each weight "
-                    "in one layer and one call, and no others than the mode knows, or try another "
+                    f"grad_sample_mode {self.mode}: of {len(batch)} examples, {what} from plain "
+                    f"autograd's by {share:.2g} of its length. Use each weight in one layer and "
+                    "one call, and no layers that the mode does not know, or try another "
                     "--grad_sample_mode."
                 )
-
-    def _moved_by_rounding(self, batch: Batch) -> Tensor:
-        """float64[S, width, parameters], how far rounding errors of weights and inputs move them.
-
-        Of each example's gradient alone, so that what examples do to each other does not count.
-        """
-        generator = torch.Generator().manual_seed(SEED)
-        before = list(self._gradients(batch, alone=True))
-        with self.forward.state.all_rounded(generator):
-            about = batch.changed(lambda values: rounded(values, generator))
-            after = list(self._gradients(about, alone=True))
-        columns = [
-            torch.stack([torch.linalg.vector_norm(a - b, dim=1).double() for a, b in zip(*pair)], 1)
-            for pair in zip(before, after)
-        ]
-        return torch.stack(columns, 1)
 
     def _excess(self, off: Tensor, norms: Tensor) -> Tensor:
         """float64[parameters], errors [s, parameters] of sums over norms [s, width, parameters].
@@ -203,32 +183,59 @@ class GradientChecks:
     def _delivered(self, batch: Batch, bound: float) -> Delivered:
         restart()
         try:
-            return self._deliver(batch.fresh(), bound)
+            made = self._deliver(batch.fresh(), bound)
         except (ValueError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # whatever Opacus stumbles over
-            raise self._unfit(error) from error
+        except Exception as error:  # whatever Opacus or autograd stumbles over
+            raise unfit(self.mode, error) from error
+        for name, part in zip(self.names, made.sums):
+            if part is None:
+                raise ValueError(
+                    f"Parameter {name} gets no gradient in grad_sample_mode {self.mode}: use it as "
+                    "a layer's own weight, or try another --grad_sample_mode."
+                )
+        return made
 
-    def _unfit(self, error: Exception) -> ValueError:
-        return ValueError(
-            f"grad_sample_mode {self.mode} cannot train this model ({error}): try another one."
-        )
-
-    def _compare_lengths(self, batch: Batch) -> None:
+    def _compare_alone(self, batch: Batch) -> None:
         """With randomness held constant, an example's gradient alone is that in the batch."""
         with self.forward.constant():
-            both = (self._gradients(batch, alone=alone) for alone in (True, False))
-            for alone, together in zip(*both):
-                norms = [torch.linalg.vector_norm(g, dim=1) for g in alone]
-                whole = torch.stack(norms).norm(dim=0)
-                for name, one, other, norm in zip(self.names, alone, together, norms):
-                    off = torch.linalg.vector_norm(one - other, dim=1)
-                    if not (off <= self.root * (OF_PART * norm + OF_WHOLE * whole)).all():
-                        raise ValueError(
-                            f"The gradient of an example by parameter {name} is another one in a "
-                            f"batch of {batch.width} than alone: private training needs every "
-                            "example by itself."
-                        )
+            columns = torch.arange(batch.width, device=batch.labels.device).split(1)
+            for column, together in zip(columns, self._gradients(batch)):
+                one = batch.columns(column)
+                (alone,) = self._gradients(one)
+                off = self._apart(alone, together)
+                norms = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in alone], 1)
+                excess = self._excess(off, norms.double().unsqueeze(1))
+                if (excess > 1).any():
+                    # Saturated units and the like: rounding itself moves the gradient that far.
+                    off = (off - OF_ROUNDING * self._moved_by_rounding(one, alone)).clamp(min=0)
+                    excess = self._excess(off, norms.double().unsqueeze(1))
+                if (excess > 1).any():
+                    name = self.names[int(excess.argmax())]
+                    raise ValueError(
+                        f"The gradient of an example by parameter {name} is another one in a batch "
+                        f"of {batch.width} than alone: private training needs every example by "
+                        "itself."
+                    )
+
+    def _moved_by_rounding(self, one: Batch, before: list[Tensor]) -> Tensor:
+        """float64[S, parameters], how far rounding errors of weights and inputs move gradients."""
+        generator = torch.Generator().manual_seed(SEED)
+        with self.forward.state.all_rounded(generator):
+            (after,) = self._gradients(one.changed(lambda values: rounded(values, generator)))
+        return self._apart(before, after)
+
+    @staticmethod
+    def _apart(one: list[Tensor], other: list[Tensor]) -> Tensor:
+        """float64[S, parameters], norms of differences."""
+        return torch.stack(
+            [torch.linalg.vector_norm(a - b, dim=1).double() for a, b in zip(one, other)], 1
+        )
+
+
+def unfit(mode: str, error: Exception) -> ValueError:
+    """The sentence for a mode that stumbles over a model, which plain autograd does not."""
+    return ValueError(f"grad_sample_mode {mode} cannot train this model ({error}): try another.")
 
 
 def _rows(values: Tensor, batch: Batch) -> Tensor:
