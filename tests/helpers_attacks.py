@@ -117,8 +117,11 @@ def naive_eb(target, shadow, is_member, bins, nu0=20):
         for j in part:
             dh[j] = (ins[j].mean() - outs[j].mean()) / sd[j]
         d0 = np.average(dh[part], weights=1 / vd[part])
-        t2 = np.average((dh[part] - d0) ** 2 - vd[part], weights=1 / vd[part])
-        error = sum((vd[j] + max(t2, 0)) / vd[j] ** 2 for j in part) / (1 / vd[part]).sum() ** 2
+        a = (1 / vd[part]) / (1 / vd[part]).sum()
+        square = vd[part] * vp / sd[part] ** 2 * (1 + 2 / (nu0 + models - 2))
+        excess = (dh[part] - d0) ** 2 - square
+        t2 = np.average(excess, weights=a)
+        errors = (a**2 * (vd[part] + max(t2, 0))).sum(), (a**2 * (excess - t2) ** 2).sum()
         logs = [
             np.log(ins[j].var(ddof=1))
             - np.log(outs[j].var(ddof=1))
@@ -126,14 +129,17 @@ def naive_eb(target, shadow, is_member, bins, nu0=20):
             + naive_log_chi(len(outs[j]) - 1)
             for j in part
         ]
-        learnt.append((part, d0, t2, error, (1 / vd[part]).sum(), np.median(logs)))
-    of = [np.array(column) for column in zip(*(bin_[1:5] for bin_ in learnt))]
-    grand, spread = np.average(of[0], weights=of[3]), np.average(of[1], weights=of[3])
-    between = max(np.average((of[0] - grand) ** 2 - of[2], weights=of[3]), 0)
+        learnt.append((part, d0, t2, *errors, (1 / vd[part]).sum(), np.median(logs)))
+    means, spreads = ({}, {})
+    for column, shrunk in ((1, means), (2, spreads)):
+        of, error = np.array([(bin_[column], bin_[column + 2]) for bin_ in learnt]).T
+        weights = [bin_[5] for bin_ in learnt]
+        overall = np.average(of, weights=weights)
+        between = max(np.average((of - overall) ** 2 - error, weights=weights), 0)
+        shrunk.update(enumerate(overall + between / (between + error) * (of - overall)))
     score = np.empty(points)
-    for part, d0, t2, error, _, log_ratio in learnt:
-        d0 = grand + between / (between + error) * (d0 - grand)
-        t2 = max((len(part) * t2 + 100 * spread) / (len(part) + 100), 1e-4)
+    for place, (part, *_, log_ratio) in enumerate(learnt):
+        d0, t2 = means[place], max(spreads[place], 1e-4)
         for j in part:
             f = len(ins[j]) / models
             harmonic = 1 / (1 / (len(ins[j]) - 1) + 1 / (len(outs[j]) - 1))

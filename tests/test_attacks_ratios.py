@@ -291,6 +291,46 @@ def test_empirical_bayes_does_not_lose_to_the_winner_with_few_members(models, sh
     assert tpr(eb_likelihood_ratio(*args), f.solution) > winner - 0.01
 
 
+@pytest.mark.parametrize(("seed", "shift"), [(1, 0.3), (1, 0.6), (2, 0.45)])
+def test_empirical_bayes_with_ten_shadows_and_equal_shifts_is_the_winners_order(seed, shift):
+    """Ten shadows, half of them IN: noise in shifts must not pass for a spread of shifts."""
+    f = fleet(seed=seed, models=10, targets=300, points=2000, shift=shift, shift_sd=0.0)
+    args = f.target, f.shadow, f.is_member
+    winner = max(tpr(winner_2023(*args, formula=name), f.solution) for name in FORMULAS)
+    assert tpr(eb_likelihood_ratio(*args), f.solution) > winner - 0.0025
+
+
+@pytest.mark.parametrize(
+    ("models", "share_in", "true", "low", "high"),
+    [
+        (10, 0.5, 0.0, 0, 0.02),
+        (10, 0.76, 0.0, 0, 0.02),
+        (30, 0.067, 0.0, 0, 0.02),
+        (10, 0.5, 0.25, 0.22, 0.29),
+        (30, 0.5, 0.25, 0.22, 0.27),
+    ],
+)
+def test_the_spread_of_shifts_is_not_biased_by_few_shadows(models, share_in, true, low, high):
+    """A point's variance is estimated too, so its noise in squared deviations is not 1."""
+    rng = np.random.default_rng(0)
+    is_member = rng.random((models, 4000)) < share_in
+    shadow = rng.normal(size=(models, 4000)) + is_member * rng.normal(1, true**0.5, 4000)
+    m = masked_moments(shadow + 3 * rng.normal(size=4000), is_member)
+    learnt = empirical_bayes._learn(m, 30, empirical_bayes.NU0)
+    both = (m.n_in > 0) & (m.n_out > 0)
+    noise = 1 / m.n_in[both] + 1 / m.n_out[both]
+    assert low <= np.mean(1 / (1 / learnt.shift_var[both] - 1 / noise)) < high
+
+
+def test_empirical_bayes_where_one_point_has_both_kinds_of_shadow():
+    """One estimate of a shift says nothing of how shifts differ; scores are finite all the same."""
+    rng = np.random.default_rng(0)
+    is_member = np.zeros((6, 25), bool)
+    is_member[:3, 0] = True
+    found = eb_likelihood_ratio(rng.normal(size=25), rng.normal(size=(6, 25)), is_member)
+    assert np.isfinite(found).all()
+
+
 @pytest.mark.parametrize(("members", "true", "low", "high"), [(2, 1, 0.9, 1.1), (40, 4, 2.4, 4)])
 def test_the_ratio_of_variances_is_not_biased_by_few_members(members, true, low, high):
     """Two IN models whose variance is that of the 28 OUT; and many that vary twice as much."""

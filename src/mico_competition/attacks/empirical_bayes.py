@@ -20,7 +20,6 @@ from mico_competition.attacks.groups import CONSTANT, log_normal
 NU0 = 20.0  # observations that what is usual of variances weighs, here and in like features
 LEAST_IN_BIN = 20  # points a bin must have on average; else there are fewer bins
 LEAST_SPREAD = 1e-4  # of the true shifts, in squared standard deviations
-SPREAD_POINTS = 100.0  # points that the usual spread of shifts weighs beside a bin's
 RATIO_FREEDOM = 5.0  # degrees of freedom that equal variances IN and OUT weigh
 
 
@@ -103,7 +102,7 @@ def _learn(m: Moments, bins: int, nu0: float) -> _Learnt:
     bins = min(bins, max(1, len(m.mean_all) // LEAST_IN_BIN))
     parts = np.array_split(np.argsort(m.mean_all, kind="stable"), bins)
     sd = np.sqrt(_variances(m, parts, nu0))
-    return _Learnt(sd, *_shifts(m, sd, parts), _variance_ratios(m, parts))
+    return _Learnt(sd, *_shifts(m, sd, parts, nu0), _variance_ratios(m, parts))
 
 
 def _variances(m: Moments, parts: list[np.ndarray], nu0: float) -> np.ndarray:
@@ -122,7 +121,9 @@ def _variances(m: Moments, parts: list[np.ndarray], nu0: float) -> np.ndarray:
     return var
 
 
-def _shifts(m: Moments, sd: np.ndarray, parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _shifts(
+    m: Moments, sd: np.ndarray, parts: list[np.ndarray], nu0: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Posterior mean and variance of each point's shift, in two levels of shrinkage.
 
     A bin's mean and spread of true shifts (method of moments) are first drawn to those of all
@@ -136,25 +137,52 @@ def _shifts(m: Moments, sd: np.ndarray, parts: list[np.ndarray]) -> tuple[np.nda
     label = np.empty(len(gap), np.int64)
     for place, part in enumerate(parts):
         label[part] = place
-
-    def mean_in_bins(values: np.ndarray) -> np.ndarray:
-        return np.bincount(label, weight * values, len(parts)) / np.maximum(total, 1e-300)
-
     total = np.bincount(label, weight, len(parts))
     known = total > 0
+    share = weight / np.where(known, total, 1.0)[label]  # of a point in its bin's estimates
+
+    def mean_in_bins(values: np.ndarray) -> np.ndarray:
+        return np.bincount(label, share * values, len(parts))
+
+    def error_in_bins(variances: np.ndarray) -> np.ndarray:
+        return np.bincount(label, share**2 * variances, len(parts))
+
     mean = mean_in_bins(gap)
-    spread = mean_in_bins((gap - mean[label]) ** 2 - noise)
-    error = mean_in_bins(weight * (noise + np.maximum(spread, 0.0)[label])) / np.maximum(
-        total, 1e-300
-    )
-    overall, usual_spread = np.average(mean, weights=total), np.average(spread, weights=total)
-    between = max(float(np.average((mean - overall) ** 2 - error, weights=total)), 0.0)
-    mean = overall + between / np.where(known, between + error, np.inf) * (mean - overall)
-    points = np.bincount(label, both, len(parts))
-    spread = (points * spread + SPREAD_POINTS * usual_spread) / (points + SPREAD_POINTS)
+    excess = (gap - mean[label]) ** 2 - _squared_noise(m, sd, noise, nu0)
+    spread = mean_in_bins(excess)
+    mean_error = error_in_bins(noise + np.maximum(spread, 0.0)[label])
+    spread_error = error_in_bins((excess - spread[label]) ** 2)
+    mean, between = _drawn_to_overall(mean, mean_error, total)
+    spread, _ = _drawn_to_overall(spread, spread_error, total)
     spread = np.maximum(np.where(known, spread, spread + between), LEAST_SPREAD)
     precision = weight + 1 / spread[label]
     return (gap * weight + (mean / spread)[label]) / precision, 1 / precision
+
+
+def _drawn_to_overall(
+    estimate: np.ndarray, error: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Estimates of bins with these error variances, shrunk; and the variance between true values.
+
+    A bin without weight takes the overall value.
+    """
+    overall = np.average(estimate, weights=weight)
+    between = max(float(np.average((estimate - overall) ** 2 - error, weights=weight)), 0.0)
+    usable = (weight > 0) & (between > 0)
+    trust = np.where(usable, between / np.where(usable, between + error, 1.0), 0.0)
+    return overall + trust * (estimate - overall), between
+
+
+def _squared_noise(m: Moments, sd: np.ndarray, noise: np.ndarray, nu0: float) -> np.ndarray:
+    """What the square of a point's gap holds on average beside its squared true shift.
+
+    A point's own sample variance is part of the variance that its gap is divided by.  The second
+    factor corrects for that (Stein's identity for a scaled chi-squared variable): without it the
+    spread of shifts is too large by noise / 14 with ten shadows.
+    """
+    free = np.maximum(m.n - (m.n_in > 0) - (m.n_out > 0), 1)
+    within = (m.ss_in + m.ss_out) / free
+    return noise * within / sd**2 * (1 + 2 / (nu0 + free))
 
 
 def _variance_ratios(m: Moments, parts: list[np.ndarray]) -> np.ndarray:
