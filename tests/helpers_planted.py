@@ -539,6 +539,14 @@ def _one_always(n, q, steps, generator):
         yield coins.nonzero().squeeze(1)
 
 
+def _uneven(n, q, steps, generator):
+    """As many records on average as there should be."""
+    for _ in range(steps):
+        coins = _coins(n, 1.1 * q, generator)
+        coins[: n // 11] = False
+        yield coins.nonzero().squeeze(1)
+
+
 BATCHES = {
     "shuffled batches": batches(_shuffled),
     "batches of a fixed length": batches(_fixed),
@@ -551,12 +559,13 @@ BATCHES = {
     "no record twice running": batches(_alternating),
     "the same batches each epoch": batches(_restarted),
     "one record in every batch": batches(_one_always),
-    "records 5 % too often": batches(
-        lambda n, q, steps, generator: _poisson(n, 1.05 * q, steps, generator)
+    "records a fifth too often": batches(
+        lambda n, q, steps, generator: _poisson(n, 1.2 * q, steps, generator)
     ),
-    "records 5 % too rarely, some always": batches(
-        lambda n, q, steps, generator: _poisson(n, 1.1 * q, steps, generator)
+    "records a fifth too rarely": batches(
+        lambda n, q, steps, generator: _poisson(n, 0.8 * q, steps, generator)
     ),
+    "some records never, others more often": batches(_uneven),
 }
 
 ALL = {**NOISE, **CLIPPING, **WEIGHTS, **BATCHES}

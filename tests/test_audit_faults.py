@@ -136,7 +136,9 @@ def test_noise_for_each_physical_batch_is_noted_but_is_no_alarm():
 
 def test_shuffled_batches_are_caught_by_who_is_in_a_batch():
     found = checks(epoch=faults.shuffled)
-    assert names(found, ALARM) == ["sampling", "batch lengths", "records together", "small sets"]
+    assert names(found, ALARM) == [
+        *("sampling", "batch lengths", "records alike", "records together", "small sets")
+    ]
     assert found["sampling"].measured.value == 0
 
 

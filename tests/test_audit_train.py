@@ -129,7 +129,14 @@ def test_an_honest_trainer_raises_no_alarm(honest):
         *("noise in every step", "noise over all steps", "noise in every part"),
         *("distribution of noise", "noise across steps", "noise within a step"),
         *("noise across parameters", "dimensions of noise", "noise of empty batches"),
-        *("records together", "small sets", "weights", "clipped sums", "empty batches"),
+        *(
+            "records alike",
+            "records together",
+            "small sets",
+            "weights",
+            "clipped sums",
+            "empty batches",
+        ),
         *("sensitivity", "sums of few", "not a number", "streams"),
         *("steps", "epsilon", "epsilon, measured"),
     }

@@ -156,7 +156,8 @@ def test_a_small_disk_is_no_traceback(tmp_path):
     try:
         full = Fleet(place, "--num_epochs", "1", models="0").run()
         assert full.returncode == 1
-        assert "dataset.pt could not be written (No space left on device)" in full.stderr
+        assert "dataset.pt could not be written (" in full.stderr  # the kernel's reason, or torch's
+        assert "free some space and run again" in full.stderr
         assert "Traceback" not in full.stderr and full.stderr.count("\n") == 1
         assert not list(place.rglob("dataset.pt")) and not list(place.rglob(".dataset.pt*"))
     finally:

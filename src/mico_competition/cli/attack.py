@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mico_competition.attacks.catalogue import ENTRIES, nearest
 from mico_competition.cli.attack_options import (
     add_folds,
     add_isolate,
@@ -80,6 +79,8 @@ def run_attack(args: argparse.Namespace) -> None:
 
 def _named(args: argparse.Namespace) -> tuple[str, Path]:
     """The attack's name and the folder, from one or two words and --attack."""
+    from mico_competition.attacks.catalogue import ENTRIES, nearest
+
     *names, folder = args.what
     if args.attack is not None:
         names.append(args.attack)

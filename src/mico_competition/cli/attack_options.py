@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mico_competition.attacks.catalogue import check_name
 from mico_competition.cli.train import add_data
 from mico_competition.command_line import whole_number
 from mico_competition.tracks import CHALLENGES, SCENARIOS
@@ -76,7 +75,9 @@ def attacks_named(args: argparse.Namespace, names: Sequence[str]) -> list[Attack
 
 
 def check_attack_names(names: Iterable[str | None]) -> None:
-    """ValueError for a name of no attack, before anything heavy is imported or data are loaded."""
+    """ValueError for a name of no attack, before torch is imported or data are loaded."""
+    from mico_competition.attacks.catalogue import check_name
+
     for name in names:
         if name is not None and not _of_a_file(name):
             check_name(name)

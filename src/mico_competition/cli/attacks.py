@@ -6,8 +6,10 @@ import argparse
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from mico_competition.attacks.catalogue import ENTRIES, Entry, check_name
+if TYPE_CHECKING:
+    from mico_competition.attacks.catalogue import Entry
 
 
 def add_attacks(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +21,8 @@ def add_attacks(parser: argparse.ArgumentParser) -> None:
 
 def run_attacks(args: argparse.Namespace) -> None:
     """Print the list, or what is said of the attacks named."""
+    from mico_competition.attacks.catalogue import ENTRIES, check_name
+
     entries = [check_name(name) for name in dict.fromkeys(args.name)] or list(ENTRIES.values())
     if args.json:
         print(json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False))

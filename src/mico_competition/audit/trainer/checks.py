@@ -98,7 +98,24 @@ def rate(successes: int, trials: int, level: float) -> Measured:
 
 
 def binomial_variance(squares: float, count: int, trials: int, q: float, level: float) -> Measured:
-    """The variance of binomial numbers over what it should be.
+    """The variance of binomial numbers over what it should be, with an interval.
+
+    Args:
+        squares, count, trials, q: as in `binomial_spread`.
+        level: of the interval.
+
+    Returns:
+        1 if it is as it should be; infinite if there is variance where there should be none.
+    """
+    if trials * q * (1 - q) == 0:
+        return exactly(1.0 if squares == 0 else math.inf)
+    value, freedom = binomial_spread(squares, count, trials, q)
+    few, many = chi_square_tails(freedom, level)
+    return Measured(value, value * freedom / many, value * freedom / few, level)
+
+
+def binomial_spread(squares: float, count: int, trials: int, q: float) -> tuple[float, float]:
+    """The variance of binomial numbers over what it should be, and its degrees of freedom.
 
     The sum is taken for a scaled chi-square of the same mean and variance (Satterthwaite,
     Biometrics Bulletin 2, 1946).
@@ -106,20 +123,11 @@ def binomial_variance(squares: float, count: int, trials: int, q: float, level: 
     Args:
         squares: sum of squared deviations from the mean that they should have, trials * q.
         count: of how many numbers.
-        trials, q: of each of them.
-        level: of the interval.
-
-    Returns:
-        1 if it is as it should be; infinite if there is variance where there should be none.
+        trials, q: of each of them, with 0 < q < 1.
     """
     variance = trials * q * (1 - q)
-    if variance == 0:
-        return exactly(1.0 if squares == 0 else math.inf)
     fourth = variance * (1 + (3 * trials - 6) * q * (1 - q))
-    freedom = 2 * count * variance**2 / (fourth - variance**2)
-    value = squares / (count * variance)
-    few, many = chi_square_tails(freedom, level)
-    return Measured(value, value * freedom / many, value * freedom / few, level)
+    return squares / (count * variance), 2 * count * variance**2 / (fourth - variance**2)
 
 
 def chi_square_tails(freedom: float, level: float) -> tuple[float, float]:

@@ -2,8 +2,8 @@
 
 `sampling_tests` look at rates and variances; here it is which records are together in a batch,
 which batches resemble each other, and what is drawn from sets so small that batches are empty.
-Counts of independent coins are binomial, so all p-values are exact but those of pooled lags, which
-are sums of thousands of coins.
+Counts of independent coins are binomial, so all p-values are exact but those of pooled lags and of
+how evenly records are drawn, which are sums of hundreds of coins.
 """
 
 from __future__ import annotations
@@ -16,13 +16,29 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
+from mico_competition.audit.trainer.checks import binomial_spread
 from mico_competition.audit.trainer.noise_tests import Finding, Worst, two_sided
 from mico_competition.audit.trainer.observed import Participation
 
 _RECORDS, _STEPS = 1500, 2500  # that are compared pair by pair, at most
 _LAGS = 1000
+_ENOUGH = 200  # successes expected of coins that are summed, for the sum's law to be an easy one
 _SMALL = (1, 2, 5)  # records of the small sets
 _DRAWS = 4000  # batches of each
+
+
+def alike(drawn: Participation, q: float) -> Finding:
+    """How much the numbers of batches of records vary, over the whole run."""
+    found = Worst("records are in more or fewer batches than others by no more than chance")
+    steps = len(drawn.drawn[0])
+    counts = np.stack([_matrix(one, drawn.records).sum(axis=0) for one in drawn.drawn])
+    if counts.size * steps * q * (1 - q) >= _ENOUGH:
+        squares = float(np.square(counts - steps * q).sum())
+        spread, freedom = binomial_spread(squares, counts.size, steps, q)
+        law = stats.chi2(freedom)
+        p = min(1.0, 2 * min(law.cdf(spread * freedom), law.sf(spread * freedom)))
+        found.see(p, f"records' numbers of batches vary {spread:.3g} times as much as by chance")
+    return found.finding()
 
 
 def together(drawn: Participation, q: float, rng: np.random.Generator) -> Finding:
@@ -76,7 +92,9 @@ def _lags(found: Worst, coins: np.ndarray, q: float) -> None:
     steps, records = coins.shape
     centred = (coins - q) / math.sqrt(q * (1 - q))
     gram = centred @ centred.T
-    lags = [lag for lag in range(1, min(steps, _LAGS)) if (steps - lag) * records * q * q >= 200]
+    lags = [
+        lag for lag in range(1, min(steps, _LAGS)) if (steps - lag) * records * q * q >= _ENOUGH
+    ]
     if lags:
         sums = np.array([np.trace(gram, lag) for lag in lags], dtype=np.float64)
         pairs = np.array([(steps - lag) * records for lag in lags])

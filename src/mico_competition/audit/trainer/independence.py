@@ -20,7 +20,7 @@ from mico_competition.audit.trainer.probes import farthest
 from mico_competition.audit.trainer.recording import Sums
 from mico_competition.training.accounting import Mechanism
 
-INDEPENDENCE = 11
+INDEPENDENCE = 12
 """How many checks of `independence_checks` share the level, at most."""
 
 _SEED = 0  # of the choice of numbers that are tested
@@ -61,6 +61,7 @@ def independence_checks(
         yield check("dimensions of noise", noise_tests.spectrum(rows, z, seen.shapes))
     if len(seen.empty.rows):
         yield check("noise of empty batches", noise_tests.too_little(seen.empty.rows))
+    yield check("records alike", draw_tests.alike(seen.participation, q))
     yield check("records together", draw_tests.together(seen.participation, q, rng))
     per_epoch = seen.participation.epoch_steps
     yield check("small sets", draw_tests.of_small_sets(seen.draw, per_epoch, q))
