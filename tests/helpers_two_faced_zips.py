@@ -31,6 +31,8 @@ class Member:
     method: int = 8
     flags: int = 0
     attributes: int = 0
+    system: int = 3
+    version: int = 20
     local: dict = field(default_factory=dict)
     central: dict = field(default_factory=dict)
     packed: bytes = b""  # instead of `data` as `method` packs it
@@ -45,7 +47,12 @@ class Member:
     def parts(self, offset):
         """Header, data and what is behind them; the directory's entry."""
         same = {
-            **{"version": 20, "flags": self.flags, "method": self.method, "time": TIME[0]},
+            **{
+                "version": self.version,
+                "flags": self.flags,
+                "method": self.method,
+                "time": TIME[0],
+            },
             **{"date": TIME[1], "crc": zlib.crc32(self.data), "packed": len(self.packed)},
             **{"size": len(self.data), "name": self.name, "extra": b"", "disk": 0, "comment": b""},
         }
@@ -54,7 +61,7 @@ class Member:
         lengths = [(len(one["name"]), len(one["extra"])) for one in (own, listed)]
         header = LOCAL.pack(b"PK\3\4", *(own[name] for name in numbers), *lengths[0])
         entry = CENTRAL.pack(
-            *(b"PK\1\2", 0x314, *(listed[name] for name in numbers), *lengths[1]),
+            *(b"PK\1\2", self.system << 8 | 20, *(listed[name] for name in numbers), *lengths[1]),
             *(len(listed["comment"]), listed["disk"], 0, self.attributes, offset),
         )
         local = header + own["name"] + own["extra"] + self.packed + self.behind
@@ -118,11 +125,23 @@ PATH = FILE.encode()
 TWO = "in its directory and another before"
 FIELD = "by which some readers may see another"
 TWINS = "which some systems take for one"
+CODED = "whose name is not ASCII, and not UTF-8 to all readers"
+CHANGED = "a name that some systems change or refuse: rename it or leave it out"
 NOBODYS = "bytes that belong to no file"
 RENAMED = {"extra": unicode_path(b"x.csv", PATH)}
 TIMES = extra(0x5455, b"\3" + bytes(8)) + extra(0x7875, b"\1\4" + bytes(4) + b"\4" + bytes(4))
 LATER = {"extra": TIMES + RENAMED["extra"]}
 HIDDEN = Member(b"cifar10/hidden.csv", b"1").parts(0)[0]
+UNFIT = [
+    *(
+        FILE + tail
+        for tail in (".", " ", ";1", ";", "\n", "\x01", "\x7f", ":x", "::$DATA", "\u200b")
+    ),
+    *("Icon\r", "a\nb", "a\tb", "a\x1b[2J", "e\u0301", "e\u0302\u0323\u0301", "cifar10./x", "x /y"),
+    *("CON", "nul.txt", "cifar10/aux/x", "COM1", "lpt\u00b9.csv", "a?b", "a*", "<a>", "a|b", 'a"'),
+    *("PREDIC~1.CSV", "cifar~1/x", "\u202ex", "\ufeffx", "\u2028", "x\ufe0f"),
+]
+FIT = [".x", "-rf", "~/x", "@x", "$HOME/x", "%2e%2e/x", "x;1a", "console", "x~", "x.csv.~1~", " x"]
 
 CASES = [
     case("times and owners", HARMLESS, own(extra=TIMES)),
@@ -145,8 +164,8 @@ CASES = [
     case("three bytes for a field", "damaged", listed(extra=b"\0\0\0")),
     case("UTF-8 in the header only", f"one flags {TWO}", own(flags=UTF8)),
     case("UTF-8 in the directory only", f"one flags {TWO}", listed(flags=UTF8)),
-    case("not marked as UTF-8", "neither ASCII nor marked", Member("é".encode())),
-    case("codepage 437", "neither ASCII nor marked", Member(b"\x82")),
+    case("not marked as UTF-8", CODED, Member("é".encode())),
+    case("codepage 437", CODED, Member(b"\x82")),
     case("stored in the header", f"one method {TWO}", own(method=0)),
     case("stored in the directory", f"one method {TWO}", listed(method=0)),
     case("another version", f"one version {TWO}", own(version=10)),
@@ -174,11 +193,18 @@ CASES = [
     case("deflated without an end", "damaged", Member(b"n", packed=b"\x00\x03\x00\xfc\xff0.5")),
     case("upper case", TWINS, Member(PATH.upper())),
     case("a folder in upper case", TWINS, Member(b"CIFAR10/notes.txt")),
-    case("a final dot", TWINS, Member(PATH + b".")),
-    case("a final space", TWINS, Member(PATH + b" ")),
     case("wide letters", TWINS, Member("ｃifar10/x".encode(), flags=UTF8)),
     case("a ligature", TWINS, Member(b"fi"), Member("ﬁ".encode(), flags=UTF8)),
-    case("two forms", TWINS, *(Member(e.encode(), flags=UTF8) for e in ("é", "e\u0301"))),
+    case("marked as UTF-8, from MS-DOS", CODED, Member("é".encode(), flags=UTF8, system=0)),
+    case("marked as UTF-8, from OS/2", CODED, Member("é".encode(), flags=UTF8, system=6)),
+    case("marked as UTF-8, from Windows", CODED, Member("é".encode(), flags=UTF8, system=11)),
+    case("ASCII, from Windows", HARMLESS, Member(b"n", system=0, attributes=0x20)),
+    case("a volume's label", "a link or a device", Member(b"n", attributes=0x8)),
+    case("a link of Windows", "a link or a device", Member(b"n", attributes=0x400)),
+    case("a newer form", "needs version 6.3", Member(b"n", version=63)),
+    case("a final dot of a folder", "which is no name", Member(b"n/.")),
+    *(case(f"named {name!r}", CHANGED, Member(name.encode(), flags=UTF8)) for name in UNFIT),
+    *(case(f"named {name!r}", HARMLESS, Member(name.encode())) for name in FIT),
     case("sharp s", TWINS, Member(b"STRASSE"), Member("straße".encode(), flags=UTF8)),
 ]  # fmt: skip
 

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mico_competition.files import PathLike
-from mico_competition.scoring.printable import printable, shown
+from mico_competition.scoring.printable import is_plain, printable, shown
 from mico_competition.untrusted import hosts_folder, is_hosts
 from mico_competition.zip_directory import (
     AGAIN,
     LESS,
     MAX_ENTRIES,
+    OTHER,
     Entry,
     HostileZip,
     data_starts,
@@ -36,12 +37,20 @@ MAX_PART = 255
 MAX_DEPTH = 20
 MAX_SHOWN_FAULTS = 10
 
-_STORED, _DEFLATED, _NEWEST = 0, 8, 63
+_STORED, _DEFLATED = 0, 8
+_NEWEST = 45  # of the format: deflate needs 2.0, and unzip skips what is over 4.6
 _ENCRYPTED, _PATCH, _STRONG, _MASKED = 0x1, 0x20, 0x40, 0x2000
 _KNOWN_FLAGS = 0x80E  # how hard it was packed, sizes behind the data, a name in UTF-8
-_DOS_FOLDER = 0x10
+_DOS_FOLDER, _DOS_NO_FILE = 0x10, 0x448  # a volume's label, a device, a link of Windows
 _PIECE = 1 << 16
 _DRIVE = re.compile("[A-Za-z]:")
+# Windows has neither these characters nor these names, and gives long names short ones that end
+# in "~1"; unzip drops the version that VMS writes behind a name.
+_NOT_EVERYWHERE = re.compile(
+    r"[<>:\"|?*]|[. ]$|;[0-9]*$|^[^.]{1,6}~[0-9]+(\.[^.]{0,3})?$"
+    r"|^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\.|$)",
+    re.IGNORECASE,
+)
 
 
 def unpack_zip(path: PathLike, folder: PathLike) -> list[str]:
@@ -108,7 +117,7 @@ def _tree_faults(entries: Sequence[Entry]) -> list[str]:
 
 
 def _twin_faults(paths: Iterable[tuple[str, ...]]) -> list[str]:
-    """Names that differ here and are one to a system that knows no case, forms, or final dots."""
+    """Names that differ here and are one to a system that knows no case or forms."""
     first: dict[tuple[str, ...], tuple[str, ...]] = {}
     keys: dict[str, str] = {}
     faults = []
@@ -122,16 +131,21 @@ def _twin_faults(paths: Iterable[tuple[str, ...]]) -> list[str]:
 
 
 def _as_others_see(name: str) -> str:
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return plain.rstrip(". ") or plain
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _is_portable(name: str) -> bool:
+    """Whether all take a name as it is: unzip drops what is invisible, bsdtar composes letters."""
+    composed = unicodedata.is_normalized("NFC", name)
+    return composed and is_plain(name) and not _NOT_EVERYWHERE.search(name)
 
 
 def _entry_fault(entry: Entry) -> str | None:
     """What makes one entry unfit to be unpacked, or None."""
     parts = entry.name.split("/")
     kind = stat.S_IFMT(entry.attributes >> 16)
-    problem = None
-    if "\0" in entry.name or not (entry.parts or entry.is_folder):
+    problem, mend = None, AGAIN
+    if "\0" in entry.name or not (entry.parts or entry.is_folder) or parts[-1] == ".":
         problem = "which is no name of a file"
     elif "\\" in entry.name:
         problem = "with backslashes where other systems expect /"
@@ -143,23 +157,33 @@ def _entry_fault(entry: Entry) -> str | None:
         or any(len(part.encode()) > MAX_PART for part in parts)
     ):
         problem = "which is too long or too deep a path"
-    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+    elif not all(map(_is_portable, entry.parts)):
+        problem = "a name that some systems change or refuse"
+        mend = f"rename it or leave it out, and {AGAIN}"
+    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR) or entry.attributes & _DOS_NO_FILE:
         problem = "which is a link or a device, not a file"
     elif not entry.is_folder and (kind == stat.S_IFDIR or entry.attributes & _DOS_FOLDER):
         problem = "which has the name of a file and the mark of a folder"
     elif entry.is_folder and (kind == stat.S_IFREG or entry.size or entry.crc):
         problem = "which has the name of a folder and the mark or the data of a file"
     elif entry.flags & (_ENCRYPTED | _PATCH | _STRONG | _MASKED):
-        problem = "which is encrypted"
-    elif entry.flags & ~_KNOWN_FLAGS:
-        problem = f"with flags 0x{entry.flags:04x}, which not all readers know"
-    elif entry.version & 0xFF > _NEWEST:
-        problem = f"which needs version {(entry.version & 0xFF) / 10} of the format"
-    elif entry.streamed and entry.method == _STORED and entry.packed:
-        problem = "stored without its size before it, which some readers need"
-    elif entry.method not in (_STORED, _DEFLATED):
-        problem = f"compressed by method {entry.method}, where 8 (deflate) is usual"
-    return f"holds {shown(entry.name)}, {problem}: {AGAIN}" if problem else None
+        problem, mend = "which is encrypted", "zip it again without a password."
+    else:
+        problem, mend = _form_problem(entry), OTHER
+    return f"holds {shown(entry.name)}, {problem}: {mend}" if problem else None
+
+
+def _form_problem(entry: Entry) -> str | None:
+    """What a sound program may write that not all readers read, or None."""
+    if entry.flags & ~_KNOWN_FLAGS:
+        return f"with flags 0x{entry.flags:04x}, which not all readers know"
+    if entry.method not in (_STORED, _DEFLATED):
+        return f"compressed by method {entry.method}, where 8 (deflate) is usual"
+    if entry.version & 0xFF > _NEWEST:
+        return f"which needs version {(entry.version & 0xFF) / 10} of the format"
+    if entry.streamed and entry.method == _STORED and entry.packed:
+        return "stored without its size before it, which some readers need"
+    return None
 
 
 def _write(file: BinaryIO, entry: Entry, start: int, folder: Path) -> None:

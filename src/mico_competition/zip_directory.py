@@ -29,7 +29,7 @@ MAX_ENTRIES = 10_000
 MAX_DIRECTORY = 4 << 20
 
 AGAIN, LESS = "zip it again.", "zip predictions only."
-OTHER = "zip it again with another program."
+OTHER = "zip it again with another program, such as `mico submit`."
 
 _END, _DIRECTORY, _LOCAL, _DESCRIPTOR = b"PK\5\6", b"PK\1\2", b"PK\3\4", b"PK\7\10"
 _END_RECORD = struct.Struct("<4s4H2LH")
@@ -39,6 +39,8 @@ _ZIP64_LOCATOR = struct.Struct("<4sLQL")
 _ZIP64_END = struct.Struct("<4sQ2H2L4Q")
 _SIZES = struct.Struct("<3L")
 _UTF8 = 0x800
+# MS-DOS, OS/2 and Windows: unzip reads names from there in a codepage, marked as UTF-8 or not.
+_CODEPAGES = (0, 6, 11)
 # Fields that say when a file was written and by whom: NTFS, Unix (three forms), Java's marker.
 # What else there is renames (0x7075), encrypts, links, or is not known to all readers.
 _HARMLESS_FIELDS = {0x000A, 0x5455, 0x5855, 0x7855, 0x7875, 0xCAFE}
@@ -124,20 +126,20 @@ def _read_end_record(file: BinaryIO, size: int) -> tuple[int, int, int]:
     if not ends:
         known = tail.rfind(_END) >= 0
         fault = "does not end as a zip file does" if known else "is not a zip file that can be read"
-        raise HostileZip(f"{fault}: {AGAIN}")
+        raise HostileZip(f"{fault}: {OTHER}")
     if len(ends) > 1:  # readers differ in which of them they take, and then see other files
         raise HostileZip(f"has two ends, one inside the other: {AGAIN}")
     at = ends[0]
     _, disk, first_disk, here, count, length, start, _ = _END_RECORD.unpack_from(tail, at)
     if disk or first_disk or here != count:
-        raise HostileZip(f"does not end as a zip file does: {AGAIN}")
+        raise HostileZip(f"does not end as a zip file does: {OTHER}")
     if tail[max(0, at - _ZIP64_LOCATOR.size) : at].startswith(b"PK\6\7"):
         before = max(0, at - _ZIP64_LOCATOR.size - _ZIP64_END.size)
         zip64 = tail[before : before + _ZIP64_END.size]
         if len(zip64) == _ZIP64_END.size and zip64.startswith(b"PK\6\6"):
             count = _ZIP64_END.unpack(zip64)[7]
         if count <= MAX_ENTRIES:
-            raise HostileZip(f"is a ZIP64, which predictions never need: {AGAIN}")
+            raise HostileZip(f"is a ZIP64, which predictions never need: {OTHER}")
         return count, length, start
     if start + length != size - len(tail) + at:
         raise HostileZip(f"has bytes that belong to no file in it: {AGAIN}")
@@ -183,12 +185,12 @@ def _parse_directory(directory: bytes) -> Iterator[Entry]:
         if len(directory) - at < _DIRECTORY_ENTRY.size or not directory.startswith(_DIRECTORY, at):
             raise HostileZip(f"has a damaged directory: {AGAIN}")
         fields = _DIRECTORY_ENTRY.unpack_from(directory, at)
-        version, flags, method, time, date, crc, packed, size = fields[2:10]
+        made_by, version, flags, method, time, date, crc, packed, size = fields[1:10]
         name_length, extra, comment, disk, _, attributes, offset = fields[10:]
         at += _DIRECTORY_ENTRY.size
         raw = directory[at : at + name_length]
         at += name_length
-        name = _decoded(raw, flags)
+        name = _decoded(raw, flags, made_by >> 8)
         _check_fields(directory[at : at + extra], name)
         at += extra + comment
         if disk:
@@ -201,17 +203,21 @@ def _parse_directory(directory: bytes) -> Iterator[Entry]:
         raise HostileZip(f"has a damaged directory: {AGAIN}")
 
 
-def _decoded(raw: bytes, flags: int) -> str:
-    """A name; refused if it is not ASCII and not marked as UTF-8, as then readers differ."""
+def _decoded(raw: bytes, flags: int, system: int) -> str:
+    """A name; refused if it is not ASCII and not UTF-8 to all readers."""
+    if raw.isascii():
+        return raw.decode("ascii")
     try:
-        return raw.decode("utf-8" if flags & _UTF8 else "ascii")
+        name = raw.decode("utf-8")
     except UnicodeDecodeError:
-        pass
-    if flags & _UTF8:
-        raise HostileZip(f"holds a name that is not text: {AGAIN}")
-    name = shown(raw.decode("utf-8", "replace"))
+        name = raw.decode("utf-8", "replace")
+        if flags & _UTF8:
+            raise HostileZip(f"holds a name that is not text: {AGAIN}") from None
+    if flags & _UTF8 and system not in _CODEPAGES:
+        return name
     raise HostileZip(
-        f"holds {name}, whose name is neither ASCII nor marked as UTF-8: leave it out, or {OTHER}"
+        f"holds {shown(name)}, whose name is not ASCII, and not UTF-8 to all readers: rename it in "
+        f"ASCII or leave it out, and {AGAIN}"
     )
 
 
