@@ -186,6 +186,10 @@ CASES = [
     case("a flag nobody knows", "with flags 0x4000", Member(b"n", flags=0x4000)),
     case("a masked header", "which is encrypted", Member(b"n", flags=0x2000)),
     case("a folder with data", "or the data of a file", Member(b"n/", b"0.5")),
+    case("a folder by Java", HARMLESS, Member(b"n/", b"", packed=b"\3\0")),
+    case("a file behind a folder's end", "damaged", Member(b"n/", b"", packed=b"\3\0" + HIDDEN)),
+    case("a file in a folder", "another size", Member(b"n/", b"", 0, packed=HIDDEN)),
+    case("a time that is cut short", FIELD, own(extra=extra(0x5455, b"\1\2"))),
     case("a folder marked as a file", "the mark or the data", Member(b"n/", b"", 0, 0, FILE_MODE)),
     case("a file marked as a folder", "and the mark of a folder", Member(b"n", attributes=0x10)),
     case("a file with a folder's mode", "mark of a folder", Member(b"n", attributes=FOLDER_MODE)),
@@ -219,7 +223,7 @@ def two_ends(data, inner):
 
 
 def by_headers(data):
-    """Name -> content as a reader finds them that goes from header to header, as on a pipe."""
+    """Name -> content of files as a reader finds them that goes by the headers, as on a pipe."""
     found = {}
     at = 0
     while data.startswith(b"PK\3\4", at):
@@ -234,7 +238,7 @@ def by_headers(data):
         if flags & STREAMED:
             at += 16 if data.startswith(b"PK\7\10", at) else 12
         found[data[start - name - fields : start - fields].decode()] = content
-    return found
+    return {name: content for name, content in found.items() if not name.endswith("/")}
 
 
 def tree_of(folder):

@@ -192,11 +192,11 @@ def _write(file: BinaryIO, entry: Entry, start: int, folder: Path) -> None:
     crc = size = 0
     with hosts_folder(folder):
         (path if entry.is_folder else path.parent).mkdir(parents=True, exist_ok=True)
-        if entry.is_folder:
-            return
         file.seek(start)
         pieces = _inflated(file, entry) if entry.method == _DEFLATED else _stored(file, entry)
-        with path.open("xb") as written:
+        if entry.is_folder and not entry.packed:
+            return
+        with Path(os.devnull).open("wb") if entry.is_folder else path.open("xb") as written:
             try:
                 for piece in pieces:
                     size += len(piece)

@@ -41,9 +41,10 @@ _SIZES = struct.Struct("<3L")
 _UTF8 = 0x800
 # MS-DOS, OS/2 and Windows: unzip reads names from there in a codepage, marked as UTF-8 or not.
 _CODEPAGES = (0, 6, 11)
-# Fields that say when a file was written and by whom: NTFS, Unix (three forms), Java's marker.
+# Lengths of fields that say when a file was written and by whom: Unix (four), NTFS, Java's marker.
 # What else there is renames (0x7075), encrypts, links, or is not known to all readers.
-_HARMLESS_FIELDS = {0x000A, 0x5455, 0x5855, 0x7855, 0x7875, 0xCAFE}
+_TIMES = {0x5455: (5, 9, 13), 0x5855: (8, 12), 0x7855: (0, 4), 0x7875: (7, 11, 15, 19)}
+_HARMLESS_FIELDS = {**_TIMES, 0x000A: (32,), 0xCAFE: (0,)}
 
 
 class HostileZip(ValueError):
@@ -230,7 +231,7 @@ def _check_fields(extra: bytes, name: str) -> None:
         at += 4 + length
         if at > len(extra):
             raise HostileZip(f"has a damaged directory: {AGAIN}")
-        if kind not in _HARMLESS_FIELDS or kind in found:
+        if length not in _HARMLESS_FIELDS.get(kind, ()) or kind in found:
             raise HostileZip(
                 f"gives {shown(name)} a field 0x{kind:04x}, by which some readers may see another "
                 f"file: {OTHER}"
