@@ -30,8 +30,6 @@ from mico_competition.layout import challenge_folder_of, scenario_of
 from mico_competition.tracks import get_scenario
 from mico_competition.training.accounting import Mechanism
 
-pytest.importorskip("dp_accounting")
-
 RUN = Mechanism(noise_multiplier=4.0, sample_rate=0.25, num_steps=40)
 PRIVACY = {
     "epsilon": 1.5,

@@ -17,8 +17,6 @@ from mico_competition.layout import walk_challenge
 from mico_competition.signals import HIDDEN, MEMBER
 from mico_competition.training.accounting import Mechanism
 
-pytest.importorskip("dp_accounting")
-
 RUN = Mechanism(noise_multiplier=1.0, sample_rate=0.2, num_steps=50)
 KEPT = Promise(RUN.epsilon(1e-5), 1e-5, RUN)
 

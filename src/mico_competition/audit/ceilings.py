@@ -70,7 +70,6 @@ def exact_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
         fpr: rates in [0, 1], any shape.
 
     Raises:
-        ImportError: if dp_accounting is missing.
         ValueError: on a rate that is not in [0, 1].
     """
     return _least(fpr, *_deltas(mechanism))
@@ -106,9 +105,6 @@ def gaussian_mu(mechanism: Mechanism) -> float:
     A bound, unlike the mu of the central limit theorem, q sqrt(T (exp(1 / sigma^2) - 1)) (Bu et
     al. 2020, arXiv 1911.11607), which is an approximation.  Reporting such a mu is what Gomez et
     al. 2025 (arXiv 2503.10945) ask for.
-
-    Raises:
-        ImportError: if dp_accounting is missing.
     """
     from scipy.stats import norm
 
@@ -123,7 +119,6 @@ def ceilings(promise: Promise, fpr: np.ndarray) -> Curves:
     """Each of NAMES -> (fpr, the largest TPR there).
 
     Raises:
-        ImportError: if dp_accounting is missing.
         ValueError: on a rate that is not in [0, 1].
     """
     fpr = _rates(fpr)
@@ -149,7 +144,6 @@ def ceilings_of(challenge_folder: PathLike, *, phase: str = "train") -> dict[str
 
     Raises:
         ValueError: as `layout.walk_challenge` and `claim_of`.
-        ImportError: if there is a promise, and dp_accounting is missing.
     """
     folders: dict[str, list[Path]] = {}
     for model in walk_challenge(challenge_folder, phases=[phase]):

@@ -53,9 +53,6 @@ def own_curve(
         mechanism: a Poisson-subsampled Gaussian, composed with itself.
         curve_of: gives the curve of a mechanism; by default one that holds in both directions, as
             a `Family` must.  With `exact_tpr` only `tpr` and `epsilon` may be used.
-
-    Raises:
-        ImportError: if dp_accounting is missing, once a curve is asked for.
     """
 
     def step_of(strength: float) -> int:
@@ -108,7 +105,6 @@ def own_curve_bound(
 
     Raises:
         ValueError: as `check_scores`, or if `delta` or `level` is out of range.
-        ImportError: if dp_accounting is missing.
     """
     member, value = check_scores(truth, scores)
     check_delta(delta, zero=False)

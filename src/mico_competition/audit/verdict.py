@@ -186,7 +186,6 @@ def judge(
     Raises:
         ValueError: as `all_bounds`: on scores that are not finite, truth that is not 0 or 1, too
             few points.
-        ImportError: if there is a promise, and dp_accounting is missing.
     """
     promise = scored.promise
     if promise is not None and delta not in (None, promise.delta):

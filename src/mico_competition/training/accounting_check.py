@@ -3,7 +3,7 @@
 `accounting` asks Opacus' PRV accountant; here the same mechanism (sampling probability, noise,
 steps) goes through privacy loss distributions (PLD) of another library, by other authors, with
 another discretisation.  Numbers only: no data, no model, no generator, and no part in training.
-The package comes with `pip install -e '.[audit]'`; it is imported when it is first asked.
+The library is imported when it is first asked.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ def pld_epsilon(
         epsilon >= 0; infinite if no finite one has this delta.
 
     Raises:
-        ImportError: if dp_accounting is missing.
         ValueError: if an argument is out of range.
     """
     _check(target_delta, neighbours, value_discretization_interval=value_discretization_interval)
@@ -82,7 +81,6 @@ def delta_curve(
         float64[k] in [0, 1].
 
     Raises:
-        ImportError: if dp_accounting is missing.
         ValueError: if an argument is out of range.
     """
     _check(0.5, neighbours, value_discretization_interval=value_discretization_interval)
@@ -109,7 +107,6 @@ def delta_curves(
         P[S | record out] exceeds e^epsilon P[S | record in].
 
     Raises:
-        ImportError: if dp_accounting is missing.
         ValueError: if an argument is out of range.
     """
     _check(0.5, value_discretization_interval=value_discretization_interval)
@@ -148,7 +145,6 @@ def pld_epsilon_below(
         epsilon >= 0.
 
     Raises:
-        ImportError: if dp_accounting is missing.
         ValueError: if an argument is out of range.
     """
     _check(target_delta, neighbours, slack=slack)
@@ -164,7 +160,6 @@ def rdp_epsilon(mechanism: Mechanism, target_delta: float) -> float:
     Mironov, Talwar and Zhang, arXiv 1908.10530, by dp_accounting.
 
     Raises:
-        ImportError: if dp_accounting is missing.
         ValueError: if `target_delta` is out of range.
     """
     _check(target_delta)
@@ -189,14 +184,13 @@ def least_noise(
         tolerance: > 0.
 
     Raises:
-        ImportError: if dp_accounting is missing.
         ValueError: if an argument is out of range.
     """
     _check(target_delta, tolerance=tolerance)
     if not 0 < target_epsilon < math.inf:
         raise ValueError(f"Expected target_epsilon={target_epsilon} > 0 and finite.")
 
-    from scipy.optimize import brentq  # dp_accounting needs it, this package does not
+    from scipy.optimize import brentq
 
     def excess(noise_multiplier: float) -> float:
         tried = replace(mechanism, noise_multiplier=noise_multiplier)
@@ -324,12 +318,8 @@ def _check(target_delta: float, neighbours: str = "add_or_remove", **positive: f
 
 def _library() -> Any:
     """dp_accounting with the parts that are used here."""
-    try:
-        import dp_accounting
-        import dp_accounting.pld.privacy_loss_distribution
-        import dp_accounting.rdp
-    except ImportError as error:
-        raise ImportError(
-            "Checking epsilon needs the package dp_accounting: pip install -e '.[audit]'"
-        ) from error
+    import dp_accounting
+    import dp_accounting.pld.privacy_loss_distribution
+    import dp_accounting.rdp
+
     return dp_accounting

@@ -197,7 +197,6 @@ def audit_trainer(
     Raises:
         ValueError: if the settings are not private, a number is out of range, or the loss stops
             being finite.
-        ImportError: if dp_accounting is missing.
     """
     started = time.perf_counter()
     promise = promise or promise_of_settings(settings)

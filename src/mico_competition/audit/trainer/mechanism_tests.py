@@ -55,9 +55,6 @@ def mechanism_checks(seen: Observed, promise: Promise, level: float) -> list[Che
         seen: the run.
         promise: epsilon, delta and mechanism, as told.
         level: in (0, 1); each check takes an equal share of 1 - level (Bonferroni).
-
-    Raises:
-        ImportError: if dp_accounting is missing.
     """
     run = promise.mechanism
     layers = list(seen.replays[0].along) if seen.replayed else []
