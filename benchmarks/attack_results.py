@@ -10,6 +10,7 @@ whose file is there is kept; remove the file to run it again.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -116,7 +117,16 @@ def main() -> None:
             started = time.perf_counter()
             if subprocess.run(RUNS[name].command(args.work.resolve(), out)).returncode:
                 sys.exit(1)
+            _name_commit(out)
             print(f"{name}: {time.perf_counter() - started:.0f} s\n", flush=True)
+
+
+def _name_commit(path: Path) -> None:
+    """Add to results which commit's code made them."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    found = [{"commit": commit, **row} for row in json.loads(path.read_text(encoding="utf-8"))]
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

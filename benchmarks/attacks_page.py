@@ -56,7 +56,8 @@ def read(fleet: str, ending: str = "") -> Found | None:
     for path in sorted((RESULTS / "attacks").glob(f"{fleet}{ending}-*.json")):
         (found,) = json.loads(path.read_text(encoding="utf-8"))
         if merged is None:
-            merged = found
+            merged = {**found, "commits": []}
+        merged["commits"] += [found["commit"]] if found["commit"] not in merged["commits"] else []
         names = {attack["name"] for attack in merged["attacks"]}
         merged["attacks"] += [a for a in found["attacks"] if a["name"] not in names]
     return merged
@@ -127,7 +128,8 @@ def section(fleet: str, found: Found) -> str:
         "",
         f"{BEDS[fleet.split('_')[0]].title}; `{found['scenario']}`, {found['phase']} models: "
         f"{found['models']}, with {found['members']:,} members and {found['nonmembers']:,} "
-        f"non-members. Gain over {base['title']}, the winner's best here.",
+        f"non-members. Gain over {base['title']}, the winner's best here. Code of "
+        f"{' and '.join(found['commits'])}.",
         "",
         "| attack | " + " | ".join(METRICS.values()) + " | gain at 10 % | cost |",
         "|---|" + "---|" * (len(METRICS) + 2),
@@ -156,7 +158,8 @@ def study() -> str:
     (found,) = json.loads(path.read_text(encoding="utf-8"))
     counts = sorted({step["shadows"] for step in found["study"]})
     names = list(dict.fromkeys(step["attack"] for step in found["study"]))
-    lines = ["## By the number of shadow models", "", "A_inf, dev, TPR at 10 % FPR in points.", ""]
+    lines = ["## By the number of shadow models", ""]
+    lines += [f"A_inf, dev, TPR at 10 % FPR in points. Code of {found['commit']}.", ""]
     lines += ["| attack | " + " | ".join(map(str, counts)) + " |", "|---|" + "---|" * len(counts)]
     for name in names:
         steps = {step["shadows"]: step for step in found["study"] if step["attack"] == name}
@@ -184,10 +187,7 @@ def few() -> str:
         "|---|---|---|---|",
     ]
     for fleet, rows in found.items():
-        cells = [
-            f"{100 * row['gain']:+.1f} [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
-            for row in rows
-        ]
+        cells = [cell({**row, "value": row["gain"]}, FIRST, gain=True) for row in rows]
         lines.append(f"| {fleet}: {BEDS[fleet.split('_')[0]].title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

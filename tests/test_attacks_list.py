@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mico_competition.attacks.catalogue import ENTRIES
+from mico_competition.attacks.catalogue import ENTRIES, check_name
 from mico_competition.cli import main
 
 
@@ -46,3 +46,12 @@ def test_a_wrong_name_is_noticed_before_torch_is_imported(verb, tmp_path):
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert found.stdout == "1 False\n"
     assert "did you mean lira?" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [("white", "whitebox"), ("LIRA", "lira"), ("eb2", "eb"), ("quantile-regression", "quantile")],
+)
+def test_the_nearest_names_are_named(wrong, meant):
+    with pytest.raises(ValueError, match=f"did you mean {meant}"):
+        check_name(wrong)

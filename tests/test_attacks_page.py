@@ -39,6 +39,7 @@ def test_every_attack_that_was_measured_has_its_name_still():
     for path in files:
         for found in json.loads(path.read_text()):
             assert {attack["name"] for attack in found["attacks"]} <= known
+            assert re.fullmatch("[0-9a-f]{7,}", found["commit"]), f"{path}: whose code made it?"
 
 
 def test_the_ten_line_attack_runs_as_the_page_has_it(fleet, tmp_path, monkeypatch, capsys):  # noqa: F811

@@ -213,5 +213,5 @@ def nearest(name: str, names: Mapping[str, object] | list[str]) -> list[str]:
     turned = [known for known in keys if sorted(known) == sorted(plain)]  # letters out of order
     alike = turned or get_close_matches(plain, keys, n=3, cutoff=0.65)
     if not alike and len(plain) > 2:
-        alike = [known for known in keys if known.startswith(plain) or plain in known][:3]
+        alike = [known for known in keys if plain in known or plain.startswith(known)][:3]
     return [keys[known] for known in alike]
