@@ -39,6 +39,13 @@ def passes(monkeypatch):
     return found
 
 
+def test_weights_that_are_too_long_are_not_read(fleet_folder, data, tmp_path, monkeypatch):
+    os.truncate(fleet_folder / SCENARIO / "train/model_1/model.pt", 8 << 30)
+    monkeypatch.setattr("mico_competition.signals.cache._digest", lambda _: pytest.fail("read"))
+    with pytest.raises(ValueError, match="model_1/model.pt has 8,589,934,592 bytes, more than"):
+        opened(fleet_folder, data, tmp_path / "c")
+
+
 def opened(folder, data, cache, **options):
     return open_signals(folder, SCENARIO, data, cache=cache, **options)
 

@@ -294,3 +294,12 @@ def test_commitments_of_the_truth_are_read_up_to_a_limit(tmp_path, unread):
     sparse(tmp_path / "cifar10" / "openings.json", 1 << 30)
     with pytest.raises(ValueError, match="more than the 100,000,000"):
         read_truth(tmp_path, "cifar10", "dev")
+
+
+def test_a_tokenizer_of_8_gb_is_not_opened(tmp_path, unread):
+    from mico_competition.nets.tokenizer_files import tokenizer_bytes
+
+    assert tokenizer_bytes(tmp_path) is None
+    sparse(tmp_path / "tokenizer.json", 8 << 30)
+    with pytest.raises(ValueError, match="tokenizer.json has 8,589,934,592 bytes, more than"):
+        tokenizer_bytes(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from mico_competition.attacks import loss_threshold
 from mico_competition.files import PathLike
 from mico_competition.inputs import Data, prepare
 from mico_competition.layout import ModelFolder, predictions_folder, walk_challenge
+from mico_competition.nets.tokenizer_files import tokenizer_bytes
 from mico_competition.signals import challenge_losses
 from mico_competition.submission import write_prediction
 from mico_competition.tracks import PHASES
@@ -70,13 +70,8 @@ def attack_challenge(
 
 def _data_of(model: ModelFolder, load: Load, prepared: dict[tuple[str, Any], Data]) -> Data:
     """The task's data, loaded and (for text) tokenised once for all scenarios of a task."""
-    key = (model.task.name, _tokenizer_bytes(model.path))
+    key = (model.task.name, tokenizer_bytes(model.path))
     if key not in prepared:
         tokenizer = model.path if model.task.text else None
         prepared[key] = prepare(model.task.name, load(model.task.name), tokenizer)[0]
     return prepared[key]
-
-
-def _tokenizer_bytes(folder: Path) -> bytes | None:
-    file = folder / "tokenizer.json"
-    return file.read_bytes() if file.is_file() else None

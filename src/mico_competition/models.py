@@ -30,6 +30,7 @@ from mico_competition.nets.text_models import (
     pretrained,
     read_config,
     trained,
+    untrained,
 )
 from mico_competition.tracks import Task, get_task
 
@@ -45,6 +46,7 @@ __all__ = [
     "logits",
     "new_model",
     "save_model",
+    "weights_limit",
 ]
 
 Device = str | torch.device | None
@@ -168,6 +170,20 @@ def load_model(task: str, path: PathLike, device: Device = None) -> nn.Module:
         model = _unseeded(_constructor(row))
         _fill(model, weights, _what(row))
     return model.to(device or "cpu").eval()
+
+
+def weights_limit(task: str, path: PathLike) -> int:
+    """Bytes that a file of weights in folder `path` may have, whoever wrote it.
+
+    Raises:
+        ValueError: as `load_model`, of all but the weights.
+    """
+    row = get_task(task)
+    if row.text:
+        model = untrained(read_config(row, path), find_file(path, row.weights[-1]))
+    else:
+        model = _unseeded(_constructor(row))
+    return size_limit(model.state_dict())
 
 
 def save_model(task: Task, model: nn.Module, folder: PathLike, tokenizer: Any = None) -> None:

@@ -121,6 +121,16 @@ def load_tokenizer(path_or_name: PathLike, fallback: str | None = None) -> Any:
         )
 
 
+def untrained(config: Any, path: Path) -> Any:
+    """Names and shapes of the classifier of `config`, without values; `path` is for messages."""
+    transformers = _transformers(config.model_type)
+    try:
+        with torch.device("meta"):  # the initialisation takes seconds
+            return transformers.AutoModelForSequenceClassification.from_config(config)
+    except Exception as error:  # sizes that contradict each other fail wherever they first meet
+        raise _unusable(f"The configuration beside {path}", error) from None
+
+
 def trained(config: Any, path: Path, what: str) -> nn.Module:
     """The classifier of `config` with the weights in file `path`, in eval mode.
 
@@ -128,11 +138,7 @@ def trained(config: Any, path: Path, what: str) -> nn.Module:
         ValueError: as `read_state` and `check_state`, or if `config` gives no model.
     """
     transformers = _transformers(config.model_type)
-    try:
-        with torch.device("meta"):  # names and shapes only: the initialisation takes seconds
-            model = transformers.AutoModelForSequenceClassification.from_config(config)
-    except Exception as error:  # sizes that contradict each other fail wherever they first meet
-        raise _unusable(f"The configuration beside {path}", error) from None
+    model = untrained(config, path)
     expected = model.state_dict()
     state = read_state(path, size_limit(expected))
     # In the file until transformers 4.31, since then computed.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.scoring.printable import printable
-from mico_competition.untrusted import check_file, read_limited_json
+from mico_competition.untrusted import check_file, read_limited, read_limited_json
 
 MAX_TOKENS = 2_000_000
 MAX_LENGTH = 100_000
@@ -50,6 +50,13 @@ _PARTS = {
 }
 _INNER = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}
 _INNER |= {"post_processor": "processors", "decoder": "decoders"}
+
+
+def tokenizer_bytes(folder: Path) -> bytes | None:
+    """The content of `tokenizer.json`, which tells tokenizers apart; None if there is none."""
+    path = folder / "tokenizer.json"
+    limit = _FILES[path.name]
+    return read_limited(path, limit, "a tokenizer", _MEND) if path.is_file() else None
 
 
 def check_tokenizer(folder: Path) -> None:

@@ -26,6 +26,7 @@ from mico_competition.layout import ModelFolder
 from mico_competition.nets.checkpoints import find_file
 from mico_competition.progress import tracked
 from mico_competition.token_cache import cache_folder
+from mico_competition.untrusted import check_file
 
 _ABANDONED_SECONDS = 3600.0  # so old, what somebody was writing is nobody's
 _READ_BYTES = 2**20
@@ -107,12 +108,16 @@ def key(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def weights_digests(folders: Sequence[ModelFolder], *, progress: bool = True) -> list[str]:
+def weights_digests(
+    folders: Sequence[ModelFolder], limit: int, *, progress: bool = True
+) -> list[str]:
     """SHA-256 in hex of each model's files of weights (for text, of its configuration too).
 
     Raises:
-        ValueError: if a folder lacks them.
+        ValueError: if a folder lacks them, or one has over `limit` bytes; that is not read.
     """
+    for path in (path for folder in folders for path in weights_files(folder)):
+        check_file(path, limit, "these weights", "check the task and the path")
     with ThreadPoolExecutor(min(4, available_cpus())) as pool:
         digests = pool.map(_digest, folders)
         return list(tracked(digests, "Checksums", "model", total=len(folders), show=progress))

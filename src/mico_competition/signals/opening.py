@@ -14,6 +14,7 @@ from mico_competition.files import PathLike
 from mico_competition.inputs import prepare
 from mico_competition.layout import ModelFolder
 from mico_competition.nets.text_models import read_config
+from mico_competition.nets.tokenizer_files import tokenizer_bytes
 from mico_competition.signals.fleet import Fleet, read_fleet
 from mico_competition.signals.view import Signals
 from mico_competition.tracks import PHASES, get_scenario
@@ -77,7 +78,7 @@ def open_signals(
 def _tokenised(fleet: Fleet, data: TextDataset) -> Any:
     """Sentences as the fleet's models take them, by the tokenizer beside their weights."""
     _refuse_other_sizes(fleet.folders)
-    found = {_tokenizer_bytes(folder): folder for folder in reversed(fleet.folders)}
+    found = {tokenizer_bytes(folder.path): folder for folder in reversed(fleet.folders)}
     first, *others = reversed(found.values())
     if others:
         raise ValueError(
@@ -111,8 +112,3 @@ def _sizes(folder: ModelFolder) -> dict[str, Any]:
     """By the configuration beside the weights, with what it leaves out at its default."""
     config = read_config(folder.task, folder.path)
     return {name: getattr(config, name, None) for name in _SIZES}
-
-
-def _tokenizer_bytes(folder: ModelFolder) -> bytes | None:
-    path = folder.path / "tokenizer.json"
-    return path.read_bytes() if path.is_file() else None

@@ -21,7 +21,7 @@ from mico_competition.files import PathLike
 from mico_competition.fingerprints import check_architecture
 from mico_competition.inputs import default_device
 from mico_competition.layout import ModelFolder
-from mico_competition.models import load_model
+from mico_competition.models import load_model, weights_limit
 from mico_competition.progress import stage
 from mico_competition.signals.cache import Cache, key, stamp, weights_digests
 from mico_competition.signals.fleet import HIDDEN, MEMBER, Fleet
@@ -110,7 +110,9 @@ class Signals:
         self.cache = Cache(cache)
         self._points = points.to(self.device)
         self._stamps = [stamp(folder) for folder in fleet.folders]
-        self._digests = weights_digests(fleet.folders, progress=progress)
+        self._digests = weights_digests(
+            fleet.folders, weights_limit(task, fleet.folders[0].path), progress=progress
+        )
         _refuse_twins(fleet.folders, self._digests, "the same weights")
         self._architectures = check_architecture(fleet.folders, data)
         places = hashlib.sha256(fleet.records.astype("<i8").tobytes()).hexdigest()
