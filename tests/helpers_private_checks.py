@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -336,6 +337,33 @@ class Attention(nn.Module):
         return self.out(self.norm(mixed[:, 0, 0]))
 
 
+class Zero(Net):
+    def __init__(self):
+        super().__init__()
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+
+class TableByLength(Net):
+    """Makes a constant when a length is first asked for, and keeps it."""
+
+    def __init__(self):
+        super().__init__()
+        self.ones: dict[int, Tensor] = {}
+
+    def between(self, x):
+        return x * self.ones.setdefault(len(x), torch.ones(len(x), 1))
+
+
+class ScaleByFirstWeights(Net):
+    scale: float | None = None
+
+    def between(self, x):
+        if self.scale is None:
+            self.scale = float(self.a.weight.detach().norm())
+        return x * self.scale
+
+
 CORRECT = {
     "plain": Net,
     "dropout": net("Dropout", lambda x: functional.dropout(x, 0.3)),
@@ -347,6 +375,9 @@ CORRECT = {
     "rounded": net("Rounded", lambda x: x + (50 * x).round() / 50),
     "shifted by the largest": net("Shifted", lambda x: (x - x.max().detach()).softmax(1)),
     "cached": Cached,
+    "a table by length": TableByLength,
+    "scaled by its first weights": ScaleByFirstWeights,
+    "zero": Zero,
     "deep": DeepResidual,
     "tokens": Tokens,
     "attention": Attention,
@@ -381,3 +412,13 @@ def trainer_of(model, mode="bookkeeping", *, size=100, norm=1.0, optimizer=torch
         grad_sample_mode=mode,
         noise_generator=torch.Generator().manual_seed(5),
     )
+
+
+def refused(model, mode, message, *, size=100, batch=20):
+    """A step on real data raises ValueError, and moves nothing."""
+    before, names = values(model), [name for name, _ in model.named_parameters()]
+    inputs, labels = data(model)
+    with pytest.raises(ValueError, match=message):
+        trainer_of(model, mode, size=size).step(torch.arange(batch), inputs.__getitem__, labels)
+    assert all(map(torch.equal, before, values(model)))
+    assert names == [name for name, _ in model.named_parameters()]

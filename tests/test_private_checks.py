@@ -18,6 +18,7 @@ from helpers_private_checks import (
     WithoutGradient,
     data,
     net,
+    refused,
     trainer_of,
     values,
 )
@@ -27,17 +28,6 @@ from mico_competition.models import MLP
 from mico_competition.training import ghost_norms
 from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
 from mico_competition.training.stack import StackedLinearRule, StackedMLP, StackedPrivateTrainer
-
-
-def refused(model, mode, message, *, size=100, batch=20):
-    """A step on real data raises ValueError, and moves nothing."""
-    before, names = values(model), [name for name, _ in model.named_parameters()]
-    inputs, labels = data(model)
-    with pytest.raises(ValueError, match=message):
-        trainer_of(model, mode, size=size).step(torch.arange(batch), inputs.__getitem__, labels)
-    assert all(map(torch.equal, before, values(model)))
-    assert names == [name for name, _ in model.named_parameters()]
-
 
 # -- the forward pass -------------------------------------------------------------------------
 

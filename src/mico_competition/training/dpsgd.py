@@ -261,9 +261,14 @@ class PrivateTrainer:
         try:
             try:
                 self._backward(batch.inputs, batch.labels)
-            except AttributeError:
-                self._check_found()  # by ghost clipping, which stumbles there
+            except torch.OutOfMemoryError:
                 raise
+            except Exception as error:
+                if self.mode == "bookkeeping":
+                    raise
+                if isinstance(error, AttributeError):  # of ghost clipping, which stumbles there
+                    self._check_found()
+                raise unfit(self.mode, error) from error
             self._check_found()
             return take_sum(self.optimizer, list(self.model.parameters()))
         finally:

@@ -194,6 +194,11 @@ class GradientChecks:
                     f"Parameter {name} gets no gradient in grad_sample_mode {self.mode}: use it as "
                     "a layer's own weight, or try another --grad_sample_mode."
                 )
+            if part.is_sparse:
+                raise ValueError(
+                    f"Parameter {name} has a sparse gradient in grad_sample_mode {self.mode}, to "
+                    "which no noise can be added: leave sparse=True out of its layer."
+                )
         return made
 
     def _compare_alone(self, batch: Batch) -> None:
@@ -235,7 +240,10 @@ class GradientChecks:
 
 def unfit(mode: str, error: Exception) -> ValueError:
     """The sentence for a mode that stumbles over a model, which plain autograd does not."""
-    return ValueError(f"grad_sample_mode {mode} cannot train this model ({error}): try another.")
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+    return ValueError(
+        f"grad_sample_mode {mode} cannot train this model ({reason}): choose another one."
+    )
 
 
 def _rows(values: Tensor, batch: Batch) -> Tensor:

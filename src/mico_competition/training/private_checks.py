@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mico_competition.training.check_batches import Batch
-from mico_competition.training.forward_checks import ForwardChecks
+from mico_competition.training.forward_checks import ForwardChecks, NotFinite
 from mico_competition.training.gradient_checks import Delivered, GradientChecks
-from mico_competition.training.model_state import WriteGuard
-from mico_competition.training.random_numbers import undisturbed
+from mico_competition.training.model_state import State, WriteGuard, plain_name
+from mico_competition.training.random_numbers import SEED, undisturbed
 
 
 def check_trainable(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -33,15 +33,21 @@ def check_trainable(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         if fault:
             where = f"layer {name or 'model'} ({type(module).__name__})"
             raise ValueError(f"This model cannot be trained privately, because of {where}: {fault}")
-    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
-    if frozen:
-        raise ValueError(
-            f"Parameter {frozen[0]} is frozen: train every parameter, or take it out of the model."
-        )
+    check_frozen(model)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     loose = [name for name, p in model.named_parameters() if id(p) not in held]
     if loose:
         raise ValueError(f"Parameter {loose[0]} is not the optimizer's: give it all parameters.")
+
+
+def check_frozen(model: nn.Module) -> None:
+    """ValueError, naming the parameter, if one asks for no gradient."""
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            raise ValueError(
+                f"Parameter {plain_name(name)} is frozen: train every parameter, or take it out of "
+                "the model."
+            )
 
 
 def _known_fault(module: nn.Module) -> str:
@@ -99,6 +105,7 @@ class PrivacyChecks:
         Raises:
             ValueError: naming what is wrong; weights and buffers are as they were.
         """
+        check_frozen(self.model)
         modes = tuple(module.training for module in self.model.modules())
         if modes != self._checked:
             self._check(batch, largest)
@@ -114,7 +121,7 @@ class PrivacyChecks:
             with self._plain():
                 return self._losses(batch)
 
-        with undisturbed():
+        def run() -> None:
             forward = ForwardChecks(self.model, losses, batch, largest)
             try:
                 forward.run()
@@ -129,3 +136,11 @@ class PrivacyChecks:
                 forward.state.check()
             finally:
                 forward.state.restore()
+                forward.before.restore()
+
+        with undisturbed():
+            try:
+                with State(self.model).shaken(torch.Generator().manual_seed(SEED)):
+                    run()
+            except NotFinite:  # the data's fault, or that of weights that are not the model's
+                run()

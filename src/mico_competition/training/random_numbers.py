@@ -33,7 +33,9 @@ def undisturbed() -> Iterator[None]:
 
 def restart(seed: int = SEED) -> None:
     """Start every global random stream from `seed`; only inside `undisturbed`."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # else `torch.manual_seed` would leave it a seed for later
+        torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     np.random.seed(seed)
 
