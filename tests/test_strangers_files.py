@@ -12,6 +12,7 @@ import pytest
 from mico_competition.challenge import read_seeds
 from mico_competition.lengths import Lengths, read_metadata
 from mico_competition.splits import parse_seed
+from mico_competition.untrusted import read_limited_json
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 12345\n"
 
@@ -69,6 +70,7 @@ def test_a_seed_is_in_plain_digits(text):
         ('{"a": ' * 100 + "1" + "}" * 100, "nested over 50 deep"),
         ('{"len_challenge": 1' + "0" * 5_000 + "}", "a number of over 100 digits"),
         ('{"a": "\\ud800"}', "half of a surrogate pair"),
+        ('{"\\uDFFF": 1}', "half of a surrogate pair"),
         ("[]", "is not a JSON object"),
         (POINTER, "is a pointer of git-LFS"),
     ],
@@ -303,3 +305,23 @@ def test_a_tokenizer_of_8_gb_is_not_opened(tmp_path, unread):
     sparse(tmp_path / "tokenizer.json", 8 << 30)
     with pytest.raises(ValueError, match="tokenizer.json has 8,589,934,592 bytes, more than"):
         tokenizer_bytes(tmp_path)
+
+
+@pytest.mark.parametrize("piece", ["[],", "{},", '{"a":0},', "[[[]]],"])
+def test_many_objects_in_few_bytes_are_not_made(piece, tmp_path, monkeypatch):
+    monkeypatch.setattr("json.loads", lambda *_, **__: pytest.fail("parsed"))
+    (tmp_path / "x.json").write_text("[" + piece * 1_000_001 + "0]")
+    with pytest.raises(ValueError, match="over 1,000,000 objects and lists"):
+        read_limited_json(tmp_path / "x.json", 1 << 26)
+
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "commitments.json"])
+def test_files_of_a_release_of_100_mb_are_not_opened(name, tmp_path, unread):
+    (tmp_path / "digits").mkdir()
+    sparse(tmp_path / "digits.release" / name, 100_000_000)
+    if name == "SHA256SUMS":
+        from mico_competition.releases.archives import read_sums as read
+    else:
+        from mico_competition.releases.commitments import read_commitments as read
+    with pytest.raises(ValueError, match="100,000,000 bytes, more than the 67,108,864"):
+        read(tmp_path / "digits.release" / name if name == "SHA256SUMS" else tmp_path / "digits")

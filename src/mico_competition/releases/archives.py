@@ -27,7 +27,7 @@ EPOCH = 315_532_800
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 _CHUNK = 1 << 20
-_LARGEST = 256_000_000  # bytes of SHA256SUMS
+_LARGEST = 1 << 26  # bytes of SHA256SUMS
 _AGAIN = "fetch it again, or have it released again"
 NO_RELEASE = (
     "name a challenge folder that `mico release` wrote and `<challenge>.release` lies beside; one "

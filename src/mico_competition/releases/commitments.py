@@ -48,7 +48,7 @@ OPENINGS_FILE = "openings.json"
 SALT_BYTES = 32
 _DOMAIN = "mico commitment 1"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_LARGEST = 256_000_000  # bytes of a file that is read here
+_LARGEST = 1 << 26  # bytes of a file that is read here
 
 Openings = dict[str, dict[str, str]]  # place -> {"salt": hex, "commitment": hex}
 
@@ -241,11 +241,11 @@ def _is_withheld(challenge: str, place: str) -> bool:
     )
 
 
-def read_object(path: Path, mend: str) -> dict[str, Any]:
-    """The JSON object in a file; ValueError with `mend` if there is none."""
+def read_object(path: Path, mend: str, limit: int = _LARGEST) -> dict[str, Any]:
+    """The JSON object in a file of so many bytes; ValueError with `mend` if there is none."""
     if not path.is_file():
         raise ValueError(f"There is no file {path}: {mend}.")
-    values = read_limited_json(path, _LARGEST, mend=mend)
+    values = read_limited_json(path, limit, mend=mend)
     if not isinstance(values, dict):
         raise ValueError(f"{path} is not a JSON object: {mend}.")
     return values

@@ -106,7 +106,7 @@ def read_revealed(path: PathLike) -> dict[str, Any]:
         ValueError: if it is anything else: its phase is not one whose labels are withheld, it
             opens nothing, it names what is no model of that phase, or it has further keys.
     """
-    value = read_object(Path(path), _NOT_REVEALED)
+    value = read_object(Path(path), _NOT_REVEALED, 1 << 28)
     challenge, phase, openings = (value.get(key) for key in ("challenge", "phase", "openings"))
     if value.keys() != {"format", "challenge", "phase", "openings"} or value["format"] != 1:
         raise ValueError(f"{path} is not what `mico reveal` writes: fetch it again.")
