@@ -69,6 +69,10 @@ ODD = [
     '{"event": "run", "time": NaN}',
     '{"event": "run", "time": 1e999}',
     '{"event": "run", "time": ' + "1" * 5000 + "}",
+    '{"event": "run", "time": ' + "1" * 400 + "}",
+    '{"event": "done", "time": 1.0, "model_id": 0, "model_id": 1}',
+    '{"model_id": 1e999, "files": {}}',
+    '{"model_id": ' + "1" * 400 + ', "files": {}}',
     "[" * 100_000,
     '{"event": "done", "time": 1.0, "model_id": 0',
     "\u0000\ud800",
@@ -76,7 +80,7 @@ ODD = [
 
 
 @pytest.mark.parametrize("line", ODD)
-@pytest.mark.parametrize("name", ["events.jsonl", "pace.json"])
+@pytest.mark.parametrize("name", ["events.jsonl", "pace.json", "files.jsonl"])
 def test_odd_books_are_no_fault(tmp_path, capsys, name, line):
     ledger = begun(tmp_path, range(2))
     with_files(ledger, [0])

@@ -24,6 +24,7 @@ from mico_competition.tracks import (
     get_scenario,
     get_task,
 )
+from mico_competition.untrusted import parse_json
 
 _FILES = "files.jsonl"
 _READ_BYTES = 1 << 20
@@ -108,13 +109,13 @@ def _read(path: Path) -> dict[int, Stated]:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     for line in lines:
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             values = {
                 name: {"size": file["size"], "mtime_ns": file["mtime_ns"], "sha256": file["sha256"]}
                 for name, file in row["files"].items()
             }
             found[int(row["model_id"])] = values
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, OverflowError, KeyError, TypeError, AttributeError):
             continue
     return found
 

@@ -27,7 +27,7 @@ from mico_competition.layout import model_path
 from mico_competition.splits import Seeds, draw_seeds, parse_seed, seed_text
 from mico_competition.tracks import SEED_FILES, get_scenario, phase_of
 from mico_competition.training.settings import Settings
-from mico_competition.untrusted import read_limited_json, read_limited_text
+from mico_competition.untrusted import parse_json, read_limited_json, read_limited_text
 
 _SETTINGS, _LEDGER = "settings.json", "ledger.jsonl"
 _LARGEST = 1 << 28
@@ -63,7 +63,7 @@ class Entry:
     @classmethod
     def of_line(cls, line: str) -> Entry:
         """The entry in a line of the ledger; ValueError or KeyError if it holds none."""
-        row = json.loads(line)
+        row = parse_json(line)
         seeds = Seeds(*(parse_seed(name, row[name]) for name in SEED_FILES))
         phase_of(row["model_id"])
         if type(row["model_id"]) is not int or type(row["train_seed"]) not in (int, type(None)):
@@ -171,7 +171,7 @@ class Ledger:
                 shared.get("architecture_fingerprint"),
                 shared.get("training_fingerprint"),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError):
             raise ValueError(  # a line is never quoted: it holds secrets
                 f"{folder} does not hold the settings and ledger of a fleet: restore {_SETTINGS} "
                 f"and {_LEDGER}, or choose another --out."

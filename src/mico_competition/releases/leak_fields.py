@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Any, Union
 
@@ -38,7 +37,7 @@ def is_count(value: object) -> bool:
 
 def is_number(value: object) -> bool:
     """Whether it is a finite number such as a learning rate."""
-    return type(value) in (int, float) and isfinite(value) and abs(value) <= _LARGEST  # type: ignore[arg-type]
+    return type(value) in (int, float) and abs(value) <= _LARGEST  # type: ignore[arg-type]
 
 
 def is_flag(value: object) -> bool:
