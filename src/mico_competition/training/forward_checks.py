@@ -21,7 +21,7 @@ from mico_competition.training.model_state import Attributes, State, plain_name,
 from mico_competition.training.random_numbers import SEED, Constant, restart, torch_states
 
 # Losses may differ by this many times what a change of all weights and inputs by a rounding error
-# does to them.  docs/PRIVACY.md has what was measured over correct models: 1.1 at most.
+# does to them.  docs/PRIVACY.md has what was measured over correct models: 4 at most.
 ROUNDINGS = 32.0
 
 Losses = Callable[[Batch], Tensor]
