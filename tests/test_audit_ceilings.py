@@ -127,10 +127,16 @@ def test_rates_out_of_range():
         {"noise_multiplier": "much"},
         {"num_steps": 0},
         {"noise_multiplier": math.nan},
+        {"epsilon": 1e300},
+        {"delta": 1e-320},
+        {"sample_rate": 1e-300},
+        {"noise_multiplier": 1e-200},
+        {"num_steps": 10**18},
+        {"num_steps": math.inf},
     ],
 )
 def test_a_promise_that_is_none(change):
-    with pytest.raises(ValueError, match="Expected `privacy` in metadata.json to have epsilon > 0"):
+    with pytest.raises(ValueError, match="Expected `privacy` in metadata.json to have epsilon in"):
         Promise.of({"privacy": {**PRIVACY, **change}})
 
 

@@ -6,7 +6,6 @@ something or nothing: that is not known.  The scenario's name then gives the tab
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ class Promise:
     """What a private run's metadata promises, and the mechanism that it is computed from.
 
     Attributes:
-        epsilon: > 0, finite.
+        epsilon: in (0, 1e6].
         delta: in (0, 1), at which epsilon is given.
         mechanism: noise, sampling and steps of the run.
         target: the epsilon that was asked for, where it is known.
@@ -58,21 +57,21 @@ class Promise:
             promise, whole = None, False
         if promise is None or not whole or not promise.is_sound():
             raise ValueError(
-                "Expected `privacy` in metadata.json to have epsilon > 0, delta in (0, 1), "
-                "noise_multiplier > 0, sample_rate in (0, 1] and num_steps >= 1: take the file "
-                "that training wrote."
+                "Expected `privacy` in metadata.json to have epsilon in (0, 1e6], delta in "
+                "[1e-100, 1), noise_multiplier in [0.01, 1e6], sample_rate in [1e-12, 1] and "
+                "num_steps in [1, 1e9]: take the file that training wrote."
             )
         return promise
 
     def is_sound(self) -> bool:
-        """Whether every number is in its range."""
+        """Whether every number is in its range, and none so far out that no training has it."""
         run = self.mechanism
         return (
-            0 < self.epsilon < math.inf
-            and 0 < self.delta < 1
-            and 0 < run.noise_multiplier < math.inf
-            and 0 < run.sample_rate <= 1
-            and run.num_steps >= 1
+            0 < self.epsilon <= 1e6
+            and 1e-100 <= self.delta < 1
+            and 1e-2 <= run.noise_multiplier <= 1e6
+            and 1e-12 <= run.sample_rate <= 1
+            and 1 <= run.num_steps <= 1e9
         )
 
 
