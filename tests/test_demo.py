@@ -90,6 +90,39 @@ def test_only_its_own_leavings_are_replaced(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_a_demonstration_is_alone_in_its_folder(tmp_path, monkeypatch):
+    tried = []
+
+    def another(*args):
+        kept = tmp_path / "trained" / "model"
+        kept.parent.mkdir()
+        kept.write_text("of the first")
+        with pytest.raises(ValueError, match="Another demonstration is running in"):
+            run_demo(tmp_path, models_per_phase=1)
+        tried.append(kept.read_text())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mico_competition.demo._train_all", another)
+    for _ in range(2):  # one that was stopped is replaced
+        with pytest.raises(KeyboardInterrupt):
+            run_demo(tmp_path, models_per_phase=1)
+    assert tried == ["of the first"] * 2
+
+
+def test_what_no_demonstration_wrote_is_kept(tmp_path, monkeypatch):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mico_competition.demo._train_all", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(tmp_path, models_per_phase=1)
+    mine = tmp_path / "my_notes.txt"
+    mine.write_text("mine")
+    with pytest.raises(ValueError, match=r"holds my_notes\.txt, which no demonstration wrote"):
+        run_demo(tmp_path, models_per_phase=1)
+    assert mine.read_text() == "mine"
+
+
 def test_the_number_of_models_has_bounds(tmp_path):
     for count in (0, 51):
         with pytest.raises(ValueError, match=f"models={count} <= 50"):

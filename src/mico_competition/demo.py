@@ -14,7 +14,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from mico_competition.bundles.program import program_files
 from mico_competition.challenge_datasets import load_digits
 from mico_competition.cpus import share_cpus
 from mico_competition.files import PathLike, write_bytes, write_text
+from mico_competition.fleets.lock import try_lock
 from mico_competition.layout import model_path, read_text
 from mico_competition.progress import stage
 from mico_competition.releases.release import release, write_reference
@@ -42,6 +45,12 @@ from mico_competition.training.settings import Settings, resolve
 from mico_competition.training.train_many import STACK, Run, train_many
 
 CHALLENGE = "digits"
+
+_WRITTEN = (
+    *("trained", "released", "predictions", f"predictions_{CHALLENGE}.zip", "summary.json"),
+    *(f"score_{phase}" for phase in SCORED_PHASES),
+)
+"""What a demonstration leaves in its folder, beside its mark."""
 
 
 def run_demo(
@@ -64,7 +73,8 @@ def run_demo(
             demonstrations; by default everything is drawn anew.
 
     Raises:
-        ValueError: on a seed below 0; if `out` holds something that no demonstration wrote.
+        ValueError: on a seed below 0; if `out` holds something that no demonstration wrote, or
+            another demonstration is running there.
     """
     started = time.perf_counter()
     limit = min(phase.count for phase in PHASES.values())
@@ -72,7 +82,14 @@ def run_demo(
         raise ValueError(f"Expected 1 <= models={models_per_phase} <= {limit}.")
     if seed is not None and seed < 0:
         raise ValueError(f"Expected seed={seed} >= 0.")
-    out = _fresh(Path(os.path.realpath(out)) if os.path.islink(out) else Path(out))
+    with _alone_in(Path(os.path.realpath(out)) if os.path.islink(out) else Path(out)) as folder:
+        return _run(folder, started, models_per_phase, workers, seed)
+
+
+def _run(
+    out: Path, started: float, models_per_phase: int, workers: int | None, seed: int | None
+) -> Path:
+    """Every step in the empty folder `out`."""
     _train_all(out / "trained", models_per_phase, share_cpus(workers, 1)[0], seed)
     release(out / "trained", CHALLENGE, out / "released")
     released = out / "released" / CHALLENGE
@@ -99,16 +116,37 @@ def run_demo(
     return report
 
 
-def _fresh(out: Path) -> Path:
-    """An empty folder `out`; only a demonstration's own leavings are removed for it."""
+@contextmanager
+def _alone_in(out: Path) -> Iterator[Path]:
+    """The folder `out`, empty and no other demonstration's while the context lasts.
+
+    What an earlier demonstration wrote there is removed, and nothing else.
+    """
     marker = out / "made_by_mico_demo"
-    if out.exists() and any(out.iterdir()):
-        if not marker.is_file():
-            raise ValueError(f"{out} holds other things: choose another folder with --out.")
-        shutil.rmtree(out)
+    others = [entry.name for entry in out.iterdir()] if out.exists() else []
+    if others and marker.name not in others:
+        raise ValueError(f"{out} holds other things: choose another folder with --out.")
+    if strange := sorted(set(others) - {marker.name, *_WRITTEN}):
+        raise ValueError(
+            f"{out} holds {strange[0]}, which no demonstration wrote: move it elsewhere, or choose "
+            "another folder with --out."
+        )
     out.mkdir(parents=True, exist_ok=True)
-    marker.write_text("`mico demo` replaces this folder.\n", encoding="utf-8")
-    return out
+    with open(marker, "a", encoding="utf-8") as held:
+        if not try_lock(held):
+            raise ValueError(
+                f"Another demonstration is running in {out}: wait for it, or choose another folder "
+                "with --out."
+            )
+        for entry in out.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry != marker:
+                entry.unlink()
+        held.truncate(0)
+        held.write("`mico demo` replaces what it wrote in this folder.\n")
+        held.flush()
+        yield out
 
 
 def _train_all(root: Path, models_per_phase: int, workers: int, seed: int | None) -> None:

@@ -27,10 +27,10 @@ def only_fleet(folder: Path) -> Iterator[None]:
     """
     make_folder(folder, PRIVATE)
     with open_private(folder / "lock") as lock, open_private(folder / "workers.lock") as workers:
-        if not _try_lock(lock):
+        if not try_lock(lock):
             raise ValueError(f"Another fleet is at work in {folder}: wait for it, or stop it.")
         deadline = time.monotonic() + WAIT_SECONDS
-        while not _try_lock(workers):
+        while not try_lock(workers):
             if time.monotonic() > deadline:
                 raise ValueError(f"Workers of an earlier fleet are still at work in {folder}.")
             time.sleep(0.05)
@@ -43,7 +43,7 @@ def is_running(folder: Path) -> bool:
     if not (folder / "lock").is_file():
         return False
     with open_private(folder / "lock") as lock:
-        return not _try_lock(lock)
+        return not try_lock(lock)
 
 
 def hold_shared(folder: Path) -> IO[str]:
@@ -53,7 +53,8 @@ def hold_shared(folder: Path) -> IO[str]:
     return file
 
 
-def _try_lock(file: IO[str]) -> bool:
+def try_lock(file: IO[str]) -> bool:
+    """Whether this process now holds the lock of `file`, until it closes it or ends."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
