@@ -213,8 +213,8 @@ def write(path, text):
         (remove("digits/digits_lo"), "as many dev models in each scenario"),
         (remove("digits/digits_lo/final/model_151"), "digits_hi 2, digits_inf 2, digits_lo 1"),
         (write("digits/digits_hi/dev/model_100/metadata.json", "{}"), "differ in N, n or m"),
-        (write("digits/digits_hi/dev/model_100/solution.csv", "1,0,2\n"), "zeros and ones"),
-        (write("digits/digits_hi/dev/model_100/solution.csv", "1,0\n"), "holds 2 values; expected"),
+        (write("digits/digits_hi/dev/model_100/solution.csv", "1,0,2\n"), "each 0 or 1"),
+        (write("digits/digits_hi/dev/model_100/solution.csv", "1,0\n"), "one line of"),
         (
             lambda root: (root / "digits/digits_hi/dev/model_100/solution.csv").unlink(),
             "There is no solution.csv in",

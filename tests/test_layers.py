@@ -11,7 +11,7 @@ LAYERS = [
         *("zip_directory", "progress", "command_line", "output", "__init__"),
     ],
     ["layout", "hostile_zip"],
-    ["lengths", "data"],
+    ["lengths", "data", "solutions"],
     ["challenge", "challenge_datasets", "look", "nets", "submission", "token_cache"],
     ["models"],
     ["fingerprints", "inputs", "releases"],

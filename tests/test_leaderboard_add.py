@@ -178,7 +178,7 @@ def test_all_faults_of_a_submission_at_once_and_none_of_the_truth(scored, tmp_pa
         add(tmp_path / "text.zip", [mine], ABOUT)
     path = tmp_path / "truth" / places[0] / "solution.csv"
     path.write_text("0,1,two")
-    with pytest.raises(ValueError, match="every model needs one") as error:
+    with pytest.raises(ValueError, match="each 0 or 1") as error:
         read_truth(tmp_path / "truth", "cifar10", "dev")
     assert "two" not in str(error.value)
     with pytest.raises(ValueError, match="There are no solutions in"):

@@ -126,6 +126,7 @@ def test_phases_and_models_may_be_chosen(trained, data):
 def test_another_number_of_challenge_points_is_refused(copied, data):
     path = copied / SCENARIO / "dev/model_100/metadata.json"
     path.write_text(path.read_text().replace('"len_challenge": 100', '"len_challenge": 60'))
+    (path.parent / "solution.csv").unlink()
     words = r"dev/model_100 has 120 challenge points and \S*train/model_0 200: the models of"
     with pytest.raises(ValueError, match=words):
         read_fleet(copied, SCENARIO, data)

@@ -24,6 +24,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 from mico_competition.data.fingerprint import check_dataset
 from mico_competition.files import PathLike
 from mico_competition.lengths import Lengths, read_metadata
+from mico_competition.solutions import check_solution
 from mico_competition.splits import Seed, Seeds, parse_seed, permutation
 from mico_competition.tracks import SEED_FILES, check_lengths
 from mico_competition.untrusted import SEED_LIMIT, read_limited_text
@@ -99,7 +100,8 @@ class ChallengeDataset:
         Raises:
             ValueError: if there is no `seed_challenge`; if n is not known, or is not that of
                 the model; if the dataset is not as long as the scenario's, or is not the one
-                whose fingerprint the metadata have.  (The constructor takes any dataset.)
+                whose fingerprint the metadata have; if a solution.csv is there that the seeds do
+                not give.  (The constructor takes any dataset.)
         """
         path = Path(path)
         lengths = Lengths.of(path)
@@ -108,6 +110,7 @@ class ChallengeDataset:
         lengths.check_dataset(n, _length(dataset))
         check_dataset(path, read_metadata(path).get("dataset_fingerprint"), dataset)
         seeds = read_seeds(path)
+        check_solution(path, count=2 * m)
         return cls(dataset, n, m, seeds.challenge, seeds.training, seeds.membership)
 
     @cached_property

@@ -28,7 +28,8 @@ from mico_competition.lengths import len_challenge_of
 from mico_competition.scoring.printable import printable
 from mico_competition.scoring.program import score_scenarios
 from mico_competition.scoring.reading import check_predictions, in_ranges, read_values
-from mico_competition.tracks import PREDICTION_FILE, SCORED_PHASES, SOLUTION_FILE, get_challenge
+from mico_competition.solutions import read_solution
+from mico_competition.tracks import PREDICTION_FILE, SCORED_PHASES, get_challenge
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CODE = ("metadata", "metadata.yaml")
@@ -204,7 +205,15 @@ def read_phase(
         raise ValueError(_listing("These predictions cannot be scored", faults))
     challenge = challenge_folder_of(challenge_folder).name
     places = [f"{challenge}/{model.place}" for model in models]
-    return dict(zip(places, map(_read_solution, models))), dict(zip(places, values))
+    solutions = [
+        read_solution(
+            model.path,
+            count=2 * len_challenge_of(model.path),
+            mend=f"solutions of phase {phase} are not disclosed, so score another phase",
+        )
+        for model in models
+    ]
+    return dict(zip(places, solutions)), dict(zip(places, values))
 
 
 def score_phase(
@@ -216,20 +225,6 @@ def score_phase(
     `scoring.score` gives on the scenario's pooled points.
     """
     return score_scenarios(*read_phase(challenge_folder, predictions, phase=phase))
-
-
-def _read_solution(model: ModelFolder) -> np.ndarray:
-    path = model.path / SOLUTION_FILE
-    if not path.is_file():
-        raise ValueError(
-            f"There is no {SOLUTION_FILE} in {model.path}: solutions of phase {model.phase} are "
-            "not disclosed, so score another phase."
-        )
-    # What is wrong with it is not told: it would be told of the truth.
-    values, faults = read_values(str(path), 2 * len_challenge_of(model.path))
-    if faults or values is None or not np.isin(values, (0, 1)).all():
-        raise ValueError(f"{path} does not have a 0 or 1 for each challenge point: fetch it again.")
-    return values
 
 
 def _expected_models(challenge_folder: PathLike, phases: Sequence[str]) -> list[ModelFolder]:

@@ -1,7 +1,7 @@
 """The truth of a phase, read for scoring at home; it never leaves this process.
 
 A tree `<challenge>/<scenario>/<phase>/model_<i>/solution.csv`: the folder that training wrote, or
-what `mico reference` made of it.  Numpy only, since processes of `score_all` import this.
+what `mico reference` made of it.  Imports no torch, since processes of `score_all` import this.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from mico_competition.files import PathLike
-from mico_competition.layout import ModelFolder, release_folder, walk_phase
-from mico_competition.scoring.reading import read_values
-from mico_competition.tracks import CHALLENGES, SOLUTION_FILE, get_challenge, get_phase
+from mico_competition.layout import release_folder, walk_phase
+from mico_competition.solutions import read_solution
+from mico_competition.tracks import CHALLENGES, get_challenge, get_phase
 from mico_competition.untrusted import read_limited_json
 
 _LARGEST = 100_000_000
@@ -46,7 +46,7 @@ def read_truth(
             that a release made (they are salted, so that nobody can try labels on them).
 
     Raises:
-        ValueError: if a scenario has no solutions there, or one is not of zeros and ones.
+        ValueError: if a scenario has no solutions there, or as `read_solution`.
     """
     folder = Path(root) / challenge
     solutions: dict[str, np.ndarray] = {}
@@ -55,7 +55,7 @@ def read_truth(
         if not models:
             raise ValueError(f"There are no solutions in {folder / scenario / phase}: {_MEND}")
         for model in models:
-            solutions[f"{challenge}/{model.place}"] = _read_solution(model)
+            solutions[f"{challenge}/{model.place}"] = read_solution(model.path)
     version = data_version or _version_of(folder, list(solutions))
     return Truth(challenge, phase, version, solutions)
 
@@ -66,15 +66,6 @@ def find_challenges(root: PathLike) -> list[str]:
     if not found:
         raise ValueError(f"There is no challenge folder below {root}: {_MEND}")
     return found
-
-
-def _read_solution(model: ModelFolder) -> np.ndarray:
-    path = model.path / SOLUTION_FILE
-    values, faults = read_values(str(path))
-    # What is wrong with it is not told: it would be told of the truth.
-    if faults or values is None or not np.isin(values, (0, 1)).all():
-        raise ValueError(f"{path} is not a line of zeros and ones: every model needs one.")
-    return values.astype(np.int64)
 
 
 def _version_of(folder: Path, places: Sequence[str]) -> str | None:

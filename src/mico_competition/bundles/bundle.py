@@ -31,6 +31,7 @@ from mico_competition.layout import walk_challenge
 from mico_competition.lengths import len_challenge_of
 from mico_competition.scoring.truth import NOTICE_FILE, read_solutions
 from mico_competition.scratch import scratch
+from mico_competition.solutions import read_solution
 from mico_competition.tracks import SCORED_PHASES, SOLUTION_FILE, get_challenge
 
 _MEND = "name the folder that `mico train --output_dir` was given."
@@ -112,40 +113,30 @@ def solutions(root: PathLike, challenge: str, phase: str) -> dict[str, Content]:
     """The files of one phase's truth, as the scoring program takes them for `ref`.
 
     Raises:
-        ValueError: if a model lacks its solution, or the scoring program would not accept them.
-            The message holds nothing of the truth.
+        ValueError: as `read_solution`; or if the scoring program would not accept them.  The
+            message holds nothing of the truth.
     """
     folder = Path(root) / challenge
     found: dict[str, Content] = {}
-    points = {}
     models = walk_challenge(folder, phases=[phase], mend=_MEND)
     for model in models:
-        path = model.path / SOLUTION_FILE
-        if not path.is_file():
-            raise ValueError(f"There is no {SOLUTION_FILE} in {model.path}: train it again.")
-        place = f"{challenge}/{model.place}"
-        found[f"{place}/{SOLUTION_FILE}"] = path.read_bytes()
-        points[place] = 2 * len_challenge_of(model.path)
+        read_solution(model.path, count=2 * len_challenge_of(model.path))
+        name = f"{challenge}/{model.place}/{SOLUTION_FILE}"
+        found[name] = (model.path / SOLUTION_FILE).read_bytes()
     if {model.scenario for model in models} != set(get_challenge(challenge)):
         raise ValueError(f"{folder} lacks a scenario with {phase} models: train it.")
-    _check_solutions(found, points)
+    _check_solutions(found)
     return found
 
 
-def _check_solutions(files: Mapping[str, Content], points: Mapping[str, int]) -> None:
+def _check_solutions(files: Mapping[str, Content]) -> None:
     """Have the scoring program itself read the truth, so that it is sound before it is needed."""
     with scratch(None, "mico-truth") as folder:
         ref = folder / "ref"
         for name, content in files.items():
             (ref / name).parent.mkdir(parents=True, exist_ok=True)
             (ref / name).write_bytes(content)  # type: ignore[arg-type]
-        values, faults = read_solutions(str(ref))
-    for place, expected in points.items():
-        if place in values and values[place].size != expected:
-            faults.append(
-                f"{place}/{SOLUTION_FILE} holds {values[place].size} values; expected {expected}, "
-                "twice the len_challenge of its model."
-            )
+        _, faults = read_solutions(str(ref))
     if faults:
         raise ValueError("The scoring program would refuse this truth:\n  " + "\n  ".join(faults))
 

@@ -16,6 +16,7 @@ from mico_competition.challenge import read_seeds
 from mico_competition.files import PathLike
 from mico_competition.fleets.ledger import Entry, Ledger, append_line, fleets_in
 from mico_competition.models import load_model
+from mico_competition.solutions import read_solution
 from mico_competition.tracks import (
     METADATA_FILE,
     SEED_FILES,
@@ -159,6 +160,7 @@ def _missing(place: Path, task: Task) -> str | None:
 def _unreadable(place: Path, task: Task) -> str | None:
     try:
         read_seeds(place)
+        read_solution(place)
         load_model(task.name, place)
     except ValueError as error:
         return str(error)

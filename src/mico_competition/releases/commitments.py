@@ -30,7 +30,8 @@ from mico_competition.files import PRIVATE, PathLike, written_aside
 from mico_competition.layout import ModelFolder, model_id_of, read_text, release_folder
 from mico_competition.releases.archives import NO_RELEASE
 from mico_competition.scratch import folder_lock
-from mico_competition.splits import parse_seed, permutation, seed_text
+from mico_competition.solutions import membership, read_solution
+from mico_competition.splits import parse_seed, seed_text
 from mico_competition.tracks import (
     PHASES,
     SCENARIOS,
@@ -88,24 +89,17 @@ def withheld_texts(model: ModelFolder) -> dict[str, str]:
     """Name -> canonical text of each file of a trained model that a release withholds.
 
     Raises:
-        ValueError: if one is missing or not of its form; or if the solution is not what
-            seed_membership gives, for then nobody could verify it.
+        ValueError: if one is missing or not of its form; as `read_solution`.
     """
     texts = {}
     for name in withheld_names(get_scenario(model.scenario), model.phase):
         path = model.path / name
-        if not path.is_file():
-            raise ValueError(f"There is no {name} in {model.path}: train the model again.")
-        text = read_text(path)
         if name == SOLUTION_FILE:
-            texts[name] = ",".join(value.strip() for value in text.split(","))
+            texts[name] = ",".join(map(str, read_solution(model.path).tolist()))
+        elif path.is_file():
+            texts[name] = seed_text(parse_seed(str(path), read_text(path)))
         else:
-            texts[name] = seed_text(parse_seed(str(path), text))
-    if not consistent(texts):
-        raise ValueError(
-            f"{SOLUTION_FILE} in {model.path} is not what its seed_membership gives: train the "
-            "model again."
-        )
+            raise ValueError(f"There is no {name} in {model.path}: train the model again.")
     return texts
 
 
@@ -114,10 +108,7 @@ def consistent(texts: Mapping[str, str]) -> bool:
     if "seed_membership" not in texts or SOLUTION_FILE not in texts:
         return True
     labels = texts[SOLUTION_FILE].split(",")
-    m = len(labels) // 2
-    order = permutation(2 * m, parse_seed("seed_membership", texts["seed_membership"])).tolist()
-    members = set(order[m:])
-    return labels == [str(int(at in members)) for at in range(2 * m)]
+    return labels == list(map(str, membership(texts["seed_membership"], len(labels)).tolist()))
 
 
 def commit(root: PathLike, challenge: str, models: Sequence[ModelFolder]) -> Openings:

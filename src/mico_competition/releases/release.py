@@ -45,6 +45,7 @@ from mico_competition.releases.public_files import (
 )
 from mico_competition.releases.whole import check_whole
 from mico_competition.scratch import scratch
+from mico_competition.solutions import read_solution
 from mico_competition.tracks import (
     CHALLENGES,
     SOLUTION_FILE,
@@ -146,7 +147,9 @@ def write_reference(root: PathLike, challenge: str, phase: str, to: PathLike) ->
     )
     with written_aside(destination, access=PRIVATE) as aside:
         for model in models:
-            _copy(model, SOLUTION_FILE, aside / model.place)
+            read_solution(model.path)
+            (aside / model.place).mkdir(parents=True)
+            shutil.copyfile(model.path / SOLUTION_FILE, aside / model.place / SOLUTION_FILE)
     return len(models)
 
 
@@ -240,10 +243,3 @@ def refuse_leaks(challenge: str, faults: Sequence[str]) -> None:
         more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         head = f"{challenge} was not released, since the leak check found {len(faults)} faults:"
         raise ValueError("\n".join([head, *(f"  {f}" for f in [*faults[:_SHOWN], *more])]))
-
-
-def _copy(model: ModelFolder, name: str, folder: Path) -> None:
-    if not (model.path / name).is_file():
-        raise ValueError(f"There is no {name} in {model.path}: train the model again.")
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(model.path / name, folder / name)

@@ -26,6 +26,7 @@ from mico_competition.releases.commitments import (
     withheld_names,
     withheld_texts,
 )
+from mico_competition.solutions import check_solution
 from mico_competition.tracks import (
     PHASES,
     SCORED_PHASES,
@@ -206,7 +207,11 @@ def check_files(challenge_folder: PathLike, *, progress: bool = False) -> tuple[
     """
     side = release_folder(challenge_folder)
     known: dict[str, str] = {}
-    faults = [*_summary_faults(challenge_folder), *_uncommitted(challenge_folder)]
+    faults = [
+        *_summary_faults(challenge_folder),
+        *_uncommitted(challenge_folder),
+        *_contradictions(challenge_folder),
+    ]
     for path in sorted(side / revealed_file(phase) for phase in SCORED_PHASES):
         if path.exists():
             wrong = verify(challenge_folder, path)[1]
@@ -283,6 +288,15 @@ def _uncommitted(challenge_folder: PathLike) -> list[str]:
         *(f"{place}: there is no commitment to it." for place in lacking),
         *(f"{place}: it was committed to, and is missing." for place in extra),
     ]
+
+
+def _contradictions(challenge_folder: PathLike) -> Iterator[str]:
+    """Labels that are not those that the seeds beside them give, whatever the checksums are."""
+    for model in walk_challenge(challenge_folder):
+        try:
+            check_solution(model.path)
+        except ValueError as error:
+            yield str(error)
 
 
 def read_summary(challenge_folder: PathLike) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from mico_competition.layout import ModelFolder
 from mico_competition.lengths import read_metadata
 from mico_competition.nets.checkpoints import read_state
 from mico_competition.progress import tracked
+from mico_competition.solutions import read_solution
 from mico_competition.tracks import METADATA_FILE, SEED_FILES, SOLUTION_FILE
 
 
@@ -15,7 +16,7 @@ def check_whole(models: Sequence[ModelFolder], *, progress: bool = True) -> None
     """ValueError naming every file that is missing, empty or unreadable, of all models."""
     found = []
     for model in tracked(models, "Check", "model", show=progress):
-        found += [f"  {fault}" for fault in _faults(model)]
+        found += [f"  {fault}" for fault in list(_faults(model)) or _contradictions(model)]
     if found:
         raise ValueError(
             "\n".join(["Models are damaged: put back copies of them, or train them again.", *found])
@@ -34,3 +35,11 @@ def _faults(model: ModelFolder) -> Iterator[str]:
                 read_metadata(model.path) if names == METADATA_FILE else read_state(paths[0])
             except ValueError as error:
                 yield str(error)
+
+
+def _contradictions(model: ModelFolder) -> Iterator[str]:
+    """Whether the files, each of which is sound, contradict each other."""
+    try:
+        read_solution(model.path)
+    except ValueError as error:
+        yield str(error)
