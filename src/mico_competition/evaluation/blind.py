@@ -11,6 +11,9 @@ There the guard relabels the targets of each problem in the source that all prob
 and requires equal scores.  This finds an attack that remembers labels from one problem for the
 next: of the folds, each shows the labels of the others' targets.
 
+An attack from a file is also compared with itself in a fresh process, which finds what it keeps in
+the modules and objects of libraries.
+
 It cannot find an attack that reads the seed files of the targets' folders, or that goes through
 the interpreter's objects: `isolated.py` runs a stranger's attack where there are none.
 """
@@ -18,6 +21,7 @@ the interpreter's objects: `isolated.py` runs a stranger's attack where there ar
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -27,9 +31,12 @@ import numpy as np
 
 from mico_competition.evaluation.custom import answer
 from mico_competition.evaluation.folds import Asked, problems
+from mico_competition.evaluation.isolated import fresh_attack
 from mico_competition.evaluation.problem import Attack, Problem, Source
 from mico_competition.evaluation.sealed import without_labels
 from mico_competition.progress import stage
+
+_log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-8  # of the spread of a target's scores: what rounding may change
 TOGETHER = 3  # targets relabelled one by one while all of them are asked for
@@ -84,11 +91,21 @@ def check_asked(
         check_blind(attack, parts[0][1], sample=sample, seed=seed)
         return
     rng = np.random.default_rng(seed)
+    # A world without truth comes first: an attack that keeps what it learned keeps that.
+    strange = [_invented(attack, problem, rng) for _, problem in parts if len(parts) > 1]
     first = [answer(attack, problem) for _, problem in parts]
     for number, (places, problem) in enumerate(parts):
         relabelled = _relabelled(asked, places, rng)
         (_, again), *_ = list(problems(relabelled, attack, folds=folds, seed=seed))[number:]
         _compare(attack, problem, first[number], answer(attack, again), slice(None))
+    if strange and all(a is not None and _equal(a, b) for a, b in zip(strange, first)):
+        _log.warning(
+            "Attack %s gives the same scores whatever the labels of its shadows are. If it learns "
+            "from them, it keeps what it learned in an earlier run, such as in a file: remove that "
+            "and evaluate it again.",
+            attack.name,
+        )
+    _check_fresh(attack, parts[-1][1], first[-1])
 
 
 def check_blind(
@@ -129,6 +146,43 @@ def check_blind(
             _check_group(attack, problem, np.sort(together), some, rng, shown.update)
     if strange is not None:
         _compare(attack, invented, strange, answer(attack, invented), slice(None))
+    if sample is None:
+        _check_fresh(attack, problem, answer(attack, problem))
+
+
+def _invented(attack: Attack, problem: Problem, rng: np.random.Generator) -> np.ndarray | None:
+    """The scores in a world whose labels are invented; None where the attack can use none such."""
+    with suppress(ValueError):
+        told = _shuffled(problem.told, problem.shadows, rng)
+        return answer(attack, replace(problem, told=told))
+    return None
+
+
+def _check_fresh(attack: Attack, problem: Problem, used: np.ndarray) -> None:
+    """Refuses an attack from a file that in a process which ran it before gives other scores.
+
+    Rounding differs between processes, and so do a few points of a forest: what counts is a
+    difference of 1 % of the spread on average.
+    """
+    fresh = fresh_attack(attack)
+    if fresh is None:
+        return
+    try:
+        alone = answer(fresh, problem)
+        if _alike(used, alone) or not _alike(alone, answer(fresh, problem)):
+            return
+    except ValueError as error:  # it may need what only this process has, such as a GPU
+        _log.info("%s, in a fresh process: what it keeps is not checked there.", error)
+        return
+    raise ValueError(
+        f"Attack {attack.name} gives other scores in a process that ran it before than in a fresh "
+        "one: it keeps what it learned, in a library's module or object, or in the state of this "
+        "process. Let it use nothing but the problem that it is given."
+    )
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    return float(np.abs(one - other).mean()) <= 0.01 * float(one.std()) + 1e-12
 
 
 def _check_group(

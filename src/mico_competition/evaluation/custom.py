@@ -27,6 +27,7 @@ import torch
 
 from mico_competition.attacks.catalogue import nearest
 from mico_competition.evaluation.cost import looked_at
+from mico_competition.evaluation.modules import imported_anew
 from mico_competition.evaluation.named import ATTACKS, attacks, get_attack
 from mico_competition.evaluation.problem import Attack, Problem
 from mico_competition.evaluation.sealed import sealed
@@ -64,19 +65,23 @@ def load_attack(path: Path, function: str) -> Attack:
     `function.leaves_one_out = False` if it cannot leave a target out of its own shadows (it is
     then evaluated in folds), and `function.all_records = True` if it wants signals of all records.
 
-    The file is run anew for each problem, so that nothing it keeps is there in the next.
+    The file is run anew for each problem, and modules beside it are imported anew, so that nothing
+    they keep is there in the next; see `modules.py`.
 
     Raises:
         ValueError: as `find_attack`.
     """
     if not path.is_file():
         raise ValueError(f"There is no file {path} to take the attack {function} from.")
-    with undisturbed():
-        found, name = _found(path, function), f"{path}:{function}"
+    name, source = f"{path}:{function}", str(path)
+    path = path.absolute()  # the attack may change the working directory
+    with undisturbed(), imported_anew(path.parent):
+        found = _found(path, function)
 
     def run(problem: Problem) -> Any:
-        fresh = _found(path, function)
-        return (fresh.run if isinstance(fresh, Attack) else fresh)(problem)
+        with imported_anew(path.parent):
+            fresh = _found(path, function)
+            return (fresh.run if isinstance(fresh, Attack) else fresh)(problem)
 
     if isinstance(found, Attack):
         return replace(found, name=name, run=_guarded(name, run))
@@ -84,7 +89,7 @@ def load_attack(path: Path, function: str) -> Attack:
     return Attack(
         name,
         title,
-        str(path),
+        source,
         _guarded(name, run),
         leaves_one_out=getattr(found, "leaves_one_out", True),
         all_records=getattr(found, "all_records", False),

@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -27,6 +28,7 @@ import numpy as np
 
 from mico_competition.evaluation import landlock
 from mico_competition.evaluation.custom import one_line
+from mico_competition.evaluation.modules import python_files
 from mico_competition.evaluation.problem import Attack, Problem
 from mico_competition.scoring.printable import printable
 
@@ -44,7 +46,8 @@ _log = logging.getLogger(__name__)
 def isolated_attack(path: Path, function: str) -> Attack:
     """The attack `function` of the file `path`, named `<path as given>:<function>`, isolated.
 
-    The file is read here and run there, alone: helpers must stand in it.
+    The file is read here and run there, with the Python files of its folder and of the folders in
+    it, and nothing else of them.
 
     Raises:
         ValueError: if there is no such file or function, the file does not run, or this system
@@ -61,8 +64,8 @@ def isolated_attack(path: Path, function: str) -> Attack:
             "could still open files by their paths.",
             name,
         )
-    text = path.read_text(encoding="utf-8")
-    stranger = _Stranger(name, {"text": text, "file": path.name, "function": function})
+    source = {"files": python_files(path), "file": path.name, "function": function}
+    stranger = _Stranger(name, source)
     about = stranger.about()
     return Attack(
         name,
@@ -73,6 +76,25 @@ def isolated_attack(path: Path, function: str) -> Attack:
         all_records=about["all_records"],
         least_shadows=about["least_shadows"],
     )
+
+
+def fresh_attack(attack: Attack) -> Attack | None:
+    """An attack from a file, in a process that has run nothing before; nothing is barred there.
+
+    Of an attack that is isolated already, or where a process cannot be forked, there is none.
+    """
+    path, _, function = attack.name.rpartition(":")
+    isolated = isinstance(getattr(attack.run, "__self__", None), _Stranger)
+    if isolated or not hasattr(os, "fork") or not path.endswith(".py"):
+        return None
+    source = {
+        "path": os.path.abspath(path),
+        "function": function,
+        "folder": os.getcwd(),
+        "environment": dict(os.environ),
+        "search": list(sys.path),
+    }
+    return replace(attack, run=_Stranger(attack.name, source).solve)
 
 
 class _Server:
@@ -123,7 +145,7 @@ _server = _Server()
 class _Stranger:
     """An attack in the other process."""
 
-    def __init__(self, name: str, source: dict[str, str]) -> None:
+    def __init__(self, name: str, source: dict[str, Any]) -> None:
         self.name, self._source = name, pickle.dumps(source)
 
     def about(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import types
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ import numpy as np
 from mico_competition import scoring
 from mico_competition.evaluation import landlock
 from mico_competition.evaluation.custom import described, plain
+from mico_competition.evaluation.modules import imported_anew
 from mico_competition.evaluation.problem import Attack, Problem
 from mico_competition.evaluation.undisturbed import undisturbed
 
@@ -60,22 +62,49 @@ def _work(line: _Line, kind: bytes, folder: str) -> None:
     """One request, in a process of its own; does not return."""
     _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     try:
-        os.chdir(folder)
-        os.environ.update(HOME=folder, TMPDIR=folder)
-        tempfile.tempdir = folder
-        if landlock.version():
-            landlock.restrict(_libraries(), [folder, "/dev/null"])
+        source = pickle.loads(line.read_frame())  # of our own process; nothing of a stranger's
+        path = source.get("path") or _unpacked(source, folder)
+        _as_at_home(source) if "path" in source else _barred(folder)
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in (_CONTROL, 1, 2):  # what the attack prints goes nowhere
             os.dup2(nothing, number)
-        source = pickle.loads(line.read_frame())  # of our own process; nothing of a stranger's
-        _about(line, source) if kind == b"A" else _solve(line, source)
+        with imported_anew(Path(path).parent):
+            solve = _about if kind == b"A" else _solve
+            solve(line, path, source["function"])
     except KeyboardInterrupt:
         pass
     except BaseException as error:
         line.say({"op": "failed", "what": described(error)[:1000]})
     finally:
         os._exit(0)
+
+
+def _unpacked(source: dict[str, Any], folder: str) -> str:
+    """The file of the attack, written into the folder with those beside it."""
+    root = Path(folder, "attack")
+    for name, text in source["files"].items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(text)
+    return str(root / source["file"])
+
+
+def _barred(folder: str) -> None:
+    """From now on this process reaches libraries and the folder only; it is in an empty one."""
+    place = os.path.join(folder, "empty")
+    os.mkdir(place)
+    os.chdir(place)
+    os.environ.update(HOME=place, TMPDIR=place)
+    tempfile.tempdir = place
+    if landlock.version():
+        landlock.restrict(_libraries(), [folder, "/dev/null"])
+
+
+def _as_at_home(source: dict[str, Any]) -> None:
+    """Take the folder, the environment and the search path of the process that asks."""
+    os.chdir(source["folder"])
+    os.environ.clear()
+    os.environ.update(source["environment"])
+    sys.path[:] = [*dict.fromkeys([*source["search"], *sys.path])]
 
 
 def _libraries() -> list[str]:
@@ -90,20 +119,22 @@ def _libraries() -> list[str]:
     return [package, scorer, *found]
 
 
-def _function(source: dict[str, str]) -> Any:
-    """The attack, from the text of its file."""
+def _function(path: str, function: str) -> Any:
+    """The attack, from its file."""
     module = types.ModuleType("stranger")
+    module.__file__ = path
     sys.modules[module.__name__] = module
-    exec(compile(source["text"], source["file"], "exec"), module.__dict__)
-    found = getattr(module, source["function"], None)
+    with open(path, "rb") as file:
+        exec(compile(file.read(), path, "exec"), module.__dict__)
+    found = getattr(module, function, None)
     if not callable(found) and not isinstance(found, Attack):
-        raise LookupError(f"there is no function {source['function']}")
+        raise LookupError(f"there is no function {function}")
     return found
 
 
-def _about(line: _Line, source: dict[str, str]) -> None:
+def _about(line: _Line, path: str, function: str) -> None:
     """What the attack says of itself."""
-    found = _function(source)
+    found = _function(path, function)
     lines = (found.title if isinstance(found, Attack) else found.__doc__ or "").strip()
     line.say(
         {
@@ -116,12 +147,12 @@ def _about(line: _Line, source: dict[str, str]) -> None:
     )
 
 
-def _solve(line: _Line, source: dict[str, str]) -> None:
+def _solve(line: _Line, path: str, function: str) -> None:
     """Read a problem, run the attack, and give its scores."""
     facts = pickle.loads(line.read_frame())
     problem = Problem(source=_Remote(line, facts.pop("fleet")), **facts)
-    found = _function(source)
     with undisturbed():
+        found = _function(path, function)
         scores = plain((found.run if isinstance(found, Attack) else found)(problem))
     if scores.dtype.kind not in "fiub":
         raise TypeError(f"the attack gave {scores.dtype}, not real numbers")

@@ -14,7 +14,9 @@ import logging
 import multiprocessing
 import os
 import random
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +24,13 @@ from typing import Any
 
 import numpy as np
 import torch
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
+
+from mico_competition.evaluation import modules
 
 SEED = 0
 
@@ -125,12 +134,83 @@ def _set_autocast(values: tuple[bool, bool]) -> None:
         torch.set_autocast_enabled(device, value)
 
 
+def _backends() -> dict[tuple[str, str], Any]:
+    """The flags of torch's libraries, which are read and set as attributes."""
+    found = {}
+    for library, names in _FLAGS.items():
+        module = getattr(torch.backends, library)
+        found.update({(library, name): getattr(module, name) for name in names})
+    return found
+
+
+def _set_backends(values: dict[tuple[str, str], Any]) -> None:
+    for (library, name), value in values.items():
+        module = getattr(torch.backends, library)
+        if getattr(module, name) != value:
+            setattr(module, name, value)
+
+
+_FLAGS = {
+    "mkldnn": ("enabled",),
+    "cudnn": ("enabled", "benchmark", "deterministic"),
+    "opt_einsum": ("enabled", "strategy"),
+}
+
+
+def _signal_handlers() -> dict[int, Any]:
+    if threading.current_thread() is not threading.main_thread():
+        return {}  # only the main thread sets them
+    return {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+
+def _set_signal_handlers(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        if handler is not None and signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
+def _limits() -> dict[int, tuple[int, int]]:
+    """Of files, memory and the like; empty on Windows."""
+    if resource is None:
+        return {}
+    numbers = {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
+    return {number: resource.getrlimit(number) for number in numbers}
+
+
+def _set_limits(limits: dict[int, tuple[int, int]]) -> None:
+    for number, (soft, _) in limits.items():
+        now, hard = resource.getrlimit(number)
+        if now != soft:  # the upper limit does not go up again, but for root
+            resource.setrlimit(number, (soft if hard < 0 else min(soft, hard), hard))
+
+
+def _learning_settings() -> dict[str, Any]:
+    """Those of scikit-learn, where it has been imported."""
+    module = sys.modules.get("sklearn")
+    return {} if module is None else module.get_config()
+
+
+def _set_learning_settings(values: dict[str, Any]) -> None:
+    module = sys.modules.get("sklearn")
+    if module is not None and values:
+        module.set_config(**values)
+
+
+def _set_torch_printing(values: dict[str, Any]) -> None:
+    vars(torch._tensor_str.PRINT_OPTS).update(values)
+
+
 _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (_working_directory, _change_directory),
     (lambda: dict(os.environ), _set_environment),
     (_umask, os.umask),
     (_cores, _set_cores),
     (lambda: list(sys.path), _set_path),
+    (modules.modules, modules.put_back),
+    (modules.names, modules.put_names_back),
+    (sys.getswitchinterval, sys.setswitchinterval),
+    (_signal_handlers, _set_signal_handlers),
+    (_limits, _set_limits),
     (lambda: (sys.stdin, sys.stdout, sys.stderr), _set_streams),
     (sys.getrecursionlimit, sys.setrecursionlimit),
     (gc.isenabled, lambda value: gc.enable() if value else gc.disable()),
@@ -149,7 +229,11 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (np.random.get_state, np.random.set_state),
     (np.geterr, lambda value: np.seterr(**value)),
     (np.geterrcall, np.seterrcall),
+    (np.getbufsize, np.setbufsize),
+    (_learning_settings, _set_learning_settings),
     (np.get_printoptions, lambda value: np.set_printoptions(**value)),
+    (_backends, _set_backends),
+    (lambda: dict(vars(torch._tensor_str.PRINT_OPTS)), _set_torch_printing),
     (torch.get_rng_state, torch.set_rng_state),
     (_cuda_generators, _set_cuda_generators),
     (torch.get_default_dtype, torch.set_default_dtype),

@@ -1,0 +1,171 @@
+"""Modules that an attack imports, or changes: fresh for each problem, and put back after it.
+
+Modules that belong to an attack, such as helpers beside its file, hold state as its own file does:
+a classifier that one of them keeps would go from problem to problem, and with it the labels that it
+learned from.  So they are imported anew for each problem.  Modules of Python and of installed
+packages stay, as many cannot be imported twice; names that an attack adds to one of them are
+removed, and functions and classes that it replaces are put back.  What it changes within their
+objects, such as an entry of a dict, stays: the leak guard compares with a fresh process for that
+(`blind.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+import sysconfig
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from operator import is_
+from pathlib import Path
+from typing import Any
+
+from mico_competition import scoring
+
+_OURS = Path(__file__).resolve().parents[1]
+_RUN = ("__main__", "__mp_main__")  # the program itself
+_GENERATED = ("_cython_", "cython_runtime")  # made by compiled packages, and shared by them
+
+_COUNT, _FILES = 1000, 16 * 2**20  # of Python files beside an attack
+_NOT_READ = ("__pycache__", "site-packages", "node_modules")
+
+State = dict[str, types.ModuleType]
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    """Folders of Python's modules, of installed packages and of this one, ending in a slash."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    found = [sysconfig.get_path(name) for name in names]
+    found += [*site.getsitepackages(), site.getusersitepackages()]
+    found += [path for path in sys.path if os.path.basename(path).endswith("-packages")]
+    found += [str(_OURS), str(Path(scoring.__file__).resolve().parent)]
+    both = [*map(os.path.abspath, found), *map(os.path.realpath, found)]
+    return tuple({os.path.join(folder, "") for folder in both})
+
+
+def _places(module: Any) -> list[str]:
+    """The file of a module, or the folders of a package without one."""
+    file = getattr(module, "__file__", None)
+    if isinstance(file, str):
+        return [os.path.abspath(file)]
+    try:
+        return [os.path.abspath(place) for place in getattr(module, "__path__", None) or ()]
+    except TypeError:
+        return []
+
+
+def _of_a_library(name: str, modules: State) -> bool:
+    """Whether a module is Python's or of an installed package."""
+    module, top = modules[name], name.partition(".")[0]
+    places = _places(module)
+    if places:
+        return any(os.path.join(place, "").startswith(_libraries()) for place in places)
+    if name.startswith(_GENERATED) or top in sys.builtin_module_names or name in _RUN:
+        return True
+    spec = getattr(module, "__spec__", None)
+    if spec is not None and spec.origin in ("built-in", "frozen"):
+        return True
+    return top != name and top in modules and _of_a_library(top, modules)
+
+
+def modules() -> tuple[State, list[Any], list[Any]]:
+    """What is imported, and how imports are done."""
+    return dict(sys.modules), list(sys.meta_path), list(sys.path_hooks)
+
+
+def put_back(before: tuple[State, list[Any], list[Any]]) -> None:
+    """Forget modules imported since, but those of libraries; those of before are there again."""
+    known, sys.meta_path[:], sys.path_hooks[:] = before
+    now = dict(sys.modules)
+    for name in now:
+        if name not in known and not _of_a_library(name, now):
+            sys.modules.pop(name, None)
+    for name, module in known.items():
+        if now.get(name) is not module:
+            sys.modules[name] = module
+
+
+def names() -> list[tuple[types.ModuleType, dict[str, Any]]]:
+    """The names in the modules of libraries, and what each stands for."""
+    now = dict(sys.modules)
+    return [
+        (module, dict(vars(module)))
+        for name, module in now.items()
+        if name not in _RUN and isinstance(module, types.ModuleType) and _of_a_library(name, now)
+    ]
+
+
+def put_names_back(before: list[tuple[types.ModuleType, dict[str, Any]]]) -> None:
+    """Remove names added since, and undo replaced functions and classes.
+
+    Packages keep settings of their own in other names, such as whether CUDA has been started:
+    these stay, as does a submodule in its package.
+    """
+    for module, old in before:
+        now = vars(module)
+        if len(now) == len(old) and all(map(is_, now.values(), old.values())):
+            continue
+        for name, value in list(now.items()):
+            if name not in old and not isinstance(value, types.ModuleType):
+                del now[name]
+        for name, value in old.items():
+            if callable(value) and now.get(name) is not value:
+                now[name] = value
+
+
+@contextmanager
+def imported_anew(folder: Path) -> Iterator[None]:
+    """In the block, modules in `folder` are found, as if Python ran a file there, and are fresh.
+
+    After it, all modules and `sys.path` are as they were.
+    """
+    before, path, root = modules(), list(sys.path), os.path.abspath(folder)
+    beneath = (os.path.join(root, ""), os.path.join(os.path.realpath(root), ""))
+    try:
+        for name, module in before[0].items():
+            top = os.path.join(root, name.partition(".")[0])
+            mine = any(place.startswith(beneath) for place in _places(module))
+            if (mine or os.path.isfile(top + ".py") or os.path.isdir(top)) and not (
+                name in _RUN or _of_a_library(name, before[0])
+            ):
+                del sys.modules[name]
+        for place in [*sys.path_importer_cache]:
+            if os.path.join(place, "").startswith(beneath):
+                del sys.path_importer_cache[place]
+        sys.path.insert(0, root)
+        yield
+    finally:
+        sys.path[:] = path
+        put_back(before)
+
+
+def python_files(path: Path) -> dict[str, bytes]:
+    """The Python files in the folder of an attack and beneath it, which are all that it may import.
+
+    Raises:
+        ValueError: if there are very many.
+    """
+    found, size, root = {path.name: path.read_bytes()}, 0, str(path.parent)
+    for folder, inner, names in os.walk(root):
+        inner[:] = sorted(
+            name
+            for name in inner
+            if name[0] != "."
+            and name not in _NOT_READ
+            and not os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
+        )
+        for name in sorted(names):
+            file = os.path.join(folder, name)
+            if name.endswith(".py") and os.path.isfile(file):
+                size += os.path.getsize(file)
+                if size > _FILES or len(found) > _COUNT:
+                    raise ValueError(
+                        f"The folder of {path} has more than {_COUNT} Python files or 16 MiB of "
+                        "them: put the attack and its helpers into a folder of their own."
+                    )
+                found[os.path.relpath(file, root)] = Path(file).read_bytes()
+    return found
