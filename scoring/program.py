@@ -24,13 +24,14 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, TextI
 
 import numpy as np
 
+from .bundled import STEPS
 from .coarse import average, coarse
 from .curve import RATES
 from .intervals import intervals_of
 from .metrics import RANKED, SCALARS, score
 from .reading import check_predictions
 from .report import generate_html, generate_refusal
-from .settings import read_settings
+from .settings import settings_in_force
 from .truth import phase_of, read_notice, read_solutions, scenario_of
 
 USAGE = "usage: score.py IN OUT    (IN holds the folders ref and res)"
@@ -190,7 +191,9 @@ def run(inputs: str, outputs: str) -> int:
     notice = read_notice(os.path.join(inputs, "ref"))
     if notice:
         return refuse(outputs, notice)
-    settings = read_settings(os.path.dirname(os.path.abspath(__file__)))
+    settings, note = settings_in_force(os.path.dirname(os.path.abspath(__file__)), STEPS)
+    if note:
+        say(note, sys.stderr)
     solutions, faults = read_solutions(os.path.join(inputs, "ref"), settings.scenarios)
     if faults:
         return refuse(outputs, ORGANISERS % len(faults), faults)
@@ -200,7 +203,7 @@ def run(inputs: str, outputs: str) -> int:
         return refuse(outputs, "the submission has faults (%d)." % len(faults), faults)
     scores = score_scenarios(solutions, predictions)
     intervals: Optional[Mapping[str, Any]] = None
-    step = settings.steps.get(phase_of(next(iter(solutions))))
+    step = settings.step_of(phase_of(next(iter(solutions))))
     if step:  # nothing but the rounded numbers goes on from here
         scores = {name: coarse(result, step) for name, result in scores.items()}
     else:

@@ -4,15 +4,19 @@
 
 `scenarios` maps each scenario to what people call it, in the order for people.  `steps` maps a
 phase to the step that its scores are rounded to; other phases get exact scores.  `mico bundle`
-writes the file; without it whatever scenarios there are get exact scores under their own names.
+writes the file, and the same steps into bundled.py.  Where the two do not agree, scores are rounded
+to the coarsest step that is known.  Outside a bundle there need be no such file: whatever scenarios
+there are then get exact scores under their own names.
 """
 
 import json
 import os
-from typing import Any, Dict, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 FILE = "settings.json"
 MAX_SCENARIOS = 20
+PHASES = ("dev", "final")
+USUAL_STEPS = {"dev": 0.005}
 
 
 class Settings(NamedTuple):
@@ -20,6 +24,10 @@ class Settings(NamedTuple):
 
     scenarios: Dict[str, str] = {}
     steps: Dict[str, float] = {}
+
+    def step_of(self, phase: str) -> float:
+        """The step of a phase, 0 if its scores are exact; of one with another name, that of dev."""
+        return self.steps.get("final" if phase == "final" else "dev", 0.0)
 
 
 def check_settings(values: Any) -> Settings:
@@ -30,6 +38,8 @@ def check_settings(values: Any) -> Settings:
     """
     if not isinstance(values, dict) or not set(values) <= set(Settings._fields):
         raise ValueError("Expected an object with the keys scenarios and steps alone.")
+    if "steps" not in values:
+        raise ValueError("Expected steps; {} where all scores are exact.")
     settings = Settings(**values)
     if not all(isinstance(part, dict) for part in settings):
         raise ValueError("Expected scenarios and steps to be objects.")
@@ -38,9 +48,37 @@ def check_settings(values: Any) -> Settings:
     if not all(isinstance(label, str) and label for label in settings.scenarios.values()):
         raise ValueError("Expected each scenario's label as a text.")
     for phase, step in settings.steps.items():
+        if phase not in PHASES:
+            raise ValueError("Expected steps of %s, got one of %r." % (" and ".join(PHASES), phase))
         if isinstance(step, bool) or not isinstance(step, (int, float)) or not 1e-6 <= step <= 0.1:
             raise ValueError("Expected the step of %s from 0.000001 to 0.1." % phase)
     return settings
+
+
+def parse_settings(text: str) -> Settings:
+    """The settings in the text of a settings.json; ValueError if it is damaged or of another form.
+
+    >>> parse_settings('{"steps": {"dev": 0.005}, "steps": {}}')
+    Traceback (most recent call last):
+    ValueError: Expected each key once, got 'steps' twice.
+    """
+    try:
+        values = json.loads(text, object_pairs_hook=_each_once)
+    except json.JSONDecodeError:
+        raise ValueError("It cannot be read as JSON.") from None
+    except RecursionError:
+        raise ValueError("It is nested too deeply.") from None
+    return check_settings(values)
+
+
+def _each_once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    """An object of the file; of a key that is there twice json would take the last one."""
+    found: Dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError("Expected each key once, got %r twice." % key)
+        found[key] = value
+    return found
 
 
 def read_settings(folder: str) -> Settings:
@@ -55,7 +93,35 @@ def read_settings(folder: str) -> Settings:
         return Settings()
     try:
         with open(path, encoding="utf-8") as file:
-            values = json.load(file)
+            text = file.read()
     except (OSError, ValueError):
-        raise ValueError("It cannot be read as JSON.") from None
-    return check_settings(values)
+        raise ValueError("It cannot be read as text.") from None
+    return parse_settings(text)
+
+
+def settings_in_force(
+    folder: str, bundled: Optional[Dict[str, float]]
+) -> Tuple[Settings, Optional[str]]:
+    """The settings to score with, and what is wrong with a bundle's file, if anything.
+
+    Args:
+        folder: where settings.json lies.
+        bundled: the steps in bundled.py; None outside a bundle.
+
+    Raises:
+        ValueError: outside a bundle, if there is a file that cannot be read.
+    """
+    if bundled is None:
+        return read_settings(folder), None
+    found, wrong = Settings(), "is missing"
+    if os.path.lexists(os.path.join(folder, FILE)):
+        try:
+            found, wrong = read_settings(folder), "does not agree with bundled.py"
+            if found.steps == bundled:
+                return found, None
+        except ValueError:
+            wrong = "is damaged"
+    known = (USUAL_STEPS, bundled, found.steps)
+    steps = {phase: max(part.get(phase, 0.0) for part in known) for phase in PHASES}
+    note = "%s of this competition %s, so scores are rounded. Please tell the organisers."
+    return found._replace(steps=steps), note % (FILE, wrong)

@@ -15,7 +15,7 @@ from mico_competition.scoring import generate_html, intervals_of, score
 from mico_competition.scoring.coarse import RATES, average, coarse, digits, to_step
 from mico_competition.scoring.curve import shown_curve
 from mico_competition.scoring.metrics import SCALARS
-from mico_competition.scoring.settings import check_settings, read_settings
+from mico_competition.scoring.settings import Settings, parse_settings, read_settings
 from test_report import values_of
 
 from mico_competition.boards.add import About, add
@@ -222,6 +222,82 @@ def test_damaged_settings_let_no_score_out(tmp_path, text):
     assert "Please tell the organisers." in done.stderr
 
 
+@pytest.mark.parametrize("version", [None, "3.7"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(None, "", "{", "{}", "[]", '{"steps": {}}', '{"scenarios": {}}'),
+        *('{"steps": {"Dev": 0.005}}', '{"steps": {"final": 0.005}}'),
+        *('{"steps": {"dev": 0.000001}}', '{"steps": {"dev": 0.005}, "steps": {}}'),
+    ],
+)
+def test_a_bundles_program_rounds_whatever_becomes_of_its_settings(
+    program, tmp_path, text, version
+):
+    python = image_python(version) if version else sys.executable
+    folder = shutil.copytree(program.parent, tmp_path / "program")
+    (folder / "settings.json").unlink()
+    if text is not None:
+        (folder / "settings.json").write_text(text)
+    competition = Competition(tmp_path)
+    done = competition.run(python=python, options=(), program=folder / "score.py")
+    assert done.returncode == 0 and "Please tell the organisers." in done.stderr
+    row = json.loads((competition.outputs / "scores.json").read_text())
+    assert len(row) == 28 and all(map(is_coarse, row.values()))
+    page = (competition.outputs / "detailed_results.html").read_text(encoding="utf-8")
+    found = [n for n in numbers_in(page) if n < 1]
+    assert len(found) > 30 and all(map(is_coarse, found))
+
+
+def test_a_bundle_with_exact_scores_rounds_as_well_once_its_settings_are_lost(tmp_path):
+    """And with truth beneath the name of another phase than dev or final."""
+    competition = Competition(tmp_path)
+    labels = dict.fromkeys(SCENARIOS, "x")
+    for steps, damage, coarse_ones in (
+        ({}, False, False),
+        ({}, True, True),
+        ({"dev": STEP}, False, True),
+    ):
+        folder = tmp_path / f"{damage}-{len(steps)}"
+        folder.mkdir()
+        for name, content in program_files(labels, steps).items():
+            (folder / name).write_bytes(content)
+        if damage:
+            (folder / "settings.json").unlink()
+        assert competition.run(program=folder / "score.py").returncode == 0
+        row = json.loads((competition.outputs / "scores.json").read_text())
+        assert all(map(is_coarse, row.values())) == coarse_ones
+    for tree in (competition.ref, competition.res):
+        for scenario in SCENARIOS:
+            (tree / scenario / "dev").rename(tree / scenario / "Dev")
+    assert competition.run(program=folder / "score.py").returncode == 0
+    row = json.loads((competition.outputs / "scores.json").read_text())
+    assert all(map(is_coarse, row.values()))
+
+
+def test_a_bundles_program_does_not_start_without_the_file_that_says_what_it_is(program, tmp_path):
+    folder = shutil.copytree(program.parent, tmp_path / "program")
+    (folder / "bundled.py").unlink()
+    competition = Competition(tmp_path)
+    done = competition.run(program=folder / "score.py")
+    assert done.returncode == 1 and competition.written() == []
+
+
+def test_settings_of_a_file_state_their_steps_once_and_for_phases_that_there_are():
+    for text, words in (
+        ("{}", "Expected steps"),
+        ('{"scenarios": {}}', "Expected steps"),
+        ('{"steps": {"Dev": 0.005}}', "dev and final"),
+        ('{"steps": {"train": 0.005}}', "dev and final"),
+        ('{"steps": {}, "steps": {}}', "'steps' twice"),
+        ('{"steps": {"dev": 0.005, "dev": 0.001}}', "'dev' twice"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            parse_settings(text)
+    with pytest.raises(ValueError, match="dev and final"):
+        program_files({"a": "b"}, {"Dev": 0.005})
+
+
 def test_settings_name_the_scenarios_that_must_be_there(program, tmp_path):
     competition = Competition(tmp_path)
     shutil.rmtree(competition.ref / "cifar10_lo")
@@ -234,7 +310,7 @@ def test_settings_name_the_scenarios_that_must_be_there(program, tmp_path):
 
 def test_the_program_as_it_lies_in_scoring_has_no_settings():
     assert not (SCORING / "settings.json").exists()
-    assert read_settings(str(SCORING)) == check_settings({})
+    assert read_settings(str(SCORING)) == Settings()
 
 
 # --- the bundle

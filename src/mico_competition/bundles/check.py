@@ -6,13 +6,16 @@ word.  This reads the bundle as they do, and runs nothing of it.  The rules are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mico_competition.bundles.bounded_yaml import load_yaml
 from mico_competition.bundles.files import MAX_TEXT, Archive
 from mico_competition.bundles.rules.fault import ERROR, Fault, error, log, says, shown
+from mico_competition.bundles.rules.leaks import leaks_rule
 from mico_competition.bundles.rules.scenarios import scenarios_rule
+from mico_competition.bundles.rules.scored import scored_phases
+from mico_competition.bundles.rules.truth import truth_rule
 from mico_competition.bundles.rules.version2 import version2_rules
 from mico_competition.bundles.rules.version15 import version15_rules
 from mico_competition.bundles.yaml_form import CODABENCH, CODALAB, PLATFORMS, YAML_FILE
@@ -47,13 +50,22 @@ def check_bundle(path: PathLike, platform: str | None = None) -> list[Fault]:
         version = str(spec.get("version", "1"))
         platform = platform or platform_of(spec)
         if version == "2" and platform == CODABENCH:
-            return [*version2_rules(spec, archive), *scenarios_rule(spec, archive)]
+            return [*version2_rules(spec, archive), *_own_rules(spec, archive, platform)]
         if version not in ("1", "1.5", "2"):
             words = "A suitable version could not be found for this competition."
             what = f"{says(words)} It is {shown(spec['version'])}."
             return [error("version", what, "Write `version: 2`.")]
         legacy = platform == CODALAB
-        return [*version15_rules(spec, archive, legacy=legacy), *scenarios_rule(spec, archive)]
+        faults = list(version15_rules(spec, archive, legacy=legacy))
+        return [*faults, *_own_rules(spec, archive, platform)]
+
+
+def _own_rules(spec: Mapping[str, Any], archive: Archive, platform: str) -> Iterator[Fault]:
+    """What no platform asks for: sound truth, and scores and files that tell nobody of it."""
+    phases = scored_phases(spec)
+    yield from scenarios_rule(spec, archive)
+    yield from truth_rule(phases, archive)
+    yield from leaks_rule(spec, phases, archive, platform)
 
 
 def has_errors(faults: Sequence[Fault]) -> bool:

@@ -9,6 +9,8 @@ from pathlib import Path
 from mico_competition import scoring
 from mico_competition.scoring.settings import FILE, Settings, check_settings
 
+STEPS_FILE = "bundled.py"
+
 
 def program_files(
     labels: Mapping[str, str], steps: Mapping[str, float] | None = None
@@ -24,10 +26,12 @@ def program_files(
     """
     settings = check_settings(Settings(dict(labels), dict(steps or {}))._asdict())
     text = json.dumps(settings._asdict(), indent=1, ensure_ascii=False)
-    return {**_own_files(), FILE: f"{text}\n".encode()}
+    own = own_files()
+    stated = own[STEPS_FILE].replace(b"= None\n", f"= {settings.steps!r}\n".encode())
+    return {**own, STEPS_FILE: stated, FILE: f"{text}\n".encode()}
 
 
-def _own_files() -> dict[str, bytes]:
+def own_files() -> dict[str, bytes]:
     """What lies in `scoring/`, but caches and hidden files."""
     folder = Path(scoring.__file__).parent
     found: dict[str, bytes] = {}
