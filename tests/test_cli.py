@@ -121,7 +121,7 @@ def test_the_verbs_work_on_a_released_challenge(competition, tmp_path, capsys, m
     assert main(["check", challenge, "--zip", "predictions_cifar10.zip"]) == 0
     assert main(["score", challenge, "--predictions", predictions, "--html", "page.html"]) == 0
     printed = capsys.readouterr().out
-    assert "Wrote predictions for 12 models" in printed
+    assert "Wrote predictions of threshold for 12 models" in printed
     assert "ready to submit" in printed
     assert "TPR at 10% FPR" in printed
     rows = re.findall(r"^(cifar10_\w+) \((.*?)\) +\d\.\d{4}", printed, flags=re.MULTILINE)

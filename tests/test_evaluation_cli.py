@@ -89,7 +89,8 @@ def test_attack_writes_one_mapping_for_all_models_of_a_phase(participants, mico,
     code, printed, errors = mico(
         "attack", *(word.format(participants) for word in words), "--predictions", out
     )
-    assert (code, errors) == (0, "") and "Wrote predictions for 18 models" in printed
+    assert (code, errors) == (0, "") and "Wrote predictions of eb for 18 models" in printed
+    assert "earlier" not in printed
     source = open_signals(participants, "digits_inf")
     for phase, count in (("train", 12), ("dev", 4), ("final", 2)):
         found = predictions(out, phase, participants)
@@ -98,6 +99,10 @@ def test_attack_writes_one_mapping_for_all_models_of_a_phase(participants, mico,
         assert len(found) == count
         np.testing.assert_allclose(found, expected)
         assert min(map(np.min, found)) == 0 and max(map(np.max, found)) == 1
+    other = ("attack", "lira", participants, "--predictions", out, "--phase", "dev")
+    code, printed, errors = mico(*other)
+    assert code == 0 and "predictions of lira for 4 models" in printed
+    assert printed.strip().endswith(", in place of 4 earlier ones")
 
 
 def test_predictions_score_as_evaluate_says(fleet, mico, tmp_path):

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from mico_competition.files import PathLike
@@ -143,21 +145,16 @@ def walk_challenge(
     Args:
         folder: a folder named after its challenge (`.../purchase100`), or a link to one.
         phases: names of the phases wanted; all by default.
-        mend: what to do if there is no such folder; by default, how to fetch that of 2022.
+        mend: what to do if there is no such folder; by default, what participants can do.
 
     Raises:
         ValueError: if the folder is missing, is not named after a challenge, or holds no model.
     """
-    folder = challenge_folder_of(folder)
+    given, folder = Path(folder), challenge_folder_of(folder)
     if not folder.is_dir():
-        command = fetch_command(folder.name, str(folder))
-        fetch = f"`{command}` fetches that of 2022." if command else "release it first."
-        raise ValueError(f"There is no challenge folder {folder}: {mend or fetch}")
+        raise ValueError(f"There is no challenge folder {folder}: {_instead(given, folder, mend)}")
     if folder.name not in CHALLENGES:
-        raise ValueError(
-            f"{folder} is not named after its challenge: rename it to one of "
-            f"{', '.join(CHALLENGES)}."
-        )
+        raise ValueError(f"{folder} is not named after its challenge: {_rightly_named(given)}")
     models = [
         model
         for scenario in get_challenge(folder.name)
@@ -170,6 +167,58 @@ def walk_challenge(
             "and the like below it."
         )
     return models
+
+
+def _instead(given: Path, folder: Path, mend: str | None) -> str:
+    """What to do where challenge folder `given` is missing; `folder` is its absolute path."""
+    if mend is not None:
+        return mend
+    lying = _challenges_near(folder.name)
+    if lying:
+        return f"did you mean {' or '.join(lying)}?"
+    command = fetch_command(folder.name, str(folder))
+    if command:
+        return f"`{command}` fetches that of 2022."
+    if folder.name in CHALLENGES:
+        demo = ", or `mico demo` to make one" if folder.name == "digits" else ""
+        return (
+            f"name the folder you got, or fetch it with `mico download {folder.name} --repo "
+            f"OWNER/NAME` from where its organisers published it{demo}."
+        )
+    near = get_close_matches(folder.name, CHALLENGES, 1)
+    if near:
+        return f"did you mean {given.with_name(near[0])}?"
+    return f"name a folder called after its challenge, one of {', '.join(CHALLENGES)}."
+
+
+def _challenges_near(name: str) -> list[str]:
+    """Challenge folders of that name up to two folders below this one, what is public first."""
+    if name not in CHALLENGES:
+        return []
+    here = Path()
+    with suppress(OSError):
+        found = sorted(p for part in ("*", "*/*") for p in here.glob(f"{part}/{name}"))
+        lying = [str(path) for path in found if _holds_scenarios(path)]
+        return [path for path in lying if "trained" not in Path(path).parts[:-1]] or lying
+    return []
+
+
+def _holds_scenarios(folder: Path) -> bool:
+    """Whether a folder named after its challenge has folders of that challenge's scenarios."""
+    return any((folder / scenario).is_dir() for scenario in CHALLENGES.get(folder.name, ()))
+
+
+def _rightly_named(given: Path) -> str:
+    """What to do about a folder that is no challenge's, and may hold one or lie in one."""
+    parts = [f"{part}{name}" for part in ("", "*/") for name in CHALLENGES]
+    inner = [path for part in parts for path in sorted(given.glob(part)) if _holds_scenarios(path)]
+    outer = [path for path in absolute(given).parents if _holds_scenarios(path)]
+    if inner or outer:
+        return f"did you mean {' or '.join(map(str, inner or outer[:1]))}?"
+    for challenge, scenarios in CHALLENGES.items():
+        if any((given / scenario).is_dir() for scenario in scenarios):
+            return f"it holds scenarios of {challenge}, so rename it to {challenge}."
+    return f"rename it to one of {', '.join(CHALLENGES)}."
 
 
 def read_text(path: PathLike) -> str:

@@ -16,7 +16,7 @@ from mico_competition.cli.attack_options import (
     opener,
 )
 from mico_competition.command_line import load_torch, path_or_name
-from mico_competition.layout import predictions_folder
+from mico_competition.layout import predictions_folder, walk_challenge
 from mico_competition.tracks import CHALLENGES, PHASES
 
 _DEFAULT = "threshold"
@@ -57,6 +57,10 @@ def run_attack(args: argparse.Namespace) -> None:
     check_attack_names([name])
     load_torch()
     phases = tuple(args.phase or PHASES)
+    target = args.predictions or predictions_folder(folder)
+    models = walk_challenge(folder, phases=list(phases))
+    wanted = [m for m in models if args.scenario is None or m.scenario in args.scenario]
+    earlier = sum(model.prediction_in(target).is_file() for model in wanted)
     if name == _DEFAULT:
         count = _threshold(args, folder, phases)
     else:
@@ -73,8 +77,8 @@ def run_attack(args: argparse.Namespace) -> None:
             scenarios=args.scenario,
             options=Options(folds=args.folds),
         )
-    target = args.predictions or predictions_folder(folder)
-    print(f"Wrote predictions for {count} models to {target}")
+    replaced = f", in place of {earlier} earlier ones" if earlier else ""
+    print(f"Wrote predictions of {name} for {count} models to {target}{replaced}")
 
 
 def _named(args: argparse.Namespace) -> tuple[str, Path]:

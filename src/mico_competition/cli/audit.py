@@ -129,7 +129,7 @@ def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
     open_scenario = opener(
         args, args.challenge_folder, "all" if attack.all_records else "challenge"
     )
-    models = walk_challenge(args.challenge_folder, mend="name the folder of a challenge.")
+    models = walk_challenge(args.challenge_folder)
     there = as_read({model.scenario for model in models})
     _check_there(args, there)
     names = args.scenario or there

@@ -236,9 +236,7 @@ def _scenarios(args: argparse.Namespace) -> list[str]:
     from mico_competition.layout import walk_challenge
 
     phases = [args.phase] if args.phase == "train" else ["train", args.phase]
-    models = walk_challenge(
-        args.challenge_folder, phases=phases, mend="name the folder of a challenge."
-    )
+    models = walk_challenge(args.challenge_folder, phases=phases)
     there = as_read({m.scenario for m in models if m.phase == args.phase})
     chosen = list(dict.fromkeys(args.scenario or there))
     for name in chosen:
