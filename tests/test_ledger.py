@@ -4,19 +4,19 @@ import json
 import re
 import stat
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
-from mico_competition import models
+from mico_competition import challenge, models
 from mico_competition.cli import main
 from mico_competition.fleets.ledger import Entry, Ledger
 from mico_competition.fleets.status import fleet_states
 from mico_competition.models import MLP
 from mico_competition.splits import Seeds
-from mico_competition.tracks import SCENARIOS
 from mico_competition.training import train
-from mico_competition.training.recipe import training_fingerprint
 from mico_competition.training.settings import resolve
 
 SHORT = ["--num_epochs", "1", "--threads", "1", "--workers", "1"]
@@ -227,13 +227,17 @@ def test_a_second_run_with_other_code_is_refused(tmp_path, capsys, monkeypatch):
     assert [state.total for state in fleet_states(tmp_path)] == [1]
 
 
-def test_a_fleet_of_an_earlier_version_is_not_gone_on_with(tmp_path, capsys):
-    """Its models have no fingerprints; it can be looked at and released."""
+@pytest.mark.parametrize("form", [1, 2])
+def test_a_fleet_of_an_earlier_version_is_not_gone_on_with(tmp_path, capsys, form):
+    """Its ledger has no fingerprints, or less in them; it can be looked at and released."""
     assert fleet(tmp_path, "--models", "0") == 0
     settings = tmp_path / "fleet" / "digits_inf" / "settings.json"
     values = json.loads(settings.read_text())
-    values |= {"format": 1, "data_sha256": values.pop("dataset_fingerprint")}
-    del values["architecture_fingerprint"], values["training_fingerprint"]
+    values["format"] = form
+    if form == 1:
+        values["data_sha256"] = values.pop("dataset_fingerprint")
+        del values["architecture_fingerprint"], values["training_fingerprint"]
+    del values["noise_multiplier"]
     settings.write_text(json.dumps(values))
     assert fleet_states(tmp_path)[0].state == "finished"
     assert fleet(tmp_path, "--models", "0-1") == 1
@@ -253,7 +257,7 @@ def large_weights():
     return model
 
 
-@pytest.mark.parametrize("change", ["optimiser", "schedule", "first weights"])
+@pytest.mark.parametrize("change", ["optimiser", "schedule", "first weights", "loss", "splits"])
 def test_a_second_run_that_would_train_in_another_way_is_refused(
     tmp_path, capsys, monkeypatch, change
 ):
@@ -268,18 +272,26 @@ def test_a_second_run_that_would_train_in_another_way_is_refused(
             "StepLR",
             lambda optimizer, step_size, gamma: original(optimizer, step_size, gamma**2),
         )
+    elif change == "loss":
+        smooth = partial(cross_entropy, label_smoothing=0.5)
+        monkeypatch.setattr("mico_competition.training.stack.cross_entropy", smooth)
+    elif change == "splits":
+        original = challenge.permutation
+        monkeypatch.setattr(challenge, "permutation", lambda *args: original(*args).flip(0))
     else:
         monkeypatch.setitem(models.ARCHITECTURES, "digits_mlp", large_weights)
     assert fleet(tmp_path, "--models", "0-1") == 1
-    assert "its learning rates or its first weights are others now" in capsys.readouterr().err
+    assert "gradients, steps or first weights are others now" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("scenario", [s for s in SCENARIOS if not s.startswith("sst2")])
-def test_every_scenario_has_a_training_fingerprint(scenario):
-    settings = resolve({"scenario": scenario})
-    before = torch.random.get_rng_state()
-    found = training_fingerprint(settings)
-    assert found == training_fingerprint(settings) and len(found) == 64
-    assert torch.equal(torch.random.get_rng_state(), before)
-    other = replace(settings, learning_rate=settings.learning_rate * 1.01)
-    assert training_fingerprint(other) != found
+def test_a_second_run_with_other_noise_is_refused(tmp_path, capsys, monkeypatch):
+    """Under the same target, by an edit of the accountant."""
+    assert fleet(tmp_path, "--models", "0", scenario="digits_lo") == 0
+    original = train.mechanism_of
+
+    def half(settings):
+        return replace(original(settings), noise_multiplier=0.5)
+
+    monkeypatch.setattr(train, "mechanism_of", half)
+    assert fleet(tmp_path, "--models", "0-1", scenario="digits_lo") == 1
+    assert "and the accountant now gives 0.5 for the same target" in capsys.readouterr().err

@@ -50,7 +50,7 @@ def model_fingerprint(task: Task, data: Data, config: Any = None) -> str:
     """The part of `architecture_fingerprint` for which a few records of `data` are enough."""
     if task.text:
         config = base_config(task) if config is None else config
-        probe = behaviour(partial(small_copy, task, config), logits, _sentences(config))
+        probe = behaviour(partial(small_copy, task, config), logits, probe_sentences(config))
         return _hash([probe, config_facts(config)])
     assert isinstance(data, ArrayDataset)  # as records of other tasks are
     build = partial(new_model, task)
@@ -98,10 +98,10 @@ def check_architecture(folders: Sequence[ModelFolder], data: Data) -> list[str]:
     return found
 
 
-def _sentences(config: Any) -> Mapping[str, torch.Tensor]:
-    """Four short sentences of a small copy's vocabulary, the last one padded."""
+def probe_sentences(config: Any, count: int = _SENTENCES) -> Mapping[str, torch.Tensor]:
+    """Short sentences of a small copy's vocabulary, the last one padded."""
     pad = config.pad_token_id or 0
-    ids = pad + 1 + (uniform((_SENTENCES, _TOKENS), stream=1) * 60).long()
+    ids = pad + 1 + (uniform((count, _TOKENS), stream=1) * 60).long()
     mask = torch.ones_like(ids)
     ids[-1, -3:], mask[-1, -3:] = pad, 0
     return {"input_ids": ids, "attention_mask": mask}

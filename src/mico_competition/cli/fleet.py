@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,7 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     config = base_config(task, settings.model_name) if task.text else None
     found = {
         **of_training(task.name, data, config),
-        "training_fingerprint": training_fingerprint(settings),
+        "training_fingerprint": training_fingerprint(settings, data, config),
     }
     if ledger is None:
         dataset = str(found["dataset_fingerprint"])
@@ -147,7 +148,7 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
             f"The fleet in {ledger.folder} has keyed splits: leave --splits_of_2022 out."
         )
     check_run(ledger.settings, data)
-    ledger = ledger.with_models(args.models)
+    ledger = _with_noise(ledger, not ledger.entries).with_models(args.models)
     asked = ledger.only(args.models)
     with stage("Checking finished models", len(asked.done()), "model") as shown:
         check_finished(asked, seen=shown.update)
@@ -159,10 +160,10 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
 
 def _check_same(ledger: Ledger, found: Mapping[str, str | None]) -> None:
     """ValueError if data or code are not those that the fleet was begun with."""
-    if ledger.architecture_fingerprint is None:
+    if ledger.training_fingerprint is None:
         raise ValueError(
-            f"The fleet in {ledger.folder} was begun by an earlier version, which kept no "
-            "fingerprints of data and code, so that its models and new ones do not go together: "
+            f"The fleet in {ledger.folder} was begun by an earlier version, whose ledger does not "
+            "say enough of data and code to know that new models would go together with its own: "
             "finish it with that version, or choose another --out."
         )
     if ledger.dataset_fingerprint != found["dataset_fingerprint"]:
@@ -171,13 +172,6 @@ def _check_same(ledger: Ledger, found: Mapping[str, str | None]) -> None:
             "records are prepared differently: give that one's --dataset_dir, or choose another "
             "--out."
         )
-    if ledger.training_fingerprint != found["training_fingerprint"]:
-        raise ValueError(
-            f"The code has changed since the fleet in {ledger.folder} was begun: under the same "
-            "settings its optimiser, its learning rates or its first weights are others now, and "
-            "one fleet would hold two kinds of models. Go on with the code of before, or choose "
-            "another --out."
-        )
     if ledger.architecture_fingerprint != found["architecture_fingerprint"]:
         raise ValueError(
             f"The code has changed since the fleet in {ledger.folder} was begun: its "
@@ -185,6 +179,28 @@ def _check_same(ledger: Ledger, found: Mapping[str, str | None]) -> None:
             "something else, and one fleet would hold two kinds of models. Go on with the code of "
             "before, or choose another --out."
         )
+    if ledger.training_fingerprint != found["training_fingerprint"]:
+        raise ValueError(
+            f"The code has changed since the fleet in {ledger.folder} was begun: under the same "
+            "settings and seeds, splits, batches, losses, gradients, steps or first weights are "
+            "others now, and one fleet would hold two kinds of models. Go on with the code of "
+            "before, or choose another --out."
+        )
+
+
+def _with_noise(ledger: Ledger, begins: bool) -> Ledger:
+    """The ledger with its noise multiplier; ValueError if the fleet began with another one."""
+    from mico_competition.training.train import mechanism_of
+
+    mechanism = mechanism_of(ledger.settings)
+    noise = None if mechanism is None else mechanism.noise_multiplier
+    if not begins and noise != ledger.noise_multiplier:
+        raise ValueError(
+            f"The fleet in {ledger.folder} was begun with the noise multiplier "
+            f"{ledger.noise_multiplier}, and the accountant now gives {noise} for the same target: "
+            "go on with the code of before, or choose another --out."
+        )
+    return replace(ledger, noise_multiplier=noise)
 
 
 def _backend(args: argparse.Namespace, ledger: Ledger, data: Any, tokenizer: Any) -> Backend:

@@ -76,7 +76,8 @@ class Ledger:
     """A fleet's models, ordered by id, and what they share.
 
     The fingerprints are of the dataset, of what the models' code computes and of how it trains, so
-    that no second run goes on with others.  The last two are None in ledgers of earlier versions.
+    that no second run goes on with others; so is the noise of private training.  In ledgers of
+    earlier versions training_fingerprint is None.
     """
 
     out: Path
@@ -86,6 +87,7 @@ class Ledger:
     entries: tuple[Entry, ...] = ()
     architecture_fingerprint: str | None = None
     training_fingerprint: str | None = None
+    noise_multiplier: float | None = None
 
     @property
     def folder(self) -> Path:
@@ -132,7 +134,7 @@ class Ledger:
         """Write settings, then the ledger; each whole, on the disk itself, its owner's alone."""
         make_folder(self.folder, PRIVATE)
         shared = {
-            "format": 2,
+            "format": 3,
             "settings": {
                 **vars(self.settings),
                 "target_epsilon": str(self.settings.target_epsilon),
@@ -140,6 +142,7 @@ class Ledger:
             "dataset_fingerprint": self.dataset_fingerprint,
             "architecture_fingerprint": self.architecture_fingerprint,
             "training_fingerprint": self.training_fingerprint,
+            "noise_multiplier": self.noise_multiplier,
             "splits_of_2022": self.splits_of_2022,
         }
         _write_private(self.folder / _SETTINGS, json.dumps(shared, indent=2) + "\n")
@@ -169,7 +172,8 @@ class Ledger:
                 shared["splits_of_2022"],
                 tuple(sorted(entries, key=lambda entry: entry.model_id)),
                 shared.get("architecture_fingerprint"),
-                shared.get("training_fingerprint"),
+                shared["training_fingerprint"] if shared["format"] >= 3 else None,
+                shared.get("noise_multiplier"),
             )
         except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError):
             raise ValueError(  # a line is never quoted: it holds secrets

@@ -68,8 +68,8 @@ class RayCluster:
         self._ray = import_ray()
         self._ledger = ledger
         self._gpus = gpus_per_task
-        code = ledger.architecture_fingerprint
-        self._job = Job.of(ledger.settings, data, tokenizer, threads or 1, code)
+        code = ledger.architecture_fingerprint, ledger.training_fingerprint
+        self._job = Job.of(ledger.settings, data, tokenizer, threads or 1, *code)
 
     def run(self, blocks: deque[Block]) -> Generator[Outcome | float | None, None, None]:
         """See `fleet.Backend`."""

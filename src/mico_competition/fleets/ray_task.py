@@ -29,6 +29,7 @@ from mico_competition.fleets.shared_data import Rebuild, parts_of
 from mico_competition.inputs import Data
 from mico_competition.nets.text_models import base_config
 from mico_competition.tracks import get_task
+from mico_competition.training.recipe import training_fingerprint
 from mico_competition.training.settings import Settings
 
 Files = dict[str, np.ndarray]  # a folder: path below it -> bytes
@@ -50,6 +51,7 @@ class Job:
     versions: dict[str, str]
     dataset_fingerprint: str | None = None
     architecture_fingerprint: str | None = None
+    training_fingerprint: str | None = None
 
     @classmethod
     def of(
@@ -59,6 +61,7 @@ class Job:
         tokenizer: Any,
         threads: int,
         architecture_fingerprint: str | None = None,
+        training_fingerprint: str | None = None,
     ) -> Job:
         """The job of training on `data`, which is on the CPU; without GPUs until told otherwise."""
         parts, rebuild = parts_of(data)
@@ -73,6 +76,7 @@ class Job:
             versions(),
             dataset_fingerprint(data),
             architecture_fingerprint,
+            training_fingerprint,
         )
 
     def data(self) -> Data:
@@ -112,16 +116,21 @@ def check_versions(wanted: Mapping[str, str], where: str) -> str:
     return node
 
 
-def check_code(settings: Settings, data: Data, expected: str | None, node: str) -> None:
+def check_code(job: Job, data: Data, node: str) -> None:
     """ValueError if this node's code computes something else than that of the fleet's machine."""
-    if expected is None:
-        return
-    task = get_task(settings.task)
-    config = base_config(task, settings.model_name) if task.text else None
-    if architecture_fingerprint(task, data, config) != expected:
+    task = get_task(job.settings.task)
+    config = base_config(task, job.settings.model_name) if task.text else None
+    expected = job.architecture_fingerprint
+    if expected is not None and architecture_fingerprint(task, data, config) != expected:
         raise ValueError(
             f"The {task.architecture} of the code on {node} computes something else than that of "
             "the machine the fleet was started on: install the same on every node."
+        )
+    expected = job.training_fingerprint
+    if expected is not None and training_fingerprint(job.settings, data, config) != expected:
+        raise ValueError(
+            f"The code on {node} trains in another way than that of the machine the fleet was "
+            "started on: install the same on every node."
         )
 
 
@@ -134,7 +143,7 @@ def train(job: Job, block: Block) -> Result:
     node = check_versions(job.versions, "the fleet was started")
     torch.set_num_threads(job.threads)
     data = job.data()
-    check_code(job.settings, data, job.architecture_fingerprint, node)
+    check_code(job, data, node)
     device = torch.device("cuda" if job.cuda else "cpu")
     with _own_folder() as own:
         places = {model_id: own / f"model_{model_id}" for model_id in block.model_ids}

@@ -37,7 +37,7 @@ def behaviour(build: Callable[[], nn.Module], forward: Forward, inputs: Any) -> 
     Evaluation mode, training mode and gradients count; so do names and shapes of what is saved, and
     how often a dropout drops.
     """
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), _one_thread():
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), one_thread():
         try:
             facts = _facts(build(), forward, inputs, torch.float64)
         except Exception:  # a network that is of one precision by its code
@@ -46,7 +46,7 @@ def behaviour(build: Callable[[], nn.Module], forward: Forward, inputs: Any) -> 
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """A probe is too small to gain from more, and loses seconds on a machine that is busy."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -63,6 +63,16 @@ def probe_rows(shape: Iterable[int], dtype: torch.dtype) -> Tensor:
         return (2 * values).to(dtype)
     scales = torch.tensor(SCALES, dtype=torch.float64).view(-1, *[1] * (values.ndim - 1))
     return (values - 0.5) * math.sqrt(12) * scales
+
+
+def varied_rows(count: int, shape: Iterable[int], dtype: torch.dtype) -> Tensor:
+    """Records of `shape` of many kinds, [count, *shape]: as images are, centred, large, zeros."""
+    values = uniform((count, *shape), stream=1)
+    if not dtype.is_floating_point:
+        return (2 * values).to(dtype)
+    centred = (values - 0.5) * math.sqrt(12)
+    kinds = [values, centred, values.round(), 16 * centred, 255 * values, centred / 16, 0 * values]
+    return torch.stack([kinds[row % len(kinds)][row] for row in range(count)])
 
 
 def uniform(shape: Iterable[int], *, stream: int) -> Tensor:
@@ -87,7 +97,7 @@ def _facts(model: nn.Module, forward: Forward, inputs: Any, dtype: torch.dtype) 
     if isinstance(inputs, Tensor) and inputs.is_floating_point():
         inputs.requires_grad_()
     torch.manual_seed(0)
-    with _NoDropout() as dropout:
+    with Repeatable() as dropout:
         outputs = forward(model, inputs)
     facts += [*dropout.seen, *_rows(outputs, digits)]
     _weighted_sum(outputs).backward()
@@ -96,14 +106,17 @@ def _facts(model: nn.Module, forward: Forward, inputs: Any, dtype: torch.dtype) 
     facts += [f"{name} {grad is not None}" for name, grad in grads]
     buffers = [value for value in model.buffers() if value.is_floating_point()]
     moved = [*(grad for _, grad in grads if grad is not None), *buffers]
-    facts.append(rounded([number for values in moved for number in _summary(values)], digits))
+    facts.append(rounded([number for values in moved for number in summary(values)], digits))
     return facts
 
 
-def fill(model: nn.Module) -> None:
-    """Give all that is saved of a network its values by formula, of the size that layers expect."""
+def fill(model: nn.Module, start: int = 2) -> None:
+    """Give all that is saved of a network its values by formula, of the size that layers expect.
+
+    Another `start` gives other values.
+    """
     with torch.no_grad():
-        for stream, (name, value) in enumerate(model.state_dict().items(), start=2):
+        for stream, (name, value) in enumerate(model.state_dict().items(), start=start):
             if not value.is_floating_point():
                 continue
             spread = uniform(value.shape, stream=stream) - 0.5
@@ -130,7 +143,7 @@ def _weighted_sum(outputs: Tensor) -> Tensor:
     return (outputs * weights).sum()
 
 
-def _summary(values: Tensor) -> tuple[float, float]:
+def summary(values: Tensor) -> tuple[float, float]:
     """Two numbers that change with any element: the norm, and a weighted sum."""
     values = values.detach().double()
     return float(values.norm()), float((values * uniform(values.shape, stream=0)).sum())
@@ -143,8 +156,16 @@ def _rows(outputs: Tensor, digits: int) -> list[str]:
     ]
 
 
-def rounded(values: list[float], digits: int) -> str:
+def near(found: Iterable[Tensor], expected: Iterable[Tensor], tolerance: float) -> bool:
+    """Whether tensors are the expected ones but for a part `tolerance` of their joint norm."""
+    pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(found, expected)]
+    distance = sum(float((a - b).norm() ** 2) for a, b in pairs) ** 0.5
+    return distance <= tolerance * sum(float(b.norm() ** 2) for _, b in pairs) ** 0.5
+
+
+def rounded(values: Iterable[float], digits: int) -> str:
     """Numbers in steps of 10^-digits of the largest."""
+    values = list(values)
     largest = max(map(abs, values), default=0.0)
     if not all(map(math.isfinite, values)) or not largest:
         return repr(values)
@@ -152,8 +173,12 @@ def rounded(values: list[float], digits: int) -> str:
     return f"{unit!r} {[round(value / unit * 10**digits) for value in values]}"
 
 
-class _NoDropout(TorchFunctionMode):
-    """Dropout drops nothing and is written down: its rate, and the shape of what it would drop."""
+class Repeatable(TorchFunctionMode):
+    """Chance that is the same in every precision and build of torch.
+
+    Dropout drops nothing and is written down in `seen`: its rate, and the shape of what it would
+    drop.  Normal noise is drawn in double precision.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,4 +196,6 @@ class _NoDropout(TorchFunctionMode):
             if values.get("training", values.get("train", True)):
                 self.seen.append(f"{name} {values.get('p', 0.5):g} {tuple(args[0].shape)}")
             return args[0]
+        if name == "normal_" and args[0].dtype != torch.float64:
+            return args[0].copy_(func(args[0].double(), *args[1:], **kwargs))
         return func(*args, **kwargs)

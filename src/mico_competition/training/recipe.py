@@ -1,33 +1,106 @@
-"""How a scenario's training begins and steps, in one hash: optimiser, schedule and first weights.
+"""How a scenario's models are trained, in one hash: small runs of the very code that trains them.
 
 A fleet's ledger keeps it, so that a fleet is not gone on with by code that trains in another way
-under the same settings.  What a private step does is the audits' to check.
+under the same settings: splits, batches, losses, clipping, noise, optimiser, schedule and first
+weights.  The runs are of records and weights by formula, in double precision on one thread of the
+CPU, and what is hashed keeps six digits, so the hash does not depend on the machine.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from functools import partial
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mico_competition.data.arrays import ArrayDataset, TokenDataset
+from mico_competition.fingerprints import probe_sentences
+from mico_competition.inputs import Data
 from mico_competition.models import new_model
-from mico_competition.nets.probe import rounded, uniform
+from mico_competition.nets.probe import (
+    Repeatable,
+    fill,
+    near,
+    one_thread,
+    rounded,
+    summary,
+    uniform,
+    varied_rows,
+)
+from mico_competition.nets.text_models import base_config, small_copy
+from mico_competition.splits import Seeds
 from mico_competition.tracks import get_task
+from mico_competition.training.accounting import Mechanism
+from mico_competition.training.dpsgd import PrivateTrainer, gaussian_like, poisson_batches
+from mico_competition.training.secure_random import SecureGenerator
 from mico_competition.training.settings import Settings
-from mico_competition.training.train import optimizer_of, run_epochs
+from mico_competition.training.stack import StackedPrivateTrainer
+from mico_competition.training.streams import Streams, generator_of, seeded
+from mico_competition.training.train import (
+    epoch_of,
+    fit_records,
+    optimizer_of,
+    run_epochs,
+    splits_of,
+)
+from mico_competition.training.train_many import fit_stack_records, mlp_of
 
 _EPOCHS = 50  # at most; enough for the first change of the learning rate in any row of the table
 _STEPS = 2  # an epoch
 _WEIGHTS = 6
+_BATCHES = 3  # of the scenario's first epoch
+
+# The small runs: N, and settings for n, m, L and so on.
+_RECORDS = 15
+_SMALL: dict[str, Any] = {
+    "len_training": 11,
+    "len_challenge": 2,
+    "batch_size": 4,
+    "num_epochs": 2,
+    "lr_scheduler_step": 1,
+    "secure_mode": False,
+}
+_SEEDS = [Seeds(*(bytes([10 * row + i] * 16) for i in range(3))) for row in range(2)]
+_SEEDS_OF_2022 = Seeds(1, 2, 3)
+
+_PHYSICAL = 3  # records of each model
+
+# How far the gradients of the first step may be in float32 from those in double precision.
+_FLOAT32 = 0.001
 
 
-def training_fingerprint(settings: Settings) -> str:
-    """SHA-256 in hex of what the scenario's optimiser makes of weights and gradients by formula.
+def training_fingerprint(settings: Settings, data: Data, config: Any = None) -> str:
+    """SHA-256 in hex of how models of a scenario are trained.
 
-    Also of how large an untrained model's weights are, to two digits, where it is no text model.
+    Args:
+        settings: of the scenario.
+        data: the whole dataset, as `inputs.prepare` gives it; its form counts.
+        config: of a text model, of which a small copy is trained; by default the base model's.
     """
+    task = get_task(settings.task)
+    if task.text:
+        config = base_config(task, settings.model_name) if config is None else config
+        build: Callable[[], nn.Module] = partial(small_copy, task, config)
+    else:
+        build = partial(new_model, task)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), one_thread():
+        facts = [
+            rounded(_schedule(settings), 6),
+            *_splits(settings, len(data)),
+            *_batches(settings),
+            *([] if task.text else _first_weights(build)),
+            *_runs(settings, build, _records(settings, data, config), data),
+        ]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _schedule(settings: Settings) -> list[float]:
+    """What the scenario's optimiser and learning rates make of weights and gradients by formula."""
     model = nn.ParameterList([uniform((_WEIGHTS,), stream=1) - 0.5])
     (weights,) = model.parameters()
     optimizer = optimizer_of(settings, model)
@@ -41,15 +114,160 @@ def training_fingerprint(settings: Settings) -> str:
 
     epochs = min(settings.lr_scheduler_step + 2, _EPOCHS)
     run_epochs(replace(settings, num_epochs=epochs), step, lambda: range(_STEPS), optimizer, False)
-    facts = [rounded(path, 6), rounded(_sizes(settings), 2)]
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return path
 
 
-def _sizes(settings: Settings) -> list[float]:
-    """The norms of an untrained model's tensors, drawn from one seed."""
-    task = get_task(settings.task)
-    if task.text:  # pretrained
-        return []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return [float(value.detach().norm()) for value in new_model(task).parameters()]
+def _splits(settings: Settings, length: int) -> Iterator[str]:
+    """Who is trained on of `length` records by seeds of both schemes, and the random streams."""
+    for seeds in (_SEEDS[0], _SEEDS_OF_2022):
+        splits = splits_of(settings, range(length), seeds)  # type: ignore[arg-type]
+        yield _integers(splits.challenge_indices)
+        yield _integers(splits.train_indices)
+        yield _integers(splits.evaluation_indices)
+        yield str(splits.get_solutions())
+        yield str(astuple(Streams.of(7, seeds)))
+
+
+def _batches(settings: Settings) -> Iterator[str]:
+    """The first batches of an epoch, and what a secure generator of a known key draws."""
+    sampling = generator_of(replace(settings, secure_mode=False), 7, torch.device("cpu"))
+    yield from map(_integers, islice(epoch_of(settings, sampling), _BATCHES))
+    if settings.secure_mode:
+        secure = SecureGenerator._from_key(bytes(32))
+        draws = poisson_batches(200, sample_rate=0.1, num_steps=_BATCHES, generator=secure)
+        yield from map(_integers, draws)
+        (noise,) = gaussian_like([torch.empty(50, dtype=torch.float64)], 2.0, secure)
+        yield rounded(noise.tolist(), 6)
+
+
+def _first_weights(build: Callable[[], nn.Module]) -> Iterator[str]:
+    """Sums of an untrained model's tensors, drawn from one seed."""
+    with seeded(Streams.of(7, _SEEDS[0]), deterministic=True):
+        for value in build().parameters():
+            yield rounded(summary(value), 2)
+
+
+def _records(settings: Settings, data: Data, config: Any) -> Data:
+    """Records by formula, of the form of the dataset's, and labels of many classes."""
+    labels = torch.arange(_RECORDS) * 3 % get_task(settings.task).num_classes
+    if isinstance(data, TokenDataset):
+        inputs = probe_sentences(config, _RECORDS)
+        return TokenDataset(inputs["input_ids"], inputs["attention_mask"], labels)
+    some = data.inputs([0])
+    return ArrayDataset(varied_rows(_RECORDS, some.shape[1:], some.dtype), labels, torch.clone)
+
+
+@dataclass
+class _Log:
+    """What a run did, as lines of text, and its gradients and movements, [values] each.
+
+    `first` are the gradients of the first step.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    first: list[Tensor] = field(default_factory=list)
+
+    def start(self, optimizer: torch.optim.Optimizer) -> None:
+        """Keep the gradients that `optimizer` steps by; see `train.Observer`."""
+        optimizer.register_step_pre_hook(lambda optimizer, args, kwargs: self._keep(optimizer))
+
+    def _keep(self, optimizer: torch.optim.Optimizer) -> None:
+        for group in optimizer.param_groups:
+            self.values += [p.grad.detach().double().clone() for p in group["params"]]
+        self.first = self.first or list(self.values)
+
+    def before(self, batch: Tensor | Sequence[Tensor]) -> None:
+        """Write a batch down."""
+        self.lines += map(_integers, batch if isinstance(batch, tuple) else (batch,))
+
+    def end_epoch(self) -> None:
+        """Nothing happens between epochs."""
+
+
+def _runs(
+    settings: Settings, build: Callable[[], nn.Module], records: Data, data: Data
+) -> Iterator[str]:
+    """What small runs do with models by formula: with one, and with a stack if they may stack."""
+    # One private run is as usual; the other has no noise to speak of, and clips nothing.
+    private = [(1.0, 1.0), (1e-9, 1e6)]
+    for count in (1, len(_SEEDS)) if mlp_of(settings) is not None else (1,):
+        for noise, norm in [(0.0, 1.0)] if settings.disable_dp else private:
+            run = partial(_run, settings, build, count, noise, norm)
+            try:
+                yield from _facts(run, records)
+            except Exception:  # a network that refuses records of other values than the dataset's
+                yield from _facts_of_real_records(run, records, data)
+
+
+def _facts_of_real_records(run: Callable[..., _Log], records: Data, data: Data) -> list[str]:
+    """The same of the dataset's own records; the name of the error if it cannot be trained."""
+    try:
+        some = data.inputs(torch.arange(_RECORDS) % len(data)).cpu()
+        return list(_facts(run, ArrayDataset(some, records.labels, torch.clone)))
+    except Exception as error:  # training gives the sentence
+        return [type(error).__name__]
+
+
+def _facts(run: Callable[..., _Log], records: Data) -> Iterator[str]:
+    """A run in double precision, and whether one in float32 comes to the same."""
+    single, digits = run(records, torch.float32), 6
+    try:
+        double = run(records, torch.float64)
+    except Exception:  # a network that is of one precision by its code
+        double, digits = single, 2
+    yield from double.lines
+    yield from (rounded(summary(value), digits) for value in double.values)
+    yield from single.lines
+    if not near(single.first, double.first, _FLOAT32):
+        yield from (rounded(summary(value), 2) for value in single.first)
+
+
+def _run(
+    settings: Settings,
+    build: Callable[[], nn.Module],
+    count: int,
+    noise: float,
+    norm: float,
+    records: Data,
+    dtype: torch.dtype,
+) -> _Log:
+    """Train `count` models of `dtype`, together if there are more than one."""
+    norm = norm * (settings.max_grad_norm or 1.0)
+    sizes = {**_SMALL, "max_physical_batch_size": _PHYSICAL * count}
+    settings = replace(settings, max_grad_norm=None if settings.disable_dp else norm, **sizes)
+    mechanism = Mechanism(noise, settings.sample_rate, settings.num_steps) if noise else None
+    if isinstance(records, ArrayDataset) and records.storage.is_floating_point():
+        records = ArrayDataset(records.storage.to(dtype), records.labels, torch.clone)
+    models = [build().to(dtype) for _ in range(count)]
+    for number, model in enumerate(models):
+        fill(model, start=2 + 1000 * number)
+    before = [p.detach().clone() for model in models for p in model.parameters()]
+    indices = [splits_of(settings, records, seeds).train_indices for seeds in _SEEDS[:count]]
+    streams = [Streams.of(7, seeds) for seeds in _SEEDS[:count]]
+    log = _Log()
+    torch.manual_seed(0)
+    with Repeatable() as dropout:
+        options: dict[str, Any] = {"observer": log, "mechanism": mechanism}
+        if count == 1:
+            options["make_trainer"] = partial(_unchecked, PrivateTrainer)
+            fit_records(settings, models[0], records, indices[0], streams[0], False, **options)
+        else:
+            options["make_trainer"] = partial(_unchecked, StackedPrivateTrainer)
+            stacked = torch.stack(indices)
+            fit_stack_records(settings, models, records, stacked, streams, False, **options)
+    after = [p.detach() for model in models for p in model.parameters()]
+    log.values += [(b - a).double() for a, b in zip(before, after)]
+    log.lines += dropout.seen
+    return log
+
+
+def _unchecked(kind: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """A private trainer without the checks of its first batch, which move nothing and take long."""
+    trainer = kind(*args, **options)
+    trainer.checks._check = lambda batch, largest: None
+    return trainer
+
+
+def _integers(values: Tensor) -> str:
+    return hashlib.sha256(values.to(torch.int64).contiguous().numpy().tobytes()).hexdigest()

@@ -139,7 +139,9 @@ def train_model(
     with seeded(streams, deterministic=settings.train_seed is not None):
         model = new_model(get_task(settings.task), base_model=settings.model_name)
         fingerprints = of_training(settings.task, whole, getattr(model, "config", None))
-        _fit(settings, model.to(data.labels.device), data, splits.train_indices, streams, progress)
+        fit_records(
+            settings, model.to(data.labels.device), data, splits.train_indices, streams, progress
+        )
         results = evaluate(model, data, evaluation_records(settings, splits))
     metadata = {
         **describe(settings, mechanism_of(settings), data.labels, fingerprints),
@@ -210,18 +212,30 @@ def mechanism_of(settings: Settings) -> Mechanism | None:
     )
 
 
-def _fit(
+def fit_records(
     settings: Settings,
     model: nn.Module,
     data: Data,
     train_indices: torch.Tensor,
     streams: Streams,
     progress: Show,
+    **options: Any,
 ) -> None:
-    """Train `model` on the records at `train_indices`, in place, leaving it in eval mode."""
+    """Train `model` on the records at `train_indices`, in place, leaving it in eval mode.
+
+    `options` go to `fit`.
+    """
     train_indices = train_indices.to(data.labels.device)
     labels = data.labels[train_indices]
-    fit(settings, model, lambda at: data.inputs(train_indices[at]), labels, streams, progress)
+    fit(
+        settings,
+        model,
+        lambda at: data.inputs(train_indices[at]),
+        labels,
+        streams,
+        progress,
+        **options,
+    )
     check_weights(model)
     model.eval()
 
@@ -237,6 +251,7 @@ def fit(
     observer: Observer | None = None,
     make_trainer: Callable[..., Trainer] | None = None,
     epoch: Callable[..., Iterator[torch.Tensor]] | None = None,
+    mechanism: Mechanism | None = None,
 ) -> None:
     """Train one model in place; `mico audit-train` runs this same function, and watches.
 
@@ -250,13 +265,15 @@ def fit(
         observer: watches the run.
         make_trainer: called as `PrivateTrainer` is, which it replaces in a private run.
         epoch: draws the batches of an epoch in the place of `epoch_of`.
+        mechanism: of a private run; by default the one that meets the settings' target.
     """
     device = labels.device
     epoch = epoch or epoch_of
     optimizer = optimizer_of(settings, model)
     model.train()
     noise = generator_of(settings, streams.noise, device)
-    trainer = _trainer(settings, model, optimizer, noise, make_trainer or PrivateTrainer)
+    make_trainer = make_trainer or PrivateTrainer
+    trainer = _trainer(settings, model, optimizer, noise, make_trainer, mechanism)
     sampling = generator_of(settings, streams.sampling, device)
     run_epochs(
         settings,
@@ -336,9 +353,9 @@ def optimizer_of(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
     return _OPTIMIZERS[settings.optimizer](model.parameters(), lr=settings.learning_rate)
 
 
-def private_arguments(settings: Settings) -> dict[str, Any]:
-    """What a private trainer is told of the mechanism and the machine."""
-    mechanism = mechanism_of(settings)
+def private_arguments(settings: Settings, mechanism: Mechanism | None = None) -> dict[str, Any]:
+    """What a private trainer is told of the mechanism (by default the settings') and machine."""
+    mechanism = mechanism or mechanism_of(settings)
     assert mechanism is not None
     return {
         "noise_multiplier": mechanism.noise_multiplier,
@@ -354,6 +371,7 @@ def _trainer(
     optimizer: torch.optim.Optimizer,
     noise: Generator,
     make_trainer: Callable[..., Trainer],
+    mechanism: Mechanism | None,
 ) -> Trainer:
     if settings.disable_dp:
         return PlainTrainer(model, optimizer, settings.max_physical_batch_size)
@@ -362,7 +380,7 @@ def _trainer(
         optimizer,
         grad_sample_mode=settings.grad_sample_mode,
         noise_generator=noise,
-        **private_arguments(settings),
+        **private_arguments(settings, mechanism),
     )
 
 

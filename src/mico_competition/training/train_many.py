@@ -19,6 +19,7 @@ from mico_competition.inputs import Data, default_device
 from mico_competition.models import MLP, new_model
 from mico_competition.splits import Seeds
 from mico_competition.tracks import get_task
+from mico_competition.training.accounting import Mechanism
 from mico_competition.training.model_folder import describe, write_model_folder
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.stack import StackedMLP, StackedPlainTrainer, StackedPrivateTrainer
@@ -81,7 +82,7 @@ def train_many(
         ValueError: as `train_model`; or if a stack is asked for of models that do not stack.
     """
     stack = stack or stack_of(settings)
-    if stack > 1 and _mlp_of(settings) is None:
+    if stack > 1 and mlp_of(settings) is None:
         raise ValueError(f"Models of task {settings.task} do not stack: train them one by one.")
     for run in runs:  # at the door, not after hours of the runs before it
         free_folder(run.folder)
@@ -107,7 +108,7 @@ def stack_of(settings: Settings) -> int:
     return STACK if _faster_together(settings) else 1
 
 
-def _mlp_of(settings: Settings) -> MLP | None:
+def mlp_of(settings: Settings) -> MLP | None:
     """An MLP such as the scenario trains, if it is one that stacks: plain or by book-keeping."""
     task = get_task(settings.task)
     if task.text or settings.grad_sample_mode != "bookkeeping":
@@ -118,7 +119,7 @@ def _mlp_of(settings: Settings) -> MLP | None:
 
 
 def _faster_together(settings: Settings) -> bool:
-    model = _mlp_of(settings)
+    model = mlp_of(settings)
     if model is None:
         return False
     work = settings.batch_size * sum(parameter.numel() for parameter in model.parameters())
@@ -146,7 +147,7 @@ def _train_stack(
     indices = torch.stack([split.train_indices for split in splits]).to(data.labels.device)
     repeat = any(run.train_seed is not None for run in runs)
     with seeded(streams[0], deterministic=repeat):
-        _fit_stack(settings, models, data, indices, streams, progress)
+        fit_stack_records(settings, models, data, indices, streams, progress)
     seconds = (time.perf_counter() - started) / len(runs)
     for run, folder, split, model in zip(runs, folders, splits, models):
         metadata = {
@@ -161,15 +162,19 @@ def _train_stack(
         yield metadata
 
 
-def _fit_stack(
+def fit_stack_records(
     settings: Settings,
     models: Sequence[Any],
     data: Data,
     indices: torch.Tensor,
     streams: Sequence[Streams],
     progress: Show,
+    **options: Any,
 ) -> None:
-    """Train `models` in place; row s of `indices` [S, n] is what model s is trained on."""
+    """Train `models` in place; row s of `indices` [S, n] is what model s is trained on.
+
+    `options` go to `fit_stack`.
+    """
     assert isinstance(data, ArrayDataset)
     stacked = StackedMLP(models)
 
@@ -177,7 +182,7 @@ def _fit_stack(
         rows = data.inputs(indices.gather(1, positions).flatten())
         return rows.view(*positions.shape, *rows.shape[1:])
 
-    fit_stack(settings, stacked, inputs, data.labels[indices], streams, progress)
+    fit_stack(settings, stacked, inputs, data.labels[indices], streams, progress, **options)
     stacked.copy_to(models)
     for model in models:
         check_weights(model)
@@ -195,6 +200,7 @@ def fit_stack(
     observer: Observer | None = None,
     make_trainer: Callable[..., StackedPrivateTrainer] | None = None,
     epoch: Callable[..., Iterator[torch.Tensor]] | None = None,
+    mechanism: Mechanism | None = None,
 ) -> None:
     """Train a stack in place; `mico audit-train` runs this same function, and watches.
 
@@ -205,7 +211,7 @@ def fit_stack(
         labels: int64[S, n], by position.
         streams: one a model.
         progress: whether to show a bar when standard error is a terminal.
-        observer, make_trainer, epoch: as in `train.fit`, for `StackedPrivateTrainer`.
+        observer, make_trainer, epoch, mechanism: as in `train.fit`, for `StackedPrivateTrainer`.
     """
     device = labels.device
     epoch = epoch or epoch_of
@@ -217,7 +223,7 @@ def fit_stack(
     else:
         noises = [generator_of(settings, stream.noise, device) for stream in streams]
         trainer = (make_trainer or StackedPrivateTrainer)(
-            stacked, optimizer, noise_generators=noises, **private_arguments(settings)
+            stacked, optimizer, noise_generators=noises, **private_arguments(settings, mechanism)
         )
     run_epochs(
         settings,
