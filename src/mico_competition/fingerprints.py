@@ -21,44 +21,53 @@ from mico_competition.inputs import Data
 from mico_competition.layout import ModelFolder
 from mico_competition.lengths import read_metadata
 from mico_competition.models import logits, new_model
-from mico_competition.nets.probe import SCALES, behaviour, probe_rows, uniform
+from mico_competition.nets.probe import SCALES, behaviour, longer_rows, probe_rows, uniform
 from mico_competition.nets.text_models import base_config, config_facts, read_config, small_copy
 from mico_competition.tracks import Task, get_task
 
 _TOKENS, _SENTENCES = 12, 4  # of a text probe
+_LONGER = 9  # records of a batch
 
 
-def architecture_fingerprint(task: Task, data: Data, config: Any = None) -> str:
+def architecture_fingerprint(
+    task: Task, data: Data, config: Any = None, *, version: int = 2
+) -> str:
     """SHA-256 in hex of what the task's code makes of records, up to the logits.
 
     Args:
         task: a row of the table.
         data: the whole dataset, as `inputs.prepare` gives it.
         config: of a text model; by default that of the task's base model.
+        version: 1 is the fingerprint of earlier versions, which saw less.
 
     Raises:
         ValueError: if the architecture is not registered, or there is no such configuration.
     """
-    facts = [model_fingerprint(task, data, config)]
+    facts = [model_fingerprint(task, data, config, version=version)]
     if isinstance(data, TokenDataset):  # how arrays are prepared is in dataset_fingerprint
         tokens = TokenDataset(data.input_ids, data.attention_mask, torch.zeros_like(data.labels))
         facts.append(str(dataset_fingerprint(tokens)))
     return _hash(facts)
 
 
-def model_fingerprint(task: Task, data: Data, config: Any = None) -> str:
+def model_fingerprint(task: Task, data: Data, config: Any = None, *, version: int = 2) -> str:
     """The part of `architecture_fingerprint` for which a few records of `data` are enough."""
     if task.text:
         config = base_config(task) if config is None else config
-        probe = behaviour(partial(small_copy, task, config), logits, probe_sentences(config))
+        longer = probe_sentences(config, _LONGER) if version > 1 else None
+        build = partial(small_copy, task, config)
+        probe = behaviour(build, logits, probe_sentences(config), longer)
         return _hash([probe, config_facts(config)])
     assert isinstance(data, ArrayDataset)  # as records of other tasks are
     build = partial(new_model, task)
     some = data.inputs(range(min(len(SCALES), len(data)))).cpu()
+    shape, dtype = some.shape[1:], some.dtype
     try:
-        return behaviour(build, logits, probe_rows(some.shape[1:], some.dtype))
+        longer = longer_rows(shape, dtype) if version > 1 else None
+        return behaviour(build, logits, probe_rows(shape, dtype), longer)
     except Exception:  # a network that refuses records of other values than the dataset's
-        return behaviour(build, logits, some)
+        longer = data.inputs(range(min(_LONGER, len(data)))).cpu() if version > 1 else None
+        return behaviour(build, logits, some, longer)
 
 
 def of_training(task_name: str, data: Data, config: Any = None) -> dict[str, str | None]:
@@ -88,7 +97,7 @@ def check_architecture(folders: Sequence[ModelFolder], data: Data) -> list[str]:
             known[key] = architecture_fingerprint(folder.task, data, config)
         found.append(known[key])
         stated = read_metadata(folder.path).get("architecture_fingerprint")
-        if stated is not None and stated != found[-1]:
+        if stated not in (None, found[-1]) and stated != _of_version_1(folder.task, data, config):
             raise ValueError(
                 f"{folder.place} was trained with code that computes something else from the same "
                 f"weights: its {folder.task.architecture}, or its tokenizer, has changed since "
@@ -96,6 +105,10 @@ def check_architecture(folders: Sequence[ModelFolder], data: Data) -> list[str]:
                 "Use the version of the code that trained it, or train it again."
             )
     return found
+
+
+def _of_version_1(task: Task, data: Data, config: Any) -> str:
+    return architecture_fingerprint(task, data, config, version=1)
 
 
 def probe_sentences(config: Any, count: int = _SENTENCES) -> Mapping[str, torch.Tensor]:

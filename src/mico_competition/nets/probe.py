@@ -2,14 +2,15 @@
 
 The weights and the inputs come from integer arithmetic, the passes run in double precision on the
 CPU, and what is hashed keeps six digits: the hash is the same on every machine, with any number of
-threads and any version of torch, and another if the network's code computes something else.
+threads and any version of torch, and another if the network's code computes something else.  Of
+passes in float32 only counts how they differ from those, if they do by more than rounding.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,26 +23,36 @@ from torch.overrides import TorchFunctionMode
 SCALES = (16.0, 1.0, 1 / 16, 1 / 256)
 
 _DIGITS = {torch.float64: 6, torch.float32: 3}
+_FLOAT32 = 1e-4  # how far a row's outputs, and gradients, may be in float32 from double precision
+_MANY, _FEW, _SMALL = 65, 9, 1024  # rows of a longer batch: of records with up to _SMALL numbers
 
 Forward = Callable[[nn.Module, Any], Tensor]
 
 
-def behaviour(build: Callable[[], nn.Module], forward: Forward, inputs: Any) -> str:
+def behaviour(
+    build: Callable[[], nn.Module], forward: Forward, inputs: Any, longer: Any = None
+) -> str:
     """SHA-256 in hex of what the network that `build` makes does with `inputs`.
 
     Args:
         build: makes the network; its weights do not matter.
         forward: (network, inputs) -> outputs [B, ...], as in training.
         inputs: a tensor, or tensors by name; floats are taken in the precision of the probe.
+        longer: a longer batch of such inputs; without one the hash is that of earlier versions,
+            which knew neither float32 nor batches of other lengths.
 
     Evaluation mode, training mode and gradients count; so do names and shapes of what is saved, and
     how often a dropout drops.
     """
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), one_thread():
+        dtype = torch.float64
         try:
-            facts = _facts(build(), forward, inputs, torch.float64)
+            facts = _facts(build(), forward, inputs, dtype)
         except Exception:  # a network that is of one precision by its code
-            facts = _facts(build(), forward, inputs, torch.float32)
+            dtype = torch.float32
+            facts = _facts(build(), forward, inputs, dtype)
+        if longer is not None:
+            facts += _more_facts(build, forward, inputs, longer, dtype)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
@@ -63,6 +74,11 @@ def probe_rows(shape: Iterable[int], dtype: torch.dtype) -> Tensor:
         return (2 * values).to(dtype)
     scales = torch.tensor(SCALES, dtype=torch.float64).view(-1, *[1] * (values.ndim - 1))
     return (values - 0.5) * math.sqrt(12) * scales
+
+
+def longer_rows(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A batch of many kinds of records of `shape`, the longer the smaller they are."""
+    return varied_rows(_MANY if math.prod(shape) <= _SMALL else _FEW, shape, dtype)
 
 
 def varied_rows(count: int, shape: Iterable[int], dtype: torch.dtype) -> Tensor:
@@ -108,6 +124,50 @@ def _facts(model: nn.Module, forward: Forward, inputs: Any, dtype: torch.dtype) 
     moved = [*(grad for _, grad in grads if grad is not None), *buffers]
     facts.append(rounded([number for values in moved for number in summary(values)], digits))
     return facts
+
+
+def _more_facts(
+    build: Callable[[], nn.Module], forward: Forward, inputs: Any, longer: Any, dtype: torch.dtype
+) -> list[str]:
+    """Of a longer batch, of one row, of gradients in evaluation mode, and of float32."""
+    digits, facts = _DIGITS[dtype], []
+    outputs, grads = _passes(build, forward, inputs, longer, dtype)
+    for output in outputs:
+        facts += _rows(output, digits)
+    facts.append(rounded([number for grad in grads for number in summary(grad)], digits))
+    if dtype == torch.float64:
+        singles, single_grads = _passes(build, forward, inputs, longer, torch.float32)
+        for found, expected in zip(singles, outputs):
+            if not all(near([a], [b], _FLOAT32) for a, b in zip(found, expected, strict=True)):
+                facts += _rows(found, 2)
+        if not near(single_grads, grads, _FLOAT32):
+            facts.append(rounded([n for grad in single_grads for n in summary(grad)], 2))
+    return facts
+
+
+def _passes(
+    build: Callable[[], nn.Module], forward: Forward, inputs: Any, longer: Any, dtype: torch.dtype
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs and gradients in `dtype`."""
+    model = build().cpu().to(dtype)
+    fill(model)
+    inputs, longer, grads = _converted(inputs, dtype), _converted(longer, dtype), []
+    with torch.inference_mode():
+        outputs = [forward(model.eval(), some) for some in (longer, _first_row(longer))]
+    torch.manual_seed(0)
+    for training in (False, True):
+        with Repeatable():
+            outputs.append(forward(model.train(training), inputs))
+        model.zero_grad()
+        _weighted_sum(outputs[-1]).backward()
+        grads += [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    return [output.detach() for output in outputs], grads
+
+
+def _first_row(inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return {name: value[:1] for name, value in inputs.items()}
+    return inputs[:1]
 
 
 def fill(model: nn.Module, start: int = 2) -> None:
