@@ -290,7 +290,9 @@ def test_a_second_run_with_other_noise_is_refused(tmp_path, capsys, monkeypatch)
     original = train.mechanism_of
 
     def half(settings):
-        return replace(original(settings), noise_multiplier=0.5)
+        mechanism = original(settings)
+        assert mechanism is not None
+        return replace(mechanism, noise_multiplier=0.5)
 
     monkeypatch.setattr(train, "mechanism_of", half)
     assert fleet(tmp_path, "--models", "0-1", scenario="digits_lo") == 1

@@ -138,7 +138,8 @@ def one_stream(original):
 def large_weights():
     model = MLP(64, 256, 10, gain=64.0)
     with torch.no_grad():
-        model.mlp[0].weight.mul_(1.5)
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
     return model
 
 

@@ -54,7 +54,7 @@ def model_fingerprint(task: Task, data: Data, config: Any = None, *, version: in
     """The part of `architecture_fingerprint` for which a few records of `data` are enough."""
     if task.text:
         config = base_config(task) if config is None else config
-        longer = probe_sentences(config, _LONGER) if version > 1 else None
+        longer: Any = probe_sentences(config, _LONGER) if version > 1 else None
         build = partial(small_copy, task, config)
         probe = behaviour(build, logits, probe_sentences(config), longer)
         return _hash([probe, config_facts(config)])

@@ -60,8 +60,8 @@ RELEASE_FILE = "release.json"
 _SHOWN = 20
 _TOLD_APART_BY = {
     "dataset_fingerprint": "on different datasets",
-    "architecture_fingerprint": "with code that computes different things, or by different versions "
-    "of this software",
+    "architecture_fingerprint": "with code that computes different things, or by different "
+    "versions of this software",
 }
 
 

@@ -203,6 +203,7 @@ def _runs(
 def _facts_of_real_records(run: Callable[..., _Log], records: Data, data: Data) -> list[str]:
     """The same of the dataset's own records; the name of the error if it cannot be trained."""
     try:
+        assert isinstance(data, ArrayDataset)  # as records of formula suit every text model
         some = data.inputs(torch.arange(_RECORDS) % len(data)).cpu()
         return list(_facts(run, ArrayDataset(some, records.labels, torch.clone)))
     except Exception as error:  # training gives the sentence
