@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from mico_competition.baseline import attack_challenge
 from mico_competition.challenge import ChallengeDataset
 from mico_competition.challenge_datasets import LOADERS, load_cifar10
 from mico_competition.cli import main
+from mico_competition.data import fingerprint
 from mico_competition.data.arrays import ArrayDataset, TextDataset, normalise_cifar10, sixteenths
 from mico_competition.data.fingerprint import dataset_fingerprint
 from mico_competition.fingerprints import architecture_fingerprint
@@ -183,6 +185,141 @@ def test_what_is_changed_in_place_is_seen(data):
     own.labels[:] = own.labels.flip(0)
     own.expand = centred
     assert dataset_fingerprint(own) != before
+
+
+def by_numpy(data):
+    pixels = data.storage.numpy().copy()
+    own = ArrayDataset(torch.from_numpy(pixels), data.labels.clone(), data.expand)
+    return own, lambda: pixels.__setitem__(slice(None), pixels[::-1].copy())
+
+
+def by_data(data):
+    own = ArrayDataset(data.storage.clone(), data.labels.clone(), data.expand)
+    return own, lambda: own.storage.data.__setitem__(slice(None), own.storage.data.flip(0))
+
+
+def by_labels_of_numpy(data):
+    own = ArrayDataset(data.storage.clone(), data.labels.clone(), data.expand)
+    labels = own.labels.numpy()
+    return own, lambda: labels.__setitem__(slice(None), np.roll(labels, 5))
+
+
+def by_one_byte(data):
+    pixels = data.storage.numpy().copy()
+    own = ArrayDataset(torch.from_numpy(pixels), data.labels.clone(), data.expand)
+    return own, lambda: pixels.__setitem__((1700, 60), pixels[1700, 60] ^ 1)
+
+
+def by_what_prepares_them(data):
+    shift = torch.zeros(1)
+    own = ArrayDataset(data.storage, data.labels, lambda levels: sixteenths(levels) - shift)
+    return own, lambda: shift.fill_(0.5)
+
+
+@pytest.mark.parametrize(
+    "make", [by_numpy, by_data, by_labels_of_numpy, by_one_byte, by_what_prepares_them]
+)
+def test_what_torch_does_not_count_is_seen_too(fleet, data, tmp_path, make):
+    own, change = make(data)
+    folder = fleet / SCENARIO / "train/model_0"
+    ChallengeDataset.from_path(folder, own)
+    open_signals(fleet, SCENARIO, own, cache=tmp_path).get("loss")
+    change()
+    with pytest.raises(ValueError, match="another dataset"):
+        ChallengeDataset.from_path(folder, own)
+    with pytest.raises(ValueError, match="another dataset"):
+        open_signals(fleet, SCENARIO, own, cache=tmp_path)
+
+
+def test_sentences_that_change_in_place_are_seen():
+    text = TextDataset([f"s {i}" for i in range(9)], torch.zeros(9), torch.arange(9))
+    seen = {dataset_fingerprint(text)}
+    text.sentences[0] = "changed"
+    seen.add(dataset_fingerprint(text))
+    text.sentences.reverse()
+    seen.add(dataset_fingerprint(text))
+    text.labels.numpy()[3] = 1
+    seen.add(dataset_fingerprint(text))
+    assert len(seen) == 4
+
+
+def test_the_models_of_a_fleet_hash_a_dataset_once(fleet, data, tmp_path, monkeypatch):
+    counted = []
+    original = fingerprint._bytes_digest
+
+    def counting(part):
+        counted.append(1)
+        return original(part)
+
+    monkeypatch.setattr(fingerprint, "_bytes_digest", counting)
+    attack_challenge(fleet, lambda task: data, predictions=tmp_path, progress=False)
+    open_signals(fleet, SCENARIO, data, cache=tmp_path)
+    assert len(counted) <= 4 * 6  # storage, labels and some records, a few times; not for 4 models
+
+
+def one_hot(label: int) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(label), 10)
+
+
+FORMS: dict[str, Any] = {
+    "lists": lambda x, y, i: (x.tolist(), y),
+    "triples": lambda x, y, i: (x, y, i),
+    "lists of two": lambda x, y, i: [x, torch.tensor([y])],
+    "dicts": lambda x, y, i: {"x": x, "y": y},
+    "dicts with more": lambda x, y, i: {"image": x.numpy(), "label": y, "id": i},
+    "one-hot": lambda x, y, i: (x, one_hot(y)),
+    "one-hot of numpy": lambda x, y, i: (x.numpy(), one_hot(y).numpy().astype(float)),
+    "objects": lambda x, y, i: (x.numpy().astype(object), y),
+    "sparse": lambda x, y, i: (x.to_sparse(), y),
+    "doubles": lambda x, y, i: (x.double(), float(y)),
+    "gradients": lambda x, y, i: (x.clone().requires_grad_(), np.int64(y)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_items_of_many_forms_are_compared(fleet, data, form):
+    items = [FORMS[form](*data[i], i) for i in range(len(data))]
+    folder = fleet / SCENARIO / "train/model_0"
+    ChallengeDataset.from_path(folder, items)
+    with pytest.raises(ValueError, match="another dataset"):
+        ChallengeDataset.from_path(folder, items[::-1])
+
+
+def test_labels_that_are_no_whole_numbers_are_others(fleet, data):
+    items = [(x, y + 0.7) for x, y in (data[i] for i in range(len(data)))]
+    with pytest.raises(ValueError, match="another dataset"):
+        ChallengeDataset.from_path(fleet / SCENARIO / "train/model_0", items)
+
+
+class Broken:
+    def __len__(self):
+        return 1797
+
+    def __getitem__(self, index):
+        raise OSError("disk gone")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda data: Broken(), "OSError: disk gone"),
+        (lambda data: [object()] * len(data), "an item of type object, not a pair"),
+        (lambda data: [("a", 1)] * len(data), "a record of type str, not an array"),
+        (lambda data: [{"x": torch.ones(2), "z": 1}] * len(data), "a dict of x, z, not of one"),
+        (lambda data: [(torch.ones(64), torch.ones(10))] * len(data), "neither a number nor one"),
+        (lambda data: [(torch.ones(64), "seven")] * len(data), "could not convert string"),
+    ],
+)
+def test_what_cannot_be_compared_is_warned_of_once(fleet, data, caplog, make, reason):
+    fingerprint._warned.clear()
+    caplog.set_level(logging.WARNING, "mico_competition.data.fingerprint")
+    for _ in range(2):
+        ChallengeDataset.from_path(fleet / SCENARIO / "train/model_0", make(data))
+    (record,) = caplog.records
+    assert "cannot be compared with the one that the models were trained" in record.message
+    assert reason in record.message
+    ChallengeDataset.from_path(fleet / SCENARIO / "train/model_0", range(1797))  # places only
+    assert len(caplog.records) == 1
 
 
 def test_every_official_form_of_a_dataset_has_one_fingerprint(tmp_path):

@@ -8,40 +8,66 @@ nothing of what a model was trained on.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mico_competition.cpus import available_cpus
 from mico_competition.data.arrays import ArrayDataset, TextDataset, TokenDataset
+from mico_competition.data.items import labels_tensor, records_of, sentences_of
+from mico_competition.scoring.printable import printable
 
 _BLOCK_BYTES = 1 << 22  # of records that are hashed together; another number, other fingerprints
+_REASON = 200  # characters of somebody else's error
+_RAW_BYTES = 1 << 24  # of stored records that one thread hashes at a time
 
+_log = logging.getLogger(__name__)
 _known: WeakKeyDictionary[Any, tuple[object, str]] = WeakKeyDictionary()
+_held: dict[int, tuple[Any, str | None]] = {}
+_warned: set[str] = set()
 
 
 def dataset_fingerprint(dataset: Any) -> str | None:
-    """SHA-256 in hex of a dataset; None for one that is not of records and labels.
+    """SHA-256 in hex of a dataset; None, with a warning, for one whose items cannot be compared.
 
     Args:
-        dataset: of this package, which is hashed once as long as it stays as it is; or any
-            sequence of (array, label) pairs or of dicts with `sentence` and `label`.
+        dataset: of this package; or any sequence of (array, label, ...) or of dicts that hold one
+            array and a label, or `sentence` and `label`.  A `range`, which stands for a dataset
+            where only places are wanted, has none.
 
     An ArrayDataset has the fingerprint of the sequence of its items, and so has the TokenDataset
-    made of a TextDataset.
+    made of a TextDataset.  What it stores is read at every call, however it was changed; its
+    records are made anew only if it has changed.
     """
-    state = _state(dataset)
-    if state is None:
+    if id(dataset) in _held:
+        return _held[id(dataset)][1]
+    if isinstance(dataset, TextDataset):
+        return _of_ours(dataset)
+    if not isinstance(dataset, (ArrayDataset, TokenDataset)):
         return _of_items(dataset)
-    found = _known.get(dataset)
+    state, found = _state(dataset), _known.get(dataset)
     if found is None or found[0] != state:
         found = _known[dataset] = (state, _of_ours(dataset))
     return found[1]
+
+
+@contextmanager
+def hashed_once(dataset: Any) -> Iterator[None]:
+    """Hash `dataset` now, and not again in this block: for many models at a time."""
+    if id(dataset) in _held:
+        yield
+        return
+    _held[id(dataset)] = (dataset, dataset_fingerprint(dataset))
+    try:
+        yield
+    finally:
+        del _held[id(dataset)]
 
 
 def remember_fingerprint(dataset: ArrayDataset | TokenDataset, fingerprint: str) -> None:
@@ -55,7 +81,7 @@ def check_dataset(where: object, stated: object, dataset: Any) -> None:
     Args:
         where: the model's folder, for the message.
         stated: what its metadata say.
-        dataset: what it is to be used with; one without records and labels passes.
+        dataset: what it is to be used with; one that cannot be compared passes, with a warning.
     """
     if stated is None:
         return
@@ -69,19 +95,27 @@ def check_dataset(where: object, stated: object, dataset: Any) -> None:
         )
 
 
-def _state(dataset: Any) -> object:
-    """What changes when the tensors of one of our datasets do; None for another's dataset."""
-    if isinstance(dataset, TextDataset):
-        tensors: tuple[Tensor, ...] = (dataset.labels,)
-        rest: object = (id(dataset.sentences), len(dataset.sentences))
-    elif isinstance(dataset, TokenDataset):
-        tensors = (dataset.input_ids, dataset.attention_mask, dataset.labels)
-        rest = dataset.sentences_digest
-    elif isinstance(dataset, ArrayDataset):
-        tensors, rest = (dataset.storage, dataset.labels), dataset.expand
+def _state(dataset: ArrayDataset | TokenDataset) -> object:
+    """What is stored, as hashes of its bytes, and how it is prepared."""
+    rest: object
+    if isinstance(dataset, TokenDataset):
+        parts, rest = [dataset.input_ids, dataset.attention_mask], dataset.sentences_digest
     else:
-        return None
-    return [(part.data_ptr(), part._version, tuple(part.shape)) for part in tensors], rest
+        some = dataset.inputs(range(min(4, len(dataset))))  # which change as the preparation does
+        parts, rest = [dataset.storage], (dataset.expand, _raw(some))
+    return [_raw(part) for part in (*parts, dataset.labels)], rest
+
+
+def _raw(part: Tensor) -> object:
+    """Type, shape and hashes of the bytes of a tensor."""
+    rows = max(1, _RAW_BYTES // max(1, part[:1].nbytes))
+    with ThreadPoolExecutor(min(4, available_cpus())) as pool:
+        return part.dtype, part.shape, list(pool.map(_bytes_digest, part.detach().split(rows)))
+
+
+def _bytes_digest(part: Tensor) -> bytes:
+    flat = part.cpu().contiguous().flatten()
+    return hashlib.sha256(flat.view(torch.uint8).numpy().data).digest()
 
 
 def _of_ours(dataset: ArrayDataset | TextDataset | TokenDataset) -> str:
@@ -96,46 +130,44 @@ def _of_ours(dataset: ArrayDataset | TextDataset | TokenDataset) -> str:
 
 
 def _of_items(dataset: Any) -> str | None:
-    """The same of somebody else's dataset, item by item; None if its items are of another form."""
+    """The same of somebody else's dataset, item by item."""
+    if isinstance(dataset, range):
+        return None
     try:
-        first = dataset[0]
-        if isinstance(first, Mapping):
-            sentences, labels = zip(
-                *((item["sentence"], item["label"]) for item in _items(dataset))
-            )
-            text = TextDataset(list(sentences), torch.tensor(labels), torch.tensor(labels))
-            return _of_ours(text)
-        found: list[int] = []
-        rows = _rows_of_block(_record(first).unsqueeze(0))
-        digests = list(_digests(_blocks(dataset, rows, found)))
-        return _joined("records", digests, torch.tensor(found))
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError):
+        found = sentences_of(dataset)
+        if found is not None:
+            return _of_ours(TextDataset(found[0], found[1], torch.zeros(len(found[0]))))
+        labels: list[float] = []
+        digests = list(_digests(_blocks(dataset, labels)))
+        return _joined("records", digests, labels_tensor(labels))
+    except Exception as error:  # whatever somebody else's code raises
+        _warn(type(dataset).__name__, error)
         return None
 
 
-def _items(dataset: Any) -> Iterator[Any]:
-    return (dataset[i] for i in range(len(dataset)))
-
-
-def _record(item: Any) -> Tensor:
-    record, label = item
-    if not isinstance(record, (Tensor, np.ndarray)):
-        raise TypeError("A record that is no array.")
-    int(label)
-    return torch.as_tensor(record)
-
-
-def _blocks(dataset: Any, rows: int, labels: list[int]) -> Iterator[Tensor]:
+def _blocks(dataset: Any, labels: list[float]) -> Iterator[Tensor]:
     """Records in blocks; their labels are added to `labels`."""
     block: list[Tensor] = []
-    for item in _items(dataset):
-        block.append(_record(item))
-        labels.append(int(item[1]))
-        if len(block) == rows:
+    for record, label in records_of(dataset):
+        block.append(record)
+        labels.append(label)
+        if len(block) == _rows_of_block(record.unsqueeze(0)):
             yield torch.stack(block)
             block = []
     if block:
         yield torch.stack(block)
+
+
+def _warn(kind: str, error: Exception) -> None:
+    reason = printable(f"{type(error).__name__}: {error}"[:_REASON])
+    sentence = (
+        f"The dataset given (a {printable(kind)}) cannot be compared with the one that the models "
+        f"were trained on, since its items cannot be read as records with labels ({reason}): make "
+        "sure that it is the same one, or give pairs of an array and a whole number."
+    )
+    if sentence not in _warned:
+        _warned.add(sentence)
+        _log.warning(sentence)
 
 
 def _rows_of_block(record: Tensor) -> int:
@@ -168,5 +200,5 @@ def _joined(kind: str, parts: Iterable[str | bytes], labels: Tensor) -> str:
     digest = hashlib.sha256(f"{kind};".encode())
     for part in parts:
         digest.update(part if isinstance(part, bytes) else part.encode())
-    digest.update(_digest(labels.to(torch.int64)))
+    digest.update(_digest(labels if labels.is_floating_point() else labels.to(torch.int64)))
     return digest.hexdigest()

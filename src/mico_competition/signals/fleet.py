@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mico_competition.challenge import ChallengeDataset
+from mico_competition.data.fingerprint import hashed_once
 from mico_competition.files import PathLike
 from mico_competition.layout import ModelFolder, walk_phase
 from mico_competition.progress import tracked
@@ -103,7 +104,8 @@ def read_fleet(
             f"{scenario}/train/model_0 and the like below it."
         )
     found = tracked(folders, "Splits", "model")
-    splits = [ChallengeDataset.from_path(folder.path, data) for folder in found]
+    with hashed_once(data):
+        splits = [ChallengeDataset.from_path(folder.path, data) for folder in found]
     points = [split.challenge_indices.numpy() for split in splits]
     for folder, own in zip(folders, points):
         if len(own) != len(points[0]):
@@ -133,11 +135,12 @@ def _others(
 ) -> list[np.ndarray]:
     """Challenge points of the models of the scenario that were not taken."""
     there = [f for phase in PHASES for f in walk_phase(challenge_folder, scenario, phase)]
-    return [
-        ChallengeDataset.from_path(folder.path, data).challenge_indices.numpy()
-        for folder in there
-        if folder not in taken
-    ]
+    with hashed_once(data):
+        return [
+            ChallengeDataset.from_path(folder.path, data).challenge_indices.numpy()
+            for folder in there
+            if folder not in taken
+        ]
 
 
 def truth(fleet: Fleet, rows: np.ndarray, data: Any) -> np.ndarray:
@@ -146,7 +149,9 @@ def truth(fleet: Fleet, rows: np.ndarray, data: Any) -> np.ndarray:
     Raises:
         ValueError: if a model's folder lacks the seeds, as a participant's dev models do.
     """
-    return np.stack([_membership(_splits(fleet.folders[r], data), fleet.records) for r in rows])
+    with hashed_once(data):
+        splits = [_splits(fleet.folders[row], data) for row in rows]
+    return np.stack([_membership(split, fleet.records) for split in splits])
 
 
 def _splits(folder: ModelFolder, data: Any) -> ChallengeDataset:

@@ -13,6 +13,7 @@ from torch import nn
 
 from mico_competition.challenge import ChallengeDataset
 from mico_competition.data.arrays import ArrayDataset
+from mico_competition.data.fingerprint import hashed_once
 from mico_competition.fingerprints import check_architecture
 from mico_competition.inputs import to_device
 from mico_competition.layout import ModelFolder
@@ -161,12 +162,13 @@ def challenge_losses(
     rows = []
     check_architecture(folders, data)
     plausible = Plausibility(folders)
-    for folder in tracked(folders, "Signals", "model", show=progress):
-        splits = ChallengeDataset.from_path(folder.path, data)
-        model = load_model(folder.task.name, folder.path, device=device)
-        rows.append(losses(model, data, splits.challenge_indices))
-        if plausible.wants(folder):
-            _look_at(plausible, folder, model, splits)
+    with hashed_once(data):
+        for folder in tracked(folders, "Signals", "model", show=progress):
+            splits = ChallengeDataset.from_path(folder.path, data)
+            model = load_model(folder.task.name, folder.path, device=device)
+            rows.append(losses(model, data, splits.challenge_indices))
+            if plausible.wants(folder):
+                _look_at(plausible, folder, model, splits)
     plausible.warn()
     return np.stack(rows)
 

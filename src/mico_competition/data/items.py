@@ -1,0 +1,87 @@
+"""Records and labels of somebody else's dataset, whatever form its items have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_LABELS = ("label", "labels", "y", "target", "targets", "class")
+
+
+def records_of(dataset: Any) -> Iterator[tuple[Tensor, float]]:
+    """Each record as a tensor, and its label; ValueError or what the dataset raises if it cannot.
+
+    Args:
+        dataset: has a length and items (array, label, ...), or dicts that hold one array and a
+            label.  Arrays are of torch (dense or sparse), numpy, scipy, or lists of numbers;
+            labels are numbers or one-hot.
+    """
+    for i in range(len(dataset)):
+        record, label = _parts(dataset[i])
+        yield _record(record), _label(label)
+
+
+def sentences_of(dataset: Any) -> tuple[list[str], Tensor] | None:
+    """Sentences and labels of a dataset of dicts with `sentence` and `label`; None for others."""
+    first = dataset[0]
+    if not (isinstance(first, Mapping) and isinstance(first.get("sentence"), str)):
+        return None
+    items = [dataset[i] for i in range(len(dataset))]
+    labels = labels_tensor([_label(item["label"]) for item in items])
+    if labels.is_floating_point():
+        raise ValueError("Expected whole numbers as labels of sentences.")
+    return [str(item["sentence"]) for item in items], labels
+
+
+def labels_tensor(labels: list[float]) -> Tensor:
+    """int64[N]; float64[N] if one is no whole number."""
+    whole = all(float(label).is_integer() for label in labels)
+    return torch.tensor(labels, dtype=torch.float64).to(torch.int64 if whole else torch.float64)
+
+
+def _parts(item: Any) -> tuple[Any, Any]:
+    if isinstance(item, Mapping):
+        names = [name for name in item if str(name).lower() in _LABELS]
+        arrays = [v for name, v in item.items() if name not in names and _is_array(v)]
+        if len(names) == len(arrays) == 1:
+            return arrays[0], item[names[0]]
+        raise ValueError(
+            f"a dict of {', '.join(map(str, item))}, not of one array and one of {_LABELS}"
+        )
+    if isinstance(item, (tuple, list)) and len(item) > 1:
+        return item[0], item[1]
+    raise ValueError(f"an item of type {type(item).__name__}, not a pair")
+
+
+def _is_array(value: Any) -> bool:
+    if isinstance(value, (list, tuple)) or hasattr(value, "toarray"):
+        return True
+    return isinstance(value, (Tensor, np.ndarray)) and value.ndim > 0
+
+
+def _record(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        value = value.detach()
+        return value if value.layout == torch.strided else value.to_dense()
+    if hasattr(value, "toarray"):  # of scipy.sparse
+        value = value.toarray()
+    if not isinstance(value, (np.ndarray, list, tuple)):
+        raise ValueError(f"a record of type {type(value).__name__}, not an array")
+    array = np.asarray(value)
+    if array.dtype == object or isinstance(value, (list, tuple)):
+        array = array.astype(np.float32)
+    return torch.from_numpy(array.copy())  # torch warns of memory that must not be written to
+
+
+def _label(value: Any) -> float:
+    """A label as a number; a one-hot vector is the place of its one."""
+    numbers = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
+    if numbers.size == 1:
+        return float(numbers.reshape(()))
+    if sorted(numbers.ravel().tolist()) != [*[0] * (numbers.size - 1), 1]:
+        raise ValueError("a label that is neither a number nor one-hot")
+    return float(numbers.argmax())
