@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mico_competition.solutions import membership
+
 LARGE = (".pt", ".bin", ".safetensors")
 TOKEN = "hf_test"
 
@@ -154,10 +156,13 @@ def made_up(*places: str, size: int = 1000) -> dict[str, bytes]:
     """Files of models at `<scenario>/<phase>/model_<i>`, whose weights are not real."""
     files = {}
     for place in places:
-        names = ["seed_challenge"]
-        if "/train/" in place:
-            names += ["seed_training", "seed_membership", "solution.csv"]
-        files |= {f"{place}/{name}": f"{place} {name}\n".encode() for name in names}
+        known = 3 if "/train/" in place else 1
+        names = ("seed_challenge", "seed_training", "seed_membership")[:known]
+        seeds = {n: hashlib.sha256(f"{place} {n}".encode()).hexdigest()[:32] for n in names}
+        files |= {f"{place}/{name}": f"{seed}\n".encode() for name, seed in seeds.items()}
+        if "seed_membership" in seeds:
+            labels = ",".join(map(str, membership(seeds["seed_membership"], 200)))
+            files[f"{place}/solution.csv"] = f"{labels}\n".encode()
         block = hashlib.sha256(place.encode()).digest()
         files[f"{place}/model.pt"] = (block * (size // len(block) + 1))[:size]
     return files

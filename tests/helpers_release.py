@@ -151,7 +151,8 @@ class Released:
 
     def made_up(self) -> None:
         """Checksums, archives, times and modes as if the leak had been there from the start."""
-        write_sums(self.side, {name: sha256_of(path) for name, path in files_of_release(self.tree)})
+        files = {n: sha256_of(p) for n, p in files_of_release(self.tree) if p.is_file()}
+        write_sums(self.side, files)
         for path in self.zip.parent.glob("*.zip"):
             path.unlink()
         for folder in sorted(self.tree.glob("digits_*/*")):

@@ -15,9 +15,10 @@ from mico_competition.cli import main
 from mico_competition.hub.download import fetch, plan_download
 from mico_competition.hub.publish import publish
 from mico_competition.releases.add_labels import add_labels
+from mico_competition.releases.check_files import check_files
 from mico_competition.releases.leak_check import check_release
 from mico_competition.releases.release import release
-from mico_competition.releases.reveal import as_text, check_files, reveal
+from mico_competition.releases.reveal import as_text, reveal
 
 FINAL = DEV.replace("dev/model_100", "final/model_150")
 LABELS = ("seed_membership", "seed_training", "solution.csv")

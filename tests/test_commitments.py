@@ -355,7 +355,7 @@ FILES = {
         lambda f, s: (f / DEV / "metadata.json").write_text(
             (f / DEV / "metadata.json").read_text().replace("1797", "1798")
         ),
-        "has other numbers of records than release.json says",
+        "has another len_dataset than release.json says",
     ),
     "no release.json": (lambda f, s: (s / "release.json").unlink(), "There is no file"),
     "no commitments.json": (lambda f, s: (s / "commitments.json").unlink(), "There is no file"),

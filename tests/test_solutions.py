@@ -14,8 +14,8 @@ from mico_competition.challenge import ChallengeDataset
 from mico_competition.cli import main
 from mico_competition.fleets.finished import _unreadable
 from mico_competition.releases.archives import files_of_release, settle, sha256_of, write_sums
+from mico_competition.releases.check_files import check_files
 from mico_competition.releases.release import release, write_reference
-from mico_competition.releases.reveal import check_files
 from mico_competition.signals import fleet
 from mico_competition.solutions import read_solution
 from mico_competition.splits import seed_text

@@ -146,12 +146,8 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(args: argparse.Namespace) -> int:
-        from mico_competition.releases.reveal import (
-            check_files,
-            read_revealed,
-            verify,
-            write_solutions,
-        )
+        from mico_competition.releases.check_files import check_files
+        from mico_competition.releases.reveal import read_revealed, verify, write_solutions
 
         if args.revealed is None:
             if args.to is not None:

@@ -24,8 +24,8 @@ from mico_competition.layout import (
 )
 from mico_competition.lengths import read_metadata
 from mico_competition.releases.archives import SUMS_FILE, files_of_release, read_sums, sha256_of
+from mico_competition.releases.check_files import check_files, read_summary
 from mico_competition.releases.release import PUBLIC_METADATA
-from mico_competition.releases.reveal import check_files, read_summary
 from mico_competition.tracks import (
     METADATA_FILE,
     PHASES,

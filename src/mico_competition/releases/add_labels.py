@@ -26,6 +26,7 @@ from mico_competition.releases.archives import (
     sha256_of,
     write_sums,
 )
+from mico_competition.releases.check_files import read_summary
 from mico_competition.releases.commitments import only_release
 from mico_competition.releases.leak_check import check_release
 from mico_competition.releases.public_files import write_json
@@ -39,7 +40,6 @@ from mico_competition.releases.release import (
 from mico_competition.releases.reveal import (
     as_text,
     files_in,
-    read_summary,
     reveal,
     revealed_file,
     verify,

@@ -112,7 +112,8 @@ def _plain(name: str) -> bool:
 
 
 def files_of_release(challenge_folder: PathLike) -> Iterator[tuple[str, Path]]:
-    """(name, path) of everything that SHA256SUMS of a release must list, links included.
+    """(name, path) of everything that SHA256SUMS of a release must list.  Links, and folders with
+    nothing in them, are among it where they are there, so that nothing goes unnoticed.
 
     That is all below the challenge folder and beside it in `<challenge>.release/`, but the
     archives, which have checksums of their own, and SHA256SUMS itself.
@@ -128,9 +129,11 @@ def files_of_release(challenge_folder: PathLike) -> Iterator[tuple[str, Path]]:
 
 
 def _all_below(top: Path) -> Iterator[Path]:
-    """All that is no plain folder below `top`, sorted: files, links, and what is neither."""
+    """All below `top` but folders that hold something: files, links, what is neither, sorted."""
     for parent, folders, names in os.walk(top):
         folders.sort()
+        if not folders and not names and Path(parent) != top:
+            yield Path(parent)
         links = [name for name in folders if Path(parent, name).is_symlink()]
         yield from (Path(parent, name) for name in sorted((*names, *links)))
 

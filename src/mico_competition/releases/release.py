@@ -200,7 +200,7 @@ def summary(
         mine = [model for model in models if model.scenario == scenario]
         if not mine:
             continue
-        lengths, results = Lengths.of(mine[0].path), []
+        facts, results = facts_of(mine[0]), []
         for model in mine:
             if model.phase == "train":
                 results.append((read_metadata(model.path).get("results") or {}).get("accuracy"))
@@ -208,17 +208,26 @@ def summary(
         phases = [model.phase for model in mine]
         scenarios[scenario] = {
             "phases": {phase: phases.count(phase) for phase in dict.fromkeys(phases)},
-            "privacy": public_metadata(read_metadata(mine[0].path)).get("privacy"),
+            "privacy": facts.pop("privacy"),
             "accuracy": round(fsum(known) / len(known), 4) if known else None,
-            "len_dataset": lengths.len_dataset or mine[0].task.len_dataset,
-            "len_training": lengths.check_training(None),
-            "len_challenge": lengths.check_challenge(None),
+            **facts,
         }
     return {
         "format": 2,
         "challenge": challenge,
         "revealed": list(revealed),
         "scenarios": scenarios,
+    }
+
+
+def facts_of(model: ModelFolder) -> dict[str, Any]:
+    """What release.json says of a scenario that the metadata of each of its models say too."""
+    lengths = Lengths.of(model.path)
+    return {
+        "privacy": public_metadata(read_metadata(model.path)).get("privacy"),
+        "len_dataset": lengths.len_dataset or model.task.len_dataset,
+        "len_training": lengths.check_training(None),
+        "len_challenge": lengths.check_challenge(None),
     }
 
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.files import PRIVATE, PUBLIC, PathLike, write_text
-from mico_competition.layout import challenge_folder_of, release_folder, walk_challenge, walk_phase
-from mico_competition.lengths import Lengths, len_challenge_of
-from mico_competition.releases.archives import NO_RELEASE, check_sums
+from mico_competition.layout import release_folder, walk_challenge, walk_phase
+from mico_competition.lengths import len_challenge_of
 from mico_competition.releases.commitments import (
     are_openings,
     consistent,
@@ -26,7 +25,6 @@ from mico_competition.releases.commitments import (
     withheld_names,
     withheld_texts,
 )
-from mico_competition.solutions import check_solution
 from mico_competition.tracks import (
     PHASES,
     SCORED_PHASES,
@@ -195,32 +193,6 @@ def _fault(
     return None
 
 
-def check_files(challenge_folder: PathLike, *, progress: bool = False) -> tuple[int, list[str]]:
-    """Hold a release's files against SHA256SUMS, and what it reveals against its commitments.
-
-    Gives the number of files that are as they should be, and a sentence for each other one.
-    Labels that were revealed since are as they should be where a revealed file that verifies
-    lies in `<challenge>.release/`.
-
-    Raises:
-        ValueError: as `read_sums`, `read_revealed` and `verify`.
-    """
-    side = release_folder(challenge_folder)
-    known: dict[str, str] = {}
-    faults = [
-        *_summary_faults(challenge_folder),
-        *_uncommitted(challenge_folder),
-        *_contradictions(challenge_folder),
-    ]
-    for path in sorted(side / revealed_file(phase) for phase in SCORED_PHASES):
-        if path.exists():
-            wrong = verify(challenge_folder, path)[1]
-            faults += [f"{path.name}: {fault}" for fault in wrong]
-            known |= {} if wrong else sums_of(read_revealed(path))
-    sound, wrong = check_sums(challenge_folder, known, progress=progress)
-    return sound, faults + wrong
-
-
 def sums_of(revealed: dict[str, Any]) -> dict[str, str]:
     """Name -> SHA-256 of the revealed file in a release, and of all files that come with it."""
     challenge = revealed["challenge"]
@@ -250,65 +222,3 @@ def write_solutions(revealed: dict[str, Any], folder: PathLike) -> int:
     for path, text in files.items():
         write_text(path, text, access=access)
     return len(revealed["openings"])
-
-
-def _summary_faults(challenge_folder: PathLike) -> list[str]:
-    """What release.json says of numbers of models and records, and the folder says otherwise."""
-    faults = []
-    for scenario, stated in read_summary(challenge_folder)["scenarios"].items():
-        models = [m for phase in PHASES for m in walk_phase(challenge_folder, scenario, phase)]
-        counts = {phase: sum(m.phase == phase for m in models) for phase in PHASES}
-        counts = {phase: count for phase, count in counts.items() if count}
-        if counts != stated.get("phases"):
-            faults.append(
-                f"{scenario} has {counts} models and release.json says {stated.get('phases')}."
-            )
-        for model in models:
-            lengths = Lengths.of(model.path)
-            found = {
-                "len_dataset": lengths.len_dataset or model.task.len_dataset,
-                "len_training": lengths.check_training(None),
-                "len_challenge": lengths.check_challenge(None),
-            }
-            if any(stated.get(name) != value for name, value in found.items()):
-                faults.append(f"{model.place} has other numbers of records than release.json says.")
-    return faults
-
-
-def _uncommitted(challenge_folder: PathLike) -> list[str]:
-    """Models whose labels are withheld and not committed to, or that only a commitment is to."""
-    withholding = {
-        model.place
-        for model in walk_challenge(challenge_folder)
-        if withheld_names(get_scenario(model.scenario), model.phase)
-    }
-    committed = set(read_commitments(challenge_folder)[1]) if withholding else set()
-    lacking, extra = sorted(withholding - committed), sorted(committed - withholding)
-    return [
-        *(f"{place}: there is no commitment to it." for place in lacking),
-        *(f"{place}: it was committed to, and is missing." for place in extra),
-    ]
-
-
-def _contradictions(challenge_folder: PathLike) -> Iterator[str]:
-    """Labels that are not those that the seeds beside them give, whatever the checksums are."""
-    for model in walk_challenge(challenge_folder):
-        try:
-            check_solution(model.path)
-        except ValueError as error:
-            yield str(error)
-
-
-def read_summary(challenge_folder: PathLike) -> dict[str, Any]:
-    """What release.json says; ValueError if it is missing, or is not of a release's form."""
-    path = release_folder(challenge_folder) / "release.json"
-    value = read_object(path, NO_RELEASE)
-    revealed, name = value.get("revealed"), challenge_folder_of(challenge_folder).name
-    if not (
-        value.get("challenge") == name
-        and isinstance(value.get("scenarios"), dict)
-        and isinstance(revealed, list)
-        and all(phase in SCORED_PHASES for phase in revealed)
-    ):
-        raise ValueError(f"{path} is not what this version of `mico release` writes: release anew.")
-    return value
