@@ -7,15 +7,19 @@ READY := .venv/.ready
 ALONE := tests/test_score_all.py tests/test_fleet_ray.py tests/test_cluster_files.py
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test lint bench results attacks lock clean
+.PHONY: help demo test test-all lint bench results attacks lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
 demo: $(READY) ## a small competition from splits to leaderboard, on this machine
 	.venv/bin/mico demo $(ARGS)
 
-test: $(READY) ## the tests
+test: $(READY) ## the tests that take minutes
+	.venv/bin/python -m pytest -n auto --dist loadfile -m "not slow" $(ALONE:%=--ignore=%) $(ARGS) || \
+	  [ $$? -eq 5 ]
+
+test-all: $(READY) ## all tests (half an hour): clusters, kills, browsers, audits, too
 	.venv/bin/python -m pytest -n auto --dist loadfile $(ALONE:%=--ignore=%) $(ARGS) || [ $$? -eq 5 ]
 	.venv/bin/python -m pytest $(ALONE) $(ARGS) || [ $$? -eq 5 ]
 

@@ -1,6 +1,8 @@
 """Fixtures that several test files share; nothing here downloads."""
 
+import fcntl
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -17,13 +19,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 os.environ.setdefault("MICO_CACHE", tempfile.mkdtemp(prefix="mico_cache_"))
 
-# What runs in the background of a script ignores Ctrl-C, and so would all that tests start and
-# stop with it; a handler of Python's is not inherited, being ignored is.
-if (
-    threading.current_thread() is threading.main_thread()
-    and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-):
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What runs in the background of a script ignores Ctrl-C, and under nohup the end of its terminal,
+# and so would all that tests start and stop so: to be ignored is inherited, a handler is not.
+if threading.current_thread() is threading.main_thread():
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,7 +57,18 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def competition(tmp_path_factory):
-    """All four challenges, trained small and released; read-only (copy what you change)."""
-    from small_competition import train_competition
+    """All four challenges, trained small and released; read-only (copy what you change).
 
-    return train_competition(tmp_path_factory.mktemp("competition"))
+    The processes of pytest-xdist share one.
+    """
+    from small_competition import competition_in, train_competition
+
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "competition"
+    with open(root.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.with_suffix(".whole").exists():
+            shutil.rmtree(root, ignore_errors=True)
+            train_competition(root)
+            root.with_suffix(".whole").touch()
+    return competition_in(root)

@@ -55,7 +55,12 @@ def write_datasets(folder: Path) -> Path:
     return folder
 
 
-def train_competition(root: Path) -> Competition:
+def competition_in(root: Path) -> Competition:
+    """What `train_competition` writes below `root`."""
+    return Competition(root / "datasets", root / "trained", root / "released")
+
+
+def train_competition(root: Path) -> None:
     """Train and release every official scenario, a few models a phase."""
     datasets = write_datasets(root / "datasets")
     base = make_small_roberta(
@@ -70,7 +75,6 @@ def train_competition(root: Path) -> Competition:
         for name in CHALLENGES[challenge]:
             train_scenario(root / "trained", name, datasets, base)
         release(root / "trained", challenge, root / "released")
-    return Competition(datasets, root / "trained", root / "released")
 
 
 def train_scenario(root: Path, name: str, datasets: Path, base: Path) -> None:

@@ -51,6 +51,7 @@ def analytic_epsilon(sensitivity, delta=DELTA):
     return brentq(excess, 0, 100, xtol=1e-12)
 
 
+@pytest.mark.slow
 def test_there_is_a_row_for_every_private_scenario(rows):
     assert list(rows) == NAMES and len(rows) >= 8
     for name, row in rows.items():
@@ -103,6 +104,7 @@ def test_without_sampling_both_accountants_find_the_closed_form(noise_multiplier
     assert twice <= pld_epsilon(mechanism, DELTA, neighbours="replace_one") <= twice + 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "sample_rate", "num_steps", "delta"),
     [
@@ -129,6 +131,7 @@ def test_the_noise_for_a_target_wastes_at_most_a_twentieth(target, sample_rate, 
     assert mechanism.eps_error(delta) <= min(EPS_ERROR, spent / 25)
 
 
+@pytest.mark.slow
 def test_no_target_is_exceeded_where_errors_are_halved():
     """Bounds of less noise are not lower, and noise for a larger target is not more."""
     noises = []
@@ -263,6 +266,7 @@ def script():
     return module
 
 
+@pytest.mark.slow
 def test_the_pages_table_is_what_its_script_writes(rows, script, monkeypatch):
     """All but the column that takes a minute, which only has to fit in."""
     monkeypatch.setattr(script, "at_least", lambda row: "slow")

@@ -42,6 +42,7 @@ def test_every_attack_that_was_measured_has_its_name_still():
             assert re.fullmatch("[0-9a-f]{7,}", found["commit"]), f"{path}: whose code made it?"
 
 
+@pytest.mark.slow
 def test_the_ten_line_attack_runs_as_the_page_has_it(fleet, tmp_path, monkeypatch, capsys):  # noqa: F811
     page = PAGE.read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)

@@ -316,6 +316,7 @@ def test_a_replay_is_the_step_by_loops():
     np.testing.assert_allclose(replay.scores[WHOLE], total, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_text_model_is_audited_with_its_dropout_off(tmp_path, monkeypatch):
     """Replayed without vmap, which transformers' masks do not allow."""
     generator = torch.Generator().manual_seed(0)
@@ -342,6 +343,7 @@ def test_a_text_model_is_audited_with_its_dropout_off(tmp_path, monkeypatch):
     assert not failed, failed
 
 
+@pytest.mark.slow
 def test_a_record_canary_is_found_by_its_layers_and_its_loss():
     """Where there is next to no noise, the right canaries have the larger scores."""
     settings, told = settings_of(), Mechanism(0.05, 0.25, 40)

@@ -27,6 +27,8 @@ from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import resolve
 from mico_competition.training.train import mechanism_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def coarse():

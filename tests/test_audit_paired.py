@@ -57,6 +57,7 @@ def test_the_p_value_is_where_the_interval_ends_at_zero(models):
     assert compared >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("metric", "least"), [("AUC", 0.02), ("TPR_FPR_1000", 0.01)])
 def test_its_level(metric, least):
     """Two equally good attacks differ at 5 % in 5 % of all cases; a better one is found."""
@@ -101,6 +102,7 @@ def test_what_cannot_be_compared_is_refused(change, words):
 # --- TPR at any FPR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fpr", [0.07, 0.3])
 def test_bootstrap_intervals_of_the_tpr_cover(fpr):
     """In 1,500 runs it is 95.2 % at 7 %; one standard error of these 300 is 1.3 %."""

@@ -25,6 +25,8 @@ from mico_competition.training import dpsgd, stack, train
 from mico_competition.training.settings import resolve
 from mico_competition.training.streams import Streams
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def coarse():
@@ -102,7 +104,6 @@ def test_a_fault_is_caught(name, monkeypatch):
     assert QUICK[name] in found or found[:1] == ["training"], found
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Detected call of")  # of a trainer that skips steps
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize("name", planted.ALL)

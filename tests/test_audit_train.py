@@ -28,6 +28,8 @@ from mico_competition.training.accounting import Mechanism
 from mico_competition.training.accounting_check import pld_epsilon
 from mico_competition.training.settings import resolve
 
+pytestmark = pytest.mark.slow
+
 
 def settings_of(**flags):
     return resolve({"scenario": "digits_lo", "num_epochs": 10, **flags})

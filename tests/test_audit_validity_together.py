@@ -47,6 +47,7 @@ def test_points_that_hang_together_do_not_deceive_one_run_bounds():
     assert alarms(one_run_bound, simulate, epsilon, delta=0) <= ALLOWED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("membership", ["coins", "half"])
 def test_half_of_the_points_drawn_gives_no_more_alarms(membership):
     """Just half of the points are in, as in MICO, and all scores share a shift."""

@@ -39,6 +39,7 @@ def stepped(model, inputs, labels, **options):
     return flat(mine) - flat(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_is_that_of_opacus_hooks(kind, tmp_path):
     """From the same weights, over 7 examples in physical batches of 3; the noise is the same."""

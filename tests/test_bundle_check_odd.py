@@ -89,6 +89,7 @@ def test_files_that_are_no_bundle(tmp_path):
         check_bundle(tmp_path / "b.zip", "kaggle")
 
 
+@pytest.mark.slow
 def test_no_value_makes_the_linter_stumble(good, tmp_path):
     """Each part of competition.yaml replaced by each kind of value: faults, never a traceback."""
     odd = [None, -1, "x", [], [None], {"a": 1}, datetime.date(2027, 1, 1)]

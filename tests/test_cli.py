@@ -76,6 +76,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_1(arguments, message, capsys):
     assert len(captured.err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_dry_run_prints_the_resolved_settings(scenario, capsys):
     if SCENARIOS[scenario].private and scenario != "sst2_lo":
@@ -87,6 +88,7 @@ def test_a_dry_run_prints_the_resolved_settings(scenario, capsys):
     assert ("noise_multiplier" in plan) == row.private
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["cifar10", "purchase100", "sst2"])
 def test_the_scripts_of_2022_take_2022s_flags(task):
     flags = (
@@ -159,6 +161,7 @@ def test_every_verb_has_a_help_text():
             assert len(action.choices) == len(action._choices_actions) >= 9
 
 
+@pytest.mark.slow
 def test_the_core_install_is_enough_to_attack_and_submit(competition, tmp_path):
     challenge, data = competition.released / "purchase100", competition.datasets
     predictions = tmp_path / "predictions" / "purchase100"
@@ -173,6 +176,7 @@ def test_the_core_install_is_enough_to_attack_and_submit(competition, tmp_path):
     assert finished.stdout.splitlines()[-1] == "[0, 0, 0]", finished.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_extra_is_named_with_the_line_that_mends_it():
     finished = run_without_extras(
         "from mico_competition.cli import main;"

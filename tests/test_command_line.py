@@ -101,6 +101,7 @@ def test_the_training_scripts_read_flags_in_the_same_way(capsys):
 # --- output
 
 
+@pytest.mark.slow
 def test_output_that_nobody_reads_does_not_stop_the_work(tmp_path):
     reading, writing = os.pipe()
     os.close(reading)  # as `| head -1` does after a line
@@ -128,6 +129,7 @@ def test_a_full_disk_under_the_output_is_said():
     assert (finished.returncode, finished.stderr) == (1, said)
 
 
+@pytest.mark.slow
 def test_closed_descriptors_are_not_taken_by_files(tmp_path):
     command = f"'{MICO}' {' '.join(TRAIN)} --output_dir '{tmp_path}' >&- 2>&-"
     assert subprocess.run(command, shell=True).returncode == 0

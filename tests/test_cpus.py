@@ -163,6 +163,7 @@ def run(out, *flags, cpu=None, **environment):
     return json.loads(path.read_text())["machine"]
 
 
+@pytest.mark.slow
 def test_a_fleets_workers_take_the_threads_that_were_asked_for(tmp_path):
     assert run(tmp_path / "omp", "--workers", "1", OMP_NUM_THREADS="1")["threads"] == 1
     cpu = min(os.sched_getaffinity(0))

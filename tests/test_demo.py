@@ -10,6 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from mico_competition.demo import _runs, run_demo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):

@@ -102,6 +102,7 @@ def test_noise_has_the_stated_deviation_once_a_logical_batch(mode):
     assert abs(float(noise.std()) / stated - 1) < 5 / math.sqrt(2 * count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", GRAD_SAMPLE_MODES)
 def test_noise_is_not_added_again_for_each_physical_batch(mode):
     sigma, norm = 2.0, 1e-9

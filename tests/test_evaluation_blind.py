@@ -147,6 +147,7 @@ def test_the_leak_is_worth_refusing(leak, least):
     assert np.mean(gains) > least
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize(("scenario", "share_in"), [("digits_inf", 0.6), ("sst2_inf", 0.95)])
 def test_every_named_attack_is_blind(name, scenario, share_in):
@@ -172,6 +173,7 @@ def test_a_constant_attack_is_blind():
     )
 
 
+@pytest.mark.slow
 def test_evaluate_refuses_a_leak_unless_told_not_to_look():
     asked = ask(make_source(), "train")
     few = Options(resamples=20)

@@ -316,6 +316,7 @@ def test_a_strangers_file_is_isolated(fleet, mico, tmp_path, verb):
         assert found["attacks"][1]["metrics"]["AUC"]["value"] > 0.6
 
 
+@pytest.mark.slow
 def test_no_row_depends_on_the_others(participants, mico, tmp_path):
     """`joint` wants signals of all records; `eb` beside it is as by itself."""
     found = {}

@@ -163,6 +163,7 @@ LEFT_OUT = {"suri", "query-stack", "neural", "layers"}
 """Slow, or made for other data than these: they run by themselves in their own tests."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", [pytest.param("train", marks=pytest.mark.slow), "dev"])
 def test_the_row_of_every_named_attack_is_the_same_alone_and_with_all_others(fleet, phase):
     asked = ask(fleet, phase)

@@ -120,6 +120,7 @@ def test_the_same_model_twice_is_refused():
         problem.gather_from(signal).score(calibrate)
 
 
+@pytest.mark.slow
 def test_speed_of_100_shadows_50_targets_200_points_from_cached_signals():
     """Every named closed-form attack, through the problem: below 0.3 s of processor time."""
     source = make_source(train=100, dev=50, points=10_000, asked=200, share_in=0.76)

@@ -237,6 +237,7 @@ def children(parent):
     return found
 
 
+@pytest.mark.slow
 def test_the_process_ends_with_the_program(write, tmp_path):
     write(WORKS)
     code = (

@@ -168,6 +168,7 @@ def test_odd_lines_of_it_count_as_none(out, line):
     assert damage(ledger, verify=True) == {}
 
 
+@pytest.mark.slow
 def test_many_fleets_of_a_challenge_are_listed_together(out, capsys):
     flags = ["--threads", "1", "--workers", "1", "--num_epochs", "1", "--models", "0"]
     assert main(["fleet", "digits_lo", "--out", str(out), *flags]) == 0

@@ -105,6 +105,7 @@ def train_and_die(block):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_long_folder_for_temporary_files_is_no_hindrance(tmp_path, monkeypatch):
     """A socket's path may have 107 bytes."""
     long = tmp_path / ("a" * 120)
@@ -144,6 +145,7 @@ def test_a_disk_that_is_full_while_the_dataset_is_written_is_a_sentence(
     assert not list(path.parent.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a small disk")
 def test_a_small_disk_is_no_traceback(tmp_path):
     import subprocess

@@ -14,6 +14,8 @@ from mico_competition.cli.fleet import _retries
 from mico_competition.fleets.fleet import Block, Outcome, Progress, record, run_fleet
 from mico_competition.fleets.status import fleet_states
 
+pytestmark = pytest.mark.slow
+
 
 def state_of(out):
     (state,) = fleet_states(out)

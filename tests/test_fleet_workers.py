@@ -18,7 +18,10 @@ from mico_competition.cpus import available_cpus
 from mico_competition.fleets.lock import is_running, only_fleet
 from mico_competition.fleets.status import fleet_states
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc"),
+]
 
 ALONE = ("--stack", "1", "--num_epochs", "10")
 

@@ -26,7 +26,10 @@ from mico_competition.submission import check_zip, unpack_submission
 
 SECONDS, MB = 10, 500
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs links, pipes and alarms")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="needs links, pipes and alarms"),
+]
 
 
 @pytest.fixture

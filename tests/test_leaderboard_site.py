@@ -178,6 +178,7 @@ def test_a_page_an_entry_with_its_history(site, entries):
     assert "<dt>Link" not in alone and 'class="history"' not in alone
 
 
+@pytest.mark.slow
 def test_a_thousand_entries_in_under_ten_seconds(tmp_path, browser):
     challenges = ("cifar10", "purchase100", "sst2", "ddp")
     for i in range(1000):

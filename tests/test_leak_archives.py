@@ -94,6 +94,7 @@ PATCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*ARCHIVES, *PATCHES])
 def test_what_a_member_of_an_archive_can_tell(planted, kind):
     if kind in PATCHES:

@@ -37,6 +37,8 @@ from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
 from mico_competition.training.model_folder import _privacy
 from mico_competition.training.settings import OPTIMIZERS, resolve
 
+pytestmark = pytest.mark.slow
+
 SIDE = f"{CHALLENGE}.release"
 
 

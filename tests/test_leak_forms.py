@@ -188,6 +188,7 @@ PLANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PLANTS)
 def test_room_for_a_secret_is_found(planted, kind):
     sentence, plant = PLANTS[kind]

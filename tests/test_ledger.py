@@ -97,6 +97,7 @@ def fleet(out, *flags, scenario="digits_inf"):
     return main(["fleet", scenario, "--out", str(out), *SHORT, *flags])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

@@ -65,6 +65,7 @@ def table(monkeypatch):
     return put
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["codabench", "codalab"])
 @pytest.mark.parametrize("count", [1, 2, 5, 20])
 def test_a_challenge_of_any_size_is_bundled_scored_and_shown(table, tmp_path, count, platform):

@@ -10,6 +10,8 @@ from nbclient import NotebookClient
 
 from mico_competition.submission import check_zip
 
+pytestmark = pytest.mark.slow
+
 KIT = Path(__file__).resolve().parent.parent / "starting-kit"
 CHALLENGES = ["cifar10", "purchase100", "sst2", "ddp"]
 
@@ -38,7 +40,6 @@ def execute(notebook, folder):
     client.execute(env={**os.environ, "HF_HUB_OFFLINE": "1"})
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq")
 def test_the_baseline_is_beaten(tmp_path, monkeypatch):
@@ -58,7 +59,6 @@ def test_the_baseline_is_beaten(tmp_path, monkeypatch):
     assert check_zip(tmp_path / "predictions_digits.zip", tmp_path / "demo/released/digits") == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("challenge", CHALLENGES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq")

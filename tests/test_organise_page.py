@@ -13,6 +13,8 @@ import pytest
 
 from mico_competition.cli import main
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "ORGANISE.md").read_text(encoding="utf-8")
 COMPETITION, OTHERS = PAGE.split("## A dataset and a model of your own")
@@ -57,7 +59,6 @@ def insert(path, lines, table, end):
     path.write_text(text[:start] + lines + "\n" + text[start:])
 
 
-@pytest.mark.slow
 def test_the_lines_for_a_dataset_of_ones_own_are_all_of_them(tmp_path):
     package = tmp_path / "site" / "mico_competition"
     shutil.copytree(ROOT / "src" / "mico_competition", package)
@@ -79,7 +80,6 @@ def test_the_lines_for_a_dataset_of_ones_own_are_all_of_them(tmp_path):
         assert name in finished.stdout  # the score's table
 
 
-@pytest.mark.slow
 def test_small_challenges_of_the_real_tasks(tmp_path, monkeypatch, capsys):
     write_data(tmp_path / "data")
     monkeypatch.chdir(tmp_path)

@@ -65,6 +65,7 @@ def told(capsys, *arguments):
     return code, printed.out, printed.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_what_a_dry_run_lets_through_trains(name, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(models.ARCHITECTURES, "digits_mlp", TRAINED[name])
@@ -91,6 +92,7 @@ def test_what_cannot_be_trained_is_refused_with_the_same_sentence(
     assert re.search(message, dry[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -129,6 +131,7 @@ def test_a_dry_run_says_what_it_could_not_check(tmp_path, capsys):
         assert word in json.loads(plan)["not_checked"]
 
 
+@pytest.mark.slow
 def test_a_fleet_is_refused_at_the_door(monkeypatch, tmp_path, capsys):
     """Not once for each of its models, after hours."""
     monkeypatch.setitem(models.ARCHITECTURES, "digits_mlp", Mixing)

@@ -9,6 +9,7 @@ from helpers_private_checks import CORRECT, InPlace, Net, data, trainer_of, valu
 from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", GRAD_SAMPLE_MODES)
 @pytest.mark.parametrize("name", CORRECT)
 def test_correct_models_are_trained_and_the_checks_change_nothing(name, mode):

@@ -15,6 +15,8 @@ from mico_competition.cli import main
 from mico_competition.layout import walk_challenge
 from mico_competition.submission import write_prediction
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=[0o000, 0o022, 0o077])
 def umask(request):
@@ -126,7 +128,6 @@ def wait_for(path):
     raise AssertionError(f"{path} never came")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_a_rehearsal_that_is_stopped_leaves_no_truth(competition_zips, tmp_path, how):
     process = rehearsal(competition_zips, tmp_path, slow=True)

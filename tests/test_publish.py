@@ -87,6 +87,7 @@ def card_of(hub, repo):
     return yaml.safe_load(head), body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("challenge", ["purchase100", "sst2"])
 def test_published_and_downloaded_a_release_is_the_same(hub, competition, tmp_path, challenge):
     folder = tmp_path / "up" / challenge
@@ -294,6 +295,7 @@ def test_private_stays_private(hub, release):
     assert not uploads(hub)
 
 
+@pytest.mark.slow
 def test_no_token_and_no_right(hub, release, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(HubError, match=r"\(status 401\): the Hub does not accept your token; `hf"):

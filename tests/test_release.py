@@ -226,6 +226,7 @@ def test_what_software_notes_of_itself_stays_behind(competition, tmp_path):
         write_public_files(model, tmp_path / "again")
 
 
+@pytest.mark.slow
 def test_the_verbs_take_all_challenges_that_are_there(competition, tmp_path, capsys):
     root = tmp_path / "trained"
     for challenge in ("cifar10", "purchase100"):

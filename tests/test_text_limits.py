@@ -226,6 +226,7 @@ def test_a_panic_of_the_library_is_a_sentence(tmp_path):
 # --- a machine whose packages do not fit each other
 
 
+@pytest.mark.slow
 def test_an_unusable_torchvision_is_not_a_fault_of_the_files(folder, tmp_path):
     broken = tmp_path / "site" / "torchvision"
     broken.mkdir(parents=True)

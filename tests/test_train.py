@@ -84,6 +84,7 @@ def test_the_same_train_seed_gives_the_same_weights(tmp_path, scenario):
     assert (tmp_path / "a" / "model.pt").read_bytes() == (tmp_path / "b" / "model.pt").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["digits_inf", "digits_lo"])
 def test_modes_and_physical_batches_are_the_machines_business(tmp_path, scenario):
     """The same draws and the same noise give the same model, however gradients are computed."""
