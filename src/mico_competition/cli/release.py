@@ -78,7 +78,14 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
         challenges = args.challenge or find_challenges(args.released)
         faults = check_release(args.released, args.trained, challenges, revealed=args.revealed)
         found = f"Do not publish: {_count(faults)}" if faults else "No leak found"
-        return _report(faults, f"{found} in {', '.join(challenges)}")
+        code = _report(faults, f"{found} in {', '.join(challenges)}")
+        for name in (f"{challenge}.predictions" for challenge in challenges):
+            if (args.released / name).exists():
+                print(
+                    f"{args.released / name} is no part of the release, and numbers in it can tell "
+                    "anything: do not publish it"
+                )
+        return code
 
     parser.set_defaults(run=run)
 

@@ -6,7 +6,8 @@ trained models, works out anew what must be released, and compares:
 - every small file with the bytes that it must have, its fields with a closed set of keys and
   values (`leak_values`, `leak_fields`): there is no room for a secret, however it is written;
 - weights and archives with the bytes that trained tensors and files give (`leak_forms`);
-- names, links, times, modes, sizes and extended attributes (`leak_tree`).
+- names, links, times, modes, owners, sizes and extended attributes (`leak_tree`);
+- predictions that lie beside the release, which are no part of it (`leak_predictions`).
 
 It also searches all bytes for the secrets themselves, so that a fault says what was told, and so
 that what came into the trained models unseen is found: every small file and stray name for seeds,
@@ -15,8 +16,9 @@ within base64, hexadecimal and compressed data; weights for all seeds and for th
 
 It cannot see what training itself hides in the low bits of weights, in the last digits of the
 epsilon that it reports, or in a tokenizer's vocabulary, nor what a model learned of its members,
-which is what the competition is about.  A fault names a file and what it tells, and never
-quotes it.
+which is what the competition is about; nor when a file was last read, which reading it changes:
+archives and `mico publish` do not carry that, nor owners.  A fault names a file and what it tells,
+and never quotes it.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from mico_competition.releases.leak_patterns import (
     seeds_of,
     withheld_of,
 )
+from mico_competition.releases.leak_predictions import predictions_faults
 from mico_competition.releases.leak_search import search_texts, told_by
 from mico_competition.releases.leak_tree import Entry, Fault, tree_faults, walk
 from mico_competition.releases.leak_values import (
@@ -141,6 +144,7 @@ class _Checker:
         found += self._all_weights(weights, checked, progress)
         found += self._beside()
         found += self._models()
+        found += predictions_faults(self.root, self.challenge, self.models, self.hiding)
         telling = self._search(found, progress)
         sentences = [f"{_shown(name, telling)}: {sentence}." for name, sentence in found]
         return list(dict.fromkeys(sentences))

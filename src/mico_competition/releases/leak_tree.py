@@ -133,6 +133,8 @@ def tree_faults(
             yield entry.name, "is a hard link: its bytes are also another file"
         elif stat.S_IMODE(entry.status.st_mode) != (0o644 if entry.is_file else 0o755):
             yield entry.name, "has a mode of its own"
+    owners = {e.name: (e.status.st_uid, e.status.st_gid) for e in entries}
+    yield from _uncommon(owners, "has another owner or group than other files")
     times = [e.name for e in entries if e.status.st_mtime_ns != _TIME * 10**9]
     if times:
         yield (
