@@ -7,7 +7,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
     [
-        *("cpus", "tracks", "splits", "scoring", "attacks", "files", "scratch", "untrusted"),
+        *(
+            "cpus",
+            "tracks",
+            "splits",
+            "spelling",
+            "scoring",
+            "attacks",
+            "files",
+            "scratch",
+            "untrusted",
+        ),
         *("zip_directory", "progress", "command_line", "output", "__init__"),
     ],
     ["layout", "hostile_zip"],

@@ -23,6 +23,7 @@ from mico_competition.files import check_output
 from mico_competition.output import patient_output
 from mico_competition.progress import heartbeat, quiet, stage
 from mico_competition.scoring.printable import printable, printable_lines, shown
+from mico_competition.spelling import nearest
 
 # The extra of setup.py that brings a package; all others come with the package itself.
 _BRINGS = {
@@ -50,10 +51,29 @@ class Parser(argparse.ArgumentParser):
         for kind, read in ((int, whole_number), (float, number), (Path, path)):
             self.register("type", kind, read)
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(
-            1, _line(f"{message[:1].upper()}{message[1:].rstrip('.')}. See {self.prog} --help.")
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """A value that is no choice is answered with the names it may stand for, or with all."""
+        if action.choices is None or value in action.choices:
+            return
+        known = [str(choice) for choice in action.choices]
+        near = nearest(str(value), known)
+        instead = (
+            f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
         )
+        raise argparse.ArgumentError(action, f"invalid choice: {shown(value)} ({instead})")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse does; a flag that does not exist is answered with the nearest one."""
+        parsed, others = super().parse_known_args(args, namespace)
+        for flag in (text.partition("=")[0] for text in others if text.startswith("--")):
+            if near := nearest(flag, self._option_string_actions):
+                self.error(f"unrecognized argument {shown(flag)}: did you mean {near[0]}?")
+        return parsed, others
+
+    def error(self, message: str) -> NoReturn:
+        end = "" if message.endswith("?") else "."
+        message = message.rstrip(".") + end
+        self.exit(1, _line(f"{message[:1].upper()}{message[1:]} See {self.prog} --help."))
 
 
 def load_torch() -> None:

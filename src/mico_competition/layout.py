@@ -13,10 +13,10 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from mico_competition.files import PathLike
+from mico_competition.spelling import nearest
 from mico_competition.tracks import (
     CHALLENGES,
     PHASES,
@@ -185,7 +185,7 @@ def _instead(given: Path, folder: Path, mend: str | None) -> str:
             f"name the folder you got, or fetch it with `mico download {folder.name} --repo "
             f"OWNER/NAME` from where its organisers published it{demo}."
         )
-    near = get_close_matches(folder.name, CHALLENGES, 1)
+    near = nearest(folder.name, CHALLENGES)
     if near:
         return f"did you mean {given.with_name(near[0])}?"
     return f"name a folder called after its challenge, one of {', '.join(CHALLENGES)}."

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import partial
+
+from mico_competition.spelling import nearest
 
 BLACK_BOX = "black box"  # the models' outputs at the records
 QUERIES = "queries"  # black box, and outputs at records that were changed
@@ -199,19 +200,3 @@ def check_name(name: str) -> Entry:
         f"Unknown attack {name!r}: `mico attacks` lists all; one of your own is "
         "path/to/file.py:function."
     )
-
-
-def nearest(name: str, names: Mapping[str, object] | list[str]) -> list[str]:
-    """Up to three of `names` that may be meant by a name that is none of them."""
-    plain = name.strip().lower().replace("_", "-").replace(" ", "-")
-    keys: dict[str, str] = {}
-    for known in names:  # of two that differ in case only, the one in lower case
-        key = known.lower().replace("_", "-")
-        keys[key] = max(known, keys.get(key, known))
-    if plain in keys:
-        return [keys[plain]]
-    turned = [known for known in keys if sorted(known) == sorted(plain)]  # letters out of order
-    alike = turned or get_close_matches(plain, keys, n=3, cutoff=0.65)
-    if not alike and len(plain) > 2:
-        alike = [known for known in keys if plain in known or plain.startswith(known)][:3]
-    return [keys[known] for known in alike]

@@ -7,15 +7,17 @@ can wait for the last worker of a killed one.  Kernel locks: nothing stale is ev
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from mico_competition.files import PRIVATE, make_folder, open_private
 
 WAIT_SECONDS = 60.0
+_LOCK, _SHARED = "lock", "workers.lock"
 
 
 @contextmanager
@@ -25,30 +27,60 @@ def only_fleet(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: if another run holds it, or workers of a killed one do not end.
     """
-    make_folder(folder, PRIVATE)
-    with open_private(folder / "lock") as lock, open_private(folder / "workers.lock") as workers:
-        if not try_lock(lock):
-            raise ValueError(f"Another fleet is at work in {folder}: wait for it, or stop it.")
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    with _open_lock(folder), open_private(folder / _SHARED) as workers:
         deadline = time.monotonic() + WAIT_SECONDS
         while not try_lock(workers):
             if time.monotonic() > deadline:
                 raise ValueError(f"Workers of an earlier fleet are still at work in {folder}.")
             time.sleep(0.05)
         fcntl.flock(workers, fcntl.LOCK_UN)
-        yield
+        try:
+            yield
+        except BaseException:
+            _leave_nothing(folder, new)
+            raise
+
+
+def _open_lock(folder: Path) -> IO[str]:
+    """The lock of a fleet's folder, held; ValueError if another run holds it."""
+    path = folder / _LOCK
+    while True:
+        try:
+            make_folder(folder, PRIVATE)
+            lock = open_private(path)
+        except FileNotFoundError:  # a run that was refused has just removed its folder
+            continue
+        if not try_lock(lock):
+            lock.close()
+            raise ValueError(f"Another fleet is at work in {folder}: wait for it, or stop it.")
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        lock.close()  # a run that was refused has just removed this file
+
+
+def _leave_nothing(folder: Path, new: list[Path]) -> None:
+    """Remove the locks and folders of a run that was refused before it wrote anything else."""
+    with suppress(OSError):  # another run is about to begin here
+        if {path.name for path in folder.iterdir()} <= {_LOCK, _SHARED}:
+            (folder / _SHARED).unlink()
+            (folder / _LOCK).unlink()
+            for path in new:
+                path.rmdir()
 
 
 def is_running(folder: Path) -> bool:
     """Whether a fleet is at work in `folder` at this moment."""
-    if not (folder / "lock").is_file():
+    if not (folder / _LOCK).is_file():
         return False
-    with open_private(folder / "lock") as lock:
+    with open_private(folder / _LOCK) as lock:
         return not try_lock(lock)
 
 
 def hold_shared(folder: Path) -> IO[str]:
     """The worker's share of the lock, held until the file is closed or the process ends."""
-    file = open_private(folder / "workers.lock")
+    file = open_private(folder / _SHARED)
     fcntl.flock(file, fcntl.LOCK_SH)
     return file
 

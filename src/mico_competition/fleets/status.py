@@ -12,6 +12,7 @@ from mico_competition.fleets.finished import damage
 from mico_competition.fleets.fleet import PACE_FILE
 from mico_competition.fleets.ledger import Ledger, fleets_in
 from mico_competition.fleets.lock import is_running
+from mico_competition.layout import absolute
 from mico_competition.untrusted import parse_json
 
 
@@ -78,8 +79,23 @@ def fleet_states(out: PathLike, *, verify: bool = False) -> list[FleetState]:
     """
     names = fleets_in(out)
     if not names:
-        raise ValueError(f"There is no fleet in {out}: name the folder that was given as --out.")
+        raise ValueError(_no_fleet(Path(out)))
     return [_state(Path(out), name, verify) for name in names]
+
+
+def _no_fleet(out: Path) -> str:
+    """Why there is nothing to say of `out`, and what to name instead."""
+    above = [folder for folder in absolute(out).parents if fleets_in(folder)]
+    below = [folder for folder in sorted(out.glob("*")) if fleets_in(folder)]
+    if above or below:
+        return f"There is no fleet in {out}: did you mean {(above or below)[0]}?"
+    inside = [*out.glob("*/*/*/model_*"), *out.glob("*/*/model_*"), *out.glob("*/model_*")]
+    if inside or any(out.glob("*/*/*/*/model_*")):
+        return (
+            f"{out} holds models but no fleet's ledger, which `mico fleet SCENARIO` writes into "
+            "its --out: models of `mico train`, `mico demo` or a release have none."
+        )
+    return f"There is no fleet in {out}: name the folder that was given as --out."
 
 
 def _state(out: Path, scenario: str, verify: bool) -> FleetState:

@@ -14,12 +14,10 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
-from opacus.grad_sample.utils import get_gsm_class
-from opacus.optimizers import DPOptimizerFastGradientClipping, get_optimizer_class
-from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -142,12 +140,7 @@ class PrivateTrainer:
         self.max_grad_norm = max_grad_norm
         self.mode = grad_sample_mode
         self.model = self._wrap(model)
-        kind = (
-            SummedOptimizer
-            if grad_sample_mode == "bookkeeping"
-            else get_optimizer_class("flat", False, grad_sample_mode)
-        )
-        self.optimizer = kind(
+        self.optimizer = _optimizer_class(grad_sample_mode)(
             optimizer,
             noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
@@ -169,6 +162,8 @@ class PrivateTrainer:
         if self.mode == "bookkeeping":
             self.keeper = BookKeeper(model)
             return model
+        from opacus.grad_sample.utils import get_gsm_class
+
         extra = {"max_grad_norm": self.max_grad_norm} if self.mode == "ghost" else {}
         try:
             return get_gsm_class(self.mode)(
@@ -232,6 +227,8 @@ class PrivateTrainer:
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             warnings.filterwarnings("ignore", message="In CPU autocast")  # Opacus', of functorch
             if self.mode == "ghost":
+                from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+
                 DPTensorFastGradientClipping(
                     self.model, self.optimizer, losses, loss_reduction="sum"
                 ).backward()
@@ -294,28 +291,50 @@ class PrivateTrainer:
                 parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
 
 
-class SummedOptimizer(DPOptimizerFastGradientClipping):
-    """Opacus' optimiser for gradients that arrive clipped and summed in `grad`.
+def _optimizer_class(mode: str) -> Any:
+    """The optimiser that goes with a grad_sample_mode."""
+    if mode == "bookkeeping":
+        return summed_optimizer()
+    from opacus.optimizers import get_optimizer_class
 
-    The contract is Opacus': sum over physical batches, noise once, division by the expected
-    batch size.  Only needless copies are left out.
-    """
+    return get_optimizer_class("flat", False, mode)
 
-    def accumulate(self) -> None:
-        """Add `grad` to the sum of the logical batch."""
-        for parameter in self.params:
-            if parameter.summed_grad is None:
-                parameter.summed_grad = parameter.grad
-            else:
-                parameter.summed_grad.add_(parameter.grad)
-            parameter.grad = None
 
-    def add_noise(self) -> None:
-        """Noise of deviation sigma * C on the sum, into `grad`."""
-        std = self.noise_multiplier * self.max_grad_norm
-        parameters = self.params
-        for parameter, noise in zip(parameters, gaussian_like(parameters, std, self.generator)):
-            parameter.grad = noise.add_(parameter.summed_grad)
+@cache
+def summed_optimizer() -> Any:
+    """The class SummedOptimizer, made when first asked for: only private runs need Opacus."""
+    from opacus.optimizers import DPOptimizerFastGradientClipping
+
+    class SummedOptimizer(DPOptimizerFastGradientClipping):
+        """Opacus' optimiser for gradients that arrive clipped and summed in `grad`.
+
+        The contract is Opacus': sum over physical batches, noise once, division by the expected
+        batch size.  Only needless copies are left out.
+        """
+
+        def accumulate(self) -> None:
+            """Add `grad` to the sum of the logical batch."""
+            for parameter in self.params:
+                if parameter.summed_grad is None:
+                    parameter.summed_grad = parameter.grad
+                else:
+                    parameter.summed_grad.add_(parameter.grad)
+                parameter.grad = None
+
+        def add_noise(self) -> None:
+            """Noise of deviation sigma * C on the sum, into `grad`."""
+            std = self.noise_multiplier * self.max_grad_norm
+            parameters = self.params
+            for parameter, noise in zip(parameters, gaussian_like(parameters, std, self.generator)):
+                parameter.grad = noise.add_(parameter.summed_grad)
+
+    return SummedOptimizer
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SummedOptimizer":
+        return summed_optimizer()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def take_sum(optimizer: Any, parameters: Sequence[Any]) -> Delivered:

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -61,6 +60,8 @@ def _known_fault(module: nn.Module) -> str:
             return "max_norm changes weights by the data, without noise. Leave it out."
         if module.scale_grad_by_freq:
             return "scale_grad_by_freq counts the tokens of the whole batch. Leave it out."
+    from opacus.validators import ModuleValidator  # only private runs need Opacus
+
     validator = ModuleValidator.VALIDATORS.get(type(module))
     faults = validator(module) if validator else []
     return str(faults[0]) if faults else ""

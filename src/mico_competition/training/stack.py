@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +21,10 @@ from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.check_batches import Batch
 from mico_competition.training.dpsgd import (
     Generator,
-    SummedOptimizer,
     check_private,
     clip_factors,
     gaussian_like,
+    summed_optimizer,
     take_sum,
 )
 from mico_competition.training.ghost_norms import RULES, Rule
@@ -105,21 +107,34 @@ def stacked_losses(model: nn.Module, x: Tensor, labels: Tensor, counts: Tensor) 
     return losses.view_as(labels) * counts
 
 
-class StackedOptimizer(SummedOptimizer):
-    """Opacus' contract for a stack: row s of every noise comes from generator s."""
+@cache
+def stacked_optimizer() -> Any:
+    """The class StackedOptimizer, made when first asked for: see `dpsgd.summed_optimizer`."""
+    base: Any = summed_optimizer()
 
-    generators: Sequence[Generator]
+    class StackedOptimizer(base):
+        """Opacus' contract for a stack: row s of every noise comes from generator s."""
 
-    def add_noise(self) -> None:
-        """Noise of deviation sigma * C, each model's as it would be drawn alone."""
-        std = self.noise_multiplier * self.max_grad_norm
-        parameters = self.params
-        models = [
-            gaussian_like([p.detach()[row] for p in parameters], std, generator)
-            for row, generator in enumerate(self.generators)
-        ]
-        for parameter, rows in zip(parameters, zip(*models)):
-            parameter.grad = torch.stack(rows).add_(parameter.summed_grad)
+        generators: Sequence[Generator]
+
+        def add_noise(self) -> None:
+            """Noise of deviation sigma * C, each model's as it would be drawn alone."""
+            std = self.noise_multiplier * self.max_grad_norm
+            parameters = self.params
+            models = [
+                gaussian_like([p.detach()[row] for p in parameters], std, generator)
+                for row, generator in enumerate(self.generators)
+            ]
+            for parameter, rows in zip(parameters, zip(*models)):
+                parameter.grad = torch.stack(rows).add_(parameter.summed_grad)
+
+    return StackedOptimizer
+
+
+def __getattr__(name: str) -> Any:
+    if name == "StackedOptimizer":
+        return stacked_optimizer()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class StackedPrivateTrainer:
@@ -145,7 +160,7 @@ class StackedPrivateTrainer:
         self.model = model
         self.keeper = BookKeeper(model)
         self.max_physical_batch_size = max_physical_batch_size
-        self.optimizer = StackedOptimizer(
+        self.optimizer = stacked_optimizer()(
             optimizer,
             noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
