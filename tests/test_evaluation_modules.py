@@ -274,3 +274,16 @@ def test_a_folder_of_very_many_files_is_refused(write, monkeypatch):
     files = {f"a{i}.py": "" for i in range(5)}
     with pytest.raises(ValueError, match="into a folder of their own"):
         write({"attack.py": counts("[]"), **files}, isolate=True)
+
+
+def test_a_module_that_imports_when_it_is_asked_is_not_asked(monkeypatch):
+    """As a text model's module of transformers is, where torchvision is not installed."""
+
+    class PutOff(types.ModuleType):
+        def __getattr__(self, name):
+            raise ModuleNotFoundError(f"no {name}")
+
+    monkeypatch.setitem(sys.modules, "put_off", PutOff("put_off"))
+    with undisturbed():
+        pass
+    assert isinstance(sys.modules["put_off"], PutOff)

@@ -49,13 +49,18 @@ def _libraries() -> tuple[str, ...]:
 
 def _places(module: Any) -> list[str]:
     """The file of a module, or the folders of a package without one."""
-    file = getattr(module, "__file__", None)
+    file = _said_by(module, "__file__")
     if isinstance(file, str):
         return [os.path.abspath(file)]
     try:
-        return [os.path.abspath(place) for place in getattr(module, "__path__", None) or ()]
+        return [os.path.abspath(place) for place in _said_by(module, "__path__") or ()]
     except TypeError:
         return []
+
+
+def _said_by(module: Any, name: str) -> Any:
+    """A name in a module, or None; asking the module itself may import what it has put off."""
+    return getattr(module, "__dict__", {}).get(name)
 
 
 def _of_a_library(name: str, modules: State) -> bool:
@@ -66,7 +71,7 @@ def _of_a_library(name: str, modules: State) -> bool:
         return any(os.path.join(place, "").startswith(_libraries()) for place in places)
     if name.startswith(_GENERATED) or top in sys.builtin_module_names or name in _RUN:
         return True
-    spec = getattr(module, "__spec__", None)
+    spec = _said_by(module, "__spec__")
     if spec is not None and spec.origin in ("built-in", "frozen"):
         return True
     return top != name and top in modules and _of_a_library(top, modules)
