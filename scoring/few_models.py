@@ -5,6 +5,7 @@ intervals held the truth 53 times in 100.  Here the spread of the scores with on
 (the jackknife; Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 11) gives the
 standard error, and Student's t with one degree of freedom less than models its factor: 12.7 for
 two models, 2.8 for five.  Rates and areas are taken as log odds, so the interval stays in [0, 1].
+Models of unequal sizes count as fewer: `effective_models`.
 
 By chance two models may agree.  Models that are alike still hold few records, so the standard error
 is never below what the records alone give, by leaving out each tenth of them in turn.  How often
@@ -18,7 +19,8 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from .metrics import FPR_UNIT, SCALARS, score
+from .few_records import rate_of
+from .metrics import SCALARS, score
 
 PARTS = 10
 """The records are left out in so many parts, each with its share of every model and kind."""
@@ -68,6 +70,18 @@ def t_quantile(probability: float, freedom: int) -> float:
     return high
 
 
+def effective_models(sizes: Sequence[int]) -> int:
+    """How many models of one size tell as much as these: the square of the sum by that of squares.
+
+    Source: Kish, "Survey Sampling" (1965), section 8.2, of unequal weights.
+
+    >>> effective_models([100] * 7), effective_models([20] * 6 + [2000])
+    (7, 1)
+    """
+    total = float(sum(sizes))
+    return int(total * total / sum(float(size) ** 2 for size in sizes) + 0.5)
+
+
 class LeftOut:
     """The scores of a scenario, and again with parts of its data left out.
 
@@ -75,7 +89,8 @@ class LeftOut:
         value: key -> the score of all models.
         models: key -> the score with each model left out.
         parts: key -> the score with each part of the records left out.
-        count: models.
+        result: what `metrics.score` gives for all models.
+        count: models, as many of one size as tell as much.
         members, nonmembers: records of each kind.
     """
 
@@ -90,10 +105,11 @@ class LeftOut:
         model = np.repeat(np.arange(len(sizes)), sizes)
         truth = np.concatenate([np.asarray(part) for part in solutions])
         values = np.concatenate([np.asarray(part) for part in predictions])
-        self.count = len(sizes)
+        self.count = effective_models(sizes)
         self.members = int(np.count_nonzero(truth))
         self.nonmembers = truth.size - self.members
-        self.value = _scores(truth, values, rates)
+        self.result = score(truth, values)
+        self.value = _read(self.result, rates)
         part = _parts(model, truth, seed)
         self.models = _without_each(model, truth, values, rates)
         self.parts = _without_each(part, truth, values, rates)
@@ -101,7 +117,10 @@ class LeftOut:
 
 def _scores(truth: np.ndarray, values: np.ndarray, rates: Sequence[float]) -> Dict[Any, float]:
     """All scores, and the TPR below each further rate, by the rate."""
-    found = score(truth, values)
+    return _read(score(truth, values), rates)
+
+
+def _read(found: Dict[str, Any], rates: Sequence[float]) -> Dict[Any, float]:
     result: Dict[Any, float] = {key: found[key] for key in SCALARS}
     for rate in rates:
         result[rate] = float(found["tpr"][found["fpr"] < rate].max())
@@ -174,8 +193,9 @@ def t_interval(left: LeftOut, key: Any, level: float) -> Interval:
     if not enough(key, left.nonmembers):
         return math.nan, math.nan
     value = left.value[key]
+    units = left.members * (left.nonmembers if key == "AUC" else 1)
     models, parts, (middle,) = (
-        [_log_odds(rate, left.members) for rate in rates]
+        [_log_odds(rate, units) for rate in rates]
         for rates in (left.models[key], left.parts[key], [value])
     )
     low, high = around(middle, standard_error(models, parts), left.count, level)
@@ -188,13 +208,12 @@ def enough(key: Any, nonmembers: int) -> bool:
     """Whether there are so many non-members that a score, or the TPR at a rate, has an interval."""
     if isinstance(key, str) and not key.startswith("TPR_FPR_"):
         return True
-    rate = int(key[len("TPR_FPR_") :]) / FPR_UNIT if isinstance(key, str) else float(key)
-    return rate * nonmembers > ACCEPTED - 1e-9
+    return rate_of(key) * nonmembers > ACCEPTED - 1e-9
 
 
-def _log_odds(rate: float, members: int) -> float:
-    """Finite for 0 and 1 too: half a record is added to either side."""
-    return math.log((rate * members + 0.5) / ((1 - rate) * members + 0.5))
+def _log_odds(rate: float, units: int) -> float:
+    """Finite for 0 and 1 too: half a unit, a record or a pair of them, is added to either side."""
+    return math.log((rate * units + 0.5) / ((1 - rate) * units + 0.5))
 
 
 def _share(log_odds: float) -> float:

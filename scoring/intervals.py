@@ -14,14 +14,17 @@ About the Bootstrap", The American Statistician 69, 2015, the expanded percentil
 50 models it ends at the 2.1 % quantile of the draws, where the plain one ends at 2.5 %.
 
 From two to five models a bootstrap knows too few draws: its 95 % intervals hold the truth 53 to 90
-times in 100.  Theirs are Student's t intervals (`few_models.py`).  One model says nothing of how
-models differ, and has none.  `interval_method` says which it is.
+times in 100.  Theirs are Student's t intervals (`few_models.py`).  From six to nineteen they reach
+as far as the wider of both: the bootstrap alone held the truth 88 to 95 times.  One model says
+nothing of how models differ, and has none; nor have several of which one is so much larger that the
+others tell nothing beside it.  `interval_method` says which it is.
+
+A score that rests on few records, such as an AUC near 1, has an interval that is no narrower than
+an exact binomial one of these records (`few_records.py`).
 
 The advantage is another matter: a largest difference, which noise can only raise, and which
-drawing anew raises once more; see `advantage_interval`.  Rates at which fewer than some five
-non-members are accepted (0.001 of fewer than 5,000) are known too badly for any interval of
-this kind: theirs are too short.  How often intervals hold the truth: docs/RESULTS.md, and
-tests/test_intervals.py.
+drawing anew raises once more; see `advantage_interval`.  How often intervals hold the truth:
+docs/RESULTS.md, and tests/test_intervals.py.
 
 Nothing here reads files or prints.
 """
@@ -31,7 +34,15 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from .few_models import LeftOut, pooled_freedom, standard_error, t_interval, t_quantile
+from .few_models import (
+    LeftOut,
+    effective_models,
+    pooled_freedom,
+    standard_error,
+    t_interval,
+    t_quantile,
+)
+from .few_records import interval_of_records, joined, of_sum
 from .metrics import SCALARS, score
 from .resampling import check_models, resample_scores
 
@@ -42,11 +53,15 @@ UNKNOWN = (math.nan, math.nan)
 FEW = 6
 """From so many models on they are drawn anew; fewer have a t interval."""
 
+MANY = 20
+"""From so many models on the bootstrap is enough; fewer have the wider of it and the t interval."""
+
 METHODS = {
     "bootstrap": "are from a bootstrap over models",
+    "both": "are the wider of a bootstrap over models and Student's t, as models are fewer than 20",
     "t": "are Student's t over fewer than six models, and wide; a TPR has one only at a rate at "
     "which three non-members or more are accepted",
-    "none": "are not known: they need at least two models",
+    "none": "are not known: they need at least two models, of like size",
 }
 """How intervals were made: what follows "95% intervals" in a sentence."""
 
@@ -56,10 +71,15 @@ Interval = Tuple[float, float]
 def interval_method(models: int) -> str:
     """The key of `METHODS` that the intervals of scores from so many models are made by.
 
-    >>> interval_method(50), interval_method(3), interval_method(1)
-    ('bootstrap', 't', 'none')
+    Args:
+        models: how many, of one size; else `few_models.effective_models`.
+
+    >>> interval_method(50), interval_method(8), interval_method(3), interval_method(1)
+    ('bootstrap', 'both', 't', 'none')
     """
-    return "bootstrap" if models >= FEW else "t" if models > 1 else "none"
+    if models >= FEW:
+        return "bootstrap" if models >= MANY else "both"
+    return "t" if models > 1 else "none"
 
 
 def describe_intervals(models: Mapping[str, int], level: float = LEVEL) -> str:
@@ -156,7 +176,7 @@ def _check(resamples: int, level: float) -> None:
 
 
 class _Scenario:
-    """The intervals of one scenario: from draws of its models, or, of few, by Student's t."""
+    """The intervals of one scenario, from draws of its models, Student's t, or both."""
 
     def __init__(
         self,
@@ -166,67 +186,94 @@ class _Scenario:
         seed: int,
         rates: Sequence[float] = (),
     ) -> None:
-        self.models, self.rates = len(solutions), rates
-        self.solutions, self.predictions = solutions, predictions
+        check_models(solutions, predictions)
+        truth, values = np.concatenate(solutions), np.concatenate(predictions)
+        self.models = effective_models([len(part) for part in solutions])
+        self.method = interval_method(self.models)
         self.left: Optional[LeftOut] = None
         self.draws: Mapping[Any, np.ndarray] = {}
-        if self.models >= FEW:
+        if self.method in ("both", "bootstrap"):
             draws, curves = resample_scores(
                 solutions, predictions, resamples=resamples, seed=seed, rates=rates
             )
             self.draws = {**draws, **dict(zip(rates, curves.T))}
-            return
-        check_models(solutions, predictions)
-        left = LeftOut(solutions, predictions, rates, seed)
-        self.left = left if self.models > 1 else None
+        if self.method in ("t", "both"):
+            self.left = LeftOut(solutions, predictions, rates, seed)
+        self.result = score(truth, values) if self.left is None else self.left.result
+        self.members = int(np.count_nonzero(truth))
+        self.nonmembers = truth.size - self.members
 
     def interval(self, key: Any, level: float) -> Interval:
         """Of a score, or of the TPR at a rate; unknown for one model, or without draws."""
-        if self.left is not None:
-            return t_interval(self.left, key, level)
-        if self.models < FEW or not self.draws[key].size:
+        if self.method == "none":
             return UNKNOWN
-        return percentile_interval(self.draws[key], widened(self.models, level))
+        found = UNKNOWN if self.left is None else t_interval(self.left, key, level)
+        if self.draws:
+            found = joined(self._of_draws(key, level), found)
+        counts = self.members, self.nonmembers
+        return joined(found, interval_of_records(key, self.result, counts, level))
+
+    def _of_draws(self, key: Any, level: float) -> Interval:
+        draws, wider = self.draws["MIA" if key == "accuracy" else key], widened(self.models, level)
+        if not draws.size:
+            return UNKNOWN
+        if key not in ("MIA", "accuracy"):
+            return percentile_interval(draws, wider)
+        low, high = advantage_interval(draws, self.result["MIA"], wider)
+        return (low, high) if key == "MIA" else ((1 + low) / 2, (1 + high) / 2)
 
     def scores(self, level: float) -> Dict[str, Interval]:
         """The interval of each score."""
-        found = {key: self.interval(key, level) for key in SCALARS}
-        if self.models >= FEW and self.draws["MIA"].size:
-            truth, values = np.concatenate(self.solutions), np.concatenate(self.predictions)
-            low, high = advantage_interval(
-                self.draws["MIA"], score(truth, values)["MIA"], widened(self.models, level)
-            )
-            found["MIA"], found["accuracy"] = (low, high), ((1 + low) / 2, (1 + high) / 2)
-        return found
+        return {key: self.interval(key, level) for key in SCALARS}
 
-    def spread(self, key: str) -> Tuple[float, float]:
-        """A score, and its standard error; the error is nan for one model."""
+    def spread(self, key: str) -> float:
+        """The standard error of a score; nan for one model."""
         if self.left is not None:
-            error = standard_error(self.left.models[key], self.left.parts[key])
-            return self.left.value[key], error
-        value = score(np.concatenate(self.solutions), np.concatenate(self.predictions))[key]
+            return standard_error(self.left.models[key], self.left.parts[key])
         draws = self.draws.get(key, np.zeros(0))
-        return value, float(draws.std(ddof=1)) if draws.size > 1 else math.nan
+        return float(draws.std(ddof=1)) if draws.size > 1 else math.nan
 
 
 def _average(scenarios: Sequence[_Scenario], level: float) -> Interval:
     """The interval of the mean of the scenarios' TPR at 10% FPR, which are independent."""
+    if any(scenario.method == "none" for scenario in scenarios):
+        return UNKNOWN
+    values = [float(scenario.result[AVERAGED]) for scenario in scenarios]
+    weights = [1 / len(values)] * len(values)
+    low, high = _average_of_draws(scenarios, level)
+    if any(scenario.left is not None for scenario in scenarios):
+        by_t = _average_by_t(scenarios, sum(values) / len(values), level)
+        low, high = by_t if math.isnan(low) else joined((low, high), by_t)
+    if any(
+        interval_of_records(AVERAGED, one.result, (one.members, one.nonmembers), level)
+        for one in scenarios
+    ):
+        ends = [scenario.interval(AVERAGED, level) for scenario in scenarios]
+        low, high = joined((low, high), of_sum(values, ends, weights))
+    return (low, high) if math.isnan(low) else (max(low, 0.0), min(high, 1.0))
+
+
+def _average_of_draws(scenarios: Sequence[_Scenario], level: float) -> Interval:
+    """The same from draws alone, unknown where a scenario has none."""
+    if not all(scenario.draws for scenario in scenarios):
+        return UNKNOWN
+    # A scenario may have fewer draws than were asked for: see `resample_scores`.
+    count = min(len(scenario.draws[AVERAGED]) for scenario in scenarios)
+    if not count:
+        return UNKNOWN
+    average = np.mean([scenario.draws[AVERAGED][:count] for scenario in scenarios], axis=0)
     fewest = min(scenario.models for scenario in scenarios)
-    if fewest >= FEW:
-        # A scenario may have fewer draws than were asked for: see `resample_scores`.
-        count = min(len(scenario.draws[AVERAGED]) for scenario in scenarios)
-        if not count:
-            return UNKNOWN
-        average = np.mean([scenario.draws[AVERAGED][:count] for scenario in scenarios], axis=0)
-        return percentile_interval(average, widened(fewest, level))
-    spreads = [scenario.spread(AVERAGED) for scenario in scenarios]
-    variances = [error**2 for _, error in spreads]
-    if fewest < 2 or any(map(math.isnan, variances)):
+    return percentile_interval(average, widened(fewest, level))
+
+
+def _average_by_t(scenarios: Sequence[_Scenario], value: float, level: float) -> Interval:
+    """The same by Student's t."""
+    variances = [scenario.spread(AVERAGED) ** 2 for scenario in scenarios]
+    if any(map(math.isnan, variances)):
         return UNKNOWN
     freedom = pooled_freedom(variances, [scenario.models for scenario in scenarios])
-    reach = t_quantile((1 + level) / 2, freedom) * math.sqrt(sum(variances)) / len(spreads)
-    value = float(np.mean([value for value, _ in spreads]))
-    return max(value - reach, 0.0), min(value + reach, 1.0)
+    reach = t_quantile((1 + level) / 2, freedom) * math.sqrt(sum(variances)) / len(scenarios)
+    return value - reach, value + reach
 
 
 def bootstrap(
@@ -249,10 +296,9 @@ def bootstrap(
         seed: a whole number from 0 to 2**32 - 1; equal seeds give equal intervals.
 
     Returns:
-        A dict from each of `metrics.SCALARS` to `(low, high)`, 0 <= low <= high <= 1: from the
-        bootstrap with six models or more, else Student's t intervals.  Both ends are nan if there
-        is one model only, which says nothing of how models differ, and, of fewer than six models,
-        at rates below three accepted non-members.
+        A dict from each of `metrics.SCALARS` to `(low, high)`, 0 <= low <= high <= 1, made as the
+        head of this file says.  Both ends are nan if there is one model only, which says nothing of
+        how models differ, and, of fewer than six models, at rates below three accepted non-members.
 
     Raises:
         ValueError: the two do not match, or are no truth and predictions (see `metrics.score`);
@@ -286,7 +332,8 @@ def intervals_of(
         A dict from each scenario name to what `bootstrap` gives for it, and from the key
         "average_TPR_FPR_1000" to the interval of the mean of the scenarios' TPR at 10% FPR, nan
         if any scenario has one model only.  With `rates`, the dict of a scenario also has the
-        keys "models", "members" and "nonmembers", counts, and "curve": a dict from each rate to
+        keys "models", "members" and "nonmembers", counts, "effective_models" where models of one
+        size that tell as much are fewer, and "curve": a dict from each rate to
         `(low, high)`, each holding its own TPR with probability `level`, not all at once.
 
     Raises:
@@ -341,10 +388,11 @@ def _intervals_of_scenarios(
         found.append(scenario)
         result[name] = scenario.scores(level)
         if rates:
-            truth = np.concatenate(solutions)
-            members = int(np.count_nonzero(truth))
             result[name]["curve"] = {rate: scenario.interval(rate, level) for rate in rates}
             result[name]["models"] = len(solutions)
-            result[name]["members"], result[name]["nonmembers"] = members, truth.size - members
+            if scenario.models != len(solutions):
+                result[name]["effective_models"] = scenario.models
+            result[name]["members"] = scenario.members
+            result[name]["nonmembers"] = scenario.nonmembers
     result["average_" + AVERAGED] = _average(found, level)
     return result

@@ -13,7 +13,7 @@ import numpy as np
 
 from .coarse import average, digits, step_of
 from .curve import SCORED, Curve, shown_curve
-from .intervals import FEW, interval_method
+from .intervals import MANY, interval_method
 from .metrics import RANKED, SCALARS, TITLES, percent
 from .page import document
 from .svg import MARK, SHOWN_DECADE, Axes, Ceilings, ceiling_key, draw_roc, log_axes
@@ -66,14 +66,17 @@ INTERVALS = """<div><dt>95%% interval</dt><dd>Another set of models of the same 
 other numbers. %s</dd></div>
 """
 KNOWN = """The interval is meant to hold, 95 times in 100, the number that very many models would
-give. """
+give. Where a score rests on few records it is no narrower than an exact binomial interval of them.
+"""
 BY_METHOD = {
     "bootstrap": """It comes from drawing the models anew, with replacement, 2,000 times (bootstrap
-over models). Those at 0.1% FPR rest on very few non-members.""",
+over models).""",
+    "both": """With fewer than 20 models it is the wider of what comes from drawing the models anew,
+with replacement, 2,000 times (bootstrap over models) and Student's t interval over the models.""",
     "t": """With fewer than six models in a scenario it is Student's t interval over the models,
 which is wide. A TPR has one there only at a rate at which three non-members or more are
 accepted.""",
-    "none": "A scenario with a single model has none.",
+    "none": "A scenario with a single model, or one much larger than all others, has none.",
 }
 UNKNOWN = "How much is not known here: an interval needs at least two models a scenario."
 
@@ -280,7 +283,7 @@ def _sentences(result: Mapping[str, Any], known: Mapping[str, Any]) -> List[str]
             "From {models:,} models with {members:,} members and {nonmembers:,} "
             "non-members.".format(**known)
         )
-        if interval_method(known["models"]) == "t":
+        if interval_method(known.get("effective_models", known["models"])) == "t":
             sentences.append("The intervals are Student's t over so few models.")
     return sentences
 
@@ -336,7 +339,8 @@ def _note(scores: Mapping[str, Any], known: Mapping[str, Any], certain: bool) ->
     """How the intervals were made, or why there are none."""
     if not certain:
         return INTERVALS % UNKNOWN
-    counts = [known[name].get("models", FEW) for name in scores if name in known]
+    found = [known[name] for name in scores if name in known]
+    counts = [one.get("effective_models", one.get("models", MANY)) for one in found]
     methods = {interval_method(count) for count in counts}
     return INTERVALS % (KNOWN + " ".join(BY_METHOD[key] for key in BY_METHOD if key in methods))
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from helpers_problem import make_source
 from mico_competition.scoring import bootstrap, tpr_at_fpr
-from mico_competition.scoring.intervals import percentile_interval, widened
 from mico_competition.scoring.resampling import draw_weights
 
 from mico_competition.evaluation import measure as module
@@ -63,8 +62,8 @@ def test_values_and_intervals_equal_the_naive_ones():
     for metric in METRICS:
         assert found[metric].value == pytest.approx(values[metric], abs=1e-12)
         np.testing.assert_allclose(found[metric].draws, draws[metric], atol=1e-12)
-        low, high = percentile_interval(draws[metric], widened(10, 0.95))
-        assert (found[metric].low, found[metric].high) == pytest.approx((low, high), abs=1e-12)
+        expected = bootstrap(list(truth.astype(int)), list(scores), resamples=40, seed=3)[metric]
+        assert (found[metric].low, found[metric].high) == pytest.approx(expected, abs=1e-12)
     assert (found.models, found.members + found.nonmembers) == (10, 1000)
 
 
@@ -150,6 +149,19 @@ def test_few_models_have_t_intervals_and_paired_ones(models):
     assert compare(better, found)["AUC"].value > 0
     mean = module.mean_of([found, better], "AUC")
     assert 0 <= mean.low <= mean.value <= mean.high <= 1
+
+
+@pytest.mark.parametrize("models", [3, 10, 25])
+def test_gains_of_perfect_attacks_are_not_certain(models):
+    """Every resample says 1: what few records tell is there in gains and in means all the same."""
+    truth = np.tile(np.arange(100) % 2 == 1, (models, 1))
+    nearly = truth * 1.0
+    nearly[0, 1] = -1  # one member lies below all others
+    one, other = measure(truth, truth * 1.0, resamples=50), measure(truth, nearly, resamples=50)
+    for metric in ("AUC", "TPR_FPR_1000"):
+        gain, mean = compare(one, other)[metric], module.mean_of([one, other], metric)
+        assert gain.low < 0 < gain.value < gain.high <= 1
+        assert mean.low < 1 - 1.5 / (50 * models) and mean.high > 1 - 0.5 / (50 * models)
 
 
 def test_bands_are_the_intervals_at_their_rates():

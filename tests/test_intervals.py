@@ -5,12 +5,14 @@ import os
 import re
 import subprocess
 import time
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from mico_competition.scoring import bootstrap, bootstrap_average, intervals_of, score
 from mico_competition.scoring import intervals as module
-from mico_competition.scoring.few_models import t_below, t_quantile
+from mico_competition.scoring.few_models import effective_models, t_below, t_quantile
+from mico_competition.scoring.few_records import _accepted, exact_interval
 from mico_competition.scoring.intervals import describe_intervals, interval_method
 from mico_competition.scoring.metrics import SCALARS
 from mico_competition.scoring.resampling import draw_weights, resample_scores
@@ -133,8 +135,8 @@ def test_intervals_cover(count, gap, spread):
         found = bootstrap(*models, resamples=300, seed=run)
         for key in keys:
             held[key] += found[key][0] <= truth[key] <= found[key][1]
-    # One standard error of the simulation itself is 0.8 %.
-    assert all(0.93 <= times / runs <= 0.97 + 0.008 for times in held.values()), held
+    # One standard error of the simulation itself is 0.8 %.  Rates of few records hold more often.
+    assert all(0.93 <= times / runs <= 0.97 + 0.012 for times in held.values()), held
 
 
 FEW_WORLDS = {"alike": (0.8, 0), "differ": (0.8, 1), "strong": (2.0, 1), "none": (0.0, 0)}
@@ -168,8 +170,81 @@ def test_intervals_of_few_models_cover(count, world):
     assert min(*held.values(), average) >= 70, (held, average)
 
 
+NEAR_PERFECT = {4.5: "AUC 0.9993", 6.03: "AUC 0.99999"}
+
+
+@pytest.mark.parametrize("gap", NEAR_PERFECT, ids=NEAR_PERFECT.values())
+@pytest.mark.parametrize("sizes", [(200,) * 2, (200,) * 5, (200,) * 10, (60, 340) * 5])
+def test_intervals_near_the_ends_cover(gap, sizes):
+    """A bootstrap of values at 1 has no width, and held the truth of 10 models 13 in 100 times."""
+    normal, rng, keys = NormalDist(), np.random.default_rng(0), ("AUC", "MIA", "TPR_FPR_1000")
+    truth = {
+        "AUC": normal.cdf(gap / 2**0.5),
+        "MIA": 2 * normal.cdf(gap / 2) - 1,
+        "TPR_FPR_1000": normal.cdf(gap + normal.inv_cdf(0.1)),
+        "TPR_FPR_100": normal.cdf(gap + normal.inv_cdf(0.01)),
+    }
+    if sum(sizes) > 1000:
+        keys += ("TPR_FPR_100",)
+    held, average, runs = dict.fromkeys(keys, 0), 0, 40
+    for run in range(runs):
+        scenarios = {}
+        for i in range(2):
+            models = [some_models(rng, 1, size, gap) for size in sizes]
+            scenarios[str(i)] = [part[0][0] for part in models], [part[1][0] for part in models]
+        found = bootstrap(*scenarios["0"], resamples=200, seed=run)
+        for key in keys:
+            held[key] += found[key][0] <= truth[key] <= found[key][1]
+        low, high = bootstrap_average(scenarios, resamples=200, seed=run)
+        average += low <= truth["TPR_FPR_1000"] <= high
+    # Of 40 runs at 95 %, 33 or fewer have a chance of 1 in 300.
+    assert min(*held.values(), average) >= 34, (held, average)
+
+
+def test_one_large_model_among_small_ones_counts_as_one():
+    rng = np.random.default_rng(0)
+
+    def drawn(*sizes):
+        models = [some_models(rng, 1, size) for size in sizes]
+        return [part[0][0] for part in models], [part[1][0] for part in models]
+
+    assert effective_models([100] * 7) == 7 and effective_models([20] * 6 + [2000]) == 1
+    found = bootstrap(*drawn(20, 20, 20, 20, 20, 20, 2000))
+    assert np.isnan(list(found.values())).all()
+    solutions, predictions = drawn(*[20, 200] * 5)
+    named = [f"c/c_hi/dev/model_{i}" for i in range(10)]
+    known = intervals_of(dict(zip(named, solutions)), dict(zip(named, predictions)), rates=(0.1,))
+    assert known["c_hi"]["models"] == 10 and known["c_hi"]["effective_models"] == 6
+
+
+@pytest.mark.parametrize("count", [0, 0.35, 1, 7.5, 199, 200])
+def test_exact_intervals_are_scipys(count):
+    from scipy.stats import beta, binom
+
+    low, high = exact_interval(count, 200, 0.95)
+    assert low == pytest.approx(beta.ppf(0.025, count, 201 - count) if count else 0, abs=1e-11)
+    expected = beta.ppf(0.975, count + 1, 200 - count) if count < 200 else 1
+    assert high == pytest.approx(expected, abs=1e-11)
+    for n, rate in [(100, 0.1), (300, 0.01), (2500, 0.001), (5000, 0.001), (7, 0.99), (9, 1.0)]:
+        assert _accepted(n, rate, 0.95) == tuple(binom.ppf([0.025, 0.975], n, rate))
+
+
+def test_a_perfect_score_is_not_certain():
+    """No member below any non-member: the rule of three of the records, and no more."""
+    for models in (2, 8, 30):
+        members = 100 * models
+        found = bootstrap([[0, 1] * 100] * models, [np.tile([0.0, 1.0], 100)] * models)
+        for key in ("AUC", "TPR_FPR_1000"):
+            low, high = found[key]
+            assert high == 1 and low == pytest.approx(0.025 ** (1 / members), abs=1e-9)
+        assert found["MIA"][0] < 1 - 3 / members and found["accuracy"][1] == 1
+        worst = bootstrap([[1, 0] * 100] * models, [np.tile([0.0, 1.0], 100)] * models)
+        assert worst["AUC"][0] == 0 and worst["AUC"][1] > 3 / members
+
+
 def test_few_models_say_which_interval_they_have():
-    assert [interval_method(n) for n in (1, 2, 5, 6, 50)] == ["none", "t", "t", *["bootstrap"] * 2]
+    found = [interval_method(n) for n in (1, 2, 5, 6, 19, 20, 50)]
+    assert found == ["none", "t", "t", "both", "both", "bootstrap", "bootstrap"]
     assert describe_intervals({"a": 1}).startswith(
         "95% intervals are not known: they need at least"
     )

@@ -4,7 +4,8 @@ Both are measured on the same resamples of models (`evaluation.measure`), so tha
 in common drops out.  The p-value is that of the interval: 1 less the largest level at which the
 interval of the difference still leaves out 0.  Source: as `scoring.intervals`; for tests by
 intervals, Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), section 15.4.  Of fewer
-than six models, interval and p-value are Student's t (`scoring.few_models`).
+than six models, interval and p-value are Student's t (`scoring.few_models`); of six to nineteen the
+p-value is the larger of both, as the interval is the wider.
 """
 
 from __future__ import annotations
@@ -72,16 +73,18 @@ def paired_test(
     options: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
     one, other = (measure(truth, scores, **options) for scores in (scores_one, scores_other))
     found = compare(one, other, level=level)[metric]
-    if one.method == "bootstrap":
-        return Paired(found.value, found.low, found.high, p_value(found.draws, len(truth)))
-    return Paired(found.value, found.low, found.high, _t_p_value(found, len(truth)))
+    likely = [p_value(found.draws, len(truth))] if len(found.draws) else []
+    likely += [_t_p_value(found, len(truth))] if len(found.left) else []
+    if found.low <= 0 <= found.high:  # also where few records widen the interval
+        likely.append(1 - level)
+    return Paired(found.value, found.low, found.high, max(likely))
 
 
 def _t_p_value(found: Estimate, models: int) -> float:
     """The p-value of Student's t, two-sided; nan where the interval is not known."""
     if np.isnan(found.low):
         return float("nan")
-    error = standard_error(found.draws, np.asarray(found.parts))
+    error = standard_error(found.left, found.parts)
     if not error:
         return 1.0
     return 2 * (1 - t_below(abs(found.value) / error, models - 1))

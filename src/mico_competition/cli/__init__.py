@@ -161,7 +161,9 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
         table = generate_table(scores, intervals, TITLES)
         table.index = [f"{name} ({label})" for name, label in labels.items()]
         print(table.to_string(float_format="{:.4f}".format))
-        print(describe_intervals({name: intervals[name]["models"] for name in scores}))
+        known = {name: intervals[name] for name in scores}
+        counts = {n: one.get("effective_models", one["models"]) for n, one in known.items()}
+        print(describe_intervals(counts))
         if args.html:
             with stage("Report"):
                 allowed = _ceilings(args.challenge_folder, args.phase)

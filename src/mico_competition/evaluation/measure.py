@@ -1,7 +1,7 @@
 """How good scores are: true positive rates, AUC, their intervals, and paired comparisons.
 
 The definitions are those of `mico_competition.scoring`: predictions of all models pooled, one
-threshold, and a bootstrap over models, or Student's t where models are fewer than six.  Two attacks
+threshold, and intervals over models, see `scoring.intervals`.  Two attacks
 on the same targets are compared on the same resamples, so that what models have in common drops
 out of the difference.
 
@@ -20,6 +20,7 @@ import numpy as np
 
 from mico_competition.scoring import score
 from mico_competition.scoring.few_models import LeftOut, around, standard_error, t_interval
+from mico_competition.scoring.few_records import interval_of_records, joined, of_sum
 from mico_competition.scoring.intervals import interval_method, percentile_interval, widened
 from mico_competition.scoring.resampling import resample_scores
 
@@ -37,6 +38,8 @@ FEW = 50_000  # points up to which every distinct score is a level of its own
 _AROUND = 2500  # levels from half to twice each reported rate
 _EVENLY = 1000  # levels over all rates
 
+UNKNOWN = (math.nan, math.nan)
+
 Interval = tuple[float, float]
 
 
@@ -44,15 +47,18 @@ Interval = tuple[float, float]
 class Estimate:
     """A number, its 95 % interval (nan where it is not known), and what that was made from.
 
-    `draws` are the number's values in resamples of models; of fewer than six models, its values
-    with each model left out, and `parts` those with each part of the records left out.
+    `draws` are the number's values in resamples of models; of fewer than 20 models, `left` are its
+    values with each model left out, and `parts` those with each part of the records left out.
+    `few` says that it rests on few records.
     """
 
     value: float
     low: float
     high: float
     draws: np.ndarray
-    parts: np.ndarray | None = None
+    left: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    parts: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    few: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,25 +117,19 @@ def measure(
         raise ValueError(f"Expected resamples={resamples} >= 1: 1000 is usual.")
     member = truth.astype(np.int64)
     exact = score(member.ravel(), scores.ravel())
-    if interval_method(len(scores)) == "bootstrap":
+    members = int(truth.sum())
+    made = _Made(member, scores, exact, (members, truth.size - members), level)
+    method = interval_method(len(scores))
+    if method in ("bootstrap", "both"):
         levels = scores if scores.size <= FEW else _levels(truth, scores)
         draws, curves = resample_scores(
             list(member), list(levels), resamples=resamples, seed=seed, rates=rates
         )
-        estimates = {
-            metric: _of_draws(exact[metric], draws[metric], len(scores), level)
-            for metric in METRICS
-        }
-        ends = [_of_draws(0.0, column, len(scores), level) for column in curves.T]
-        bands = {rate: (end.low, end.high) for rate, end in zip(rates, ends)}
-    else:
-        left = LeftOut(list(member), list(scores), rates, seed)
-        estimates = {metric: _of_few(left, metric, level) for metric in METRICS}
-        if left.count > 1:
-            bands = {rate: t_interval(left, rate, level) for rate in rates}
-        else:
-            bands = dict.fromkeys(rates, (math.nan, math.nan))
-    members = int(truth.sum())
+        made.draws = {**draws, **dict(zip(rates, curves.T))}
+    if method in ("t", "both"):
+        made.left = LeftOut(list(member), list(scores), rates, seed)
+    estimates = {metric: made.estimate(metric) for metric in METRICS}
+    bands = {rate: made.interval(rate) for rate in rates}
     return Measured(
         estimates,
         exact["fpr"],
@@ -180,30 +180,66 @@ def _combined(
     def total(values: Iterable[Any]) -> Any:
         return sum(weight * value for weight, value in zip(weights, values))
 
-    value, draws = total(e.value for e in estimates), total(e.draws for e in estimates)
-    if interval_method(models) == "bootstrap":
-        return _of_draws(value, draws, models, level)
-    low = high = float("nan")
-    parts = total(np.asarray(e.parts) for e in estimates)
+    value = float(total(e.value for e in estimates))
+    draws, left, parts = (
+        total(getattr(e, name) for e in estimates) for name in ("draws", "left", "parts")
+    )
+    few = any(e.few for e in estimates)
+    low, high = UNKNOWN
     if not any(math.isnan(e.low) for e in estimates):
-        low, high = around(value, standard_error(draws, parts), models, level)
+        low, high = _of_draws(draws, models, level)
+        if len(left):
+            by_t = around(value, standard_error(left, parts), models, level)
+            low, high = by_t if math.isnan(low) else joined((low, high), by_t)
+        if few:
+            ends = [(e.low, e.high) for e in estimates]
+            if min(weights) > 0:  # of one attack on the same models: nothing cancels out
+                apart = total(e.low for e in estimates), total(e.high for e in estimates)
+            else:
+                apart = of_sum([e.value for e in estimates], ends, weights)
+            low, high = joined((low, high), apart)
         low, high = max(low, least), min(high, 1.0)
-    return Estimate(float(value), low, high, draws, parts)
+    return Estimate(value, low, high, draws, left, parts, few)
 
 
-def _of_draws(value: float, draws: np.ndarray, models: int, level: float) -> Estimate:
-    low = high = float("nan")
-    if len(draws):
-        low, high = percentile_interval(draws, widened(models, level))
-    return Estimate(float(value), low, high, draws)
+def _of_draws(draws: np.ndarray, models: int, level: float) -> Interval:
+    return percentile_interval(draws, widened(models, level)) if len(draws) else UNKNOWN
 
 
-def _of_few(left: LeftOut, metric: str, level: float) -> Estimate:
-    low = high = float("nan")
-    if left.count > 1:
-        low, high = t_interval(left, metric, level)
-    draws, parts = np.array(left.models[metric]), np.array(left.parts[metric])
-    return Estimate(float(left.value[metric]), low, high, draws, parts)
+@dataclass
+class _Made:
+    """What the intervals of pooled scores are made from."""
+
+    member: np.ndarray
+    scores: np.ndarray
+    exact: Mapping[str, Any]
+    counts: tuple[int, int]
+    level: float
+    draws: Mapping[Any, np.ndarray] = field(default_factory=dict)
+    left: LeftOut | None = None
+
+    def interval(self, key: Any) -> Interval:
+        """Of a metric, or of the TPR at a rate."""
+        found = UNKNOWN
+        if self.left is not None and self.left.count > 1:
+            found = t_interval(self.left, key, self.level)
+        if self.draws:
+            drawn = _of_draws(self.draws[key], len(self.scores), self.level)
+            found = joined(drawn, found)
+        return joined(found, self.of_records(key))
+
+    def of_records(self, key: Any) -> Interval | None:
+        """The same from records alone, where they are few."""
+        return interval_of_records(key, self.exact, self.counts, self.level)
+
+    def estimate(self, metric: str) -> Estimate:
+        """The value, with all that comparisons need."""
+        both = ({}, {}) if self.left is None else (self.left.models, self.left.parts)
+        left, parts = (np.array(one.get(metric, ())) for one in both)
+        few = self.of_records(metric) is not None
+        draws = self.draws.get(metric, np.zeros(0))
+        value = float(self.exact[metric])
+        return Estimate(value, *self.interval(metric), draws, left, parts, few)
 
 
 def _levels(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
