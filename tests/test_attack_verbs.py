@@ -40,7 +40,7 @@ def test_one_command_each(trained, scenario, attack, tmp_path, capsys):
     words = [attack, str(folder), "--predictions", str(out), "--phase", "dev", "--phase", "final"]
     flags = ["--dataset_dir", str(trained / "datasets"), "--cache", str(trained / "cache")]
     assert main(["attack", *words, *flags]) == 0, capsys.readouterr()
-    assert "predictions for 2 models" in capsys.readouterr().out
+    assert f"predictions of {attack} for 2 models" in capsys.readouterr().out
     for model in walk_challenge(folder, phases=["dev", "final"]):
         scores = np.loadtxt(model.prediction_in(out), delimiter=",")
         assert scores.shape == (20,) and len(np.unique(scores)) > 10

@@ -1,6 +1,11 @@
 """The demonstration runs from splits to report; its scores are those of the scoring program."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +134,30 @@ def test_the_number_of_models_has_bounds(tmp_path):
     for count in (0, 51):
         with pytest.raises(ValueError, match=f"models={count} <= 50"):
             run_demo(tmp_path / "demo", models_per_phase=count)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_demonstration_ends_at_once_with_one_sentence(tmp_path, number):
+    """And so do its workers, of whose training nothing half-written is kept."""
+    command = [sys.executable, "-m", "mico_competition.cli", "demo", "--out", "out", "--quiet"]
+    process = subprocess.Popen(
+        [*command, "--workers", "1"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while not list(tmp_path.glob("out/trained/digits/*/train")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.1)
+        os.kill(process.pid, number)
+        errors = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    assert errors == "mico: stopped; nothing half-written was kept.\n"
+    with pytest.raises(ProcessLookupError):  # the group is empty soon: no worker is left
+        for _ in range(600):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)

@@ -129,6 +129,14 @@ def test_a_dry_run_says_what_it_could_not_check(tmp_path, capsys):
         assert code == 0, complaint
         assert json.loads(plan)["checked"] == checked
         assert word in json.loads(plan)["not_checked"]
+        assert complaint.startswith("mico: Not checked: the data. ") and word in complaint
+        assert len(complaint.splitlines()) == 1
+        if task == "cifar10":
+            command = complaint.partition("`mico ")[2].partition("`")[0]
+            assert command.endswith(f"--dataset_dir {tmp_path} --download --dry_run")
+            assert command.startswith("train --task cifar10 --disable_dp --optimizer sgd ")
+    code, plan, complaint = told(capsys, "train", "--scenario", "purchase100_inf", "--dry_run")
+    assert "`mico train --scenario purchase100_inf --download --dry_run` fetches" in complaint
 
 
 @pytest.mark.slow

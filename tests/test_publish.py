@@ -11,10 +11,10 @@ from hub_server import running_hub
 
 from mico_competition.cli import main
 from mico_competition.hub.client import HubError
-from mico_competition.hub.dataset_card import INDEX_COLUMNS
+from mico_competition.hub.dataset_card import INDEX_COLUMNS, card_text
 from mico_competition.hub.download import fetch, plan_download
 from mico_competition.hub.publish import pages, publish
-from mico_competition.hub.released import check_publishable
+from mico_competition.hub.released import check_publishable, facts_of
 from mico_competition.tracks import CHALLENGES
 
 SCENARIOS = ("cifar10_inf", "cifar10_lo")
@@ -376,6 +376,25 @@ def test_a_page_of_the_organisers_own_is_kept(hub, release, tmp_path):
     (tmp_path / "page.md").write_text("---\nlicense: mit\n---\nOurs.\n")
     publish(release, "team/new", page=tmp_path / "page.md", endpoint=hub.url)
     assert card_of(hub, "team/new") == ({"license": "mit"}, "Ours.\n")
+
+
+def test_whom_to_cite(release, tmp_path):
+    def closing(challenge, **options):
+        facts = facts_of(check_publishable(release))
+        place = "cifar10_inf/train/model_0"
+        text = card_text(challenge, "team/new", "mit", facts, place, **options)
+        return text.partition("## Licence and citation")[2]
+
+    assert "mico2022" in closing("cifar10") and "mico2022" in closing("ddp")
+    for challenge in ("digits", "baskets"):
+        assert "@misc" not in closing(challenge)
+        assert "by its address, https://huggingface.co/datasets/team/new." in closing(challenge)
+    (tmp_path / "own.bib").write_text("@misc{ours,\n  year = {2027}\n}\n")
+    checked = check_publishable(release)
+    page = pages(checked, "team/new", "mit", citation=tmp_path / "own.bib")["README.md"]
+    assert "```bibtex\n@misc{ours,\n  year = {2027}\n}\n```" in page and "mico2022" not in page
+    with pytest.raises(ValueError, match="--citation is for the page"):
+        pages(checked, "team/new", "mit", tmp_path / "page.md", tmp_path / "own.bib")
 
 
 def test_the_index_lists_models_and_nothing_withheld(hub, competition, tmp_path):

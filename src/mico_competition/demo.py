@@ -11,13 +11,14 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +165,14 @@ def _train_all(root: Path, models_per_phase: int, workers: int, seed: int | None
         ) as pool,
         stage("Training", 9 * models_per_phase, "model") as shown,
     ):
-        for future in as_completed([pool.submit(_train_group, *group) for group in groups]):
-            shown.update(future.result())
+        try:
+            for future in as_completed([pool.submit(_train_group, *group) for group in groups]):
+                shown.update(future.result())
+        except BaseException:  # the pool would train all that it was given before it ends
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():
+                worker.terminate()
+            raise
 
 
 def _runs(root: Path, scenario: str, models_per_phase: int, seed: int | None) -> list[Run]:
@@ -192,6 +199,7 @@ def _derived(name: str) -> Seeds:
 def _begin_worker() -> None:
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of Ctrl-C, after which the parent ends this
     os.environ["MICO_QUIET"] = "1"  # the demonstration shows how far it is
 
     torch.set_num_threads(1)

@@ -198,7 +198,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
         run_demo(args.out, models_per_phase=args.models, workers=args.workers, seed=args.seed)
 
-    _set(parser, run)
+    parser.set_defaults(run=run, tidy=True)
 
 
 def _add_tracks(parser: argparse.ArgumentParser) -> None:

@@ -69,6 +69,9 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
         "--page", type=Path, help="file to take for the page, README.md (default: one is written)"
     )
     parser.add_argument(
+        "--citation", type=Path, help="file with BibTeX for the page that is written"
+    )
+    parser.add_argument(
         "--dry_run", action="store_true", help="check, and print the page; send nothing"
     )
 
@@ -79,7 +82,8 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
 
         if args.dry_run:
             release = check_publishable(args.challenge_folder)
-            texts = pages(release, check_repository(args.repo), args.licence, args.page)
+            repo = check_repository(args.repo)
+            texts = pages(release, repo, args.licence, args.page, args.citation)
             print(texts[CARD_FILE])
             print(f"{len(release.models)} models can be published; nothing was sent")
             return
@@ -89,6 +93,7 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
             private=args.private,
             licence=args.licence,
             page=args.page,
+            citation=args.citation,
             say=lambda sentence: print(sentence, flush=True),
         )
         print(f"Published: {address}")

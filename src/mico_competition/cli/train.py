@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from mico_competition.command_line import Parser, load_torch, model_ids, path_or_name, run_command
@@ -131,7 +133,10 @@ def run_train(args: argparse.Namespace) -> None:
     folders = _folders(args)
     seeds = _seeds(args)
     if args.dry_run:
-        print(json.dumps(_plan(args, settings, folders[0]), indent=2))
+        plan = _plan(args, settings, folders[0])
+        print(json.dumps(plan, indent=2))
+        if "not_checked" in plan:
+            print(_not_checked(args, settings, plan["not_checked"]), file=sys.stderr)
         return
     load_torch()
     from mico_competition.challenge_datasets import load_dataset
@@ -229,14 +234,30 @@ def _plan(args: argparse.Namespace, settings: Settings, folder: Path) -> dict[st
     return plan
 
 
+def _not_checked(args: argparse.Namespace, settings: Settings, reason: str) -> str:
+    """That the data were not checked, and the command that fetches and checks them."""
+    sentence = f"mico: Not checked: the data. {reason[:1].upper()}{reason[1:].rstrip('.')}."
+    if get_task(settings.task).text or args.download:
+        return sentence
+    names = ("scenario", "task", *Settings.__dataclass_fields__, "dataset_dir")
+    given = {name: getattr(args, name, None) for name in names}
+    flags = [
+        f"--{name}" if value is True else f"--{name} {quote(str(value))}"
+        for name, value in given.items()
+        if value is not None and (name, value) != ("dataset_dir", Path("."))
+    ]
+    command = " ".join(["mico train", *flags, "--download --dry_run"])
+    return f"{sentence} `{command}` fetches and checks them."
+
+
 def _data_at_hand(args: argparse.Namespace, settings: Settings) -> tuple[Any, str]:
-    """The dataset, if it can be read without a download; else None, and why."""
+    """The dataset, if it can be read, by a download only if asked for; else None, and why."""
     from mico_competition.challenge_datasets import load_dataset
 
     if get_task(settings.task).text:
         return None, "sentences are tokenised when they are trained on"
     try:
-        return load_dataset(settings.task, args.dataset_dir), ""
+        return load_dataset(settings.task, args.dataset_dir, args.download), ""
     except (OSError, ValueError) as error:
         return None, str(error)
 

@@ -16,6 +16,7 @@ from math import inf, isinf
 from mico_competition.tracks import (
     METADATA_FILE,
     PHASES,
+    PUBLISHED,
     SCORED_PHASES,
     SEED_FILES,
     SOLUTION_FILE,
@@ -85,7 +86,12 @@ def index_text(facts: ScenarioFacts, lines: Sequence[IndexLine]) -> str:
 
 
 def card_text(
-    challenge: str, repo: str, licence: str, scenarios: Sequence[ScenarioFacts], example: str
+    challenge: str,
+    repo: str,
+    licence: str,
+    scenarios: Sequence[ScenarioFacts],
+    example: str,
+    citation: str | None = None,
 ) -> str:
     """The text of README.md: front matter for the Hub, then the page.
 
@@ -95,6 +101,8 @@ def card_text(
         licence: the Hub's identifier of a licence, such as `mit`.
         scenarios: at least one, in the order of the table.
         example: `<scenario>/<phase>/model_<i>` of a model that is there.
+        citation: BibTeX of this challenge; by default that of MICO for the challenges of 2022,
+            and the address for others.
     """
     import yaml
 
@@ -104,7 +112,7 @@ def card_text(
         _table(scenarios),
         _contents(challenge, scenarios),
         _loading(challenge, repo, example),
-        _closing(licence),
+        _closing(challenge, repo, licence, citation),
     )
     return f"---\n{head}---\n\n" + "\n\n".join(parts) + "\n"
 
@@ -243,17 +251,23 @@ The records themselves are not here: `load_{task}` says where it expects them. T
 alone: `datasets.load_dataset("{repo}", "{scenario}", split="{phase}")`."""
 
 
-def _closing(licence: str) -> str:
-    """The licence, and whom to cite."""
+_MICO = """@misc{mico2022,
+  title = {Microsoft Membership Inference Competition (MICO)},
+  year = {2022},
+  howpublished = {\\url{https://github.com/microsoft/MICO}}
+}"""
+
+
+def _closing(challenge: str, repo: str, licence: str, citation: str | None) -> str:
+    """The licence, and whom to cite: the organisers of 2022 for their own challenges alone."""
+    bibtex = citation or (_MICO if challenge in PUBLISHED else None)
+    if bibtex:
+        cite = f"Please cite:\n\n```bibtex\n{bibtex.strip()}\n```"
+    else:
+        cite = f"Please cite this challenge by its address, https://huggingface.co/datasets/{repo}."
     return f"""## Licence and citation
 
 Licence: {licence}. Formats, numbers and the design of the competition are those of the organisers
-of MICO, held at IEEE SaTML 2023:
+of MICO, held at IEEE SaTML 2023.
 
-```bibtex
-@misc{{mico2022,
-  title = {{Microsoft Membership Inference Competition (MICO)}},
-  year = {{2022}},
-  howpublished = {{\\url{{https://github.com/microsoft/MICO}}}}
-}}
-```"""
+{cite}"""

@@ -49,6 +49,7 @@ def publish(
     private: bool = False,
     licence: str = "mit",
     page: PathLike | None = None,
+    citation: PathLike | None = None,
     endpoint: str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
     progress: bool = True,
@@ -62,6 +63,7 @@ def publish(
         private: make it private; refused if it is there and public.
         licence: the Hub's identifier of a licence.
         page: a page of one's own for README.md; by default one is written.
+        citation: a file with BibTeX of the challenge, for the page that is written.
         endpoint: the Hub's address (default: HF_ENDPOINT, or huggingface.co).
         say: called with a sentence before anything is uploaded.
         progress: whether to show how far it is (see `mico_competition.progress`).
@@ -75,7 +77,7 @@ def publish(
     release = check_publishable(folder, progress=progress)
     api = hub_api(endpoint)
     with tempfile.TemporaryDirectory(prefix="mico_page_") as aside, quiet_client():
-        ours = _with_page(release, pages(release, repo, licence, page), Path(aside))
+        ours = _with_page(release, pages(release, repo, licence, page, citation), Path(aside))
         _open(api, repo, private)
         missing = _missing(api, repo, ours)
         size = sum(path.stat().st_size for path, _ in ours.values())
@@ -91,12 +93,18 @@ def publish(
 
 
 def pages(
-    release: Released, repo: str, licence: str, page: PathLike | None = None
+    release: Released,
+    repo: str,
+    licence: str,
+    page: PathLike | None = None,
+    citation: PathLike | None = None,
 ) -> dict[str, str]:
     """The files that describe a release on the Hub, by path there: README.md and the index.
 
-    `page` is a file to take for README.md as it is.
+    `page` is a file to take for README.md as it is, `citation` one with BibTeX for ours.
     """
+    if page is not None and citation is not None:
+        raise ValueError("Write the citation into the page: --citation is for the page of ours.")
     facts = facts_of(release)
     texts = {
         index_path(scenario.name, phase): index_text(scenario, release.index(scenario.name, phase))
@@ -107,8 +115,10 @@ def pages(
     if page is not None:
         texts[CARD_FILE] = read_limited_text(page, JSON_LIMIT, "a page", "name a Markdown file")
     else:
-        example = release.models[0].place
-        texts[CARD_FILE] = card_text(release.challenge, repo, licence, facts, example)
+        example, bibtex = release.models[0].place, None
+        if citation is not None:
+            bibtex = read_limited_text(citation, JSON_LIMIT, "a citation", "name a BibTeX file")
+        texts[CARD_FILE] = card_text(release.challenge, repo, licence, facts, example, bibtex)
     return texts
 
 
