@@ -41,7 +41,7 @@ def write_model(folder: Path, scenario: str, model_id: int, seeds: Seeds) -> Non
     """A model's folder as training leaves it, with fresh weights."""
     task = TASKS[SCENARIOS[scenario].task]
     folder.mkdir(parents=True)
-    torch.manual_seed(model_id)
+    torch.manual_seed(model_id + 1000 * list(SCENARIOS).index(scenario))
     save_model(task, new_model(task), folder)
     for name, seed in vars(seeds).items():
         (folder / f"seed_{name}").write_text(f"{seed_text(seed)}\n")

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
+import torch
 
 from mico_competition.cli import main
 from mico_competition.fleets import finished
@@ -135,18 +137,153 @@ def test_a_copy_is_hashed_once(out, monkeypatch):
     assert fleet_states(out)[0].state == "finished" and not hashed
 
 
-def test_models_that_were_never_written_down_are_looked_at_too(out, capsys):
-    """Of earlier versions, or of a fleet that was killed between a model and its line."""
-    files = out / "fleet" / SCENARIO / "files.jsonl"
-    files.unlink()
+def without(path, ids, *, end=False):
+    """Take lines of models out of files.jsonl or events.jsonl, and that the run ended."""
+    kept = []
+    for line in path.read_text().splitlines(True):
+        row = json.loads(line)
+        if row.get("model_id") not in ids and not (end and row.get("event") == "end"):
+            kept.append(line)
+    path.write_text("".join(kept))
+
+
+def killed(out, ids):
+    """As a fleet is that was killed between models and their lines."""
+    folder = out / "fleet" / SCENARIO
+    without(folder / "files.jsonl", ids)
+    without(folder / "events.jsonl", ids, end=True)
+    return folder / "files.jsonl"
+
+
+def ids_in(files):
+    return sorted(json.loads(line)["model_id"] for line in files.read_text().splitlines())
+
+
+def contents(out):
+    return {p: p.read_bytes() for p in sorted(out.rglob("*")) if p.is_file()}
+
+
+def test_models_that_were_not_written_down_yet_are_looked_at_too(out, capsys):
+    files = killed(out, {2, 4, 5})
     cut = model(out, 5) / "model.pt"
     cut.write_bytes(cut.read_bytes()[:-5000])
-    DAMAGE["model.pt is empty"](model(out, 0))
-    assert fleet_states(out)[0].damaged == {0: "model.pt is empty"}
+    shutil.copyfile(model(out, 1) / "model.pt", model(out, 2) / "model.pt")
+    assert fleet_states(out)[0].damaged == {}
+    found = fleet_states(out, verify=True)[0].damaged
+    assert found[2] == "model.pt is that of model_1" and list(found) == [2, 5]
+    assert ids_in(files) == [0, 1, 3]  # who looks writes nothing
     assert fleet(out) == 1
     error = capsys.readouterr().err
-    assert "model_0: model.pt is empty" in error and "model_5: " in error
-    assert {json.loads(line)["model_id"] for line in files.read_text().splitlines()} == {1, 2, 3, 4}
+    assert "model_2: model.pt is that of model_1" in error and "model_5: " in error
+    assert ids_in(files) == [0, 1, 3, 4]
+
+
+def zeros(path):
+    state = torch.load(path, weights_only=True)
+    torch.save({name: torch.zeros_like(value) for name, value in state.items()}, path)
+
+
+def test_constant_weights_that_were_not_written_down_are_seen(out):
+    killed(out, {3})
+    zeros(model(out, 3) / "model.pt")
+    found = fleet_states(out, verify=True)[0].damaged
+    assert found == {3: "all 16384 values of mlp.0.weight are 0"}
+
+
+def removed(out):
+    (out / "fleet" / SCENARIO / "files.jsonl").unlink()
+    return range(6)
+
+
+def emptied(out):
+    (out / "fleet" / SCENARIO / "files.jsonl").write_text("")
+    return range(6)
+
+
+def two_lines(out):
+    without(out / "fleet" / SCENARIO / "files.jsonl", {0, 4})
+    return [0, 4]
+
+
+def events_too(out):
+    (out / "fleet" / SCENARIO / "events.jsonl").unlink()
+    return removed(out)
+
+
+def lines_of_both(out):
+    """Nothing says that two models were done, but the run ended by itself."""
+    for name in ("files.jsonl", "events.jsonl"):
+        without(out / "fleet" / SCENARIO / name, {0, 4})
+    return [0, 4]
+
+
+def more_than_were_under_way(out):
+    events = out / "fleet" / SCENARIO / "events.jsonl"
+    killed(out, set(range(6)))
+    events.write_text(events.read_text().replace('"at_once": 6', '"at_once": 2'))
+    return range(6)
+
+
+@pytest.mark.parametrize(
+    "lose", [removed, emptied, two_lines, events_too, lines_of_both, more_than_were_under_way]
+)
+def test_losing_what_was_written_down_is_damage(out, capsys, lose):
+    shutil.copyfile(model(out, 1) / "model.pt", model(out, 0) / "model.pt")
+    ids, before = list(lose(out)), contents(out)
+    for verify in (False, True):
+        (state,) = fleet_states(out, verify=verify)
+        assert state.state == "damaged" and list(state.damaged) == ids
+        assert "its line in files.jsonl is lost" in state.damaged[0]
+    assert main(["fleet", "status", str(out), "--verify"]) == 1
+    assert "put back a copy of files.jsonl" in capsys.readouterr().err
+    assert main(["release", str(out), "--to", str(out.parent / "released")]) == 1
+    assert fleet(out, "0-6") == 1
+    assert "model_0: its line in files.jsonl is lost" in capsys.readouterr().err
+    after = contents(out)
+    assert {path: after[path] for path in before} == before
+
+
+def test_status_writes_nothing(out):
+    for path in model(out, 2).iterdir():
+        os.utime(path, (1, 1))
+    killed(out, {3})
+    before = contents(out)
+    assert main(["fleet", "status", str(out), "--verify"]) == 0
+    assert contents(out) == before
+
+
+def bare(out):
+    """The models without the fleet's files."""
+    shutil.rmtree(out / "fleet")
+
+
+def same_weights(out):
+    """A twin, in bytes of its own."""
+    state = torch.load(model(out, 1) / "model.pt", weights_only=True)
+    state = {f"_module.{name}": value for name, value in reversed(state.items())}
+    torch.save(state, model(out, 0) / "model.pt")
+
+
+def not_finite(out):
+    state = torch.load(model(out, 0) / "model.pt", weights_only=True)
+    state["mlp.0.bias"][3] = float("nan")
+    torch.save(state, model(out, 0) / "model.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (same_weights, r"model_1/model.pt has the same weights as .*model_0: one of them is a c"),
+        (lambda out: zeros(model(out, 0) / "model.pt"), "16384 values of mlp.0.weight are 0"),
+        (not_finite, "has weights that are not finite"),
+    ],
+)
+def test_no_twins_and_no_constant_weights_are_released(out, tmp_path, capsys, change, sentence):
+    bare(out)
+    change(out)
+    assert main(["release", str(out), "--to", str(tmp_path / "released")]) == 1
+    assert re.search(sentence, capsys.readouterr().err)
+    assert not (tmp_path / "released" / "digits").exists()
 
 
 def test_a_line_that_was_cut_short_spoils_no_other(tmp_path):

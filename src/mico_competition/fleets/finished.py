@@ -2,20 +2,23 @@
 
 files.jsonl beside the ledger has a line for each model: size, time and SHA-256 of each of its
 files.  It is its owner's alone, as the ledger is: hashes of short secrets can be searched.
+A model has no line yet only if its fleet was stopped just after the model was finished.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mico_competition.challenge import read_seeds
 from mico_competition.files import PathLike
+from mico_competition.fleets.events import is_number, last_run, read_events
 from mico_competition.fleets.ledger import Entry, Ledger, append_line, fleets_in
 from mico_competition.models import load_model
+from mico_competition.releases.whole import constant_weight
 from mico_competition.solutions import read_solution
 from mico_competition.tracks import (
     METADATA_FILE,
@@ -46,7 +49,11 @@ def record_files(ledger: Ledger, model_id: int) -> None:
 
 
 def damage(
-    ledger: Ledger, *, verify: bool = False, seen: Callable[[], object] = lambda: None
+    ledger: Ledger,
+    *,
+    verify: bool = False,
+    write: bool = False,
+    seen: Callable[[], object] = lambda: None,
 ) -> dict[int, str]:
     """What is wrong with models whose folders are there, by id.
 
@@ -54,29 +61,53 @@ def damage(
         ledger: its models are looked at.
         verify: hash every file, and load models that were never written down; by default a file
             is hashed only if its time has changed, and the others' sizes are looked at.
+        write: write down whole models that were not, and new times of files that were copied;
+            only with `verify`.
         seen: is called for each model that was looked at.
     """
     stated = _read(ledger.folder / _FILES)
     task, found, done = get_task(ledger.settings.task), {}, ledger.done()
+    lost = _lost(ledger, done - stated.keys())
     for entry in ledger.entries:
-        if entry.model_id not in done:
+        model_id = entry.model_id
+        if model_id not in done:
             continue
-        place = ledger.place(entry.model_id)
-        if entry.model_id in stated:
-            fault = _difference(place, stated[entry.model_id], verify)
+        place = ledger.place(model_id)
+        if model_id in stated:
+            fault = _difference(place, stated[model_id], verify)
         else:
-            fault = _missing(place, task) or (_unreadable(place, task) if verify else None)
+            fault = _missing(place, task) or (_LOST if model_id in lost else None)
+            if fault is None and verify:
+                fault = _unreadable(place, task) or _twin(place, task, stated)
         if fault is not None:
-            found[entry.model_id] = fault
-        elif verify and _is_news(place, stated.get(entry.model_id), entry):
-            record_files(ledger, entry.model_id)
+            found[model_id] = fault
+        elif verify and write and _is_news(place, stated.get(model_id), entry):
+            record_files(ledger, model_id)
         seen()
     return found
 
 
+def _lost(ledger: Ledger, unwritten: set[int]) -> set[int]:
+    """Of the models whose folders are there without a line, those that had one.
+
+    That is all of which events.jsonl says that they were done; and all the others unless the last
+    run was stopped, with no more of them than it had in work at once.
+    """
+    if ledger.architecture_fingerprint is None:  # of an earlier version, which wrote no lines
+        return set()
+    events = read_events(ledger.folder)
+    lost = unwritten & {e["model_id"] for e in events if e["event"] == "done"}
+    run = last_run(events)
+    stopped = bool(run) and (run[-1]["event"] != "end" or run[-1].get("stopped") is True)
+    at_once: Any = run[0].get("at_once", run[0].get("models")) if stopped else 0
+    if not is_number(at_once) or len(unwritten - lost) > at_once:
+        return unwritten
+    return lost
+
+
 def check_finished(ledger: Ledger, **options: Any) -> None:
     """ValueError naming every finished model of a fleet whose files are not what they were."""
-    found = damage(ledger, verify=True, **options)
+    found = damage(ledger, verify=True, write=True, **options)
     if found:
         raise ValueError("\n".join([_HEAD.format(ledger.folder), *listed(found)]))
 
@@ -96,6 +127,10 @@ def check_fleets(root: PathLike, challenge: str) -> None:
 _HEAD = (
     "Finished models are not what the fleet in {} wrote: put back copies of their folders, or move "
     "the folders away and run the fleet again, which trains these models anew."
+)
+_LOST = (
+    f"its line in {_FILES} is lost, so that nothing says whether its files are those that were "
+    f"trained (put back a copy of {_FILES})"
 )
 
 
@@ -161,9 +196,18 @@ def _unreadable(place: Path, task: Task) -> str | None:
     try:
         read_seeds(place)
         read_solution(place)
-        load_model(task.name, place)
+        return constant_weight(load_model(task.name, place).state_dict())
     except ValueError as error:
         return str(error)
+
+
+def _twin(place: Path, task: Task, stated: Mapping[int, Stated]) -> str | None:
+    """Which model has the same weights, by what was written down."""
+    path = next(place / n for n in task.weights[-1].split("|") if (place / n).is_file())
+    digest = _sha256(path)
+    for model_id, files in stated.items():
+        if any(file["sha256"] == digest for file in files.values()):
+            return f"{path.name} is that of model_{model_id}"
     return None
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mico_competition.files import PRIVATE, open_private, write_text
+from mico_competition.fleets.events import EVENTS_FILE
 from mico_competition.fleets.finished import record_files
 from mico_competition.fleets.ledger import Entry, Ledger, append_line
 from mico_competition.inputs import Data
@@ -109,7 +110,9 @@ def run_fleet(
     blocks = deque(blocks_of(ledger, stack))
     missing = sum(len(block.entries) for block in blocks)
     progress = Progress(len(ledger.entries), len(ledger.entries) - missing)
-    record(ledger, "run", models=missing, stack=stack)
+    workers = getattr(backend, "workers", None)  # where that is known
+    at_once = missing if workers is None else min(missing, workers * stack)
+    record(ledger, "run", models=missing, stack=stack, at_once=at_once)
     yield progress
     pace = Pace(ledger, progress)
     with closing(backend.run(blocks)) as outcomes:
@@ -204,7 +207,7 @@ def _log_failure(ledger: Ledger, block: Block, error: str) -> None:
 def record(ledger: Ledger, event: str, **values: Any) -> None:
     """Add a line to events.jsonl."""
     line = json.dumps({"time": round(time.time(), 3), "event": event, **values})
-    append_line(ledger.folder / "events.jsonl", line)
+    append_line(ledger.folder / EVENTS_FILE, line)
 
 
 def train_block(

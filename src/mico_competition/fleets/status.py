@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.files import PathLike
+from mico_competition.fleets.events import is_number, last_run, parsed, read_events
 from mico_competition.fleets.finished import damage
 from mico_competition.fleets.fleet import PACE_FILE
 from mico_competition.fleets.ledger import Ledger, fleets_in
 from mico_competition.fleets.lock import is_running
 from mico_competition.layout import absolute
-from mico_competition.untrusted import parse_json
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _no_fleet(out: Path) -> str:
 def _state(out: Path, scenario: str, verify: bool) -> FleetState:
     ledger = Ledger.read(out, scenario)
     assert ledger is not None  # fleets_in found it
-    events = _last_run(ledger.folder / "events.jsonl")
+    events = last_run(read_events(ledger.folder))
     running, damaged = is_running(ledger.folder), damage(ledger, verify=verify)
     done = ledger.done() - damaged.keys()
     failed = {event["model_id"] for event in events if event["event"] == "failed"}
@@ -119,51 +119,15 @@ def _state(out: Path, scenario: str, verify: bool) -> FleetState:
     )
 
 
-def _last_run(path: Path) -> list[dict[str, Any]]:
-    """The events of the last run; what is no event of ours, such as half a line, is left out."""
-    events: list[dict[str, Any]] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            event = _parsed(line)
-            if not _is_event(event):
-                continue
-            if event["event"] == "run":
-                events.clear()
-            events.append(event)
-    return events
-
-
-def _is_event(event: dict[str, Any]) -> bool:
-    of_model = event.get("event") in ("done", "failed")
-    return (
-        isinstance(event.get("event"), str)
-        and _is_number(event.get("time"))
-        and (not of_model or type(event.get("model_id")) is int)
-    )
-
-
 def _pace(path: Path, events: list[dict[str, Any]]) -> tuple[float | None, float]:
     """Models an hour, and models' worth under way; by events where there is nothing better."""
     begun = events[0]["time"] if events else math.inf
-    values = _parsed(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else {}
+    values = parsed(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else {}
     names = ("time", "begun", "trained", "under_way")
-    if all(_is_number(values.get(name)) for name in names) and values["begun"] >= begun - 1:
+    if all(is_number(values.get(name)) for name in names) and values["begun"] >= begun - 1:
         seconds = values["time"] - values["begun"]
         rate = 3600 * values["trained"] / seconds if seconds > 0 and values["trained"] > 0 else None
         return rate, max(0.0, values["under_way"])
     done = [event["time"] for event in events if event["event"] == "done"]
     seconds = done[-1] - begun if done else 0.0
     return (3600 * len(done) / seconds if seconds > 0 else None), 0.0
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    """A JSON object; an empty one for anything else."""
-    try:
-        value = parse_json(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e15

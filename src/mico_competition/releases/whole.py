@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
 
 from mico_competition.layout import ModelFolder
 from mico_competition.lengths import read_metadata
@@ -14,16 +18,27 @@ from mico_competition.tracks import METADATA_FILE, SEED_FILES, SOLUTION_FILE
 
 def check_whole(models: Sequence[ModelFolder], *, progress: bool = True) -> None:
     """ValueError naming every file that is missing, empty or unreadable, of all models."""
-    found = []
+    found: list[str] = []
+    seen: dict[str, ModelFolder] = {}
     for model in tracked(models, "Check", "model", show=progress):
-        found += [f"  {fault}" for fault in list(_faults(model)) or _contradictions(model)]
+        found += [f"  {fault}" for fault in list(_faults(model, seen)) or _contradictions(model)]
     if found:
         raise ValueError(
             "\n".join(["Models are damaged: put back copies of them, or train them again.", *found])
         )
 
 
-def _faults(model: ModelFolder) -> Iterator[str]:
+def constant_weight(state: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with weights that training cannot have left: a matrix all of one value."""
+    for name, value in state.items():
+        if value.is_floating_point() and value.ndim > 1 and len(value) > 1:
+            first = value.flatten()[0]
+            if (value == first).all():
+                return f"all {value.numel()} values of {name} are {float(first):g}"
+    return None
+
+
+def _faults(model: ModelFolder, seen: dict[str, ModelFolder]) -> Iterator[str]:
     for names in (*model.task.weights, *SEED_FILES, SOLUTION_FILE, METADATA_FILE):
         paths = [model.path / n for n in names.split("|") if (model.path / n).is_file()]
         if not paths and names != METADATA_FILE:  # which models of 2022 do not have
@@ -32,9 +47,30 @@ def _faults(model: ModelFolder) -> Iterator[str]:
             yield f"{paths[0]} is empty."
         elif paths and names in (METADATA_FILE, model.task.weights[-1]):
             try:
-                read_metadata(model.path) if names == METADATA_FILE else read_state(paths[0])
+                if names == METADATA_FILE:
+                    read_metadata(model.path)
+                else:
+                    yield from _faults_of_weights(model, read_state(paths[0]), paths[0], seen)
             except ValueError as error:
                 yield str(error)
+
+
+def _faults_of_weights(
+    model: ModelFolder, state: Mapping[str, Tensor], path: Path, seen: dict[str, ModelFolder]
+) -> Iterator[str]:
+    """Of weights that are not finite, constant, or those of a model in `seen`, which grows."""
+    if not all(value.isfinite().all() for value in state.values()):
+        yield f"{path} has weights that are not finite."
+    constant = constant_weight(state)
+    if constant is not None:
+        yield f"{path} holds no trained model: {constant}."
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {tuple(value.shape)};".encode())
+        digest.update(value.detach().float().contiguous().numpy().data)
+    other = seen.setdefault(digest.hexdigest(), model)
+    if other is not model:
+        yield f"{path} has the same weights as {other.path}: one of them is a copy."
 
 
 def _contradictions(model: ModelFolder) -> Iterator[str]:
