@@ -76,7 +76,7 @@ def damage(
         if model_id in stated:
             fault = _difference(place, stated[model_id], verify)
         else:
-            fault = _missing(place, task) or (_LOST if model_id in lost else None)
+            fault = _missing(place, task) or (_why(place, entry) if model_id in lost else None)
             if fault is None and verify:
                 fault = _unreadable(place, task) or _twin(place, task, stated)
         if fault is not None:
@@ -132,6 +132,15 @@ _LOST = (
     f"its line in {_FILES} is lost, so that nothing says whether its files are those that were "
     f"trained (put back a copy of {_FILES})"
 )
+
+
+def _why(place: Path, entry: Entry) -> str:
+    """What is wrong with a model without a line that should have one."""
+    try:
+        ours = read_seeds(place) == entry.seeds
+    except ValueError:
+        ours = True
+    return _LOST if ours else "it does not have the seeds of the ledger: another run trained it"
 
 
 def listed(found: dict[int, str]) -> list[str]:
