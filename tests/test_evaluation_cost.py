@@ -213,5 +213,5 @@ def test_costs_stand_in_text_csv_and_json(fleet):
     rows = list(csv.DictReader(io.StringIO(table.to_csv(table.records(found)))))
     assert {row["models_used"] for row in rows} == {"24"} and float(rows[-1]["cpu_seconds"]) >= 0
     (nested,) = json.loads(table.to_json([(found, [])]))
-    assert nested["interval_method"] == "bootstrap"
+    assert nested["interval_method"] == "both"
     assert nested["attacks"][1]["records_used"] == 300
