@@ -105,7 +105,7 @@ def closed_forms(problem: Problem) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class LoopInput:
-    """Signals of shadows and targets at bed A's records, and who trained on what, as lists."""
+    """Signals of shadow and target models at A_inf's records, and who trained on what, as lists."""
 
     shadow: np.ndarray  # float[shadows, records]
     target: np.ndarray  # float[targets, records]

@@ -62,7 +62,7 @@ def runner_up_loop(points, signals, shadow, training_sets):
 
 
 def test_lira_is_1000_times_faster_than_the_runner_up():
-    """Signals and index lists in, scores out; bed A's size (n = 15,000 of N = 19,732)."""
+    """Signals and index lists in, scores out; the size of A_inf (n = 15,000 of N = 19,732)."""
     rng = np.random.default_rng(7)
     n_records, n_training, models, points = 19_732, 15_000, 100, 10_000
     training_sets = [rng.permutation(n_records)[:n_training].tolist() for _ in range(models)]

@@ -89,7 +89,7 @@ class Mechanism:
         To 0.01, or 0.5 % of a target below 2; the true epsilon is lower by about `eps_error`.
 
         Raises:
-            ValueError: if the accountant cannot compute what is asked for.
+            ValueError: if the accountant cannot compute an epsilon for these arguments.
         """
         _check_target(target_epsilon, target_delta, num_steps)
         tolerance = min(0.01, 0.005 * target_epsilon)

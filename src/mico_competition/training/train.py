@@ -354,7 +354,7 @@ def optimizer_of(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def private_arguments(settings: Settings, mechanism: Mechanism | None = None) -> dict[str, Any]:
-    """What a private trainer is told of the mechanism (by default the settings') and machine."""
+    """Keyword arguments of a private trainer; the mechanism is by default that of the settings."""
     mechanism = mechanism or mechanism_of(settings)
     assert mechanism is not None
     return {

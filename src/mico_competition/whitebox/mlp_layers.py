@@ -20,7 +20,8 @@ from mico_competition.models import MLP
 
 # An imprint is the sum of steps along all of training.  Weights start near 0 and grow, so on the
 # way hidden units were less saturated than in the end: for the slope of tanh its square root
-# stands in, for hidden units those at half the weights.  Chosen by measurement on bed A (inf, hi).
+# stands in, for hidden units those at half the weights.  Chosen by measurement on A_inf and A_hi
+# (docs/ATTACKS.md).
 SLOPE = 0.5
 HALFWAY = 0.5
 TINY = 1e-30  # keeps the direction of a vector of zeros a vector of zeros

@@ -80,7 +80,7 @@ class Runner:
 
     Args:
         settings: of the promised run, private.
-        mechanism: what is promised; the trainer is told its noise.
+        mechanism: the claimed one; the trainer gets its noise_multiplier.
         seed: of initialisation, batches and noise (of the first only, in secure mode).
         models: how many are trained together; None for one by itself.
         make_trainer, epoch: stand in for the fleet's own.
@@ -129,9 +129,9 @@ class Runner:
         return watch
 
     def _trainer(self) -> MakeTrainer | None:
-        """What makes the trainer; it is told the promise's noise if that is not the settings'."""
-        told = train.mechanism_of(self.settings)
-        if told is not None and told.noise_multiplier == self.mechanism.noise_multiplier:
+        """Makes the trainer, with the claimed noise_multiplier where the settings' differs."""
+        planned = train.mechanism_of(self.settings)
+        if planned is not None and planned.noise_multiplier == self.mechanism.noise_multiplier:
             return self._make
         own = train_many.StackedPrivateTrainer if self.stacked else train.PrivateTrainer
         make = self._make or own
