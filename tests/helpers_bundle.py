@@ -1,5 +1,6 @@
 """A trained root as bundles need it (truth and metadata, no weights), and bundles to break."""
 
+import copy
 import io
 import json
 import zipfile
@@ -88,3 +89,24 @@ def write_files(path, files):
     """Write a bundle's files as a zip."""
     Path(path).write_bytes(zipped(files))
     return path
+
+
+def with_values(spec, values):
+    """The specification with each place in it replaced by each value, one at a time."""
+    for path in _paths(spec):
+        for value in values:
+            broken = copy.deepcopy(spec)
+            part = broken
+            for step in path[:-1]:
+                part = part[step]
+            part[path[-1]] = value
+            yield broken
+
+
+def _paths(value, at=()):
+    """Every place in nested mappings and lists."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items:
+        yield (*at, key)
+        if isinstance(inner, (dict, list)):
+            yield from _paths(inner, (*at, key))

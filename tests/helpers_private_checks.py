@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mico_competition.training.dpsgd import PrivateTrainer
+from mico_competition.training.stack import StackedPrivateTrainer
 
 
 class Net(nn.Module):
@@ -422,3 +423,18 @@ def refused(model, mode, message, *, size=100, batch=20):
         trainer_of(model, mode, size=size).step(torch.arange(batch), inputs.__getitem__, labels)
     assert all(map(torch.equal, before, values(model)))
     assert names == [name for name, _ in model.named_parameters()]
+
+
+def stack_trainer(stacked):
+    """A private trainer of a stack of three, and 30 records and labels for each model."""
+    trainer = StackedPrivateTrainer(
+        stacked,
+        torch.optim.SGD(stacked.parameters(), lr=1.0),
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        expected_batch_size=4,
+        max_physical_batch_size=40,
+        noise_generators=[torch.Generator().manual_seed(i) for i in range(3)],
+    )
+    x, labels = torch.randn(3, 30, 6), torch.randint(3, (3, 30))
+    return trainer, x, labels

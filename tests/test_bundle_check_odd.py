@@ -1,13 +1,12 @@
 """The linter as a whole: all faults at once, none where there is none, and nothing trips it."""
 
-import copy
 import datetime
 import json
 
 import pytest
 import yaml
 from helpers_breaks import COLUMN, UUID, both, command, drop, edit, find, program, put, yaml_as
-from helpers_bundle import make_bundle, read_zip, spec_of, write_files, zipped
+from helpers_bundle import make_bundle, read_zip, spec_of, with_values, write_files, zipped
 
 from mico_competition.bundles.check import check_bundle
 from mico_competition.bundles.files import Archive
@@ -101,38 +100,17 @@ def test_no_value_makes_the_linter_stumble(good, tmp_path):
     del spec["pages"][1:]
     archive = Archive(zipped(files), "bundle")
     count = 0
-    for path in paths(spec):
-        for value in odd:
-            broken = copy.deepcopy(spec)
-            place = broken
-            for step in path[:-1]:
-                place = place[step]
-            place[path[-1]] = value
-            list(version2_rules(broken, archive))
-            count += 1
+    for broken in with_values(spec, odd):
+        list(version2_rules(broken, archive))
+        count += 1
     assert count > 450
     spec = spec_of(good["codalab"])
     archive = Archive(zipped({**files, **good["codalab"]}), "bundle")
     for key in list(spec["leaderboard"]["columns"])[2:]:
         del spec["leaderboard"]["columns"][key]
     spec = json.loads(json.dumps(spec))  # what anchors share becomes separate
-    for path in paths(spec):
-        for i, value in enumerate(odd):
-            broken = copy.deepcopy(spec)
-            place = broken
-            for step in path[:-1]:
-                place = place[step]
-            place[path[-1]] = value
-            list(version15_rules(broken, archive, legacy=bool(i % 2)))
-
-
-def paths(value, at=()):
-    """Every place in nested mappings and lists."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, inner in items:
-        yield (*at, key)
-        if isinstance(inner, (dict, list)):
-            yield from paths(inner, (*at, key))
+    for i, broken in enumerate(with_values(spec, odd)):
+        list(version15_rules(broken, archive, legacy=bool(i % 2)))
 
 
 def test_a_yaml_of_aliases_costs_nothing(good, tmp_path):

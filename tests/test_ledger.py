@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from helpers_models import large_weights
 from torch.nn.functional import cross_entropy
 
 from mico_competition import challenge, models
@@ -248,14 +249,6 @@ def test_a_fleet_of_an_earlier_version_is_not_gone_on_with(tmp_path, capsys, for
 class Decaying(torch.optim.Adam):
     def __init__(self, parameters, lr):
         super().__init__(parameters, lr, weight_decay=0.01)
-
-
-def large_weights():
-    model = MLP(64, 256, 10, gain=64.0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1.5)
-    return model
 
 
 @pytest.mark.parametrize("change", ["optimiser", "schedule", "first weights", "loss", "splits"])

@@ -19,6 +19,7 @@ from helpers_private_checks import (
     data,
     net,
     refused,
+    stack_trainer,
     trainer_of,
     values,
 )
@@ -27,7 +28,7 @@ from torch import nn
 from mico_competition.models import MLP
 from mico_competition.training import ghost_norms
 from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
-from mico_competition.training.stack import StackedLinearRule, StackedMLP, StackedPrivateTrainer
+from mico_competition.training.stack import StackedLinearRule, StackedMLP
 
 # -- the forward pass -------------------------------------------------------------------------
 
@@ -232,16 +233,7 @@ def stack_step(change=None, generator=None):
     stacked = StackedMLP([MLP(6, 5, 3) for _ in range(3)])
     if change:
         change(stacked)
-    trainer = StackedPrivateTrainer(
-        stacked,
-        torch.optim.SGD(stacked.parameters(), lr=1.0),
-        noise_multiplier=1.0,
-        max_grad_norm=1.0,
-        expected_batch_size=4,
-        max_physical_batch_size=40,
-        noise_generators=[torch.Generator().manual_seed(i) for i in range(3)],
-    )
-    x, labels = torch.randn(3, 30, 6), torch.randint(3, (3, 30))
+    trainer, x, labels = stack_trainer(stacked)
     batches = [torch.tensor([0, 3, 5, 7]), torch.arange(0), torch.tensor([6])]
     at = torch.arange(3).unsqueeze(1)
     before = values(stacked)

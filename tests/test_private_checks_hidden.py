@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from helpers_private_checks import Net, Tokens, data, refused, trainer_of, values
+from helpers_private_checks import Net, Tokens, data, refused, stack_trainer, trainer_of, values
 from torch import nn
 from torch.nn import functional
 
 from mico_competition.models import MLP
 from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
-from mico_competition.training.stack import StackedMLP, StackedPrivateTrainer
+from mico_competition.training.stack import StackedMLP
 
 EVERY_MODE = pytest.mark.parametrize("mode", GRAD_SAMPLE_MODES)
 
@@ -190,16 +190,7 @@ def test_a_stack_that_keeps_its_first_batch_is_refused():
     torch.manual_seed(0)
     stacked = StackedMLP([MLP(6, 5, 3) for _ in range(3)])
     stacked.layers[1] = _FirstMeans()
-    trainer = StackedPrivateTrainer(
-        stacked,
-        torch.optim.SGD(stacked.parameters(), lr=1.0),
-        noise_multiplier=1.0,
-        max_grad_norm=1.0,
-        expected_batch_size=4,
-        max_physical_batch_size=40,
-        noise_generators=[torch.Generator().manual_seed(i) for i in range(3)],
-    )
-    x, labels = torch.randn(3, 30, 6), torch.randint(3, (3, 30))
+    trainer, x, labels = stack_trainer(stacked)
     before, at = values(stacked), torch.arange(3).unsqueeze(1)
     with pytest.raises(ValueError, match="changes with the others of its batch"):
         trainer.step([torch.arange(9)] * 3, lambda positions: x[at, positions], labels)

@@ -5,12 +5,12 @@ from functools import partial
 
 import pytest
 import torch
+from helpers_models import large_weights
 from torch.nn.functional import cross_entropy
 
 from mico_competition import challenge, models
 from mico_competition.data.arrays import ArrayDataset, TextDataset, normalise_cifar10, unpack_bits
 from mico_competition.inputs import prepare
-from mico_competition.models import MLP
 from mico_competition.nets.small_roberta import make_small_roberta
 from mico_competition.tracks import TASKS
 from mico_competition.training import dpsgd, stack, streams, train, train_many
@@ -133,14 +133,6 @@ def flipped(original):
 
 def one_stream(original):
     return lambda settings, seed, device: original(settings, 1, device)
-
-
-def large_weights():
-    model = MLP(64, 256, 10, gain=64.0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1.5)
-    return model
 
 
 BOTH, PLAIN, PRIVATE = ("digits_inf", "digits_hi"), ("digits_inf",), ("digits_hi",)
