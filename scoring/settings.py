@@ -3,10 +3,11 @@
     {"scenarios": {"digits_inf": "No DP", "digits_lo": "Low \u03b5 = 4"}, "steps": {"dev": 0.005}}
 
 `scenarios` maps each scenario to what people call it, in the order for people.  `steps` maps a
-phase to the step that its scores are rounded to; other phases get exact scores.  `mico bundle`
-writes the file, and the same steps into bundled.py.  Where the two do not agree, scores are rounded
-to the coarsest step that is known.  Outside a bundle there need be no such file: whatever scenarios
-there are then get exact scores under their own names.
+phase, dev or final, to the step that its scores are rounded to; a phase of another name counts as
+dev, and one without a step gets exact scores.  `mico bundle` writes the file, and the same steps
+into bundled.py.  Where the two do not agree, scores are rounded to the coarsest step that is known.
+Outside a bundle there need be no such file: whatever scenarios there are then get exact scores
+under their own names.
 """
 
 import json

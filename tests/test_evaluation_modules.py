@@ -276,6 +276,29 @@ def test_a_folder_of_very_many_files_is_refused(write, monkeypatch):
         write({"attack.py": counts("[]"), **files}, isolate=True)
 
 
+def test_what_a_library_adds_to_itself_stays():
+    """torch.cuda has more names once a device was started, and six an importer."""
+
+    def of_the_library():
+        pass
+
+    of_the_library.__module__ = "statistics"
+    with undisturbed():
+        statistics.later, statistics.built_in = of_the_library, len
+        statistics.strange, statistics.learned = lambda: None, np.zeros(3)
+        importer = type(
+            "Importer", (), {"__module__": "statistics", "find_spec": lambda *_: None}
+        )()
+        sys.meta_path.append(importer)
+    try:
+        assert statistics.later is of_the_library and statistics.built_in is len
+        assert not {"strange", "learned"} & set(vars(statistics))
+        assert importer in sys.meta_path
+    finally:
+        del statistics.later, statistics.built_in
+        sys.meta_path.remove(importer)
+
+
 def test_a_module_that_imports_when_it_is_asked_is_not_asked(monkeypatch):
     """As a text model's module of transformers is, where torchvision is not installed."""
 

@@ -87,6 +87,7 @@ def test_what_is_no_prediction_is_a_fault(made, stray):
     assert found
     assert all(f.endswith("is no prediction of a model: do not publish it.") for f in found)
     assert all(f.startswith(f"{CHALLENGE}.predictions/") for f in found)
+    assert made.read("seed_membership") not in "".join(found)
 
 
 @pytest.mark.parametrize("values", VALUES)

@@ -158,6 +158,7 @@ def _train_all(root: Path, models_per_phase: int, workers: int, seed: int | None
         for runs in [_runs(root, name, models_per_phase, seed)]
         for start in range(0, len(runs), STACK)
     ]
+    others = set(active_children())  # of a program that calls this
     # Spawned, not forked: torch's threads do not survive a fork.
     with (
         ProcessPoolExecutor(
@@ -170,7 +171,7 @@ def _train_all(root: Path, models_per_phase: int, workers: int, seed: int | None
                 shown.update(future.result())
         except BaseException:  # the pool would train all that it was given before it ends
             pool.shutdown(wait=False, cancel_futures=True)
-            for worker in active_children():
+            for worker in set(active_children()) - others:
                 worker.terminate()
             raise
 

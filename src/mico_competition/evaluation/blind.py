@@ -92,7 +92,7 @@ def check_asked(
         return
     rng = np.random.default_rng(seed)
     # A world without truth comes first: an attack that keeps what it learned keeps that.
-    strange = [_invented(attack, problem, rng) for _, problem in parts if len(parts) > 1]
+    strange = [_invented(attack, problem, rng) for _, problem in parts] if parts[1:] else []
     first = [answer(attack, problem) for _, problem in parts]
     for number, (places, problem) in enumerate(parts):
         relabelled = _relabelled(asked, places, rng)
@@ -147,7 +147,7 @@ def check_blind(
     if strange is not None:
         _compare(attack, invented, strange, answer(attack, invented), slice(None))
     if sample is None:
-        _check_fresh(attack, problem, answer(attack, problem))
+        _check_fresh(attack, problem)
 
 
 def _invented(attack: Attack, problem: Problem, rng: np.random.Generator) -> np.ndarray | None:
@@ -158,7 +158,7 @@ def _invented(attack: Attack, problem: Problem, rng: np.random.Generator) -> np.
     return None
 
 
-def _check_fresh(attack: Attack, problem: Problem, used: np.ndarray) -> None:
+def _check_fresh(attack: Attack, problem: Problem, used: np.ndarray | None = None) -> None:
     """Refuses an attack from a file that in a process which ran it before gives other scores.
 
     Rounding differs between processes, and so do a few points of a forest: what counts is a
@@ -167,6 +167,7 @@ def _check_fresh(attack: Attack, problem: Problem, used: np.ndarray) -> None:
     fresh = fresh_attack(attack)
     if fresh is None:
         return
+    used = answer(attack, problem) if used is None else used
     try:
         alone = answer(fresh, problem)
         if _alike(used, alone) or not _alike(alone, answer(fresh, problem)):

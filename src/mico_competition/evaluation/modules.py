@@ -27,6 +27,7 @@ from mico_competition import scoring
 
 _OURS = Path(__file__).resolve().parents[1]
 _RUN = ("__main__", "__mp_main__")  # the program itself
+_COMPILED = ("__builtins_dict__", "__compiled_fn", "__resume_at")  # of torch.compile
 _GENERATED = ("_cython_", "cython_runtime")  # made by compiled packages, and shared by them
 
 _COUNT, _FILES = 1000, 16 * 2**20  # of Python files beside an attack
@@ -77,15 +78,34 @@ def _of_a_library(name: str, modules: State) -> bool:
     return top != name and top in modules and _of_a_library(top, modules)
 
 
+def _defined_in_a_library(value: Any, modules: State) -> bool:
+    """Whether a function, a class, or the class of an object is of an installed package."""
+    named = value if hasattr(value, "__qualname__") else type(value)
+    name = getattr(named, "__module__", None)
+    return name != "builtins" and name in modules and _of_a_library(name, modules)
+
+
+def _is_defined_in(value: Any, module: types.ModuleType) -> bool:
+    """Whether a function or class is of the package that `module` is of."""
+    home = getattr(value, "__module__", None) if hasattr(value, "__qualname__") else None
+    return isinstance(home, str) and home.partition(".")[0] == module.__name__.partition(".")[0]
+
+
 def modules() -> tuple[State, list[Any], list[Any]]:
     """What is imported, and how imports are done."""
     return dict(sys.modules), list(sys.meta_path), list(sys.path_hooks)
 
 
 def put_back(before: tuple[State, list[Any], list[Any]]) -> None:
-    """Forget modules imported since, but those of libraries; those of before are there again."""
-    known, sys.meta_path[:], sys.path_hooks[:] = before
+    """Forget modules imported since, but those of libraries; those of before are there again.
+
+    So for importers: a library that is imported for the first time may bring one, as six does.
+    """
+    known, *lists = before
     now = dict(sys.modules)
+    for importers, old in zip((sys.meta_path, sys.path_hooks), lists):
+        added = [one for one in importers if all(one is not other for other in old)]
+        importers[:] = [*old, *(one for one in added if _defined_in_a_library(one, now))]
     for name in now:
         if name not in known and not _of_a_library(name, now):
             sys.modules.pop(name, None)
@@ -105,17 +125,22 @@ def names() -> list[tuple[types.ModuleType, dict[str, Any]]]:
 
 
 def put_names_back(before: list[tuple[types.ModuleType, dict[str, Any]]]) -> None:
-    """Remove names added since, and undo replaced functions and classes.
+    """Remove names that an attack added since, and undo replaced functions and classes.
 
     Packages keep settings of their own in other names, such as whether CUDA has been started:
-    these stay, as does a submodule in its package.
+    these stay, as do what a package adds to itself, such as its functions once CUDA has been
+    started, and a submodule in its package.
     """
     for module, old in before:
         now = vars(module)
         if len(now) == len(old) and all(map(is_, now.values(), old.values())):
             continue
         for name, value in list(now.items()):
-            if name not in old and not isinstance(value, types.ModuleType):
+            if name not in old and not (
+                isinstance(value, (types.ModuleType, types.BuiltinFunctionType))
+                or name.startswith(_COMPILED)
+                or _is_defined_in(value, module)
+            ):
                 del now[name]
         for name, value in old.items():
             if callable(value) and now.get(name) is not value:

@@ -244,7 +244,8 @@ class _Checker:
 
     def _search(self, found: list[Fault], progress: bool) -> set[str]:
         """Search small files and names for all secrets; adds to `found`, gives telling names."""
-        names = {part for entry in self.entries for part in entry.name.split("/")}
+        quoted = [*(entry.name for entry in self.entries), *(name for name, _ in found)]
+        names = {part for name in quoted for part in name.split("/")}
         for model in self.hiding.values():
             if not is_searchable(model):
                 found.append((f"{self.challenge}/{model.place}", _SHORT_SEED))

@@ -16,7 +16,8 @@ import numpy as np
 
 from mico_competition.layout import ModelFolder
 from mico_competition.scoring.reading import read_values
-from mico_competition.tracks import PREDICTION_FILE, SOLUTION_FILE
+from mico_competition.solutions import read_solution
+from mico_competition.tracks import PREDICTION_FILE
 
 Fault = tuple[str, str]
 
@@ -48,7 +49,7 @@ def predictions_faults(
             if not stat.S_ISREG(mode) or place not in files:
                 yield name, "is no prediction of a model: do not publish it"
                 continue
-            labels = _labels(models[files[place]])
+            labels = read_solution(models[files[place]].path) == 1
             values = read_values(str(path), len(labels))[0]
             if values is None:
                 yield name, f"does not hold {len(labels)} numbers in [0, 1] and nothing else"
@@ -56,13 +57,9 @@ def predictions_faults(
                 yield name, "tells every label of the model without a mistake"
 
 
-def _labels(model: ModelFolder) -> np.ndarray:
-    """bool[2m], who is a member."""
-    text = (model.path / SOLUTION_FILE).read_text(encoding="utf-8")
-    return np.array([value.strip() == "1" for value in text.strip().split(",")])
-
-
 def _separates(values: np.ndarray, labels: np.ndarray) -> bool:
     """Whether all members have higher values than all others, or all lower ones."""
     members, others = values[labels], values[~labels]
+    if not (members.size and others.size):
+        return False
     return bool(members.min() > others.max() or members.max() < others.min())
