@@ -178,6 +178,14 @@ def test_models_that_were_not_written_down_yet_are_looked_at_too(out, capsys):
     assert ids_in(files) == [0, 1, 3, 4]
 
 
+def test_a_run_of_other_models_writes_them_down_too(out, capsys):
+    files = killed(out, {1})
+    assert fleet(out, "6") == 0, capsys.readouterr().err
+    assert {1, 6} <= set(ids_in(files))
+    (state,) = fleet_states(out, verify=True)
+    assert not state.damaged
+
+
 def zeros(path):
     state = torch.load(path, weights_only=True)
     torch.save({name: torch.zeros_like(value) for name, value in state.items()}, path)

@@ -1,5 +1,8 @@
 """The fingerprint of training: another one after an edit of whatever decides what models learn."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -231,3 +234,37 @@ def test_text_models_have_one(tmp_path, monkeypatch, no_excuse):
         with monkeypatch.context() as patch:
             patch.setattr(dpsgd, "cross_entropy", smooth)
             assert training_fingerprint(settings, tokens) != found
+
+
+HASHED = """
+import sys
+import torch
+from mico_competition.data.arrays import TextDataset
+from mico_competition.inputs import prepare
+from mico_competition.training.recipe import training_fingerprint
+from mico_competition.training.settings import resolve
+sentences = [f"a film of {word}" for word in ("joy", "mess", "plot", "fun")] * 10
+data = TextDataset(sentences, torch.arange(40) % 2, torch.arange(40))
+tokens, _ = prepare("sst2", data, sys.argv[1])
+small = {"len_training": 20, "len_challenge": 5, "batch_size": 10, "model_name": sys.argv[1]}
+print(training_fingerprint(resolve({"scenario": "sst2_inf", **small}), tokens))
+"""
+
+
+@pytest.mark.slow
+def test_processors_agree_on_a_text_model(tmp_path):
+    """The gradients of an attention's key bias are zero, and so rounding alone."""
+    sentences = ["a film of joy", "a film of mess"]
+    sizes = {"vocab_size": 262, "hidden_size": 16, "num_layers": 1, "num_heads": 2}
+    base = str(make_small_roberta(tmp_path / "base", sentences, **sizes))
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", HASHED, base],
+            env={**os.environ, "ATEN_CPU_CAPABILITY": kind},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for kind in ("default", "avx2", "avx512")
+    }
+    assert len(found) == 1 and len(found.pop().strip()) == 64

@@ -88,16 +88,20 @@ def check_architecture(folders: Sequence[ModelFolder], data: Data) -> list[str]:
     Raises:
         ValueError: naming a model whose metadata say that it was trained with other code.
     """
-    known: dict[str, str] = {}
+    known: dict[tuple[str, int], str] = {}
+
+    def today(task: Task, config: Any, version: int) -> str:
+        key = json.dumps(config_facts(config)) if config is not None else "", version
+        if key not in known:
+            known[key] = architecture_fingerprint(task, data, config, version=version)
+        return known[key]
+
     found = []
     for folder in folders:
         config = read_config(folder.task, folder.path) if folder.task.text else None
-        key = json.dumps(config_facts(config)) if config is not None else ""
-        if key not in known:
-            known[key] = architecture_fingerprint(folder.task, data, config)
-        found.append(known[key])
+        found.append(today(folder.task, config, 2))
         stated = read_metadata(folder.path).get("architecture_fingerprint")
-        if stated not in (None, found[-1]) and stated != _of_version_1(folder.task, data, config):
+        if stated not in (None, found[-1]) and stated != today(folder.task, config, 1):
             raise ValueError(
                 f"{folder.place} was trained with code that computes something else from the same "
                 f"weights: its {folder.task.architecture}, or its tokenizer, has changed since "
@@ -105,10 +109,6 @@ def check_architecture(folders: Sequence[ModelFolder], data: Data) -> list[str]:
                 "Use the version of the code that trained it, or train it again."
             )
     return found
-
-
-def _of_version_1(task: Task, data: Data, config: Any) -> str:
-    return architecture_fingerprint(task, data, config, version=1)
 
 
 def probe_sentences(config: Any, count: int = _SENTENCES) -> Mapping[str, torch.Tensor]:

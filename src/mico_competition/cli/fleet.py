@@ -17,7 +17,7 @@ from mico_competition.cli.train import add_data, add_settings
 from mico_competition.command_line import load_torch, model_ids
 from mico_competition.progress import Stage, on_terminal, say, stage
 from mico_competition.tracks import SCENARIOS, get_scenario, get_task, phase_of
-from mico_competition.training.settings import Settings, resolve
+from mico_competition.training.settings import Settings, check, resolve
 
 if TYPE_CHECKING:
     from mico_competition.fleets.fleet import Backend, Progress
@@ -116,7 +116,7 @@ def _check(args: argparse.Namespace) -> None:
 def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     """The ledger in --out, with the models asked for; written before anything trains."""
     from mico_competition.fingerprints import of_training
-    from mico_competition.fleets.finished import check_finished
+    from mico_competition.fleets.finished import check_finished, unwritten
     from mico_competition.fleets.ledger import Ledger
     from mico_competition.nets.text_models import base_config
     from mico_competition.training.preflight import check_run
@@ -125,6 +125,7 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     ledger = Ledger.read(args.out, args.scenario)
     given = {name: getattr(args, name, None) for name in Settings.__dataclass_fields__}
     settings = resolve(given) if ledger is None else ledger.settings
+    check(settings, len(data))
     task = get_task(settings.task)
     config = base_config(task, settings.model_name) if task.text else None
     found = {
@@ -149,9 +150,10 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
         )
     check_run(ledger.settings, data)
     ledger = _with_noise(ledger, not ledger.entries).with_models(args.models)
-    asked = ledger.only(args.models)
-    with stage("Checking finished models", len(asked.done()), "model") as shown:
-        check_finished(asked, seen=shown.update)
+    # Beside those asked for, what a run before this one finished and could not write down any more.
+    looked_at = ledger.only({*args.models, *unwritten(ledger)})
+    with stage("Checking finished models", len(looked_at.done()), "model") as shown:
+        check_finished(looked_at, seen=shown.update)
     ledger.check_done()
     ledger.write()
     ledger.clear_leftovers()

@@ -87,7 +87,12 @@ def damage(
     return found
 
 
-def _lost(ledger: Ledger, unwritten: set[int]) -> set[int]:
+def unwritten(ledger: Ledger) -> set[int]:
+    """The models whose folders are there, and of which files.jsonl has no line."""
+    return ledger.done() - _read(ledger.folder / _FILES).keys()
+
+
+def _lost(ledger: Ledger, without: set[int]) -> set[int]:
     """Of the models whose folders are there without a line, those that had one.
 
     That is all of which events.jsonl says that they were done; and all the others unless the last
@@ -96,12 +101,12 @@ def _lost(ledger: Ledger, unwritten: set[int]) -> set[int]:
     if ledger.architecture_fingerprint is None:  # of an earlier version, which wrote no lines
         return set()
     events = read_events(ledger.folder)
-    lost = unwritten & {e["model_id"] for e in events if e["event"] == "done"}
+    lost = without & {e["model_id"] for e in events if e["event"] == "done"}
     run = last_run(events)
     stopped = bool(run) and (run[-1]["event"] != "end" or run[-1].get("stopped") is True)
     at_once: Any = run[0].get("at_once", run[0].get("models")) if stopped else 0
-    if not is_number(at_once) or len(unwritten - lost) > at_once:
-        return unwritten
+    if not is_number(at_once) or len(without - lost) > at_once:
+        return without
     return lost
 
 

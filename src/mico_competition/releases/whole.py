@@ -29,9 +29,13 @@ def check_whole(models: Sequence[ModelFolder], *, progress: bool = True) -> None
 
 
 def constant_weight(state: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with weights that training cannot have left: a matrix all of one value."""
+    """What is wrong with weights that training cannot have left: a matrix all of one value.
+
+    Of tensors called weight alone, as a buffer such as a mask may be constant.
+    """
     for name, value in state.items():
-        if value.is_floating_point() and value.ndim > 1 and len(value) > 1:
+        weight = name.rpartition(".")[2] == "weight" and value.is_floating_point()
+        if weight and value.ndim > 1 and len(value) > 1:
             first = value.flatten()[0]
             if (value == first).all():
                 return f"all {value.numel()} values of {name} are {float(first):g}"

@@ -159,23 +159,18 @@ def _records(settings: Settings, data: Data, config: Any) -> Data:
 
 @dataclass
 class _Log:
-    """What a run did, as lines of text, and its gradients and movements, [values] each.
-
-    `first` are the gradients of the first step.
-    """
+    """What a run did, as lines of text, and its gradients step by step, then its movements."""
 
     lines: list[str] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-    first: list[Tensor] = field(default_factory=list)
+    values: list[list[Tensor]] = field(default_factory=list)
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:
         """Keep the gradients that `optimizer` steps by; see `train.Observer`."""
         optimizer.register_step_pre_hook(lambda optimizer, args, kwargs: self._keep(optimizer))
 
     def _keep(self, optimizer: torch.optim.Optimizer) -> None:
-        for group in optimizer.param_groups:
-            self.values += [p.grad.detach().double().clone() for p in group["params"]]
-        self.first = self.first or list(self.values)
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.values.append([p.grad.detach().double().clone() for p in parameters])
 
     def before(self, batch: Tensor | Sequence[Tensor]) -> None:
         """Write a batch down."""
@@ -218,10 +213,18 @@ def _facts(run: Callable[..., _Log], records: Data) -> Iterator[str]:
     except Exception:  # a network that is of one precision by its code
         double, digits = single, 2
     yield from double.lines
-    yield from (rounded(summary(value), digits) for value in double.values)
+    yield from (_together(values, digits) for values in double.values)
     yield from single.lines
-    if not near(single.first, double.first, _FLOAT32):
-        yield from (rounded(summary(value), 2) for value in single.first)
+    if not near(single.values[0], double.values[0], _FLOAT32):
+        yield _together(single.values[0], 2)
+
+
+def _together(values: Sequence[Tensor], digits: int) -> str:
+    """Tensors of one step, in steps of 10^-digits of the largest of all their numbers.
+
+    A gradient that is zero but for rounding, as that of an attention's key bias, counts as zero.
+    """
+    return rounded([number for value in values for number in summary(value)], digits)
 
 
 def _run(
@@ -258,7 +261,7 @@ def _run(
             stacked = torch.stack(indices)
             fit_stack_records(settings, models, records, stacked, streams, False, **options)
     after = [p.detach() for model in models for p in model.parameters()]
-    log.values += [(b - a).double() for a, b in zip(before, after)]
+    log.values.append([(b - a).double() for a, b in zip(before, after)])
     log.lines += dropout.seen
     return log
 

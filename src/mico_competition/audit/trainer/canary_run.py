@@ -49,7 +49,7 @@ REPLAY_NUMBERS = 3e9
 
 _MOST_NUMBERS_KEPT = 5e7  # of record canaries' gradients, 200 MB
 _ROW_NUMBERS = 2e7  # of rows of noise, 80 MB
-_MOST_ROW_NUMBERS = 3e8  # of rows that are asked for, some 4 GB while a run lasts
+_MOST_ROW_NUMBERS = 3e8  # of rows that are asked for, 1.2 GB and what tests copy of them
 MOST_RECORD_CANARIES = 200
 
 

@@ -31,7 +31,9 @@ def alike(drawn: Participation, q: float) -> Finding:
     """How much the numbers of batches of records vary, over the whole run."""
     found = Worst("records are in more or fewer batches than others by no more than chance")
     steps = len(drawn.drawn[0])
-    counts = np.stack([_matrix(one, drawn.records).sum(axis=0) for one in drawn.drawn])
+    counts = np.stack(
+        [np.bincount(np.concatenate(one), minlength=drawn.records) for one in drawn.drawn]
+    )
     if counts.size * steps * q * (1 - q) >= _ENOUGH:
         squares = float(np.square(counts - steps * q).sum())
         spread, freedom = binomial_spread(squares, counts.size, steps, q)
