@@ -72,3 +72,24 @@ def competition(tmp_path_factory):
             train_competition(root)
             root.with_suffix(".whole").touch()
     return competition_in(root)
+
+
+@pytest.fixture(scope="module")
+def small_fleet(tmp_path_factory):
+    """12 train, 4 dev and 2 final models of digits_inf, and the cache of their signals."""
+    from mico_competition.challenge_datasets import load_digits
+    from mico_competition.layout import model_path
+    from mico_competition.splits import draw_seeds
+    from mico_competition.tracks import SCENARIOS, phase_of
+    from mico_competition.training.settings import resolve
+    from mico_competition.training.train_many import Run, train_many
+
+    root = tmp_path_factory.mktemp("fleet")
+    ids = [*range(12), *range(100, 104), 150, 151]
+    runs = [
+        Run(draw_seeds(), model_path(root, SCENARIOS["digits_inf"], phase_of(i).name, i), i)
+        for i in ids
+    ]
+    settings = resolve({"scenario": "digits_inf"})
+    assert len(list(train_many(settings, load_digits(), runs, progress=False))) == len(ids)
+    return root / "digits"

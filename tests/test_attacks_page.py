@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_evaluation_cli import fleet  # noqa: F401
 
 from mico_competition.cli import main
 from mico_competition.evaluation.evaluate import WINNERS_BEST
@@ -43,13 +42,13 @@ def test_every_attack_that_was_measured_has_its_name_still():
 
 
 @pytest.mark.slow
-def test_the_ten_line_attack_runs_as_the_page_has_it(fleet, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_the_ten_line_attack_runs_as_the_page_has_it(small_fleet, tmp_path, monkeypatch, capsys):
     page = PAGE.read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(code.strip().splitlines()) <= 10
     monkeypatch.chdir(tmp_path)
     Path("my_attack.py").write_text(code)
-    Path("digits").symlink_to(fleet)
+    Path("digits").symlink_to(small_fleet)
     (block,) = re.findall(r"```console\n(.*?)```", page, flags=re.DOTALL)
     for line in block.splitlines():
         assert main(shlex.split(line.removeprefix("mico "))) == 0, capsys.readouterr()

@@ -9,43 +9,24 @@ import numpy as np
 import pytest
 
 from mico_competition.attacks import to_unit
-from mico_competition.challenge_datasets import load_digits
 from mico_competition.cli import main
 from mico_competition.cli.attack_options import _FIRST_PRINCIPLES
 from mico_competition.cli.evaluate import _DEFAULTS_OF_EVALUATE
 from mico_competition.evaluation import landlock
 from mico_competition.evaluation.folds import ask, run
 from mico_competition.evaluation.named import ATTACKS, FIRST_PRINCIPLES, first_principles_with
-from mico_competition.layout import model_path, walk_challenge
+from mico_competition.layout import walk_challenge
 from mico_competition.signals import open_signals
-from mico_competition.splits import draw_seeds
 from mico_competition.submission import score_phase
-from mico_competition.tracks import SCENARIOS, phase_of
-from mico_competition.training.settings import resolve
-from mico_competition.training.train_many import Run, train_many
 
 SECRETS = {"dev": ("seed_training", "seed_membership", "solution.csv")}
 SECRETS["final"] = SECRETS["dev"]
 
 
 @pytest.fixture(scope="module")
-def fleet(tmp_path_factory):
-    """12 train, 4 dev and 2 final models of digits_inf, and the cache of their signals."""
-    root = tmp_path_factory.mktemp("fleet")
-    ids = [*range(12), *range(100, 104), 150, 151]
-    runs = [
-        Run(draw_seeds(), model_path(root, SCENARIOS["digits_inf"], phase_of(i).name, i), i)
-        for i in ids
-    ]
-    settings = resolve({"scenario": "digits_inf"})
-    assert len(list(train_many(settings, load_digits(), runs, progress=False))) == len(ids)
-    return root / "digits"
-
-
-@pytest.fixture(scope="module")
-def participants(fleet, tmp_path_factory):
+def participants(small_fleet, tmp_path_factory):
     """The same without what participants do not get."""
-    folder = shutil.copytree(fleet, tmp_path_factory.mktemp("participant") / "digits")
+    folder = shutil.copytree(small_fleet, tmp_path_factory.mktemp("participant") / "digits")
     for model in walk_challenge(folder):
         for name in SECRETS.get(model.phase, ()):
             (model.path / name).unlink()
@@ -105,15 +86,15 @@ def test_attack_writes_one_mapping_for_all_models_of_a_phase(participants, mico,
     assert printed.strip().endswith(", in place of 4 earlier ones")
 
 
-def test_predictions_score_as_evaluate_says(fleet, mico, tmp_path):
+def test_predictions_score_as_evaluate_says(small_fleet, mico, tmp_path):
     out = tmp_path / "p" / "digits"
     flags = ["--phase", "dev", "--predictions", out]
-    assert mico("attack", "lira-online-global", fleet, *flags)[0] == 0
+    assert mico("attack", "lira-online-global", small_fleet, *flags)[0] == 0
     assert len(list(out.rglob("prediction.csv"))) == 4
     words = ["--attack", "lira-online-global", "--phase", "dev", "--json", "e.json"]
-    assert mico("evaluate", fleet, *words, "--resamples", 20)[0] == 0
+    assert mico("evaluate", small_fleet, *words, "--resamples", 20)[0] == 0
     (found,) = json.loads((tmp_path / "e.json").read_text())
-    scored = score_phase(fleet, out, phase="dev")["digits_inf"]
+    scored = score_phase(small_fleet, out, phase="dev")["digits_inf"]
     for metric, number in found["attacks"][1]["metrics"].items():
         assert number["value"] == pytest.approx(scored[metric], abs=1e-12)
 
@@ -162,12 +143,12 @@ def test_evaluate_train_models_by_default(participants, mico, tmp_path):
     assert (tmp_path / "e.html").read_text().count("<svg role") == 3
 
 
-def test_all_records_are_less_noisy(fleet, mico, tmp_path):
+def test_all_records_are_less_noisy(small_fleet, mico, tmp_path):
     words = ["--attack", "eb", "--against", "threshold", "--resamples", 200]
     found = {}
     for records in ("challenge", "all"):
         flags = [*words, "--records", records, "--phase", "dev", "--json", "e.json"]
-        assert mico("evaluate", fleet, *flags)[0] == 0
+        assert mico("evaluate", small_fleet, *flags)[0] == 0
         (found[records],) = json.loads((tmp_path / "e.json").read_text())
     assert found["all"]["members"] + found["all"]["nonmembers"] == 4 * 1797
     width = {
@@ -179,7 +160,7 @@ def test_all_records_are_less_noisy(fleet, mico, tmp_path):
 
 
 @pytest.mark.parametrize("phase", ["train", "dev"])
-def test_what_a_distinguisher_knows_is_offered(fleet, mico, phase):
+def test_what_a_distinguisher_knows_is_offered(small_fleet, mico, phase):
     """An attack of one's own sees who else was trained on, and not what it is asked."""
     write_attack(
         "told = problem.told[problem.targets]",
@@ -188,7 +169,7 @@ def test_what_a_distinguisher_knows_is_offered(fleet, mico, phase):
         "assert (told == 1).sum() > 20 and (told == 0).sum() > 1000",
     )
     words = ["--knowledge", "distinguisher", "--phase", phase, "--resamples", 10]
-    code, printed, errors = mico("evaluate", fleet, "--attack", "mine.py:attack", *words)
+    code, printed, errors = mico("evaluate", small_fleet, "--attack", "mine.py:attack", *words)
     assert (code, errors) == (0, "")
     assert "training set known otherwise" in printed and "mine.py:attack" in printed
 
@@ -299,14 +280,22 @@ def attack(problem):
 
 @pytest.mark.skipif(not landlock.version(), reason="no Landlock on this system")
 @pytest.mark.parametrize("verb", ["evaluate", "attack", "audit"])
-def test_a_strangers_file_is_isolated(fleet, mico, tmp_path, verb):
+def test_a_strangers_file_is_isolated(small_fleet, mico, tmp_path, verb):
     """It runs as it would here, but for the solution that it looks for."""
-    path = fleet / "digits_inf/dev/model_100/solution.csv"
+    path = small_fleet / "digits_inf/dev/model_100/solution.csv"
     Path("spy.py").write_text(SPY.format(path=str(path)))
     words = {
-        "evaluate": [fleet, "--attack", "spy.py:attack", "--resamples", 5, "--json", "e.json"],
-        "attack": ["spy.py:attack", fleet, "--phase", "dev", "--predictions", "p/digits"],
-        "audit": [fleet, "--attack", "spy.py:attack"],
+        "evaluate": [
+            small_fleet,
+            "--attack",
+            "spy.py:attack",
+            "--resamples",
+            5,
+            "--json",
+            "e.json",
+        ],
+        "attack": ["spy.py:attack", small_fleet, "--phase", "dev", "--predictions", "p/digits"],
+        "audit": [small_fleet, "--attack", "spy.py:attack"],
     }[verb]
     code, printed, errors = mico(verb, *words, "--isolate")
     assert (code, errors) == (0, "") and path.read_text()[:20] not in printed

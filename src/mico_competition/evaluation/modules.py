@@ -101,9 +101,9 @@ def put_back(before: tuple[State, list[Any], list[Any]]) -> None:
 
     So for importers: a library that is imported for the first time may bring one, as six does.
     """
-    known, *lists = before
+    known, finders, hooks = before
     now = dict(sys.modules)
-    for importers, old in zip((sys.meta_path, sys.path_hooks), lists):
+    for importers, old in zip((sys.meta_path, sys.path_hooks), (finders, hooks)):
         added = [one for one in importers if all(one is not other for other in old)]
         importers[:] = [*old, *(one for one in added if _defined_in_a_library(one, now))]
     for name in now:
