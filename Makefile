@@ -4,7 +4,7 @@ PYTHON ?= python3
 LOCK_PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 READY := .venv/.ready
 # Tests that start clusters and servers of processes: by themselves, after the others.
-ALONE := tests/test_score_all.py tests/test_fleet_ray.py tests/test_cluster_files.py
+ALONE := tests/hosting/leaderboard/test_score_all.py tests/fleets/test_fleet_ray.py tests/fleets/test_cluster_files.py
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help demo test test-all lint bench results attacks lock clean

@@ -60,8 +60,8 @@ setup(
     package_dir={"": "src", "mico_competition.scoring": "scoring"},
     package_data={
         "mico_competition": ["py.typed"],
-        "mico_competition.boards": ["site/*"],
-        "mico_competition.bundles": ["pages/*.md", "pages/logo.png"],
+        "mico_competition.hosting.leaderboard": ["site/*"],
+        "mico_competition.hosting.codabench": ["pages/*.md", "pages/logo.png"],
         "mico_competition.scoring": ["metadata"],
     },
     install_requires=REQUIRES,

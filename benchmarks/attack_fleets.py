@@ -170,7 +170,7 @@ def images(work: Path, shared: Path) -> None:
     """The first 100 records of each of the six batch files of the real images."""
     import numpy as np
 
-    from mico_competition.files import written_aside
+    from mico_competition.support.files import written_aside
 
     full, less = work / "full_images", work / "cnn_data/cifar10/cifar-10-batches-bin"
     if less.exists():
@@ -185,8 +185,8 @@ def images(work: Path, shared: Path) -> None:
 
 def sentences(work: Path, shared: Path) -> None:
     """The first 1,128 training sentences and the 872 of dev; a base model from 30,000 others."""
-    from mico_competition.challenge_datasets import load_sst2
-    from mico_competition.nets.small_roberta import make_small_roberta
+    from mico_competition.data.datasets import load_sst2
+    from mico_competition.models.small_roberta import make_small_roberta
 
     lines = (shared / "data/sst2/train.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
     dev = (shared / "data/sst2/dev.tsv").read_text(encoding="utf-8")

@@ -30,9 +30,9 @@ import torch
 from scipy.stats import norm
 
 from mico_competition import attacks as arrays
-from mico_competition.evaluation.named import ATTACKS
-from mico_competition.evaluation.problem import Problem
-from mico_competition.tracks import SCENARIOS
+from mico_competition.attacks.named import ATTACKS
+from mico_competition.attacks.problem import Problem
+from mico_competition.competition.table import SCENARIOS
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -181,8 +181,8 @@ def signals_over_forward(folder: Path, dataset_dir: Path | None) -> dict[str, fl
     """Computing and storing signals of 10 models over their bare forward passes."""
     import tempfile
 
-    from mico_competition.challenge_datasets import load_dataset
-    from mico_competition.models import load_model, logits
+    from mico_competition.data.datasets import load_dataset
+    from mico_competition.models.architectures import load_model, logits
     from mico_competition.signals import Signals, read_fleet
 
     scenario = next(name for name in SCENARIOS if (folder / name).is_dir())

@@ -152,8 +152,8 @@ def trainer(runs: int) -> dict[str, Any]:
     import torch
 
     from mico_competition.audit.trainer.audit import audit_trainer, promise_of_settings
-    from mico_competition.challenge_datasets import load_dataset
-    from mico_competition.inputs import prepare
+    from mico_competition.data.datasets import load_dataset
+    from mico_competition.models.inputs import prepare
     from mico_competition.training.settings import resolve
 
     torch.set_num_threads(1)

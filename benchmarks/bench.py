@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mico_competition.challenge_datasets import load_digits
+from mico_competition.competition.splits import derive_seeds
 from mico_competition.data.arrays import ArrayDataset, unpack_bits
-from mico_competition.models import CNN, MLP
-from mico_competition.splits import derive_seeds
+from mico_competition.data.datasets import load_digits
+from mico_competition.models.architectures import CNN, MLP
 from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES, PrivateTrainer, poisson_batches
 from mico_competition.training.secure_random import SecureGenerator
 from mico_competition.training.settings import resolve

@@ -51,9 +51,9 @@ def _of(bed: str) -> tuple[str, ...]:
 
 def measured(fleet: str, work: Path, count: int) -> dict:
     """Gain of `eb` with so many shadow models, over random choices of them."""
-    from mico_competition.evaluation.folds import ask, problems
+    from mico_competition.attacks.named import ATTACKS, WINNERS_FORMULAS
+    from mico_competition.evaluation.cross_fitting import ask, problems
     from mico_competition.evaluation.measure import compare, measure
-    from mico_competition.evaluation.named import ATTACKS, WINNERS_FORMULAS
     from mico_competition.signals import open_signals
 
     bed, kind = fleet.split("_")

@@ -11,7 +11,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from mico_competition.progress import tracked
+from mico_competition.support.progress import tracked
 from mico_competition.training.accounting_check import Row, private_rows
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "PRIVACY.md"

@@ -115,8 +115,8 @@ def score(group: Group, work: Path, data: Path) -> dict:
     """Scores of the loss threshold attack, with what training wrote of each scenario."""
     from mico_competition.scoring import score as score_points
 
-    from mico_competition.baseline import attack_challenge
-    from mico_competition.challenge_datasets import load_dataset
+    from mico_competition.data.datasets import load_dataset
+    from mico_competition.evaluation.baseline import attack_challenge
 
     trained = work / "trained" / group.task
     attack_challenge(
@@ -177,8 +177,8 @@ def make_cifar10(work: Path, shared: Path) -> tuple[Path, list[str]]:
 def make_sst2(work: Path, shared: Path) -> tuple[Path, list[str]]:
     """The small RoBERTa; the data are read where they are."""
     if not (work / "small_roberta").exists():
-        from mico_competition.challenge_datasets import load_sst2
-        from mico_competition.nets.small_roberta import make_small_roberta
+        from mico_competition.data.datasets import load_sst2
+        from mico_competition.models.small_roberta import make_small_roberta
 
         make_small_roberta(work / "small_roberta", load_sst2(shared / "data").sentences)
     return shared / "data", ["--model_name", str(work / "small_roberta")]

@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from helpers_fleet import Fleet, wait_for  # noqa: E402
 
-from mico_competition.cpus import available_cpus  # noqa: E402
+from mico_competition.support.cpus import available_cpus  # noqa: E402
 
 MODELS, KILLS, WORKER_KILLS = 200, 20, 10
 

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from mico_competition.tracks import as_read
+from mico_competition.competition.table import as_read
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

@@ -24,7 +24,7 @@ an exact binomial one of these records (`few_records.py`).
 
 The advantage is another matter: a largest difference, which noise can only raise, and which
 drawing anew raises once more; see `advantage_interval`.  How often intervals hold the truth:
-docs/RESULTS.md, and tests/test_intervals.py.
+docs/RESULTS.md, and tests/scoring/test_intervals.py.
 
 Nothing here reads files or prints.
 """

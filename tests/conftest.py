@@ -42,7 +42,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def data():
     """scikit-learn's digits as a dataset of the challenge; read-only."""
-    from mico_competition.challenge_datasets import load_digits
+    from mico_competition.data.datasets import load_digits
 
     return load_digits()
 
@@ -77,10 +77,10 @@ def competition(tmp_path_factory):
 @pytest.fixture(scope="module")
 def small_fleet(tmp_path_factory):
     """12 train, 4 dev and 2 final models of digits_inf, and the cache of their signals."""
-    from mico_competition.challenge_datasets import load_digits
-    from mico_competition.layout import model_path
-    from mico_competition.splits import draw_seeds
-    from mico_competition.tracks import SCENARIOS, phase_of
+    from mico_competition.competition.layout import model_path
+    from mico_competition.competition.splits import draw_seeds
+    from mico_competition.competition.table import SCENARIOS, phase_of
+    from mico_competition.data.datasets import load_digits
     from mico_competition.training.settings import resolve
     from mico_competition.training.train_many import Run, train_many
 

@@ -5,8 +5,8 @@ import copy
 import torch
 from helpers_models import write_base
 
-from mico_competition.models import CNN, MLP, new_model
-from mico_competition.tracks import TASKS
+from mico_competition.competition.table import TASKS
+from mico_competition.models.architectures import CNN, MLP, new_model
 from mico_competition.training.dpsgd import per_example_losses
 
 # Relative to the norm of what a loop in float64 gives.

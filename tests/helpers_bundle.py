@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mico_competition.bundles.bundle import write_bundle
-from mico_competition.bundles.facts import Schedule
-from mico_competition.bundles.yaml_form import Options
-from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, SCORED_PHASES
+from mico_competition.competition.table import CHALLENGES, PHASES, SCENARIOS, SCORED_PHASES
+from mico_competition.hosting.codabench.bundle import write_bundle
+from mico_competition.hosting.codabench.facts import Schedule
+from mico_competition.hosting.codabench.yaml_form import Options
 
 DATES = ("2027-01-01 00:00:00", "2027-03-01 12:00:00", "2027-03-15 18:30:00")
 SCHEDULE = Schedule.of(*DATES)

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
+from mico_competition.attacks.problem import Problem
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
-from mico_competition.evaluation.problem import Problem
-from mico_competition.models import logits
+from mico_competition.models.architectures import logits
 from mico_competition.signals import HIDDEN, Fleet
 
 

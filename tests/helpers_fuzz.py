@@ -17,7 +17,7 @@ from helpers_two_faced_zips import by_headers, tree_of
 from mico_competition.scoring import program
 from mico_competition.scoring.reading import read_values
 
-from mico_competition import hostile_zip
+from mico_competition.competition import hostile_zip
 
 SHM = "/dev/shm" if os.path.isdir("/dev/shm") else None
 NAME = "cifar10/cifar10_hi/dev/model_0/prediction.csv"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mico_competition.solutions import membership
+from mico_competition.competition.solutions import membership
 
 LARGE = (".pt", ".bin", ".safetensors")
 TOKEN = "hf_test"

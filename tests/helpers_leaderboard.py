@@ -11,8 +11,8 @@ import numpy as np
 from mico_competition.scoring.curve import grid
 from mico_competition.scoring.metrics import SCALARS
 
-from mico_competition.boards.form import time_text
-from mico_competition.tracks import CHALLENGES, PHASES, SCORED_PHASES
+from mico_competition.competition.table import CHALLENGES, PHASES, SCORED_PHASES
+from mico_competition.hosting.leaderboard.form import time_text
 
 NUM_POINTS = 20
 FIRST = datetime(2026, 12, 31, 12, tzinfo=timezone.utc)

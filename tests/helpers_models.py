@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mico_competition.models import MLP, new_model, save_model
-from mico_competition.tracks import TASKS
+from mico_competition.competition.table import TASKS
+from mico_competition.models.architectures import MLP, new_model, save_model
 
 INPUT = {"cifar10": (3, 32, 32), "purchase100": (600,), "digits": (64,), "baskets": (240,)}
 TINY = {

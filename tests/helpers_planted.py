@@ -11,7 +11,8 @@ import math
 import torch
 from torch import nn
 
-from mico_competition.training import bookkeeping, dpsgd, ghost_norms, stack, train, train_many
+from mico_competition.training import batched_mlp as stack
+from mico_competition.training import bookkeeping, dpsgd, ghost_norms, train, train_many
 
 ORDER = ("mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias", "canaries")
 

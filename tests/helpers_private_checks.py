@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mico_competition.training.batched_mlp import StackedPrivateTrainer
 from mico_competition.training.dpsgd import PrivateTrainer
-from mico_competition.training.stack import StackedPrivateTrainer
 
 
 class Net(nn.Module):

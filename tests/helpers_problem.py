@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mico_competition.attacks.transforms import sigmoid
-from mico_competition.evaluation.problem import Problem
-from mico_competition.layout import ModelFolder
+from mico_competition.attacks.problem import Problem
+from mico_competition.attacks.scores.transforms import sigmoid
+from mico_competition.competition.layout import ModelFolder
 from mico_competition.signals import HIDDEN, Fleet
 
 

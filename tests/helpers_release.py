@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mico_competition.challenge import ChallengeDataset
-from mico_competition.layout import model_path
-from mico_competition.models import new_model, save_model
-from mico_competition.nets.checkpoints import write_state
-from mico_competition.releases.archives import (
+from mico_competition.competition.challenge import ChallengeDataset
+from mico_competition.competition.layout import model_path
+from mico_competition.competition.splits import Seeds, seed_text
+from mico_competition.competition.table import CHALLENGES, PHASES, SCENARIOS, TASKS
+from mico_competition.models.architectures import new_model, save_model
+from mico_competition.models.checkpoints import write_state
+from mico_competition.release.archives import (
     files_of_release,
     settle,
     sha256_of,
     write_archive,
     write_sums,
 )
-from mico_competition.releases.release import release
-from mico_competition.splits import Seeds, seed_text
-from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS
+from mico_competition.release.release import release
 
 CHALLENGE = "digits"
 MODELS = {"train": 2, "dev": 1, "final": 1}

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from helpers_problem import Arrays
 
-from mico_competition.attacks.transforms import confidence, negative_loss, stable_logit
-from mico_competition.evaluation.problem import Problem
-from mico_competition.models import MLP
+from mico_competition.attacks.problem import Problem
+from mico_competition.attacks.scores.transforms import confidence, negative_loss, stable_logit
+from mico_competition.models.architectures import MLP
 from mico_competition.signals import HIDDEN, Fleet
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mico_competition.scoring import program
 
-from mico_competition.submission import unpack_submission
+from mico_competition.competition.submission import unpack_submission
 
 NOBODY = 65534
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mico_competition.challenge_datasets import load_dataset
-from mico_competition.inputs import prepare
-from mico_competition.layout import model_path
-from mico_competition.nets.small_roberta import make_small_roberta
-from mico_competition.releases.release import release
-from mico_competition.splits import draw_seeds
-from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS
+from mico_competition.competition.layout import model_path
+from mico_competition.competition.splits import draw_seeds
+from mico_competition.competition.table import CHALLENGES, PHASES, SCENARIOS
+from mico_competition.data.datasets import load_dataset
+from mico_competition.models.inputs import prepare
+from mico_competition.models.small_roberta import make_small_roberta
+from mico_competition.release.release import release
 from mico_competition.training.settings import resolve
 from mico_competition.training.train import train_model
 

@@ -10,14 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mico_competition.challenge import ChallengeDataset
-    from mico_competition.challenge_datasets import (
+    from mico_competition.competition.challenge import ChallengeDataset
+    from mico_competition.data.datasets import (
         load_cifar10,
         load_digits,
         load_purchase100,
         load_sst2,
     )
-    from mico_competition.models import CNN, MLP, load_model
+    from mico_competition.models.architectures import CNN, MLP, load_model
 
 __version__ = "0.1.0"
 
@@ -33,14 +33,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "CNN": "models",
-    "MLP": "models",
-    "ChallengeDataset": "challenge",
-    "load_cifar10": "challenge_datasets",
-    "load_digits": "challenge_datasets",
-    "load_model": "models",
-    "load_purchase100": "challenge_datasets",
-    "load_sst2": "challenge_datasets",
+    "CNN": "models.architectures",
+    "MLP": "models.architectures",
+    "ChallengeDataset": "competition.challenge",
+    "load_cifar10": "data.datasets",
+    "load_digits": "data.datasets",
+    "load_model": "models.architectures",
+    "load_purchase100": "data.datasets",
+    "load_sst2": "data.datasets",
 }
 
 

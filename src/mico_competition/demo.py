@@ -22,18 +22,10 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
-from mico_competition.baseline import attack_challenge
-from mico_competition.bundles.program import program_files
-from mico_competition.challenge_datasets import load_digits
-from mico_competition.cpus import share_cpus
-from mico_competition.files import PathLike, write_bytes, write_text
-from mico_competition.fleets.lock import try_lock
-from mico_competition.layout import model_path, read_text
-from mico_competition.progress import stage
-from mico_competition.releases.release import release, write_reference
-from mico_competition.splits import SEED_BYTES, Seeds, draw_seeds
-from mico_competition.submission import check_zip, pack, score_phase, unpack_submission
-from mico_competition.tracks import (
+from mico_competition.competition.layout import model_path, read_text
+from mico_competition.competition.splits import SEED_BYTES, Seeds, draw_seeds
+from mico_competition.competition.submission import check_zip, pack, score_phase, unpack_submission
+from mico_competition.competition.table import (
     CHALLENGES,
     METADATA_FILE,
     PHASES,
@@ -42,6 +34,14 @@ from mico_competition.tracks import (
     as_read,
     labels_of,
 )
+from mico_competition.data.datasets import load_digits
+from mico_competition.evaluation.baseline import attack_challenge
+from mico_competition.fleets.lock import try_lock
+from mico_competition.hosting.codabench.program import program_files
+from mico_competition.release.release import release, write_reference
+from mico_competition.support.cpus import share_cpus
+from mico_competition.support.files import PathLike, write_bytes, write_text
+from mico_competition.support.progress import stage
 from mico_competition.training.settings import Settings, resolve
 from mico_competition.training.train_many import STACK, Run, train_many
 

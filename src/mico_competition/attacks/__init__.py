@@ -4,16 +4,16 @@ An attack is a function of arrays.  Larger score = more likely a member, everywh
 of all models of a scenario are comparable with each other: predictions are pooled when scored.
 """
 
-from mico_competition.attacks.bavaria import bavaria
-from mico_competition.attacks.calibration import WINNER_2023, calibrate, winner_2023
-from mico_competition.attacks.empirical_bayes import eb_likelihood_ratio
-from mico_competition.attacks.entropy import negative_entropy, negative_modified_entropy
-from mico_competition.attacks.first_principles import first_principles
-from mico_competition.attacks.lira import lira, lira_multivariate
-from mico_competition.attacks.quantile import quantile_regression
-from mico_competition.attacks.reference import out_reference, reference_difference
-from mico_competition.attacks.rmia import rmia
-from mico_competition.attacks.threshold import loss_threshold
+from mico_competition.attacks.scores.bavaria import bavaria
+from mico_competition.attacks.scores.calibration import WINNER_2023, calibrate, winner_2023
+from mico_competition.attacks.scores.empirical_bayes import eb_likelihood_ratio
+from mico_competition.attacks.scores.entropy import negative_entropy, negative_modified_entropy
+from mico_competition.attacks.scores.first_principles import first_principles
+from mico_competition.attacks.scores.lira import lira, lira_multivariate
+from mico_competition.attacks.scores.quantile import quantile_regression
+from mico_competition.attacks.scores.reference import out_reference, reference_difference
+from mico_competition.attacks.scores.rmia import rmia
+from mico_competition.attacks.scores.threshold import loss_threshold
 from mico_competition.attacks.to_unit import to_unit
 
 __all__ = [

@@ -1,7 +1,7 @@
 """THE LIST of attacks that have a name: what each is, what it needs, what it costs, whose it is.
 
 One line an attack, for `mico attacks` and for messages.  What computes the scores is registered
-under the same names, in `evaluation/named.py`, `learned`, `whitebox` and `deeper`; this module
+under the same names, in `attacks/named.py`, `learned`, `whitebox` and `deeper`; this module
 imports none of them, so that a wrong name is noticed at once.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from mico_competition.spelling import nearest
+from mico_competition.support.spelling import nearest
 
 BLACK_BOX = "black box"  # the models' outputs at the records
 QUERIES = "queries"  # black box, and outputs at records that were changed

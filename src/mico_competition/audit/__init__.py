@@ -3,6 +3,6 @@
 `ceilings_of` is what notebooks use; the rest is behind `mico audit` and `mico audit-train`.
 """
 
-from mico_competition.audit.ceilings import ceilings_of
+from mico_competition.audit.limits import ceilings_of
 
 __all__ = ["ceilings_of"]

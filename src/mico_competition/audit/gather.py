@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from mico_competition.audit.promise import claim_of
+from mico_competition.attacks.problem import Attack, Source
+from mico_competition.audit.claims import claim_of
 from mico_competition.audit.verdict import Scored
+from mico_competition.competition.layout import challenge_folder_of
+from mico_competition.competition.submission import read_phase
+from mico_competition.competition.table import DISTINGUISHER, get_scenario
+from mico_competition.evaluation.cross_fitting import ask, holdout, run
 from mico_competition.evaluation.custom import answer
-from mico_competition.evaluation.folds import ask, holdout, run
-from mico_competition.evaluation.problem import Attack, Source
-from mico_competition.files import PathLike
-from mico_competition.layout import challenge_folder_of
-from mico_competition.submission import read_phase
-from mico_competition.tracks import DISTINGUISHER, get_scenario
+from mico_competition.support.files import PathLike
 
 
 def scored_predictions(

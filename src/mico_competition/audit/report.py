@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mico_competition.audit.bound import Bound
-from mico_competition.audit.promise import STATED
+from mico_competition.audit.claims import STATED
 from mico_competition.audit.verdict import RANKED, Verdict
 from mico_competition.scoring.curve import shown_curve
 from mico_competition.scoring.intervals import describe_intervals, interval_method

@@ -11,10 +11,10 @@ import numpy as np
 
 from mico_competition.audit.bound import Bound
 from mico_competition.audit.bounds import all_bounds
-from mico_competition.audit.ceilings import DRAWN, Curves, ceilings, gaussian_mu
+from mico_competition.audit.claims import NOT_KNOWN, STATED, Promise
 from mico_competition.audit.guesses import pairs
+from mico_competition.audit.limits import DRAWN, Curves, ceilings, gaussian_mu
 from mico_competition.audit.one_run import one_run_bound
-from mico_competition.audit.promise import NOT_KNOWN, STATED, Promise
 from mico_competition.scoring import intervals_of, score
 from mico_competition.scoring.curve import RATES
 from mico_competition.scoring.svg import MARK

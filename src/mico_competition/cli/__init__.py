@@ -31,9 +31,16 @@ from mico_competition.cli.release import (
 )
 from mico_competition.cli.signals import add_signals
 from mico_competition.cli.train import add_train
-from mico_competition.command_line import Parser, load_torch, output_file, run_command
-from mico_competition.progress import stage
-from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS, TASKS, as_read, labels_of
+from mico_competition.competition.table import (
+    CHALLENGES,
+    PHASES,
+    SCENARIOS,
+    TASKS,
+    as_read,
+    labels_of,
+)
+from mico_competition.support.command_line import Parser, load_torch, output_file, run_command
+from mico_competition.support.progress import stage
 
 _DESCRIPTION = "Membership inference competitions: train, release, attack, pack, score."
 
@@ -106,7 +113,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(args: argparse.Namespace) -> int:
-        from mico_competition.submission import check_folder, check_zip
+        from mico_competition.competition.submission import check_folder, check_zip
 
         if args.zip:
             faults = check_zip(args.zip, args.challenge_folder)
@@ -127,8 +134,8 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.layout import challenge_folder_of
-        from mico_competition.submission import pack
+        from mico_competition.competition.layout import challenge_folder_of
+        from mico_competition.competition.submission import pack
 
         name = challenge_folder_of(args.challenge_folder).name
         path = pack(
@@ -145,13 +152,13 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=output_file, help="also write a report with ROC curves here")
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.files import write_text
+        from mico_competition.competition.submission import read_phase
         from mico_competition.scoring import generate_html, generate_table, intervals_of
         from mico_competition.scoring.curve import RATES
         from mico_competition.scoring.intervals import describe_intervals
         from mico_competition.scoring.metrics import TITLES
         from mico_competition.scoring.program import score_scenarios
-        from mico_competition.submission import read_phase
+        from mico_competition.support.files import write_text
 
         values = read_phase(args.challenge_folder, args.predictions, phase=args.phase)
         with stage("Scoring"):

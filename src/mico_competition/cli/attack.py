@@ -15,9 +15,9 @@ from mico_competition.cli.attack_options import (
     check_attack_names,
     opener,
 )
-from mico_competition.command_line import load_torch, path_or_name
-from mico_competition.layout import predictions_folder, walk_challenge
-from mico_competition.tracks import CHALLENGES, PHASES
+from mico_competition.competition.layout import predictions_folder, walk_challenge
+from mico_competition.competition.table import CHALLENGES, PHASES
+from mico_competition.support.command_line import load_torch, path_or_name
 
 _DEFAULT = "threshold"
 
@@ -103,9 +103,9 @@ def _named(args: argparse.Namespace) -> tuple[str, Path]:
 
 def _threshold(args: argparse.Namespace, folder: Path, phases: Sequence[str]) -> int:
     """The loss threshold, which needs no shadow models: each model on its own points alone."""
-    from mico_competition.baseline import attack_challenge
-    from mico_competition.challenge_datasets import load_dataset
-    from mico_competition.inputs import default_device
+    from mico_competition.data.datasets import load_dataset
+    from mico_competition.evaluation.baseline import attack_challenge
+    from mico_competition.models.inputs import default_device
 
     attacks_named(args, [_DEFAULT])
     return attack_challenge(

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mico_competition.cli.train import add_data
-from mico_competition.command_line import whole_number
-from mico_competition.tracks import CHALLENGES, SCENARIOS
+from mico_competition.competition.table import CHALLENGES, SCENARIOS
+from mico_competition.support.command_line import whole_number
 
 if TYPE_CHECKING:
+    from mico_competition.attacks.problem import Attack, Source
     from mico_competition.evaluation.predict import Open
-    from mico_competition.evaluation.problem import Attack, Source
 
 _FIRST_PRINCIPLES = ("global_variance", "logit_scaling", "stable_logit_scaling", "online_attack")
 
@@ -60,8 +60,8 @@ def add_signal_flags(parser: argparse.ArgumentParser) -> None:
 def attacks_named(args: argparse.Namespace, names: Sequence[str]) -> list[Attack]:
     """The attacks of these names, once each; the runner-up's with the options given."""
     check_attack_names(names)
+    from mico_competition.attacks.named import first_principles_with
     from mico_competition.evaluation.custom import find_attack
-    from mico_competition.evaluation.named import first_principles_with
 
     options = {name: True for name in _FIRST_PRINCIPLES if getattr(args, name)}
     if options and "first-principles" not in names:
@@ -100,7 +100,7 @@ def opener(args: argparse.Namespace, folder: Path, usual: str = "challenge") -> 
 
     `usual` are the records that signals are of, unless others are named on opening.
     """
-    from mico_competition.challenge_datasets import load_dataset
+    from mico_competition.data.datasets import load_dataset
     from mico_competition.signals import open_signals
 
     loaded: dict[str, Any] = {}

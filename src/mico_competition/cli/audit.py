@@ -17,9 +17,9 @@ from mico_competition.cli.attack_options import (
     opener,
     seed,
 )
-from mico_competition.command_line import load_torch, output_file, path_or_name
-from mico_competition.progress import stage
-from mico_competition.tracks import PHASES, SEED_FILES, as_read
+from mico_competition.competition.table import PHASES, SEED_FILES, as_read
+from mico_competition.support.command_line import load_torch, output_file, path_or_name
+from mico_competition.support.progress import stage
 
 if TYPE_CHECKING:
     from mico_competition.audit.verdict import Scored
@@ -86,7 +86,7 @@ def run_audit(args: argparse.Namespace) -> int:
     from mico_competition.audit import report
     from mico_competition.audit.checked import check_delta, check_level
     from mico_competition.audit.verdict import judge
-    from mico_competition.files import write_text
+    from mico_competition.support.files import write_text
 
     if args.delta is not None:
         check_delta(args.delta, zero=False)
@@ -107,11 +107,11 @@ def run_audit(args: argparse.Namespace) -> int:
 
 def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
     """How many of the scenarios have promised something; and scores, a scenario at a time."""
+    from mico_competition.audit.claims import claim_of
     from mico_competition.audit.gather import scored_attack, scored_predictions
     from mico_competition.audit.guesses import plans_of
-    from mico_competition.audit.promise import claim_of
-    from mico_competition.layout import walk_challenge
-    from mico_competition.lengths import len_challenge_of
+    from mico_competition.competition.layout import walk_challenge
+    from mico_competition.competition.lengths import len_challenge_of
 
     if args.predictions is not None:
         if args.attack is not None:

@@ -6,9 +6,9 @@ import argparse
 import secrets
 
 from mico_competition.cli.train import add_data, add_settings
-from mico_competition.command_line import load_torch, output_file
-from mico_competition.progress import stage
-from mico_competition.tracks import SCENARIOS
+from mico_competition.competition.table import SCENARIOS
+from mico_competition.support.command_line import load_torch, output_file
+from mico_competition.support.progress import stage
 from mico_competition.training.settings import Settings, resolve
 
 
@@ -63,9 +63,9 @@ def run_audit_train(args: argparse.Namespace) -> int:
 
     promise = promise_of_settings(settings)  # what cannot be audited is said before data are read
     from mico_competition.audit.trainer.report import text, to_json
-    from mico_competition.challenge_datasets import load_dataset
-    from mico_competition.files import write_text
-    from mico_competition.inputs import default_device, prepare
+    from mico_competition.data.datasets import load_dataset
+    from mico_competition.models.inputs import default_device, prepare
+    from mico_competition.support.files import write_text
 
     dataset = load_dataset(settings.task, args.dataset_dir, args.download)
     data, _ = prepare(settings.task, dataset, settings.model_name)

@@ -8,12 +8,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mico_competition.command_line import output_file
-from mico_competition.progress import stage
-from mico_competition.tracks import CHALLENGES
+from mico_competition.competition.table import CHALLENGES
+from mico_competition.support.command_line import output_file
+from mico_competition.support.progress import stage
 
 if TYPE_CHECKING:
-    from mico_competition.bundles.yaml_form import Options
+    from mico_competition.hosting.codabench.yaml_form import Options
 
 _DATE = '"YYYY-MM-DD HH:MM:SS", UTC'
 _DATES = ("dev_start", "final_start", "end")
@@ -78,7 +78,7 @@ def _run_bundle(args: argparse.Namespace) -> int:
     if args.out.is_file() and not args.replace:
         raise ValueError(f"{args.out} exists already: name another file, or give --replace.")
     if args.final_reference:
-        from mico_competition.bundles.bundle import write_final_reference
+        from mico_competition.hosting.codabench.bundle import write_final_reference
 
         count = write_final_reference(args.root, args.challenge, args.out)
         print(f"Wrote {count} solutions of Final to {args.out}; upload it when Final opens")
@@ -86,8 +86,8 @@ def _run_bundle(args: argparse.Namespace) -> int:
     for name in _DATES:
         if getattr(args, name) is None:
             raise ValueError(f"Give --{name} {_DATE}.")
-    from mico_competition.bundles.bundle import write_bundle
-    from mico_competition.bundles.facts import Schedule
+    from mico_competition.hosting.codabench.bundle import write_bundle
+    from mico_competition.hosting.codabench.facts import Schedule
 
     now = datetime.now(timezone.utc).replace(tzinfo=None)
     schedule = Schedule.of(args.dev_start, args.final_start, args.end, now=now)
@@ -115,7 +115,7 @@ def _run_bundle(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> Options:
     """The options of the bundle, with those that were not given left to their defaults."""
-    from mico_competition.bundles.yaml_form import Limits, Options
+    from mico_competition.hosting.codabench.yaml_form import Limits, Options
 
     names = ("platform", "docker_image", "step")
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
@@ -128,7 +128,7 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _check(path: Path, platform: str | None) -> int:
-    from mico_competition.bundles.check import check_bundle, has_errors
+    from mico_competition.hosting.codabench.check import check_bundle, has_errors
 
     with stage("Check of the bundle"):
         faults = check_bundle(path, platform)
@@ -160,8 +160,8 @@ def add_rehearse(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_rehearse(args: argparse.Namespace) -> int:
-    from mico_competition.bundles.rehearse import rehearse
-    from mico_competition.bundles.rehearse_text import as_text
+    from mico_competition.hosting.codabench.rehearse import rehearse
+    from mico_competition.hosting.codabench.rehearse_text import as_text
 
     with stage("Rehearsal"):
         rehearsal = rehearse(

@@ -19,12 +19,17 @@ from mico_competition.cli.attack_options import (
     opener,
     seed,
 )
-from mico_competition.command_line import load_torch, output_file, path_or_name, whole_number
-from mico_competition.tracks import DISTINGUISHER, PHASES, SCENARIOS, as_read
+from mico_competition.competition.table import DISTINGUISHER, PHASES, SCENARIOS, as_read
+from mico_competition.support.command_line import (
+    load_torch,
+    output_file,
+    path_or_name,
+    whole_number,
+)
 
 if TYPE_CHECKING:
+    from mico_competition.attacks.problem import Attack, Source
     from mico_competition.evaluation.evaluate import Evaluation
-    from mico_competition.evaluation.problem import Attack, Source
     from mico_competition.evaluation.study import Step
 
 _DEFAULTS_OF_EVALUATE = ("threshold", "winner-2023", "lira-online-global", "rmia", "bavaria", "eb")
@@ -148,8 +153,8 @@ def _evaluated(
 ) -> Iterator[tuple[Evaluation, list[Step]]]:
     """One scenario's numbers; then, if it is asked for, again with the study.  Both printed."""
     from mico_competition.evaluation import table
+    from mico_competition.evaluation.cross_fitting import ask
     from mico_competition.evaluation.evaluate import Options, evaluate
-    from mico_competition.evaluation.folds import ask
     from mico_competition.evaluation.study import parts_of_study, study
 
     scenario = next(iter(sources.values())).fleet.scenario
@@ -212,7 +217,7 @@ def _writer(args: argparse.Namespace) -> Callable[[Found, bool], None]:
         ValueError: at once, before anything is computed, if they cannot be written.
     """
     from mico_competition.evaluation import page, table
-    from mico_competition.files import is_stream, write_text
+    from mico_competition.support.files import is_stream, write_text
 
     paths = _paths(args)
     if len({os.path.abspath(path) for path in paths.values()}) < len(paths):
@@ -233,7 +238,7 @@ def _writer(args: argparse.Namespace) -> Callable[[Found, bool], None]:
 
 def _scenarios(args: argparse.Namespace) -> list[str]:
     """The scenarios asked for, or all in the folder that have models of the phase."""
-    from mico_competition.layout import walk_challenge
+    from mico_competition.competition.layout import walk_challenge
 
     phases = [args.phase] if args.phase == "train" else ["train", args.phase]
     models = walk_challenge(args.challenge_folder, phases=phases)

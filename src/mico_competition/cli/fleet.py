@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mico_competition.cli.train import add_data, add_settings
-from mico_competition.command_line import load_torch, model_ids
-from mico_competition.progress import Stage, on_terminal, say, stage
-from mico_competition.tracks import SCENARIOS, get_scenario, get_task, phase_of
+from mico_competition.competition.table import SCENARIOS, get_scenario, get_task, phase_of
+from mico_competition.support.command_line import load_torch, model_ids
+from mico_competition.support.progress import Stage, on_terminal, say, stage
 from mico_competition.training.settings import Settings, check, resolve
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ def run_fleet_verb(args: argparse.Namespace) -> int:
         return print_status(args.dir, args.verify)
     _check(args)
     load_torch()
-    from mico_competition.challenge_datasets import load_dataset
+    from mico_competition.data.datasets import load_dataset
     from mico_competition.fleets.ledger import fleet_folder
     from mico_competition.fleets.lock import only_fleet
-    from mico_competition.inputs import prepare
+    from mico_competition.models.inputs import prepare
 
     task = get_scenario(args.scenario).task
     dataset = load_dataset(task, args.dataset_dir, args.download)
@@ -115,10 +115,10 @@ def _check(args: argparse.Namespace) -> None:
 
 def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     """The ledger in --out, with the models asked for; written before anything trains."""
-    from mico_competition.fingerprints import of_training
     from mico_competition.fleets.finished import check_finished, unwritten
     from mico_competition.fleets.ledger import Ledger
-    from mico_competition.nets.text_models import base_config
+    from mico_competition.models.text_models import base_config
+    from mico_competition.training.fingerprints import of_training
     from mico_competition.training.preflight import check_run
     from mico_competition.training.recipe import training_fingerprint
 
@@ -207,7 +207,7 @@ def _with_noise(ledger: Ledger, begins: bool) -> Ledger:
 
 def _backend(args: argparse.Namespace, ledger: Ledger, data: Any, tokenizer: Any) -> Backend:
     if args.ray is not None:
-        from mico_competition.fleets.ray_cluster import RayCluster
+        from mico_competition.fleets.ray.cluster import RayCluster
 
         return RayCluster(
             ledger,

@@ -6,9 +6,9 @@ import argparse
 import re
 from pathlib import Path
 
-from mico_competition.command_line import model_ids
-from mico_competition.progress import stage
-from mico_competition.tracks import CHALLENGES, PHASES, SCENARIOS
+from mico_competition.competition.table import CHALLENGES, PHASES, SCENARIOS
+from mico_competition.support.command_line import model_ids
+from mico_competition.support.progress import stage
 
 
 def add_download(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_download(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry_run", action="store_true", help="say the size; fetch nothing")
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.hub.download import fetch, plan_download
+        from mico_competition.hosting.hub.download import fetch, plan_download
 
         with stage("Listing of the repository"):
             plan = plan_download(
@@ -76,9 +76,9 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.hub.listing import check_repository
-        from mico_competition.hub.publish import pages, publish
-        from mico_competition.hub.released import CARD_FILE, check_publishable
+        from mico_competition.hosting.hub.listing import check_repository
+        from mico_competition.hosting.hub.publish import pages, publish
+        from mico_competition.hosting.hub.released import CARD_FILE, check_publishable
 
         if args.dry_run:
             release = check_publishable(args.challenge_folder)

@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mico_competition.progress import say, stage, tracked
-from mico_competition.tracks import CHALLENGES, SCORED_PHASES
+from mico_competition.competition.table import CHALLENGES, SCORED_PHASES
+from mico_competition.support.progress import say, stage, tracked
 
 _ABOUT = {
     "link": "address of a paper or repository, http:// or https://",
@@ -45,8 +45,8 @@ def _add_add(parser: argparse.ArgumentParser) -> None:
     _add_truth(parser)
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.boards.add import About, add
-        from mico_competition.boards.leaderboard import write_entry
+        from mico_competition.hosting.leaderboard.add import About, add
+        from mico_competition.hosting.leaderboard.entries import write_entry
 
         about = About(
             args.name,
@@ -76,7 +76,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     _add_entries(parser)
 
     def run(args: argparse.Namespace) -> int:
-        from mico_competition.boards.leaderboard import check_entries
+        from mico_competition.hosting.leaderboard.entries import check_entries
 
         entries, faults = check_entries(args.entries)
         for fault in faults:
@@ -100,7 +100,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--title", help="heading of the site")
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.boards.build import TITLE, build
+        from mico_competition.hosting.leaderboard.build import TITLE, build
 
         with stage("Site"):
             built = build(
@@ -130,7 +130,7 @@ def add_score_all(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_score_all(args: argparse.Namespace) -> int:
-    from mico_competition.boards.score_all import score_all
+    from mico_competition.hosting.leaderboard.score_all import score_all
 
     limits = {
         name: value
@@ -209,7 +209,7 @@ def _add_truth(parser: argparse.ArgumentParser) -> None:
 
 def _truths(args: argparse.Namespace) -> list[Any]:
     """The truth of every challenge and phase that is asked for."""
-    from mico_competition.boards.truth_tree import find_challenges, read_truth
+    from mico_competition.hosting.leaderboard.truth_tree import find_challenges, read_truth
 
     challenges = [args.challenge] if args.challenge else find_challenges(args.truth)
     return [
@@ -220,7 +220,7 @@ def _truths(args: argparse.Namespace) -> list[Any]:
 
 
 def _time(text: str) -> datetime:
-    from mico_competition.boards.form import parse_time
+    from mico_competition.hosting.leaderboard.form import parse_time
 
     try:
         return parse_time(text)

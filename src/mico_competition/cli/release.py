@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mico_competition.command_line import output_file
-from mico_competition.tracks import CHALLENGES, SCORED_PHASES
+from mico_competition.competition.table import CHALLENGES, SCORED_PHASES
+from mico_competition.support.command_line import output_file
 
 
 def add_release(parser: argparse.ArgumentParser) -> None:
@@ -34,10 +34,10 @@ def add_release(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(args: argparse.Namespace) -> None:
+        from mico_competition.competition.layout import release_folder
         from mico_competition.fleets.finished import check_fleets
-        from mico_competition.layout import release_folder
-        from mico_competition.releases.add_labels import add_labels
-        from mico_competition.releases.release import find_challenges, release
+        from mico_competition.release.add_labels import add_labels
+        from mico_competition.release.release import find_challenges, release
 
         for challenge in args.challenge or find_challenges(args.root):
             place = args.to / challenge
@@ -72,8 +72,8 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(args: argparse.Namespace) -> int:
-        from mico_competition.releases.leak_check import check_release
-        from mico_competition.releases.release import find_challenges
+        from mico_competition.release.leak_check.check import check_release
+        from mico_competition.release.release import find_challenges
 
         challenges = args.challenge or find_challenges(args.released)
         faults = check_release(args.released, args.trained, challenges, revealed=args.revealed)
@@ -98,7 +98,7 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, type=Path, help="the scoring program's ref folder")
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.releases.release import write_reference
+        from mico_competition.release.release import write_reference
 
         count = write_reference(args.root, args.challenge, args.phase, args.to)
         print(f"Wrote {count} solutions to {args.to / args.challenge}; keep them to yourself")
@@ -116,9 +116,9 @@ def add_reveal(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--challenge", choices=CHALLENGES, help="default: the only one there is")
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.files import PRIVATE, write_text
-        from mico_competition.releases.release import find_challenges
-        from mico_competition.releases.reveal import as_text, reveal
+        from mico_competition.release.release import find_challenges
+        from mico_competition.release.reveal import as_text, reveal
+        from mico_competition.support.files import PRIVATE, write_text
 
         found = [args.challenge] if args.challenge else find_challenges(args.root)
         if len(found) > 1:
@@ -153,8 +153,8 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(args: argparse.Namespace) -> int:
-        from mico_competition.releases.check_files import check_files
-        from mico_competition.releases.reveal import read_revealed, verify, write_solutions
+        from mico_competition.release.check_files import check_files
+        from mico_competition.release.reveal import read_revealed, verify, write_solutions
 
         if args.revealed is None:
             if args.to is not None:

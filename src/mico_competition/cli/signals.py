@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from mico_competition.cli.train import add_data
-from mico_competition.command_line import load_torch
-from mico_competition.tracks import CHALLENGES, PHASES, get_scenario
+from mico_competition.competition.table import CHALLENGES, PHASES, get_scenario
+from mico_competition.support.command_line import load_torch
 
 
 def add_signals(parser: argparse.ArgumentParser) -> None:
@@ -49,15 +49,15 @@ def run_signals(args: argparse.Namespace) -> None:
     """Compute what is missing, scenario by scenario, and say what there is."""
     scenarios = _scenarios(args)
     load_torch()
-    from mico_competition.challenge_datasets import load_dataset
+    from mico_competition.data.datasets import load_dataset
     from mico_competition.signals import open_signals
-    from mico_competition.signals.view import kinds_of
+    from mico_competition.signals.signals import kinds_of
 
     names = ["logits", "logit", *args.signals.split(",")]
     kinds_of(names)  # a slip is said before anything is loaded
     runner = None
     if args.ray is not None:
-        from mico_competition.fleets.ray_signals import on_ray
+        from mico_competition.fleets.ray.signals import on_ray
 
         runner = on_ray(args.ray)
     loaded = {}
@@ -86,7 +86,7 @@ def run_signals(args: argparse.Namespace) -> None:
 
 def _scenarios(args: argparse.Namespace) -> list[str]:
     """Scenarios asked for, or those of the folder that have models."""
-    from mico_competition.layout import challenge_folder_of, walk_challenge
+    from mico_competition.competition.layout import challenge_folder_of, walk_challenge
 
     folder = challenge_folder_of(args.challenge_folder)
     if args.scenario:

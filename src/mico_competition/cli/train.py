@@ -13,10 +13,16 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from mico_competition.command_line import Parser, load_torch, model_ids, path_or_name, run_command
-from mico_competition.layout import model_path
-from mico_competition.progress import say, tracked
-from mico_competition.tracks import SCENARIOS, TASKS, get_scenario, get_task, phase_of
+from mico_competition.competition.layout import model_path
+from mico_competition.competition.table import SCENARIOS, TASKS, get_scenario, get_task, phase_of
+from mico_competition.support.command_line import (
+    Parser,
+    load_torch,
+    model_ids,
+    path_or_name,
+    run_command,
+)
+from mico_competition.support.progress import say, tracked
 from mico_competition.training.settings import OPTIMIZERS, Settings, resolve
 
 _SEEDS = ("seed_challenge", "seed_training", "seed_membership")
@@ -139,8 +145,8 @@ def run_train(args: argparse.Namespace) -> None:
             print(_not_checked(args, settings, plan["not_checked"]), file=sys.stderr)
         return
     load_torch()
-    from mico_competition.challenge_datasets import load_dataset
-    from mico_competition.inputs import prepare
+    from mico_competition.data.datasets import load_dataset
+    from mico_competition.models.inputs import prepare
     from mico_competition.training.train import mechanism_of
     from mico_competition.training.train_many import Run, train_many
 
@@ -164,7 +170,7 @@ def _seed_of(name: str) -> Callable[[str], Any]:
     """Parses flag --`name`; the seed itself is not repeated in a complaint."""
 
     def parse(text: str) -> Any:
-        from mico_competition.splits import parse_seed
+        from mico_competition.competition.splits import parse_seed
 
         try:
             return parse_seed(name, text)
@@ -184,7 +190,7 @@ def _folders(args: argparse.Namespace) -> list[Path]:
 
 
 def _seeds(args: argparse.Namespace) -> list[Any]:
-    from mico_competition.splits import Seeds, derive_seeds, draw_seeds
+    from mico_competition.competition.splits import Seeds, derive_seeds, draw_seeds
 
     ids = args.model_id or [None]
     given = [getattr(args, name) for name in _SEEDS]
@@ -252,7 +258,7 @@ def _not_checked(args: argparse.Namespace, settings: Settings, reason: str) -> s
 
 def _data_at_hand(args: argparse.Namespace, settings: Settings) -> tuple[Any, str]:
     """The dataset, if it can be read, by a download only if asked for; else None, and why."""
-    from mico_competition.challenge_datasets import load_dataset
+    from mico_competition.data.datasets import load_dataset
 
     if get_task(settings.task).text:
         return None, "sentences are tokenised when they are trained on"

@@ -24,8 +24,8 @@ from mico_competition.data.bounded_tar import bounded_members
 from mico_competition.data.downloads import MissingDataError
 from mico_competition.data.downloads import download as fetch
 from mico_competition.data.plain_pickle import read_plain_pickle
-from mico_competition.files import PathLike, written_aside
-from mico_competition.untrusted import read_limited
+from mico_competition.support.files import PathLike, written_aside
+from mico_competition.support.untrusted import read_limited
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 PIXELS = 3 * 32 * 32

@@ -17,8 +17,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from mico_competition.files import PathLike
-from mico_competition.progress import stage
+from mico_competition.support.files import PathLike
+from mico_competition.support.progress import stage
 
 TIMEOUT_SECONDS = 30
 LARGEST = 16 << 30
@@ -47,7 +47,7 @@ def download(
         url: an http or https address.
         path: where the file shall lie; its folder is made if missing, the file replaced if not.
         md5, sha256: checksums (hex digits) that the whole file must have.
-        progress: whether to show how far it is (see `mico_competition.progress`).
+        progress: whether to show how far it is (see `mico_competition.support.progress`).
 
     Returns:
         `path`; a file of this name is whole.

@@ -18,10 +18,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from mico_competition.cpus import available_cpus
 from mico_competition.data.arrays import ArrayDataset, TextDataset, TokenDataset
 from mico_competition.data.items import labels_tensor, records_of, sentences_of
 from mico_competition.scoring.printable import printable
+from mico_competition.support.cpus import available_cpus
 
 _BLOCK_BYTES = 1 << 22  # of records that are hashed together; another number, other fingerprints
 _REASON = 200  # characters of somebody else's error

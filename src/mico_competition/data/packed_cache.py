@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mico_competition.files import written_aside
+from mico_competition.support.files import written_aside
 
 FORMAT = 2
 _BLOCK_BYTES = 1 << 20

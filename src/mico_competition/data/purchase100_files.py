@@ -21,8 +21,8 @@ from mico_competition.data import packed_cache
 from mico_competition.data.bounded_tar import bounded_members
 from mico_competition.data.downloads import DownloadError, MissingDataError
 from mico_competition.data.downloads import download as fetch
-from mico_competition.files import PathLike
-from mico_competition.untrusted import refuse_pointer
+from mico_competition.support.files import PathLike
+from mico_competition.support.untrusted import refuse_pointer
 
 URL = "https://github.com/privacytrustlab/datasets/raw/master/dataset_purchase.tgz"
 TABLE = "dataset_purchase"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mico_competition.data.downloads import DownloadError, MissingDataError
-from mico_competition.files import PathLike
-from mico_competition.untrusted import check_file, read_limited
+from mico_competition.support.files import PathLike
+from mico_competition.support.untrusted import check_file, read_limited
 
 HUB_NAME = ("nyu-mll/glue", "sst2")
 HEADER = "sentence\tlabel"

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from mico_competition.command_line import Parser, run_command
-from mico_competition.files import PathLike, written_aside
+from mico_competition.support.command_line import Parser, run_command
+from mico_competition.support.files import PathLike, written_aside
 
 FEATURES = 600
 RANK = 32

@@ -26,14 +26,14 @@ import numpy as np
 import torch
 
 from mico_competition.attacks.catalogue import nearest
+from mico_competition.attacks.named import ATTACKS, attacks, get_attack
+from mico_competition.attacks.problem import Attack, Problem
 from mico_competition.evaluation.cost import looked_at
 from mico_competition.evaluation.modules import imported_anew
-from mico_competition.evaluation.named import ATTACKS, attacks, get_attack
-from mico_competition.evaluation.problem import Attack, Problem
 from mico_competition.evaluation.sealed import sealed
 from mico_competition.evaluation.undisturbed import undisturbed
-from mico_competition.progress import stage
 from mico_competition.scoring.printable import printable
+from mico_competition.support.progress import stage
 
 
 def find_attack(name: str, *, isolate: bool = False) -> Attack:

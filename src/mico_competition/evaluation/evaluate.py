@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mico_competition.evaluation.blind import check_asked
+from mico_competition.attacks.named import ATTACKS, WINNERS_FORMULAS
+from mico_competition.attacks.problem import Attack
 from mico_competition.evaluation.cost import NO_COST, Cost, metered
+from mico_competition.evaluation.cross_fitting import Asked, run
 from mico_competition.evaluation.custom import is_custom, is_ours
-from mico_competition.evaluation.folds import Asked, run
+from mico_competition.evaluation.leakage_check import check_asked
 from mico_competition.evaluation.measure import METRICS, Estimate, Measured, compare, measure
-from mico_competition.evaluation.named import ATTACKS, WINNERS_FORMULAS
-from mico_competition.evaluation.problem import Attack
-from mico_competition.progress import tracked
 from mico_competition.scoring.curve import RATES
+from mico_competition.support.progress import tracked
 
 RANKED = next(iter(METRICS))
 SAMPLE = 3  # targets relabelled for a named attack

@@ -26,10 +26,10 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
+from mico_competition.attacks.problem import Attack, Problem
 from mico_competition.evaluation import landlock
 from mico_competition.evaluation.custom import one_line
 from mico_competition.evaluation.modules import python_files
-from mico_competition.evaluation.problem import Attack, Problem
 from mico_competition.scoring.printable import printable
 
 _LINE = 8192  # bytes of a line that is read of a stranger

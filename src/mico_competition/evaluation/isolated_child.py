@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 
 from mico_competition import scoring
+from mico_competition.attacks.problem import Attack, Problem
 from mico_competition.evaluation import landlock
 from mico_competition.evaluation.custom import described, plain
 from mico_competition.evaluation.modules import imported_anew
-from mico_competition.evaluation.problem import Attack, Problem
 from mico_competition.evaluation.undisturbed import undisturbed
 
 _DIE_WITH_PARENT, _ADOPT_ORPHANS = 1, 36  # prctl

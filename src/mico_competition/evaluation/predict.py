@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mico_competition.attacks import to_unit
+from mico_competition.attacks.problem import Attack, Source
+from mico_competition.competition.layout import ModelFolder, predictions_folder, walk_challenge
+from mico_competition.competition.submission import write_prediction
+from mico_competition.competition.table import DISTINGUISHER, PHASES, get_scenario
+from mico_competition.evaluation.cross_fitting import ask, run
 from mico_competition.evaluation.evaluate import DEFAULTS, Options, guard
-from mico_competition.evaluation.folds import ask, run
-from mico_competition.evaluation.problem import Attack, Source
-from mico_competition.files import PathLike
-from mico_competition.layout import ModelFolder, predictions_folder, walk_challenge
-from mico_competition.submission import write_prediction
-from mico_competition.tracks import DISTINGUISHER, PHASES, get_scenario
+from mico_competition.support.files import PathLike
 
 Open = Callable[..., Source]  # (scenario, phases) -> signals
 

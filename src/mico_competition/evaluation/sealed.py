@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from mico_competition.attacks.problem import Problem, Source
 from mico_competition.evaluation.cost import signal
-from mico_competition.evaluation.problem import Problem, Source
 from mico_competition.signals import HIDDEN, Fleet
-from mico_competition.signals.view import SIGNALS
+from mico_competition.signals.signals import SIGNALS
 
 
 def frozen(array: Any) -> np.ndarray:

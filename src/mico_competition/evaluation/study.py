@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mico_competition.attacks.problem import Attack, Problem
+from mico_competition.evaluation.cross_fitting import Asked, problems
 from mico_competition.evaluation.custom import answer
-from mico_competition.evaluation.folds import Asked, problems
 from mico_competition.evaluation.measure import METRICS, Estimate, mean_of, measure
-from mico_competition.evaluation.problem import Attack, Problem
-from mico_competition.progress import tracked
 from mico_competition.signals import HIDDEN
+from mico_competition.support.progress import tracked
 
 REPEATS = 3
 

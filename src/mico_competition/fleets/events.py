@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mico_competition.untrusted import parse_json
+from mico_competition.support.untrusted import parse_json
 
 EVENTS_FILE = "events.jsonl"
 

@@ -13,14 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mico_competition.challenge import read_seeds
-from mico_competition.files import PathLike
-from mico_competition.fleets.events import is_number, last_run, read_events
-from mico_competition.fleets.ledger import Entry, Ledger, append_line, fleets_in
-from mico_competition.models import load_model
-from mico_competition.releases.whole import constant_weight
-from mico_competition.solutions import read_solution
-from mico_competition.tracks import (
+from mico_competition.competition.challenge import read_seeds
+from mico_competition.competition.solutions import read_solution
+from mico_competition.competition.table import (
     METADATA_FILE,
     SEED_FILES,
     SOLUTION_FILE,
@@ -28,7 +23,12 @@ from mico_competition.tracks import (
     get_scenario,
     get_task,
 )
-from mico_competition.untrusted import parse_json
+from mico_competition.fleets.events import is_number, last_run, read_events
+from mico_competition.fleets.ledger import Entry, Ledger, append_line, fleets_in
+from mico_competition.models.architectures import load_model
+from mico_competition.release.whole import constant_weight
+from mico_competition.support.files import PathLike
+from mico_competition.support.untrusted import parse_json
 
 _FILES = "files.jsonl"
 _READ_BYTES = 1 << 20

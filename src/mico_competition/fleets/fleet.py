@@ -17,11 +17,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from mico_competition.files import PRIVATE, open_private, write_text
 from mico_competition.fleets.events import EVENTS_FILE
 from mico_competition.fleets.finished import record_files
 from mico_competition.fleets.ledger import Entry, Ledger, append_line
-from mico_competition.inputs import Data
+from mico_competition.models.inputs import Data
+from mico_competition.support.files import PRIVATE, open_private, write_text
 from mico_competition.training.model_folder import StorageError
 from mico_competition.training.settings import Settings
 from mico_competition.training.train_many import Run, stack_of, train_many

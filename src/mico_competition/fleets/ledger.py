@@ -21,13 +21,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mico_competition.challenge import read_seeds
-from mico_competition.files import PRIVATE, PathLike, make_folder, written_aside
-from mico_competition.layout import model_path
-from mico_competition.splits import Seeds, draw_seeds, parse_seed, seed_text
-from mico_competition.tracks import SEED_FILES, get_scenario, phase_of
+from mico_competition.competition.challenge import read_seeds
+from mico_competition.competition.layout import model_path
+from mico_competition.competition.splits import Seeds, draw_seeds, parse_seed, seed_text
+from mico_competition.competition.table import SEED_FILES, get_scenario, phase_of
+from mico_competition.support.files import PRIVATE, PathLike, make_folder, written_aside
+from mico_competition.support.untrusted import parse_json, read_limited_json, read_limited_text
 from mico_competition.training.settings import Settings
-from mico_competition.untrusted import parse_json, read_limited_json, read_limited_text
 
 _SETTINGS, _LEDGER = "settings.json", "ledger.jsonl"
 _LARGEST = 1 << 28

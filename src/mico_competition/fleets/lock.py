@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from mico_competition.files import PRIVATE, make_folder, open_private
+from mico_competition.support.files import PRIVATE, make_folder, open_private
 
 WAIT_SECONDS = 60.0
 _LOCK, _SHARED = "lock", "workers.lock"

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
-from mico_competition.files import PRIVATE, PathLike, written_aside
-from mico_competition.inputs import Data
+from mico_competition.models.inputs import Data
+from mico_competition.support.files import PRIVATE, PathLike, written_aside
 from mico_competition.training.model_folder import StorageError
 
 Parts = dict[str, torch.Tensor]

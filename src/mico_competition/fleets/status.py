@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mico_competition.files import PathLike
+from mico_competition.competition.layout import absolute
 from mico_competition.fleets.events import is_number, last_run, parsed, read_events
 from mico_competition.fleets.finished import damage
 from mico_competition.fleets.fleet import PACE_FILE
 from mico_competition.fleets.ledger import Ledger, fleets_in
 from mico_competition.fleets.lock import is_running
-from mico_competition.layout import absolute
+from mico_competition.support.files import PathLike
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 
-from mico_competition.cpus import share_cpus
 from mico_competition.data.fingerprint import dataset_fingerprint
 from mico_competition.fleets.fleet import Block, Outcome
 from mico_competition.fleets.ledger import Ledger
 from mico_competition.fleets.shared_data import parts_of, save_parts
 from mico_competition.fleets.worker_process import LOOK_SECONDS, Job, begin, train
-from mico_competition.inputs import Data
+from mico_competition.models.inputs import Data
+from mico_competition.support.cpus import share_cpus
 
 _DATASET = "dataset.pt"
 _BIRTHS = 3  # workers in a row that may die at one place before they can work

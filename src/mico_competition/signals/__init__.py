@@ -2,8 +2,8 @@
 
 from mico_competition.signals.fleet import HIDDEN, MEMBER, NONMEMBER, Fleet, read_fleet, truth
 from mico_competition.signals.forward import challenge_losses, losses
-from mico_competition.signals.opening import open_signals
-from mico_competition.signals.view import SIGNALS, Signals
+from mico_competition.signals.open_signals import open_signals
+from mico_competition.signals.signals import SIGNALS, Signals
 
 __all__ = [
     "HIDDEN",

@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mico_competition.cpus import available_cpus
-from mico_competition.files import PathLike, written_aside
-from mico_competition.layout import ModelFolder
-from mico_competition.nets.checkpoints import find_file
-from mico_competition.progress import tracked
-from mico_competition.token_cache import cache_folder
-from mico_competition.untrusted import check_file
+from mico_competition.competition.layout import ModelFolder
+from mico_competition.models.checkpoints import find_file
+from mico_competition.models.token_cache import cache_folder
+from mico_competition.support.cpus import available_cpus
+from mico_competition.support.files import PathLike, written_aside
+from mico_competition.support.progress import tracked
+from mico_competition.support.untrusted import check_file
 
 _ABANDONED_SECONDS = 3600.0  # so old, what somebody was writing is nobody's
 _READ_BYTES = 2**20

@@ -13,12 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from mico_competition.challenge import ChallengeDataset
-from mico_competition.data.fingerprint import hashed_once
-from mico_competition.files import PathLike
-from mico_competition.layout import ModelFolder, walk_phase
-from mico_competition.progress import tracked
-from mico_competition.tracks import (
+from mico_competition.competition.challenge import ChallengeDataset
+from mico_competition.competition.layout import ModelFolder, walk_phase
+from mico_competition.competition.table import (
     DISTINGUISHER,
     PHASES,
     SEED_FILES,
@@ -26,6 +23,9 @@ from mico_competition.tracks import (
     Disclosure,
     get_scenario,
 )
+from mico_competition.data.fingerprint import hashed_once
+from mico_competition.support.files import PathLike
+from mico_competition.support.progress import tracked
 
 HIDDEN, NONMEMBER, MEMBER = -1, 0, 1
 KNOWLEDGE = {"standard": STANDARD, "distinguisher": DISTINGUISHER}

@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from mico_competition.challenge import ChallengeDataset
+from mico_competition.competition.challenge import ChallengeDataset
+from mico_competition.competition.layout import ModelFolder
 from mico_competition.data.arrays import ArrayDataset
 from mico_competition.data.fingerprint import hashed_once
-from mico_competition.fingerprints import check_architecture
-from mico_competition.inputs import to_device
-from mico_competition.layout import ModelFolder
-from mico_competition.models import MLP, load_model, logits
-from mico_competition.nets.probe import fill, probe_rows, rounded
-from mico_competition.progress import tracked
+from mico_competition.models.architectures import MLP, load_model, logits
+from mico_competition.models.inputs import to_device
+from mico_competition.models.probe import fill, probe_rows, rounded
 from mico_competition.signals.gradients import negative_log_norms
 from mico_competition.signals.plausible import Plausibility
 from mico_competition.signals.points import Points
 from mico_competition.signals.scalars import entropies, true_logit
+from mico_competition.support.progress import tracked
+from mico_competition.training.fingerprints import check_architecture
 
 # What is computed at once and kept in one file: "logits" float32[points, classes], "logit" and
 # "gradient_norm" float64[points], "entropies" float64[2, points].  The numbers are versions: raise

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mico_competition.models import logits
+from mico_competition.models.architectures import logits
 from mico_competition.signals.points import Points
 from mico_competition.signals.scalars import direction
 from mico_competition.training.bookkeeping import BookKeeper

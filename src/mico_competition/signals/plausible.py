@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mico_competition.layout import ModelFolder
-from mico_competition.lengths import read_metadata
-from mico_competition.tracks import get_scenario
+from mico_competition.competition.layout import ModelFolder
+from mico_competition.competition.lengths import read_metadata
+from mico_competition.competition.table import get_scenario
 
 _LEAST_GAIN = 0.05  # over guessing the most frequent class, or 3 standard errors of that
 _LEAST_POINTS = 500  # for a judgement by how members and others differ

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mico_competition.competition.table import Task, get_task
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
-from mico_competition.inputs import Data
-from mico_competition.tracks import Task, get_task
+from mico_competition.models.inputs import Data
 
 KEPT_BYTES = 2**29  # of expanded inputs, kept between models
 _CUDA = 8  # times the batch of a CPU, whose caches are small

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from mico_competition.attacks.transforms import sigmoid
+from mico_competition.attacks.scores.transforms import sigmoid
 
 _TINY, _HUGE = 1e-250, 1e250  # sums of exponentials beyond have lost digits
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mico_competition.progress import stage
+from mico_competition.support.progress import stage
 
 # The accountant's error: its bound is an upper one, and the true epsilon lies at most twice this
 # far below it (about once, where that was measured).  2022's; smaller where epsilon is small.

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mico_competition.tracks import SCENARIOS
+from mico_competition.competition.table import SCENARIOS
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import resolve
 

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from mico_competition.models import logits
+from mico_competition.models.architectures import logits
 from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.check_batches import Batch as Examples
 from mico_competition.training.gradient_checks import Delivered, unfit

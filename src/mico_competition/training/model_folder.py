@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mico_competition.challenge import ChallengeDataset
-from mico_competition.files import PRIVATE, PathLike, written_aside
-from mico_competition.models import save_model
-from mico_competition.splits import seed_text
-from mico_competition.tracks import METADATA_FILE, SOLUTION_FILE, get_task
+from mico_competition.competition.challenge import ChallengeDataset
+from mico_competition.competition.splits import seed_text
+from mico_competition.competition.table import METADATA_FILE, SOLUTION_FILE, get_task
+from mico_competition.models.architectures import save_model
+from mico_competition.support.files import PRIVATE, PathLike, written_aside
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import Settings
 

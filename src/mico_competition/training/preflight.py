@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import torch
 
-from mico_competition.inputs import Data
-from mico_competition.models import new_model
-from mico_competition.nets.text_models import base_config, small_copy
-from mico_competition.tracks import get_task
+from mico_competition.competition.table import get_task
+from mico_competition.models.architectures import new_model
+from mico_competition.models.inputs import Data
+from mico_competition.models.text_models import base_config, small_copy
 from mico_competition.training.check_batches import Batch
 from mico_competition.training.dpsgd import PrivateTrainer
 from mico_competition.training.settings import Settings, check

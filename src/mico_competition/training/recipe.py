@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mico_competition.competition.splits import Seeds
+from mico_competition.competition.table import get_task
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
-from mico_competition.fingerprints import probe_sentences
-from mico_competition.inputs import Data
-from mico_competition.models import new_model
-from mico_competition.nets.probe import (
+from mico_competition.models.architectures import new_model
+from mico_competition.models.inputs import Data
+from mico_competition.models.probe import (
     Repeatable,
     fill,
     near,
@@ -32,14 +33,13 @@ from mico_competition.nets.probe import (
     uniform,
     varied_rows,
 )
-from mico_competition.nets.text_models import base_config, small_copy
-from mico_competition.splits import Seeds
-from mico_competition.tracks import get_task
+from mico_competition.models.text_models import base_config, small_copy
 from mico_competition.training.accounting import Mechanism
+from mico_competition.training.batched_mlp import StackedPrivateTrainer
 from mico_competition.training.dpsgd import PrivateTrainer, gaussian_like, poisson_batches
+from mico_competition.training.fingerprints import probe_sentences
 from mico_competition.training.secure_random import SecureGenerator
 from mico_competition.training.settings import Settings
-from mico_competition.training.stack import StackedPrivateTrainer
 from mico_competition.training.streams import Streams, generator_of, seeded
 from mico_competition.training.train import (
     epoch_of,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mico_competition.tracks import (
+from mico_competition.competition.table import (
     SCENARIOS,
     Scenario,
     Task,

@@ -18,14 +18,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from mico_competition.challenge import ChallengeDataset
-from mico_competition.files import PRIVATE, PathLike, make_folder
-from mico_competition.fingerprints import of_training
-from mico_competition.inputs import Data, default_device
-from mico_competition.models import logits, new_model
-from mico_competition.progress import stage
-from mico_competition.splits import Seeds
-from mico_competition.tracks import get_task
+from mico_competition.competition.challenge import ChallengeDataset
+from mico_competition.competition.splits import Seeds
+from mico_competition.competition.table import get_task
+from mico_competition.models.architectures import logits, new_model
+from mico_competition.models.inputs import Data, default_device
+from mico_competition.support.files import PRIVATE, PathLike, make_folder
+from mico_competition.support.progress import stage
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.dpsgd import (
     Batch,
@@ -35,6 +34,7 @@ from mico_competition.training.dpsgd import (
     physical_batches,
     poisson_batches,
 )
+from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import StorageError, describe, write_model_folder
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.streams import Streams, generator_of, seeded
@@ -120,7 +120,7 @@ def train_model(
         tokenizer: written beside the weights of a text model.
         model_id: its number, for the metadata.
         device: by default a GPU where there is one.
-        progress: whether to show how far it is (see `mico_competition.progress`); or a function
+        progress: whether to show how far it is (see `mico_competition.support.progress`); or a function
             that is told after each step which part of the steps is done, in (0, 1].
 
     Returns:

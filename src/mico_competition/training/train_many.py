@@ -13,16 +13,20 @@ from typing import Any
 
 import torch
 
+from mico_competition.competition.splits import Seeds
+from mico_competition.competition.table import get_task
 from mico_competition.data.arrays import ArrayDataset
-from mico_competition.fingerprints import of_training
-from mico_competition.inputs import Data, default_device
-from mico_competition.models import MLP, new_model
-from mico_competition.splits import Seeds
-from mico_competition.tracks import get_task
+from mico_competition.models.architectures import MLP, new_model
+from mico_competition.models.inputs import Data, default_device
 from mico_competition.training.accounting import Mechanism
+from mico_competition.training.batched_mlp import (
+    StackedMLP,
+    StackedPlainTrainer,
+    StackedPrivateTrainer,
+)
+from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import describe, write_model_folder
 from mico_competition.training.settings import Settings, check
-from mico_competition.training.stack import StackedMLP, StackedPlainTrainer, StackedPrivateTrainer
 from mico_competition.training.streams import Streams, generator_of, seeded
 from mico_competition.training.train import (
     Observer,
@@ -75,7 +79,7 @@ def train_many(
         tokenizer: written beside the weights of text models.
         stack: how many to train together; by default STACK where that is faster, else 1.
         device: by default a GPU where there is one.
-        progress: whether to show how far it is (see `mico_competition.progress`); or, as in
+        progress: whether to show how far it is (see `mico_competition.support.progress`); or, as in
             `train_model`, a function, which is told of each stack or model anew.
 
     Raises:

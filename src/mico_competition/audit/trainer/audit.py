@@ -16,13 +16,13 @@ from functools import partial
 from typing import Any
 
 from mico_competition.audit.bound import Bound
-from mico_competition.audit.ceilings import gaussian_mu
 from mico_competition.audit.checked import check_level
+from mico_competition.audit.claims import Promise
 from mico_competition.audit.gaussian import gaussian_bound
+from mico_competition.audit.limits import gaussian_mu
+from mico_competition.audit.mechanism_curve import own_curve, own_curve_bound
 from mico_competition.audit.one_run import one_run_bound
 from mico_competition.audit.one_run_fdp import one_run_fdp_bound
-from mico_competition.audit.own_curve import own_curve, own_curve_bound
-from mico_competition.audit.promise import Promise
 from mico_competition.audit.tradeoff import gdp_epsilon
 from mico_competition.audit.trainer.canary_run import (
     Observed,
@@ -36,7 +36,7 @@ from mico_competition.audit.trainer.checks import ALARM, NOTE, Check, exactly
 from mico_competition.audit.trainer.mechanism_tests import mechanism_checks
 from mico_competition.audit.trainer.paths import Epoch
 from mico_competition.audit.trainer.runner import MakeTrainer
-from mico_competition.inputs import Data
+from mico_competition.models.inputs import Data
 from mico_competition.training import train
 from mico_competition.training.settings import Settings
 from mico_competition.training.train_many import stack_of
@@ -192,7 +192,7 @@ def audit_trainer(
         promise: by default that of `settings`.
         make_trainer: what is audited, called as PrivateTrainer is.
         epoch: what draws the batches of an epoch, called as `train.epoch_of` is.
-        progress: whether to show how far it is (see `mico_competition.progress`).
+        progress: whether to show how far it is (see `mico_competition.support.progress`).
 
     Raises:
         ValueError: if the settings are not private, a number is out of range, or the loss stops

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mico_competition.audit.trainer.canary_models import ORDINARY
 from mico_competition.data.arrays import TokenDataset
-from mico_competition.inputs import Data
+from mico_competition.models.inputs import Data
 
 LENGTH = 1000.0
 """A Dirac canary's gradient before clipping, in units of max_grad_norm: so much that the rounding

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from mico_competition.models import MLP, logits
+from mico_competition.models.architectures import MLP, logits
+from mico_competition.training.batched_mlp import StackedLinear, StackedMLP
 from mico_competition.training.dpsgd import Inputs
-from mico_competition.training.stack import StackedLinear, StackedMLP
 
 ORDINARY = -1
 """In place of a canary's number: a record that goes through the real model."""

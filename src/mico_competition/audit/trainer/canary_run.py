@@ -36,9 +36,9 @@ from mico_competition.audit.trainer.runner import (
     Runner,
     derived,
 )
-from mico_competition.inputs import Data
-from mico_competition.models import logits, new_model
-from mico_competition.tracks import get_task
+from mico_competition.competition.table import get_task
+from mico_competition.models.architectures import logits, new_model
+from mico_competition.models.inputs import Data
 from mico_competition.training import train, train_many
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import Settings

@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
-from mico_competition.audit.promise import Promise
+from mico_competition.audit.claims import Promise
 from mico_competition.audit.trainer.canary_run import Observed
 from mico_competition.audit.trainer.checks import (
     ALARM,

@@ -19,8 +19,8 @@ from mico_competition.audit.trainer.canary_models import (
     StackedCanaryModel,
     with_numbers,
 )
-from mico_competition.models import MLP, new_model
-from mico_competition.tracks import get_task
+from mico_competition.competition.table import get_task
+from mico_competition.models.architectures import MLP, new_model
 from mico_competition.training import train, train_many
 from mico_competition.training.settings import Settings
 from mico_competition.training.streams import Streams, seeded

@@ -22,7 +22,7 @@ from mico_competition.audit.trainer.canaries import (
     make_record_canaries,
 )
 from mico_competition.data.arrays import TokenDataset
-from mico_competition.inputs import Data
+from mico_competition.models.inputs import Data
 
 LENGTHS = (0.0, 1e-3, 0.5, 0.999, 1.001, 2.0, 1e3, 1e8, 1e24)
 """Of Dirac canaries' gradients, over C; the square of the last is no float32."""

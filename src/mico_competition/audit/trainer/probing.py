@@ -11,8 +11,8 @@ from mico_competition.audit.trainer.canaries import AuditSet
 from mico_competition.audit.trainer.probes import Given, probes_of
 from mico_competition.audit.trainer.recording import Layout, NoiseOnly, Recording, Sums
 from mico_competition.audit.trainer.runner import AuditSettings, Runner, derived
-from mico_competition.inputs import Data
-from mico_competition.tracks import get_task
+from mico_competition.competition.table import get_task
+from mico_competition.models.inputs import Data
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mico_competition.audit.bound import Bound
-from mico_competition.audit.own_curve import METHOD
+from mico_competition.audit.mechanism_curve import METHOD
 from mico_competition.audit.trainer.audit import DIRAC, Proof, TrainerAudit
 from mico_competition.audit.trainer.checks import ALARM, NOTE, Check
 

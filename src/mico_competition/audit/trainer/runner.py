@@ -14,7 +14,7 @@ from mico_competition.audit.trainer.paths import Epoch, Path
 from mico_competition.audit.trainer.probes import empty_epoch
 from mico_competition.audit.trainer.recording import Layout, NoiseOnly, NoiseRows
 from mico_competition.audit.trainer.watch import Watch
-from mico_competition.splits import derive_seeds
+from mico_competition.competition.splits import derive_seeds
 from mico_competition.training import train, train_many
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import Settings

@@ -1,0 +1,1 @@
+"""Closed forms: arrays of signals -> scores, with numpy alone."""

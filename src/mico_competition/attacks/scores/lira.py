@@ -1,0 +1,185 @@
+"""LiRA, the likelihood ratio attack: is the target's signal more like IN or like OUT shadows?
+
+Source: Carlini, Chien, Nasr, Song, Terzis and Tramer, "Membership inference attacks from first
+principles", IEEE S&P 2022 (arXiv 2112.03570): Algorithm 1 (online), section V-B (offline),
+section IV-C (logit scaling: `transforms.stable_logit`), section VI (fixed variance when shadows
+are few, several augmentations of a point).
+
+Which variance: their own finding is a global one below some 64 shadows.  MICO has 100, of which
+few are OUT: take "global", or "point" with shrinkage 10 to 20.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mico_competition.attacks.scores.common import (
+    check_finite,
+    check_inputs,
+    check_mask,
+    check_varies,
+    moments_of,
+)
+from mico_competition.attacks.scores.groups import log_normal, shrunk
+
+
+def lira(
+    target: np.ndarray,
+    shadow: np.ndarray,
+    is_member: np.ndarray,
+    *,
+    online: bool = True,
+    variance: str = "point",
+    shrinkage: float = 0.0,
+    target_index: int | np.ndarray | None = None,
+) -> np.ndarray:
+    """LiRA's score for every point.
+
+    Args:
+        target: float[points] or float[targets, points]; a signal that grows with membership.
+        shadow: float[models, points], the same signal.
+        is_member: bool[models, points].
+        online: the log likelihood ratio of IN to OUT; offline uses OUT shadows only, and the
+            score is (s - mean_out) / sd_out, whose normal probability is the paper's
+            1 - Pr[Z > s] (the same order, without rounding to 1).
+        variance: "point", "pooled", "global" or "raw_global", see `groups.shrunk`.  Divided by n,
+            as numpy's and the paper's.
+        shrinkage: pseudo-observations of what is usual over all points, for means (towards the
+            other group moved by the usual shift) and variances; 0 is the paper.
+        target_index: rows of shadow that the targets are, to be left out (see `common`).
+
+    Returns:
+        float of the target's shape: any real number.  A point with fewer than two shadows of a
+        kind, or constant ones, takes the variance of all points; with none, the other kind's
+        mean moved by the usual shift.
+
+    Raises:
+        ValueError: on bad input, constant signals, or nothing to fill a missing mean from.
+
+    >>> shadow = np.array([[0.0, 0.1], [1.0, 0.9], [3.0, 3.2], [4.0, 4.1]])
+    >>> seen = np.array([[False] * 2, [False] * 2, [True] * 2, [True] * 2])
+    >>> lira(np.array([3.5, 0.5]), shadow, seen, variance="global").round(2)
+    array([ 10.93, -11.01])
+    """
+    inputs = check_inputs(target, shadow, is_member, target_index)
+    needed = ("in", "out") if online else ("out",)
+    groups = shrunk(moments_of(inputs), strength=shrinkage, variance=variance, needed=needed)
+    s = inputs.target
+    if not online:
+        return (s - groups.mean_out) / np.sqrt(groups.var_out)
+    inside = log_normal(s, groups.mean_in, groups.var_in)
+    return inside - log_normal(s, groups.mean_out, groups.var_out)
+
+
+def lira_multivariate(
+    target: np.ndarray,
+    shadow: np.ndarray,
+    is_member: np.ndarray,
+    *,
+    online: bool = True,
+    shrinkage: float | None = None,
+    target_index: int | None = None,
+) -> np.ndarray:
+    """LiRA over several augmentations of each point: a multivariate normal for IN and OUT.
+
+    Args:
+        target: float[points, augmentations], of one target (or of several, laid end to end).
+        shadow: float[models, points, augmentations].
+        is_member: bool[models, points].
+        online: the log likelihood ratio; offline: 1'C^-1(s - mean_out) / sqrt(1'C^-1 1), C the
+            OUT covariance: the best linear test for the same rise in all augmentations, and
+            `lira`'s score when there is one.
+        shrinkage: pseudo-observations of the covariance of all points, so that it can be
+            inverted where shadows are few; by default augmentations + 1.
+        target_index: the row of shadow that the target is; it is left out.
+
+    Returns:
+        float[points].  Missing means as in `lira`.
+
+    Raises:
+        ValueError: on bad input; on augmentations that are all constant.
+
+    Source: Carlini et al. 2022, section VI-C.  Models of MICO were trained without
+    augmentation: expect little there.
+    """
+    target, shadow = np.asarray(target, dtype=np.float64), np.asarray(shadow)
+    if shadow.ndim != 3 or 0 in shadow.shape or target.shape != shadow.shape[1:]:
+        raise ValueError(
+            "Expected target [points, augmentations] and shadow [models, points, augmentations], "
+            f"got {target.shape} and {shadow.shape}."
+        )
+    is_member = check_mask(is_member, shadow.shape[:2])
+    check_inputs(target[:, 0], shadow[:, :, 0], is_member, target_index)
+    check_finite("target", target)
+    check_finite("shadow", shadow)
+    if target_index is not None:
+        keep = np.arange(len(shadow)) != target_index
+        shadow, is_member = shadow[keep], is_member[keep]
+    shadow = shadow.astype(np.float64)
+    if shrinkage is None:
+        shrinkage = shadow.shape[2] + 1.0
+    inside = _scatter(shadow, is_member)
+    outside = _scatter(shadow, ~is_member)
+    mean_in, mean_out = _filled(inside, outside)
+    cov_out = _covariance(outside, inside, shrinkage)
+    if not online:
+        ones = np.ones((target.shape[0], target.shape[1], 1))
+        weights = np.linalg.solve(cov_out, ones)[..., 0]
+        rise = (weights * (target - mean_out)).sum(axis=-1)
+        return rise / np.sqrt(weights.sum(axis=-1))
+    cov_in = _covariance(inside, outside, shrinkage)
+    return _log_density(target - mean_in, cov_in) - _log_density(target - mean_out, cov_out)
+
+
+def _scatter(shadow: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Counts [points], means [points, A] and scatter matrices [points, A, A] of a group."""
+    weight = mask.astype(np.float64)
+    count = weight.sum(axis=0)
+    mean = np.einsum("mp,mpa->pa", weight, shadow) / np.maximum(count, 1.0)[:, None]
+    scatter = np.empty((*mean.shape, mean.shape[1]))
+    for point in range(len(mean)):  # A x A products: one call of BLAS a point
+        rest = shadow[mask[:, point], point] - mean[point]
+        scatter[point] = rest.T @ rest
+    return count, mean, scatter
+
+
+def _filled(inside: tuple, outside: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """Means IN and OUT; a missing one is the other moved by the usual shift."""
+    (n_in, mean_in, _), (n_out, mean_out, _) = inside, outside
+    weight = n_in * n_out / (n_in + n_out)
+    missing_in, missing_out = (n_in == 0)[:, None], (n_out == 0)[:, None]
+    if not weight.any():
+        raise ValueError(
+            "Expected some point with both IN and OUT shadow models, got none: do the masks "
+            "belong to these models?"
+        )
+    shift = weight @ (mean_in - mean_out) / weight.sum()
+    return (
+        np.where(missing_in, mean_out + shift, mean_in),
+        np.where(missing_out, mean_in - shift, mean_out),
+    )
+
+
+def _covariance(group: tuple, other: tuple, strength: float) -> np.ndarray:
+    """Covariances [points, A, A], with `strength` pseudo-observations of that of all points."""
+    count, _, scatter = group
+    free = np.maximum(count - 1, 0).sum()
+    if free == 0:  # nowhere two shadows of this kind: the other kind's will do
+        free, scatter_all = np.maximum(other[0] - 1, 0).sum(), other[2].sum(axis=0)
+    else:
+        scatter_all = scatter.sum(axis=0)
+    usual = scatter_all / max(free, 1.0)
+    size = np.trace(usual) / len(usual)
+    check_varies(size > 0)
+    usual = usual + 1e-9 * size * np.eye(len(usual))  # equal augmentations stay invertible
+    strength = max(strength, 1e-9)
+    alone = (count < 2)[:, None, None]
+    return np.where(alone, usual, (scatter + strength * usual) / (count + strength)[:, None, None])
+
+
+def _log_density(rest: np.ndarray, cov: np.ndarray) -> np.ndarray:
+    """Log density of a centred multivariate normal at `rest` [points, A], but for a constant."""
+    lower = np.linalg.cholesky(cov)
+    white = np.linalg.solve(lower, rest[..., None])[..., 0]
+    log_det = 2 * np.log(np.diagonal(lower, axis1=-2, axis2=-1)).sum(axis=-1)
+    return -0.5 * ((white**2).sum(axis=-1) + log_det)

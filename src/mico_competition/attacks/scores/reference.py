@@ -1,0 +1,95 @@
+"""Reference model attacks: does the target do better at the point than a model that never saw it?
+
+Source: the SST-2 runner-up of 2023 (W. Fleshman, wfleshman/MICO_SST).  He trained one reference a
+target, without privacy, on all records but the target's challenge points, and took the difference
+of the probabilities of the true class.  Not repeated: he stretched each model's scores to [0, 1]
+by themselves (`to_unit` maps all models of a phase at once).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mico_competition.attacks.scores.calibration import calibrate
+from mico_competition.attacks.scores.common import check_finite, check_inputs
+
+
+def reference_difference(target: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """The target's signal less the reference's: positive where the target knows more.
+
+    Args:
+        target: float[points] or float[targets, points]; he used the probability of the true class.
+        reference: of the target's shape (one reference a target), float[points], or
+            float[references, points] for a target of float[points]: then their mean counts.
+
+    Returns:
+        float of the target's shape, in the signal's unit; [-1, 1] for probabilities.
+
+    Raises:
+        ValueError: on shapes that do not match, on signals that are not finite.
+
+    >>> reference_difference(np.array([0.9, 0.4]), np.array([0.5, 0.5])).round(6)
+    array([ 0.4, -0.1])
+    """
+    target, reference = np.asarray(target), np.asarray(reference)
+    check_finite("target", target)
+    check_finite("reference", reference)
+    target, reference = target.astype(np.float64), reference.astype(np.float64)
+    if target.ndim == 1 and reference.ndim == 2 and reference.shape[0] > 0:
+        reference = reference.mean(axis=0)
+    if target.ndim not in (1, 2) or reference.shape not in (target.shape, target.shape[-1:]):
+        raise ValueError(
+            f"Expected reference of shape {target.shape} or [references, points], got "
+            f"{reference.shape}."
+        )
+    return target - reference
+
+
+def out_reference(
+    target: np.ndarray,
+    shadow: np.ndarray,
+    is_member: np.ndarray,
+    *,
+    references: int = 1,
+    target_index: int | np.ndarray | None = None,
+) -> np.ndarray:
+    """The same with what is at hand: the first OUT shadows of each point as its references.
+
+    Args:
+        target: float[points] or float[targets, points].
+        shadow: float[models, points].
+        is_member: bool[models, points].
+        references: how many OUT shadows to use at most, >= 1.
+        target_index: rows of shadow that the targets are, to be left out (see `common`).
+
+    Returns:
+        float of the target's shape.  A point without any OUT shadow is calibrated by the mean of
+        its IN shadows less the usual shift between the two.
+
+    Raises:
+        ValueError: on bad input; if no point has both IN and OUT shadows and one lacks OUT.
+    """
+    if references < 1:
+        raise ValueError(f"Expected references >= 1, got {references}.")
+    inputs = check_inputs(target, shadow, is_member, target_index)
+    points = np.arange(inputs.shadow.shape[1])
+    usable = ~inputs.is_member
+    rank = np.cumsum(usable, axis=0)
+    if inputs.own is None:
+        taken = usable & (rank <= references)
+        total = np.where(taken, inputs.shadow, 0.0).sum(axis=0)
+        count = taken.sum(axis=0)
+    else:
+        # The target itself, if among the first, makes room for one more.
+        own_out = usable[inputs.own, points]
+        first = own_out & (rank[inputs.own, points] <= references)
+        taken, more = usable & (rank <= references), usable & (rank == references + 1)
+        base = np.where(taken, inputs.shadow, 0.0).sum(axis=0)
+        next_value = np.where(more, inputs.shadow, 0.0).sum(axis=0)
+        total = base + first * (next_value - inputs.shadow[inputs.own, points])
+        count = taken.sum(axis=0) + first * (more.any(axis=0) - 1)
+    score = inputs.target - total / np.maximum(count, 1)
+    if (count == 0).any():
+        usual = calibrate(target, shadow, is_member, centre="out", target_index=target_index)
+        score = np.where(count == 0, usual, score)
+    return score

@@ -1,0 +1,111 @@
+"""Signals from logits: loss, confidence, logit-scaled confidence.  All grow with membership.
+
+LiRA wants a signal that is nearly Gaussian over models: the logit of the true class's probability
+is, the probability itself is not (Carlini et al. 2022, arXiv 2112.03570, section IV-C).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mico_competition.attacks.scores.common import check_finite
+
+
+def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits as float64, labels as int[..., 1] of matching shape."""
+    logits, labels = np.asarray(logits), np.asarray(labels)
+    check_finite("logits", logits)
+    if logits.ndim < 2 or logits.shape[-1] < 2:
+        raise ValueError(f"Expected logits [..., points, classes], got shape {logits.shape}.")
+    if labels.shape != logits.shape[-2:-1] and labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"Expected one label for each of {logits.shape[-2]} points, got shape {labels.shape}."
+        )
+    if labels.dtype.kind not in "iu" or (labels < 0).any() or (labels >= logits.shape[-1]).any():
+        raise ValueError(f"Expected labels to be ints in 0..{logits.shape[-1] - 1}.")
+    labels = np.broadcast_to(labels, logits.shape[:-1])[..., None]
+    return logits.astype(np.float64), labels
+
+
+def log_sum_exp(logits: np.ndarray) -> np.ndarray:
+    """log(sum(exp(x))) over the last axis, without overflow; -inf entries count nothing."""
+    top = logits.max(axis=-1, keepdims=True)
+    return (top + np.log(np.exp(logits - top).sum(axis=-1, keepdims=True)))[..., 0]
+
+
+def stable_logit(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """z_y - log sum of exp of the other logits: the logit of p_y, without loss of digits.
+
+    Args:
+        logits: float[..., points, classes].
+        labels: int[points], or of the logits' shape without classes.
+
+    Returns:
+        float[..., points], any real number; log p_y / (1 - p_y), also where p_y rounds to 1.
+
+    Source: Carlini et al. 2022, section IV-C and its appendix on stable computation.
+
+    >>> stable_logit(np.array([[800.0, 0.0, 0.0]]), np.array([0])).round(3)
+    array([799.307])
+    """
+    logits, labels = _checked(logits, labels)
+    true = np.take_along_axis(logits, labels, axis=-1)
+    others = logits - true
+    np.put_along_axis(others, labels, -np.inf, axis=-1)
+    return -log_sum_exp(others)
+
+
+def confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The probability of the true class: float[..., points] in [0, 1].  Arguments as above."""
+    return sigmoid(stable_logit(logits, labels))
+
+
+def negative_loss(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Minus the cross-entropy, log p_y: float[..., points], <= 0.  Arguments as above."""
+    return -np.logaddexp(0.0, -stable_logit(logits, labels))
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)) without overflow."""
+    return np.exp(-np.logaddexp(0.0, -np.asarray(x, dtype=np.float64)))
+
+
+def logit_scaled(probabilities: np.ndarray, floor: float = 1e-29) -> np.ndarray:
+    """log(p / (1 - p)) from confidences alone, as the Purchase-100 runner-up of 2023 had it.
+
+    Where p rounds to 1 the logit is lost: it saturates at -log(floor) (66.8), and where p rounds
+    to 0 at log(floor).  Have logits?  Take `stable_logit`.
+
+    Args:
+        probabilities: float[...], in [0, 1].
+        floor: added to 1 - p; his value.
+
+    Raises:
+        ValueError: outside [0, 1], or not finite.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    check_finite("probabilities", p)
+    if (p < 0).any() or (p > 1).any():
+        raise ValueError(f"Expected probabilities in [0, 1], got {p.min()}..{p.max()}.")
+    return np.log(np.maximum(p, floor)) - np.log(1.0 - p + floor)
+
+
+def logit_from_loss(losses: np.ndarray, floor: float = 1e-12) -> np.ndarray:
+    """The logit of p_y from the cross-entropy: -l - log(1 - exp(-l)), where only losses are kept.
+
+    Args:
+        losses: float[...], >= 0, in nats.
+        floor: smaller losses (a float32 loss is often exactly 0) count as this one; 1e-12
+            caps the logit at 27.6.
+
+    Raises:
+        ValueError: if a loss is negative by more than rounding, or not finite.
+    """
+    losses = np.asarray(losses, dtype=np.float64)
+    check_finite("losses", losses)
+    if (losses < -1e-6).any():
+        raise ValueError(
+            "Expected losses >= 0 (cross-entropies), got negative ones: signs swapped?"
+        )
+    losses = np.maximum(losses, floor)
+    return -losses - np.log(-np.expm1(-losses))

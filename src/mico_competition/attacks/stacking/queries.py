@@ -1,0 +1,226 @@
+"""Features that need further queries of a model, at changed records; no look inside the target.
+
+Two kinds.  Resampling (a share of a record's features is taken from other records) asks how far a
+good answer reaches.  The slope asks how fast the answer at a record improves along the record
+itself, whitened: a training step on x adds a multiple of x to first-layer weights, so the matched
+filter for it is the derivative along x over the covariance of the input gradients of models.  Two
+queries measure by finite differences what the white-box "trace" of our findings (4.2) reads off
+the weights.  Only shadow models, which the attacker has, are differentiated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mico_competition.attacks.scores.common import check_finite
+from mico_competition.attacks.scores.transforms import stable_logit
+from mico_competition.attacks.stacking.table import Table
+from mico_competition.data.arrays import ArrayDataset, TokenDataset
+from mico_competition.models.architectures import logits
+from mico_competition.models.inputs import to_device
+from mico_competition.support.progress import tracked
+
+BATCH = 1024
+HELD = 1 << 27  # numbers of changed inputs held at once: 512 MB
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model is."""
+    return next(model.parameters()).device
+
+
+def resampled_logits(
+    table: Table, *, share: float = 0.1, draws: int = 4, seed: int = 0
+) -> np.ndarray:
+    """The mean logit of p_y over records of which a share of features comes from others.
+
+    Args:
+        table: rows and points.
+        share: of the features (of a text, of its tokens without the first and last), 0..1.
+        draws: changed records for each point, the same for all models.
+        seed: of the draws.
+
+    Returns:
+        float32[s + t, p].
+
+    Raises:
+        ValueError: if share or draws are out of range.
+
+    Source: neighbours of a record, as in MERLIN (Jayaraman et al. 2021, arXiv 2005.10881) and in
+    Choquette-Choo et al. 2021 (arXiv 2007.14321); swapping features, which keeps marginals, is of
+    our findings.
+    """
+    if not 0 < share <= 1 or draws < 1:
+        raise ValueError(f"Expected 0 < share <= 1 and draws >= 1, got {share} and {draws}.")
+    mean = np.zeros((len(table.rows), len(table.points)), np.float32)
+    for part in tracked(list(_parts(table, draws)), "Queries of changed records", "part"):
+        rng = np.random.default_rng([seed, int(part[0])])
+        changed = [_resample(table, part, share, rng) for _ in range(draws)]
+        for place, row in enumerate(table.rows):
+            model = table.problem.source.load(int(row))
+            for inputs in changed:
+                answers = ask(model, inputs)
+                mean[place, part] += stable_logit(answers, table.labels[part]) / draws
+    check_finite("logits at resampled records", mean)
+    return mean
+
+
+def slopes(
+    table: Table,
+    pull: np.ndarray,
+    *,
+    ridges: tuple[float, ...] = (0.3, 1.0),
+    step: float = 0.05,
+    sample: int = 1000,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """The derivative of pull . log p at each record along the record itself, whitened.
+
+    Args:
+        table: rows and points, of a task with real-valued inputs.
+        pull: float32[p, classes], of `outputs.output_gradients`.
+        ridges: added to the covariance of input gradients, in units of its mean eigenvalue.
+        step: length of the finite difference, in units of the mean record's distance from the
+            mean of all.
+        sample: points that the covariance is taken over (in all shadows).
+        seed: of their choice.
+
+    Returns:
+        For each ridge float32[s + t, p]; larger = more likely a member.
+
+    Raises:
+        ValueError: of text, whose records cannot be moved along themselves.
+
+    Source: ours; the white-box trace of the findings page, 4.2, up to the length of the hidden
+    direction, by central differences.
+    """
+    check_movable(table)
+    data = table.problem.source.data
+    rng = np.random.default_rng(seed)
+    p = len(table.points)
+    chosen = np.sort(rng.choice(p, min(sample, p), replace=False))
+    centre = data.inputs(table.places[chosen]).flatten(1).double().cpu().mean(dim=0)
+    covariance = gradient_covariance(table, pull, chosen)
+    scale = covariance.trace() / len(covariance)
+    identity = torch.eye(len(covariance), dtype=torch.float64)
+    whiteners = [torch.linalg.inv(covariance / scale + ridge * identity) for ridge in ridges]
+    found = np.empty((len(ridges), len(table.rows), p), np.float32)
+    parts = list(_parts(table, 2 * len(ridges)))
+    for part in tracked(parts, "Queries along slopes", "part"):
+        x = data.inputs(table.places[part])
+        moved = x.flatten(1).double().cpu() - centre
+        ends = []
+        for whitener in whiteners:
+            along = moved @ whitener
+            size = float(step * moved.norm(dim=1).mean() / along.norm(dim=1).mean())
+            shift = (size * along).to(x).reshape(x.shape)
+            ends.append((x + shift, x - shift, size))
+        for place, row in enumerate(table.rows):
+            model = table.problem.source.load(int(row))
+            for feature, (ahead, behind, size) in zip(found, ends):
+                rise = ask(model, ahead) - ask(model, behind)
+                feature[place, part] = (rise * pull[part]).sum(axis=1) / (2 * size)
+    check_finite("slopes", found)
+    return list(found)
+
+
+def check_movable(table: Table) -> None:
+    """Refuses text, whose records are tokens."""
+    if not isinstance(table.problem.source.data, ArrayDataset):
+        raise ValueError(
+            "Expected records of real-valued features to query along a slope, got text: use the "
+            "attack 'stack', which changes tokens instead."
+        )
+
+
+def gradient_covariance(table: Table, pull: np.ndarray, chosen: np.ndarray) -> Tensor:
+    """float64[D, D] on the CPU, the spread over shadows of the input gradient of pull . z.
+
+    Args:
+        table: rows and points.
+        pull: float32[p, classes].
+        chosen: int64[c], points that it is averaged over.
+    """
+    x = table.problem.source.data.inputs(table.places[chosen])
+    direction = torch.from_numpy(pull[chosen])
+    total = square = torch.zeros(())
+    for row in tracked(table.rows[: table.shadows], "Input gradients", "model"):
+        model = table.problem.source.load(int(row))
+        parts = []
+        for a in range(0, len(x), BATCH):
+            batch = x[a : a + BATCH].to(device_of(model)).requires_grad_()
+            answer = (logits(model, batch) * direction[a : a + BATCH].to(batch.device)).sum()
+            parts.append(torch.autograd.grad(answer, batch)[0].flatten(1).cpu())
+        gradients = torch.cat(parts)
+        total = total + gradients
+        square = square + (gradients.T @ gradients).double()
+    shadows = table.shadows
+    mean = (total / shadows).double()
+    covariance = (square / shadows - mean.T @ mean) / len(x)
+    if not covariance.trace() > 0:
+        raise ValueError("Expected shadow models whose gradients differ, got the same many times.")
+    return covariance
+
+
+def ask(model: nn.Module, inputs: Any) -> np.ndarray:
+    """float32[b, classes], logits at inputs, in batches."""
+    device = device_of(model)
+    text = isinstance(inputs, dict)
+    length = len(inputs["input_ids"] if text else inputs)
+    parts = []
+    with torch.inference_mode():
+        for a in range(0, length, BATCH):
+            rows = slice(a, a + BATCH)
+            batch = {name: v[rows] for name, v in inputs.items()} if text else inputs[rows]
+            parts.append(logits(model, to_device(batch, device)).float().cpu())
+    return torch.cat(parts).numpy()
+
+
+def _parts(table: Table, copies: int) -> Iterator[np.ndarray]:
+    """Points such that so many copies of their inputs are held at once."""
+    one = table.problem.source.data.inputs(table.places[:1])
+    numbers = sum(v.numel() for v in one.values()) if isinstance(one, dict) else one.numel()
+    size = max(1, HELD // (numbers * copies))
+    for start in range(0, len(table.points), size):
+        yield np.arange(start, min(start + size, len(table.points)))
+
+
+def _resample(table: Table, part: np.ndarray, share: float, rng: np.random.Generator) -> Any:
+    """Inputs of the points, a share of them from other points."""
+    data = table.problem.source.data
+    donors = table.places[rng.integers(len(table.points), size=len(part))]
+    if isinstance(data, TokenDataset):
+        return _resample_tokens(data, table.places[part], donors, share, rng)
+    x = data.inputs(table.places[part])
+    swap = torch.from_numpy(rng.random(x.shape, dtype=np.float32) < share).to(x.device)
+    return torch.where(swap, data.inputs(donors), x)
+
+
+def _resample_tokens(
+    data: TokenDataset,
+    places: np.ndarray,
+    donors: np.ndarray,
+    share: float,
+    rng: np.random.Generator,
+) -> dict[str, Tensor]:
+    """Tokens between the first and the last, a share of them from such tokens of donors."""
+    inputs = data.inputs(places)
+    ids, mask = inputs["input_ids"].cpu().numpy().copy(), inputs["attention_mask"].cpu().numpy()
+    given = data.inputs(donors)
+    inner, giver = (_inner(m) for m in (mask, given["attention_mask"].cpu().numpy()))
+    words = given["input_ids"].cpu().numpy()[giver]
+    if len(words):
+        swap = inner & (rng.random(ids.shape) < share)
+        ids[swap] = rng.choice(words, int(swap.sum()))
+    return {**inputs, "input_ids": torch.from_numpy(ids).to(inputs["input_ids"].device)}
+
+
+def _inner(mask: np.ndarray) -> np.ndarray:
+    """bool like mask: tokens that are neither padding nor the first or last."""
+    order = mask.cumsum(axis=1)
+    return (mask == 1) & (order > 1) & (order < order[:, -1:])

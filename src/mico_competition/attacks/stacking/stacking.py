@@ -1,0 +1,118 @@
+"""The black-box stack: all that outputs tell, calibrated by shadows and weighed by a regression.
+
+Source: our findings page, 4.1 and 4.5: each scalar signal gives its standard score and its
+empirical-Bayes likelihood ratio; a small logistic regression, fitted on the shadows as
+pseudo-targets, weighs them.  Nothing of a target is used but its answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mico_competition.attacks.problem import Problem
+from mico_competition.attacks.stacking.logistic import Logistic, fit_logistic
+from mico_competition.attacks.stacking.outputs import (
+    SIGNALS,
+    kriging,
+    output_gradients,
+    read_outputs,
+)
+from mico_competition.attacks.stacking.queries import check_movable, resampled_logits, slopes
+from mico_competition.attacks.stacking.table import (
+    Table,
+    calibrated,
+    make_table,
+    training_points,
+    training_rows,
+)
+
+QUERIES = ("resample", "slope")
+ROWS = 250_000  # training rows: the regression needs no more
+
+
+@dataclass(frozen=True)
+class Features:
+    """Named features of all rows: each float32[s + t, p]."""
+
+    table: Table
+    columns: dict[str, np.ndarray]
+
+    def add(self, name: str, values: np.ndarray) -> None:
+        """Both calibrated forms of a signal."""
+        for form, column in zip(("u", "ratio"), calibrated(self.table, values, name)):
+            self.columns[f"{name}.{form}"] = column
+
+
+def stack(
+    problem: Problem,
+    *,
+    queries: Sequence[str] = ("resample",),
+    strength: float = 0.003,
+    rows: int = ROWS,
+    seed: int = 0,
+) -> np.ndarray:
+    """The log odds of membership by the black-box stack.
+
+    Args:
+        problem: with own=False.
+        queries: further queries that may be made of the models: "resample" (records of which a
+            tenth of the features comes from others; 4 a point), "slope" (records moved along
+            themselves; 4 a point; not of text); () for none.
+        strength: of the regression (see `attacks.stack`).
+        rows: at most about this many training rows, at least 2 for each shadow.
+        seed: of training rows and changed records.
+
+    Returns:
+        float64[t, k], log odds where members and non-members are equally many.
+
+    Raises:
+        ValueError: on an unknown query; on text with "slope"; as `make_table` and `calibrated`.
+    """
+    features = stack_features(problem, queries=queries, seed=seed)
+    fitted = fit_features(features, strength=strength, rows=rows, seed=seed)
+    return features.table.asked(weigh(features, fitted))
+
+
+def stack_features(
+    problem: Problem, *, queries: Sequence[str] = ("resample",), seed: int = 0
+) -> Features:
+    """All features, of shadows (each calibrated by the others) and of targets."""
+    unknown = set(queries) - set(QUERIES)
+    if unknown:
+        raise ValueError(f"Expected queries among {', '.join(QUERIES)}, got {sorted(unknown)}.")
+    table = make_table(problem)
+    if "slope" in queries:
+        check_movable(table)
+    features = Features(table, {})
+    for name in SIGNALS:
+        features.add(name, table.values(name))
+    outputs = read_outputs(table)
+    features.add("margin", outputs.margin)
+    pull = output_gradients(table, outputs.mean)
+    u = features.columns["logit.u"]
+    features.columns["kriging"] = kriging(table, u, pull, seed=seed)
+    if "resample" in queries:
+        features.add("resampled", resampled_logits(table, seed=seed))
+    if "slope" in queries:
+        for place, values in enumerate(slopes(table, pull, seed=seed)):
+            features.add(f"slope{place}", values)
+    return features
+
+
+def fit_features(
+    features: Features, *, strength: float = 0.003, rows: int = ROWS, seed: int = 0
+) -> Logistic:
+    """The regression on the shadows as pseudo-targets; weights in the order of the columns."""
+    chosen = training_points(features.table, rows, seed)
+    x, labels = training_rows(features.table, list(features.columns.values()), chosen)
+    return fit_logistic(x, labels, strength)
+
+
+def weigh(features: Features, fitted: Logistic) -> np.ndarray:
+    """float64[t, p], the log odds of the targets at all points."""
+    targets = slice(features.table.shadows, None)
+    columns = [column[targets] for column in features.columns.values()]
+    return fitted.scores(np.stack(columns, axis=-1))

@@ -1,0 +1,1 @@
+"""Attacks that use a model's weights."""

@@ -1,0 +1,106 @@
+"""The attack `layers`: decodes of all layers, calibrated by shadows and stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mico_competition.attacks.problem import Attack, Problem, Source
+from mico_competition.attacks.whitebox.layers.frame import load_checked, make_frame
+from mico_competition.attacks.whitebox.layers.layers import shapes
+from mico_competition.attacks.whitebox.layers.model_signals import Signals, signals_of
+from mico_competition.attacks.whitebox.mlp.evidence import Stack, log_ratio
+from mico_competition.attacks.whitebox.mlp.label_free import Last, check_problem
+from mico_competition.scoring import tpr_at_most_fpr
+from mico_competition.support.progress import tracked
+
+BLACK_BOX = ("logit", "loss")
+LEAST = 4  # shadow models
+CHOSEN_AT = 0.1  # the false positive rate that ridges are chosen at
+
+_last: Last[dict[str, dict[float, np.ndarray]]] = Last()
+
+
+def best_layers(problem: Problem) -> np.ndarray:
+    """Scores of the stack of all layers' decodes and the outputs' likelihood ratios.
+
+    Args:
+        problem: with the signals of all records, and targets that are not among the shadows.
+
+    Returns:
+        float64[targets, points], log odds; comparable over models.
+
+    Raises:
+        ValueError: if records are missing, if targets are their own shadows, with fewer than 4
+            shadows, or if models are not of the same layers and finite.
+    """
+    check_problem(problem, LEAST)
+    signals = fleet_signals(problem)
+    stack = Stack(problem)
+    for name in BLACK_BOX:
+        stack.add_signal(problem.source.get(name))
+    for family in tracked(signals.values(), "Likelihood ratios", "layer"):
+        stack.add_signal(best_ridge(problem, family))
+    return stack.scores()
+
+
+def fleet_signals(problem: Problem) -> dict[str, dict[float, np.ndarray]]:
+    """Family -> ridge -> float32[models, N]; NaN in rows that are no part of the problem.
+
+    Nothing of it depends on membership, so the folds of an evaluation share it: that of the
+    last source is kept.
+    """
+
+    def make(source: Source, rows: np.ndarray) -> dict[str, dict[float, np.ndarray]]:
+        return laid_out(_signals_by_row(source, rows), len(problem.told))
+
+    return _last.get(problem, make)
+
+
+def _signals_by_row(source: Source, rows: np.ndarray) -> dict[int, Signals]:
+    frame = make_frame(source, rows)
+    expected = None
+    found: dict[int, Signals] = {}
+    for row in tracked(rows.tolist(), "Decode of all layers", "model"):
+        model = load_checked(source, row, expected)
+        expected = expected or shapes(model)
+        found[row] = signals_of(model, frame)
+    return found
+
+
+def laid_out(found: Mapping[int, Signals], models: int) -> dict[str, dict[float, np.ndarray]]:
+    """Signals by row -> float32[models, N] of each family and ridge.
+
+    A family that does not vary over models and records, such as that of a layer that takes no
+    part, is left out.
+    """
+    out: dict[str, dict[float, np.ndarray]] = {}
+    first = next(iter(found.values()))
+    for family, members in first.items():
+        for ridge, own in members.items():
+            table = np.full((models, len(own)), np.nan, np.float32)
+            for row, signals in found.items():
+                table[row] = signals[family][ridge]
+            if np.nanstd(table, axis=0).max() > 0:
+                out.setdefault(family, {})[ridge] = table
+    return out
+
+
+def best_ridge(problem: Problem, family: Mapping[float, np.ndarray]) -> np.ndarray:
+    """float32[models, N], the signal of the ridge that tells the shadows' members best.
+
+    Each shadow is left out of its own reference; the targets take no part in the choice.
+    """
+    if len(family) == 1:
+        return next(iter(family.values()))
+    labels = problem.is_member.ravel().astype(int)
+
+    def worth(signal: np.ndarray) -> float:
+        scores = log_ratio(problem, signal, problem.shadows)
+        return float(tpr_at_most_fpr(labels, scores.ravel(), CHOSEN_AT))
+
+    return max(family.values(), key=worth)
+
+
+ATTACKS: tuple[Attack, ...] = (Attack.named("layers", best_layers),)

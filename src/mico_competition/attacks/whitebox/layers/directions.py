@@ -1,0 +1,60 @@
+"""Directions D_i = sum_t d_t (outer) a_t of records in one layer: traces and kernels.
+
+Whitening by L (L L^T = M^-1, M the covariance of the layer's inputs in this model, with a
+ridge) is a change of coordinates on the input side, a -> L^T a and W -> W L: the trace
+<D_i M^-1, W> = sum_t d_t^T W M^-1 a_t is the same product in the new coordinates, and so is the
+kernel.  What many records share is then worth less than what is particular to one.  M is that
+of the model itself, at all records alike, because hidden units of models that started apart do
+not correspond; it needs no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from mico_competition.attacks.whitebox.layers.layers import Seen
+from mico_competition.attacks.whitebox.mlp.trace import whitener
+
+
+def input_covariance(inputs: Iterable[Tensor]) -> Tensor:
+    """float64[D, D], covariance over records and positions, of float[b, T, D] in batches."""
+    total, squares, count = None, None, 0
+    for batch in inputs:
+        rows = batch.flatten(0, 1)
+        gram, sums = (rows.T @ rows).double(), rows.double().sum(0)
+        total = sums if total is None else total + sums
+        squares = gram if squares is None else squares + gram
+        count += len(rows)
+    if total is None or squares is None:
+        raise ValueError("Expected one batch of inputs or more, got none.")
+    centred = squares / count - torch.outer(total, total) / count**2
+    return (centred + centred.T) / 2
+
+
+def whitening(covariance: Tensor, ridge: float) -> Tensor:
+    """float32[D, D], L with L L^T = (M / (tr M / D) + ridge I)^-1.
+
+    Raises:
+        ValueError: if the inputs do not vary at all.
+    """
+    if not float(covariance.diagonal().sum()) > 0:
+        raise ValueError("Expected inputs of a layer that vary between records, got constant ones.")
+    return whitener(covariance, ridge)
+
+
+def traces(seen: Seen, change: Tensor) -> Tensor:
+    """float32[b], sum_t d_t^T change a_t for change float[H, D]: no D_i is ever made."""
+    return ((seen.inputs @ change.T) * seen.gradients).sum((1, 2))
+
+
+def directions(seen: Seen) -> Tensor:
+    """float32[b, H, D], the D_i."""
+    return torch.bmm(seen.gradients.transpose(1, 2), seen.inputs)
+
+
+def kernel_work(records: int, change: Tensor) -> int:
+    """Multiplications that a layer's kernel takes: N^2 H D."""
+    return records**2 * change.numel()

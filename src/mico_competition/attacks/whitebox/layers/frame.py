@@ -1,0 +1,135 @@
+"""What the models of a fleet have in common, found without a look at membership.
+
+Usual outputs, the weights that all models started from, and who holds which token.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mico_competition.attacks.problem import Source
+from mico_competition.attacks.whitebox.layers.layers import (
+    find_layers,
+    shapes,
+    token_embedding,
+    weights_of,
+)
+from mico_competition.attacks.whitebox.layers.model_signals import Frame, token_rows
+from mico_competition.attacks.whitebox.layers.tokens import Held, shared_start
+from mico_competition.attacks.whitebox.mlp.trace import mean_probabilities, residual_directions
+from mico_competition.support.progress import tracked
+
+WIDEST_ROW = 128  # numbers kept of a token's row of each model
+SHARED = 0.5  # of the weights' squares, explained by their mean: models share a start
+
+
+def supports(model: nn.Module) -> bool:
+    """Whether a model has layers that are decoded here."""
+    return bool(find_layers(model))
+
+
+def load_checked(source: Source, row: int, expected: dict[str, tuple[int, ...]] | None) -> Any:
+    """One model, whose layers are those of the others and whose weights are numbers.
+
+    Raises:
+        ValueError: if they are not, or if no layer can be decoded.
+    """
+    model = source.load(row)
+    own = shapes(model)
+    if not supports(model):
+        raise ValueError(
+            f"Expected a model with Linear or Conv2d layers, found none in {type(model).__name__}."
+        )
+    if expected is not None and own != expected:
+        differing = sorted(
+            name for name in own.keys() | expected.keys() if own.get(name) != expected.get(name)
+        )
+        raise ValueError(
+            f"Expected models with the same layers, but model {row} differs from the first at "
+            f"{', '.join(differing[:3])}: drop it, it is no shadow of the others."
+        )
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ValueError(
+                f"Expected finite weights, but model {row} has NaN or infinite ones in {name}: "
+                "drop it."
+            )
+    return model
+
+
+def make_frame(source: Source, rows: np.ndarray) -> Frame:
+    """The frame of the models of `rows`; each is loaded once.
+
+    Raises:
+        ValueError: on models that differ in their layers, or are not finite.
+    """
+    usual = mean_probabilities([source.logits(int(row)) for row in rows])
+    labels = source.fleet.labels
+    if labels.max() >= usual.shape[1]:
+        raise ValueError(
+            f"Expected labels below {usual.shape[1]}, the models' classes, got {labels.max()}: is "
+            "it the dataset of this scenario?"
+        )
+    residual = torch.from_numpy(residual_directions(usual, labels))
+    expected: dict[str, tuple[int, ...]] | None = None
+    means, held, narrow = _Means(), None, None
+    embedded: list[Tensor] = []
+    for row in tracked(rows.tolist(), "Usual weights", "model"):
+        model = load_checked(source, row, expected)
+        expected = expected or shapes(model)
+        means.add({name: weights_of(layer).cpu() for name, layer in find_layers(model).items()})
+        embedding = token_embedding(model)
+        if embedding is not None and hasattr(source.data, "input_ids"):
+            if held is None:
+                held = Held.of(source.data.input_ids.cpu(), source.data.attention_mask.cpu())
+                narrow = _narrowing(embedding.weight.shape[1])
+            embedded.append(token_rows(model, held, narrow).cpu())
+    token_start = None
+    if len(embedded) > 2:
+        token_start = shared_start(torch.stack(embedded))
+    else:
+        held = None
+    return Frame(source.data, residual, means.shared(), held, token_start, narrow)
+
+
+def _narrowing(width: int) -> Tensor | None:
+    """float32[H, 128], a random projection that keeps distances; None if rows are not wide."""
+    if width <= WIDEST_ROW:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(width, WIDEST_ROW, generator=generator) / WIDEST_ROW**0.5
+
+
+class _Means:
+    """Mean weights of the layers, and whether they are more than chance."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total: dict[str, Tensor] = {}
+        self.squares: dict[str, float] = {}
+
+    def add(self, weights: dict[str, Tensor]) -> None:
+        self.count += 1
+        for name, own in weights.items():
+            own = own.double()
+            self.total[name] = self.total[name] + own if name in self.total else own
+            self.squares[name] = self.squares.get(name, 0.0) + float((own**2).sum())
+
+    def shared(self) -> dict[str, Tensor]:
+        """Means of layers that models share a start of.
+
+        Of k models from random starts the mean keeps about 1/k of the squares, of models from
+        one base nearly all.  The mean stands for the base: what training adds in all models is
+        a common offset of a record's trace, which its calibration by shadows takes away.
+        """
+        if self.count < 4:
+            return {}
+        return {
+            name: (total / self.count).float()
+            for name, total in self.total.items()
+            if float((total**2).sum()) > SHARED * self.count * self.squares[name]
+        }

@@ -1,0 +1,192 @@
+"""Layers with weights of any model: what each saw of a record, and what the record asks of it.
+
+A layer is y_t = W a_t + b at positions t (pixels of a convolution's output, tokens of a sentence,
+one for a classifier's head).  With d_t the gradient by y_t, the gradient by W is the sum over
+positions of d_t (outer) a_t; a bias is one more column of W, whose input is 1.  An embedding is
+such a layer too, whose input is one 1 among as many places as there are tokens (`tokens.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mico_competition.models.architectures import logits
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One layer in one batch.
+
+    Attributes:
+        inputs: float32[b, T, D], a with its 1 for the bias; int64[b, T] tokens for an embedding.
+        gradients: float32[b, T, H], d.
+    """
+
+    inputs: Tensor
+    gradients: Tensor
+
+
+def find_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Linear and plain Conv2d layers by name, in the order of the model; no embedding.
+
+    A convolution in groups, or with another padding than zeros, is left out: its gradient is of
+    another form.  A layer that stands at two places in the model is left out, too.
+    """
+    found: dict[str, nn.Module] = {}
+    owner: dict[int, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and _plain(module)):
+            key = id(module.weight)
+            if key in owner:
+                found.pop(owner[key], None)
+            else:
+                found[name] = module
+            owner[key] = name
+    return found
+
+
+def _plain(module: nn.Conv2d) -> bool:
+    return (
+        module.groups == 1
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )
+
+
+def token_embedding(model: nn.Module) -> nn.Embedding | None:
+    """The layer that takes a text model's `input_ids`; None for other models."""
+    getter: Callable[[], Any] | None = getattr(model, "get_input_embeddings", None)
+    layer = getter() if getter is not None else None
+    return layer if isinstance(layer, nn.Embedding) else None
+
+
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Name and shape of the weights of all layers that are looked at, for comparing models."""
+    found = {name: tuple(weights_of(layer).shape) for name, layer in find_layers(model).items()}
+    embedding = token_embedding(model)
+    return found if embedding is None else {**found, "tokens": tuple(embedding.weight.shape)}
+
+
+def weights_of(layer: Any) -> Tensor:
+    """float32[H, D], detached: the weights as a matrix, the bias as its last column."""
+    weight = layer.weight.detach().float().flatten(1)
+    if layer.bias is None:
+        return weight
+    return torch.cat([weight, layer.bias.detach().float()[:, None]], dim=1)
+
+
+def watch(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    inputs: Any,
+    residual: Tensor,
+) -> tuple[dict[str, Seen], Tensor]:
+    """Inputs and gradients of some layers, one forward and one backward pass of a batch.
+
+    Args:
+        model: in eval mode; its parameters' `requires_grad` and `grad` stay as they are.
+        layers: of this model, by name; each must be called once.
+        inputs: a batch as `models.logits` takes it, on the model's device.
+        residual: float32[b, classes], the direction in the logits that is sent back.
+
+    Returns:
+        What each layer that takes part in the logits saw, and the logits float32[b, classes].
+
+    Raises:
+        ValueError: if a layer is called twice, or mixes records.
+    """
+    kept: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple, named: dict[str, Tensor], output: Tensor) -> None:
+            if name in kept:
+                raise ValueError(
+                    f"Layer {name} is called twice in one forward pass: leave it out of the "
+                    "layers to decode."
+                )
+            if not output.requires_grad:
+                output.requires_grad_()  # the graph starts here: parameters ask for nothing
+            kept[name] = (args[0] if args else named["input"]).detach(), output
+
+        return hook
+
+    asked = [(p, p.requires_grad) for p in model.parameters()]
+    hooks = [
+        layer.register_forward_hook(keep(name), with_kwargs=True) for name, layer in layers.items()
+    ]
+    try:
+        for parameter, _ in asked:
+            parameter.requires_grad_(False)
+        with torch.enable_grad():
+            outputs = logits(model, inputs)
+            gradients = torch.autograd.grad(
+                (outputs * residual).sum(), [out for _, out in kept.values()], allow_unused=True
+            )
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter, before in asked:
+            parameter.requires_grad_(before)
+    seen = {
+        name: _positions(name, layers[name], own, gradient, len(residual))
+        for (name, (own, _)), gradient in zip(kept.items(), gradients, strict=True)
+        if gradient is not None
+    }
+    return seen, outputs.detach()
+
+
+def layer_inputs(
+    model: nn.Module, layers: Mapping[str, nn.Module], inputs: Any
+) -> dict[str, Tensor]:
+    """float32[b, T, D] of each layer: a as in `Seen`, by a forward pass only."""
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple, named: dict[str, Tensor]) -> None:
+            kept[name] = (args[0] if args else named["input"]).detach()
+
+        return hook
+
+    hooks = [
+        layer.register_forward_pre_hook(keep(name), with_kwargs=True)
+        for name, layer in layers.items()
+    ]
+    try:
+        with torch.inference_mode():
+            logits(model, inputs)
+            return {name: _unfolded(layers[name], own) for name, own in kept.items()}
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _positions(name: str, layer: Any, inputs: Tensor, gradient: Tensor, batch: int) -> Seen:
+    if len(inputs) != batch or len(gradient) != batch:
+        raise ValueError(
+            f"Layer {name} sees {len(inputs)} rows in a batch of {batch} records: it mixes "
+            "records, so leave it out of the layers to decode."
+        )
+    if isinstance(layer, nn.Conv2d):
+        return Seen(_unfolded(layer, inputs), gradient.flatten(2).transpose(1, 2))
+    rows = gradient.reshape(batch, -1, gradient.shape[-1])
+    if isinstance(layer, nn.Embedding):
+        return Seen(inputs.reshape(batch, -1), rows)
+    return Seen(_unfolded(layer, inputs), rows)
+
+
+def _unfolded(layer: Any, inputs: Tensor) -> Tensor:
+    """float32[b, T, D], patches or tokens, with a 1 for the bias."""
+    if isinstance(layer, nn.Conv2d):
+        kernel = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        rows = functional.unfold(inputs, *kernel).transpose(1, 2)  # type: ignore[arg-type]
+    else:
+        rows = inputs.reshape(len(inputs), -1, inputs.shape[-1])
+    if layer.bias is None:
+        return rows
+    return torch.cat([rows, torch.ones_like(rows[..., :1])], dim=2)

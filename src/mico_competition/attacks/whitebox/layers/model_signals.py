@@ -1,0 +1,222 @@
+"""One model -> signals of all records, free of membership: decodes and traces of every layer.
+
+What a layer gives hangs on how it sees a record:
+- one position (a classifier's head): the free decode, which assumes no direction;
+- many positions (convolutions, the linear layers of a transformer): the whitened trace, and the
+  joint decode of directions where its kernel is cheap enough;
+- tokens (the embedding): movement of rows, decoded with and without the records' directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mico_competition.attacks.whitebox.layers.directions import (
+    directions,
+    input_covariance,
+    kernel_work,
+    traces,
+    whitening,
+)
+from mico_competition.attacks.whitebox.layers.layers import (
+    Seen,
+    find_layers,
+    layer_inputs,
+    token_embedding,
+    watch,
+    weights_of,
+)
+from mico_competition.attacks.whitebox.layers.ridge import direction_decode, free_decode
+from mico_competition.attacks.whitebox.layers.tokens import Held, decode_rows, least_movement
+from mico_competition.models.inputs import to_device
+
+FREE_RIDGES = (0.01, 0.03, 0.1, 1.0)
+RIDGES = (0.03, 0.1, 0.3, 1.0)
+TOKEN_RIDGES = (0.1, 0.3, 1.0)
+WORK = 2**34  # multiplications that the kernel of one layer with many positions may take
+WHITE = 0.3  # ridge of the whitening (findings, 4.2)
+COVARIANCE_RECORDS, COVARIANCE_POSITIONS = 256, 16  # of each model, that M is measured on
+BATCH = 100
+
+Signals = dict[str, dict[float, np.ndarray]]
+"""Family of signals -> ridge (0 where there is none) -> float32[N]."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is common to all models.
+
+    Attributes:
+        data: an ArrayDataset or TokenDataset.
+        residual: float32[N, classes], unit rows e_y - p, p usual over models.
+        start: by layer, the weights that training began with, where models share them: known,
+            or the mean over models.  Layers that are not named began at random, about 0.
+        held: who holds which token; None unless text.
+        token_start: float32[V, P], rows of the tokens in `held` before training, narrowed.
+        narrow: float32[H, P], what wide rows are multiplied by; None if they are not.
+    """
+
+    data: Any
+    residual: Tensor
+    start: Mapping[str, Tensor] = field(default_factory=dict)
+    held: Held | None = None
+    token_start: Tensor | None = None
+    narrow: Tensor | None = None
+
+
+def token_rows(model: nn.Module, held: Held, narrow: Tensor | None) -> Tensor:
+    """float32[V, P], the embedding's rows of the tokens that are held."""
+    embedding = token_embedding(model)
+    assert embedding is not None
+    rows = embedding.weight.detach().float()[held.tokens.to(embedding.weight.device)]
+    return rows if narrow is None else rows @ narrow.to(rows)
+
+
+def signals_of(model: nn.Module, frame: Frame, *, batch: int = BATCH, work: int = WORK) -> Signals:
+    """All signals of one model; larger = more likely a member, as far as that is known.
+
+    Args:
+        model: in eval mode.
+        frame: of the fleet.
+        batch: records in one pass.
+        work: a layer with many positions is decoded jointly if its kernel takes no more
+            multiplications than that; N H D numbers are then held.
+    """
+    layers = find_layers(model)
+    device = next(model.parameters()).device
+    change = {
+        name: weights_of(layer) - frame.start[name].to(device)
+        if name in frame.start
+        else weights_of(layer)
+        for name, layer in layers.items()
+    }
+    once, basis = _whitenings(model, layers, frame, device, batch)
+    gather = _Gather(change, once, basis, frame, work)
+    watched = dict(layers)
+    embedding = token_embedding(model)
+    if embedding is not None and frame.held is not None:
+        watched[_TOKENS] = embedding
+    for rows, inputs in batches(frame, device, batch):
+        seen, _ = watch(model, watched, inputs, frame.residual[rows].to(device))
+        gather.add(rows, seen)
+    return gather.finish(model)
+
+
+_TOKENS = "tokens"
+
+
+def batches(frame: Frame, device: torch.device, batch: int) -> Iterator[tuple[Tensor, Any]]:
+    """Records, in order, and what the model takes of them."""
+    for rows in torch.arange(len(frame.residual)).split(batch):
+        yield rows, to_device(frame.data.inputs(rows), device)
+
+
+def _whitenings(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    frame: Frame,
+    device: torch.device,
+    batch: int,
+) -> tuple[set[str], dict[str, Tensor]]:
+    """Layers with one position a record, and L of each of the others."""
+    generator = torch.Generator().manual_seed(0)
+    total = len(frame.residual)
+    some = torch.randperm(total, generator=generator)[:COVARIANCE_RECORDS].sort().values
+    kept: dict[str, list[Tensor]] = {}
+    once: set[str] = set()
+    for rows in some.split(batch):
+        inputs = to_device(frame.data.inputs(rows), device)
+        # Padding is no part of a record; sentences are compared by their first tokens.
+        real = int(inputs["attention_mask"].sum(1).min()) if isinstance(inputs, dict) else None
+        for name, own in layer_inputs(model, layers, inputs).items():
+            if own.shape[1] == 1:
+                once.add(name)
+            else:
+                places = own[:, :real]
+                every = -(-places.shape[1] // COVARIANCE_POSITIONS)
+                kept.setdefault(name, []).append(places[:, ::every])
+    return once, {name: whitening(input_covariance(own), WHITE) for name, own in kept.items()}
+
+
+class _Gather:
+    """Batches in, signals out."""
+
+    def __init__(
+        self,
+        change: Mapping[str, Tensor],
+        once: set[str],
+        basis: Mapping[str, Tensor],
+        frame: Frame,
+        work: int,
+    ) -> None:
+        self.change, self.once, self.basis, self.frame = change, once, basis, frame
+        # W M^-1, so that the whitened trace costs what a forward pass costs.
+        self.white = {name: change[name] @ own @ own.T for name, own in basis.items()}
+        total = len(frame.residual)
+        self.jointly = {name for name in basis if kernel_work(total, change[name]) <= work}
+        self.kept: dict[str, list[Tensor]] = {}
+
+    def _keep(self, name: str, values: Tensor) -> None:
+        self.kept.setdefault(name, []).append(values)
+
+    def add(self, rows: Tensor, seen: Mapping[str, Seen]) -> None:
+        """One batch."""
+        for name, own in seen.items():
+            if name == _TOKENS:
+                held, narrow = self.frame.held, self.frame.narrow
+                assert held is not None
+                values = (
+                    own.gradients if narrow is None else own.gradients @ narrow.to(own.gradients)
+                )
+                self._keep(_TOKENS, held.sums(own.inputs.cpu(), values.cpu(), rows))
+            elif name in self.once:
+                self._keep(f"{name} inputs", own.inputs[:, 0])
+                self._keep(f"{name} gradients", own.gradients[:, 0])
+            else:
+                self._keep(f"{name} white", traces(own, self.white[name]))
+                if name in self.jointly:
+                    self._keep(f"{name} plain", traces(own, self.change[name]))
+                    self._keep(f"{name} flat", directions(own).flatten(1))
+
+    def finish(self, model: nn.Module) -> Signals:
+        """What all batches give."""
+        kept = {name: torch.cat(parts) for name, parts in self.kept.items()}
+        out: dict[str, dict[float, Tensor]] = {}
+        for name in self.change:
+            if f"{name} inputs" in kept:
+                unit = nn.functional.normalize(kept[f"{name} gradients"].double(), dim=1)
+                found = free_decode(kept[f"{name} inputs"], self.change[name], FREE_RIDGES)
+                out[f"{name} free"] = {
+                    ridge: (own * unit).sum(1) for ridge, own in zip(FREE_RIDGES, found)
+                }
+            elif f"{name} white" in kept:
+                out[f"{name} trace"] = {0.0: kept[f"{name} white"]}
+                if name in self.jointly:
+                    found = direction_decode(kept[f"{name} flat"], kept[f"{name} plain"], RIDGES)
+                    out[f"{name} joint"] = dict(zip(RIDGES, found))
+        if _TOKENS in kept:
+            out.update(self._of_tokens(model, kept[_TOKENS]))
+        return {
+            family: {ridge: own.float().cpu().numpy() for ridge, own in members.items()}
+            for family, members in out.items()
+        }
+
+    def _of_tokens(self, model: nn.Module, gradients: Tensor) -> dict[str, dict[float, Tensor]]:
+        held, start = self.frame.held, self.frame.token_start
+        assert held is not None and start is not None
+        moved = token_rows(model, held, self.frame.narrow).cpu() - start
+        lengths = moved.norm(dim=1, keepdim=True)
+        ones = torch.ones(len(held.record), 1)
+        # Adam moves a row about as far whatever the gradient's size, so directions are unit.
+        unit = nn.functional.normalize(gradients, dim=1)
+        return {
+            "tokens movement": {r: decode_rows(held, ones, lengths, r) for r in TOKEN_RIDGES},
+            "tokens direction": {r: decode_rows(held, unit, moved, r) for r in TOKEN_RIDGES},
+            "tokens least": {0.0: least_movement(held, lengths[:, 0])},
+        }

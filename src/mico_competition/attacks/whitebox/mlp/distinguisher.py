@@ -1,0 +1,53 @@
+"""The DP distinguisher: what a known training set tells of the points that are asked for.
+
+Where a record's membership is told, its imprint can be foreseen and taken away: in the joint
+decode (its share of membership is 1 or 0 in `soft`), and in black-box signals, which members
+nearby in the network's own geometry push up.  Ours (findings, 4.6).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from mico_competition.attacks.problem import Problem
+from mico_competition.signals import HIDDEN, MEMBER
+
+
+def knows_members(problem: Problem) -> bool:
+    """Whether anything is told of the targets: membership of records that are not asked for."""
+    return bool((problem.told[problem.targets] != HIDDEN).any())
+
+
+def told_of(problem: Problem, rows: np.ndarray, hidden: np.ndarray | None) -> np.ndarray:
+    """int8[r, N], what is taken as told of these models.
+
+    Args:
+        problem: of targets of which something is told.
+        rows: int64[r].
+        hidden: int64[r, k], columns that a shadow in a target's place does not know; None for
+            targets, of which everything that is told is taken.
+    """
+    told = problem.told[rows].copy()
+    if hidden is not None:
+        np.put_along_axis(told, hidden, HIDDEN, axis=1)
+    return told
+
+
+def shares(believed: np.ndarray, told: np.ndarray) -> np.ndarray:
+    """float[...], probabilities of membership: 0 or 1 where it is told, else what is believed."""
+    return np.where(told == HIDDEN, believed, (told == MEMBER).astype(believed.dtype))
+
+
+def interference(inputs: Tensor, directions: Tensor, excess: Tensor) -> Tensor:
+    """float32[N], J_i = sum over j != i of excess_j (x_i . x_j)(a_i . a_j).
+
+    Args:
+        inputs: float32[N, D], centred (or whitened) inputs.
+        directions: float32[N, A], unit rows: hidden (a) or residual (g) directions.
+        excess: float32[N], membership (or its probability) less what is usual.
+    """
+    middle = inputs.T @ (directions * excess[:, None])
+    everything = ((inputs @ middle) * directions).sum(1)
+    own = (inputs * inputs).sum(1) * (directions * directions).sum(1)
+    return everything - own * excess

@@ -1,0 +1,143 @@
+"""The first pass: traces and joint decodes of all models at all records, free of membership.
+
+Nothing here reads `told`, so what it gives may serve any split of the models into shadows and
+targets; that of the last source asked for is kept, as folds of one evaluation share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mico_competition.attacks.problem import Problem, Source
+from mico_competition.attacks.whitebox.mlp.joint import Kernel, Solves, joint_decode
+from mico_competition.attacks.whitebox.mlp.label_free import Last, check_problem
+from mico_competition.attacks.whitebox.mlp.mlp_layers import HALFWAY, Layers, inputs_of, read_layers
+from mico_competition.attacks.whitebox.mlp.trace import (
+    NOISE_RECORDS,
+    first_layer_trace,
+    input_noise,
+    mean_probabilities,
+    residual_directions,
+    second_layer_traces,
+    some_of_each,
+    whitener,
+)
+from mico_competition.evaluation.cost import Shared
+from mico_competition.support.progress import tracked
+
+# Ridges of the whitening: the first layer's (the first also the kernel's), the second layer's.
+FIRST_LAYER, SECOND_LAYER = (1.0, 0.3), (3.0, 0.3)
+RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the joint decode; shadows choose among them
+
+
+@dataclass
+class FirstPass:
+    """Frame and signals of the models of `rows`, float32, NaN in other rows.
+
+    Attributes:
+        layers: of the models, by row.
+        inputs: float32[N, D].
+        residual: float32[N, C], unit rows.
+        white: float32[N, D], whitened centred inputs in the kernel's scale.
+        trace: float32[models, N], the first layer's, in the kernel's scale.
+        whiter_trace: the same, whitened with less of a ridge.
+        second: float32[models, N], the second layer's.
+        whiter_second: the same, whitened with less of a ridge.
+        joint: float32[models, N] for each ridge; made when first asked for.
+    """
+
+    layers: dict[int, Layers]
+    inputs: Tensor
+    residual: Tensor
+    white: Tensor
+    trace: np.ndarray
+    whiter_trace: np.ndarray
+    second: np.ndarray
+    whiter_second: np.ndarray
+    _joint: Shared[dict[float, np.ndarray]] = field(default_factory=Shared)
+
+    def kernel(self, row: int) -> Kernel:
+        """K of the model of one row."""
+        layers = self.layers[row]
+        return Kernel(self.white, layers.directions(layers.hidden(self.inputs), self.residual))
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """float32 on the models' device."""
+        return torch.as_tensor(array, dtype=torch.float32, device=self.inputs.device)
+
+    def decode(
+        self, rows: np.ndarray, solve: Callable[[int, Kernel, Tensor], Tensor], count: int
+    ) -> list[np.ndarray]:
+        """`count` arrays float32[models, N] of `solve(row, kernel, trace)` float[count, N]."""
+        out = [np.full(self.trace.shape, np.nan, np.float32) for _ in range(count)]
+        for row in tracked(rows.tolist(), "Joint decode", "model"):
+            solved = solve(row, self.kernel(row), self.tensor(self.trace[row])).cpu().numpy()
+            for array, own in zip(out, solved):
+                array[row] = own
+        return out
+
+    @property
+    def joint(self) -> dict[float, np.ndarray]:
+        """The joint decode of all models, by ridge."""
+        return self._joint.get(self._decode_jointly)
+
+    def _decode_jointly(self) -> dict[float, np.ndarray]:
+        rows = np.array(sorted(self.layers))
+        solves = Solves()
+        solved = self.decode(rows, lambda _, k, t: joint_decode(k, t, RIDGES, solves), len(RIDGES))
+        solves.warn("The joint decode")
+        return dict(zip(RIDGES, solved))
+
+
+_last: Last[FirstPass] = Last()
+
+
+def first_pass(problem: Problem) -> FirstPass:
+    """Traces of all shadows and targets of a problem.
+
+    Raises:
+        ValueError: if the fleet's records are not all of the dataset, if the targets are among
+            the shadows, or if models are not of the MLP family, of one shape and finite.
+    """
+    check_problem(problem)
+    return _last.get(problem, _first_pass)
+
+
+def _first_pass(source: Source, rows: np.ndarray) -> FirstPass:
+    layers = read_layers(source, rows)
+    first = layers[int(rows[0])]
+    inputs = inputs_of(source.data, first)
+    labels = source.fleet.labels
+    if labels.max() >= len(first.b2):
+        raise ValueError(
+            f"Expected labels below {len(first.b2)}, the models' classes, got {labels.max()}: is "
+            "it the dataset of this scenario?"
+        )
+    usual = mean_probabilities(source.logits(int(row)) for row in rows)
+    residual = torch.as_tensor(residual_directions(usual, labels), device=inputs.device)
+    some = torch.as_tensor(some_of_each(labels, NOISE_RECORDS), device=inputs.device)
+    noise = input_noise(list(layers.values()), inputs[some], residual[some])
+    centred = inputs - inputs.mean(0)
+    root, whiter = (whitener(noise, ridge) for ridge in FIRST_LAYER)
+    root = root / (centred @ root).square().sum(1).mean().sqrt()  # the kernel's diagonal is 1
+    shape = source.fleet.told.shape
+    signals = [np.full(shape, np.nan, np.float32) for _ in range(4)]
+    t1, whiter_t1, t2, whiter_t2 = signals
+    made = FirstPass(layers, inputs, residual, centred @ root, t1, whiter_t1, t2, whiter_t2)
+    whiter_white = centred @ whiter
+    for row, own in tracked(layers.items(), "Traces", "model"):
+        hidden = own.hidden(inputs)
+        directions = own.directions(hidden, residual)
+        traces = [
+            first_layer_trace(made.white, root, own, directions),
+            first_layer_trace(whiter_white, whiter, own, directions),
+            *second_layer_traces(own.hidden(inputs, HALFWAY), residual, own, SECOND_LAYER),
+        ]
+        for signal, own_trace in zip(signals, traces):
+            signal[row] = own_trace.cpu().numpy()
+    return made

@@ -1,0 +1,134 @@
+"""What the decoder needs of models of the MLP family: weights, hidden units, update directions.
+
+The family is `models.MLP`: logits = W2 tanh(W1 g x + b1) + b2, with a fixed gain g on the inputs.
+A step on record x with label y moves W1 by a multiple of a (outer) g x, where
+a = (1 - h^2) * (W2^T (e_y - p)), and W2 by a multiple of (e_y - p) (outer) h: rank one each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mico_competition.attacks.problem import Source
+from mico_competition.models.architectures import MLP
+
+# An imprint is the sum of steps along all of training.  Weights start near 0 and grow, so on the
+# way hidden units were less saturated than in the end: for the slope of tanh its square root
+# stands in, for hidden units those at half the weights.  Chosen by measurement on A_inf and A_hi
+# (docs/ATTACKS.md).
+SLOPE = 0.5
+HALFWAY = 0.5
+TINY = 1e-30  # keeps the direction of a vector of zeros a vector of zeros
+
+
+@dataclass(frozen=True)
+class Layers:
+    """One model, float32: `w1` [H, D], `b1` [H], `w2` [C, H], `b2` [C], and its `gain`."""
+
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
+    gain: float
+
+    def hidden(self, x: Tensor, part: float = 1.0) -> Tensor:
+        """float32[points, H] in (-1, 1): hidden units, with `part` of the first layer's weights.
+
+        Args:
+            x: float32[points, D].
+            part: 1 for the model as it is, HALFWAY for one in mid-training.
+        """
+        return torch.tanh(part * torch.addmm(self.b1, x, self.w1.T, alpha=self.gain))
+
+    def directions(self, hidden: Tensor, residual: Tensor, slope: float = SLOPE) -> Tensor:
+        """float32[points, H], unit rows: where steps with that residual moved the hidden units.
+
+        Args:
+            hidden: float32[points, H], what `hidden` gave.
+            residual: float32[points, C], e_y - p, of any scale.
+            slope: power of the slope of tanh; 1 gives the gradient at the weights as they are.
+        """
+        return unit_rows((1 - hidden * hidden).clamp_min(0) ** slope * (residual @ self.w2))
+
+
+def unit_rows(rows: Tensor) -> Tensor:
+    """Rows of length 1; a row of zeros stays one."""
+    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(TINY)
+
+
+def layers_of(model: nn.Module, name: str = "the model") -> Layers:
+    """The weights of one model.
+
+    Args:
+        model: of the MLP family, on any device.
+        name: as an error calls it.
+
+    Raises:
+        ValueError: if it is of another family, or a weight is no finite number.
+    """
+    if not isinstance(model, MLP):
+        raise ValueError(
+            f"This white-box decoder is for models of the MLP family, but {name} is a "
+            f"{type(model).__name__}: take the attack `layers`, which decodes any model, or "
+            "`best`, which takes it where it must."
+        )
+    first, last = model.mlp[0], model.mlp[2]
+    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)  # as MLP makes them
+    w1, b1, w2, b2 = (
+        part.detach().float() for part in (first.weight, first.bias, last.weight, last.bias)
+    )
+    if not all(bool(torch.isfinite(part).all()) for part in (w1, b1, w2, b2)):
+        raise ValueError(f"Expected finite weights, but {name} has NaN or infinite ones: drop it.")
+    return Layers(w1, b1, w2, b2, float(model.gain))
+
+
+def read_layers(source: Source, rows: Sequence[int] | np.ndarray) -> dict[int, Layers]:
+    """Weights of the models of these rows of the fleet.
+
+    Raises:
+        ValueError: as `layers_of`; if models are not all of one shape and gain.
+    """
+    layers: dict[int, Layers] = {}
+    for row in map(int, rows):
+        name = _name(source, row)
+        layers[row] = own = layers_of(source.load(row), name)
+        first = next(iter(layers.values()))
+        if (own.w1.shape, own.w2.shape, own.gain) != (first.w1.shape, first.w2.shape, first.gain):
+            raise ValueError(
+                f"Expected models of one shape, but {name} has layers {_shape(own)} and the first "
+                f"model {_shape(first)}: shadow models must have the targets' architecture."
+            )
+    return layers
+
+
+def inputs_of(data: Any, layers: Layers) -> Tensor:
+    """float32[N, D], all records of the dataset as the models take them, on their device.
+
+    Raises:
+        ValueError: if the records are not what the models take.
+    """
+    inputs = data.inputs(torch.arange(len(data)))
+    width = layers.w1.shape[1]
+    if not isinstance(inputs, Tensor) or inputs.shape != (len(data), width):
+        shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise ValueError(
+            f"Expected records of {width} numbers, as the models' first layer takes, got {shape}: "
+            "is it the dataset of this scenario?"
+        )
+    return inputs.to(layers.w1.device, torch.float32)
+
+
+def _shape(layers: Layers) -> str:
+    sizes = (layers.w1.shape[1], layers.w1.shape[0], layers.w2.shape[0])
+    return "-".join(map(str, sizes)) + (f" (gain {layers.gain:g})" if layers.gain != 1 else "")
+
+
+def _name(source: Source, row: int) -> str:
+    folders = source.fleet.folders
+    return folders[row].place if row < len(folders) else f"model {row}"

@@ -1,0 +1,154 @@
+"""Our attacks on models of the MLP family: trace, joint decode, and the stack of everything.
+
+`best` stacks black-box signals, traces of both layers and joint decodes; where the first pass
+separates members from others, or a training set is told, a second pass decodes again with what is
+then believed or known (`soft`, `known`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mico_competition.attacks import to_unit
+from mico_competition.attacks.problem import Problem
+from mico_competition.attacks.stacking.logistic import fit_logistic
+from mico_competition.attacks.whitebox.mlp.distinguisher import knows_members
+from mico_competition.attacks.whitebox.mlp.evidence import STRENGTH, Stack, log_ratio
+from mico_competition.attacks.whitebox.mlp.features import FirstPass, first_pass
+from mico_competition.attacks.whitebox.mlp.label_free import check_problem
+from mico_competition.attacks.whitebox.mlp.prior import membership
+from mico_competition.attacks.whitebox.mlp.refine import second_pass
+from mico_competition.support.progress import tracked
+
+SIGNALS = ("logit", "loss", "confidence", "gradient_norm")
+RESOLVED = 0.95  # a second pass is made if at most this part of the doubt is left by the first
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Log likelihood ratios at all records: `shadow` float32[s, N], `target` float32[t, N]."""
+
+    shadow: np.ndarray
+    target: np.ndarray
+
+    def __add__(self, other: Evidence) -> Evidence:
+        return Evidence(self.shadow + other.shadow, self.target + other.target)
+
+    def asked(self, problem: Problem) -> np.ndarray:
+        """float64[t, k], at the points asked for."""
+        return np.take_along_axis(self.target, problem.columns, axis=1).astype(np.float64)
+
+
+def evidence(problem: Problem, signal: np.ndarray) -> Evidence:
+    """Empirical-Bayes ratios of a signal float[models, N]; shadows are left out of their own."""
+    rows = problem.shadows, problem.targets
+    return Evidence(*(log_ratio(problem, signal, part) for part in rows))
+
+
+def trace(problem: Problem) -> np.ndarray:
+    """float64[t, k]: the empirical-Bayes ratio of the first layer's trace alone (4.2).
+
+    Raises:
+        ValueError: as `features.first_pass`; with fewer than 3 shadows.
+    """
+    signal = first_pass(problem).trace
+    return _asked_only(problem, signal)
+
+
+def joint_decoder(problem: Problem) -> np.ndarray:
+    """float64[t, k]: the ratio of the joint decode plus that of the logit (4.3).
+
+    The ridge is the one that serves the shadows best, each left out of its own reference.
+
+    Raises:
+        ValueError: as `trace`.
+    """
+    first = first_pass(problem)
+    logit = evidence(problem, problem.source.get("logit"))
+    _, joint = best_ridge(problem, first, logit)
+    return (logit + joint).asked(problem)
+
+
+def best(problem: Problem) -> np.ndarray:
+    """float64[t, k], log odds: everything stacked, and whatever is told of the targets used.
+
+    Raises:
+        ValueError: as `trace`.
+    """
+    first = first_pass(problem)
+    stack = Stack(problem)
+    signals = [problem.source.get(name) for name in SIGNALS]
+    signals += [first.trace, first.whiter_trace, first.second, first.whiter_second]
+    for signal in tracked([*signals, *first.joint.values()], "Likelihood ratios", "signal"):
+        stack.add_signal(signal)
+    logit = evidence(problem, problem.source.get("logit"))
+    ridge, joint = best_ridge(problem, first, logit)
+    parts = [logit, joint, evidence(problem, first.whiter_second)]
+    believed = beliefs(problem, stack, parts)
+    if knows_members(problem) or doubt_left(problem, believed.shadow) < RESOLVED:
+        both = believed.shadow, believed.target
+        second_pass(problem, first, ridge, both, stack)
+    return stack.scores()
+
+
+def best_distinguisher(problem: Problem) -> np.ndarray:
+    """`best`, for problems in which the targets' other records are told.
+
+    Raises:
+        ValueError: as `best`; if nothing is told of the targets.
+    """
+    check_problem(problem)
+    if not knows_members(problem):
+        raise ValueError(
+            "Expected a problem that tells the targets' other records, got none told: read the "
+            "fleet with knowledge='distinguisher', or take attack best."
+        )
+    return best(problem)
+
+
+def best_ridge(problem: Problem, first: FirstPass, beside: Evidence) -> tuple[float, Evidence]:
+    """The ridge whose decode, beside other evidence, separates the shadows' members best."""
+    told = problem.is_member
+    tried = {}
+    for ridge, signal in tracked(first.joint.items(), "Choice of the ridge", "ridge"):
+        own = evidence(problem, signal)
+        tried[ridge] = area(own.shadow + beside.shadow, told), own
+    ridge = max(tried, key=lambda ridge: tried[ridge][0])
+    return ridge, tried[ridge][1]
+
+
+def beliefs(problem: Problem, stack: Stack, parts: list[Evidence]) -> Evidence:
+    """Probabilities of membership at all records, from a small stack of `parts`."""
+    columns = stack.columns
+    rows = [np.take_along_axis(part.shadow, columns, axis=1).ravel() for part in parts]
+    fitted = fit_logistic(np.stack(rows, axis=1), stack.labels, STRENGTH)
+    share = float(problem.is_member.mean())
+    together = (
+        np.stack([part.shadow for part in parts], axis=-1),
+        np.stack([part.target for part in parts], axis=-1),
+    )
+    return Evidence(
+        *(membership(fitted.scores(part), share).astype(np.float32) for part in together)
+    )
+
+
+def doubt_left(problem: Problem, believed: np.ndarray) -> float:
+    """Mean of q (1 - q) over shadows and records, as a part of what no evidence leaves."""
+    share = float(problem.is_member.mean())
+    return float((believed * (1 - believed)).mean() / (share * (1 - share)))
+
+
+def area(scores: np.ndarray, is_member: np.ndarray) -> float:
+    """AUC of all scores together."""
+    members = is_member.ravel()
+    ranks = 1 + (members.size - 1) * to_unit([scores.ravel()])[0]
+    count = int(members.sum())
+    pairs = count * (members.size - count)
+    return float((ranks[members].sum() - count * (count + 1) / 2) / max(pairs, 1))
+
+
+def _asked_only(problem: Problem, signal: np.ndarray) -> np.ndarray:
+    everywhere = log_ratio(problem, signal, problem.targets)
+    return np.take_along_axis(everywhere, problem.columns, axis=1).astype(np.float64)

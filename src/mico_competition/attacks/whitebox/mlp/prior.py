@@ -1,0 +1,88 @@
+"""The second pass: what is already believed of every record sharpens the decode of the others.
+
+After the first pass each record of each model has log odds.  The coefficient c_j is expected to
+be that of OUT models plus q_j times the usual shift, with the spread that q_j leaves: a record
+that is surely a member or surely not no longer disturbs its neighbours.  (Soft interference
+cancellation with a linear MMSE filter: Wang and Poor, "Iterative (turbo) soft interference
+cancellation and decoding for coded CDMA", IEEE Trans. Communications 47(7), 1999.)  With q the
+same everywhere it is the second pass of the findings (4.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mico_competition.attacks.problem import Problem
+from mico_competition.attacks.scores.common import Moments, check_inputs, moments_of
+from mico_competition.attacks.scores.empirical_bayes import NU0
+from mico_competition.attacks.scores.groups import filled_means, shrunk
+from mico_competition.attacks.scores.transforms import sigmoid
+from mico_competition.attacks.whitebox.mlp.evidence import parts
+
+FLOOR = 0.15  # of the mean shift: no record is thought to leave less
+JITTER = 0.2  # of a record's shift: how much its coefficient varies between like models
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What shadows say of c: float32[r, N] each, every model left out of its own.
+
+    Attributes:
+        out: its mean in models that did not train on the record.
+        shift: how much more it is in those that did, shrunk to what is usual; above 0.
+    """
+
+    out: np.ndarray
+    shift: np.ndarray
+
+    def of(self, place: int, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and spread float32[N] of c in one model, with probabilities `share` [N]."""
+        shift = self.shift[place]
+        spread = shift * np.sqrt(share * (1 - share) + JITTER**2)
+        return self.out[place] + share * shift, spread
+
+    def usual_spread(self, place: int, share: float) -> float:
+        """Root mean square of the spread if nothing is known but the share of members."""
+        return float(np.sqrt((self.shift[place] ** 2).mean() * (share * (1 - share) + JITTER**2)))
+
+
+def coefficients(problem: Problem, signal: np.ndarray, rows: np.ndarray) -> Coefficients:
+    """From the first pass's c.
+
+    Args:
+        problem: whose shadows are the reference.
+        signal: float[models, N], c.
+        rows: int64[r], all of them shadows or none.
+    """
+    out, shift = [], []
+    for arrays, own in parts(problem, signal, rows):
+        moments = moments_of(check_inputs(*arrays, own))
+        mean_out, own_shift = _shrunk_shift(moments)
+        shape = arrays[0].shape
+        out.append(np.broadcast_to(mean_out, shape).astype(np.float32))
+        shift.append(np.broadcast_to(own_shift, shape).astype(np.float32))
+    return Coefficients(np.concatenate(out), np.concatenate(shift))
+
+
+def _shrunk_shift(m: Moments) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of OUT models, and the shift drawn to its mean by its sampling variance."""
+    mean_in, mean_out = filled_means(m)
+    var = shrunk(m, strength=NU0, variance="pooled").var_in
+    both = (m.n_in > 0) & (m.n_out > 0)
+    noise = var * (1 / np.maximum(m.n_in, 1) + 1 / np.maximum(m.n_out, 1))
+    weight = np.where(both, 1 / noise, 0.0)
+    total = weight.sum(axis=-1, keepdims=True)
+    gap = mean_in - mean_out
+    usual = (weight * gap).sum(axis=-1, keepdims=True) / total
+    spread = (weight * ((gap - usual) ** 2 - noise)).sum(axis=-1, keepdims=True) / total
+    spread = np.maximum(spread, 1e-4 * usual**2)
+    trust = np.where(both, spread / (spread + noise), 0.0)
+    shift = usual + trust * (gap - usual)
+    return mean_out, np.maximum(shift, FLOOR * np.abs(usual))
+
+
+def membership(log_odds: np.ndarray, share: float) -> np.ndarray:
+    """float[...], probabilities from log odds at equal classes and the share of members."""
+    return sigmoid(log_odds + np.log(share / (1 - share)))

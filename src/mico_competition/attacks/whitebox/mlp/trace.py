@@ -1,0 +1,163 @@
+"""Traces: how much of a record's own update direction is found in a model's weights.
+
+A model that trained on record i holds, in its first layer, c_i x_i (outer) a_i on top of what
+other records and chance left.  The trace is the matched filter for it,
+T_i = (M^-1 (x_i - mean x))^T W1^T a_i: M, the covariance of W1^T a over models, is what chance
+looks like to the filter.  Everything here is free of labels of membership: it may use every
+model whose weights are known.  Ours (findings, 4.2 and 4.5); the matched filter for a known
+signal in coloured noise is textbook (Kay, "Fundamentals of Statistical Signal Processing" II,
+section 4.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mico_competition.attacks.whitebox.mlp.mlp_layers import Layers
+
+NOISE_RECORDS = 5000  # on which the filter's noise is measured, about as many of each class
+
+
+def mean_probabilities(logits: Iterable[np.ndarray]) -> np.ndarray:
+    """float64[points, classes], the mean softmax of several models' logits.
+
+    Args:
+        logits: one float[points, classes] for each model, read once.
+
+    Raises:
+        ValueError: if a logit is NaN or infinite, or there are no models.
+    """
+    total, count = None, 0
+    for count, own in enumerate(logits, 1):
+        if not np.isfinite(own).all():
+            raise ValueError(
+                f"Expected finite logits, but those of the {count}th model have NaN or infinite "
+                "ones: drop it."
+            )
+        shares = np.exp(own - own.max(axis=1, keepdims=True), dtype=np.float32)
+        shares /= shares.sum(axis=1, keepdims=True)
+        total = shares.astype(np.float64) if total is None else total + shares
+    if total is None:
+        raise ValueError("Expected the logits of one model or more, got none.")
+    return total / count
+
+
+def residual_directions(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """float32[points, classes], unit rows e_y - p: the direction that training moves logits in.
+
+    Args:
+        probabilities: float[points, classes], usual ones (`mean_probabilities`).
+        labels: int[points].
+    """
+    residual = -np.asarray(probabilities, np.float64)
+    rows = np.arange(len(labels))
+    # 1 - p_y as the sum of the others: where p_y is nearly 1, the difference has no digits.
+    residual[rows, labels] = 0
+    residual[rows, labels] = -residual.sum(axis=1)
+    residual /= np.maximum(np.linalg.norm(residual, axis=1, keepdims=True), 1e-300)
+    return residual.astype(np.float32)
+
+
+def some_of_each(labels: np.ndarray, wanted: int, seed: int = 0) -> np.ndarray:
+    """int64[<= wanted + classes], places of about as many records of each class, by chance."""
+    generator = np.random.default_rng(seed)
+    classes = np.unique(labels)
+    share = -(-wanted // len(classes))
+    return np.sort(
+        np.concatenate(
+            [generator.permutation(np.flatnonzero(labels == c))[:share] for c in classes]
+        )
+    )
+
+
+def input_noise(layers: Sequence[Layers], inputs: Tensor, residual: Tensor) -> Tensor:
+    """float64[D, D], covariance over models of W1^T a, pooled over records.
+
+    Args:
+        layers: of two models or more.
+        inputs: float32[points, D], some records.
+        residual: float32[points, C], their residual directions.
+
+    Raises:
+        ValueError: with fewer than two models, or if they are one model many times.
+    """
+    if len(layers) < 2:
+        raise ValueError(
+            f"Expected at least 2 models to tell chance from training, got {len(layers)}: the "
+            "white-box decoder needs shadow models."
+        )
+    width = inputs.shape[1]
+    total = torch.zeros(width, len(inputs), dtype=torch.float64, device=inputs.device)
+    squares = torch.zeros(width, width, dtype=torch.float64, device=inputs.device)
+    offset = None
+    for own in layers:
+        gradients = own.w1.T @ own.directions(own.hidden(inputs), residual).T
+        if offset is None:
+            offset = gradients  # near the mean, so that the difference below keeps its digits
+        gradients = gradients - offset
+        total += gradients
+        squares += gradients @ gradients.T
+    noise = squares - total @ total.T / len(layers)
+    noise /= (len(layers) - 1) * len(inputs)
+    if not float(torch.trace(noise)) > 0:
+        raise ValueError("Expected models that differ, got the same weights many times.")
+    return (noise + noise.T) / 2
+
+
+def whitener(noise: Tensor, ridge: float) -> Tensor:
+    """float32[D, D], L with L L^T = (noise / (tr noise / D) + ridge I)^-1.
+
+    Filtering with M^-1 is the product of two records' whitened inputs: x^T L L^T x'.
+
+    Args:
+        noise: float[D, D], a covariance.
+        ridge: > 0, in units of the mean variance: how much is noise that no model showed.
+    """
+    width = len(noise)
+    scaled = noise.double() / (torch.trace(noise.double()) / width)
+    scaled += ridge * torch.eye(width, dtype=torch.float64, device=noise.device)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(scaled))
+    return torch.linalg.cholesky((inverse + inverse.T) / 2).float()
+
+
+def first_layer_trace(
+    white: Tensor, whitening: Tensor, layers: Layers, directions: Tensor
+) -> Tensor:
+    """float32[points], T_i = (L^T (x_i - mean x))^T (L^T W1^T a_i).
+
+    Args:
+        white: float32[points, D], (x - mean x) L.
+        whitening: float32[D, D], L of `whitener`.
+        layers: of the model.
+        directions: float32[points, H], a of `Layers.directions`.
+    """
+    return ((white @ (layers.w1 @ whitening).T) * directions).sum(1)
+
+
+def second_layer_traces(
+    hidden: Tensor, residual: Tensor, layers: Layers, ridges: Sequence[float]
+) -> list[Tensor]:
+    """float32[points] for each ridge: (M^-1 (h - mean h))^T W2^T g.
+
+    M is the covariance of the model's own hidden units over the records, scaled to a mean
+    variance of 1, plus the ridge (4.5).
+
+    Args:
+        hidden: float32[points, H].
+        residual: float32[points, C], residual directions g.
+        layers: of the model.
+        ridges: > 0.
+    """
+    centred = hidden - hidden.mean(0)
+    covariance = centred.T @ centred
+    covariance = covariance * (len(covariance) / torch.trace(covariance).clamp_min(1e-30))
+    back = residual @ layers.w2
+    identity = torch.eye(len(covariance), device=hidden.device)
+    return [
+        (torch.linalg.solve(covariance + ridge * identity, centred.T).T * back).sum(1)
+        for ridge in ridges
+    ]

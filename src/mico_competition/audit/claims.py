@@ -1,0 +1,159 @@
+"""What models promise: the epsilon in their metadata and the mechanism behind it.
+
+Models that say nothing, such as those of 2022, which have no metadata.json, may have promised
+something or nothing: that is not known.  The scenario's name then gives the table's claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mico_competition.competition.layout import scenario_of
+from mico_competition.competition.lengths import read_metadata
+from mico_competition.competition.table import METADATA_FILE, Scenario
+from mico_competition.training.accounting import Mechanism
+from mico_competition.training.settings import resolve
+
+STATED, BY_TABLE, NOT_KNOWN = "metadata.json", "the scenario table", "not known"
+"""Who says what is promised."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What a private run's metadata promises, and the mechanism that it is computed from.
+
+    Attributes:
+        epsilon: in (0, 1e6].
+        delta: in (0, 1), at which epsilon is given.
+        mechanism: noise, sampling and steps of the run.
+        target: the epsilon that was asked for, where it is known.
+    """
+
+    epsilon: float
+    delta: float
+    mechanism: Mechanism
+    target: float | None = None
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> Promise | None:
+        """The promise in a model's metadata.json; None of a run without privacy.
+
+        Raises:
+            ValueError: if its `privacy` lacks a number, or one is out of range.
+        """
+        told = metadata.get("privacy")
+        if told is None:
+            return None
+        try:
+            numbers = {name: _number(told[name]) for name in _NUMBERS}
+            steps = int(numbers["num_steps"])
+            run = Mechanism(numbers["noise_multiplier"], numbers["sample_rate"], steps)
+            promise = cls(numbers["epsilon"], numbers["delta"], run)
+            whole = steps == numbers["num_steps"]
+        except (KeyError, TypeError, ValueError, OverflowError):
+            promise, whole = None, False
+        if promise is None or not whole or not promise.is_sound():
+            raise ValueError(
+                "Expected `privacy` in metadata.json to have epsilon in (0, 1e6], delta in "
+                "[1e-100, 1), noise_multiplier in [0.01, 1e6], sample_rate in [1e-12, 1] and "
+                "num_steps in [1, 1e9]: take the file that training wrote."
+            )
+        return promise
+
+    def is_sound(self) -> bool:
+        """Whether every number is in its range, and none so far out that no training has it."""
+        run = self.mechanism
+        return (
+            0 < self.epsilon <= 1e6
+            and 1e-100 <= self.delta < 1
+            and 1e-2 <= run.noise_multiplier <= 1e6
+            and 1e-12 <= run.sample_rate <= 1
+            and 1 <= run.num_steps <= 1e9
+        )
+
+
+_NUMBERS = ("epsilon", "delta", "noise_multiplier", "sample_rate", "num_steps")
+
+
+def _number(value: Any) -> float:
+    """`value` as a float; TypeError for what JSON does not write as a number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is known of a promise.
+
+    Attributes:
+        promise: None if nothing is promised, or if that is not known.
+        source: STATED, BY_TABLE or NOT_KNOWN.
+    """
+
+    promise: Promise | None
+    source: str
+
+    @classmethod
+    def of_table(cls, scenario: Scenario | None) -> Claim:
+        """What the table says of a scenario; not known without one."""
+        if scenario is None:
+            return cls(None, NOT_KNOWN)
+        if not scenario.private:
+            return cls(None, BY_TABLE)
+        settings = resolve({"scenario": scenario.name})
+        mechanism = Mechanism.for_target(
+            target_epsilon=settings.target_epsilon,
+            target_delta=settings.target_delta,
+            sample_rate=settings.sample_rate,
+            num_steps=settings.num_steps,
+        )
+        promise = Promise(settings.target_epsilon, settings.target_delta, mechanism)
+        return cls(promise, BY_TABLE)
+
+
+def claim_of(folders: Sequence[Path]) -> Claim:
+    """What all of these models promise, by their metadata.json, else by the table.
+
+    Raises:
+        ValueError: if they do not all promise the same, or a metadata.json is damaged or that of
+            another scenario.
+    """
+    claims: dict[tuple[Promise | None, bool], Path] = {}
+    for folder in folders:
+        claims.setdefault(_stated(Path(folder)), Path(folder))
+    (one, *others) = claims.items()
+    if others:
+        what = "not all state an epsilon" if one[0][1] != others[0][0][1] else "got several"
+        raise ValueError(
+            f"Expected the models to promise the same epsilon, delta and mechanism, {what} "
+            f"({one[1]} and {others[0][1]}): audit models of one setting at a time."
+        )
+    (promise, stated), folder = one
+    return Claim(promise, STATED) if stated else Claim.of_table(scenario_of(folder))
+
+
+def _stated(folder: Path) -> tuple[Promise | None, bool]:
+    """What a model's metadata.json promises, and whether it says anything of it."""
+    metadata, scenario = read_metadata(folder), scenario_of(folder)
+    named = metadata.get("scenario")
+    if named is not None and scenario is not None and named != scenario.name:
+        raise ValueError(
+            f"{folder / METADATA_FILE} is of scenario {named}, in a folder of {scenario.name}: put "
+            "back the file that training wrote."
+        )
+    try:
+        promise = Promise.of(metadata)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
+    # Without privacy, said of a scenario that is private by the table, is no statement to trust.
+    silent = promise is None and scenario is not None and scenario.private
+    return promise, "privacy" in metadata and not silent
+
+
+def promise_of(folders: Sequence[Path]) -> Promise | None:
+    """The promise of `claim_of`; None also if it is not known whether there is one."""
+    return claim_of(folders).promise

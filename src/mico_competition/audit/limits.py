@@ -1,0 +1,171 @@
+"""Ceilings: the largest true positive rate that a mechanism allows at each false positive rate.
+
+Three for one run, from the loosest to the exact one:
+
+- "epsilon, delta": what the pair in the metadata promises by itself.
+- "Gaussian DP": the Gaussian curve of least mu that lies above the exact one at every rate shown.
+- "exact": the privacy loss distribution of this very sampling, noise and number of steps, of
+  which every (epsilon, delta) holds at once.
+
+All are for one record added or removed, for whoever sees every noisy gradient.  The exact one is
+for the test that a membership inference attack is: the false positive rate is that of "member" said
+of a record that is out, the true positive rate that of "member" said of one that is in.  The other
+way round ("non-member" said rightly, at the rate at which it is said wrongly) a subsampled
+mechanism has another curve; the other two ceilings hold for both.  Of models their metadata is
+read, never their weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mico_competition.audit.claims import STATED, Promise, claim_of
+from mico_competition.audit.tradeoff import dp_tpr, gdp_tpr
+from mico_competition.competition.layout import walk_challenge
+from mico_competition.support.files import PathLike
+from mico_competition.training.accounting import Mechanism
+from mico_competition.training.accounting_check import SEARCH_INTERVAL, delta_curves
+
+SMALLEST_RATE = 1e-5
+"""The Gaussian ceiling holds from this false positive rate on.  Below it a subsampled mechanism
+looks more and more like one without sampling, and no useful Gaussian curve lies above it."""
+
+NAMES = ("epsilon, delta", "Gaussian DP", "exact")
+_EPSILONS = np.linspace(0, 40, 4001)
+_GRID = np.concatenate([np.geomspace(SMALLEST_RATE, 0.1, 200), np.linspace(0.101, 0.9999, 200)])
+
+DRAWN = np.unique(
+    np.concatenate(
+        [
+            np.geomspace(SMALLEST_RATE, 1e-3, 21),
+            np.geomspace(1e-3, 0.1, 41),
+            np.linspace(0.1, 1, 46),
+        ]
+    )
+)
+"""False positive rates at which pictures have a ceiling."""
+
+Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+def exact_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
+    """float64, like `fpr`: the largest TPR that the mechanism allows, by its loss distribution.
+
+    TPR is the probability that "member" is said of a record that was trained on, FPR that it is
+    said of one that was not: the most powerful test of "the record is out" against "the record is
+    in" has this curve (Neyman and Pearson).  With delta_in(epsilon), the most by which P[S | in]
+    exceeds e^epsilon P[S | out], and delta_out the other way round, it is the least over epsilon
+    of e^epsilon FPR + delta_in and of 1 - e^-epsilon (1 - FPR - delta_out) (Dong, Roth and Su,
+    JRSS B 2022, proposition 2.12, for each direction; Zhu, Dong and Wang, AISTATS 2022).  Losses
+    are rounded up, so the result is an upper bound.
+
+    Args:
+        mechanism: a Poisson-subsampled Gaussian, composed with itself.
+        fpr: rates in [0, 1], any shape.
+
+    Raises:
+        ValueError: on a rate that is not in [0, 1].
+    """
+    return _least(fpr, *_deltas(mechanism))
+
+
+def symmetric_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
+    """As `exact_tpr`, but at least the curve of each direction, "member" and "non-member".
+
+    The least curve that bounds every test of whether a record is in, whichever of the two answers
+    counts as positive; where both are guessed, as in `one_run_fdp`, it takes this one.
+    """
+    both = np.maximum(*_deltas(mechanism))
+    return _least(fpr, both, both)
+
+
+def _least(fpr: Any, delta_in: np.ndarray, delta_out: np.ndarray) -> np.ndarray:
+    """The least TPR over all epsilons, and 1 at most."""
+    fpr = _rates(fpr)
+    grown, shrunk = np.exp(_EPSILONS)[:, None], np.exp(-_EPSILONS)[:, None]
+    best = np.ones(fpr.size)
+    for start in range(0, fpr.size, 500):
+        rate = fpr.ravel()[None, start : start + 500]
+        few = (grown * rate + delta_in[:, None]).min(axis=0)
+        many = (-np.expm1(-_EPSILONS)[:, None] + shrunk * (rate + delta_out[:, None])).min(axis=0)
+        best[start : start + 500] = np.minimum(np.minimum(few, many), 1)
+    return best.reshape(fpr.shape)
+
+
+@lru_cache(maxsize=64)
+def gaussian_mu(mechanism: Mechanism) -> float:
+    """The least mu whose Gaussian curve lies above both directions' from SMALLEST_RATE to 1.
+
+    A bound, unlike the mu of the central limit theorem, q sqrt(T (exp(1 / sigma^2) - 1)) (Bu et
+    al. 2020, arXiv 1911.11607), which is an approximation.  Reporting such a mu is what Gomez et
+    al. 2025 (arXiv 2503.10945) ask for.
+    """
+    from scipy.stats import norm
+
+    exact = symmetric_tpr(mechanism, _GRID)
+    inside = exact < 1
+    if not inside.any():
+        return math.inf
+    return float(max(0.0, (norm.ppf(exact[inside]) - norm.ppf(_GRID[inside])).max()))
+
+
+def ceilings(promise: Promise, fpr: np.ndarray) -> Curves:
+    """Each of NAMES -> (fpr, the largest TPR there).
+
+    Raises:
+        ValueError: on a rate that is not in [0, 1].
+    """
+    fpr = _rates(fpr)
+    run = promise.mechanism
+    found = (
+        dp_tpr(promise.epsilon, promise.delta, fpr),
+        gdp_tpr(gaussian_mu(run), fpr),
+        exact_tpr(run, fpr),
+    )
+    return {name: (fpr, tpr) for name, tpr in zip(NAMES, found)}
+
+
+def ceilings_of(challenge_folder: PathLike, *, phase: str = "train") -> dict[str, Curves]:
+    """Scenario -> name of a ceiling -> (false positive rates, the largest TPR there).
+
+    What `scoring.generate_roc` and `scoring.generate_html` draw above the curves.  Scenarios that
+    promise nothing are left out.  Of models without metadata, such as those of 2022, the claim is
+    not known: the table's is taken, and the names of its ceilings say so.
+
+    Args:
+        challenge_folder: `.../cifar10`, with models.
+        phase: whose metadata to read.
+
+    Raises:
+        ValueError: as `layout.walk_challenge` and `claim_of`.
+    """
+    folders: dict[str, list[Path]] = {}
+    for model in walk_challenge(challenge_folder, phases=[phase]):
+        folders.setdefault(model.scenario, []).append(model.path)
+    found: dict[str, Curves] = {}
+    for scenario, paths in folders.items():
+        claim = claim_of(paths)
+        if claim.promise is not None:
+            by = "" if claim.source == STATED else ", claimed by the table"
+            curves = ceilings(claim.promise, DRAWN)
+            found[scenario] = {f"{name}{by}": curve for name, curve in curves.items()}
+    return found
+
+
+def _rates(fpr: Any) -> np.ndarray:
+    rates = np.asarray(fpr, dtype=np.float64)
+    if not ((rates >= 0) & (rates <= 1)).all():
+        raise ValueError("Expected false positive rates in [0, 1].")
+    return rates
+
+
+@lru_cache(maxsize=512)  # an audit by a mechanism's own curve asks for a hundred
+def _deltas(mechanism: Mechanism) -> tuple[np.ndarray, np.ndarray]:
+    """The deltas of _EPSILONS: of a record that is in over one that is out, and the reverse."""
+    return delta_curves(mechanism, _EPSILONS, value_discretization_interval=SEARCH_INTERVAL)

@@ -1,0 +1,1 @@
+"""What a competition is: its table, its splits, what lies where, and submissions."""

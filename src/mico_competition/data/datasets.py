@@ -1,0 +1,159 @@
+"""The datasets of the challenges, found or downloaded, checked, and held in memory.
+
+One function a task; `LOADERS` names them for the table's tasks, and is where a dataset of your
+own is added.  A file of another length in the same form loads too (synthetic and reduced sets):
+lengths are held against the table only where a scenario of the table is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from mico_competition.data.arrays import (
+    ArrayDataset,
+    TextDataset,
+    normalise_cifar10,
+    sixteenths,
+    unpack_bits,
+)
+from mico_competition.data.cifar10_files import read_cifar10
+from mico_competition.data.purchase100_files import read_purchase100
+from mico_competition.data.sst2_files import read_sst2
+from mico_competition.data.synthetic import make_baskets
+from mico_competition.support.files import PathLike
+from mico_competition.support.progress import stage
+
+
+def load_cifar10(dataset_dir: PathLike = ".", download: bool = True) -> ArrayDataset:
+    """CIFAR-10: 50,000 training images, then 10,000 test images, in the official order.
+
+    Args:
+        dataset_dir: the folder that holds `cifar10/cifar-10-batches-bin` (or `-py`, or one of
+            the official archives), with or without the `cifar10/`.
+        download: fetch the official archive (170 MB) to `<dataset_dir>/cifar10` if there is none.
+
+    Returns:
+        Items (float32 [3, 32, 32], int 0..9); pixels over 255, minus the mean and over the
+        standard deviation of their channel.
+
+    Raises:
+        FileNotFoundError: if there is no copy and `download` is false, or a file of it lacks.
+        OSError: if the download fails.
+        ValueError: if a file is damaged, or is a pickle that asks for more than plain arrays.
+            (The errors above are ValueErrors too.)
+    """
+    pixels, labels = read_cifar10(dataset_dir, download)
+    return ArrayDataset(_tensor(pixels), _tensor(labels), normalise_cifar10)
+
+
+def load_purchase100(dataset_dir: PathLike = ".", download: bool = False) -> ArrayDataset:
+    """Purchase-100: which of 600 products 197,324 shoppers bought, in 100 clusters.
+
+    Args:
+        dataset_dir: the folder that holds `purchase100/dataset_purchase` (or
+            `dataset_purchase.tgz`), with or without the `purchase100/`.
+        download: fetch the official archive to `<dataset_dir>/purchase100` if there is none.
+
+    Returns:
+        Items (float32 [600] of zeros and ones, int 0..99).
+
+    Raises:
+        FileNotFoundError: if there is no copy and `download` is false.
+        OSError: if the download fails.
+        ValueError: if the file is damaged or of another form; the message names the line.
+            (The errors above are ValueErrors too.)
+    """
+    bits, labels = read_purchase100(dataset_dir, download)
+    return ArrayDataset(_tensor(bits), _tensor(labels), unpack_bits)
+
+
+def load_sst2(dataset_dir: PathLike | None = None, download: bool = False) -> TextDataset:
+    """SST-2: 67,349 training sentences, then 872 validation sentences, of film reviews.
+
+    Args:
+        dataset_dir: the folder that holds GLUE's `train.tsv` and `dev.tsv` or Hugging Face's
+            parquet files, itself or in `SST-2` or `sst2`.  None: the copy of Hugging Face,
+            downloaded unless it is in their cache.
+        download: turn to Hugging Face too if `dataset_dir` holds no copy.
+
+    Returns:
+        Items dict of `sentence` (str), `label` (0 negative, 1 positive) and `idx` (int, from 0
+        in each of the two splits).
+
+    Raises:
+        FileNotFoundError: if there is no copy in `dataset_dir` and `download` is false.
+        OSError: if the copy of Hugging Face cannot be had.
+        ValueError: if a file is damaged; the message names the line.  (The errors above are
+            ValueErrors too.)
+    """
+    sentences, labels, idx = read_sst2(dataset_dir, download)
+    return TextDataset(sentences, torch.tensor(labels), torch.tensor(idx))
+
+
+def load_digits(dataset_dir: PathLike | None = None, download: bool = False) -> ArrayDataset:
+    """scikit-learn's 1,797 handwritten digits, in its order; the demonstration's dataset.
+
+    The digits come with scikit-learn, so both arguments are there for uniformity only.
+
+    Returns:
+        Items (float32 [64] in 0..1, the grey levels over 16, int 0..9).
+    """
+    from sklearn.datasets import load_digits as bundled
+
+    levels, labels = bundled(return_X_y=True)
+    return ArrayDataset(_tensor(levels.astype(np.uint8)), _tensor(labels), sixteenths)
+
+
+def load_baskets(dataset_dir: PathLike | None = None, download: bool = False) -> ArrayDataset:
+    """19,732 synthetic shopping baskets of 240 products in 20 clusters: a test bed for attacks.
+
+    They are drawn anew from a fixed seed (a second or two), so the arguments are there for
+    uniformity only.
+
+    Returns:
+        Items (float32 [240] of zeros and ones, int 0..19).
+    """
+    packed, labels = make_baskets(19_732, 0, 20, features=240, prototype_scale=0.7)
+    return ArrayDataset(_tensor(packed), _tensor(labels), unpack_bits)
+
+
+# `loader(dataset_dir)` never fetches what it does not find; `loader(dataset_dir, download=True)`
+# may.  (SST-2 without a folder is the one whose home is the network.)
+LOADERS: dict[str, Callable[..., Any]] = {
+    "cifar10": partial(load_cifar10, download=False),
+    "purchase100": load_purchase100,
+    "sst2": load_sst2,
+    "digits": load_digits,
+    "baskets": load_baskets,
+}
+
+
+def load_dataset(task: str, dataset_dir: PathLike | None = ".", download: bool = False) -> Any:
+    """The dataset of `task`, by its loader in `LOADERS`.
+
+    Args:
+        task: the name of a task.
+        dataset_dir: the folder with the data; see the task's own loader.
+        download: fetch the data if they are not there.
+
+    Raises:
+        ValueError: if no loader is registered for `task`, or as the loader does.
+    """
+    if task not in LOADERS:
+        raise ValueError(
+            f"No loader for task {task!r}: choose one of {', '.join(LOADERS)}, or add yours to "
+            "challenge_datasets.LOADERS."
+        )
+    loader = LOADERS[task]
+    with stage(f"Reading the dataset of {task}"):
+        return loader(dataset_dir, download=True) if download else loader(dataset_dir)
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    """A tensor of `values`, sharing memory where numpy lets it."""
+    return torch.from_numpy(np.require(values, requirements=["C", "W"]))

@@ -1,0 +1,184 @@
+"""A fleet's workers on a Ray cluster: tasks train blocks on its nodes, the head writes the folders.
+
+A finished folder comes back as bytes through Ray's object store, and this process alone writes
+below --out.  So nodes need no shared storage and no lock that works across machines, and a node
+that is cut off cannot write into a fleet that went on without it: of a block that was trained
+twice, because its node was thought dead, one result counts.  --out may be shared storage.
+
+No scheduler of our own: which node trains what, and when, is Ray's business.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mico_competition.fleets.fleet import Block, Outcome
+from mico_competition.fleets.ledger import Ledger
+from mico_competition.fleets.ray.link import (
+    LOOK_SECONDS,
+    Watch,
+    checked_address,
+    connected,
+    import_ray,
+)
+from mico_competition.fleets.ray.task import Files, Job, Result, train
+from mico_competition.models.inputs import Data
+from mico_competition.support.files import PRIVATE, written_aside
+
+_WAITING = 16  # tasks queued beyond what runs, so that an autoscaler sees that more is wanted
+
+_log = logging.getLogger(__name__)
+
+
+class RayCluster:
+    """Trains blocks as tasks of a Ray cluster that this machine is a node of.
+
+    Args:
+        ledger: of the fleet.
+        data: the whole dataset, on the CPU.
+        tokenizer: written beside the weights of text models.
+        address: HOST:PORT of the cluster's head, or `auto` for the cluster of this machine.
+        threads: CPUs of each task, >= 1; by default 1.
+        gpus_per_task: GPUs of each task, in [0, 1]; a fraction lets tasks share one.  By default
+            1 if the cluster has GPUs when the fleet starts, else 0.
+
+    Raises:
+        ImportError: if Ray is not installed.
+        ValueError: for an argument out of range; and from `run`, if no cluster answers.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        data: Data,
+        tokenizer: Any = None,
+        *,
+        address: str,
+        threads: int | None = None,
+        gpus_per_task: float | None = None,
+    ) -> None:
+        if gpus_per_task is not None and not 0 <= gpus_per_task <= 1:
+            raise ValueError(f"Expected --gpus_per_task {gpus_per_task:g} in [0, 1].")
+        self._address = checked_address(address)
+        self._ray = import_ray()
+        self._ledger = ledger
+        self._gpus = gpus_per_task
+        code = ledger.architecture_fingerprint, ledger.training_fingerprint
+        self._job = Job.of(ledger.settings, data, tokenizer, threads or 1, *code)
+
+    def run(self, blocks: deque[Block]) -> Generator[Outcome | float | None, None, None]:
+        """See `fleet.Backend`."""
+        if not blocks:
+            return
+        with connected(self._ray, self._address), Watch(self._ray) as watch:
+            tasks = _Tasks(self._ray, self._job, self._gpus, watch)
+            running: dict[Any, Block] = {}
+            try:
+                yield from self._spread(blocks, running, tasks, watch)
+            finally:
+                for reference in running:
+                    self._ray.cancel(reference, force=True)
+
+    def _spread(
+        self, blocks: deque[Block], running: dict[Any, Block], tasks: _Tasks, watch: Watch
+    ) -> Iterator[Outcome | None]:
+        """Keep the cluster at work until no block is left."""
+        while blocks or running:
+            for _ in range(min(tasks.room() - len(running), len(blocks))):
+                block = blocks.popleft()
+                running[tasks.submit(block)] = block
+            ready, _ = self._ray.wait(list(running), timeout=LOOK_SECONDS)
+            if not ready:
+                yield None
+            for reference in ready:
+                yield self._outcome(reference, running.pop(reference), watch)
+            if watch.gone:
+                waiting = [*blocks, *running.values()]
+                if waiting:
+                    yield Outcome(waiting[0], watch.sentence, fatal=True)
+                return
+
+    def _outcome(self, reference: Any, block: Block, watch: Watch) -> Outcome:
+        """Fetch what a task made, and put its folders into their places."""
+        errors = self._ray.exceptions
+        try:
+            result: Result = self._ray.get(reference)
+        except errors.LocalRayletDiedError as error:  # every task after it would end so too
+            return Outcome(block, f"{error}\n{watch.sentence}", fatal=True)
+        except errors.RayTaskError as error:
+            # `train_block` reports what training raises, so the node could not even begin: it
+            # lacks the package, say.  Left alone it would eat up every block in seconds.
+            cause = " ".join(str(error.cause).split())
+            sentence = f"A node of the Ray cluster cannot train: {cause}"
+            return Outcome(block, f"{error}\n{sentence}", fatal=True)
+        except errors.RayError as error:
+            sentence = f"The task was lost with its process or machine ({type(error).__name__})."
+            return Outcome(block, f"{error}\n{sentence}", lost=True)
+        try:
+            for model_id, files in result.folders.items():
+                _write(files, self._ledger.place(model_id))
+        except OSError as error:
+            return Outcome(block, f"Models could not be written: {error}", fatal=True)
+        return Outcome(block, result.error, fatal=result.fatal)
+
+
+class _Tasks:
+    """Blocks as tasks of Ray, and how many of them the cluster can do with."""
+
+    def __init__(self, ray: Any, job: Job, gpus: float | None, watch: Watch) -> None:
+        if gpus is None:
+            gpus = 1.0 if any(node.get("GPU") for node in watch.resources()) else 0.0
+        self._cpus, self._gpus, self._watch = job.threads, gpus, watch
+        self._scenario = job.settings.scenario
+        self._job = ray.put(replace(job, cuda=gpus > 0))
+        # Ray itself tries nothing again: the fleet does, which counts tries in its books and
+        # splits a stack that fails.  Two who try again would multiply.
+        with_needs = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=0)
+        self._task = with_needs(train)
+        self._waits = False
+
+    def submit(self, block: Block) -> Any:
+        """The reference of a new task that trains `block`."""
+        ids = block.model_ids
+        name = f"{self._scenario} {ids[0]}" + (f" to {ids[-1]}" if len(ids) > 1 else "")
+        return self._task.options(name=name).remote(self._job, block)
+
+    def room(self) -> int:
+        """How many tasks to have in flight: enough to keep the nodes of this moment busy.
+
+        Not all at once, so that a slow disk here does not fill the nodes' memory with results.
+        Says so, once, where no node takes any.
+        """
+        slots = sum(self._slots(node) for node in self._watch.resources())
+        if not slots and not self._waits:
+            _log.warning(
+                "No node of the Ray cluster has room for a task of %d CPU(s) and %g GPU(s): "
+                "waiting for one to join.",
+                self._cpus,
+                self._gpus,
+            )
+        self._waits = not slots
+        return max(2 * slots, slots + _WAITING)
+
+    def _slots(self, node: dict[str, float]) -> int:
+        """Tasks that fit on a node at once; no task has parts of two GPUs."""
+        slots = int(node.get("CPU", 0) // self._cpus)
+        if self._gpus:
+            slots = min(slots, int(node.get("GPU", 0)) * int(1 / self._gpus + 1e-6))
+        return slots
+
+
+def _write(files: Files, place: Path) -> None:
+    """Put a folder into its place, whole; the first one there stays."""
+    if place.is_dir():
+        return
+    with written_aside(place, durable=True, access=PRIVATE) as aside:
+        for name, content in files.items():
+            path = aside / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content.data)

@@ -1,0 +1,195 @@
+"""What a fleet's task does on a node of a Ray cluster: trains a block, hands its folders over.
+
+Ray calls `train` in processes of its own.  Nothing stays on the node, and nothing is known of
+where the models belong.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mico_competition import __version__
+from mico_competition.competition.table import get_task
+from mico_competition.data.fingerprint import dataset_fingerprint, remember_fingerprint
+from mico_competition.fleets.fleet import Block, train_block
+from mico_competition.fleets.shared_data import Rebuild, parts_of
+from mico_competition.models.inputs import Data
+from mico_competition.models.text_models import base_config
+from mico_competition.training.fingerprints import architecture_fingerprint
+from mico_competition.training.recipe import training_fingerprint
+from mico_competition.training.settings import Settings
+
+Files = dict[str, np.ndarray]  # a folder: path below it -> bytes
+
+_PREFIX = "mico_task_"
+_ABANDONED_SECONDS = 60.0  # so old, a folder whose lock is free is nobody's
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task is told: once in the object store, so that each node holds it once."""
+
+    settings: Settings
+    arrays: dict[str, np.ndarray]
+    rebuild: Rebuild
+    tokenizer: Any
+    threads: int
+    cuda: bool
+    versions: dict[str, str]
+    dataset_fingerprint: str | None = None
+    architecture_fingerprint: str | None = None
+    training_fingerprint: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        data: Data,
+        tokenizer: Any,
+        threads: int,
+        architecture_fingerprint: str | None = None,
+        training_fingerprint: str | None = None,
+    ) -> Job:
+        """The job of training on `data`, which is on the CPU; without GPUs until told otherwise."""
+        parts, rebuild = parts_of(data)
+        arrays = {name: part.contiguous().numpy() for name, part in parts.items()}
+        return cls(
+            settings,
+            arrays,
+            rebuild,
+            tokenizer,
+            threads,
+            False,
+            versions(),
+            dataset_fingerprint(data),
+            architecture_fingerprint,
+            training_fingerprint,
+        )
+
+    def data(self) -> Data:
+        """The dataset over memory that all tasks of a node share."""
+        with warnings.catch_warnings():  # the memory is read-only, and nothing writes to it
+            warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+            parts = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
+        data = self.rebuild(parts)
+        if self.dataset_fingerprint is not None:
+            remember_fingerprint(data, self.dataset_fingerprint)
+        return data
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a task hands back: the models that are whole, by id, and what went wrong."""
+
+    folders: dict[int, Files]
+    error: str | None
+    fatal: bool
+
+
+def versions() -> dict[str, str]:
+    """What has to be the same everywhere for a seed to give one model."""
+    return {"mico_competition": __version__, "torch": torch.__version__.partition("+")[0]}
+
+
+def check_versions(wanted: Mapping[str, str], where: str) -> str:
+    """This node's name; ValueError if its software is not the `wanted` of the machine `where`."""
+    node = os.uname().nodename
+    for name, version in versions().items():
+        if version != wanted[name]:
+            raise ValueError(
+                f"{name} is {version} on {node} and {wanted[name]} where {where}: install the "
+                "same on every node."
+            )
+    return node
+
+
+def check_code(job: Job, data: Data, node: str) -> None:
+    """ValueError if this node's code computes something else than that of the fleet's machine."""
+    task = get_task(job.settings.task)
+    config = base_config(task, job.settings.model_name) if task.text else None
+    expected = job.architecture_fingerprint
+    if expected is not None and architecture_fingerprint(task, data, config) != expected:
+        raise ValueError(
+            f"The {task.architecture} of the code on {node} computes something else than that of "
+            "the machine the fleet was started on: install the same on every node."
+        )
+    expected = job.training_fingerprint
+    if expected is not None and training_fingerprint(job.settings, data, config) != expected:
+        raise ValueError(
+            f"The code on {node} trains in another way than that of the machine the fleet was "
+            "started on: install the same on every node."
+        )
+
+
+def train(job: Job, block: Block) -> Result:
+    """Train `block` and hand over its folders.
+
+    Raises:
+        ValueError: if this node's software is not that of the machine the fleet was started on.
+    """
+    node = check_versions(job.versions, "the fleet was started")
+    torch.set_num_threads(job.threads)
+    data = job.data()
+    check_code(job, data, node)
+    device = torch.device("cuda" if job.cuda else "cpu")
+    with _own_folder() as own:
+        places = {model_id: own / f"model_{model_id}" for model_id in block.model_ids}
+        outcome = train_block(
+            job.settings,
+            data.to(device),
+            block,
+            list(places.values()),
+            tokenizer=job.tokenizer,
+            device=device,
+            progress=False,
+        )
+        folders = {i: _read(place) for i, place in places.items() if place.is_dir()}
+    error = outcome.error
+    if error is not None:
+        error = f"{error.rstrip()} (on {node})"  # at the end, which is what gets quoted
+    return Result(folders, error, outcome.fatal)
+
+
+@contextmanager
+def _own_folder() -> Iterator[Path]:
+    """An empty folder of this task's, for its user's eyes only, that goes with it.
+
+    A task that is killed leaves its folder; the next one on the node removes it.
+    """
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another user's, in use, or gone by now
+            if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                with _locked(left):
+                    shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, _locked(Path(folder)):
+        yield Path(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on `folder` that ends with this process at the latest; OSError if it is taken."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _read(folder: Path) -> Files:
+    """A folder's files as bytes, which Ray hands over without copying."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): np.fromfile(path, np.uint8) for path in paths}

@@ -1,0 +1,1 @@
+"""Where others meet a competition: bundles for platforms, leaderboards, and the Hub."""

@@ -1,0 +1,277 @@
+"""What a bundle says of its competition: the table's rows, and what the trained models tell.
+
+Every number on a page and every column of a leaderboard comes from here, and so from `tracks` and
+from the models' own metadata; none is typed.  Nothing of the truth is among them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from math import inf
+from pathlib import Path
+
+from mico_competition.competition.layout import ModelFolder, walk_challenge, walk_phase
+from mico_competition.competition.lengths import Lengths, read_metadata
+from mico_competition.competition.table import (
+    DISTINGUISHER,
+    SCORED_PHASES,
+    Scenario,
+    Task,
+    get_challenge,
+    get_scenario,
+    get_task,
+    labels_of,
+    phase_of,
+)
+from mico_competition.scoring.metrics import RANKED, TITLES
+from mico_competition.scoring.settings import MAX_SCENARIOS
+from mico_competition.support.files import PathLike
+
+DATE_FORM = "%Y-%m-%d %H:%M:%S"
+_DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+# Between two phases there must be a moment that belongs to neither: the platform refuses a phase
+# that ends when the next one starts.
+PAUSE = timedelta(minutes=1)
+PHASE_TITLES = dict(zip(SCORED_PHASES, ("Development", "Final")))
+
+# Metrics on the leaderboard, for each scenario, in the order of its columns.
+METRICS = (RANKED, "TPR_FPR_100", "TPR_FPR_10", "AUC", "MIA", "accuracy")
+TITLE_LIMIT = 36  # characters of a column's title on Codabench
+_LONGEST = max(len(TITLES[key]) for key in METRICS)
+_MEND = "name the folder that `mico train --output_dir` was given."
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the leaderboard; the first one ranks.  `group` is its scenario, or "Ranking"."""
+
+    key: str
+    title: str
+    group: str
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When phases start and end, in UTC; `dev_end` follows from the final phase's start."""
+
+    dev_start: datetime
+    final_start: datetime
+    end: datetime
+
+    @classmethod
+    def of(
+        cls, dev_start: str, final_start: str, end: str, *, now: datetime | None = None
+    ) -> Schedule:
+        """From three texts YYYY-MM-DD HH:MM:SS.
+
+        Raises:
+            ValueError: if a text is of another form, or they are not in order; with `now`, in
+                UTC, also if Final starts in the past.
+        """
+        dates = cls(
+            parse_date("dev_start", dev_start),
+            parse_date("final_start", final_start),
+            parse_date("end", end),
+        )
+        if not dates.dev_start < dates.dev_end:
+            raise ValueError(
+                f"Expected final_start={final_start} to be more than a minute after "
+                f"dev_start={dev_start}: Development ends a minute before Final starts."
+            )
+        if not dates.final_start < dates.end:
+            raise ValueError(f"Expected end={end} to be after final_start={final_start}.")
+        if now is not None and not now < dates.final_start:
+            raise ValueError(
+                f"Expected final_start={final_start} to lie ahead, and it is {date_text(now)} UTC "
+                "now: move the schedule."
+            )
+        return dates
+
+    @property
+    def dev_end(self) -> datetime:
+        """The end of Development."""
+        return self.final_start - PAUSE
+
+
+def parse_date(name: str, text: str) -> datetime:
+    """A date and time in UTC; ValueError naming `name` unless YYYY-MM-DD HH:MM:SS."""
+    try:
+        if _DATE.fullmatch(text):
+            return datetime.strptime(text, DATE_FORM)
+    except ValueError:
+        pass
+    raise ValueError(
+        f'Expected {name} as "YYYY-MM-DD HH:MM:SS" in UTC, without an offset, got {text!r}.'
+    )
+
+
+def date_text(date: datetime) -> str:
+    """A date as the bundle has it: YYYY-MM-DD HH:MM:SS."""
+    return date.strftime(DATE_FORM)
+
+
+@dataclass(frozen=True)
+class ScenarioFacts:
+    """One scenario: its row, lengths of its models in records, and their ids in each scored phase.
+
+    `label` is its name for people, unlike that of any other scenario of the challenge.  `epsilon`
+    and `delta` are what its models' metadata state, else what the table aims at.
+    """
+
+    row: Scenario
+    label: str
+    len_dataset: int
+    len_training: int
+    len_challenge: int
+    epsilon: float
+    delta: float
+    models: dict[str, tuple[int, ...]]
+
+    @property
+    def task(self) -> Task:
+        """The task its models were trained for."""
+        return get_task(self.row.task)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A challenge as trained: its name and its scenarios, in the scoreboard's order."""
+
+    challenge: str
+    scenarios: tuple[ScenarioFacts, ...]
+
+    @classmethod
+    def of(cls, root: PathLike, challenge: str) -> Facts:
+        """Read them from `<root>/<challenge>`; solutions are not opened.
+
+        Raises:
+            ValueError: if the folder or a model is missing; if a scenario has fewer models of a
+                phase than another; if models of a scenario are not of one kind.
+        """
+        folder = Path(root) / challenge
+        names = get_challenge(challenge)
+        if len(names) > MAX_SCENARIOS:
+            raise ValueError(
+                f"Challenge {challenge} has {len(names)} scenarios, and the scoring program takes "
+                f"at most {MAX_SCENARIOS}: make two challenges of it."
+            )
+        models = walk_challenge(folder, phases=list(SCORED_PHASES), mend=_MEND)
+        for phase in SCORED_PHASES:
+            counts = {name: len(walk_phase(folder, name, phase)) for name in names}
+            if len(set(counts.values())) > 1 or not max(counts.values()):
+                found = ", ".join(f"{name} {count}" for name, count in counts.items())
+                raise ValueError(
+                    f"Expected as many {phase} models in each scenario of {folder}, found "
+                    f"{found}: train the missing ones."
+                )
+        labels = labels_of(names)
+        return cls(challenge, tuple(_scenario(name, labels[name], models) for name in names))
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks of its scenarios, each once."""
+        return list({facts.task.name: facts.task for facts in self.scenarios}.values())
+
+    @property
+    def distinguisher(self) -> bool:
+        """Whether participants know all training records but the challenge points."""
+        return all(facts.row.disclosure == DISTINGUISHER for facts in self.scenarios)
+
+    @property
+    def title(self) -> str:
+        """The competition's title."""
+        kind = " (DP distinguisher)" if self.distinguisher else ""
+        return f"MICO: {', '.join(task.title for task in self.tasks)}{kind}"
+
+    def count(self, phase: str) -> int:
+        """Models of a phase, over all scenarios."""
+        return sum(len(facts.models[phase]) for facts in self.scenarios)
+
+    @property
+    def as_read(self) -> list[ScenarioFacts]:
+        """Its scenarios in the order for people."""
+        by_name = {facts.row.name: facts for facts in self.scenarios}
+        return [by_name[name] for name in labels_of(by_name)]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Scenario -> its name for people, in the order for people."""
+        return {facts.row.name: facts.label for facts in self.as_read}
+
+    @property
+    def heads(self) -> dict[str, str]:
+        """Scenario -> its label as it fits above the leaderboard's columns."""
+        return short_labels(self.labels, TITLE_LIMIT - _LONGEST - len(": "))
+
+    def columns(self) -> list[Column]:
+        """The leaderboard: what ranks, then the metrics of each scenario in the order for people.
+
+        Keys are 2022's: scenarios are numbered by their names.
+        """
+        numbers = {facts.row.name: i for i, facts in enumerate(self.scenarios, start=1)}
+        return [
+            Column(f"average_{RANKED}", f"Average {TITLES[RANKED]}", "Ranking"),
+            *(
+                Column(f"scenario{numbers[name]}_{key}", f"{head}: {TITLES[key]}", head)
+                for name, head in self.heads.items()
+                for key in METRICS
+            ),
+        ]
+
+
+def short_labels(labels: Mapping[str, str], limit: int) -> dict[str, str]:
+    """Labels of at most `limit` characters, all different: cut in the middle, or numbers.
+
+    >>> short_labels({"a": "No DP", "b": "Faces in the crowd, ε = 4"}, 19)
+    {'a': 'No DP', 'b': 'Faces…e crowd, ε = 4'}
+    """
+    front = limit // 3
+    cut = {
+        name: label if len(label) <= limit else f"{label[:front]}…{label[front + 1 - limit :]}"
+        for name, label in labels.items()
+    }
+    counts = Counter(cut.values())
+    return {
+        name: label if counts[label] == 1 else f"Scenario {i}"
+        for i, (name, label) in enumerate(cut.items(), start=1)
+    }
+
+
+def _scenario(name: str, label: str, models: Iterable[ModelFolder]) -> ScenarioFacts:
+    """The facts of one scenario, which all its models must share."""
+    mine = [model for model in models if model.scenario == name]
+    found: dict[tuple[int, int, int], ModelFolder] = {}
+    for model in mine:
+        if phase_of(model.model_id).name != model.phase:
+            raise ValueError(f"{model.path} is not a model of phase {model.phase}: move it.")
+        lengths = Lengths.of(model.path)
+        kind = (
+            lengths.len_dataset or model.task.len_dataset,
+            lengths.check_training(None),
+            lengths.check_challenge(None),
+        )
+        other = found.setdefault(kind, model)
+        if len(found) > 1:
+            first = next(iter(found.values()))
+            raise ValueError(
+                f"{other.path} and {first.path} differ in N, n or m: train the models of a "
+                "scenario with the same lengths."
+            )
+    row = get_scenario(name)
+    privacy = read_metadata(mine[0].path).get("privacy")
+    stated = privacy if isinstance(privacy, dict) else {}
+    len_dataset, len_training, len_challenge = next(iter(found))
+    return ScenarioFacts(
+        row,
+        label,
+        len_dataset,
+        len_training,
+        len_challenge,
+        float(stated.get("epsilon", row.target_epsilon)) if row.private else inf,
+        float(stated.get("delta", row.target_delta)),
+        {p: tuple(model.model_id for model in mine if model.phase == p) for p in SCORED_PHASES},
+    )

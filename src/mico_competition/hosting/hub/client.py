@@ -1,0 +1,315 @@
+"""The Hugging Face Hub's client as `hub` and `publish` use it: list, fetch one file, explain.
+
+`huggingface_hub` does the talking; here its exceptions become one sentence that names the
+repository and the mend, and a file counts as fetched only with the checksum the Hub lists.
+Never decides what is fetched, and never prints.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from mico_competition.data.downloads import DownloadError
+from mico_competition.scoring.printable import printable
+from mico_competition.support.files import PathLike
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+MAX_ENTRIES = 200_000
+_BLOCK = 1 << 20
+_TIMEOUT_SECONDS = 10
+_REFUSALS = {
+    401: "the Hub does not accept your token; `hf auth login` stores a new one.",
+    403: "your token may not do this; `hf auth login` with one that may write to it.",
+    429: "the Hub asks for fewer requests; wait five minutes and run again, it resumes.",
+}
+
+
+class HubError(DownloadError):
+    """The Hub cannot be reached, refuses, or does not hold what was asked for."""
+
+
+class WrongFileError(HubError):
+    """One file of a repository is missing, or is not what the Hub lists; others may be right."""
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository: its path there, bytes, and hex checksum.
+
+    `checksum` is a sha256 (64 digits) for files in large file storage, and otherwise the name
+    that git gives the content (40 digits).
+    """
+
+    path: str
+    size: int
+    checksum: str
+
+    def fits(self, path: PathLike) -> bool:
+        """Whether the file at `path` has this content; False if there is none."""
+        try:
+            return (
+                os.stat(path).st_size == self.size
+                and checksum_of(path, len(self.checksum)) == self.checksum
+            )
+        except FileNotFoundError:
+            return False
+
+    def part(self, path: Path) -> Path:
+        """Where what has come of this content waits; `path` is where it shall lie when whole."""
+        return path.with_name(f"{path.name}.{self.checksum[:16]}.part")
+
+    def bytes_at(self, path: Path) -> int:
+        """How much of the file an earlier try left at `path`, judged by length alone."""
+        for candidate in (path, self.part(path)):
+            if candidate.is_file() and candidate.stat().st_size <= self.size:
+                return candidate.stat().st_size
+        return 0
+
+
+def checksum_of(path: PathLike, digits: int = 64) -> str:
+    """The sha256 of a file's content (64 hex digits), or the name git gives it (40)."""
+    digest = hashlib.sha256() if digits == 64 else hashlib.sha1(usedforsecurity=False)
+    with open(path, "rb") as file:
+        if digits != 64:
+            digest.update(b"blob %d\0" % os.fstat(file.fileno()).st_size)
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def megabytes(size: float) -> str:
+    """A number of bytes for people: `12.3 MB`."""
+    return f"{size / 1e6:,.1f} MB"
+
+
+def hub_api(endpoint: str | None = None) -> HfApi:
+    """The client; `endpoint` is the Hub's address (default: HF_ENDPOINT, or huggingface.co)."""
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=endpoint.rstrip("/") if endpoint else None)
+
+
+def list_files(api: HfApi, repo: str, revision: str | None = None) -> tuple[str, list[HubFile]]:
+    """The commit that `revision` of a dataset repository stands for, and all files of it.
+
+    Two requests, and one more for every further thousand entries.  (One request could tell
+    both, but the Hub is known to cut that list short for repositories of many files.)
+
+    Args:
+        api: the client.
+        repo: OWNER/NAME.
+        revision: a branch, tag or commit (default: the main branch).
+
+    Raises:
+        HubError: if the Hub cannot be reached, refuses, or does not know the repository.
+    """
+    from huggingface_hub.hf_api import RepoFile
+
+    with hub_errors(repo, api.endpoint, revision):
+        commit = api.dataset_info(repo, revision=revision, timeout=_TIMEOUT_SECONDS).sha
+        entries = api.list_repo_tree(repo, repo_type="dataset", revision=commit, recursive=True)
+        files = [
+            HubFile(
+                entry.path,
+                entry.lfs.size if entry.lfs else entry.size,
+                entry.lfs.sha256 if entry.lfs else entry.blob_id,
+            )
+            for entry in islice(entries, MAX_ENTRIES + 1)
+            if isinstance(entry, RepoFile)
+        ]
+    if len(files) > MAX_ENTRIES:
+        raise HubError(f"{repo} lists over {MAX_ENTRIES:,} files: is it the right repository?")
+    return commit or "main", files
+
+
+def fetch_file(
+    endpoint: str,
+    repo: str,
+    commit: str,
+    file: HubFile,
+    path: Path,
+    on_bytes: Callable[[int], None],
+) -> None:
+    """Fetch one file to `path`, going on from what an earlier try left beside it.
+
+    Args:
+        endpoint: the Hub's address.
+        repo, commit, file: what and where from, as `list_files` gave it.
+        path: where the file shall lie; a file of this name is whole and has its checksum.
+        on_bytes: called with the length of every block that has come; may raise to stop.
+
+    Raises:
+        WrongFileError: if the repository has no such file, or another content (which is deleted).
+        HubError: if the Hub breaks off or refuses; what came is kept.
+    """
+    if file.fits(path):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    part = file.part(path)
+    if part.exists() and part.stat().st_size > file.size:
+        part.unlink()
+    with hub_errors(repo, endpoint), open(part, "ab") as out:
+        counted = _Counted(out, file.size, on_bytes)
+        with suppress(_TooLong):
+            if out.tell() < file.size:
+                _receive(endpoint, repo, commit, file, cast(BinaryIO, counted))
+        out.flush()
+        os.fsync(out.fileno())  # so that not even a power cut leaves a whole name on half a file
+    if counted.left < 0 or not file.fits(part):
+        part.unlink()
+        raise WrongFileError(
+            f"What {repo} sent as {file.path} has not the checksum that the Hub lists: it was "
+            "deleted; run again, and tell its owner if that does not help."
+        )
+    os.replace(part, path)
+
+
+def _receive(endpoint: str, repo: str, commit: str, file: HubFile, out: BinaryIO) -> None:
+    """Append to `out` what it lacks of the file."""
+    from huggingface_hub import errors, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    url = hf_hub_url(repo, file.path, repo_type="dataset", revision=commit, endpoint=endpoint)
+    # Compressed on the way, a file could not be gone on with in the middle.
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    try:
+        http_get(url, out, resume_size=out.tell(), headers=headers)
+    except errors.EntryNotFoundError as error:
+        raise WrongFileError(
+            f"{repo} lists {file.path} but does not hold it: run again, or tell its owner."
+        ) from error
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code != 416:  # the file ends before what the Hub lists
+            raise
+
+
+class _TooLong(Exception):
+    """More has come of a file than the Hub lists."""
+
+
+class _Counted:
+    """A file that tells of every block written to it, and takes no more than `size` bytes."""
+
+    def __init__(self, file: BinaryIO, size: int, on_bytes: Callable[[int], None]) -> None:
+        self._file, self._on_bytes = file, on_bytes
+        self.left = size - file.tell()
+
+    def write(self, block: bytes) -> int:
+        """Write, then tell (which may raise, to stop)."""
+        self.left -= len(block)
+        if self.left < 0:
+            raise _TooLong
+        written = self._file.write(block)
+        self._on_bytes(len(block))
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@contextmanager
+def hub_errors(repo: str, endpoint: str, revision: str | None = None) -> Iterator[None]:
+    """Turn what the client raises in the block into a HubError of one sentence.
+
+    What this machine refuses (a folder without permission) passes as it is.
+    """
+    from huggingface_hub import errors
+
+    # The root of what the transport raises: httpx's, or requests', as the client's version has it.
+    transport = cast("type[Exception]", errors.HfHubHTTPError.__bases__[0])
+    try:
+        yield
+    except HubError:
+        raise
+    except errors.OfflineModeIsEnabled as error:
+        raise HubError(
+            f"Could not reach {repo}: HF_HUB_OFFLINE is set; unset it and run again."
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise HubError(_refusal(error, repo, endpoint, revision)) from error
+    except RuntimeError as error:  # from the storage's library, or around what an upload raised
+        if isinstance(error.__cause__, (transport, OSError)):
+            with hub_errors(repo, endpoint, revision):
+                raise error.__cause__ from error
+        reason = printable(str(error).partition("\n")[0])
+        raise HubError(
+            f"The Hub's storage broke off with {repo} ({reason}): run again, it resumes."
+        ) from error
+    except (transport, OSError) as error:
+        number = getattr(error, "errno", None)
+        if number == errno.ENOSPC:
+            raise HubError("The disk is full: free some and run again; it resumes.") from error
+        if number is not None and not isinstance(error, (ConnectionError, TimeoutError)):
+            raise
+        raise HubError(
+            f"Could not reach {repo} at {endpoint} ({type(error).__name__}): check the connection "
+            "and run again; it resumes."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise HubError(
+            f"What {endpoint} answered for {repo} is not of the Hub's form "
+            f"({type(error).__name__}): check HF_ENDPOINT and your proxy."
+        ) from error
+
+
+def _refusal(error: Any, repo: str, endpoint: str, revision: str | None) -> str:
+    """The sentence for an answer that is an error."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"{repo} is gated: ask for access at {endpoint}/datasets/{repo}, then `hf auth login`."
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"There is no dataset repository {repo}, or it is private: check the name, and "
+            "`hf auth login` if it is yours."
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repo} has no revision {revision!r}: name a branch, a tag or a commit of it."
+    code = error.response.status_code
+    mend = "try again later, it resumes." if code >= 500 else "check the name."
+    return f"The Hub refused {repo} (status {code}): {_REFUSALS.get(code, mend)}"
+
+
+@contextmanager
+def quiet_client() -> Iterator[None]:
+    """The client without bars and warnings of its own, handing over a file in small blocks.
+
+    These are settings of the whole process: enter it once, in the main thread.  The client's
+    blocks of 10 MB would be what is lost at a break and the least that a bar moves by.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        logging,
+    )
+
+    verbosity, block = logging.get_verbosity(), constants.DOWNLOAD_CHUNK_SIZE
+    # Where the environment decides about bars, the client only warns when told otherwise.
+    bars = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    constants.DOWNLOAD_CHUNK_SIZE = _BLOCK
+    if bars:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        constants.DOWNLOAD_CHUNK_SIZE = block
+        if bars:
+            enable_progress_bars()

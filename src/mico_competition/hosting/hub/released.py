@@ -1,0 +1,187 @@
+"""A release on disk, held against the table and against its own checksums.
+
+What is published cannot be called back, so the check is a whitelist: every file must be one
+that the table discloses for its phase, every checksum must be right, nothing may be missing.
+Reads only; says which file is at fault, never what is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+
+from mico_competition.competition.layout import (
+    ModelFolder,
+    challenge_folder_of,
+    model_id_of,
+    release_folder,
+    walk_challenge,
+)
+from mico_competition.competition.lengths import read_metadata
+from mico_competition.competition.table import (
+    METADATA_FILE,
+    PHASES,
+    SEED_FILES,
+    SOLUTION_FILE,
+    as_read,
+    disclosed_files,
+    get_challenge,
+    get_scenario,
+)
+from mico_competition.hosting.hub.dataset_card import IndexLine, ScenarioFacts
+from mico_competition.hosting.hub.listing import task_of
+from mico_competition.release.archives import SUMS_FILE, files_of_release, read_sums, sha256_of
+from mico_competition.release.check_files import check_files, read_summary
+from mico_competition.release.release import PUBLIC_METADATA
+from mico_competition.support.files import PathLike
+
+CARD_FILE = "README.md"
+_MEND = "name the challenge's folder that `mico release` wrote"
+
+
+@dataclass(frozen=True)
+class Released:
+    """A release that passed: where its files lie here, and their sha256, by path when published."""
+
+    folder: Path
+    challenge: str
+    models: tuple[ModelFolder, ...]
+    files: dict[str, Path]
+    sums: dict[str, str]
+
+    def weights(self, model: ModelFolder) -> str:
+        """Path, when published, of the file that holds the model's parameters."""
+        names = task_of(model.scenario).weights[-1].split("|")
+        places = (f"{self.challenge}/{model.place}/{name}" for name in names)
+        return next(place for place in places if place in self.sums)
+
+    def index(self, scenario: str, phase: str) -> list[IndexLine]:
+        """One line for each model of a scenario and phase."""
+        lines = []
+        for model in self.models:
+            if (model.scenario, model.phase) == (scenario, phase):
+                name = self.weights(model)
+                size, place = self.files[name].stat().st_size, f"{self.challenge}/{model.place}"
+                lines.append(IndexLine(model.model_id, place, name, size, self.sums[name]))
+        return lines
+
+
+def check_publishable(folder: PathLike, *, progress: bool = True) -> Released:
+    """Check a challenge folder that `mico release` wrote, to the last byte.
+
+    Args:
+        folder: named after its challenge, with its scenarios; `<challenge>.release` lies beside.
+        progress: whether to show how far it is (see `mico_competition.support.progress`).
+
+    Raises:
+        ValueError: if the folder is missing, or not named after a challenge; if a file is in it
+            that participants are not to get, or one that they are to get is not; if SHA256SUMS
+            is missing, or does not agree with the files.
+    """
+    folder = challenge_folder_of(folder)
+    models = tuple(walk_challenge(folder, mend=f"{_MEND}."))
+    side, files = release_folder(folder), dict(files_of_release(folder))
+    revealed = read_summary(folder)["revealed"] if (side / "release.json").is_file() else []
+    _check_names(folder, files, revealed)
+    for model in models:
+        _check_model(model, revealed)
+    faults = check_files(folder, progress=progress)[1]
+    if faults:
+        more = f" (and {len(faults) - 1} more faults)" if faults[1:] else ""
+        raise ValueError(f"{faults[0]}{more}")
+    name = f"{folder.name}.release/{SUMS_FILE}"
+    sums = read_sums(side / SUMS_FILE) | {name: sha256_of(side / SUMS_FILE)}
+    return Released(folder, folder.name, models, files | {name: side / SUMS_FILE}, sums)
+
+
+def _check_names(folder: Path, files: dict[str, Path], revealed: Collection[str]) -> None:
+    """ValueError if a file of a model is withheld, or is none that participants get."""
+    strange = []
+    for name, path in files.items():
+        top, *parts = name.split("/")
+        if top != folder.name:
+            continue
+        place = None
+        if (
+            len(parts) == 4
+            and parts[0] in get_challenge(folder.name)
+            and parts[1] in PHASES
+            and model_id_of(parts[2]) is not None
+        ):
+            place = (parts[0], parts[1])
+        public = _public_names(*place, revealed) if place else set()
+        if place and parts[3] in {*SEED_FILES, SOLUTION_FILE} - public:
+            raise ValueError(
+                f"{path} is withheld in phase {parts[1]}: this is not a release; {_MEND}."
+            )
+        if parts[-1] not in public or path.is_symlink():
+            strange.append(path)
+    if strange:
+        raise ValueError(f"{strange[0]} is not part of a release: remove it, or {_MEND}.")
+
+
+def _disclosed(scenario: str, phase: str, revealed: Collection[str]) -> tuple[str, ...]:
+    """Names of the seeds and solutions that participants have, after phases were revealed."""
+    if phase in revealed:
+        return (*SEED_FILES, SOLUTION_FILE)
+    return disclosed_files(get_scenario(scenario), phase)
+
+
+def _public_names(scenario: str, phase: str, revealed: Collection[str]) -> set[str]:
+    """All names that a file of a model may have in this phase."""
+    task = task_of(scenario)
+    weights = {name for alternatives in task.weights for name in alternatives.split("|")}
+    return weights | {*task.companions, METADATA_FILE, *_disclosed(scenario, phase, revealed)}
+
+
+def _check_model(model: ModelFolder, revealed: Collection[str]) -> None:
+    """ValueError if a model lacks a file, or its metadata tells of the model itself."""
+    for alternatives in (
+        *model.task.weights,
+        *_disclosed(model.scenario, model.phase, revealed),
+    ):
+        if not any((model.path / name).is_file() for name in alternatives.split("|")):
+            raise ValueError(
+                f"There is no {alternatives.replace('|', ' or ')} in {model.path}: run "
+                "`mico release` again."
+            )
+    if private := sorted(set(read_metadata(model.path)) - set(PUBLIC_METADATA)):
+        raise ValueError(
+            f"{model.path / METADATA_FILE} tells {private[0]}, which is not disclosed: this is "
+            f"not a release; {_MEND}."
+        )
+
+
+def facts_of(release: Released) -> list[ScenarioFacts]:
+    """What the page says of each scenario, from release.json."""
+    summary = read_summary(release.folder)
+    stated, revealed = summary["scenarios"], tuple(summary["revealed"])
+    result = []
+    for scenario in as_read({model.scenario for model in release.models}):
+        models = [model for model in release.models if model.scenario == scenario]
+        counts = {p: sum(m.phase == p for m in models) for p in PHASES}
+        said = stated[scenario]
+        privacy, row = said.get("privacy"), get_scenario(scenario)
+        by_table = not privacy and row.private  # as of 2022's models, which say nothing
+        if not privacy:
+            privacy = {
+                "epsilon": row.target_epsilon,
+                "delta": row.target_delta if row.private else None,
+            }
+        result.append(
+            ScenarioFacts(
+                scenario,
+                counts,
+                epsilon=privacy.get("epsilon", inf),
+                delta=privacy.get("delta"),
+                by_table=by_table,
+                accuracy=said.get("accuracy"),
+                len_dataset=said.get("len_dataset"),
+                len_training=said.get("len_training"),
+                len_challenge=said.get("len_challenge"),
+                revealed=revealed,
+            )
+        )
+    return result

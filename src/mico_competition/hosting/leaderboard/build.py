@@ -1,0 +1,75 @@
+"""Entries -> a static site: a page of ranked tables, and a page an entry.
+
+Needs no server and fetches nothing: styles, script and drawings are inside each page, so that it
+works from any folder, host or disk.  The same entries give the same bytes.  Entries of the final
+phase are not merely invisible before their time: they are taken out before anything is made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import chain
+from pathlib import Path
+
+from mico_competition.hosting.leaderboard.entries import read_entries
+from mico_competition.hosting.leaderboard.pages import HIDDEN_PHASE, Pages
+from mico_competition.support.files import PathLike, make_folder
+from mico_competition.support.scratch import scratch
+
+TITLE = "Membership inference leaderboard"
+MARKER = ".made_by_mico_leaderboard"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a site was made of: pages, and entries left out as their time has not come."""
+
+    entries: int
+    hidden: int
+
+
+def build(
+    folder: PathLike,
+    out: PathLike,
+    *,
+    final_opens: datetime | None = None,
+    title: str = TITLE,
+    now: datetime | None = None,
+) -> Built:
+    """Write the site of the entries in `folder` to `out`, in place of an earlier one.
+
+    Args:
+        folder: holds `<challenge>/<entry>.json`.
+        out: folder to make; a site that this function made before is replaced.
+        final_opens: from when on entries of the final phase are shown; without it they are not.
+        title: heading of the site.
+        now: the time, for tests; by default the clock's.
+
+    Raises:
+        ValueError: listing all faults of all entries; or if `out` holds something else.
+    """
+    entries = read_entries(folder)
+    opened = final_opens is not None and (now or datetime.now(timezone.utc)) >= final_opens
+    shown = [entry for entry in entries if opened or entry.phase != HIDDEN_PHASE]
+    pages = Pages(title, None if opened else final_opens)
+    _write(Path(out), pages.render(shown))
+    return Built(len(shown), len(entries) - len(shown))
+
+
+def _write(out: Path, pages: Iterable[tuple[str, str]]) -> None:
+    """Write pages beside `out` and put them into its place."""
+    out = Path(os.path.realpath(out))
+    if out.exists() and not (out / MARKER).is_file() and (out.is_file() or any(out.iterdir())):
+        raise ValueError(f"{out} holds other things: choose another folder with --out.")
+    with scratch(make_folder(out.parent), f".{out.name}.aside") as aside:
+        new, old = aside / "new", aside / "old"
+        for name, text in chain([(MARKER, "`mico leaderboard build` replaces this.\n")], pages):
+            path = new / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        if out.exists():
+            os.rename(out, old)
+        os.rename(new, out)

@@ -1,0 +1,232 @@
+"""Entries of the leaderboard: one small JSON file a result, its form, and who ranks where.
+
+`<folder>/<challenge>/<entry>.json` is written by `mico leaderboard add`, which computes every
+number, and comes back by pull request: every file that is read is checked against
+`form`, and all faults of all files are told at once.  Nothing here scores, draws or
+knows the truth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mico_competition.competition.table import get_phase
+from mico_competition.hosting.leaderboard.form import RANKED, Values, check_values
+from mico_competition.hosting.leaderboard.names import Taken, name_key
+from mico_competition.scoring.coarse import to_step
+from mico_competition.scoring.printable import printable, shown
+from mico_competition.support.files import PathLike, write_text
+from mico_competition.support.untrusted import read_limited_json
+
+FAULTS_FOLDER = "faults"
+MAX_BYTES = 64_000
+MAX_FAULTS = 50
+_STEM = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_NUMBERS = re.compile(r"\[\n\s*([-0-9.e,\s]+?)\s*\]")  # no text in JSON has a bare line end
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What entries are ranked by: a score and its 95 % interval (the score twice if unknown)."""
+
+    value: float
+    low: float
+    high: float
+    known: bool = True
+
+    @classmethod
+    def of(cls, value: float, interval: Sequence[float] | None) -> Measure:
+        """From the two fields of an entry."""
+        if interval is None:
+            return cls(value, value, value, known=False)
+        return cls(value, interval[0], interval[1])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One sound entry; `stem` is its file's name without .json."""
+
+    stem: str
+    values: Values
+
+    @property
+    def challenge(self) -> str:
+        """Name of the challenge."""
+        return self.values["challenge"]
+
+    @property
+    def phase(self) -> str:
+        """Name of the phase."""
+        return self.values["phase"]
+
+    @cached_property
+    def key(self) -> str:
+        """The name as it is compared: submissions of one key are one line of the table."""
+        return name_key(self.values["name"])
+
+    @property
+    def submitted(self) -> str:
+        """When, in UTC; sorts as a text."""
+        return self.values["submitted"]
+
+    @cached_property
+    def step(self) -> float:
+        """What all its scores are multiples of if they are coarse (`scoring.coarse`), else 0."""
+        step = get_phase(self.phase).step
+        if self.measure().known:  # coarse scores have no intervals
+            return 0.0
+        scores = [
+            self.values["average"]["score"],
+            *(v for r in self.values["scenarios"].values() for v in r["scores"].values()),
+        ]
+        return step if step and all(to_step(v, step) == v for v in scores) else 0.0
+
+    def measure(self, scenario: str | None = None, metric: str = RANKED) -> Measure:
+        """A metric of one scenario; by default the average that ranks."""
+        if scenario is None:
+            return Measure.of(self.values["average"]["score"], self.values["average"]["interval"])
+        result = self.values["scenarios"][scenario]
+        return Measure.of(result["scores"][metric], result["intervals"][metric])
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A place in the table, shared with others if `tied`."""
+
+    number: int
+    tied: bool
+
+    def __str__(self) -> str:
+        return f"{self.number}{'=' * self.tied}"
+
+
+def latest(entries: Iterable[Entry]) -> list[Entry]:
+    """The latest entry of each challenge, phase and name."""
+    found: dict[tuple[str, str, str], Entry] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.submitted, entry.stem)):
+        found[entry.challenge, entry.phase, entry.key] = entry
+    return list(found.values())
+
+
+def ranked(entries: Iterable[Entry], scenario: str | None = None) -> list[tuple[Rank, Entry]]:
+    """Entries from the best down, each with its rank; of equals the earlier one comes first.
+
+    The best score leads.  Every following entry whose interval reaches up to the leader's shares
+    its rank; the first that does not leads the next group, and its rank is 1 + the number of
+    entries above it.  So 1=, 1=, 1=, 4: ranks never go up while scores go down.
+    """
+    order = sorted(entries, key=lambda e: (-e.measure(scenario).value, e.submitted, e.stem))
+    groups: list[list[Entry]] = []
+    for entry in order:
+        if groups and entry.measure(scenario).high >= groups[-1][0].measure(scenario).low:
+            groups[-1].append(entry)
+        else:
+            groups.append([entry])
+    placed: list[tuple[Rank, Entry]] = []
+    for group in groups:
+        rank = Rank(len(placed) + 1, len(group) > 1)
+        placed += [(rank, entry) for entry in group]
+    return placed
+
+
+def entry_stem(values: Values) -> str:
+    """The name of an entry's file without .json; the same entry has the same."""
+    plain = unicodedata.normalize("NFKD", values["name"]).encode("ascii", "ignore").decode()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:40] or "entry"
+    what = (name_key(values["name"]), values["submitted"], values["predictions_sha256"])
+    digest = hashlib.sha256("\n".join(what).encode()).hexdigest()[:8]
+    return f"{slug}-{values['phase']}-{values['submitted'][:10]}-{digest}"
+
+
+def write_entry(folder: PathLike, values: Values, *, replace: bool = False) -> Path:
+    """Write an entry below `folder`; gives its path.
+
+    Raises:
+        ValueError: with the entry's faults; or if another is in its place and not to be replaced.
+    """
+    faults = check_values(values)
+    if faults:
+        raise ValueError(listing("This entry is not sound:", faults))
+    path = Path(folder) / values["challenge"] / f"{entry_stem(values)}.json"
+    text = entry_text(values)
+    if not replace and path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{path} exists already with other content: remove it first.")
+    write_text(path, text)
+    return path
+
+
+def entry_text(values: Values) -> str:
+    """An entry as it is kept: a line a field, except that lists of numbers take one."""
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    return _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", text) + "\n"
+
+
+def read_entries(folder: PathLike) -> list[Entry]:
+    """All entries below `folder`; ValueError listing all faults of all files if there are any."""
+    entries, faults = check_entries(folder)
+    if faults:
+        raise ValueError(listing(f"The entries in {folder} have {len(faults)} faults:", faults))
+    return entries
+
+
+def listing(head: str, faults: Sequence[str]) -> str:
+    """Faults below a heading, a line each, up to a bound."""
+    more = [f"and {len(faults) - MAX_FAULTS} more"] * (len(faults) > MAX_FAULTS)
+    return "\n  ".join([head, *faults[:MAX_FAULTS], *more])
+
+
+def check_entries(folder: PathLike) -> tuple[list[Entry], list[str]]:
+    """The sound entries below `folder`, and a line for each fault of the others."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}: `mico leaderboard add --out` makes it.")
+    entries, faults = [], []
+    for path in sorted(folder.glob("*/*.json")):
+        if path.parent.name == FAULTS_FOLDER or path.name.startswith("."):
+            continue
+        values, wrong = _read(path)
+        faults += [f"{printable(path.relative_to(folder))}: {fault}" for fault in wrong]
+        if not wrong:
+            entries.append(Entry(path.stem, values))
+    return entries, [*faults, *_joint_faults(entries)]
+
+
+def _joint_faults(entries: Sequence[Entry]) -> Iterator[str]:
+    """Faults of sound entries that cannot stand beside each other."""
+    seen: dict[tuple[str, ...], Entry] = {}
+    taken = Taken()
+    for entry in entries:
+        what = (entry.challenge, entry.phase, entry.key, entry.submitted)
+        first = seen.setdefault(what, entry)
+        if first is not entry:
+            yield (
+                f"{entry.challenge}/{entry.stem}.json: has the name and time of {first.stem}.json; "
+                "remove one, for the latest counts."
+            )
+    for entry in sorted(entries, key=lambda entry: (entry.submitted, entry.stem)):
+        name = entry.values["name"]
+        if other := taken.add(name):
+            yield (
+                f"{entry.challenge}/{entry.stem}.json: its name {shown(name)} looks like "
+                f"{shown(other)} of an earlier entry; give it another."
+            )
+
+
+def _read(path: Path) -> tuple[Values, list[str]]:
+    """The values of one file, and its faults."""
+    faults = [] if _STEM.fullmatch(path.stem) else ["expected a name of a-z, 0-9, '-', '_' and '.'"]
+    try:
+        values = read_limited_json(path, MAX_BYTES, "an entry in JSON")
+    except (OSError, ValueError) as error:
+        return {}, [*faults, str(error)]
+    faults += check_values(values)
+    if not faults and values["challenge"] != path.parent.name:
+        faults.append(f"expected in folder {values['challenge']}")
+    return values, faults

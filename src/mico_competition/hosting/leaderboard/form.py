@@ -1,0 +1,220 @@
+"""The form of a leaderboard entry: its fields, and all faults of values that should be one.
+
+Written out, and not a JSON Schema: half of the rules join fields (the scenarios are those of the
+challenge, the average is that of the scores, a curve climbs), which a schema cannot say; faults
+are sentences in our own words; and 1,000 entries are checked in a second, without one more
+package.  Entries come by pull request, so what is checked here may be anybody's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import urlsplit
+
+from mico_competition.competition.table import CHALLENGES, SCORED_PHASES, get_phase
+from mico_competition.hosting.leaderboard.names import is_line, is_name
+from mico_competition.scoring.metrics import SCALARS
+from mico_competition.scoring.printable import shown
+
+FORMAT = 1
+RANKED = "TPR_FPR_1000"
+MAX_POINTS = 60
+_FIRST = datetime(2020, 1, 1, tzinfo=timezone.utc)
+_LAST = datetime(2099, 12, 31, tzinfo=timezone.utc)
+_DAYS_AHEAD = 366  # a board may be rehearsed with the dates of the competition to come
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_COMMIT = re.compile(r"|[0-9a-f]{7,64}")
+_HOST = re.compile(r"[^\s\"'<>\\^`{|}]+")
+
+Values = Mapping[str, Any]
+_Rule = tuple[Callable[[Any], bool], str]
+
+
+def parse_time(text: str) -> datetime:
+    """A date and time with its offset, in UTC; ValueError if it has none or is no such thing."""
+    try:
+        # Python 3.10 does not read "Z".
+        when = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
+        if when.tzinfo is not None:
+            return when.astimezone(timezone.utc).replace(microsecond=0)
+    except (ValueError, OverflowError):  # the first of January of the year 1, east of Greenwich
+        pass
+    raise ValueError(f"Expected a time such as 2027-01-13T12:00:00Z, got {shown(text)}.")
+
+
+def check_submitted(when: datetime) -> datetime:
+    """`when` if something can have been submitted then; ValueError if that cannot be.
+
+    The latest submission of a name counts: one of the year 9999 would count for ever.
+    """
+    latest = datetime.now(timezone.utc) + timedelta(days=_DAYS_AHEAD)
+    if not _FIRST <= when <= latest:
+        raise ValueError(
+            f"Expected a time of submission from {_FIRST:%Y-%m-%d} to {latest:%Y-%m-%d}, got "
+            f"{when.isoformat()}."
+        )
+    return when
+
+
+def time_text(when: datetime) -> str:
+    """A time in the form that entries hold."""
+    return when.astimezone(timezone.utc).strftime(_TIME)
+
+
+def is_link(text: str) -> bool:
+    """Whether `text` is a whole http or https address: no other scheme may get into a page."""
+    if not _HOST.fullmatch(text) or not text.isprintable():
+        return False
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        when = datetime.strptime(value, _TIME).replace(tzinfo=timezone.utc)
+        return _FIRST <= when <= _LAST and time_text(when) == value
+    except (TypeError, ValueError):
+        return False
+
+
+def _line(longest: int, shortest: int = 0) -> Callable[[Any], bool]:
+    return lambda value: is_line(value, longest, shortest)
+
+
+def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
+    return lambda value: type(value) is str and pattern.fullmatch(value) is not None
+
+
+def _none_or(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or rule(value)
+
+
+def _is_names(value: Any) -> bool:
+    return type(value) is list and len(value) <= 20 and all(map(is_name, value))
+
+
+def _is_versions(value: Any) -> bool:
+    names = {"python", "numpy", "mico_competition"}
+    return type(value) is dict and set(value) == names and all(map(_line(40, 1), value.values()))
+
+
+def _is_rate(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _is_interval(value: Any) -> bool:
+    return type(value) is list and len(value) == 2 and _climbs(value)
+
+
+def _climbs(value: Any) -> bool:
+    rates = type(value) is list and all(map(_is_rate, value))
+    return rates and value == sorted(value)
+
+
+_FIELDS: Mapping[str, _Rule] = {
+    "format": (lambda v: type(v) is int and v == FORMAT, str(FORMAT)),
+    "challenge": (lambda v: type(v) is str and v in CHALLENGES, f"one of {', '.join(CHALLENGES)}"),
+    "phase": (lambda v: v in SCORED_PHASES, f"one of {', '.join(SCORED_PHASES)}"),
+    "name": (is_name, "a line of 1 to 80 printable characters, in Unicode's form NFKC"),
+    "authors": (_is_names, "a list of at most 20 names of at most 80 printable characters, NFKC"),
+    "link": (
+        lambda v: _line(300)(v) and (v == "" or is_link(v)),
+        "an address that starts with https:// or http://, of at most 300 characters, or nothing",
+    ),
+    "description": (_line(1000), "a line of at most 1000 printable characters"),
+    "command": (_line(1000), "a line of at most 1000 printable characters"),
+    "commit": (_matches(_COMMIT), "7 to 64 hexadecimal digits, or nothing"),
+    "versions": (_is_versions, "the versions of python, numpy and mico_competition"),
+    "submitted": (_is_time, "a time in UTC such as 2027-01-13T12:00:00Z, from 2020 to 2099"),
+    "data_version": (_none_or(_line(100, 1)), "a line of at most 100 characters, or null"),
+    "predictions_sha256": (_matches(_SHA256), "64 hexadecimal digits"),
+    "submission_sha256": (_none_or(_matches(_SHA256)), "64 hexadecimal digits, or null"),
+    "average": (lambda v: type(v) is dict, "an object with score and interval"),
+    "scenarios": (lambda v: type(v) is dict, "an object with the challenge's scenarios"),
+}
+_AVERAGE: Mapping[str, _Rule] = {
+    "score": (_is_rate, "a number from 0 to 1"),
+    "interval": (_none_or(_is_interval), "two numbers from 0 to 1, the lower first, or null"),
+}
+_SCENARIO: Mapping[str, _Rule] = {
+    "models": (lambda v: type(v) is int and v > 0, "a whole number above 0"),
+    "scores": (lambda v: type(v) is dict, "an object with the metrics"),
+    "intervals": (lambda v: type(v) is dict, "an object with the metrics"),
+    "roc": (lambda v: type(v) is dict, "an object with fpr and tpr"),
+}
+_SCORES: Mapping[str, _Rule] = dict.fromkeys(SCALARS, _AVERAGE["score"])
+_INTERVALS: Mapping[str, _Rule] = dict.fromkeys(SCALARS, _AVERAGE["interval"])
+_RATES: _Rule = (
+    lambda v: _climbs(v) and 2 <= len(v) <= MAX_POINTS,
+    f"2 to {MAX_POINTS} rates that never fall",
+)
+_CURVE: Mapping[str, _Rule] = {"fpr": _RATES, "tpr": _RATES}
+
+
+def check_values(values: Any) -> list[str]:
+    """All faults of the values of an entry, each in a line that names the field; none if sound."""
+    if type(values) is not dict:
+        return ["expected an object"]
+    return list(_faults_of(values))
+
+
+def check_fields(values: Values) -> list[str]:
+    """All faults of some of the fields of an entry, each looked at by itself."""
+    return list(_apply("", values, {name: _FIELDS[name] for name in values}))
+
+
+def _faults_of(values: dict[str, Any]) -> Iterator[str]:
+    yield from _apply("", values, _FIELDS)
+    yield from _apply("average.", values.get("average"), _AVERAGE)
+    results = values.get("scenarios")
+    names = CHALLENGES.get(str(values.get("challenge")), ())
+    if type(results) is not dict or not names:
+        return
+    if set(results) != set(names):
+        yield f"scenarios: expected {', '.join(names)}, got {shown(', '.join(results))}"
+    for name in sorted(set(names) & set(results)):
+        place, result = f"scenarios.{name}.", results[name]
+        yield from _apply(place, result if type(result) is dict else {}, _SCENARIO)
+        if type(result) is dict:
+            yield from _apply(f"{place}scores.", result.get("scores"), _SCORES)
+            yield from _apply(f"{place}intervals.", result.get("intervals"), _INTERVALS)
+            yield from _apply(f"{place}roc.", result.get("roc"), _CURVE)
+    yield from _joint_faults(values, names)
+
+
+def _apply(place: str, values: Any, rules: Mapping[str, _Rule]) -> Iterator[str]:
+    """Faults of each field by itself; what is no object has been told of where it stands."""
+    if type(values) is not dict:
+        return
+    for name in sorted(set(values) - set(rules)):
+        yield f"{place}{shown(name)[1:-1]}: there is no such field"
+    for name, (fits, expected) in rules.items():
+        if name not in values:
+            yield f"{place}{name}: is missing; expected {expected}"
+        elif not fits(values[name]):
+            yield f"{place}{name}: expected {expected}, got {shown(str(values[name]))}"
+
+
+def _joint_faults(values: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    """Faults of fields that do not fit each other; silent where one is faulty by itself."""
+    try:
+        curves = {name: values["scenarios"][name]["roc"] for name in names}
+        lengths = {name: (len(c["fpr"]), len(c["tpr"])) for name, c in curves.items()}
+        scores = [values["scenarios"][name]["scores"][RANKED] for name in names]
+        away = abs(sum(scores) / len(scores) - values["average"]["score"])
+        # Both are rounded: to four decimals, or to the step of the phase.
+        allowed = 1.01e-4 + get_phase(values["phase"]).step / 2
+    except (KeyError, TypeError, ValueError):
+        return
+    for name, (fpr, tpr) in lengths.items():
+        if fpr != tpr:
+            yield f"scenarios.{name}.roc: expected as many fpr as tpr, got {fpr} and {tpr}"
+    if away > allowed:
+        yield f"average.score: expected the mean of the scenarios' {RANKED}"

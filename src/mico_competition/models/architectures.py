@@ -1,0 +1,276 @@
+"""The models that are attacked: CNN, MLP and the RoBERTa classifier; to make, load and save them.
+
+A model's folder holds `model.pt`, or for text `config.json` with `model.safetensors` (2022:
+`pytorch_model.bin`).  Loading never executes anything of a file, never reaches the network and
+leaves torch's global generator alone.  What needs transformers is in `text_models`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mico_competition.competition.table import Task, get_task
+from mico_competition.models.checkpoints import (
+    check_state,
+    find_file,
+    plain_state,
+    read_state,
+    size_limit,
+    write_state,
+)
+from mico_competition.models.text_models import (
+    check_config,
+    load_tokenizer,
+    pretrained,
+    read_config,
+    trained,
+    untrained,
+)
+from mico_competition.support.files import PathLike, write_text
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "ARCHITECTURES",
+    "CNN",
+    "MLP",
+    "load_model",
+    "load_tokenizer",
+    "logits",
+    "new_model",
+    "save_model",
+    "weights_limit",
+]
+
+Device = str | torch.device | None
+
+
+class _Classifier(nn.Module):
+    """What the models that are read from a `model.pt` share."""
+
+    @classmethod
+    def load(cls, path: PathLike, device: Device = None) -> Self:
+        """The model whose weights are in the file `path` (`.../model_0/model.pt`), in eval mode.
+
+        Raises:
+            ValueError: as `load_model`, for the file.
+        """
+        model = _unseeded(cls)
+        _fill(model, path, f"the weights of {cls.__name__}()")
+        return model.to(device or "cpu").eval()
+
+
+class CNN(_Classifier):
+    """2022's network for CIFAR-10: four layers with weights, tanh between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cnn = nn.Sequential(
+            nn.Conv2d(3, 128, kernel_size=8, stride=2, padding=3),
+            nn.Tanh(),
+            nn.MaxPool2d(kernel_size=3, stride=1),
+            nn.Conv2d(128, 256, kernel_size=3),
+            nn.Tanh(),
+            nn.Conv2d(256, 256, kernel_size=3),
+            nn.Tanh(),
+            nn.AvgPool2d(kernel_size=2, stride=2),
+            nn.Flatten(),
+            nn.Linear(6400, 10),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [B, 10] of normalised images [B, 3, 32, 32]."""
+        return self.cnn(x)
+
+
+class MLP(_Classifier):
+    """One hidden layer with tanh; by default 2022's network for Purchase-100.
+
+    A `gain` over 1 stretches the inputs: hidden units saturate on small differences between
+    records, so that the model memorises rather than generalises.
+    """
+
+    def __init__(
+        self,
+        in_features: int = 600,
+        hidden: int = 128,
+        out_features: int = 100,
+        gain: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.gain = gain
+        self.mlp = nn.Sequential(
+            nn.Linear(in_features, hidden), nn.Tanh(), nn.Linear(hidden, out_features)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [B, out_features] of records [B, in_features]."""
+        return self.mlp(x if self.gain == 1 else x * self.gain)
+
+
+# By `Task.architecture`.  That of a text task is a model type of transformers instead.
+ARCHITECTURES: Mapping[str, Callable[[], nn.Module]] = {
+    "cnn": CNN,
+    "mlp": MLP,
+    # The demonstration has few records; a large gain makes their memorisation plain to see.
+    "digits_mlp": lambda: MLP(64, 256, 10, gain=64.0),
+    "baskets_mlp": lambda: MLP(240, 32, 20),
+}
+
+
+def new_model(task: Task, *, base_model: str | None = None) -> nn.Module:
+    """A model to train for `task`, in train mode on the CPU, in float32.
+
+    Args:
+        task: a row of the table.
+        base_model: for text, what is fine-tuned instead of `task.base_model`: a name on the
+            Hugging Face Hub, or a folder with a `config.json` and weights.  A folder without
+            weights gives a fresh model of that configuration.
+
+    Returns:
+        A module whose fresh weights come from torch's global generator; in a pretrained text
+        model that is the classifier's head only.
+
+    Raises:
+        ValueError: if the base model cannot be fetched or read, or is of another architecture,
+            or if the architecture is not registered.
+    """
+    return pretrained(task, base_model) if task.text else _constructor(task)()
+
+
+def load_model(task: str, path: PathLike, device: Device = None) -> nn.Module:
+    """The trained model in folder `path`, in eval mode; gradients are left on.
+
+    Args:
+        task: a task's name ("cifar10", "purchase100", "sst2", "digits", "baskets").
+        path: the model's folder (`purchase100/purchase100_lo/train/model_0`), as left by 2022
+            (with or without Opacus's `_module.` before each name) or by `save_model`.
+        device: where the model is put; the CPU by default.
+
+    Returns:
+        A module in float32, for `logits`.
+
+    Raises:
+        ValueError: one sentence that names the file and the mend, if the task is unknown; the
+            folder lacks weights; a file is truncated, damaged or not plain tensors (nothing in
+            it is executed); the weights are of another architecture; or they are not finite.
+    """
+    row = get_task(task)
+    weights = find_file(path, row.weights[-1])
+    if row.text:
+        model = trained(read_config(row, path), weights, _what(row))
+    else:
+        model = _unseeded(_constructor(row))
+        _fill(model, weights, _what(row))
+    return model.to(device or "cpu").eval()
+
+
+def weights_limit(task: str, path: PathLike) -> int:
+    """Bytes that a file of weights in folder `path` may have, whoever wrote it.
+
+    Raises:
+        ValueError: as `load_model`, of all but the weights.
+    """
+    row = get_task(task)
+    if row.text:
+        model = untrained(read_config(row, path), find_file(path, row.weights[-1]))
+    else:
+        model = _unseeded(_constructor(row))
+    return size_limit(model.state_dict())
+
+
+def save_model(task: Task, model: nn.Module, folder: PathLike, tokenizer: Any = None) -> None:
+    """Write a trained model so that `load_model(task.name, folder)` gives it back.
+
+    Args:
+        task: a row of the table.
+        model: of that task's architecture, on any device; also as wrapped by Opacus.
+        folder: where to; that it is seen whole or not at all is the caller's part.
+        tokenizer: for text, what to write beside the model; None writes none.
+
+    The same weights give the same bytes.
+
+    Raises:
+        ValueError: if the weights are not finite or not of the task's architecture.
+    """
+    folder = Path(folder)
+    path = folder / task.weights[-1].split("|")[0]
+    state = plain_state(model)
+    inner: Any = getattr(model, "_module", model)
+    if task.text:
+        check_config(task, getattr(inner, "config", None), path)
+        expected = inner.state_dict()
+    else:
+        expected = _unseeded(_constructor(task)).state_dict()
+    check_state(state, expected, path, _what(task))
+    if task.text:
+        fields = {**inner.config.to_diff_dict(), "architectures": [type(inner).__name__]}
+        fields.pop("_name_or_path", None)  # where the organiser keeps the base model
+        write_text(folder / task.weights[0], json.dumps(fields, indent=2, sort_keys=True) + "\n")
+    if tokenizer is not None:
+        _save_tokenizer(tokenizer, folder)
+    write_state(path, state)
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer; the same one gives the same bytes, whatever it was used for before."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:  # what the last call left there; every call sets it anew
+        backend.no_padding()
+        backend.no_truncation()
+    tokenizer.save_pretrained(folder)
+
+
+def logits(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
+    """Logits [B, classes] of a batch, by models of every task, plain or wrapped by Opacus.
+
+    Args:
+        model: on the device of `inputs`.
+        inputs: a float tensor [B, ...], or for text the tokenizer's tensors (`input_ids` and
+            `attention_mask`, int64 [B, L]).  Call RoBERTa only through here in private training:
+            its per-example gradients are then right.  transformers cannot run B = 0 of text.
+    """
+    if not isinstance(inputs, Mapping):
+        return model(inputs)
+    inputs = dict(inputs)
+    config = getattr(getattr(model, "_module", model), "config", None)
+    if "input_ids" in inputs and getattr(config, "type_vocab_size", None):
+        # If left out, transformers before 5 expands one row for all, which Opacus cannot take.
+        inputs.setdefault("token_type_ids", torch.zeros_like(inputs["input_ids"]))
+    return model(**inputs).logits
+
+
+def _what(task: Task) -> str:
+    """What a file of weights should hold, for messages."""
+    return f"the weights of a {task.name} model ({task.architecture})"
+
+
+def _constructor(task: Task) -> Callable[[], nn.Module]:
+    """What builds the untrained model of a task that is not text."""
+    if task.architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"Task {task.name!r} has the unknown architecture {task.architecture!r}: register it "
+            f"in models.ARCHITECTURES, beside {', '.join(ARCHITECTURES)}."
+        )
+    return ARCHITECTURES[task.architecture]
+
+
+def _unseeded(build: Callable[[], Any]) -> Any:
+    """What `build` returns, leaving torch's global generator where it was."""
+    with torch.random.fork_rng(devices=[]):
+        return build()
+
+
+def _fill(model: nn.Module, path: PathLike, what: str) -> None:
+    """Put the weights of file `path` into `model`."""
+    expected = model.state_dict()
+    state = read_state(path, size_limit(expected))
+    check_state(state, expected, path, what)
+    model.load_state_dict(state)

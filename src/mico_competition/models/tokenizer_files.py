@@ -1,0 +1,168 @@
+"""A stranger's tokenizer, checked before the tokenizers library sees it.
+
+A few bytes of a tokenizer.json can ask for any amount of memory or time: padding to 10^12 tokens,
+a normaliser that writes each letter a thousand times and is applied five times, a regular
+expression that never ends; and that library, which is written in Rust, then aborts the process.
+So a file is held to the parts and sizes that the tokenizers of encoders such as RoBERTa and BERT
+are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mico_competition.scoring.printable import printable
+from mico_competition.support.untrusted import check_file, read_limited, read_limited_json
+
+MAX_TOKENS = 2_000_000
+MAX_LENGTH = 100_000
+_MAX_PARTS = 20
+_MEND = "fetch it again, or give another tokenizer with --model_name FOLDER"
+# name -> bytes that the file may have
+_FILES = {
+    "tokenizer.json": 50_000_000,
+    "vocab.json": 50_000_000,
+    "vocab.txt": 50_000_000,
+    "merges.txt": 50_000_000,
+    "tokenizer_config.json": 4_000_000,
+    "added_tokens.json": 4_000_000,
+    "special_tokens_map.json": 1_000_000,
+    "config.json": 4_000_000,
+}
+_CLASSES = {
+    *("RobertaTokenizer", "RobertaTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
+    *("BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast"),
+}
+# What may stand in each place; a Sequence holds some of them, one level deep.
+_PARTS = {
+    "normalizer": {
+        *("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "BertNormalizer"),
+    },
+    "pre_tokenizer": {
+        *("ByteLevel", "BertPreTokenizer", "Whitespace", "WhitespaceSplit", "Punctuation"),
+        *("Digits", "Metaspace"),
+    },
+    "post_processor": {"ByteLevel", "RobertaProcessing", "BertProcessing", "TemplateProcessing"},
+    "decoder": {"ByteLevel", "BPEDecoder", "WordPiece", "Metaspace", "Fuse", "Strip"},
+    "model": {"BPE", "WordPiece", "WordLevel"},
+}
+_INNER = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers"}
+_INNER |= {"post_processor": "processors", "decoder": "decoders"}
+
+
+def tokenizer_bytes(folder: Path) -> bytes | None:
+    """The content of `tokenizer.json`, which tells tokenizers apart; None if there is none."""
+    path = folder / "tokenizer.json"
+    limit = _FILES[path.name]
+    return read_limited(path, limit, "a tokenizer", _MEND) if path.is_file() else None
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Check all files of a tokenizer in `folder`.
+
+    Raises:
+        ValueError: naming the file and the part of it that is not one of a tokenizer's here.
+    """
+    for name, limit in _FILES.items():
+        path = folder / name
+        if not path.exists():
+            continue
+        if name.endswith(".json"):
+            value = read_limited_json(path, limit, "a JSON object", _MEND)
+            problem = _CHECKS[name](value) if isinstance(value, dict) else "is not a JSON object"
+            if problem:
+                raise ValueError(f"{path} {problem}: {_MEND}.")
+        else:
+            check_file(path, limit, "a vocabulary", _MEND)
+
+
+def _whole_problem(value: Mapping[str, Any]) -> str:
+    """What is wrong with tokenizer.json, in a few words; empty if nothing is."""
+    for place in _PARTS:
+        if problem := _part_problem(place, value.get(place), nested=place in _INNER):
+            return problem
+    model, template = value.get("model"), value.get("post_processor")
+    if not isinstance(model, dict) or (problem := _vocabulary_problem(model.get("vocab"))):
+        return problem if isinstance(model, dict) else "holds no model"
+    if isinstance(template, dict) and (problem := _template_problem(template)):
+        return problem
+    return _lengths_problem(value) or _added_problem(value.get("added_tokens") or [])
+
+
+def _part_problem(place: str, part: Any, *, nested: bool) -> str:
+    if part is None:
+        return ""
+    kind = part.get("type") if isinstance(part, dict) else part
+    if nested and kind == "Sequence":
+        inner = part.get(_INNER[place])
+        if not isinstance(inner, list) or len(inner) > _MAX_PARTS:
+            return f"has a {place} of over {_MAX_PARTS} parts"
+        problems = (_part_problem(place, one, nested=False) for one in inner)
+        return next(filter(None, problems), "")
+    # The model may leave its type out, as the library's older files do.
+    if kind not in _PARTS[place] and not (place == "model" and kind is None):
+        return f"has the {place} {printable(kind, 40)}, which may cost any amount of memory"
+    return _template_problem(part) if kind == "TemplateProcessing" else ""
+
+
+def _template_problem(part: Mapping[str, Any]) -> str:
+    rows = [part.get("single"), part.get("pair")]
+    tokens = part.get("special_tokens") or {}
+    ids = [token.get("ids") for token in tokens.values()] if isinstance(tokens, dict) else [None]
+    sound = all(row is None or _is_short(row) for row in rows) and all(map(_is_short, ids))
+    return "" if sound and len(ids) <= _MAX_PARTS else "has a post_processor that adds many tokens"
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= _MAX_PARTS
+
+
+def _lengths_problem(value: Mapping[str, Any]) -> str:
+    padding, truncation = value.get("padding") or {}, value.get("truncation") or {}
+    if not isinstance(padding, dict) or not isinstance(truncation, dict):
+        return "has a padding or truncation that is none"
+    strategy = padding.get("strategy")
+    lengths = [*(strategy.values() if isinstance(strategy, dict) else ())]
+    lengths += [padding.get("pad_to_multiple_of"), *map(truncation.get, ("max_length", "stride"))]
+    if all(length is None or _is_count(length, MAX_LENGTH) for length in lengths):
+        return ""
+    return f"pads or cuts to over {MAX_LENGTH:,} tokens"
+
+
+def _vocabulary_problem(tokens: Any) -> str:
+    sound = isinstance(tokens, dict) and all(_is_count(n, MAX_TOKENS) for n in tokens.values())
+    return "" if sound else f"has no vocabulary of numbers up to {MAX_TOKENS:,}"
+
+
+def _added_problem(added: Any) -> str:
+    sound = isinstance(added, list) and all(
+        isinstance(token, dict) and _is_count(token.get("id"), MAX_TOKENS) for token in added
+    )
+    return "" if sound else f"has added tokens with numbers that are none up to {MAX_TOKENS:,}"
+
+
+def _settings_problem(value: Mapping[str, Any]) -> str:
+    """What is wrong with tokenizer_config.json."""
+    kind, added = value.get("tokenizer_class"), value.get("added_tokens_decoder") or {}
+    if kind is not None and kind not in _CLASSES:
+        return f"names the class {printable(kind, 40)}, none of {', '.join(sorted(_CLASSES))}"
+    numbers = list(added) if isinstance(added, dict) else ["none"]
+    if not all(n.isdecimal() and len(n) < 10 and int(n) <= MAX_TOKENS for n in numbers):
+        return f"has added tokens with numbers that are none up to {MAX_TOKENS:,}"
+    return ""
+
+
+def _is_count(value: Any, largest: int) -> bool:
+    return type(value) is int and 0 <= value <= largest
+
+
+_CHECKS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "tokenizer.json": _whole_problem,
+    "vocab.json": _vocabulary_problem,
+    "tokenizer_config.json": _settings_problem,
+    "added_tokens.json": _vocabulary_problem,
+    "special_tokens_map.json": lambda value: "",
+    "config.json": lambda value: "",
+}

@@ -1,0 +1,163 @@
+"""Add the labels of a phase that is over to a release: the tree that stands, with more in it.
+
+What is there stays byte for byte, but release.json, SHA256SUMS and the archives of the phase.
+The new tree is made of links to the old one and searched for leaks before anything moves; a run
+that is broken off while files move is repeated, and goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mico_competition.competition.layout import release_folder, walk_challenge
+from mico_competition.competition.table import SCORED_PHASES
+from mico_competition.release.archives import (
+    ARCHIVES,
+    SUMS_FILE,
+    files_below,
+    files_of_release,
+    read_sums,
+    set_time,
+    settle,
+    sha256_of,
+    write_sums,
+)
+from mico_competition.release.check_files import read_summary
+from mico_competition.release.commitments import only_release
+from mico_competition.release.leak_check.check import check_release
+from mico_competition.release.public_files import write_json
+from mico_competition.release.release import (
+    NOT_TRAINED,
+    RELEASE_FILE,
+    refuse_leaks,
+    summary,
+    write_archives,
+)
+from mico_competition.release.reveal import (
+    as_text,
+    files_in,
+    reveal,
+    revealed_file,
+    verify,
+)
+from mico_competition.support.files import PathLike, write_text
+from mico_competition.support.progress import tracked
+from mico_competition.support.scratch import scratch
+
+
+def add_labels(
+    root: PathLike, challenge: str, to: PathLike, phase: str, *, progress: bool = True
+) -> int:
+    """Add the labels and seeds of `phase` to the release `<to>/<challenge>`.
+
+    Gives the number of models that have them now.
+
+    Args:
+        root: holds `<challenge>/...` as training wrote it, and the openings of the release.
+        challenge: name of the challenge.
+        to: folder that it was released to.
+        phase: name of the phase to reveal, "dev" or "final".
+        progress: whether to show how far it is.
+
+    Raises:
+        ValueError: if there is no such release, or its files are not what its SHA256SUMS says;
+            if the labels are not those that it commits to; if the leak check finds anything but
+            the labels of this phase and of those revealed before.  Nothing is changed then.
+    """
+    tree = Path(to) / challenge
+    side = release_folder(tree)
+    if not (side / RELEASE_FILE).is_file():
+        raise ValueError(f"There is no release {tree} with {side} beside it: release first.")
+    with only_release(root, challenge), scratch(to, f".{challenge}.aside") as aside:
+        revealed = reveal(root, challenge, phase)
+        file = aside / revealed_file(phase)
+        write_text(file, as_text(revealed))
+        count, faults = verify(tree, file)
+        if faults:
+            raise ValueError(f"{tree} is not the release of these models: {faults[0]}")
+        added = {f"{challenge}/{name}": text for name, text in files_in(revealed)}
+        added[f"{side.name}/{file.name}"] = as_text(revealed)
+        sums = _unchanged(tree, added, progress)
+        phases = {*read_summary(tree)["revealed"], phase}
+        new = aside / "new"
+        _link_tree(tree, new / challenge)
+        _link_tree(side, new / side.name)
+        for name, text in added.items():
+            write_text(new / name, text)
+        _describe(new / challenge, Path(root), sorted(phases, key=SCORED_PHASES.index), sums, phase)
+        settle(new)
+        found = check_release(
+            new, root, [challenge], revealed=phases, checked=sums, links=2, progress=progress
+        )
+        refuse_leaks(challenge, found)
+        _move(new, Path(to), [*added, *_changed(side, phase)])
+    return count
+
+
+def _unchanged(tree: Path, added: Mapping[str, str], progress: bool) -> dict[str, str]:
+    """Name -> SHA-256 of all files of a release that stay; ValueError if one is not as it was.
+
+    Files that were added by a run that was broken off are among `added` already.
+    """
+    listed, sums = read_sums(release_folder(tree) / SUMS_FILE), {}
+    summary_name = f"{release_folder(tree).name}/{RELEASE_FILE}"
+    present = dict(files_of_release(tree))
+    if missing := sorted(listed.keys() - present.keys()):
+        raise ValueError(f"{missing[0]} of the release is missing: put back what was released.")
+    for name, path in tracked(present.items(), "Checksums", "file", show=progress):
+        if name == summary_name or (name in added and path.read_bytes() == added[name].encode()):
+            continue
+        sums[name] = sha256_of(path)
+        if sums[name] != listed.get(name):
+            raise ValueError(f"{path} is not what was released: put back what SHA256SUMS lists.")
+    return sums
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    """A tree of the same files: links to them, or copies where a file system has no hard links."""
+
+    def link(one: str, other: str) -> None:
+        try:
+            os.link(one, other)
+        except OSError:
+            shutil.copyfile(one, other)
+
+    shutil.copytree(source, target, copy_function=link)
+
+
+def _describe(
+    tree: Path, root: Path, phases: Sequence[str], sums: dict[str, str], phase: str
+) -> None:
+    """Write release.json, SHA256SUMS and the phase's archives anew, beside the new `tree`."""
+    side, challenge = release_folder(tree), tree.name
+    write_json(
+        side / RELEASE_FILE,
+        summary(challenge, walk_challenge(root / challenge, mend=NOT_TRAINED), phases),
+    )
+    fresh = [(name, path) for name, path in files_of_release(tree) if name not in sums]
+    write_sums(side, {**sums, **{name: sha256_of(path) for name, path in fresh}})
+    if (side / ARCHIVES).is_dir():
+        names = [name for name in files_below(side / ARCHIVES) if name.endswith(f"_{phase}.zip")]
+        for name in names:
+            (side / ARCHIVES / name).unlink()  # or its bytes would change where they stand
+        pairs = [(name.removesuffix(f"_{phase}.zip"), phase) for name in names]
+        write_archives(side, tree.parent, challenge, pairs)
+
+
+def _changed(side: Path, phase: str) -> list[str]:
+    """Names of the files that are replaced, in the order in which they are."""
+    archives = side / ARCHIVES
+    zips = [path.name for path in archives.glob(f"*_{phase}.zip")] if archives.is_dir() else []
+    names = [f"{ARCHIVES}/{name}" for name in ([*sorted(zips), SUMS_FILE] if zips else [])]
+    return [f"{side.name}/{name}" for name in (*names, RELEASE_FILE, SUMS_FILE)]
+
+
+def _move(new: Path, to: Path, names: Sequence[str]) -> None:
+    """Put files of the new tree into the old one, and give their folders the releases' time."""
+    for name in names:
+        os.replace(new / name, to / name)
+    for folder in {(to / name).parent for name in names}:
+        set_time(folder)

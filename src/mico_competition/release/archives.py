@@ -1,0 +1,207 @@
+"""Trees and archives that tell nothing but their content: one time, fixed modes, sorted names.
+
+The same files give the same bytes on any machine: archives are stored, not deflated (weights do
+not shrink, and deflate differs between builds of zlib).  Knows nothing of models or secrets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from mico_competition.competition.layout import challenge_folder_of, model_id_of, release_folder
+from mico_competition.support.files import PUBLIC, PathLike, make_folder, set_access, write_text
+from mico_competition.support.progress import tracked
+from mico_competition.support.untrusted import read_limited_text
+
+SUMS_FILE = "SHA256SUMS"
+ARCHIVES = "archives"
+
+# The first moment that a zip archive can tell: 1980-01-01, 00:00 UTC.
+EPOCH = 315_532_800
+_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
+_LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
+_CHUNK = 1 << 20
+_LARGEST = 1 << 26  # bytes of SHA256SUMS
+_AGAIN = "fetch it again, or have it released again"
+NO_RELEASE = (
+    "name a challenge folder that `mico release` wrote and `<challenge>.release` lies beside; one "
+    "of an earlier version, which holds release.json itself, is written anew by `mico release`"
+)
+
+
+def files_below(folder: PathLike) -> list[str]:
+    """Paths of all files below `folder`, relative to it, with "/" between their parts, sorted."""
+    folder = Path(folder)
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def write_archive(path: PathLike, root: PathLike, folder: str) -> None:
+    """Write a zip archive of the files below `<root>/<folder>`; their names begin with `folder`.
+
+    The same names and contents give the same bytes.  Files over 4 GB are fine (zip64).
+    """
+    root = Path(root)
+    make_folder(Path(path).parent, PUBLIC)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in sorted(f"{folder}/{file}" for file in files_below(root / folder)):
+            info = zipfile.ZipInfo(name, _ZIP_EPOCH)
+            info.create_system, info.external_attr = 3, (0o100000 | PUBLIC.file) << 16
+            info.file_size = (root / name).stat().st_size  # decides whether zip64 is needed
+            with (root / name).open("rb") as source, archive.open(info, "w") as target:
+                shutil.copyfileobj(source, target, _CHUNK)
+
+
+def settle(folder: PathLike) -> None:
+    """Give `folder` and all below it one modification time, and modes 0644 and 0755."""
+    folder = Path(folder)
+    set_access(folder, PUBLIC)
+    for path in (*folder.rglob("*"), folder):
+        set_time(path)
+
+
+def set_time(path: PathLike) -> None:
+    """Give a file or folder the one modification time of releases."""
+    os.utime(path, (EPOCH, EPOCH))
+
+
+def sha256_of(path: PathLike) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_sums(folder: PathLike, sums: Mapping[str, str]) -> None:
+    """Write SHA256SUMS into `folder`, from names to checksums, as `sha256sum -c` reads it."""
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
+    write_text(Path(folder) / SUMS_FILE, "".join(lines))
+
+
+def read_sums(path: PathLike) -> dict[str, str]:
+    """Name -> SHA-256, from a file SHA256SUMS.
+
+    Raises:
+        ValueError: if there is no such file, if it lists nothing or a file twice, or if a line of
+            it is of another form.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}: {NO_RELEASE}.")
+    sums: dict[str, str] = {}
+    for number, line in enumerate(read_limited_text(path, _LARGEST).splitlines(), start=1):
+        match = _LINE.fullmatch(line)
+        if match is None or not _plain(match[2]) or match[2] in sums:
+            raise ValueError(f"Line {number} of {path} is no checksum, or a second: {_AGAIN}.")
+        sums[match[2]] = match[1]
+    if not sums:
+        raise ValueError(f"{path} lists no files, so nothing can be checked: {_AGAIN}.")
+    return sums
+
+
+def _plain(name: str) -> bool:
+    """Whether `name` is a relative path that leads nowhere else."""
+    return not name.startswith("/") and not {"", ".", ".."} & set(name.split("/"))
+
+
+def files_of_release(challenge_folder: PathLike) -> Iterator[tuple[str, Path]]:
+    """(name, path) of everything that SHA256SUMS of a release must list.  Links, and folders with
+    nothing in them, are among it where they are there, so that nothing goes unnoticed.
+
+    That is all below the challenge folder and beside it in `<challenge>.release/`, but the
+    archives, which have checksums of their own, and SHA256SUMS itself.
+    """
+    folder = challenge_folder_of(challenge_folder)
+    side = release_folder(folder)
+    for top, label in ((folder, folder.name), (side, f"{folder.name}.release")):
+        for path in _all_below(top):
+            name = path.relative_to(top).as_posix()
+            if top is side and (name == SUMS_FILE or name.startswith(f"{ARCHIVES}/")):
+                continue
+            yield f"{label}/{name}", path
+
+
+def _all_below(top: Path) -> Iterator[Path]:
+    """All below `top` but folders that hold something: files, links, what is neither, sorted."""
+    for parent, folders, names in os.walk(top):
+        folders.sort()
+        if not folders and not names and Path(parent) != top:
+            yield Path(parent)
+        links = [name for name in folders if Path(parent, name).is_symlink()]
+        yield from (Path(parent, name) for name in sorted((*names, *links)))
+
+
+def check_sums(
+    challenge_folder: PathLike, known: Mapping[str, str] | None = None, *, progress: bool = False
+) -> tuple[int, list[str]]:
+    """The number of a release's files that match SHA256SUMS, and a sentence for each other one.
+
+    Faults are files that do not match, that are listed and not there, and that are there and not
+    listed.  Archives are checked too, where there are any.
+
+    Args:
+        challenge_folder: the folder that SHA256SUMS lies beside, in `<challenge>.release`.
+        known: name -> SHA-256 of files that may be there without being listed.
+        progress: whether to show how far it is.
+
+    Raises:
+        ValueError: as `read_sums`.
+    """
+    folder = challenge_folder_of(challenge_folder)
+    side = release_folder(folder)
+    present = dict(files_of_release(folder))
+    sums = read_sums(side / SUMS_FILE)
+    extra = {name: digest for name, digest in (known or {}).items() if name in present}
+    sound, faults = _compare({**extra, **sums}, present, folder.name, progress)
+    if (side / ARCHIVES).is_dir():
+        zips = {p.relative_to(side / ARCHIVES).as_posix(): p for p in _all_below(side / ARCHIVES)}
+        listed = read_sums(zips.pop(SUMS_FILE, side / ARCHIVES / SUMS_FILE))
+        more, wrong = _compare(listed, zips, f"{folder.name}.release/{ARCHIVES}", progress)
+        sound, faults = sound + more, faults + wrong
+    return sound, faults
+
+
+def _missing(names: Sequence[str], present: Mapping[str, Path], where: str) -> list[str]:
+    """A sentence for each missing file, but one for all models of a phase that are not there."""
+    folders = {name.rpartition("/")[0] for name in present}
+    single: list[str] = []
+    models: dict[str, list[int]] = {}
+    for name in names:
+        folder = name.rpartition("/")[0]
+        phase, _, model = folder.rpartition("/")
+        model_id = model_id_of(model)
+        if folder in folders or model_id is None:
+            single.append(f"{name} is missing in {where}: {_AGAIN}.")
+        elif model_id not in models.setdefault(phase, []):
+            models[phase].append(model_id)
+    return single + [
+        f"{phase} lacks {len(ids)} models, from model_{min(ids)} to model_{max(ids)}: {_AGAIN}."
+        for phase, ids in sorted(models.items())
+    ]
+
+
+def _compare(
+    sums: dict[str, str], present: dict[str, Path], where: str, progress: bool
+) -> tuple[int, list[str]]:
+    """How many of the files `present` are as `sums` says, and what is wrong with the others."""
+    faults, sound = _missing(sorted(sums.keys() - present), present, where), 0
+    for name, path in tracked(present.items(), "Checksums", "file", show=progress):
+        if name not in sums:
+            faults.append(
+                f"{path} is not part of the release: remove it; predictions belong into another "
+                "folder."
+            )
+        elif path.is_symlink() or not path.is_file():
+            faults.append(f"{path} is no plain file: {_AGAIN}.")
+        elif sha256_of(path) != sums[name]:
+            faults.append(f"{path} does not match its checksum: {_AGAIN}.")
+        else:
+            sound += 1
+    return sound, faults

@@ -1,0 +1,177 @@
+"""Whether a released challenge is what it says of itself, to the last file: `mico verify`.
+
+Checksums alone say that nothing was damaged: whoever changes a release can write them anew.  So
+what says one thing twice is compared as well: release.json and the metadata of models,
+commitments and models, labels and seeds, archives and the files that they hold.
+Anybody can run this: it reads nothing but the release.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mico_competition.competition.layout import (
+    ModelFolder,
+    challenge_folder_of,
+    release_folder,
+    walk_challenge,
+)
+from mico_competition.competition.solutions import check_solution
+from mico_competition.competition.table import SCORED_PHASES, get_scenario
+from mico_competition.release.archives import (
+    ARCHIVES,
+    NO_RELEASE,
+    SUMS_FILE,
+    check_sums,
+    files_of_release,
+    read_sums,
+)
+from mico_competition.release.commitments import read_commitments, read_object, withheld_names
+from mico_competition.release.leak_check.forms import archive_faults
+from mico_competition.release.release import RELEASE_FILE, facts_of, summary
+from mico_competition.release.reveal import read_revealed, revealed_file, sums_of, verify
+from mico_competition.support.files import PathLike
+
+
+def check_files(challenge_folder: PathLike, *, progress: bool = False) -> tuple[int, list[str]]:
+    """Hold a release against its checksums, and all that it says twice against itself.
+
+    Gives the number of files that are as they should be, and a sentence for each other one.
+    Labels that were revealed since are as they should be where a revealed file that verifies
+    lies in `<challenge>.release/`.
+
+    Raises:
+        ValueError: as `read_sums`, `read_revealed` and `verify`.
+    """
+    side = release_folder(challenge_folder)
+    known: dict[str, str] = {}
+    models = walk_challenge(challenge_folder)
+    faults = [
+        *_summary_faults(challenge_folder, models),
+        *_uncommitted(challenge_folder, models),
+        *_contradictions(models),
+    ]
+    for path in sorted(side / revealed_file(phase) for phase in SCORED_PHASES):
+        if path.exists():
+            wrong = verify(challenge_folder, path)[1]
+            faults += [f"{path.name}: {fault}" for fault in wrong]
+            known |= {} if wrong else sums_of(read_revealed(path))
+    sound, wrong = check_sums(challenge_folder, known, progress=progress)
+    return sound, [*faults, *wrong, *_archives_faults(challenge_folder, models)]
+
+
+def _summary_faults(challenge_folder: PathLike, models: Sequence[ModelFolder]) -> Iterator[str]:
+    """What release.json says, and the folder says otherwise.
+
+    The accuracy is of results that are not released, so only its form is checked.
+    """
+    stated = read_summary(challenge_folder)
+    side = release_folder(challenge_folder)
+    for phase in stated["revealed"]:
+        if not (side / revealed_file(phase)).is_file():
+            name = revealed_file(phase)
+            yield f"release.json says that {phase} is revealed, and {name} is missing."
+    expected = summary(challenge_folder_of(challenge_folder).name, models, stated["revealed"])
+    for name in sorted(stated.keys() ^ expected.keys()):
+        yield f"release.json {_has(name, stated)} {name}."
+    scenarios, found = stated["scenarios"], expected["scenarios"]
+    for name in sorted(scenarios.keys() ^ found.keys()):
+        said = "models of it are" if name in found else "no models of it are"
+        yield f"release.json {_has(name, scenarios)} scenario {name}, and {said} in the folder."
+    for name in sorted(scenarios.keys() & found.keys()):
+        yield from _scenario_faults(name, scenarios[name], found[name]["phases"], models)
+
+
+def _scenario_faults(
+    scenario: str, stated: Any, phases: Mapping[str, int], models: Sequence[ModelFolder]
+) -> Iterator[str]:
+    """What release.json says of one scenario and its models say otherwise."""
+    if not isinstance(stated, dict) or not _is_accuracy(stated.get("accuracy")):
+        yield f"{scenario}: release.json has no accuracy in [0, 1] of it."
+        return
+    if stated.get("phases") != phases:
+        yield f"{scenario} has {phases} models and release.json says {stated.get('phases')}."
+    mine = [model for model in models if model.scenario == scenario]
+    known = {"phases", "accuracy", *facts_of(mine[0])}
+    for name in sorted(stated.keys() ^ known):
+        yield f"{scenario}: release.json {_has(name, stated)} {name}."
+    for model in mine:
+        for name, value in facts_of(model).items():
+            if name in stated and not _same(stated[name], value):
+                yield f"{model.place} has another {name} than release.json says."
+
+
+def _has(name: str, values: Mapping[str, Any]) -> str:
+    return "has a" if name in values else "lacks"
+
+
+def _is_accuracy(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (number and 0 <= value <= 1)  # type: ignore[operator]
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two JSON values are the same; 1 and true are not."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _uncommitted(challenge_folder: PathLike, models: Sequence[ModelFolder]) -> list[str]:
+    """Models whose labels are withheld and not committed to, or that only a commitment is to."""
+    withholding = {
+        model.place for model in models if withheld_names(get_scenario(model.scenario), model.phase)
+    }
+    committed = set(read_commitments(challenge_folder)[1]) if withholding else set()
+    lacking, extra = sorted(withholding - committed), sorted(committed - withholding)
+    return [
+        *(f"{place}: there is no commitment to it." for place in lacking),
+        *(f"{place}: it was committed to, and is missing." for place in extra),
+    ]
+
+
+def _contradictions(models: Sequence[ModelFolder]) -> Iterator[str]:
+    """Labels that are not those that the seeds beside them give, whatever the checksums are."""
+    for model in models:
+        try:
+            check_solution(model.path)
+        except ValueError as error:
+            yield str(error)
+
+
+def _archives_faults(challenge_folder: PathLike, models: Sequence[ModelFolder]) -> Iterator[str]:
+    """Archives that do not hold the files of their scenario and phase, or lack."""
+    folder, side = challenge_folder_of(challenge_folder), release_folder(challenge_folder)
+    archives = side / ARCHIVES
+    if not archives.is_dir():
+        return
+    present, listed = dict(files_of_release(folder)), read_sums(side / SUMS_FILE)
+    names = [name for name, path in present.items() if name in listed and path.is_file()]
+    expected = {f"{model.scenario}_{model.phase}.zip": model for model in models}
+    for path in sorted(archives.iterdir()):
+        if path.name not in {SUMS_FILE, *expected}:
+            yield f"{path} is no archive of a scenario and phase that is here: remove it."
+    for name, model in expected.items():
+        path = archives / name
+        start = f"{folder.name}/{model.scenario}/{model.phase}/"
+        if not path.is_file() or path.is_symlink():
+            yield f"{path} is missing, or no plain file."
+            continue
+        of_phase = [name for name in names if name.startswith(start)]
+        yield from (f"{path} {fault}." for fault in archive_faults(path, folder.parent, of_phase))
+
+
+def read_summary(challenge_folder: PathLike) -> dict[str, Any]:
+    """What release.json says; ValueError if it is missing, or is not of a release's form."""
+    path = release_folder(challenge_folder) / RELEASE_FILE
+    value = read_object(path, NO_RELEASE)
+    revealed, name = value.get("revealed"), challenge_folder_of(challenge_folder).name
+    if not (
+        value.get("challenge") == name
+        and value.get("format") == 2
+        and isinstance(value.get("scenarios"), dict)
+        and isinstance(revealed, list)
+        and all(phase in SCORED_PHASES for phase in revealed)
+    ):
+        raise ValueError(f"{path} is not what this version of `mico release` writes: release anew.")
+    return value

@@ -1,0 +1,297 @@
+"""An independent check that a release tells participants nothing but what the table discloses.
+
+Shares no code with what writes releases.  It reads the withheld seeds and solutions of the
+trained models, works out anew what must be released, and compares:
+
+- every small file with the bytes that it must have, its fields with a closed set of keys and
+  values (`leak_values`, `leak_fields`): there is no room for a secret, however it is written;
+- weights and archives with the bytes that trained tensors and files give (`leak_forms`);
+- names, links, times, modes, owners, sizes and extended attributes (`leak_tree`);
+- predictions that lie beside the release, which are no part of it (`leak_predictions`).
+
+It also searches all bytes for the secrets themselves, so that a fault says what was told, and so
+that what came into the trained models unseen is found: every small file and stray name for seeds,
+solutions, lists of records and their hashes, salts and the organiser's paths and names, also
+within base64, hexadecimal and compressed data; weights for all seeds and for their own lists.
+
+It cannot see what training itself hides in the low bits of weights, in the last digits of the
+epsilon that it reports, or in a tokenizer's vocabulary, nor what a model learned of its members,
+which is what the competition is about; nor when a file was last read, which reading it changes:
+archives and `mico publish` do not carry that, nor owners.  A fault names a file and what it tells,
+and never quotes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from mico_competition.competition.layout import walk_challenge
+from mico_competition.competition.table import PHASES, SEED_FILES, SOLUTION_FILE, get_challenge
+from mico_competition.release.leak_check.byte_search import ByteSearch
+from mico_competition.release.leak_check.forms import archive_faults, weights_faults
+from mico_competition.release.leak_check.patterns import (
+    Patterns,
+    Secret,
+    is_searchable,
+    key_forms,
+    machine_names,
+    machine_paths,
+    secrets_of,
+    seeds_of,
+    withheld_of,
+)
+from mico_competition.release.leak_check.predictions import predictions_faults
+from mico_competition.release.leak_check.search import search_texts, told_by
+from mico_competition.release.leak_check.tree import Entry, Fault, tree_faults, walk
+from mico_competition.release.leak_check.values import (
+    Openings,
+    commitments_faults,
+    model_file_faults,
+    read_value,
+    revealed_faults,
+    seed_faults,
+    summary_faults,
+    sums_faults,
+)
+from mico_competition.support.files import PathLike
+from mico_competition.support.progress import tracked
+
+_UNNAMED = "(a name that tells a secret)"
+_LARGEST = 1 << 26  # bytes of a file that holds no weights
+
+
+def check_release(
+    released: PathLike,
+    trained: PathLike,
+    challenges: Sequence[str],
+    *,
+    openings: Openings | None = None,
+    revealed: Collection[str] = (),
+    checked: Mapping[str, str] | None = None,
+    links: int = 1,
+    progress: bool = True,
+) -> list[str]:
+    """All leaks in released challenges, each a sentence with its file; none if none was found.
+
+    Args:
+        released: holds `<challenge>/...`, and `<challenge>.release/...` beside it.
+        trained: holds `<challenge>/...` as training wrote it, with all seeds and solutions.
+        challenges: names of the challenges to check.
+        openings: place -> salt of the commitments; by default those in `openings.json` of the
+            trained challenge.
+        revealed: phases whose labels were revealed, so that they may be there.
+        checked: name -> SHA-256 of weights that were checked before, and are so no more.
+        links: names that a file may have; more than one while a release is made of links.
+        progress: whether to show how far it is.
+
+    Raises:
+        ValueError: if a challenge is not there, or a trained model lacks a seed.
+    """
+    faults: list[str] = []
+    for challenge in challenges:
+        get_challenge(challenge)
+        order = [phase for phase in PHASES if phase in revealed]
+        checker = _Checker(Path(released), Path(trained), challenge, order, openings)
+        faults += checker.faults(checked or {}, links, progress)
+    return faults
+
+
+class _Checker:
+    """One challenge: what was released of it, and what is withheld of the trained models."""
+
+    def __init__(
+        self,
+        root: Path,
+        trained: Path,
+        challenge: str,
+        revealed: Sequence[str],
+        openings: Openings | None,
+    ) -> None:
+        self.root, self.trained, self.challenge, self.revealed = root, trained, challenge, revealed
+        self.released = walk_challenge(root / challenge, mend="name the folder released to.")
+        side = root / f"{challenge}.release"
+        if not side.is_dir():
+            raise ValueError(
+                f"There is no {side}: a release of an earlier version, which kept release.json "
+                "inside the challenge folder, is written anew by `mico release`."
+            )
+        self.models = {model.place: model for model in walk_challenge(trained / challenge)}
+        self.entries = walk(root, challenge)
+        self.hiding = {
+            place: model
+            for place, model in self.models.items()
+            if model.phase not in revealed and withheld_of(model)
+        }
+        self.openings = _openings(trained / challenge) if openings is None else openings
+        self.sums: dict[str, str] = {}
+        self.texts: dict[bytes, list[Entry]] = {}  # what is searched -> where it stands
+
+    def faults(self, checked: Mapping[str, str], links: int, progress: bool) -> list[str]:
+        """All faults of the challenge, as sentences."""
+        found = list(tree_faults(self.root, self.challenge, self.entries, self.revealed, links))
+        files = [entry for entry in self.entries if entry.is_file]
+        small = [e for e in files if not (e.is_weights or e.is_zip)]
+        found += self._small_files(tracked(small, "Leak check: small files", "file", show=progress))
+        zips = [e for e in files if e.is_zip]
+        for entry in tracked(zips, "Leak check: archives", "archive", show=progress):
+            found += self._archive(entry)
+        weights = [entry for entry in files if entry.is_weights]
+        found += self._all_weights(weights, checked, progress)
+        found += self._beside()
+        found += self._models()
+        found += predictions_faults(self.root, self.challenge, self.models, self.hiding)
+        telling = self._search(found, progress)
+        sentences = [f"{_shown(name, telling)}: {sentence}." for name, sentence in found]
+        return list(dict.fromkeys(sentences))
+
+    def _small_files(self, entries: Iterable[Entry]) -> Iterator[Fault]:
+        """Whether each small file is what it must be; the others are kept for the search."""
+        for entry in entries:
+            if entry.status.st_size > _LARGEST:
+                self.sums[entry.name] = _sha256(entry.path)
+                yield entry.name, "is larger than any such file of a release"
+                continue
+            content = entry.path.read_bytes()
+            self.sums[entry.name] = hashlib.sha256(content).hexdigest()
+            model = self.models.get(entry.model.place) if entry.model else None
+            faults: list[str] = []
+            if entry.model and model:
+                faults = list(model_file_faults(entry.model, entry.file, content, model))
+                yield from ((entry.name, fault) for fault in faults)
+            if faults or not (model and entry.file in (*SEED_FILES, SOLUTION_FILE)):
+                self.texts.setdefault(content, []).append(entry)
+
+    def _archive(self, entry: Entry) -> Iterator[Fault]:
+        """Whether an archive holds the files of its phase and no other byte."""
+        self.sums[entry.name] = _sha256(entry.path)
+        scenario, _, phase = entry.file.removesuffix(".zip").rpartition("_")
+        start = f"{self.challenge}/{scenario}/{phase}/"
+        names = [e.name for e in self.entries if e.is_file and e.name.startswith(start)]
+        yield from ((entry.name, fault) for fault in archive_faults(entry.path, self.root, names))
+
+    def _all_weights(
+        self, entries: Sequence[Entry], checked: Mapping[str, str], progress: bool
+    ) -> Iterator[Fault]:
+        """Whether weights are those that were trained, and tell no seed and no list of theirs."""
+        patterns: Patterns = {}
+        for place, opening in self.openings.items():
+            if place in self.hiding:
+                forms = key_forms(bytes.fromhex(opening["salt"]))
+                patterns.update(dict.fromkeys(forms, Secret("the salt of a commitment", "")))
+        for model in tracked(self.hiding.values(), "Leak check: seeds", "model", show=progress):
+            patterns.update(seeds_of(model))
+        self.seeds = ByteSearch(patterns)
+        for entry in tracked(entries, "Leak check: weights", "model", show=progress):
+            assert entry.model is not None
+            self.sums[entry.name] = _sha256(entry.path)
+            if checked.get(entry.name) == self.sums[entry.name]:
+                continue
+            trained = self.models.get(entry.model.place)
+            folder = trained.path if trained else None
+            for fault in weights_faults(entry.model.task, entry.path, folder):
+                yield entry.name, fault
+            hiding = self.hiding.get(entry.model.place)
+            own = secrets_of(hiding).lists if hiding else {}
+            with entry.path.open("rb") as file:
+                if entry.status.st_size:
+                    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                        found = ByteSearch(own, self.seeds).find(content)  # type: ignore[arg-type]
+                    yield from told_by(entry.name, found)
+
+    def _beside(self) -> Iterator[Fault]:
+        """Whether what lies beside the models holds what it must, and no more."""
+        side = f"{self.challenge}.release"
+        of_models = (self.challenge, self.released, self.models)
+        expected: dict[str, Callable[[bytes], Iterator[str]]] = {
+            "release.json": lambda c: summary_faults(c, *of_models, self.revealed),
+            "commitments.json": lambda c: commitments_faults(c, *of_models, self.openings),
+            "SHA256SUMS": lambda c: sums_faults(c, self._sums_of_models()),
+        }
+        for phase in self.revealed:
+            rest = (self.challenge, phase, self.released, self.models, self.openings)
+            expected[f"revealed_{phase}.json"] = partial(revealed_faults, *rest)
+        archives = f"{side}/archives/"
+        zips = {n.removeprefix(archives): s for n, s in self.sums.items() if n.startswith(archives)}
+        if zips:
+            zips.pop("SHA256SUMS", None)
+            expected["archives/SHA256SUMS"] = lambda c: sums_faults(c, zips)
+        for name, faults in expected.items():
+            path = self.root / side / name
+            if not path.is_file():
+                yield f"{side}/{name}", "is missing"
+            else:
+                yield from ((f"{side}/{name}", fault) for fault in faults(path.read_bytes()))
+
+    def _sums_of_models(self) -> dict[str, str]:
+        """Checksums of all that SHA256SUMS of a release lists."""
+        side = f"{self.challenge}.release/"
+        without = (f"{side}archives/", f"{side}SHA256SUMS")
+        return {name: s for name, s in self.sums.items() if not name.startswith(without)}
+
+    def _models(self) -> Iterator[Fault]:
+        """Models that cannot be checked, and secrets that need no leak."""
+        for model in self.released:
+            name = f"{self.challenge}/{model.place}"
+            if model.place not in self.models:
+                yield name, "is not among the trained models, so it cannot be checked"
+        near = seed_faults(self.models)
+        yield from ((f"{self.challenge}/{place}", sentence) for place, sentence in near)
+
+    def _search(self, found: list[Fault], progress: bool) -> set[str]:
+        """Search small files and names for all secrets; adds to `found`, gives telling names."""
+        quoted = [*(entry.name for entry in self.entries), *(name for name, _ in found)]
+        names = {part for name in quoted for part in name.split("/")}
+        for model in self.hiding.values():
+            if not is_searchable(model):
+                found.append((f"{self.challenge}/{model.place}", _SHORT_SEED))
+        told = search_texts(
+            {*self.texts, *map(os.fsencode, names)},
+            list(self.hiding.values()),
+            ByteSearch(machine_paths(self.trained), self.seeds),
+            progress,
+        )
+        organiser = machine_names()
+        for text, entries in self.texts.items():
+            for entry in entries:
+                found += told_by(entry.name, told[text])
+                if organiser and entry.file != "tokenizer.json" and organiser.search(text):
+                    found.append(
+                        (entry.name, "tells the name of the organiser's account or machine")
+                    )
+        telling = {name for name in names if told[os.fsencode(name)]}
+        for entry in self.entries:
+            if entry.file in telling:
+                found.append((entry.name, "has a name that tells a secret"))
+        return telling
+
+
+_SHORT_SEED = "has a withheld seed of under 8 digits, which anybody finds by trying"
+
+
+def _shown(name: str, telling: Collection[str]) -> str:
+    """`name`, up to a part of it that is itself a secret."""
+    parts = name.split("/")
+    for at, part in enumerate(parts):
+        if part in telling:
+            return "/".join([*parts[:at], _UNNAMED])
+    return name
+
+
+def _openings(trained: Path) -> Openings:
+    """What the organiser's commitments were made of, if there are any yet."""
+    values = read_value(trained / "openings.json")
+    found = values.get("openings", {}) if isinstance(values, dict) else {}
+    return dict(found)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,191 @@
+"""Whether weights and archives hold exactly what they must, to the last byte.
+
+Weights are held against the bytes that the tensors of the architecture alone give, and against the
+tensors that were trained; archives against the bytes that the files of their phase alone give.
+Each check gives sentences about what is wrong, and none quotes what it found.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import torch
+
+from mico_competition.competition.table import TASKS, Task
+from mico_competition.models.architectures import new_model
+from mico_competition.models.checkpoints import SAFETENSORS, check_state, find_file, read_state
+from mico_competition.models.text_models import read_config
+
+_BLOCK = 1 << 20
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+State = Mapping[str, torch.Tensor]
+
+_TENSORS = "does not hold exactly the finite tensors of its architecture"
+
+
+class _Compared:
+    """A file to write to that writes nothing: bytes are compared with those of a file instead.
+
+    What is written over again, as `zipfile` does with headers, counts as it was written last.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._place, self._end = file, 0, 0
+        self._wrong: set[int] = set()
+
+    def write(self, data: bytes) -> int:
+        """Compare `data` with the file's bytes at this place."""
+        content = bytes(data)
+        self._file.seek(self._place)
+        same = self._file.read(len(content)) == content
+        (self._wrong.discard if same else self._wrong.add)(self._place)
+        self._place += len(content)
+        self._end = max(self._end, self._place)
+        return len(content)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place, as in any file."""
+        self._place = offset + (0, self._place, self._end)[whence]
+        return self._place
+
+    def tell(self) -> int:
+        """The place."""
+        return self._place
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+    def seekable(self) -> bool:
+        """As `zipfile` wants to know."""
+        return True
+
+    def same(self) -> bool:
+        """Whether all that was written is what the file holds, and the file holds no more."""
+        return not self._wrong and self._end == self._file.seek(0, 2)
+
+
+def weights_faults(task: Task, path: Path, trained: Path | None = None) -> Iterator[str]:
+    """What a file of weights holds beside the finite tensors of the task's architecture.
+
+    Args:
+        task: what the model was trained for.
+        path: the released file.
+        trained: the folder of the trained model, whose weights these must be, bit for bit.
+    """
+    try:
+        expected = _architecture(task.name, _config_of(task, path.parent))
+    except (ValueError, ImportError):
+        yield "is of no architecture that could be built, so it was not checked"
+        return
+    try:
+        state = read_state(path)
+        check_state(state, expected, path, "")
+    except ValueError:
+        yield _TENSORS
+        return
+    state = {name: tensor.contiguous() for name, tensor in state.items()}
+    written = _is_safetensors if path.suffix == SAFETENSORS else _is_torch
+    if not written(path, {name: state[name].to(expected[name].dtype) for name in expected}):
+        yield (
+            "holds more than its tensors or has them in an order of its own, or was written by "
+            f"another torch than {torch.__version__}"
+        )
+    if trained is not None and not _same_tensors(state, trained, task):
+        yield "does not hold the weights of the trained model"
+
+
+def _config_of(task: Task, folder: Path) -> str | None:
+    if not task.text:
+        return None
+    return (folder / task.weights[0]).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=16)
+def _architecture(task: str, config: str | None) -> State:
+    """State dict of an untrained model, without values."""
+    row = TASKS[task]
+    if config is None:
+        with torch.device("meta"):
+            return new_model(row).state_dict()
+    from transformers import AutoModelForSequenceClassification
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / row.weights[0]).write_text(config, encoding="utf-8")
+        with torch.device("meta"):
+            model = AutoModelForSequenceClassification.from_config(read_config(row, folder))
+    return model.state_dict()
+
+
+def _is_torch(path: Path, state: State) -> bool:
+    """Whether a file is what `torch.save` writes of these tensors, each with a storage alone."""
+    alone = {name: tensor.clone() for name, tensor in state.items()}
+    with path.open("rb") as file:
+        compared = _Compared(file)
+        torch.save(alone, cast(BinaryIO, compared))
+        return compared.same()
+
+
+def _is_safetensors(path: Path, state: State) -> bool:
+    """Whether a file is what safetensors writes of these float32 tensors.
+
+    A length, a JSON header padded with spaces to a multiple of 8 bytes, and the tensors in the
+    order of their names, without gaps.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in sorted(state):
+        start, end = end, end + 4 * state[name].numel()
+        shape = list(state[name].shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("rb") as file:
+        compared = _Compared(file)
+        compared.write(len(text).to_bytes(8, "little") + text)
+        for name in sorted(state):
+            compared.write(memoryview(state[name].numpy().reshape(-1)).cast("B"))  # type: ignore[arg-type]
+        return compared.same()
+
+
+def _same_tensors(state: State, trained: Path, task: Task) -> bool:
+    """Whether the tensors have the bits of those that were trained, as float32."""
+    try:
+        source = read_state(find_file(trained, task.weights[-1]))
+    except ValueError:
+        return False
+
+    def bits(tensor: torch.Tensor) -> np.ndarray:
+        kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(kind).contiguous().numpy().reshape(-1).view(np.uint8)
+
+    return all(
+        name in source and np.array_equal(bits(tensor), bits(source[name]))
+        for name, tensor in state.items()
+    )
+
+
+def archive_faults(path: Path, root: Path, names: Sequence[str]) -> Iterator[str]:
+    """What is wrong with a zip archive that must hold files `names` below `root`, and no more.
+
+    The archive that these files alone give is written anew, into a comparison.
+    """
+    with path.open("rb") as file:
+        compared = _Compared(file)
+        with zipfile.ZipFile(cast(BinaryIO, compared), "w") as archive:
+            for name in sorted(names):
+                info = zipfile.ZipInfo(name, _EPOCH)
+                info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+                info.file_size = (root / name).stat().st_size
+                with (root / name).open("rb") as source, archive.open(info, "w") as member:
+                    while block := source.read(_BLOCK):
+                        member.write(block)
+        if not compared.same():
+            yield "is not exactly the archive of the files of its phase"

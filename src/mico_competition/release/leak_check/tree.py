@@ -1,0 +1,236 @@
+"""What a released tree tells beside its contents: names, links, times, modes, sizes, differences.
+
+Reads names, sizes and the small files that all models of a scenario share; each fault is a pair
+of a path, relative to the released root, and a sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mico_competition.competition.layout import ModelFolder, model_id_of
+from mico_competition.competition.table import (
+    CHALLENGES,
+    METADATA_FILE,
+    PHASES,
+    SEED_FILES,
+    SOLUTION_FILE,
+    disclosed_files,
+    get_challenge,
+    get_scenario,
+    get_task,
+)
+
+Fault = tuple[str, str]
+
+BESIDE_MODELS = ("SHA256SUMS", "commitments.json", "release.json")
+_STRAY = "is not among what the table discloses"
+_TIME = 315_532_800  # 1980-01-01, 00:00 UTC
+_DECIMAL = re.compile(rb"-?[0-9]{1,20}\n")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or folder: its name relative to the released root, and the model it lies in."""
+
+    path: Path
+    name: str
+    model: ModelFolder | None
+
+    @property
+    def file(self) -> str:
+        """The last part of its name."""
+        return self.path.name
+
+    @cached_property
+    def status(self) -> os.stat_result:
+        """Of the entry itself, where it is a link."""
+        return self.path.lstat()
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether it is where an archive, or the checksums of archives, are expected."""
+        return self.name.split("/")[1:2] == ["archives"]
+
+    @property
+    def is_zip(self) -> bool:
+        """Whether it is where an archive is expected."""
+        return self.is_archive and self.file.endswith(".zip")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file, and no link."""
+        return stat.S_ISREG(self.status.st_mode)
+
+    @property
+    def is_weights(self) -> bool:
+        """Whether it is where a model's weights are expected."""
+        return self.model is not None and self.file in weight_names(self.model.scenario)
+
+
+def weight_names(scenario: str) -> set[str]:
+    """Names of the file that holds the weights of a model, as releases write it."""
+    return {get_task(get_scenario(scenario).task).weights[-1].split("|")[0]}
+
+
+def walk(root: Path, challenge: str) -> list[Entry]:
+    """All below `<root>/<challenge>` and `<root>/<challenge>.release`, those two included."""
+    entries = []
+    for top in (root / challenge, root / f"{challenge}.release"):
+        found = [top] if top.exists() else []
+        for folder, folders, files in os.walk(top):
+            found += [Path(folder, name) for name in (*folders, *files)]
+        for path in sorted(found):
+            name = path.relative_to(root).as_posix()
+            entries.append(Entry(path, name, _model_of(root, name)))
+    return entries
+
+
+def _model_of(root: Path, name: str) -> ModelFolder | None:
+    """The model whose folder `name` is or lies in, if it is where models are expected."""
+    challenge, scenario, phase, folder = [*name.split("/")[:4], "", "", ""][:4]
+    model_id = model_id_of(folder)
+    known = challenge in CHALLENGES and scenario in get_challenge(challenge) and phase in PHASES
+    if not known or model_id is None:
+        return None
+    return ModelFolder(scenario, phase, model_id, root / challenge / scenario / phase / folder)
+
+
+def tree_faults(
+    root: Path,
+    challenge: str,
+    entries: Sequence[Entry],
+    revealed: Collection[str] = (),
+    links: int = 1,
+) -> Iterator[Fault]:
+    """What is there beside what the table discloses, and what tells one model from another.
+
+    Args:
+        root: holds the released challenge, and what lies beside it.
+        challenge: its name.
+        entries: as `walk` gives them.
+        revealed: phases whose labels may be there too.
+        links: names that a file may have; more than one while a release is made of links.
+    """
+    yield from _strays(root)
+    models = {e.model for e in entries if e.model}
+    for entry in entries:
+        if not _belongs(entry, challenge, models, revealed):
+            yield entry.name, _STRAY
+        elif not (entry.is_file or stat.S_ISDIR(entry.status.st_mode)):
+            yield entry.name, "is a link, or no plain file"
+        elif _attributes(entry.path):
+            yield entry.name, "has extended attributes"
+        elif entry.is_file and entry.status.st_nlink > links:
+            yield entry.name, "is a hard link: its bytes are also another file"
+        elif stat.S_IMODE(entry.status.st_mode) != (0o644 if entry.is_file else 0o755):
+            yield entry.name, "has a mode of its own"
+    owners = {e.name: (e.status.st_uid, e.status.st_gid) for e in entries}
+    yield from _uncommon(owners, "has another owner or group than other files")
+    times = [e.name for e in entries if e.status.st_mtime_ns != _TIME * 10**9]
+    if times:
+        yield (
+            times[0],
+            f"was modified at a time of its own (as were {len(times) - 1} others): times tell "
+            "which models were made or remade together",
+        )
+    yield from _differences([e for e in entries if e.model and e.is_file])
+
+
+def _attributes(path: Path) -> list[str]:
+    """Names of a file's extended attributes, but those that a system gives every file."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except (AttributeError, OSError):  # a system without them, or a file system
+        return []
+    return [name for name in names if name not in ("security.selinux", "system.nfs4_acl")]
+
+
+def _strays(root: Path) -> Iterator[Fault]:
+    """What lies beside the challenges, and is neither a release nor predictions."""
+    known = {
+        f"{name}{ending}" for name in CHALLENGES for ending in ("", ".release", ".predictions")
+    }
+    for path in sorted(root.iterdir()):
+        left = path.name.startswith(".") and ".aside-" in path.name  # of a release that was killed
+        if path.name not in known and not (left and stat.S_IMODE(path.lstat().st_mode) == 0o700):
+            yield path.name, _STRAY
+
+
+def _belongs(
+    entry: Entry, challenge: str, models: set[ModelFolder], revealed: Collection[str]
+) -> bool:
+    """Whether a release of `challenge` has a file or folder of this name."""
+    top, *parts = entry.name.split("/")
+    if top == f"{challenge}.release":
+        zips = {f"{m.scenario}_{m.phase}.zip" for m in models}
+        texts = {*BESIDE_MODELS, *(f"revealed_{phase}.json" for phase in revealed)}
+        if entry.is_archive:
+            return len(parts) == 1 or (len(parts) == 2 and parts[1] in {"SHA256SUMS", *zips})
+        return not parts or (len(parts) == 1 and parts[0] in texts)
+    scenarios = get_challenge(challenge)
+    if len(parts) < 3:
+        known = (scenarios, PHASES)
+        return not entry.is_file and all(part in names for part, names in zip(parts, known))
+    if entry.model is None:
+        return False
+    if len(parts) == 3:
+        return not entry.is_file
+    return len(parts) == 4 and entry.file in _names_of_model(entry.model, revealed)
+
+
+def _names_of_model(model: ModelFolder, revealed: Collection[str]) -> set[str]:
+    """The files that participants get of a model."""
+    task = model.task
+    labels = (*SEED_FILES, SOLUTION_FILE) if model.phase in revealed else ()
+    return {
+        *(alternatives.split("|")[0] for alternatives in task.weights),
+        *task.companions,
+        METADATA_FILE,
+        *disclosed_files(get_scenario(model.scenario), model.phase),
+        *labels,
+    }
+
+
+def _differences(entries: Sequence[Entry]) -> Iterator[Fault]:
+    """Files of one name that differ in size, or at all where all models share them."""
+    groups: dict[tuple[str, str], list[Entry]] = {}
+    models: dict[str, set[str]] = {}
+    for entry in entries:
+        assert entry.model is not None
+        groups.setdefault((entry.model.scenario, entry.file), []).append(entry)
+        models.setdefault(entry.model.scenario, set()).add(entry.model.place)
+    for (scenario, file), group in groups.items():
+        task = get_task(get_scenario(scenario).task)
+        shared = {METADATA_FILE, *task.companions, *task.weights[:-1]}
+        if file in shared and len(group) < len(models[scenario]):
+            yield group[0].name, "is there for some models of the scenario and not for others"
+        sizes = {entry.name: entry.status.st_size for entry in group if not _decimal(entry)}
+        yield from _uncommon(sizes, "has another size than those of other models")
+        if file in shared:
+            contents = {entry.name: _digest(entry.path) for entry in group}
+            yield from _uncommon(contents, "is not the same as those of other models")
+
+
+def _decimal(entry: Entry) -> bool:
+    """Whether it is a seed of 2022's, whose number of digits differs."""
+    return entry.file in SEED_FILES and bool(_DECIMAL.fullmatch(entry.path.read_bytes()))
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
+
+
+def _uncommon(values: Mapping[str, object], sentence: str) -> Iterator[Fault]:
+    """A fault for each name whose value is not the commonest."""
+    if len(set(values.values())) > 1:
+        common = Counter(values.values()).most_common(1)[0][0]
+        yield from ((name, sentence) for name, value in values.items() if value != common)

@@ -1,0 +1,255 @@
+"""What participants may see of trained models: a whitelist from the table, never "all but".
+
+A release is made aside, searched by `leak_check`, and appears only if nothing was found and all of
+it is there.  Also what the scoring program needs: the tree of one phase's solutions, which stays
+at home.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from math import fsum
+from pathlib import Path
+from typing import Any
+
+from mico_competition.competition.challenge import read_seeds
+from mico_competition.competition.layout import ModelFolder, release_folder, walk_challenge
+from mico_competition.competition.lengths import Lengths, read_metadata
+from mico_competition.competition.solutions import read_solution
+from mico_competition.competition.table import (
+    CHALLENGES,
+    SOLUTION_FILE,
+    disclosed_files,
+    get_challenge,
+    get_phase,
+    get_scenario,
+)
+from mico_competition.release.archives import (
+    ARCHIVES,
+    SUMS_FILE,
+    files_of_release,
+    set_time,
+    settle,
+    sha256_of,
+    write_archive,
+    write_sums,
+)
+from mico_competition.release.commitments import (
+    COMMITMENTS_FILE,
+    commit,
+    only_release,
+    public_commitments,
+    save_openings,
+)
+from mico_competition.release.leak_check.check import check_release
+from mico_competition.release.public_files import (
+    PUBLIC_METADATA,
+    public_metadata,
+    write_json,
+    write_public_files,
+)
+from mico_competition.release.whole import check_whole
+from mico_competition.support.files import PRIVATE, PUBLIC, PathLike, make_folder, written_aside
+from mico_competition.support.progress import tracked
+from mico_competition.support.scratch import scratch
+
+NOT_TRAINED = "name the folder that `mico train --output_dir` was given."
+RELEASE_FILE = "release.json"
+_SHOWN = 20
+_TOLD_APART_BY = {
+    "dataset_fingerprint": "on different datasets",
+    "architecture_fingerprint": "with code that computes different things, or by different "
+    "versions of this software",
+}
+
+
+def release(
+    root: PathLike,
+    challenge: str,
+    to: PathLike,
+    *,
+    archives: bool = True,
+    splits_of_2022: bool = False,
+    progress: bool = True,
+) -> int:
+    """Write the participants' tree of `challenge`; gives the number of models.
+
+    `<to>/<challenge>` holds the models and nothing else.  Beside it, `<to>/<challenge>.release`
+    holds release.json (what the release is), commitments.json, SHA256SUMS, and in archives/ one
+    zip for each scenario and phase.  The same trained models give the same bytes.  What
+    commitments were made of is kept below `root`.  A second release of the same models waits for
+    the first.
+
+    Args:
+        root: holds `<challenge>/<scenario>/<phase>/model_<i>`, as training wrote them.
+        challenge: name of the challenge.
+        to: folder that `<challenge>/...` is made in; it must not have that folder yet.
+        archives: whether to write zip archives too.
+        splits_of_2022: release withheld phases even if their seeds are 2022's decimal integers,
+            whose 2^32 memberships whoever attacks a model can try.
+        progress: whether to show how far it is.
+
+    Raises:
+        ValueError: if models lack a file or have a damaged one, with all of these; if models of a
+            scenario were trained with different settings, data or code; if a place is taken; if
+            the leak check finds anything, with all that it found.  Nothing is released then.
+    """
+    get_challenge(challenge)
+    destination = _free(Path(to) / challenge)
+    beside = _free(release_folder(destination))
+    models = walk_challenge(Path(root) / challenge, mend=NOT_TRAINED)
+    with only_release(root, challenge):
+        _free(destination), _free(beside)  # the release that was waited for may stand there
+        check_whole(models, progress=progress)
+        _check_models(models, splits_of_2022)
+        openings = commit(root, challenge, models)
+        make_folder(to, PUBLIC)
+        with scratch(to, f".{challenge}.aside") as aside:
+            tree, side = aside / challenge, aside / beside.name
+            for model in tracked(models, "Writing models", "model", show=progress):
+                write_public_files(model, tree / model.place)
+            make_folder(side)
+            write_json(side / RELEASE_FILE, summary(challenge, models))
+            write_json(side / COMMITMENTS_FILE, public_commitments(challenge, models, openings))
+            files = tracked(list(files_of_release(tree)), "Checksums", "file", show=progress)
+            write_sums(side, {name: sha256_of(path) for name, path in files})
+            if archives:
+                phases = dict.fromkeys((model.scenario, model.phase) for model in models)
+                write_archives(side, aside, challenge, list(phases), progress=progress)
+            settle(tree)
+            settle(side)
+            found = check_release(aside, root, [challenge], openings=openings, progress=progress)
+            refuse_leaks(challenge, found)
+            save_openings(root, challenge, openings)
+            for made, place in ((side, beside), (tree, destination)):
+                os.replace(made, place)
+                set_time(place)
+    return len(models)
+
+
+def find_challenges(root: PathLike) -> list[str]:
+    """Names of the challenges that have a folder below `root`; ValueError if there is none."""
+    found = [name for name in CHALLENGES if (Path(root) / name).is_dir()]
+    if not found:
+        raise ValueError(f"There is no challenge folder below {root}: {NOT_TRAINED}")
+    return found
+
+
+def write_reference(root: PathLike, challenge: str, phase: str, to: PathLike) -> int:
+    """Write the scoring program's `ref` tree: the solutions of one phase; gives their number.
+
+    Only its owner can read it.
+    """
+    destination = _free(Path(to) / challenge)
+    models = walk_challenge(
+        Path(root) / challenge, phases=[get_phase(phase).name], mend=NOT_TRAINED
+    )
+    with written_aside(destination, access=PRIVATE) as aside:
+        for model in models:
+            read_solution(model.path)
+            (aside / model.place).mkdir(parents=True)
+            shutil.copyfile(model.path / SOLUTION_FILE, aside / model.place / SOLUTION_FILE)
+    return len(models)
+
+
+def _free(path: Path) -> Path:
+    if path.exists():
+        raise ValueError(f"{path} exists already: remove it or choose another folder.")
+    return path
+
+
+def _check_models(models: Sequence[ModelFolder], splits_of_2022: bool) -> None:
+    """ValueError for seeds that can be searched, and settings that tell a model from others."""
+    first: dict[str, tuple[ModelFolder, dict[str, Any]]] = {}
+    for model in models:
+        withheld = SOLUTION_FILE not in disclosed_files(get_scenario(model.scenario), model.phase)
+        if withheld and not splits_of_2022 and not read_seeds(model.path).keyed:
+            raise ValueError(
+                f"{model.path} has decimal seeds of 2022's scheme, and whoever attacks it can try "
+                "all 2^32 of its memberships: train it again, or say --splits_of_2022."
+            )
+        metadata = public_metadata(read_metadata(model.path))
+        other, expected = first.setdefault(model.scenario, (model, metadata))
+        for key in PUBLIC_METADATA:
+            if metadata.get(key) != expected.get(key):
+                if key.endswith("_fingerprint"):
+                    raise ValueError(
+                        f"{model.path} and {other.path} were trained {_TOLD_APART_BY[key]} ({key} "
+                        "in their metadata): the models of a scenario go together only if all "
+                        "were trained alike, so train one of them again."
+                    )
+                raise ValueError(
+                    f"{key} in the metadata of {model.path} is not that of {other.path}, and would "
+                    "tell which models were made together: train them with the same settings."
+                )
+
+
+def summary(
+    challenge: str, models: Sequence[ModelFolder], revealed: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What release.json says.
+
+    Accuracy is the mean over models of phase train alone, to four decimals: of those all is
+    disclosed, so that nothing is told of the others.  `revealed` are the phases whose labels
+    were added since.
+    """
+    scenarios: dict[str, dict[str, Any]] = {}
+    for scenario in get_challenge(challenge):
+        mine = [model for model in models if model.scenario == scenario]
+        if not mine:
+            continue
+        facts, results = facts_of(mine[0]), []
+        for model in mine:
+            if model.phase == "train":
+                results.append((read_metadata(model.path).get("results") or {}).get("accuracy"))
+        known = [accuracy for accuracy in results if accuracy is not None]
+        phases = [model.phase for model in mine]
+        scenarios[scenario] = {
+            "phases": {phase: phases.count(phase) for phase in dict.fromkeys(phases)},
+            "privacy": facts.pop("privacy"),
+            "accuracy": round(fsum(known) / len(known), 4) if known else None,
+            **facts,
+        }
+    return {
+        "format": 2,
+        "challenge": challenge,
+        "revealed": list(revealed),
+        "scenarios": scenarios,
+    }
+
+
+def facts_of(model: ModelFolder) -> dict[str, Any]:
+    """What release.json says of a scenario that the metadata of each of its models say too."""
+    lengths = Lengths.of(model.path)
+    return {
+        "privacy": public_metadata(read_metadata(model.path)).get("privacy"),
+        "len_dataset": lengths.len_dataset or model.task.len_dataset,
+        "len_training": lengths.check_training(None),
+        "len_challenge": lengths.check_challenge(None),
+    }
+
+
+def write_archives(
+    side: Path,
+    root: Path,
+    challenge: str,
+    phases: Sequence[tuple[str, str]],
+    *,
+    progress: bool = True,
+) -> None:
+    """One archive below `side` for each (scenario, phase) in `root`, and the checksums of all."""
+    folder = side / ARCHIVES
+    for scenario, phase in tracked(phases, "Archives", "archive", show=progress):
+        write_archive(folder / f"{scenario}_{phase}.zip", root, f"{challenge}/{scenario}/{phase}")
+    zips = sorted(path for path in folder.iterdir() if path.name != SUMS_FILE)
+    write_sums(folder, {path.name: sha256_of(path) for path in zips})
+
+
+def refuse_leaks(challenge: str, faults: Sequence[str]) -> None:
+    """ValueError listing what a leak check found, if it found anything."""
+    if faults:
+        more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+        head = f"{challenge} was not released, since the leak check found {len(faults)} faults:"
+        raise ValueError("\n".join([head, *(f"  {f}" for f in [*faults[:_SHOWN], *more])]))

@@ -1,0 +1,305 @@
+"""Signals of a fleet: every model at every record, computed once, kept on disk, ready to be used.
+
+Opening looks at all weights: what is kept on disk is found by their content, so it is never that of
+other weights, and a model that is there twice is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mico_competition.competition.layout import ModelFolder
+from mico_competition.competition.table import get_scenario
+from mico_competition.data.fingerprint import dataset_fingerprint
+from mico_competition.models.architectures import load_model, weights_limit
+from mico_competition.models.inputs import default_device
+from mico_competition.signals.cache import Cache, key, stamp, weights_digests
+from mico_competition.signals.fleet import HIDDEN, MEMBER, Fleet
+from mico_competition.signals.forward import (
+    KINDS,
+    Arrays,
+    make_arrays,
+    make_entropies,
+    signals_fingerprint,
+)
+from mico_competition.signals.plausible import Plausibility
+from mico_competition.signals.points import Points
+from mico_competition.signals.scalars import confidence, negative_loss
+from mico_competition.support.files import PathLike
+from mico_competition.support.progress import stage
+from mico_competition.training.fingerprints import check_architecture
+
+# name -> the kind it is of, and what makes it of that kind's arrays
+SIGNALS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "loss": ("logit", negative_loss),
+    "confidence": ("logit", confidence),
+    "logit": ("logit", lambda values: values),
+    "entropy": ("entropies", lambda values: values[:, 0]),
+    "modified_entropy": ("entropies", lambda values: values[:, 1]),
+    "gradient_norm": ("gradient_norm", lambda values: values),
+}
+
+# (points, [(folder, kinds) of a model]) -> (number in that list, arrays), in any order
+Wanted = list[tuple[ModelFolder, list[str]]]
+Runner = Callable[[Points, Wanted], Iterator[tuple[int, Arrays]]]
+
+
+def kinds_of(names: Collection[str]) -> list[str]:
+    """The kinds (of `forward.KINDS`) that hold the signals `names`; ValueError if unknown."""
+    for name in names:
+        if name not in SIGNALS and name != "logits":
+            raise ValueError(
+                f"Unknown signal {name!r}: choose of {', '.join(['logits', *SIGNALS])}."
+            )
+    return sorted({SIGNALS[name][0] if name in SIGNALS else name for name in names})
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What `Signals.compute` did: models in all, and those that had something to compute."""
+
+    models: int
+    made: int
+
+
+class Signals:
+    """Signals of a fleet's models (rows) at its records (columns).
+
+    Args:
+        fleet: from `read_fleet`.
+        data: the dataset it was read with, as models take it (`inputs.prepare`).
+        cache: folder to keep arrays in; by default `signals` in `$MICO_CACHE`.
+        device: where models run; by default CUDA if there is one.
+        progress: whether to show how far it is (see `mico_competition.support.progress`).
+        runner: computes what is missing elsewhere, such as on a cluster; by default here.
+
+    Raises:
+        ValueError: if the data are not those of the fleet or of its task, a folder lacks
+            weights, two models have the same ones, or one was trained with code that computes
+            something else.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        data: Any,
+        cache: PathLike | None = None,
+        device: torch.device | str | None = None,
+        *,
+        progress: bool = True,
+        runner: Runner | None = None,
+    ) -> None:
+        self.fleet = fleet
+        self.data = data
+        self.device = torch.device(device) if device is not None else default_device()
+        task = get_scenario(fleet.scenario).task
+        points = Points.of(task, data, fleet.records)
+        if not np.array_equal(points.data.labels.cpu().numpy(), fleet.labels):
+            raise ValueError(
+                f"The labels of the data are not those that the fleet of {fleet.scenario} was "
+                "read with: give the same dataset."
+            )
+        self.cache = Cache(cache)
+        self._points = points.to(self.device)
+        self._stamps = [stamp(folder) for folder in fleet.folders]
+        self._digests = weights_digests(
+            fleet.folders, weights_limit(task, fleet.folders[0].path), progress=progress
+        )
+        _refuse_twins(fleet.folders, self._digests, "the same weights")
+        self._architectures = check_architecture(fleet.folders, data)
+        places = hashlib.sha256(fleet.records.astype("<i8").tobytes()).hexdigest()
+        self._data_facts = (dataset_fingerprint(data), places, signals_fingerprint())
+        self._plausible = Plausibility(fleet.folders)
+        self._progress = progress
+        self._runner = runner
+        self._tables: dict[str, np.ndarray] = {}
+        self._named: dict[str, np.ndarray] = {}
+        self._logits: dict[int, np.ndarray] = {}
+
+    def get(self, name: str) -> np.ndarray:
+        """float64[models, points], read-only; larger where a member would have it larger.
+
+        Args:
+            name: "loss" (minus the cross-entropy, log p_y), "confidence" (p_y), "logit" (of
+                p_y), "entropy" and "modified_entropy" (minus these), or "gradient_norm" (minus
+                the log of the norm of the loss's gradient over all weights).
+
+        Raises:
+            ValueError: if the name is unknown; a model cannot be loaded, or gives values that
+                are not finite; or models that should differ give the same values.
+        """
+        if name not in SIGNALS:
+            raise ValueError(f"Unknown signal {name!r}: choose one of {', '.join(SIGNALS)}.")
+        if name not in self._named:
+            kind, of_kind = SIGNALS[name]
+            values = of_kind(self._table(kind))
+            if len(values) > 1 and (values == values[0]).all():
+                raise ValueError(
+                    f"Signal {name} of {self.fleet.scenario} is constant over all "
+                    f"{len(values)} models: is it the same model many times?"
+                )
+            values.setflags(write=False)
+            self._named[name] = values
+        return self._named[name]
+
+    def logits(self, row: int) -> np.ndarray:
+        """float32[points, classes] of one model, memory-mapped where the cache could keep it."""
+        if row not in self._logits:
+            found = self._read(row, "logits")
+            if found is None:
+                arrays = self._make(row, ["logits"])
+                self._keep(row, arrays)
+                found = self._read(row, "logits")
+                if found is None:  # not held here: a fleet's logits may not fit into memory
+                    return np.concatenate(arrays["logits"])
+            self._logits[row] = found
+        return self._logits[row]
+
+    def load(self, row: int) -> nn.Module:
+        """One model, in eval mode, on the device, with gradients on.
+
+        Raises:
+            ValueError: as `load_model`; or if its weights changed since the signals were opened.
+        """
+        folder = self.fleet.folders[row]
+        model = load_model(folder.task.name, folder.path, device=self.device)
+        self._check_unchanged(row)
+        return model
+
+    def compute(self, names: Collection[str] = ("logits", "logit")) -> Computed:
+        """Compute and keep what is not in the cache yet.
+
+        Each model is kept when it is done, so a run that is killed goes on where it stopped.
+
+        Args:
+            names: of signals, and "logits".
+        """
+        wanted = kinds_of(names)
+        made = 0
+        for _, arrays in self._computed(wanted, range(len(self.fleet))):
+            made += arrays is not None
+        return Computed(len(self.fleet), made)
+
+    def _table(self, kind: str) -> np.ndarray:
+        """float64[models, ...] of one kind."""
+        if kind not in self._tables:
+            table = np.empty((len(self.fleet), *self._shape(kind)))
+            for row, arrays in self._computed([kind], range(len(self.fleet))):
+                found = self._read(row, kind) if arrays is None else np.concatenate(arrays[kind])
+                assert found is not None  # it was there a moment ago
+                table[row] = found
+            if kind == "logit":
+                prints = [row.tobytes() for row in table]
+                if len(set(prints)) > 1:  # all the same: `get` has a sentence of its own
+                    _refuse_twins(self.fleet.folders, prints, "the same outputs")
+            self._tables[kind] = table
+        return self._tables[kind]
+
+    def _computed(
+        self, kinds: list[str], rows: Sequence[int]
+    ) -> Iterator[tuple[int, Arrays | None]]:
+        """Each row with its new arrays, None if all were there; at the end all are kept.
+
+        A thread writes while the next model runs.
+        """
+        lacking: dict[int, list[str]] = {}
+        for row in rows:
+            kinds_lacking = [kind for kind in kinds if self._read(row, kind) is None]
+            if kinds_lacking:
+                lacking[row] = kinds_lacking
+            else:
+                self._look_at(row, None)
+                yield row, None
+        order = list(lacking)
+        there = len(rows) - len(order)
+        bar = stage("Signals", len(rows), "model", initial=there, show=self._progress)
+        with bar as shown, ThreadPoolExecutor(1) as writer:
+            writing: Future | None = None
+            if self._runner is None:
+                results = ((row, self._make(row, lacking[row])) for row in order)
+            else:
+                wanted = [(self.fleet.folders[row], lacking[row]) for row in order]
+                spread = self._runner(self._points.to(torch.device("cpu")), wanted)
+                results = ((order[number], arrays) for number, arrays in spread)
+            for row, arrays in results:
+                if writing is not None:
+                    writing.result()  # one model at most waits to be written
+                writing = writer.submit(self._keep, row, arrays)
+                self._look_at(row, arrays.get("logits"))
+                yield row, arrays
+                shown.update()
+            if writing is not None:
+                writing.result()
+        self._plausible.warn()
+
+    def _look_at(self, row: int, parts: list[np.ndarray] | None) -> None:
+        """See whether a model knows what it was trained on, as far as that is told."""
+        folder = self.fleet.folders[row]
+        if not self._plausible.wants(folder):
+            return
+        kept = self._read(row, "logits") if parts is None else None
+        parts = parts if kept is None else [kept]
+        columns = self.fleet.challenge[row][self.fleet.challenge[row] >= 0]
+        if parts is None or not len(columns):
+            return
+        told = self.fleet.told[row][columns]
+        predicted = np.concatenate([part.argmax(1) for part in parts])[columns]
+        members = None if (told == HIDDEN).any() else told == MEMBER
+        self._plausible.see(folder, predicted, self.fleet.labels[columns], members)
+
+    def _make(self, row: int, kinds: list[str]) -> Arrays:
+        """Arrays of one model, computed here."""
+        if kinds == ["entropies"]:
+            found = self._read(row, "logits")
+            if found is not None:
+                return {"entropies": make_entropies([found], self._points)}
+        return make_arrays(self.load(row), self._points, kinds, self.fleet.folders[row].place)
+
+    def _keep(self, row: int, arrays: Arrays) -> None:
+        """Write arrays to the cache, if they are of the weights that were opened."""
+        self._check_unchanged(row)
+        for kind, parts in arrays.items():
+            self.cache.write(self._name(row, kind), parts)
+
+    def _read(self, row: int, kind: str) -> np.ndarray | None:
+        dtype = "float32" if kind == "logits" else "float64"
+        return self.cache.read(self._name(row, kind), dtype, self._shape(kind))
+
+    def _shape(self, kind: str) -> tuple[int, ...]:
+        count = len(self._points)
+        return {"logits": (count, self._points.task.num_classes), "entropies": (2, count)}.get(
+            kind, (count,)
+        )
+
+    def _name(self, row: int, kind: str) -> str:
+        """The file's name: all that the values depend on."""
+        facts = (self._digests[row], self._architectures[row], *self._data_facts)
+        name = key(kind, KINDS[kind], "float32", self._points.task_name, *facts)
+        return f"{self.fleet.scenario}-{kind}-{name}"
+
+    def _check_unchanged(self, row: int) -> None:
+        folder = self.fleet.folders[row]
+        if stamp(folder) != self._stamps[row]:
+            raise ValueError(
+                f"The weights of {folder.place} changed since its signals were opened: open them "
+                "again."
+            )
+
+
+def _refuse_twins(folders: Sequence[ModelFolder], prints: Sequence[Any], what: str) -> None:
+    seen: dict[Any, ModelFolder] = {}
+    for folder, own in zip(folders, prints):
+        if own in seen:
+            raise ValueError(
+                f"{seen[own].place} and {folder.place} have {what}, so a target would be among "
+                "its own shadows: remove one of them."
+            )
+        seen[own] = folder

@@ -1,0 +1,1 @@
+"""What every part shares: files, progress, messages, and the CPUs."""

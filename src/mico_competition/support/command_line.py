@@ -1,0 +1,240 @@
+"""What every verb of the command line shares: how flags are read, and how mistakes end.
+
+A parser of ours reads numbers and paths in one way for all flags, and `run_command` turns
+whatever goes wrong into one sentence and an exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mico_competition.scoring.printable import printable, printable_lines, shown
+from mico_competition.support.cpus import limit_threads
+from mico_competition.support.files import check_output
+from mico_competition.support.output import patient_output
+from mico_competition.support.progress import heartbeat, quiet, stage
+from mico_competition.support.spelling import nearest
+
+# The extra of setup.py that brings a package; all others come with the package itself.
+_BRINGS = {
+    **dict.fromkeys(("opacus", "cryptography"), "train"),
+    **dict.fromkeys(("transformers", "datasets", "safetensors", "pyarrow"), "text"),
+    "ray": "cluster",
+}
+
+DEBUG = "MICO_DEBUG"
+MAX_IDS = 100_000
+_WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
+_NUMBER = re.compile(r"[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]{1,3})?|inf(inity)?)", re.I)
+_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+_LIBRARIES_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.I)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that reads numbers and paths strictly, and exits with 1 for a mistake.
+
+    A flag of type `int`, `float` or `Path` is read by `whole_number`, `number` or `path`.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for kind, read in ((int, whole_number), (float, number), (Path, path)):
+            self.register("type", kind, read)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """A value that is no choice is answered with the names it may stand for, or with all."""
+        if action.choices is None or value in action.choices:
+            return
+        known = [str(choice) for choice in action.choices]
+        near = nearest(str(value), known)
+        instead = (
+            f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
+        )
+        raise argparse.ArgumentError(action, f"invalid choice: {shown(value)} ({instead})")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse does; a flag that does not exist is answered with the nearest one."""
+        parsed, others = super().parse_known_args(args, namespace)
+        for flag in (text.partition("=")[0] for text in others if text.startswith("--")):
+            if near := nearest(flag, self._option_string_actions):
+                self.error(f"unrecognized argument {shown(flag)}: did you mean {near[0]}?")
+        return parsed, others
+
+    def error(self, message: str) -> NoReturn:
+        end = "" if message.endswith("?") else "."
+        message = message.rstrip(".") + end
+        self.exit(1, _line(f"{message[:1].upper()}{message[1:]} See {self.prog} --help."))
+
+
+def load_torch() -> None:
+    """Import PyTorch, which takes seconds, as a stage; for verbs that need it in any case."""
+    with stage("Loading PyTorch"):
+        import torch  # noqa: F401
+
+
+def whole_number(text: str) -> int:
+    """A whole number in plain digits: Python alone also takes "1_0" and digits of any script."""
+    if not _WHOLE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {shown(text)}")
+    return int(text)
+
+
+def number(text: str) -> float:
+    """A number in plain digits, or inf; not nan, and nothing too large for a float."""
+    value = float(text) if _NUMBER.fullmatch(text) else None
+    if value is None or (value in (float("inf"), -float("inf")) and "inf" not in text.lower()):
+        raise argparse.ArgumentTypeError(f"expected a number, got {shown(text)}")
+    return value
+
+
+def path(text: str) -> Path:
+    """A path; a leading ~ is a home directory also where the shell has left it, as in --out=~/x."""
+    return Path(path_or_name(text))
+
+
+def output_file(text: str) -> Path:
+    """A file to write; what stands there and can never become that file is found at once."""
+    file = path(text)
+    try:
+        check_output(file)
+    except ValueError as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from None
+    return file
+
+
+def path_or_name(text: str) -> str:
+    """A path as `path` reads it, or a name, which stays as it is."""
+    try:
+        return os.path.join(Path(text).expanduser()) if text.startswith("~") else text
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(
+            f"no home directory is known for {shown(text)}: write the path out"
+        ) from None
+
+
+def model_ids(text: str) -> list[int]:
+    """The ids in `7`, `0-99` or `0-9,100-104`, in order."""
+    ids: set[int] = set()
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        found = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+        if not found or len(found) > MAX_IDS:
+            raise argparse.ArgumentTypeError(
+                f"expected a number or a range such as 0-99, got {shown(text)}"
+            )
+        ids.update(found)
+    return sorted(ids)
+
+
+def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
+    """Parse, run, and give the exit code of the process.
+
+    0; 1 for a user's mistake or what this machine cannot do, said in one sentence on stderr;
+    2 for a fault of the program itself; 130 for Ctrl-C.
+    """
+    with patient_output() as output:
+        code = run_verb(parser.parse_args(argv))
+    if output.problem and not code:
+        print(_line(f"Not all output could be written: {output.problem}."), end="", file=sys.stderr)
+        return 1
+    return code
+
+
+def run_verb(args: argparse.Namespace) -> int:
+    """Call what `args` asks for; turn whatever goes wrong into a sentence and an exit code."""
+    limit_threads()
+    try:
+        with _progress(args), _stoppable(args):
+            return args.run(args) or 0
+    except KeyboardInterrupt as stop:
+        print("mico: stopped; nothing half-written was kept.", file=sys.stderr)
+        return 128 + stop.number if isinstance(stop, Terminated) else 130
+    except Exception as error:
+        sentence = _sentence(error)
+        code = 2 if sentence is None else 1
+        if sentence is None:
+            sentence = _own_fault(error)
+            if os.environ.get(DEBUG):
+                traceback.print_exception(error)
+        print(_line(sentence), end="", file=sys.stderr)
+        return code
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was told to end by the signal of this number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _stoppable(args: argparse.Namespace) -> Iterator[None]:
+    """SIGTERM and SIGHUP end a `tidy` verb as Ctrl-C does: what it keeps aside is removed."""
+    before: dict[int, Any] = {}
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated(number)
+
+    if getattr(args, "tidy", False) and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:  # not what nohup has them ignore
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for ended, handler in before.items():
+            signal.signal(ended, handler)
+
+
+def _progress(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """A verb is never silent for long where there is no terminal, unless --quiet asks for it."""
+    verb = getattr(args, "verb", None)
+    return (
+        quiet() if getattr(args, "quiet", False) else heartbeat(f"mico {verb}" if verb else "mico")
+    )
+
+
+def _line(sentence: str) -> str:
+    return f"mico: {printable_lines(sentence)}\n"
+
+
+def _sentence(error: Exception) -> str | None:
+    """What went wrong, if that is no fault of the program."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{printable(os.fsdecode(error.filename))}: " if error.filename else ""
+        return f"{place}{error.strerror}."
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "A package").partition(".")[0]
+        extra = _BRINGS.get(package)
+        what = f"'.[{extra}]'" if extra else "."
+        return f"{package} is not installed: `pip install -e {what}` in the repository."
+    if isinstance(error, (ValueError, OSError, ImportError)):
+        return str(error) or type(error).__name__
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _LIBRARIES_MEMORY.search(str(error))
+    ):
+        return (
+            "There was not enough memory: stop other programs, or ask for less at a time "
+            "(--workers, --stack, --max_physical_batch_size)."
+        )
+    return None
+
+
+def _own_fault(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
+    return (
+        f"a fault of the program, {type(error).__name__} in {where} ({printable(error)}): please "
+        f"report it; {DEBUG}=1 prints the traceback."
+    )

@@ -1,0 +1,261 @@
+"""Many small models at once: MLPs of one scenario, trained together by batched products.
+
+A small model's step is mostly overhead, which a stack pays once.  Each model of a stack keeps its
+own split, Poisson draws, clipping and noise, drawn as if it were alone, so that training together
+gives what training alone gives, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mico_competition.models.architectures import MLP
+from mico_competition.training.bookkeeping import BookKeeper
+from mico_competition.training.check_batches import Batch
+from mico_competition.training.dpsgd import (
+    Generator,
+    check_private,
+    clip_factors,
+    gaussian_like,
+    summed_optimizer,
+    take_sum,
+)
+from mico_competition.training.ghost_norms import RULES, Rule
+from mico_competition.training.gradient_checks import Delivered
+from mico_competition.training.private_checks import PrivacyChecks, check_trainable
+
+
+class StackedLinear(nn.Module):
+    """S linear layers side by side: [S, b, in] -> [S, b, out]."""
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Row s of the result is layer s applied to row s of x."""
+        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.transpose(1, 2))
+
+
+class StackedLinearRule(Rule):
+    """As for one place of a linear layer, model by model; a and g are [S, b, ...]."""
+
+    def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
+        return torch.linalg.vecdot(g, g) * (torch.linalg.vecdot(a, a) + 1)
+
+    def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
+        scaled = g * weights.unsqueeze(-1)
+        self.module.weight.grad = torch.bmm(scaled.transpose(1, 2), a)
+        self.module.bias.grad = scaled.sum(1)
+
+
+RULES[StackedLinear] = StackedLinearRule
+
+
+class StackedMLP(nn.Module):
+    """S MLPs of one shape; their weights are copied from, and back to, modules of their own."""
+
+    def __init__(self, models: Sequence[MLP]) -> None:
+        super().__init__()
+        self.gain = models[0].gain
+        self.layers = nn.Sequential(
+            StackedLinear([model.mlp[0] for model in models]),  # type: ignore[misc]
+            nn.Tanh(),
+            StackedLinear([model.mlp[2] for model in models]),  # type: ignore[misc]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [S, b, classes] of records [S, b, features]."""
+        return self.layers(x if self.gain == 1 else x * self.gain)
+
+    @torch.no_grad()
+    def copy_to(self, models: Sequence[MLP]) -> None:
+        """Write the weights into `models`, in the order they came from."""
+        for place in (0, 2):
+            for row, model in enumerate(models):
+                layer: nn.Linear = model.mlp[place]  # type: ignore[assignment]
+                layer.weight.copy_(self.layers[place].weight[row])  # type: ignore[index]
+                layer.bias.copy_(self.layers[place].bias[row])  # type: ignore[index]
+
+
+class StackedBatch:
+    """The S logical batches of one step, padded to the longest; padding weighs nothing.
+
+    Args:
+        batches: S index tensors, positions among the model's own training records.
+        device: where to.
+    """
+
+    def __init__(self, batches: Sequence[Tensor]) -> None:
+        self.lengths = torch.tensor([len(batch) for batch in batches], device=batches[0].device)
+        self.positions = nn.utils.rnn.pad_sequence(list(batches), batch_first=True)
+        places = torch.arange(self.positions.shape[1], device=self.positions.device)
+        self.counts = places < self.lengths.unsqueeze(1)
+
+
+def stacked_losses(model: nn.Module, x: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """float[S, b], the cross-entropy of each example, zero for padding."""
+    losses = cross_entropy(model(x).flatten(0, 1), labels.flatten(), reduction="none")
+    return losses.view_as(labels) * counts
+
+
+@cache
+def stacked_optimizer() -> Any:
+    """The class StackedOptimizer, made when first asked for: see `dpsgd.summed_optimizer`."""
+    base: Any = summed_optimizer()
+
+    class StackedOptimizer(base):
+        """Opacus' contract for a stack: row s of every noise comes from generator s."""
+
+        generators: Sequence[Generator]
+
+        def add_noise(self) -> None:
+            """Noise of deviation sigma * C, each model's as it would be drawn alone."""
+            std = self.noise_multiplier * self.max_grad_norm
+            parameters = self.params
+            models = [
+                gaussian_like([p.detach()[row] for p in parameters], std, generator)
+                for row, generator in enumerate(self.generators)
+            ]
+            for parameter, rows in zip(parameters, zip(*models)):
+                parameter.grad = torch.stack(rows).add_(parameter.summed_grad)
+
+    return StackedOptimizer
+
+
+def __getattr__(name: str) -> Any:
+    if name == "StackedOptimizer":
+        return stacked_optimizer()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class StackedPrivateTrainer:
+    """`PrivateTrainer` for a stack; see there for the arguments.
+
+    Args:
+        noise_generators: one a model, in their order.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        noise_multiplier: float,
+        max_grad_norm: float,
+        expected_batch_size: int,
+        max_physical_batch_size: int,
+        noise_generators: Sequence[Generator],
+    ) -> None:
+        check_private(noise_multiplier, max_grad_norm)
+        check_trainable(model, optimizer)
+        self.model = model
+        self.keeper = BookKeeper(model)
+        self.max_physical_batch_size = max_physical_batch_size
+        self.optimizer = stacked_optimizer()(
+            optimizer,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            expected_batch_size=expected_batch_size,
+            loss_reduction="mean",
+        )
+        self.optimizer.generators = noise_generators
+        self.checks = PrivacyChecks(
+            model,
+            lambda batch: stacked_losses(model, *self._as_stack(batch)).flatten(),
+            nullcontext,
+            self._clipped_sum,
+            max_grad_norm=max_grad_norm,
+            mode="bookkeeping",
+        )
+
+    def step(self, batches: Sequence[Tensor], inputs, labels: Tensor) -> Tensor:
+        """One step of every model; gives float[S], the sums of their batches' losses.
+
+        Args:
+            batches: S index tensors, positions among each model's training records.
+            inputs: takes positions [S, b] and gives records [S, b, features].
+            labels: int64[S, n], labels by position.
+
+        Raises:
+            ValueError: naming what is wrong, if the models turn out not to be private.
+        """
+        batch = StackedBatch(batches)
+        totals = torch.zeros(len(labels), device=labels.device)
+        width = max(1, self.max_physical_batch_size // len(labels))
+        # What a step that failed half-way had summed must not count in this one.
+        self.optimizer._is_last_step_skipped = False
+        self.optimizer.zero_grad(set_to_none=True)
+        chunks = list(zip(batch.positions.split(width, 1), batch.counts.split(width, 1)))
+        for number, (positions, counts) in enumerate(chunks, start=1):
+            if positions.numel():
+                x, wanted = inputs(positions), labels.gather(1, positions)
+                largest = min(width, max(labels.shape[1], positions.shape[1]))
+                rows = Batch(x.flatten(0, 1), wanted.flatten(), len(labels))
+                self.checks.before(rows, largest)
+                totals += self._backward(x, wanted, counts)
+                self.checks.after()
+            else:
+                for parameter in self.model.parameters():
+                    parameter.grad = torch.zeros_like(parameter)
+            self.optimizer.signal_skip_step(do_skip=number < len(chunks))
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        return totals
+
+    @staticmethod
+    def _as_stack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Records [S, b, features], labels and counts [S, b] of examples that all count."""
+        labels = batch.labels.view(batch.models, -1)
+        x = batch.inputs.view(*labels.shape, *batch.inputs.shape[1:])
+        return x, labels, torch.ones_like(labels, dtype=torch.bool)
+
+    def _clipped_sum(self, batch: Batch, max_grad_norm: float) -> Delivered:
+        """What a physical batch adds to the sums, clipped to `max_grad_norm`; nothing is kept."""
+        self.optimizer.max_grad_norm = max_grad_norm
+        try:
+            self._backward(*self._as_stack(batch))
+            return take_sum(self.optimizer, list(self.model.parameters()))
+        finally:
+            self.optimizer.max_grad_norm = self.checks.max_grad_norm
+
+    def _backward(self, x: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+        with self.keeper.recording():
+            losses = stacked_losses(self.model, x, labels, counts)
+            norms = self.keeper.norms(losses)
+        self.keeper.write_weighted_sum(clip_factors(norms, self.optimizer.max_grad_norm))
+        return losses.detach().sum(1)
+
+
+class StackedPlainTrainer:
+    """`PlainTrainer` for a stack: the sum over models of each one's mean loss."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, max_physical_batch_size: int
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.max_physical_batch_size = max_physical_batch_size
+
+    def step(self, batches: Sequence[Tensor], inputs, labels: Tensor) -> Tensor:
+        """One step of every model; see `StackedPrivateTrainer.step`."""
+        batch = StackedBatch(batches)
+        totals = torch.zeros(len(labels), device=labels.device)
+        width = max(1, self.max_physical_batch_size // len(labels))
+        self.optimizer.zero_grad(set_to_none=True)
+        for positions, counts in zip(batch.positions.split(width, 1), batch.counts.split(width, 1)):
+            losses = stacked_losses(
+                self.model, inputs(positions), labels.gather(1, positions), counts
+            ).sum(1)
+            (losses / batch.lengths).sum().backward()
+            totals += losses.detach()
+        self.optimizer.step()
+        return totals

@@ -1,0 +1,184 @@
+"""Attacks on one model alone, and the signals: transforms, entropies, quantile regression."""
+
+import doctest
+import importlib
+import math
+import pkgutil
+import sys
+
+import numpy as np
+import pytest
+from helpers_attacks import tpr
+
+from mico_competition import attacks
+from mico_competition.attacks import (
+    negative_entropy,
+    negative_modified_entropy,
+    quantile_regression,
+)
+from mico_competition.attacks.scores.transforms import (
+    confidence,
+    logit_from_loss,
+    logit_scaled,
+    negative_loss,
+    stable_logit,
+)
+
+
+@pytest.fixture
+def logits():
+    return 3 * np.random.default_rng(0).normal(size=(4, 30, 7))
+
+
+@pytest.fixture
+def labels():
+    return np.random.default_rng(1).integers(0, 7, 30)
+
+
+def probabilities(logits):
+    p = np.exp(logits)
+    return p / p.sum(axis=-1, keepdims=True)
+
+
+def test_transforms_equal_their_definitions(logits, labels):
+    p = np.take_along_axis(
+        probabilities(logits), np.broadcast_to(labels, (4, 30))[..., None], axis=-1
+    )[..., 0]
+    np.testing.assert_allclose(confidence(logits, labels), p, rtol=1e-12)
+    np.testing.assert_allclose(negative_loss(logits, labels), np.log(p), rtol=1e-10)
+    np.testing.assert_allclose(stable_logit(logits, labels), np.log(p / (1 - p)), rtol=1e-8)
+    np.testing.assert_allclose(logit_scaled(p), np.log(p / (1 - p)), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(logit_from_loss(-np.log(p)), np.log(p / (1 - p)), rtol=1e-8)
+
+
+def test_stable_where_probabilities_round(labels):
+    far = np.zeros((30, 7), dtype=np.float32)
+    far[np.arange(30), labels] = 500
+    np.testing.assert_allclose(stable_logit(far, labels), 500 - math.log(6))
+    np.testing.assert_allclose(stable_logit(-far, labels), -500 - math.log(6))
+    assert (confidence(far, labels) == 1).all() and (negative_loss(-far, labels) < -500).all()
+    np.testing.assert_allclose(logit_scaled([0.0, 1.0]), [math.log(1e-29), -math.log(1e-29)])
+    np.testing.assert_allclose(logit_from_loss([0.0]), [-math.log(1e-12)], atol=1e-6)
+    assert np.isfinite(negative_modified_entropy(-far, labels)).all()
+
+
+def test_bad_signals_are_named(logits, labels):
+    for call, message in [
+        (lambda: stable_logit(logits, labels[:3]), "one label"),
+        (lambda: stable_logit(logits, labels + 1), "0..6"),
+        (lambda: stable_logit(logits, labels / 1), "ints"),
+        (lambda: stable_logit(logits[..., :1], labels), "classes"),
+        (lambda: stable_logit(logits * np.nan, labels), "NaN"),
+        (lambda: negative_entropy(logits[0, 0]), "classes"),
+        (lambda: negative_modified_entropy(logits, labels - 7), "0..6"),
+        (lambda: negative_modified_entropy(logits, labels[:4]), "one int label"),
+        (lambda: logit_scaled([1.2]), r"in \[0, 1\]"),
+        (lambda: logit_from_loss([-0.5]), "signs"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_entropies_equal_their_definitions(logits, labels):
+    p = probabilities(logits)
+    np.testing.assert_allclose(negative_entropy(logits), (p * np.log(p)).sum(axis=-1), rtol=1e-10)
+    expected = np.empty((4, 30))
+    for i in range(4):
+        for j in range(30):
+            y, q = labels[j], p[i, j]
+            expected[i, j] = (1 - q[y]) * np.log(q[y])
+            expected[i, j] += sum(q[c] * np.log(1 - q[c]) for c in range(7) if c != y)
+    np.testing.assert_allclose(negative_modified_entropy(logits, labels), expected, rtol=1e-8)
+
+
+def test_entropies_by_hand():
+    quarter = np.log(np.array([[0.75, 0.25]]))
+    entropy = 0.75 * math.log(0.75) + 0.25 * math.log(0.25)
+    np.testing.assert_allclose(negative_entropy(quarter), [entropy])
+    # Two classes: both terms have the factor 1 - p_y and the logarithm of p_y.
+    np.testing.assert_allclose(
+        negative_modified_entropy(quarter, np.array([0])), [2 * 0.25 * math.log(0.75)]
+    )
+    np.testing.assert_allclose(
+        negative_modified_entropy(quarter, np.array([1])), [2 * 0.75 * math.log(0.25)]
+    )
+
+
+def heteroscedastic(seed, n):
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(0, 1, size=(n, 2))
+    return x, 3 * x[:, 0] + (0.2 + x[:, 1]) * rng.normal(size=n)
+
+
+def test_linear_quantiles_equal_scikit_learns():
+    from sklearn.linear_model import QuantileRegressor
+
+    from mico_competition.attacks.scores.quantile import _linear
+
+    x, y = heteroscedastic(0, 300)
+    for level in (0.5, 0.9):
+        exact = QuantileRegressor(quantile=level, alpha=0, solver="highs").fit(x, y).predict(x)
+
+        def pinball(fit, level=level):
+            return np.mean(np.maximum(level * (y - fit), (level - 1) * (y - fit)))
+
+        assert pinball(_linear(x, y, level, x)) < pinball(exact) * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("model", ["linear", "boosting"])
+def test_quantile_regression_holds_its_false_positive_rate_and_beats_the_threshold(model):
+    x_out, y_out = heteroscedastic(0, 2000)
+    x, y = heteroscedastic(1, 2000)
+    is_member = np.arange(2000) % 2 == 0
+    signal = y + 0.8 * is_member
+    score = quantile_regression(signal, x, y_out, x_out, model=model)
+    assert 0.06 < (score[~is_member] > 1).mean() < 0.16
+    assert tpr(score, is_member) > tpr(signal, is_member) + 0.05
+
+
+def test_quantile_regression_bad_input():
+    x, y = heteroscedastic(0, 50)
+    for args, kwargs, message in [
+        ((y[:3], x, y, x), {}, "features"),
+        ((y, x[:, :1], y, x), {}, "same features"),
+        ((y, x, y[:5], x[:5]), {}, "at least 10"),
+        ((y, x, y * 0, x), {}, "constant"),
+        ((y, x, y * np.nan, x), {}, "NaN or infinite in outside"),
+        ((y, x, y, x), {"high": 0.4}, "high"),
+        ((y, x, y, x), {"model": "forest"}, "model"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            quantile_regression(*args, **kwargs)
+    constant = np.ones((50, 3))  # features that say nothing
+    assert np.isfinite(quantile_regression(y, constant, y, constant)).all()
+
+
+def test_importing_attacks_loads_neither_torch_nor_scipy():
+    import subprocess
+
+    code = (
+        "import sys; import mico_competition.attacks; "
+        "print([m for m in ('torch', 'scipy', 'sklearn') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_examples_in_docstrings_run():
+    names = [module.name for module in pkgutil.iter_modules(attacks.__path__)]
+    ran = 0
+    for name in names:
+        module = importlib.import_module(f"mico_competition.attacks.{name}")
+        result = doctest.testmod(module)
+        assert result.failed == 0, name
+        ran += result.attempted
+    assert ran > 10
+
+
+def test_exported_attacks_are_sorted_and_say_their_shapes():
+    assert attacks.__all__ == sorted(attacks.__all__)
+    for name in set(attacks.__all__) - {"WINNER_2023"}:
+        text = getattr(attacks, name).__doc__
+        assert "float[" in text and (
+            name == "negative_entropy" or "Returns" in text or ">>>" in text
+        )

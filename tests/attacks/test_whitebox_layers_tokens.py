@@ -1,0 +1,118 @@
+"""The embedding's decoder, against dense matrices and plain loops."""
+
+import pytest
+import torch
+from helpers_deeper import fleet_problem, sentences, text_fleet
+from sklearn.metrics import roc_auc_score
+
+from mico_competition.attacks.whitebox.layers.frame import make_frame
+from mico_competition.attacks.whitebox.layers.model_signals import signals_of, token_rows
+from mico_competition.attacks.whitebox.layers.tokens import (
+    Held,
+    decode_rows,
+    least_movement,
+    shared_start,
+)
+
+IDS = torch.tensor([[0, 7, 9, 7, 1], [0, 5, 1, 1, 1], [0, 9, 9, 5, 6]])
+MASK = (IDS != 1).int()
+
+
+def dense(held, directions):
+    """float64[N, V, H], each record's direction in each row."""
+    out = torch.zeros(held.records, len(held.tokens), directions.shape[1], dtype=torch.float64)
+    out[held.record, held.token] = directions.double()
+    return out
+
+
+def test_who_holds_what():
+    held = Held.of(IDS, MASK)
+    assert held.tokens.tolist() == [0, 5, 6, 7, 9] and held.records == 3
+    pairs = list(zip(held.record.tolist(), held.tokens[held.token].tolist()))
+    assert pairs == [(0, 0), (0, 7), (0, 9), (1, 0), (1, 5), (2, 0), (2, 5), (2, 6), (2, 9)]
+    assert torch.allclose(held.weight, torch.tensor([3.3, 2.3, 1.3, 1.3, 2.3]).double() ** -2)
+
+
+def test_sums_over_positions_leave_padding_out():
+    held = Held.of(IDS, MASK)
+    values = torch.randn(3, 5, 4)
+    expected = [
+        values[record][IDS[record] == held.tokens[token]].sum(0)
+        for record, token in zip(held.record.tolist(), held.token.tolist())
+    ]
+    whole = held.sums(IDS, values, torch.arange(3))
+    assert torch.allclose(whole, torch.stack(expected))
+    parts = [held.sums(IDS[r], values[r], r) for r in (torch.arange(1), torch.arange(1, 3))]
+    assert torch.allclose(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("width", [1, 6])
+@pytest.mark.parametrize("ridge", [0.05, 1.0])
+def test_rows_are_decoded_as_by_a_dense_solve(width, ridge):
+    torch.manual_seed(0)
+    data = sentences(20)
+    held = Held.of(data.input_ids, data.attention_mask)
+    directions = torch.randn(len(held.record), width)
+    moved = torch.randn(len(held.tokens), width)
+    all_of = dense(held, directions)
+    weight = held.weight[None, :, None]
+    kernel = torch.einsum("ivh,jvh->ij", all_of * weight, all_of)
+    trace = torch.einsum("ivh,vh->i", all_of * weight, moved.double())
+    scale = kernel.diagonal().rsqrt()
+    system = scale[:, None] * kernel * scale + ridge * torch.eye(20)
+    got = decode_rows(held, directions, moved, ridge)
+    assert torch.allclose(got, torch.linalg.solve(system, scale * trace), atol=1e-5)
+
+
+def test_records_are_found_by_the_rows_that_moved():
+    data, inside = sentences(24), torch.arange(24) % 2 == 0
+    held = Held.of(data.input_ids, data.attention_mask)
+    ones = torch.ones(len(held.record), 1)
+    moved = torch.zeros(len(held.tokens), 1)
+    moved.index_add_(0, held.token[inside[held.record]], ones[inside[held.record]])
+    found = decode_rows(held, ones, moved, 0.01)
+    assert found[inside].min() > 2 * found[~inside].max()
+    least = least_movement(held, moved[:, 0].sign())  # each holds one token of its own
+    assert least[inside].min() > least[~inside].max()
+
+
+def test_least_movement_is_that_of_a_loop():
+    held, lengths = Held.of(IDS, MASK), torch.tensor([5.0, 0.0, 2.0, 3.0, 1.0])
+    expected = torch.tensor([1.0, 0.0, 0.0]).double().add(0.02).log()
+    assert torch.allclose(least_movement(held, lengths), expected, atol=1e-6)
+    assert least_movement(held, 0 * lengths).isfinite().all()
+
+
+def test_the_start_is_where_untouched_rows_lie():
+    torch.manual_seed(1)
+    start = torch.randn(30, 8)
+    moves = torch.rand(12, 30) < 0.6
+    moves[:3, :25], moves[:, 25:] = False, True  # the last five moved in every model
+    rows = start + moves[:, :, None] * torch.randn(12, 30, 8)
+    found = shared_start(rows)
+    assert torch.allclose(found[:25], start[:25])
+    assert torch.allclose(found[25:], rows[:, 25:].mean(0))
+
+
+def test_models_without_a_common_start_get_their_mean():
+    rows = torch.randn(8, 5, 16)
+    assert torch.allclose(shared_start(rows), rows.mean(0))
+    with pytest.raises(ValueError, match="3 models or more"):
+        shared_start(rows[:2])
+
+
+def test_the_base_is_found_from_fine_tuned_models_alone_and_members_by_it():
+    models, data, is_member, base = text_fleet()
+    problem = fleet_problem(models, data, is_member, 8)
+    frame = make_frame(problem.source, torch.arange(10).numpy())
+    truth = token_rows(base, frame.held, None)
+    first = int(torch.searchsorted(frame.held.tokens, 5))  # tokens that one record alone holds
+    untouched = torch.from_numpy((~is_member).sum(0) >= 3).nonzero()[:, 0] + first
+    assert len(untouched) > 18
+    assert torch.allclose(frame.token_start[untouched], truth[untouched], atol=1e-6)
+    assert frame.start["classifier.dense"].shape == (16, 17)
+    signals = signals_of(models[0], frame)
+    inside = is_member[0]
+    for name, least in (("tokens movement", 1), ("tokens direction", 0.7), ("tokens least", 1)):
+        for values in signals[name].values():
+            assert values.shape == (24,) and roc_auc_score(inside, values) >= least, name

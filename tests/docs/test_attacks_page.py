@@ -1,0 +1,57 @@
+"""docs/ATTACKS.md: what its script writes, and an attack in ten lines that runs as it stands."""
+
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mico_competition.attacks.named import attacks
+from mico_competition.cli import main
+from mico_competition.evaluation.evaluate import WINNERS_BEST
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "ATTACKS.md"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    spec = importlib.util.spec_from_file_location("page", ROOT / "benchmarks/attacks_page.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_its_script_writes(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "DOCS", tmp_path)
+    script.main()
+    assert (tmp_path / "ATTACKS.md").read_text() == PAGE.read_text()
+
+
+def test_every_attack_that_was_measured_has_its_name_still():
+    known = {*attacks(), WINNERS_BEST}
+    files = list((ROOT / "docs/results/attacks").glob("*.json"))
+    assert files
+    for path in files:
+        for found in json.loads(path.read_text()):
+            assert {attack["name"] for attack in found["attacks"]} <= known
+            assert re.fullmatch("[0-9a-f]{7,}", found["commit"]), f"{path}: whose code made it?"
+
+
+@pytest.mark.slow
+def test_the_ten_line_attack_runs_as_the_page_has_it(small_fleet, tmp_path, monkeypatch, capsys):
+    page = PAGE.read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(code.strip().splitlines()) <= 10
+    monkeypatch.chdir(tmp_path)
+    Path("my_attack.py").write_text(code)
+    Path("digits").symlink_to(small_fleet)
+    (block,) = re.findall(r"```console\n(.*?)```", page, flags=re.DOTALL)
+    for line in block.splitlines():
+        assert main(shlex.split(line.removeprefix("mico "))) == 0, capsys.readouterr()
+    assert "my_attack.py:attack" in capsys.readouterr().out
+    assert Path("report.html").is_file()
+    assert len(list(Path("predictions").rglob("prediction.csv"))) == 18

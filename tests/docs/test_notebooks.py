@@ -1,0 +1,79 @@
+"""The starting kit: notebooks, each run whole; four of them differ in one constant."""
+
+import os
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from mico_competition.competition.submission import check_zip
+
+pytestmark = pytest.mark.slow
+
+KIT = Path(__file__).resolve().parents[2] / "starting-kit"
+CHALLENGES = ["cifar10", "purchase100", "sst2", "ddp"]
+
+
+def test_they_differ_in_one_constant():
+    texts = {name: (KIT / f"{name}.ipynb").read_text() for name in CHALLENGES}
+    for name, text in texts.items():
+        line = f'"CHALLENGE = \\"{name}\\""'
+        assert text.count(line) == 1
+        assert text.replace(line, "") == texts["ddp"].replace('"CHALLENGE = \\"ddp\\""', "")
+
+
+def test_they_are_committed_without_outputs():
+    for path in KIT.glob("*.ipynb"):
+        for cell in nbformat.read(path, 4).cells:
+            assert not cell.get("outputs") and cell.get("execution_count") is None
+
+
+def execute(notebook, folder):
+    client = NotebookClient(
+        notebook,
+        timeout=300,
+        resources={"metadata": {"path": str(folder)}},
+        kernel_name="python3",
+    )
+    client.execute(env={**os.environ, "HF_HUB_OFFLINE": "1"})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq")
+def test_the_baseline_is_beaten(tmp_path, monkeypatch):
+    monkeypatch.setenv("MICO_DEMO_MODELS", "8")
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    notebook = nbformat.read(KIT / "beat-the-baseline.ipynb", 4)
+    execute(notebook, tmp_path)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [o for o in outputs if o.output_type == "error"]
+    assert len([o for o in outputs if "image/png" in o.get("data", {})]) == 3
+    assert "48 models attacked" in "".join(o.get("text", "") for o in outputs)
+    gains = next(
+        o.data["text/plain"] for o in reversed(outputs) if "text/plain" in o.get("data", {})
+    )
+    best = dict(line.split()[:2] for line in gains.splitlines()[1:])["best"]
+    assert float(best) > 0.2  # in TPR at 10 % FPR over the threshold
+    assert check_zip(tmp_path / "predictions_digits.zip", tmp_path / "demo/released/digits") == []
+
+
+@pytest.mark.parametrize("challenge", CHALLENGES)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq")
+def test_it_runs_and_makes_a_sound_submission(challenge, competition, tmp_path, monkeypatch):
+    shutil.copytree(competition.released / challenge, tmp_path / challenge)
+    monkeypatch.setenv("MICO_CHALLENGES", str(tmp_path))
+    monkeypatch.setenv("MICO_DATASETS", str(competition.datasets))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    notebook = nbformat.read(KIT / f"{challenge}.ipynb", 4)
+    execute(notebook, tmp_path)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [o for o in outputs if o.output_type == "error"]
+    assert "".join(o.get("text", "") for o in outputs).count(" 0 faults") == 1
+    pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+    # A ROC figure for each scenario, and a picture of the points of each dataset that is no text.
+    assert len(pictures) == 3 + {"cifar10": 1, "purchase100": 1, "sst2": 0, "ddp": 2}[challenge]
+    assert check_zip(tmp_path / f"predictions_{challenge}.zip", tmp_path / challenge) == []
+    nbformat.write(notebook, tmp_path / "executed.ipynb")

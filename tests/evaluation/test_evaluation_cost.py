@@ -1,0 +1,217 @@
+"""What attacks cost, whoever ran before; and no row depends on the others."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from helpers_problem import Arrays, make_source
+from helpers_whitebox import trained
+
+from mico_competition.attacks.named import attacks
+from mico_competition.attacks.problem import Attack
+from mico_competition.competition.layout import ModelFolder
+from mico_competition.evaluation import table
+from mico_competition.evaluation.cost import Shared, all_cpu_seconds, cpu_seconds, metered, signal
+from mico_competition.evaluation.cross_fitting import ask
+from mico_competition.evaluation.evaluate import Options, evaluate
+from mico_competition.signals import Fleet
+from mico_competition.signals.signals import SIGNALS
+
+SPIN = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\n"
+FEW = Options(resamples=5, blind_check="never")
+
+
+def spin(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def measured(run, source=None):
+    found = evaluate(
+        ask(source or make_source(), "dev"),
+        [Attack("a", "", "", run)],
+        against=attacks()["threshold"],
+        options=FEW,
+    )
+    return found.rows[1].cost
+
+
+def in_a_child(seconds, wait=True):
+    child = subprocess.Popen([sys.executable, "-c", SPIN.format(seconds) + "input()"], stdin=-1)
+    if wait:
+        child.communicate(b"\n")
+    return child
+
+
+def in_threads(seconds):
+    threads = [threading.Thread(target=spin, args=(seconds / 2,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("work", [spin, in_a_child, in_threads])
+def test_threads_and_children_count(work):
+    def attack(problem):
+        work(0.5)
+        return problem.columns
+
+    cost = measured(attack)
+    assert 0.5 <= cost.cpu_seconds < 20
+    assert (cost.models, cost.records) == (26, 150) and cost.signal_cpu_seconds == 0
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system does not tell")
+def test_children_that_still_run_count():
+    """A pool that an attack leaves open for the next has not ended, so the system adds nothing."""
+    child = in_a_child(0.5, wait=False)
+    try:
+        deadline = time.monotonic() + 60
+        while all_cpu_seconds() - cpu_seconds() < 0.4 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert time.monotonic() < deadline
+    finally:
+        child.communicate(b"\n")
+
+
+def test_waiting_costs_nothing():
+    def attack(problem):
+        time.sleep(0.3)
+        return problem.columns
+
+    assert measured(attack).cpu_seconds < 0.25
+
+
+class Slow(Arrays):
+    """Signals that take half a second of a processor the first time."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.made = []
+
+    def get(self, name):
+        kind = SIGNALS[name][0]
+        if kind not in self.made:
+            self.made.append(kind)
+            spin(0.4)
+        return super().get(name)
+
+
+def test_signals_are_apart_and_charged_to_each_attack_that_wants_them():
+    plain = make_source()
+    source = Slow(plain.fleet, plain._signals)
+    asked = ask(source, "dev")
+    names = ("eb", "lira-online", "threshold")
+    found = evaluate(asked, [attacks()[n] for n in names], options=FEW)
+    costs = {row.name: row.cost for row in found.rows}
+    assert source.made == ["logit"]  # loss, confidence and logit are of one kind
+    for name in names:  # `winner-best` had asked before
+        assert 0.4 <= costs[name].signal_cpu_seconds < 5 and costs[name].cpu_seconds < 0.4
+    assert costs["eb"].signal_cpu_seconds == costs["lira-online"].signal_cpu_seconds
+
+
+def test_shared_work_is_charged_to_each_once():
+    shared, known = Shared(), {}
+
+    def make():
+        spin(0.3)
+        return signal(known, "logit", lambda: spin(0.2) or 7)
+
+    costs = []
+    for _ in range(3):
+        with metered() as meter:
+            spin(0.1)
+            assert shared.get(make) == 7 and shared.get(make) == 7
+        costs.append(meter.cost)
+    for cost in costs:
+        assert 0.4 <= cost.cpu_seconds < 0.55 and 0.2 <= cost.signal_cpu_seconds < 0.3
+
+
+# --- no row depends on the others
+
+
+@pytest.fixture(scope="module")
+def fleet():
+    """A source over 24 small MLPs: 18 train and 6 dev models."""
+    from helpers_whitebox import signals_of
+
+    from mico_competition.signals.scalars import entropies
+
+    data, models, is_member, points = trained(models=24)
+    labels = data.labels.numpy()
+    signals, logits = signals_of(models, data)
+    both = [entropies(torch.from_numpy(own), data.labels).numpy() for own in logits]
+    signals["entropy"], signals["modified_entropy"] = np.stack(both, axis=1)
+    folders = tuple(
+        ModelFolder("digits_inf", phase, number, None)
+        for phase, numbers in (("train", range(18)), ("dev", range(100, 106)))
+        for number in numbers
+    )
+    told = is_member.astype(np.int8)
+    fleet = Fleet("digits_inf", folders, np.arange(len(data)), labels, points, told)
+    return Arrays(fleet, signals, logits, models, data)
+
+
+LEFT_OUT = {"suri", "query-stack", "neural", "layers"}
+"""Slow, or made for other data than these: they run by themselves in their own tests."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", [pytest.param("train", marks=pytest.mark.slow), "dev"])
+def test_the_row_of_every_named_attack_is_the_same_alone_and_with_all_others(fleet, phase):
+    asked = ask(fleet, phase)
+    chosen = [attack for name, attack in attacks().items() if name not in LEFT_OUT]
+    assert len(chosen) > 30
+    base = attacks()["threshold"]
+    together = evaluate(asked, chosen, against=base, options=FEW)
+    backwards = evaluate(asked, chosen[::-1], against=base, options=FEW)
+    rows = {row.name: row for row in together.rows}
+    for row in backwards.rows:
+        same(row, rows[row.name])
+    for attack in chosen:
+        same(evaluate(asked, [attack], against=base, options=FEW).rows[-1], rows[attack.name])
+
+
+def same(one, other):
+    for metric, estimate in one.measured.estimates.items():
+        assert estimate.value == other.measured.estimates[metric].value, (one.name, metric)
+    np.testing.assert_array_equal(one.measured.tpr, other.measured.tpr)
+
+
+def test_decoders_that_share_their_work_cost_the_same_in_any_order(fleet):
+    """`joint` after `trace` does not do the first pass again, but is charged for it."""
+    asked = ask(fleet, "dev")
+    names = ("trace", "joint", "best")
+    pair = [attacks()[name] for name in names]
+    costs = []
+    for order in (pair, pair[::-1]):
+        found = evaluate(asked, order, against=attacks()["threshold"], options=FEW)
+        costs.append({row.name: row.cost for row in found.rows[1:]})
+    for name in names:
+        first, second = (one[name].cpu_seconds for one in costs)
+        assert 0.3 < first / second < 3, costs
+        assert costs[0][name].models == 24 and costs[0][name].records == 300
+    assert costs[0]["joint"].cpu_seconds > 0.5 * costs[0]["trace"].cpu_seconds
+
+
+def test_costs_stand_in_text_csv_and_json(fleet):
+    import csv
+    import io
+    import json
+
+    found = evaluate(ask(fleet, "dev"), [attacks()["eb"]], options=FEW)
+    words = table.text(found)
+    assert table.COST in words and words.splitlines()[-1].split()[0] == "eb"
+    assert words.splitlines()[-1].split()[-2:] == ["24", "300"]
+    rows = list(csv.DictReader(io.StringIO(table.to_csv(table.records(found)))))
+    assert {row["models_used"] for row in rows} == {"24"} and float(rows[-1]["cpu_seconds"]) >= 0
+    (nested,) = json.loads(table.to_json([(found, [])]))
+    assert nested["interval_method"] == "both"
+    assert nested["attacks"][1]["records_used"] == 300

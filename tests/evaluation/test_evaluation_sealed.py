@@ -1,0 +1,506 @@
+"""Attacks get copies: what one does to its arrays, or to the process, reaches nobody else."""
+
+import os
+import random
+import types
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers_problem import Arrays, make_source
+from torch import nn
+
+from mico_competition.attacks.named import ATTACKS
+from mico_competition.attacks.problem import Attack
+from mico_competition.evaluation.cross_fitting import Told, ask, problems, run
+from mico_competition.evaluation.custom import answer, find_attack
+from mico_competition.evaluation.evaluate import Options, evaluate
+from mico_competition.evaluation.predict import attack_folder
+from mico_competition.evaluation.sealed import frozen, sealed
+from mico_competition.evaluation.study import study
+from mico_competition.signals import HIDDEN
+
+FEW = Options(resamples=20, blind_check="never")
+
+
+class Data:
+    """A dataset in memory."""
+
+    def __init__(self, points):
+        self.x, self.labels = torch.randn(points, 3), torch.zeros(points, dtype=torch.int64)
+
+    def inputs(self, indices):
+        return self.x[indices]
+
+
+def whole_source(**options):
+    """A source that also has data, logits and models."""
+    source = make_source(**options)
+    models, points = source.fleet.told.shape
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(models, points, 3)).astype(np.float32)
+    networks = [nn.Linear(3, 3) for _ in range(models)]
+    return Arrays(source.fleet, source._signals, logits, networks, Data(points))
+
+
+def loss(problem):
+    return problem.source.get("loss")[problem.targets[:, None], problem.columns]
+
+
+# --- what is read-only, and what a change cannot reach
+
+
+def sorts_columns(problem):
+    problem.columns.sort(axis=1)
+
+
+def sorts_after_asking_for_leave(problem):
+    columns = np.asarray(problem.columns)
+    columns.setflags(write=True)
+    columns.sort(axis=1)
+
+
+def sorts_the_base(problem):
+    base = problem.columns
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    base.setflags(write=True)
+    base[:] = base[::-1]
+
+
+def writes_a_signal(problem):
+    problem.source.get("logit")[:] = 0
+
+
+def writes_what_is_told(problem):
+    problem.told[:] = 1
+
+
+def writes_the_fleet(problem):
+    problem.source.fleet.challenge[:] = 0
+
+
+def writes_logits(problem):
+    problem.source.logits(0)[:] = 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        sorts_columns,
+        sorts_after_asking_for_leave,
+        sorts_the_base,
+        writes_a_signal,
+        writes_what_is_told,
+        writes_the_fleet,
+        writes_logits,
+    ],
+)
+def test_arrays_are_read_only(change):
+    ((_, problem),) = problems(ask(whole_source(), "dev"), ATTACKS["eb"])
+    with pytest.raises(ValueError, match=r"read-only|WRITEABLE"):
+        change(sealed(problem))
+
+
+def through_a_tensor(problem):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, that numpy's array is not writable
+        for array in (problem.source.get("logit"), problem.told, problem.columns):
+            torch.from_numpy(array).zero_()
+
+
+def the_dataset(problem):
+    problem.source.data.x.zero_()
+    problem.source.data.labels.fill_(7)
+
+
+def a_model(problem):
+    with torch.no_grad():
+        problem.source.load(0).weight.zero_()
+
+
+def what_is_gathered(problem):
+    gathered = problem.gather("logit")
+    for array in (gathered.target, gathered.shadow, gathered.is_member):
+        array.setflags(write=True)
+        array[:] = 0
+
+
+def the_containers(problem):
+    problem.source._signals["logit"] = np.zeros_like(problem.source.get("logit"))
+    problem.source.fleet = None
+    problem.source.get = None
+
+
+def within_its_attack(problem):
+    """A function of arrays that writes to what it is given."""
+
+    def score(target, shadow, is_member, target_index=None):
+        for array in (target, shadow, is_member):
+            array.setflags(write=True)
+            array[:] = 0
+        return target
+
+    problem.gather("logit").score(score)
+
+
+CHANGES = [
+    through_a_tensor,
+    the_dataset,
+    a_model,
+    what_is_gathered,
+    the_containers,
+    within_its_attack,
+]
+
+
+def changing(change):
+    def attack(problem):
+        scores = np.array(loss(problem))
+        change(problem)
+        return scores
+
+    return Attack(change.__name__, "", "", attack)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("phase", ["train", "dev"])
+def test_what_one_attack_changes_the_next_does_not_see(change, phase):
+    source = whole_source()
+    asked = ask(source, phase)
+    looks = Attack(
+        "looks",
+        "",
+        "",
+        lambda p: (
+            loss(p)
+            + p.source.logits(0).sum()
+            + p.source.data.x.sum().item()
+            + p.source.load(0).weight.sum().item()
+        ),
+    )
+    expected = {attack.name: run(asked, attack) for attack in (looks, ATTACKS["eb"])}
+    found = evaluate(asked, [changing(change), looks, ATTACKS["eb"]], options=FEW)
+    alone = evaluate(asked, [looks, ATTACKS["eb"]], options=FEW)
+    for row, other in zip(found.rows[2:], alone.rows[1:]):
+        assert row.measured.estimates["AUC"].value == other.measured.estimates["AUC"].value
+    for attack in (looks, ATTACKS["eb"]):
+        np.testing.assert_array_equal(run(asked, attack), expected[attack.name])
+
+
+def test_a_study_and_folds_get_fresh_copies_each_time():
+    asked = ask(whole_source(), "train")
+    attack = replace(changing(through_a_tensor), leaves_one_out=False)
+    np.testing.assert_array_equal(
+        run(asked, attack), run(asked, replace(attack, run=loss, name="loss"))
+    )
+    spoilt = study(asked, attack, [4], resamples=10, repeats=2)[0]
+    clean = study(asked, replace(attack, run=loss), [4], resamples=10, repeats=2)[0]
+    assert spoilt.estimates["AUC"].value == clean.estimates["AUC"].value
+
+
+def test_what_a_named_attack_keeps_is_out_of_reach():
+    """A stranger that asks for the decoders' own work gets work of its own."""
+    from helpers_whitebox import whitebox_problem
+
+    from mico_competition.attacks.named import get_attack
+    from mico_competition.attacks.whitebox.mlp.features import first_pass
+
+    problem, _ = whitebox_problem()
+    best = get_attack("joint")
+    expected = answer(best, problem)
+
+    def spoils(given):
+        kept = first_pass(given)
+        kept.trace[:] = 0
+        for decoded in kept.joint.values():
+            decoded[:] = 0
+        return np.zeros(given.columns.shape)
+
+    answer(Attack("joint", "", "", spoils), problem)
+    np.testing.assert_array_equal(answer(best, problem), expected)
+
+
+def test_frozen_arrays():
+    for array in (np.arange(6).reshape(2, 3), np.zeros((0, 4)), np.array(3.0), np.eye(3)[:, ::2].T):
+        found = frozen(array)
+        np.testing.assert_array_equal(found, array)
+        assert found.dtype == array.dtype and not found.flags.writeable
+        assert not np.shares_memory(found, array) or not array.size
+
+
+# --- labels are out of reach
+
+
+def reached(thing, seen, depth=0):
+    """Every array that attributes, containers, closures and bound methods lead to."""
+    if id(thing) in seen or depth > 12 or isinstance(thing, (type, types.ModuleType)):
+        return
+    seen[id(thing)] = thing
+    if isinstance(thing, np.ndarray):
+        yield thing
+        yield from reached(thing.base, seen, depth + 1)
+        return
+    parts = list(getattr(thing, "__dict__", {}).values())
+    if isinstance(thing, dict):
+        parts += [*thing.keys(), *thing.values()]
+    elif isinstance(thing, (list, tuple, set, frozenset)):
+        parts += list(thing)
+    for name in ("__self__", "__func__", "__wrapped__", "func", "args", "keywords"):
+        parts.append(getattr(thing, name, None))
+    parts += [cell.cell_contents for cell in getattr(thing, "__closure__", None) or ()]
+    for part in parts:
+        yield from reached(part, seen, depth + 1)
+
+
+@pytest.mark.parametrize(("phase", "known"), [("dev", False), ("train", False), ("dev", True)])
+def test_no_array_that_a_problem_leads_to_holds_hidden_labels(phase, known):
+    source = whole_source(points=300)
+    asked = ask(source, phase, known=known)
+    in_folds = replace(ATTACKS["eb"], leaves_one_out=False)
+    for _, problem in problems(asked, in_folds):
+        given = sealed(problem)
+        arrays = list(reached(given, {}))
+        assert any(array is given.told for array in arrays)
+        for target, columns in zip(given.targets, given.columns):
+            truth = source.fleet.told[target, columns]
+            for array in arrays:
+                if array.shape == source.fleet.told.shape:
+                    assert not np.array_equal(array[target, columns], truth)
+                assert not np.array_equal(array, source.fleet.told[target])
+        folders = given.source.fleet.folders
+        assert folders[0].place == source.fleet.folders[0].place
+        assert not any(folder.path.is_absolute() for folder in folders)
+        for way in ("wrapped", "_source", "__wrapped__", "asked"):
+            assert not hasattr(given.source, way)
+
+
+def test_a_told_source_gives_copies_and_what_it_is_told():
+    source = whole_source()
+    told = Told(source, np.full_like(source.fleet.told, HIDDEN))
+    np.testing.assert_array_equal(told.get("loss"), source.get("loss"))
+    assert told.get("loss") is told.get("loss") is not source.get("loss")
+    assert (told.fleet.told == HIDDEN).all() and len(told.fleet) == len(source.fleet)
+    with pytest.raises(AttributeError):
+        told.nothing  # noqa: B018
+
+
+# --- the process
+
+
+def seeds_everything(_):
+    np.random.seed(3)
+    torch.manual_seed(3)
+    random.seed(3)
+
+
+def floats_in_64_bits(_):
+    torch.set_default_dtype(torch.float64)
+
+
+def takes_threads(_):
+    torch.set_num_threads(7)
+
+
+def raises_on_warnings(_):
+    warnings.simplefilter("error")
+    np.seterr(all="raise")
+
+
+def changes_the_environment(_):
+    os.environ["MICO_CACHE"] = "/nowhere"
+    os.environ.pop("HOME", None)
+
+
+def changes_the_folder(_):
+    os.chdir("/")
+
+
+def turns_gradients_off(_):
+    torch.set_grad_enabled(False)
+    torch.set_default_device("meta")
+
+
+def changes_other_things(_):
+    import decimal
+    import gc
+    import logging
+    import sys
+
+    logging.disable(logging.CRITICAL)
+    decimal.getcontext().prec = 3
+    gc.disable()
+    sys.setrecursionlimit(5000)
+    sys.path.insert(0, "/nowhere")
+    sys.stdout = None
+    os.umask(0)
+    torch.set_flush_denormal(True)
+
+
+def state():
+    """What others depend on."""
+    import decimal
+    import gc
+    import logging
+    import sys
+
+    return (
+        np.random.get_state()[1].tolist(),
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.get_num_threads(),
+        torch.is_grad_enabled(),
+        list(warnings.filters),
+        np.geterr(),
+        dict(os.environ),
+        os.getcwd(),
+        logging.root.manager.disable,
+        decimal.getcontext().prec,
+        gc.isenabled(),
+        sys.getrecursionlimit(),
+        list(sys.path),
+        sys.stdout,
+        os.umask(0o022) or os.umask(0o022),
+        bool((torch.full((1,), 1e-310, dtype=torch.float64) * 1 == 0).all()),
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        seeds_everything,
+        floats_in_64_bits,
+        takes_threads,
+        raises_on_warnings,
+        changes_the_environment,
+        changes_the_folder,
+        turns_gradients_off,
+        changes_other_things,
+    ],
+)
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_process_is_as_it_was(change, fails, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.umask(0o022)
+    asked = ask(make_source(), "dev")
+
+    def attack(problem):
+        change(problem)
+        if fails:
+            raise ZeroDivisionError
+        return np.zeros(problem.columns.shape)
+
+    before = state()
+    try:
+        run(asked, Attack("a", "", "", attack))
+    except ZeroDivisionError:
+        assert fails
+    assert state() == before
+
+
+def test_global_generators_begin_alike_for_every_attack():
+    """So an attack that seeds nothing gives the same, whatever ran before it."""
+    asked = ask(make_source(), "dev")
+    dice = Attack("dice", "", "", lambda p: np.random.random(p.columns.shape) + random.random())
+    alone = run(asked, dice)
+    np.random.seed(99)
+    run(asked, Attack("b", "", "", lambda p: np.random.random(p.columns.shape)))
+    np.testing.assert_array_equal(run(asked, dice), alone)
+
+
+def test_a_file_changes_nothing_when_it_is_read_either(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import os, numpy as np, torch, warnings\n"
+        "os.chdir('/'); os.environ['X_MINE'] = '1'; np.random.seed(1)\n"
+        "torch.set_default_dtype(torch.float64); warnings.simplefilter('error')\n"
+        "def attack(problem):\n"
+        "    assert torch.get_default_dtype() == torch.float64 and os.environ['X_MINE'] == '1'\n"
+        "    return problem.columns\n"
+    )
+    before = state()
+    attack = find_attack(f"{tmp_path}/mine.py:attack")
+    assert state() == before
+    run(ask(make_source(), "dev"), attack)
+    assert state() == before
+
+
+# --- what an attack may give back
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda values: torch.tensor(values, requires_grad=True) * 1,
+        lambda values: nn.Parameter(torch.tensor(values)),
+        lambda values: torch.tensor(values).to(torch.bfloat16),
+        lambda values: [torch.tensor(row, requires_grad=True) for row in values],
+        lambda values: [[torch.tensor(v, requires_grad=True) for v in row] for row in values],
+        lambda values: tuple(map(tuple, values.tolist())),
+        lambda values: torch.tensor(values).T.contiguous().T,
+    ],
+)
+def test_tensors_of_any_kind_are_scores(give):
+    asked = ask(make_source(), "dev")
+    values = np.arange(120.0).reshape(6, 20) % 8
+    found = run(asked, Attack("a", "", "", lambda p: give(values)))
+    np.testing.assert_array_equal(found, values)
+    assert found.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("give", "message"),
+    [
+        (lambda p: None, "real numbers of shape"),
+        (lambda p: {"scores": 1}, "real numbers of shape"),
+        (lambda p: torch.zeros(p.columns.shape, dtype=torch.complex64), "real numbers"),
+        (lambda p: torch.zeros(p.columns.shape, device="meta"), "real numbers of shape"),
+        (lambda p: torch.full(p.columns.shape, float("nan")), "finite scores, got 120"),
+        (lambda p: torch.zeros(3, requires_grad=True), r"of shape \(3,\)"),
+        (lambda p: np.ma.masked_less(p.columns * 1.0, 200), "finite scores, got 120"),
+        (lambda p: [torch.zeros(2), torch.zeros(3)], "real numbers of shape"),
+        (lambda p: torch.zeros(p.columns.shape).to_sparse(), "real numbers of shape"),
+        (lambda p: (x for x in range(3)), "real numbers of shape"),
+    ],
+)
+def test_what_is_no_score_is_refused_in_a_sentence(give, message):
+    asked = ask(make_source(), "dev")
+    with pytest.raises(ValueError, match=message) as mistake:
+        run(asked, Attack("a", "", "", give))
+    assert "\n" not in str(mistake.value) and str(mistake.value).endswith(".")
+
+
+@pytest.mark.parametrize("ending", ["raise SystemExit(0)", "exit()", "raise GeneratorExit"])
+def test_an_attack_cannot_end_the_program(ending, tmp_path):
+    (tmp_path / "mine.py").write_text(f"def attack(problem):\n    {ending}\n")
+    with pytest.raises(ValueError, match="mine.py:attack failed: "):
+        run(ask(make_source(), "dev"), find_attack(f"{tmp_path}/mine.py:attack"))
+    (tmp_path / "mine.py").write_text(f"{ending}\n")
+    with pytest.raises(ValueError, match="does not run: "):
+        find_attack(f"{tmp_path}/mine.py:attack")
+
+
+def test_predictions_are_made_from_copies_too(tmp_path):
+    from mico_competition.competition.layout import ModelFolder
+
+    source = whole_source()
+    for place in source.fleet.folders:
+        (tmp_path / "digits" / place.place).mkdir(parents=True)
+    assert all(isinstance(place, ModelFolder) for place in source.fleet.folders)
+
+    def predict(attack, to):
+        attack_folder(
+            tmp_path / "digits",
+            attack,
+            lambda *_: source,
+            predictions=tmp_path / to,
+            options=Options(blind_check="never"),
+        )
+        return [path.read_text() for path in sorted((tmp_path / to).rglob("prediction.csv"))]
+
+    clean = predict(replace(changing(through_a_tensor), run=loss), "a")
+    assert predict(changing(through_a_tensor), "b") == clean and len(clean) == 26
+    assert predict(replace(changing(through_a_tensor), run=loss), "c") == clean

@@ -1,0 +1,293 @@
+"""The launch files for Slurm and Kubernetes: what of them can be held to the truth here."""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers_fleet import wait_for
+
+from mico_competition.cli import build_parser
+
+ROOT = Path(__file__).resolve().parents[2]
+CLUSTER = ROOT / "training" / "cluster"
+RAY = re.search(r"^ray==(\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)[1]
+
+# Slurm's commands, for one machine that plays all nodes: a step runs at once, here.
+SRUN = '#!/bin/bash\nwhile [[ ${1-} == --* ]]; do shift; done\necho "$*" >>"$SAID"\nexec "$@"\n'
+SCONTROL = """#!/bin/bash
+echo "scontrol $*" >>"$SAID"
+[ "$1" != show ] || printf 'first\\nsecond\\n'
+"""
+
+
+def processes_with(text):
+    """Ids of processes whose command line holds `text`."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if text in place.read_text() and int(place.parent.name) != os.getpid():
+                found.append(int(place.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def parsed(command):
+    """The arguments of a `mico` command, as its own parser takes them."""
+    words = shlex.split(command)
+    assert words[0] == "mico"
+    return build_parser().parse_args(words[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_slurms_file_trains_stops_in_time_and_queues_again(tmp_path):
+    """On two Ray nodes for real; only Slurm's own two commands are played."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    job, out, said = str(os.getpid()), tmp_path / "out", tmp_path / "said"
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "SAID": str(said),
+        "TMPDIR": str(tmp_path),  # where tasks that are stopped leave an empty folder
+        "SLURM_JOB_ID": job,
+        "SLURM_JOB_NODELIST": "first,second",
+        "SLURM_CPUS_PER_TASK": "1",
+    }
+    flags = ["digits_inf,digits_lo", "0-9", str(out), "--stack", "1", "--num_epochs", "400"]
+    process = subprocess.Popen(
+        ["bash", str(CLUSTER / "slurm.sbatch"), *flags],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_for(lambda: list(out.glob("digits/digits_inf/train/model_*")), 300)
+    finally:
+        process.send_signal(signal.SIGUSR1)
+        log = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, log
+    assert "of 10 models done; the same command goes on from here" in log
+    steps = said.read_text()
+    assert re.search(r"^ray start --head .*--num-cpus=1 ", steps, re.MULTILINE)
+    assert re.search(r"^ray start --block --address=\S+:\d+ --num-cpus=1 ", steps, re.MULTILINE)
+    assert f"scontrol requeue {job}" in steps
+    assert not (out / "fleet" / "digits_lo").exists()  # the second scenario is for the next time
+    assert (out / "fleet" / "digits_inf").stat().st_mode & 0o077 == 0
+    assert not Path(f"/tmp/mico_{job}").exists()
+    wait_for(lambda: not processes_with(f"/tmp/mico_{job}"), 30)
+
+
+PLAYED = {  # for the script's own decisions, in which neither Ray nor models matter
+    "srun": SRUN,
+    "scontrol": SCONTROL + '[ "$1" != requeue ] || [ -z "${DENIED-}" ]\n',
+    "sbatch": '#!/bin/bash\necho "sbatch $*" >>"$SAID"\n',
+    "box": '#!/bin/bash\necho "box $*" >>"$SAID"\nexec "$@"\n',
+    "ray": """#!/bin/bash
+[ "$1" != status ] || { echo ' node_1'; exit; }
+echo "ray $*" >>"$SAID"
+exec sleep 100
+""",
+    "mico": """#!/bin/bash
+echo "mico $*" >>"$SAID"
+trap 'kill $!; exit 130' TERM
+[ -z "${TRAINS-}" ] || mkdir -p "$6/digits/$2/train/model_3"
+touch "$SAID.begun"
+sleep 100 & wait
+""",
+}
+
+
+class Slurm:
+    """Slurm, Ray and mico as shell scripts that write down how they were called."""
+
+    def __init__(self, folder):
+        self.folder, self.out = folder, folder / "out"
+        for name, text in PLAYED.items():
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+
+    def run(self, *signals, job="4242", scenarios="digits_inf,digits_lo", **variables):
+        """The exit code and the log of a job that gets `signals` once a fleet is at work."""
+        (self.folder / "said").write_text("")
+        (self.folder / "said.begun").unlink(missing_ok=True)
+        kept = ("SLURM_", "MICO_", "CUDA_", "HEAD_")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(kept)}
+        environment |= {
+            "PATH": f"{self.folder}:{os.environ['PATH']}",
+            "SAID": str(self.folder / "said"),
+            "SLURM_JOB_NODELIST": "first,second",
+            "SLURM_CPUS_PER_TASK": "3",
+            **({"SLURM_JOB_ID": job} if job else {}),
+        }
+        process = subprocess.Popen(
+            ["bash", str(CLUSTER / "slurm.sbatch"), scenarios, "0-9", str(self.out)],
+            env={**environment, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if signals:
+            wait_for((self.folder / "said.begun").exists, 30)
+        for one in signals:
+            process.send_signal(one)
+        log = process.communicate(timeout=60)[0]
+        return process.returncode, log
+
+    @property
+    def said(self):
+        return (self.folder / "said").read_text()
+
+
+def test_a_job_that_gained_nothing_is_not_queued_again(tmp_path):
+    """A model that takes longer than --time would have it queued for ever."""
+    slurm = Slurm(tmp_path)
+    (slurm.out / "digits/digits_inf/train/model_0").mkdir(parents=True)  # of an earlier round
+    code, log = slurm.run(signal.SIGUSR1)
+    assert code == 1 and "scontrol requeue" not in slurm.said
+    assert "not one model was finished" in log and "Ask for a longer --time" in log
+
+
+def test_a_job_that_gained_a_model_is_queued_again(tmp_path):
+    slurm = Slurm(tmp_path)
+    code, log = slurm.run(signal.SIGUSR1, TRAINS="yes")
+    assert code == 0 and "scontrol requeue 4242" in slurm.said
+    assert "(models finished in it: 1): queued again" in log
+    code, log = slurm.run(signal.SIGUSR1, TRAINS="yes")  # the same one: nothing new
+    assert code == 1 and "not queued again" in log
+
+
+def test_a_job_that_slurm_does_not_queue_again_says_so(tmp_path):
+    code, log = Slurm(tmp_path).run(signal.SIGUSR1, TRAINS="yes", DENIED="yes")
+    assert code == 1 and "send it once more by the same command" in log
+
+
+def test_a_job_that_is_cancelled_does_not_queue_itself(tmp_path):
+    slurm = Slurm(tmp_path)
+    code, _ = slurm.run(signal.SIGTERM, TRAINS="yes")
+    assert code == 130 and "requeue" not in slurm.said
+    assert slurm.said.count("mico fleet") == 1  # the second scenario is not begun
+
+
+@pytest.mark.parametrize(
+    ("variables", "flags"),
+    [
+        ({}, ""),
+        ({"MICO_GPUS": "a100:4", "MICO_MEM": "64G"}, "--gpus-per-node=a100:4 --mem=64G "),
+        ({"MICO_GRES": "gpu:2"}, "--gres=gpu:2 "),
+    ],
+)
+def test_called_by_hand_it_sends_itself(tmp_path, variables, flags):
+    slurm = Slurm(tmp_path)
+    assert slurm.run(job=None, **variables)[0] == 0
+    script = CLUSTER / "slurm.sbatch"
+    assert slurm.said == f"sbatch {flags}{script} digits_inf,digits_lo 0-9 {slurm.out}\n"
+
+
+def test_gpus_that_were_wanted_and_not_had_are_an_error(tmp_path):
+    slurm = Slurm(tmp_path)
+    code, log = slurm.run(MICO_GPUS="a100:4")
+    assert code == 1 and "4 GPUs a node were wanted, and this job has none" in log
+    assert "ray" not in slurm.said
+    _, log = slurm.run(signal.SIGTERM, scenarios="sst2_lo")
+    assert "This job has no GPU" in log
+    _, log = slurm.run(signal.SIGTERM, scenarios="sst2_lo", SLURM_GPUS_ON_NODE="1")
+    assert "This job has no GPU" not in log
+
+
+def test_ray_is_told_what_the_job_has(tmp_path):
+    slurm = Slurm(tmp_path)
+    slurm.run(signal.SIGTERM)
+    starts = re.findall(r"^ray start .*$", slurm.said, re.MULTILINE)
+    assert starts and all("--num-cpus=3 --object-store-memory=2000000000" in s for s in starts)
+    assert all("num-gpus" not in s for s in starts)
+    variables = {
+        "MICO_GPUS": "a100:2",
+        "SLURM_GPUS_ON_NODE": "2",
+        "MICO_OBJECT_STORE": "8e9",
+        "MICO_CONTAINER": "box exec-less",
+        "HEAD_IP": "10.0.0.7",
+    }
+    (tmp_path / "box").write_text('#!/bin/bash\nshift\necho "box $*" >>"$SAID"\nexec "$@"\n')
+    slurm.run(signal.SIGTERM, **variables)
+    starts = re.findall(r"^box ray start .*$", slurm.said, re.MULTILINE)
+    assert any("--head" in s and "--node-ip-address=10.0.0.7" in s for s in starts)
+    assert all("--num-gpus=2 --object-store-memory=8000000000" in s for s in starts)
+    assert "box mico fleet digits_inf" in slurm.said
+
+
+def test_the_pages_token_is_its_owners_alone(tmp_path):
+    """The line of the page, run as it stands."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
+    page = (ROOT / "docs" / "CLUSTER.md").read_text()
+    (line,) = re.findall(r"^.*get-auth-token.*$", page, re.MULTILINE)
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "RAY_AUTH_MODE": "token",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    command = ["bash", "-c", f"umask 022; {line}"]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    token = tmp_path / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert token.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_slurms_file_says_how_it_is_called():
+    script = CLUSTER / "slurm.sbatch"
+    said = subprocess.run(["bash", str(script)], capture_output=True, text=True)
+    assert said.returncode == 1 and "usage: sbatch" in said.stderr
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", "-s", "bash", "-S", "warning", str(script)], check=True)
+    directives = re.findall(r"^#SBATCH (--[a-z-]+)", script.read_text(), re.MULTILINE)
+    assert {"--requeue", "--no-kill", "--signal", "--cpus-per-task", "--mem"} <= set(directives)
+
+
+def test_kubernetes_file_has_what_kuberay_asks_for():
+    yaml = pytest.importorskip("yaml")
+    claim, job = yaml.safe_load_all((CLUSTER / "kuberay.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["rayVersion"] == RAY and cluster["authOptions"] == {"mode": "token"}
+    assert cluster["enableInTreeAutoscaling"] is True
+    head, workers = cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]
+    assert workers["minReplicas"] <= workers["replicas"] <= workers["maxReplicas"]
+    for group in (head, workers):
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+    pods = [group["template"]["spec"] for group in (head, workers)]
+    assert len({pod["containers"][0]["image"] for pod in pods}) == 1
+    volume = pods[0]["volumes"][0]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    mount = pods[0]["containers"][0]["volumeMounts"][0]
+    assert mount["name"] == volume["name"]
+    args = parsed(job["spec"]["entrypoint"])
+    assert args.out.is_relative_to(mount["mountPath"]) and args.ray == "auto"
+    assert 0 < args.gpus_per_task <= 1 and args.stack
+    limits = pods[1]["containers"][0]["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == 1 and int(limits["cpu"]) >= 1 / args.gpus_per_task
+
+
+def test_the_image_has_the_pinned_ray_and_what_the_package_is_made_of():
+    text = (CLUSTER / "Dockerfile").read_text()
+    assert f"FROM rayproject/ray:{RAY}-py311" in text
+    for name in re.findall(r"^COPY --chown=\S+ (.+) \S+$", text, re.MULTILINE):
+        assert all((ROOT / word).exists() for word in name.split())
+
+
+def test_commands_of_the_page_are_commands():
+    page = (ROOT / "docs" / "CLUSTER.md").read_text().replace("\\\n", " ")
+    commands = re.findall(r"^mico fleet .+$", page, re.MULTILINE)
+    assert len(commands) >= 4
+    for command in commands:
+        parsed(command.partition("#")[0])
