@@ -6,7 +6,8 @@
 Each target gets that many seconds of hypothesis, and as many of atheris (libFuzzer, guided by
 coverage) where PYTHON names an interpreter that has atheris and numpy: it is no dependency, so
     python3.11 -m venv /tmp/atheris && /tmp/atheris/bin/pip install atheris numpy
-What must hold, and for which inputs, is in tests/helpers_fuzz.py and tests/scoring/test_scoring_fuzz.py.
+What must hold, and for which inputs, is in tests/helpers_fuzz.py and
+tests/scoring/test_scoring_fuzz.py.
 """
 
 from __future__ import annotations

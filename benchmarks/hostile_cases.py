@@ -3,7 +3,8 @@
 
     python benchmarks/hostile_cases.py [--only WORD] [--files 1000000]
 
-The cases are those of tests/competition/test_hostile.py, with folders of a million files instead of 10,001.
+The cases are those of tests/competition/test_hostile.py, with folders of a million files instead of
+10,001.
 A line of the result has the case, its layer (a zip is unpacked and then scored, a tree is scored
 as the platform unpacked it), what it got, and processor seconds and peak memory of all of it.
 """

@@ -58,9 +58,9 @@ def fleets() -> str:
         "The tests also kill it at chosen moments (ledger just written, workers starting, among "
         "models, while a folder is being written), fill its disk, and stop it with Ctrl-C "
         "(`tests/fleets/test_fleet_workers.py`), and let workers die before they can begin "
-        "(`tests/fleets/test_fleet_births.py`). A file of a finished model that is emptied, cut, changed "
-        "or lost is noticed by `mico fleet status`, by the next run and by `mico release` "
-        "(`tests/fleets/test_finished.py`).\n\n"
+        "(`tests/fleets/test_fleet_births.py`). A file of a finished model that is emptied, "
+        "cut, changed or lost is noticed by `mico fleet status`, by the next run and by "
+        "`mico release` (`tests/fleets/test_finished.py`).\n\n"
         f"**What the fleet costs**, from command to prompt, {overhead['models']} models, one "
         "worker with one thread, against `mico train` of the same models with one thread, in "
         f"turns: {turns}; median overhead {overhead['overhead_median']:+.1%}.\n"
@@ -112,8 +112,9 @@ def cluster() -> str:
     return (
         "## A Ray cluster that loses a node\n\nTwo real nodes on one machine; a node, a worker and "
         "the head killed while models train: what happens, what it costs, and what was not run is "
-        "in [CLUSTER.md](CLUSTER.md). The tests (`tests/fleets/test_fleet_ray.py`) hold that everything "
-        "completes, that no model is done twice, and that its bits are those of local workers.\n"
+        "in [CLUSTER.md](CLUSTER.md). The tests (`tests/fleets/test_fleet_ray.py`) hold that "
+        "everything completes, that no model is done twice, and that its bits are those of local "
+        "workers.\n"
     )
 
 

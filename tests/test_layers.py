@@ -1,80 +1,106 @@
 """Imports run one way: to modules of lower layers, or of the same one without a circle."""
 
 import ast
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# From the bottom up.  A module belongs to the longest name here that its own name begins with.
 LAYERS = [
-    [
-        *(
-            "cpus",
-            "tracks",
-            "splits",
-            "spelling",
-            "scoring",
-            "attacks",
-            "files",
-            "scratch",
-            "untrusted",
-        ),
-        *("zip_directory", "progress", "command_line", "output", "__init__"),
-    ],
-    ["layout", "hostile_zip"],
-    ["lengths", "data", "solutions"],
-    ["challenge", "challenge_datasets", "look", "nets", "submission", "token_cache"],
+    ["scoring", "support"],
+    ["data", "attacks.scores"],
+    ["competition"],
     ["models"],
-    ["fingerprints", "inputs", "releases"],
-    ["boards", "hub", "signals", "training"],
-    ["audit", "baseline", "deeper", "evaluation", "learned", "whitebox"],
-    ["bundles", "demo", "fleets"],
+    ["training", "release"],
+    ["signals"],
+    ["attacks", "evaluation"],
+    ["audit"],
+    ["hosting"],
+    ["fleets", "demo"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+SURFACE = "__init__"  # the package's own names, which are imported when they are first used
 
 
-def imported(node):
-    """Dotted names, without that of the package, that an import statement may mean."""
-    if not isinstance(node, ast.ImportFrom) or node.level:
-        return
-    package, _, inner = (node.module or "").partition(".")
-    if package == "mico_competition":
-        yield from ([inner] if inner else [])
-        yield from (f"{inner}.{alias.name}".lstrip(".") for alias in node.names)
+def level_of(name):
+    while name not in LEVEL:
+        name = name.rpartition(".")[0]
+        if not name:
+            return None
+    return LEVEL[name]
 
 
 def modules():
     """Dotted name (that of the folder for its __init__.py) and path of every module."""
     for path in sorted((ROOT / "src/mico_competition").rglob("*.py")):
-        relative = path.relative_to(ROOT / "src/mico_competition").with_suffix("")
-        parts = relative.parts[:-1] if len(relative.parts) > 1 and path.stem == "__init__" else None
-        yield ".".join(parts or relative.parts), path
+        parts = path.relative_to(ROOT / "src/mico_competition").with_suffix("").parts
+        if len(parts) > 1 and parts[-1] == "__init__":
+            parts = parts[:-1]
+        yield ".".join(parts), path
 
 
-def top(name):
-    return name.split(".")[0]
+NAMES = {name for name, _ in modules()}
+
+
+def imported(tree):
+    """Modules that a file imports: at its head, in functions, and by a name in a string."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            package, _, inner = (node.module or "").partition(".")
+            if package == "mico_competition":
+                for alias in node.names:
+                    full = f"{inner}.{alias.name}".strip(".")
+                    yield full if full in NAMES else inner
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("mico_competition."):
+                    yield alias.name.partition(".")[2]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found = re.fullmatch(r"mico_competition\.([a-z_0-9.]+)", node.value)
+            if found and found[1] in NAMES:
+                yield found[1]
+
+
+def imports(*, head_only=False):
+    """Every module but the surface -> what it imports."""
+    found = {}
+    for name, path in modules():
+        tree = ast.parse(path.read_text())
+        if head_only:
+            tree = ast.Module([node for node in tree.body if not isinstance(node, ast.If)], [])
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef):
+                    node.body = []
+        if name != SURFACE:
+            found[name] = set(imported(tree)) - {name, ""}
+    return found
 
 
 def test_every_module_has_a_layer():
-    assert {top(name) for name, _ in modules()} | {"scoring"} == set(LEVEL)
+    assert {name for name in NAMES if level_of(name) is None} == {SURFACE}
 
 
 def test_no_import_upward():
-    lazy_surface = "__init__"
-    for name, path in modules():
-        for node in ast.walk(ast.parse(path.read_text())) if name != lazy_surface else ():
-            for other in filter(lambda other: top(other) in LEVEL, imported(node)):
-                assert LEVEL[top(other)] <= LEVEL[top(name)], f"{name} imports {other}, above it"
+    for name, others in imports().items():
+        for other in others:
+            level = level_of(other)
+            assert level is None or level <= level_of(name), f"{name} imports {other}, above it"
+
+
+def test_imports_in_functions_and_in_strings_are_seen():
+    tree = ast.parse(
+        "def f():\n    from mico_competition.cli import train\n"
+        "    import_module('mico_competition.demo')\n    import mico_competition.fleets.lock\n"
+    )
+    assert set(imported(tree)) == {"cli.train", "demo", "fleets.lock"}
 
 
 def test_no_circle():
     """Among modules, by what they import when they are imported."""
-    names = {name for name, _ in modules()}
-    graph = {
-        name: {o for node in ast.parse(path.read_text()).body for o in imported(node)} & names
-        for name, path in modules()
-    }
-    graph = {name: others - {name} for name, others in graph.items()} | {"__init__": set()}
+    graph = {name: others & NAMES for name, others in imports(head_only=True).items()}
+    graph[SURFACE] = set()
     done = set()
     while ready := {n for n in graph if n not in done and graph[n] <= done}:
         done |= ready

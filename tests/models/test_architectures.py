@@ -122,7 +122,10 @@ def test_device(name, tmp_path):
 
 
 def test_transformers_is_imported_late():
-    code = "import sys, mico_competition.models.architectures as m; m.MLP(); sys.exit('transformers' in sys.modules)"
+    code = (
+        "import sys, mico_competition.models.architectures as m; m.MLP(); "
+        "sys.exit('transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -68,8 +68,8 @@ def one_run_bound(
         membership: "coins" if each point was put in by a fair coin of its own; "half" if their
             number was fixed and the choice uniform.  "half" holds for every mechanism, and costs
             the p-value a factor of about sqrt(pi n / 2).  Without it the bound still held in
-            simulations with half of the points in (tests/audit/test_audit_validity.py); mechanisms can
-            be made up for which it would not.
+            simulations with half of the points in (tests/audit/test_audit_validity.py);
+            mechanisms can be made up for which it would not.
         seed: of the order of tied scores.
 
     Returns:

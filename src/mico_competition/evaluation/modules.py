@@ -103,7 +103,11 @@ def put_back(before: tuple[State, list[Any], list[Any]]) -> None:
     """
     known, finders, hooks = before
     now = dict(sys.modules)
-    for importers, old in zip((sys.meta_path, sys.path_hooks), (finders, hooks)):
+    pairs: tuple[tuple[list[Any], list[Any]], ...] = (
+        (sys.meta_path, finders),
+        (sys.path_hooks, hooks),
+    )
+    for importers, old in pairs:
         added = [one for one in importers if all(one is not other for other in old)]
         importers[:] = [*old, *(one for one in added if _defined_in_a_library(one, now))]
     for name in now:

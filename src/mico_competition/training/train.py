@@ -120,8 +120,8 @@ def train_model(
         tokenizer: written beside the weights of a text model.
         model_id: its number, for the metadata.
         device: by default a GPU where there is one.
-        progress: whether to show how far it is (see `mico_competition.support.progress`); or a function
-            that is told after each step which part of the steps is done, in (0, 1].
+        progress: whether to show how far it is (see `mico_competition.support.progress`); or a
+            function that is told after each step which part of the steps is done, in (0, 1].
 
     Returns:
         What was written to metadata.json.
