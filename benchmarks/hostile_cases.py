@@ -3,7 +3,7 @@
 
     python benchmarks/hostile_cases.py [--only WORD] [--files 1000000]
 
-The cases are those of tests/competition/test_hostile.py, with folders of a million files instead of
+The cases are those of tests/scoring/test_hostile.py, with folders of a million files instead of
 10,001.
 A line of the result has the case, its layer (a zip is unpacked and then scored, a tree is scored
 as the platform unpacked it), what it got, and processor seconds and peak memory of all of it.
@@ -21,7 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "docs" / "results" / "hostile.json"
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "scoring")]
 
 from helpers_hostile import HARMLESS, MODEL, TREES, Case, crowd  # noqa: E402
 from helpers_hostile_zips import ZIPS, copy_files  # noqa: E402

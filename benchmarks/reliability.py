@@ -229,7 +229,9 @@ def run_tests(work: Path, files: list[str]) -> list[tuple[str, bool, float]]:
 
 def leaks(work: Path) -> dict[str, Any]:
     """Plant every leak that the tests know, and count those that were caught."""
-    files = [f"tests/test_leak_{name}.py" for name in ("encodings", "check", "forms", "archives")]
+    files = [
+        f"tests/release/test_leak_{name}.py" for name in ("encodings", "check", "forms", "archives")
+    ]
     rows = [(name, ok) for name, ok, _ in run_tests(work, files)]
     plants = [(name, caught) for name, caught in rows if "[" in name and "clean" not in name]
     kinds: dict[str, list[bool]] = {}

@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "docs" / "results" / "scorer_cost.json"
 PROGRAM = ROOT / "scoring" / "score.py"
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "scoring")]
 
 # Runs a program as `python PROGRAM IN OUT` does, then tells its peak of memory.  /proc has that
 # of this process alone; getrusage would begin with the peak of the one that started it.

@@ -175,3 +175,12 @@ def write_release(folder: Path) -> Released:
 def copied(original: Released, folder: Path) -> Released:
     """A copy of a release to plant a leak in; the trained tree is shared."""
     return Released(original.trained, Path(shutil.copytree(original.root, folder / "released")))
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Content of all files below `folder`, by path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,4 +1,4 @@
-"""When a phase is over, its labels are added to the release, verified, published and fetched."""
+"""When a phase is over, its labels are added to the release and verified."""
 
 import os
 import shutil
@@ -6,14 +6,10 @@ import subprocess
 
 import numpy as np
 import pytest
-from helpers_hub import files_below, online, published
-from helpers_release import CHALLENGE, DEV, write_trained
-from hub_server import running_hub
+from helpers_release import CHALLENGE, DEV, files_below, write_trained
 
 from mico_competition.cli import main
 from mico_competition.competition.challenge import ChallengeDataset
-from mico_competition.hosting.hub.download import fetch, plan_download
-from mico_competition.hosting.hub.publish import publish
 from mico_competition.release.add_labels import add_labels
 from mico_competition.release.check_files import check_files
 from mico_competition.release.leak_check.check import check_release
@@ -22,8 +18,6 @@ from mico_competition.release.reveal import as_text, reveal
 
 FINAL = DEV.replace("dev/model_100", "final/model_150")
 LABELS = ("seed_membership", "seed_training", "solution.csv")
-
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
@@ -198,21 +192,3 @@ def test_anybody_makes_solutions_of_a_revealed_file(copy, made, tmp_path, capsys
     file.write_text(as_text(reveal(made[0], CHALLENGE, "dev")))
     assert main(["verify", folder, str(file), "--to", str(tmp_path / "truth")]) == 1
     assert "holds something else" in capsys.readouterr().err
-
-
-def test_publish_uploads_the_change_and_download_fetches_it(copy, tmp_path, monkeypatch):
-    trained, out = copy
-    with running_hub() as hub, online(monkeypatch):
-        publish(out / CHALLENGE, "team/d", endpoint=hub.url)
-        fetch(plan_download(CHALLENGE, tmp_path / "got", repo="team/d", endpoint=hub.url))
-        assert files_below(tmp_path / "got") == published(out / CHALLENGE)
-        add_labels(trained, CHALLENGE, out, "dev")
-        hub.log.clear()
-        publish(out / CHALLENGE, "team/d", endpoint=hub.url)
-        sent = b"".join(r.body for r in hub.asked("/commit/main", "POST"))
-        assert b"solution.csv" in sent and b"model.pt" not in sent
-        plan = plan_download(CHALLENGE, tmp_path / "got", repo="team/d", endpoint=hub.url)
-        assert len(plan.missing) == 3
-        fetch(plan)
-    assert files_below(tmp_path / "got") == published(out / CHALLENGE)
-    assert check_files(tmp_path / "got" / CHALLENGE)[1] == []

@@ -9,13 +9,11 @@ import sys
 import pytest
 from helpers_hub import (
     Fault,
-    files_below,
     made_up,
-    online,
     run_mico,
     start_mico,
 )
-from hub_server import running_hub
+from helpers_release import files_below
 
 from mico_competition.hosting.hub import download as hub_module
 from mico_competition.hosting.hub.client import HubError, WrongFileError, checksum_of
@@ -31,11 +29,10 @@ FIRST = "cifar10_inf/train/model_0"
 
 
 @pytest.fixture
-def hub(monkeypatch):
+def hub(hub):
     """A Hub whose repository `team/small` holds eight models."""
-    with running_hub() as hub, online(monkeypatch):
-        hub.add("team/small", {"README.md": b"page", "index/a.csv": b"a", **made_up(*PLACES)})
-        yield hub
+    hub.add("team/small", {"README.md": b"page", "index/a.csv": b"a", **made_up(*PLACES)})
+    return hub
 
 
 def get(hub, to, *, repo="team/small", **choice):

@@ -1,8 +1,7 @@
 """`mico download` against a Hub that lists one thing and sends another, or lists without end."""
 
 import pytest
-from helpers_hub import Fault, made_up, online
-from hub_server import running_hub
+from helpers_hub import Fault, made_up
 from test_hub import FIRST, PLACES, asked_for_files, get
 
 from mico_competition.hosting.hub import client
@@ -10,10 +9,10 @@ from mico_competition.hosting.hub.client import HubError, HubFile, WrongFileErro
 
 
 @pytest.fixture
-def hub(monkeypatch):
-    with running_hub() as hub, online(monkeypatch):
-        hub.add("team/small", made_up(*PLACES))
-        yield hub
+def hub(hub):
+    """A Hub whose repository `team/small` holds eight models."""
+    hub.add("team/small", made_up(*PLACES))
+    return hub
 
 
 @pytest.mark.parametrize(

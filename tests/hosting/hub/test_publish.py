@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 import yaml
-from helpers_hub import Fault, add_sums, files_below, made_up, online, published, run_mico
-from hub_server import running_hub
+from helpers_hub import Fault, add_sums, made_up, published, run_mico
+from helpers_release import files_below
 
 from mico_competition.cli import main
 from mico_competition.competition.table import CHALLENGES
@@ -25,13 +25,6 @@ DEV = "cifar10_lo/dev/model_100"
 
 # The client's own upload to storage other than Xet's, which no small server speaks.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """A Hub without repositories."""
-    with running_hub() as hub, online(monkeypatch):
-        yield hub
 
 
 @pytest.fixture

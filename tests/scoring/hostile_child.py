@@ -1,6 +1,6 @@
 """Unpacks and scores one submission in a process of its own, and says what that cost.
 
-    python tests/hostile_child.py MEASURES IN OUT [ZIP]
+    python tests/scoring/hostile_child.py MEASURES IN OUT [ZIP]
 
 With ZIP it is unpacked into IN/res first, as `mico` does it.  Faults go to stderr as the program
 writes them; MEASURES gets the processor's seconds and the most memory ever held, as JSON.

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from helpers_release import files_below
+
 from mico_competition.competition.solutions import membership
 
 LARGE = (".pt", ".bin", ".safetensors")
@@ -141,15 +143,6 @@ def run_mico(hub_url: str, home: Path, *arguments: object, **environment: str):
     with start_mico(hub_url, home, *arguments, **environment) as process:
         out, err = process.communicate(timeout=60)
     return process.returncode, out, err
-
-
-def files_below(folder: Path) -> dict[str, bytes]:
-    """Content of all files below `folder`, by path."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def made_up(*places: str, size: int = 1000) -> dict[str, bytes]:
