@@ -12,11 +12,11 @@ import torch
 from helpers_problem import Arrays, make_source
 from helpers_whitebox import trained
 
+from mico_competition.attacks.cost import Shared, all_cpu_seconds, cpu_seconds, metered, signal
 from mico_competition.attacks.named import attacks
 from mico_competition.attacks.problem import Attack
 from mico_competition.competition.layout import ModelFolder
 from mico_competition.evaluation import table
-from mico_competition.evaluation.cost import Shared, all_cpu_seconds, cpu_seconds, metered, signal
 from mico_competition.evaluation.cross_fitting import ask
 from mico_competition.evaluation.evaluate import Options, evaluate
 from mico_competition.signals import Fleet

@@ -12,13 +12,13 @@ import torch
 from helpers_problem import Arrays, make_source
 from torch import nn
 
+from mico_competition.attacks.masked_source import frozen, sealed
 from mico_competition.attacks.named import ATTACKS
 from mico_competition.attacks.problem import Attack
 from mico_competition.evaluation.cross_fitting import Told, ask, problems, run
 from mico_competition.evaluation.custom import answer, find_attack
 from mico_competition.evaluation.evaluate import Options, evaluate
 from mico_competition.evaluation.predict import attack_folder
-from mico_competition.evaluation.sealed import frozen, sealed
 from mico_competition.evaluation.study import study
 from mico_competition.signals import HIDDEN
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mico_competition.attacks.masked_source import Told
 from mico_competition.attacks.problem import Attack, Problem, Source
 from mico_competition.evaluation.custom import answer
-from mico_competition.evaluation.sealed import Told
 from mico_competition.signals import HIDDEN, MEMBER, Fleet, truth
 
 EXTRA = 2000  # records beside the challenge that are hidden, to ask for them, of what is known

@@ -26,11 +26,11 @@ import numpy as np
 import torch
 
 from mico_competition.attacks.catalogue import nearest
+from mico_competition.attacks.cost import looked_at
+from mico_competition.attacks.masked_source import sealed
 from mico_competition.attacks.named import ATTACKS, attacks, get_attack
 from mico_competition.attacks.problem import Attack, Problem
-from mico_competition.evaluation.cost import looked_at
 from mico_competition.evaluation.modules import imported_anew
-from mico_competition.evaluation.sealed import sealed
 from mico_competition.evaluation.undisturbed import undisturbed
 from mico_competition.scoring.printable import printable
 from mico_competition.support.progress import stage
@@ -135,9 +135,9 @@ def is_ours(attack: Attack) -> bool:
 def answer(attack: Attack, problem: Problem) -> np.ndarray:
     """float64[targets, points per target]: what the attack says, checked.
 
-    It gets copies of its own (`sealed.py`), and what it changes of the process is put back
-    (`undisturbed.py`).  What named attacks make of a source without labels is kept for the next
-    of them; from others nothing is kept.
+    It gets copies of its own (`attacks.masked_source`), and what it changes of the process is put
+    back (`undisturbed.py`).  What named attacks make of a source without labels is kept for the
+    next of them; from others nothing is kept.
 
     Raises:
         ValueError: if it is not of that shape, or not finite; or what the attack raises.

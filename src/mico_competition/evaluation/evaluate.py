@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mico_competition.attacks.cost import NO_COST, Cost, metered
 from mico_competition.attacks.named import ATTACKS, WINNERS_FORMULAS
 from mico_competition.attacks.problem import Attack
-from mico_competition.evaluation.cost import NO_COST, Cost, metered
 from mico_competition.evaluation.cross_fitting import Asked, run
 from mico_competition.evaluation.custom import is_custom, is_ours
 from mico_competition.evaluation.leakage_check import check_asked

@@ -29,11 +29,11 @@ from typing import Any
 
 import numpy as np
 
+from mico_competition.attacks.masked_source import without_labels
 from mico_competition.attacks.problem import Attack, Problem, Source
 from mico_competition.evaluation.cross_fitting import Asked, problems
 from mico_competition.evaluation.custom import answer
 from mico_competition.evaluation.isolated import fresh_attack
-from mico_competition.evaluation.sealed import without_labels
 from mico_competition.support.progress import stage
 
 _log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from mico_competition.attacks.cost import Shared
+from mico_competition.attacks.masked_source import without_labels
 from mico_competition.attacks.problem import Problem, Source
-from mico_competition.evaluation.cost import Shared
-from mico_competition.evaluation.sealed import without_labels
 
 Made = TypeVar("Made")
 

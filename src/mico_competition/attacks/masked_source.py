@@ -3,8 +3,8 @@
 Every run of an attack gets its own copies.  Whatever it does to them, no other attack, no other
 fold and no measurement sees it; and however it walks through what it was given, it meets no label
 that its problem hides.  A function in this process can still go round all that on purpose: it can
-read `solution.csv` from the disk or look through the interpreter's objects.  `isolated.py` runs it
-where it cannot.
+read `solution.csv` from the disk or look through the interpreter's objects.
+`evaluation.isolated` runs it where it cannot.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from mico_competition.attacks.cost import signal
 from mico_competition.attacks.problem import Problem, Source
-from mico_competition.evaluation.cost import signal
 from mico_competition.signals import HIDDEN, Fleet
 from mico_competition.signals.signals import SIGNALS
 
