@@ -25,7 +25,7 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "about:blank",
 ]
-PATIENCE = 60  # seconds; a loaded machine starts a browser slowly
+PATIENCE = 600  # seconds; a loaded machine starts a browser slowly
 
 
 def find_chromium():

@@ -34,7 +34,7 @@ class Fleet:
     def run(self) -> subprocess.CompletedProcess[str]:
         """The command, to its end."""
         process = self.start()
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=600)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def models(self) -> list[Path]:
@@ -77,7 +77,7 @@ class Fleet:
         return [pid for pid in found if pid != os.getpid()]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> object:
+def wait_for(condition: Callable[[], object], seconds: float = 600.0) -> object:
     """What `condition` gives once it is true."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

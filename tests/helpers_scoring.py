@@ -75,7 +75,7 @@ class Competition:
             [str(part) for part in command],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
             cwd=self.inputs.parent,
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,24 +16,16 @@ ROOT = Path(__file__).resolve().parents[2]
 MICO = Path(sys.executable).with_name("mico")
 
 
-def test_help_takes_under_half_a_second():
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        finished = subprocess.run([MICO, "--help"], capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - start)
-    assert "attack" in finished.stdout
-    assert min(times) < 0.5
-
-
-def test_no_heavy_import_before_a_verb_runs():
+def test_help_imports_nothing_heavy_and_little_else():
     code = (
-        "import sys; from mico_competition.cli import build_parser; build_parser();"
+        "import sys; from mico_competition.cli import build_parser; build_parser().print_help();"
         "heavy = {'torch', 'numpy', 'pandas', 'transformers', 'opacus', 'matplotlib'};"
-        "print(sorted(heavy & set(sys.modules)))"
+        "print(sorted(heavy & set(sys.modules)), len(sys.modules), file=sys.stderr)"
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert finished.stdout.strip() == "[]", finished.stderr
+    heavy, modules = finished.stderr.rsplit(" ", 1)
+    assert "attack" in finished.stdout
+    assert heavy == "[]" and int(modules) < 400
 
 
 @pytest.mark.parametrize(

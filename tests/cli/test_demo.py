@@ -152,7 +152,7 @@ def test_a_stopped_demonstration_ends_at_once_with_one_sentence(tmp_path, number
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.1)
         os.kill(process.pid, number)
-        errors = process.communicate(timeout=120)[1]
+        errors = process.communicate(timeout=600)[1]
     finally:
         process.kill()
     assert process.returncode == 128 + number

@@ -33,7 +33,7 @@ def test_they_are_committed_without_outputs():
 def execute(notebook, folder):
     client = NotebookClient(
         notebook,
-        timeout=300,
+        timeout=600,
         resources={"metadata": {"path": str(folder)}},
         kernel_name="python3",
     )

@@ -9,9 +9,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from helpers_fleet import wait_for
 from helpers_problem import Arrays, make_source
 from helpers_whitebox import trained
 
+from mico_competition.attacks import cost
 from mico_competition.attacks.cost import Shared, all_cpu_seconds, cpu_seconds, metered, signal
 from mico_competition.attacks.named import attacks
 from mico_competition.attacks.problem import Attack
@@ -24,6 +26,34 @@ from mico_competition.signals.signals import SIGNALS
 
 SPIN = "import time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\n"
 FEW = Options(resamples=5, blind_check="never")
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """A clock that goes on only by what a test adds to it: `work(seconds)`."""
+    now = [0.0]
+
+    def add(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(cost, "cpu_seconds", lambda: now[0])
+    monkeypatch.setattr(cost, "all_cpu_seconds", lambda: now[0])
+    return add
+
+
+@pytest.fixture
+def clock_of_calls(monkeypatch):
+    """A clock that counts calls, which a machine under load makes no more of."""
+    count = [0]
+
+    def profile(frame, event, argument):
+        count[0] += event in ("call", "c_call")
+
+    monkeypatch.setattr(cost, "cpu_seconds", lambda: count[0])
+    monkeypatch.setattr(cost, "all_cpu_seconds", lambda: count[0])
+    sys.setprofile(profile)
+    yield
+    sys.setprofile(None)
 
 
 def spin(seconds):
@@ -57,81 +87,68 @@ def in_threads(seconds):
         thread.join()
 
 
-@pytest.mark.parametrize("work", [spin, in_a_child, in_threads])
-def test_threads_and_children_count(work):
+@pytest.mark.parametrize("burn", [spin, in_a_child, in_threads])
+def test_threads_and_children_count(burn):
     def attack(problem):
-        work(0.5)
+        burn(0.1)
         return problem.columns
 
-    cost = measured(attack)
-    assert 0.5 <= cost.cpu_seconds < 20
-    assert (cost.models, cost.records) == (26, 150) and cost.signal_cpu_seconds == 0
+    found = measured(attack)
+    assert found.cpu_seconds >= 0.1
+    assert (found.models, found.records) == (26, 150) and found.signal_cpu_seconds == 0
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="this system does not tell")
 def test_children_that_still_run_count():
     """A pool that an attack leaves open for the next has not ended, so the system adds nothing."""
-    child = in_a_child(0.5, wait=False)
+    child = in_a_child(0.1, wait=False)
     try:
-        deadline = time.monotonic() + 60
-        while all_cpu_seconds() - cpu_seconds() < 0.4 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert time.monotonic() < deadline
+        wait_for(lambda: all_cpu_seconds() - cpu_seconds() >= 0.1)
     finally:
         child.communicate(b"\n")
 
 
-def test_waiting_costs_nothing():
-    def attack(problem):
-        time.sleep(0.3)
-        return problem.columns
-
-    assert measured(attack).cpu_seconds < 0.25
-
-
 class Slow(Arrays):
-    """Signals that take half a second of a processor the first time."""
+    """Signals that take work the first time."""
 
-    def __init__(self, *arguments):
+    def __init__(self, work, *arguments):
         super().__init__(*arguments)
-        self.made = []
+        self.made, self.work = [], work
 
     def get(self, name):
         kind = SIGNALS[name][0]
         if kind not in self.made:
             self.made.append(kind)
-            spin(0.4)
+            self.work(0.5)
         return super().get(name)
 
 
-def test_signals_are_apart_and_charged_to_each_attack_that_wants_them():
+def test_signals_are_apart_and_charged_to_each_attack_that_wants_them(work):
     plain = make_source()
-    source = Slow(plain.fleet, plain._signals)
+    source = Slow(work, plain.fleet, plain._signals)
     asked = ask(source, "dev")
     names = ("eb", "lira-online", "threshold")
     found = evaluate(asked, [attacks()[n] for n in names], options=FEW)
     costs = {row.name: row.cost for row in found.rows}
     assert source.made == ["logit"]  # loss, confidence and logit are of one kind
     for name in names:  # `winner-best` had asked before
-        assert 0.4 <= costs[name].signal_cpu_seconds < 5 and costs[name].cpu_seconds < 0.4
-    assert costs["eb"].signal_cpu_seconds == costs["lira-online"].signal_cpu_seconds
+        assert (costs[name].signal_cpu_seconds, costs[name].cpu_seconds) == (0.5, 0)
 
 
-def test_shared_work_is_charged_to_each_once():
+def test_shared_work_is_charged_to_each_once(work):
     shared, known = Shared(), {}
 
     def make():
-        spin(0.3)
-        return signal(known, "logit", lambda: spin(0.2) or 7)
+        work(4)
+        return signal(known, "logit", lambda: work(2) or 7)
 
     costs = []
     for _ in range(3):
         with metered() as meter:
-            spin(0.1)
+            work(1)
             assert shared.get(make) == 7 and shared.get(make) == 7
         costs.append(meter.cost)
-    for cost in costs:
-        assert 0.4 <= cost.cpu_seconds < 0.55 and 0.2 <= cost.signal_cpu_seconds < 0.3
+    assert [(one.cpu_seconds, one.signal_cpu_seconds) for one in costs] == [(5, 2)] * 3
 
 
 # --- no row depends on the others
@@ -185,7 +202,8 @@ def same(one, other):
     np.testing.assert_array_equal(one.measured.tpr, other.measured.tpr)
 
 
-def test_decoders_that_share_their_work_cost_the_same_in_any_order(fleet):
+@pytest.mark.slow
+def test_decoders_that_share_their_work_cost_the_same_in_any_order(fleet, clock_of_calls):
     """`joint` after `trace` does not do the first pass again, but is charged for it."""
     asked = ask(fleet, "dev")
     names = ("trace", "joint", "best")

@@ -246,7 +246,7 @@ def test_the_process_ends_with_the_program(write, tmp_path):
         "print(isolated._server._child.pid)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     with pytest.raises(ProcessLookupError):
@@ -399,7 +399,7 @@ def test_landlock_by_itself(tmp_path):
         "except PermissionError: print('barred')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=600
     )
     assert done.stdout == "barred\n", done.stderr
 

@@ -75,7 +75,7 @@ def test_slurms_file_trains_stops_in_time_and_queues_again(tmp_path):
         wait_for(lambda: list(out.glob("digits/digits_inf/train/model_*")), 300)
     finally:
         process.send_signal(signal.SIGUSR1)
-        log = process.communicate(timeout=120)[0]
+        log = process.communicate(timeout=600)[0]
     assert process.returncode == 0, log
     assert "of 10 models done; the same command goes on from here" in log
     steps = said.read_text()
@@ -141,7 +141,7 @@ class Slurm:
             wait_for((self.folder / "said.begun").exists, 30)
         for one in signals:
             process.send_signal(one)
-        log = process.communicate(timeout=60)[0]
+        log = process.communicate(timeout=600)[0]
         return process.returncode, log
 
     @property

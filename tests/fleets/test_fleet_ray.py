@@ -159,7 +159,7 @@ def test_a_node_and_a_worker_are_killed_while_they_train(nodes, tmp_path):
         os.kill(next(iter(now[nodes.head])), signal.SIGKILL)
         nodes.kill_second()
         nodes.grow()
-        out, err = process.communicate(timeout=200)
+        out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "8 of 8 models done, 0 failed, 0 left, 2 retries" in out
     lost = {f"ray::digits_inf {event['model_ids'][0]}" for event in hurt.events("lost")}
@@ -245,7 +245,7 @@ def test_a_cluster_that_is_gone_ends_it_with_a_sentence(nodes, tmp_path):
     with started(process):
         assert wait_for(lambda: stranded.models() or process.poll() is not None) is not True
         nodes.head.kill_gcs_server(check_alive=False)
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "mico: The Ray cluster is gone" in err and "Traceback" not in err
     assert "of 12 models done, 0 failed" in out

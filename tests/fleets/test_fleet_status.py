@@ -131,7 +131,7 @@ def test_a_real_fleet_has_a_rate_before_its_first_stack_is_done(tmp_path, capsys
         assert 0 < state.under_way < 10
     finally:
         process.terminate()
-        err = process.communicate(timeout=60)[1]
+        err = process.communicate(timeout=600)[1]
     assert "the same command goes on from here" in err
     assert state_of(tmp_path).state == "stopped"
 

@@ -83,7 +83,7 @@ def test_stopped_politely_it_says_how_to_go_on(tmp_path, sign):
     process = stopped.start()
     wait_for(stopped.models)
     os.killpg(process.pid, sign)  # as Ctrl-C does: the workers get it too
-    err = process.communicate(timeout=60)[1]
+    err = process.communicate(timeout=600)[1]
     assert process.returncode == 130, err
     assert "of 12 models done; the same command goes on from here" in err
     assert "Traceback" not in err and "leaked" not in err
@@ -97,7 +97,7 @@ def test_a_worker_that_dies_costs_its_own_models_a_try(tmp_path):
     wait_for(lambda: len(hurt.models()) >= 2)
     victim = hurt.workers()[0]
     os.kill(victim, signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "12 of 12 models done, 0 failed, 0 left, 1 retry" in out
     assert len(hurt.events("lost")) == 1
@@ -204,5 +204,5 @@ def test_workers_map_one_dataset_file(tmp_path):
             assert sizes["Private_Dirty"] == 0 and sizes["Anonymous"] == 0
     finally:
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
     assert not running.workers()

@@ -1,7 +1,6 @@
 """What is said where no Ray cluster can be reached; no cluster is needed for it."""
 
 import socket
-import time
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -20,15 +19,13 @@ def unused_port():
         return server.getsockname()[1]
 
 
-def test_an_address_where_nothing_listens_is_a_sentence_at_once(tmp_path, capsys):
-    started = time.monotonic()
+def test_an_address_where_nothing_listens_is_a_sentence(tmp_path, capsys):
     address = f"127.0.0.1:{unused_port()}"
     flags = ["digits_inf", "--models", "0-3", "--out", str(tmp_path), "--ray", address]
     assert main(["fleet", *flags]) == 1
     said = capsys.readouterr().err
     assert "mico: There is no Ray cluster at " in said and address.partition(":")[2] in said
     assert "ray start --head" in said and said.count("\n") == 1
-    assert time.monotonic() - started < 60
     assert not ray.is_initialized()
 
 

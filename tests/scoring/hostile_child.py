@@ -62,7 +62,7 @@ def run_child(folder, *zips, case=None):
         [str(part) for part in command],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         cwd=folder,
         env=environment,
     )

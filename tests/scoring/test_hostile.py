@@ -1,4 +1,4 @@
-"""Hostile submissions: each is harmless or a line that names the file, soon and in little memory.
+"""Hostile submissions: each is harmless or a line that names the file, in little memory.
 
 The cases are in helpers_hostile.py and helpers_hostile_zips.py.
 """
@@ -24,7 +24,7 @@ from mico_competition.scoring import program
 
 from mico_competition.competition.submission import check_zip, unpack_submission
 
-SECONDS, MB = 10, 500
+MB = 500
 
 pytestmark = [
     pytest.mark.slow,
@@ -88,11 +88,9 @@ def test_a_hostile_tree(folder, capsys, monkeypatch, case):
     competition = Competition(folder)
     case.make(competition)
     monkeypatch.chdir(folder)
-    started = time.perf_counter()
     with without_rights(folder) if "without rights" in case.name else nullcontext():
         done = run_here("in", "out", capsys)
     check(case, competition, *done)
-    assert time.perf_counter() - started < SECONDS
     if case.words and "without rights" not in case.name:
         # What is told does not depend on the truth: it is the same for the opposite truth.
         for path in competition.ref.rglob("*.csv"):
@@ -109,7 +107,6 @@ def test_a_hostile_zip(folder, capsys, case):
     path = folder / "submission.zip"
     case.make(path, copy_files(competition))
     before = sorted(folder.rglob("*"))
-    started = time.perf_counter()
     try:
         unpack_submission(path, competition.inputs / "res")
     except ValueError as error:
@@ -119,14 +116,13 @@ def test_a_hostile_zip(folder, capsys, case):
     else:
         done = run_here(competition.inputs, competition.outputs, capsys)
     check(case, competition, *done)
-    assert time.perf_counter() - started < SECONDS
 
 
 HEAVY = [case for case in TREES + ZIPS if case.heavy]
 
 
 @pytest.mark.parametrize("case", HEAVY, ids=names(HEAVY))
-def test_a_heavy_case_is_bounded_in_time_and_memory(folder, case):
+def test_a_heavy_case_is_bounded_in_memory(folder, case):
     competition = Competition(folder)
     zips = [folder / "submission.zip"] if case.layer == "zip" else []
     if zips:
@@ -135,7 +131,7 @@ def test_a_heavy_case_is_bounded_in_time_and_memory(folder, case):
         case.make(competition)
     done = run_child(folder, *zips)
     check(case, competition, *done[:3])
-    assert done[3]["wall"] < SECONDS and done[3]["mb"] < MB, done[3]
+    assert done[3]["mb"] < MB, done[3]
 
 
 # --- what the platform may do to the program: a spoilt OUT, no time, no numpy

@@ -4,11 +4,11 @@ import hashlib
 import os
 import re
 import subprocess
-import time
 from statistics import NormalDist
 
 import numpy as np
 import pytest
+from helpers_work import calls
 from mico_competition.scoring import bootstrap, bootstrap_average, intervals_of, score
 from mico_competition.scoring import intervals as module
 from mico_competition.scoring.few_models import effective_models, t_below, t_quantile
@@ -429,23 +429,21 @@ def test_python_3_7_gives_the_same_intervals(tmp_path, count):
         tmp_path / "values.npz",
         " ".join(solutions),
     ]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600)
     assert done.stdout.strip() == hashlib.sha256(repr(found).encode()).hexdigest(), done.stderr
 
 
-def test_ten_thousand_resamples_take_under_two_seconds():
+def test_few_calls_for_each_of_ten_thousand_resamples():
     solutions, predictions = competition()
     part = scenario(solutions, "cifar10_hi"), scenario(predictions, "cifar10_hi")
-    started = time.process_time()
-    bootstrap(*part, resamples=10_000)
-    assert time.process_time() - started < 2
+    assert calls(lambda: bootstrap(*part, resamples=10_000)) < 10 * 10_000
 
 
 def test_hostile_ties_do_not_hold_it_up():
     """One value for all points, few values, and a tie of both kinds at each value."""
     rng = np.random.default_rng(0)
     truth = np.tile([0, 1], 100)
+    ordinary = calls(lambda: bootstrap([truth] * 50, [rng.permutation(200) / 200] * 50))
     for values in (np.zeros(200), rng.integers(0, 3, 200), np.arange(200) // 2):
-        started = time.process_time()
-        bootstrap([truth] * 50, [values] * 50)
-        assert time.process_time() - started < 2
+        work = calls(lambda: bootstrap([truth] * 50, [values] * 50))  # noqa: B023
+        assert work < 5 * ordinary

@@ -281,7 +281,7 @@ def test_importing_every_module_first_leaves_score_the_function():
         [sys.executable, "-W", "error", "-c", code + "print(score([0, 1], [0, 1])['AUC'])"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "1.0\n", "")
 

@@ -23,7 +23,7 @@ def mico(tmp_path):
     def run(line):
         command = [sys.executable, "-W", "error", "-m", "mico_competition.cli", *line.split()]
         return subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300
+            command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=600
         )
 
     return run

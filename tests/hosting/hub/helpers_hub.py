@@ -141,7 +141,7 @@ def start_mico(hub_url: str, home: Path, *arguments: object, **environment: str)
 def run_mico(hub_url: str, home: Path, *arguments: object, **environment: str):
     """As `start_mico`; gives exit code, standard output and standard error."""
     with start_mico(hub_url, home, *arguments, **environment) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 

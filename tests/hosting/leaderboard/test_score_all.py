@@ -251,7 +251,7 @@ def test_killed_it_goes_on_where_it_stopped(tmp_path):
     before = folder.stamps()
     assert 1 <= len(before) < 4 and check_entries(folder.out)[1] == []
     process = folder.start(*SLOW, "--workers", "2")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert f"4 zips: {4 - len(before)} scored, {len(before)} done before, 0 with faults" in out
     assert err == ""  # no bar where there is no terminal
@@ -269,7 +269,7 @@ def test_a_worker_that_dies_costs_its_own_zip_a_try_and_then_the_place(folder, c
         for worker in set(workers_of(process)) - killed:
             os.kill(worker, signal.SIGKILL)
             killed.add(worker)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 1, err
     assert len(killed) == 3
     assert "3 zips: 2 scored, 0 done before, 1 with faults" in out
@@ -285,7 +285,7 @@ def test_ctrl_c_is_a_sentence(folder):
     process = folder.start(*SLOW, "--workers", "2")
     wait_for(lambda: workers_of(process))
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert err.startswith("mico: stopped") and "Traceback" not in out + err
 
