@@ -2,6 +2,7 @@
 
 `scoring/` is both the folder that CodaLab runs and the package `mico_competition.scoring`,
 hence the second entry of `package_dir`. So `PYTHONPATH=src` is not enough: `pip install -e .`
+A type checker sees such an install only with `--config-settings editable_mode=strict`.
 """
 
 import re

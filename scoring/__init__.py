@@ -49,9 +49,11 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError("module %r has no attribute %r" % (__name__, name))
-    value = getattr(import_module(__name__ + "." + _HOME[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # which knows the names from above, and reports any other
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            raise AttributeError("module %r has no attribute %r" % (__name__, name))
+        value = getattr(import_module(__name__ + "." + _HOME[name]), name)
+        globals()[name] = value
+        return value

@@ -17,12 +17,14 @@ Nothing here reads files or prints.
 """
 
 import math
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple, Union
 
 import numpy as np
 
 from .few_records import rate_of
 from .metrics import SCALARS, score
+
+Numbers = Union[Sequence[float], np.ndarray]
 
 PARTS = 10
 """The records are left out in so many parts, each with its share of every model and kind."""
@@ -151,7 +153,7 @@ def _without_each(
     return found
 
 
-def standard_error(models: Sequence[float], parts: Sequence[float]) -> float:
+def standard_error(models: Numbers, parts: Numbers) -> float:
     """The jackknife's standard error over models, and no less than over parts of the records.
 
     Args:
@@ -166,7 +168,7 @@ def standard_error(models: Sequence[float], parts: Sequence[float]) -> float:
     return max(_jackknife(models), _jackknife(parts) if len(parts) > 1 else 0.0)
 
 
-def _jackknife(left_out: Sequence[float]) -> float:
+def _jackknife(left_out: Numbers) -> float:
     # Sums that are exact, so that every version of numpy gives the same interval.
     count, mean = len(left_out), math.fsum(left_out) / len(left_out)
     return math.sqrt((count - 1) / count * math.fsum((one - mean) ** 2 for one in left_out))

@@ -186,7 +186,7 @@ def test_the_figure_draws_them(drawn):
     values = scores["cifar10_lo"]
     figure = generate_roc(values["fpr"], values["tpr"], allowed["cifar10_lo"])
     for axes in figure.axes:
-        labels = [line.get_label() for line in axes.get_lines()]
+        labels = [str(line.get_label()) for line in axes.get_lines()]
         assert [f"at most, by {name}" for name in NAMES] == [w for w in labels if "most" in w]
         for line in axes.get_lines():
             assert np.isfinite(line.get_xydata()).all()

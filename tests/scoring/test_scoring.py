@@ -130,7 +130,7 @@ def test_the_exact_rule_tries_every_threshold_and_is_never_below_the_strict_one(
     for seed in range(60):
         case = random_case(seed)
         for rate in (0.001, 0.1, 0.5, 1):
-            assert tpr_at_most_fpr(*case, rate) >= tpr_at_fpr(*case, rate)
+            assert tpr_at_most_fpr(*case, max_fpr=rate) >= tpr_at_fpr(*case, max_fpr=rate)
 
 
 @pytest.mark.parametrize("function", [score, tpr_at_fpr, tpr_at_most_fpr, roc_curve])

@@ -175,10 +175,10 @@ def _roc(rows: Sequence[Row], axes: Axes, identity: str) -> str:
     """ROC curves of all attacks on one kind of axes."""
     names = ", ".join(row.name for row in rows)
     parts = _open(identity, f"ROC curves on {axes.kind} axes: {names}")
-    ticks = [(*map(float, axes.xy(tick, tick)), percent(tick)) for tick in axes.ticks]
+    ticks = [(axes.xy(tick, tick), percent(tick)) for tick in axes.ticks]
     parts += _frame(
-        [(x, words) for x, _, words in ticks],
-        [(y, words) for _, y, words in ticks],
+        [(float(x), words) for (x, _), words in ticks],
+        [(float(y), words) for (_, y), words in ticks],
         f"False positive rate, {axes.kind}",
         "True positive rate",
     )

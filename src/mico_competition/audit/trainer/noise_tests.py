@@ -262,7 +262,7 @@ def spectrum(rows: NoiseRows, z: np.ndarray, shapes: dict[str, tuple[int, ...]])
     found = Worst("the noise has as many dimensions as it should have")
 
     def see(matrix: np.ndarray, says: str) -> None:
-        over = np.linalg.norm(matrix, 2) - sum(map(math.sqrt, matrix.shape))
+        over = float(np.linalg.norm(matrix, 2)) - sum(map(math.sqrt, matrix.shape))
         found.see(math.exp(-(max(0.0, over) ** 2) / 2), says)
 
     see(z, "the noise of many steps lies in few dimensions")
