@@ -3,11 +3,10 @@
 PYTHON ?= python3
 LOCK_PYTHONS ?= python3.10 python3.11 python3.12 python3.13
 READY := .venv/.ready
-# Tests that start clusters and servers of processes: by themselves, after the others.
-ALONE := tests/hosting/leaderboard/test_score_all.py tests/fleets/test_fleet_ray.py tests/fleets/test_cluster_files.py
+PYTEST = .venv/bin/python -m pytest
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test test-all lint bench results attacks lock clean
+.PHONY: help demo test test-all test-slow lint bench results attacks lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -15,13 +14,14 @@ help: ## list the targets
 demo: $(READY) ## a small competition from splits to leaderboard, on this machine
 	.venv/bin/mico demo $(ARGS)
 
-test: $(READY) ## the tests that take minutes
-	.venv/bin/python -m pytest -n auto --dist loadfile -m "not slow" $(ALONE:%=--ignore=%) $(ARGS) || \
-	  [ $$? -eq 5 ]
+test: $(READY) ## the tests and the docstrings' examples that take seconds (4 minutes on two cores)
+	$(PYTEST) -n auto --dist loadfile -m "not slow" $(ARGS) || [ $$? -eq 5 ]
 
-test-all: $(READY) ## all tests (half an hour): clusters, kills, browsers, audits, too
-	.venv/bin/python -m pytest -n auto --dist loadfile $(ALONE:%=--ignore=%) $(ARGS) || [ $$? -eq 5 ]
-	.venv/bin/python -m pytest $(ALONE) $(ARGS) || [ $$? -eq 5 ]
+test-all: test test-slow ## all tests (half an hour): clusters, kills, browsers, audits, too
+
+test-slow: $(READY) # what `make test` leaves out
+	$(PYTEST) -n auto --dist loadfile -m "slow and not alone" $(ARGS) || [ $$? -eq 5 ]
+	$(PYTEST) -m alone $(ARGS) || [ $$? -eq 5 ]
 
 lint: $(READY) ## ruff and mypy
 	.venv/bin/ruff check

@@ -30,6 +30,14 @@ if threading.current_thread() is threading.main_thread():
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What needs a browser, or the machine for itself, is slow."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()) or item.get_closest_marker("alone"):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data (MICO_SHARED, or ../shared beside the repository), or a skip."""
@@ -37,6 +45,16 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set MICO_SHARED to run this")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real Chromium, or a skip."""
+    from helpers_browser import Browser
+
+    opened = Browser()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

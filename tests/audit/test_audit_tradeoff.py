@@ -1,6 +1,5 @@
 """Trade-off curves against their definitions: integrals, duality, another library, many digits."""
 
-import doctest
 import math
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from mico_competition.audit import tradeoff
 from mico_competition.audit.tradeoff import (
     GAUSSIAN,
     dp_tpr,
@@ -143,7 +141,3 @@ def test_the_familys_functions_are_inverse():
 def test_what_is_out_of_range_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
-
-
-def test_examples_in_docstrings():
-    assert doctest.testmod(tradeoff).attempted >= 1 and doctest.testmod(tradeoff).failed == 0

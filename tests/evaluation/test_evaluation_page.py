@@ -3,7 +3,6 @@
 import re
 
 import pytest
-from helpers_browser import Browser
 from helpers_problem import make_source
 
 from mico_competition.attacks.named import ATTACKS
@@ -27,13 +26,6 @@ def html():
         found = evaluate(asked, attacks, options=Options(resamples=100, bands=True))
         pairs.append((found, study(asked, ATTACKS["eb"], [4, 8, 16], resamples=50)))
     return page.to_html(pairs)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    opened = Browser()
-    yield opened
-    opened.close()
 
 
 def each(browser, selector, expression):

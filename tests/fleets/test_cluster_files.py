@@ -45,7 +45,7 @@ def parsed(command):
     return build_parser().parse_args(words[1:])
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_slurms_file_trains_stops_in_time_and_queues_again(tmp_path):
     """On two Ray nodes for real; only Slurm's own two commands are played."""
@@ -226,6 +226,7 @@ def test_ray_is_told_what_the_job_has(tmp_path):
     assert "box mico fleet digits_inf" in slurm.said
 
 
+@pytest.mark.slow
 def test_the_pages_token_is_its_owners_alone(tmp_path):
     """The line of the page, run as it stands."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")

@@ -25,7 +25,7 @@ from mico_competition.fleets.ray.cluster import RayCluster  # noqa: E402
 from mico_competition.training.settings import resolve  # noqa: E402
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc"),
 ]
 

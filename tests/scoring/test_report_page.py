@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytest
-from helpers_browser import Browser
 from helpers_scoring import Competition
 from mico_competition.scoring import generate_html, intervals_of, program
 from mico_competition.scoring.curve import RATES
@@ -32,13 +31,6 @@ CONTRASTS = """(() => {
     const [a, b] = [light(colour), light(behind(element))].sort((x, y) => y - x);
     found[colour + " on " + behind(element)] = (a + 0.05) / (b + 0.05); }
   return found; })()"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    browser = Browser()
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from helpers_browser import Browser
 from helpers_leaderboard import FIRST, made_up
 
 from mico_competition.hosting.leaderboard.build import build
@@ -60,13 +59,6 @@ def site(entries, tmp_path_factory):
     out = tmp_path_factory.mktemp("site") / "site"
     build(entries, out, final_opens=OPENS, now=AFTER)
     return out
-
-
-@pytest.fixture(scope="module")
-def browser():
-    browser = Browser()
-    yield browser
-    browser.close()
 
 
 def bytes_of(folder):

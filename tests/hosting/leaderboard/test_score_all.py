@@ -87,6 +87,7 @@ def workers_of(process):
     return [worker for child in children(process.pid) for worker in children(child)]
 
 
+@pytest.mark.slow
 def test_one_bad_zip_never_stops_the_rest(folder, capsys):
     zips, truth = folder.zips, folder.truth
     (zips / "text.zip").write_text("hello")
@@ -161,6 +162,7 @@ SIDECARS = {
 }
 
 
+@pytest.mark.slow
 def test_nothing_beside_one_zip_stops_the_rest(folder, capsys):
     zips, when = folder.zips, "2026-01-01T00:00:00Z"
     for i in range(3):
@@ -212,6 +214,7 @@ def test_whatever_one_submission_raises_is_its_fault_alone(folder, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_what_this_machine_cannot_do_is_nobodys_fault(folder, capsys):
     """A disk without room, as a limit to the size of files: it stops, and goes on afterwards."""
     program = (
@@ -239,6 +242,7 @@ def test_errors_of_this_machine_are_told_apart_while_zips_are_read(folder, monke
     assert not folder.faults()
 
 
+@pytest.mark.alone
 def test_killed_it_goes_on_where_it_stopped(tmp_path):
     """kill -9 of the command: its processes end, whole entries stay, none is made again."""
     folder = Folder(tmp_path, count=4)
@@ -259,6 +263,7 @@ def test_killed_it_goes_on_where_it_stopped(tmp_path):
     assert not list(folder.out.rglob(".*"))
 
 
+@pytest.mark.alone
 def test_a_worker_that_dies_costs_its_own_zip_a_try_and_then_the_place(folder, capsys):
     """In the order of trials: team0 dies, team1 dies, team2 is done, team0 dies again, team1."""
     process, killed = folder.start(*SLOW, "--workers", "1"), set()
@@ -281,6 +286,7 @@ def test_a_worker_that_dies_costs_its_own_zip_a_try_and_then_the_place(folder, c
     assert not folder.faults()
 
 
+@pytest.mark.alone
 def test_ctrl_c_is_a_sentence(folder):
     process = folder.start(*SLOW, "--workers", "2")
     wait_for(lambda: workers_of(process))
@@ -290,6 +296,7 @@ def test_ctrl_c_is_a_sentence(folder):
     assert err.startswith("mico: stopped") and "Traceback" not in out + err
 
 
+@pytest.mark.alone
 def test_time_and_memory_have_limits(folder):
     truths = [read_truth(folder.root / "truth", "cifar10", "dev")]
     base = (folder.zips, truths, folder.out)
@@ -302,6 +309,7 @@ def test_time_and_memory_have_limits(folder):
     assert all(o.entries and not o.faults for o in outcomes) and not folder.faults()
 
 
+@pytest.mark.slow
 def test_what_stands_beside_a_zip_is_told(folder, capsys):
     told = {"name": "Ada & co", "authors": ["Ada"], "submitted": "2027-01-13T14:00:00+02:00"}
     (folder.zips / "team0.json").write_text(json.dumps(told))
@@ -326,6 +334,7 @@ def test_what_stands_beside_a_zip_is_told(folder, capsys):
     assert "3 scored, 0 done before" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_same_zip_of_two_people_is_two_entries(folder, capsys):
     shutil.copy(folder.zips / "team0.zip", folder.zips / "copy.zip")
     assert main(folder.arguments()) == 0

@@ -227,7 +227,7 @@ def short_labels(labels: Mapping[str, str], limit: int) -> dict[str, str]:
     """Labels of at most `limit` characters, all different: cut in the middle, or numbers.
 
     >>> short_labels({"a": "No DP", "b": "Faces in the crowd, ε = 4"}, 19)
-    {'a': 'No DP', 'b': 'Faces…e crowd, ε = 4'}
+    {'a': 'No DP', 'b': 'Faces …crowd, ε = 4'}
     """
     front = limit // 3
     cut = {
