@@ -81,7 +81,7 @@ def simulated() -> Problem:
         problem.shadows,
         problem.targets,
         problem.columns,
-        problem.told,
+        problem.known_membership,
     )
 
 

@@ -28,28 +28,41 @@ class Arrays:
 
 
 def make_problem(
-    *, shadows=20, targets=6, points=120, asked=20, shift=1.0, own=False, seed=0, known=False
+    *,
+    shadows=20,
+    targets=6,
+    points=120,
+    asked=20,
+    shift=1.0,
+    targets_in_shadows=False,
+    seed=0,
+    known=False,
 ):
     """A problem with one Gaussian signal "loss" (and "logit", the same), and its truth [t, k].
 
-    Every other target point asked for is a member.  With `own` the targets are the first of the
-    shadows; with `known` a target's other points are told, as in the DP distinguisher.
+    Every other target point asked for is a member.  With `targets_in_shadows` the targets are the
+    first of the shadows; with `known` the membership of a target at other points is known, as in
+    the DP distinguisher.
     """
     rng = np.random.default_rng(seed)
-    total = shadows if own else shadows + targets
+    total = shadows if targets_in_shadows else shadows + targets
     is_member = rng.random((total, points)) < 0.5
     columns = np.stack([rng.choice(points, asked, replace=False) for _ in range(total)])
     for row, own_columns in enumerate(columns):
         is_member[row, own_columns] = np.arange(asked) % 2
     signal = rng.normal(0, 2, points) + rng.normal(0, 1, (total, points)) + shift * is_member
-    told = is_member.astype(np.int8)
-    rows = np.arange(targets) if own else np.arange(shadows, total)
-    if not own:
+    known_membership = is_member.astype(np.int8)
+    rows = np.arange(targets) if targets_in_shadows else np.arange(shadows, total)
+    if not targets_in_shadows:
         for row in rows:
-            told[row, columns[row] if known else slice(None)] = HIDDEN
-    fleet = Fleet("digits_inf", (), np.arange(points), np.zeros(points, np.int64), columns, told)
+            known_membership[row, columns[row] if known else slice(None)] = HIDDEN
+    fleet = Fleet(
+        "digits_inf", (), np.arange(points), np.zeros(points, np.int64), columns, known_membership
+    )
     source = Arrays(fleet, {"loss": signal, "logit": signal})
-    problem = Problem(source, np.arange(shadows), rows, columns[rows], told, own)
+    problem = Problem(
+        source, np.arange(shadows), rows, columns[rows], known_membership, targets_in_shadows
+    )
     return problem, np.take_along_axis(is_member[rows], columns[rows], axis=1)
 
 
@@ -94,8 +107,10 @@ def make_source(
         "modified_entropy": signal(),
         "gradient_norm": signal(),
     }
-    told = is_member.astype(np.int8)
+    known_membership = is_member.astype(np.int8)
     if not told_of_dev:
-        told[train:] = HIDDEN
+        known_membership[train:] = HIDDEN
     labels = rng.integers(0, 10, points)
-    return Arrays(Fleet(scenario, folders, np.arange(points), labels, columns, told), signals)
+    return Arrays(
+        Fleet(scenario, folders, np.arange(points), labels, columns, known_membership), signals
+    )

@@ -107,14 +107,14 @@ def trained(models=36, records=300, members=150, challenge=20, seed=0):
 def whitebox_problem(targets=12, known=False, **options):
     """(problem, truth bool[targets, k]); with `known` the targets' other records are told."""
     data, models, is_member, points = trained(**options)
-    told = is_member.astype(np.int8)
+    known_membership = is_member.astype(np.int8)
     rows = np.arange(len(models) - targets, len(models))
     for row in rows:
-        told[row, points[row] if known else slice(None)] = HIDDEN
+        known_membership[row, points[row] if known else slice(None)] = HIDDEN
     labels = data.labels.numpy()
-    fleet = Fleet("digits_inf", (), np.arange(len(data)), labels, points, told)
+    fleet = Fleet("digits_inf", (), np.arange(len(data)), labels, points, known_membership)
     signals, logits = signals_of(models, data)
     source = Arrays(fleet, signals, logits, models, data)
     shadows = np.arange(len(models) - targets)
-    problem = Problem(source, shadows, rows, points[rows], told)
+    problem = Problem(source, shadows, rows, points[rows], known_membership)
     return problem, np.take_along_axis(is_member[rows], points[rows], axis=1)

@@ -90,7 +90,9 @@ def train(model, data, members, steps=30, rate=0.1, optimizer=torch.optim.SGD):
     return model.eval()
 
 
-def fleet_problem(models, data, is_member, shadows, *, columns=None, told=None, **changes):
+def fleet_problem(
+    models, data, is_member, shadows, *, columns=None, known_membership=None, **changes
+):
     """The problem of attacking the models after the first `shadows` at all records."""
     total, points = is_member.shape
     outputs, signals = [], {}
@@ -103,16 +105,21 @@ def fleet_problem(models, data, is_member, shadows, *, columns=None, told=None, 
     signals["loss"] = chosen[..., 0] - np.log(np.exp(scores).sum(2))
     p = np.exp(signals["loss"])
     signals["logit"] = np.log(p / (1 - p))
-    if told is None:
-        told = is_member.astype(np.int8)
-        told[shadows:] = HIDDEN
+    if known_membership is None:
+        known_membership = is_member.astype(np.int8)
+        known_membership[shadows:] = HIDDEN
     rows = np.arange(shadows, total)
     challenge = np.tile(np.arange(4), (total, 1))
-    fleet = Fleet("digits_inf", (), np.arange(points), labels, challenge, told)
+    fleet = Fleet("digits_inf", (), np.arange(points), labels, challenge, known_membership)
     source = Arrays(fleet, signals, outputs, models, data)
     rows = changes.pop("targets", rows)
     columns = np.tile(np.arange(points), (len(rows), 1)) if columns is None else columns
-    given = {"shadows": np.arange(shadows), "targets": rows, "columns": columns, "told": told}
+    given = {
+        "shadows": np.arange(shadows),
+        "targets": rows,
+        "columns": columns,
+        "known_membership": known_membership,
+    }
     return Problem(source, **{**given, **changes})
 
 

@@ -78,12 +78,12 @@ def trained(*, shadows=10, targets=3, points=90, asked=40, steps=60, seed=0):
 
 def _problem(is_member, columns, shadows, labels, logits, data, models):
     total, points = is_member.shape
-    told = is_member.astype(np.int8)
-    told[shadows:] = HIDDEN
-    fleet = Fleet("digits_inf", (), np.arange(points), labels, columns, told)
+    known_membership = is_member.astype(np.int8)
+    known_membership[shadows:] = HIDDEN
+    fleet = Fleet("digits_inf", (), np.arange(points), labels, columns, known_membership)
     source = Arrays(fleet, signals_of(logits, labels), logits, models, data)
     rows = np.arange(shadows, total)
-    problem = Problem(source, np.arange(shadows), rows, columns[rows], told)
+    problem = Problem(source, np.arange(shadows), rows, columns[rows], known_membership)
     return problem, np.take_along_axis(is_member[rows], columns[rows], axis=1)
 
 

@@ -18,46 +18,51 @@ def without(problem, target):
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("attack", [calibrate, lira, eb_likelihood_ratio])
 def test_score_is_the_attack_target_by_target_over_all_points(attack, own):
-    problem, _ = make_problem(own=own)
+    problem, _ = make_problem(targets_in_shadows=own)
     signal = problem.source.get("logit")
     found = problem.gather("logit").score(attack)
     for row, (target, columns) in enumerate(zip(problem.targets, problem.columns)):
         shadows = without(problem, target)
-        expected = attack(signal[target], signal[shadows], problem.told[shadows] == 1)[columns]
+        expected = attack(signal[target], signal[shadows], problem.known_membership[shadows] == 1)[
+            columns
+        ]
         np.testing.assert_allclose(found[row], expected, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("own", [False, True])
 def test_score_each_is_the_attack_on_the_points_asked_for(own):
-    problem, _ = make_problem(own=own)
+    problem, _ = make_problem(targets_in_shadows=own)
     signal = problem.source.get("logit")
     found = problem.gather("logit").score_each(lira, variance="raw_global")
     for row, (target, columns) in enumerate(zip(problem.targets, problem.columns)):
         some = np.ix_(without(problem, target), columns)
         expected = lira(
-            signal[target, columns], signal[some], problem.told[some] == 1, variance="raw_global"
+            signal[target, columns],
+            signal[some],
+            problem.known_membership[some] == 1,
+            variance="raw_global",
         )
         np.testing.assert_allclose(found[row], expected, rtol=1e-8, atol=1e-9)
 
 
 def test_few_targets_at_a_time_give_the_same(monkeypatch):
-    problem, _ = make_problem(own=True)
+    problem, _ = make_problem(targets_in_shadows=True)
     whole = problem.gather("logit").score(eb_likelihood_ratio)
-    monkeypatch.setattr(module, "CELLS", 2 * problem.told.shape[1])
+    monkeypatch.setattr(module, "CELLS", 2 * problem.known_membership.shape[1])
     np.testing.assert_array_equal(problem.gather("logit").score(eb_likelihood_ratio), whole)
 
 
 @pytest.mark.parametrize("own", [False, True])
 def test_arrays_end_to_end(own):
-    problem, _ = make_problem(own=own)
+    problem, _ = make_problem(targets_in_shadows=own)
     found, signal = problem.gather("logit"), problem.source.get("logit")
     assert found.shape == (6, 20)
     for k in (0, 19, 20, 77, 119):
         target, column = problem.targets[k // 20], problem.columns[k // 20, k % 20]
         assert found.target[k] == signal[target, column]
         np.testing.assert_array_equal(found.shadow[:, k], signal[problem.shadows, column])
-        told = problem.told[problem.shadows, column]
-        np.testing.assert_array_equal(found.is_member[:, k], told == 1)
+        known_membership = problem.known_membership[problem.shadows, column]
+        np.testing.assert_array_equal(found.is_member[:, k], known_membership == 1)
         if own:
             assert problem.shadows[found.target_index[k]] == target
     assert own or found.target_index is None
@@ -75,7 +80,9 @@ def test_points_that_nobody_asks_for_may_be_unknown():
     signal[:, unasked] = np.nan
     some = np.unique(problem.columns)
     expected = calibrate(
-        signal[problem.targets][:, some], signal[:20][:, some], problem.told[:20][:, some] == 1
+        signal[problem.targets][:, some],
+        signal[:20][:, some],
+        problem.known_membership[:20][:, some] == 1,
     )
     found = problem.gather_from(signal).score(calibrate)
     np.testing.assert_allclose(
@@ -97,7 +104,7 @@ def test_masks_that_are_not_of_these_models_are_refused():
     with pytest.raises(ValueError, match="everything to be told of the shadow"):
         replace(problem, shadows=np.arange(21))
     with pytest.raises(ValueError, match="a signal of shape"):
-        replace(problem, told=problem.told[:, :-1]).gather("logit")
+        replace(problem, known_membership=problem.known_membership[:, :-1]).gather("logit")
 
 
 def test_a_target_among_its_own_shadows_is_refused():

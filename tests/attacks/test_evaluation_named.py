@@ -23,7 +23,7 @@ from mico_competition.attacks.named import (
 )
 from mico_competition.attacks.problem import Attack
 from mico_competition.competition.table import SCENARIOS
-from mico_competition.evaluation.cross_fitting import ask, problems, run
+from mico_competition.evaluation.cross_fitting import make_task, problems, run
 from mico_competition.evaluation.custom import answer
 
 SHADOWLESS = {"threshold", "entropy", "modified-entropy"}
@@ -36,17 +36,17 @@ def source():
 
 @pytest.fixture(scope="module")
 def dev(source):
-    ((_, problem),) = problems(ask(source, "dev"), ATTACKS["eb"])
+    ((_, problem),) = problems(make_task(source, "dev"), ATTACKS["eb"])
     return problem
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 @pytest.mark.parametrize("phase", ["train", "dev"])
 def test_every_attack_finds_members_in_every_phase(source, name, phase):
-    asked = ask(source, phase)
-    scores = run(asked, ATTACKS[name])
-    assert scores.shape == asked.truth.shape and np.isfinite(scores).all()
-    assert tpr(scores, asked.truth) > (0.15 if name in SHADOWLESS else 0.3)
+    task = make_task(source, phase)
+    scores = run(task, ATTACKS[name])
+    assert scores.shape == task.truth.shape and np.isfinite(scores).all()
+    assert tpr(scores, task.truth) > (0.15 if name in SHADOWLESS else 0.3)
     assert ATTACKS[name].name == name and ATTACKS[name].title and ATTACKS[name].source
 
 
@@ -61,13 +61,13 @@ def test_each_target_for_itself_gets_the_same_scores(source, dev):
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_winner_by_scenario(scenario):
     source = make_source(scenario=scenario, train=12, dev=2)
-    asked = ask(source, "dev")
+    task = make_task(source, "dev")
     signal, formula = winners_choice(scenario)
     assert (signal, formula) == WINNER_2023.get(scenario, (signal, formula))
     values = source.get(signal)
-    member = source.fleet.told[:12] == 1
-    found = run(asked, ATTACKS["winner-2023"])
-    for row, columns in zip((0, 1), asked.columns):
+    member = source.fleet.known_membership[:12] == 1
+    found = run(task, ATTACKS["winner-2023"])
+    for row, columns in zip((0, 1), task.columns):
         expected = winner_2023(values[12 + row], values[:12], member, formula=formula)[columns]
         np.testing.assert_allclose(found[row], expected, rtol=1e-12)
     assert winners_choice("digits_lo") == ("loss", "standardised")
@@ -148,17 +148,20 @@ def test_aliases_are_the_attacks_that_they_name(source, dev):
 
 def test_what_the_runner_up_sent_knows_of_no_membership(source):
     """His OUT sets are chance: labels of shadow models change nothing, and members stand out."""
-    asked = ask(source, "dev")
-    ((_, problem),) = problems(asked, ATTACKS["first-principles-sent"])
+    task = make_task(source, "dev")
+    ((_, problem),) = problems(task, ATTACKS["first-principles-sent"])
     found = answer(ATTACKS["first-principles-sent"], problem)
-    told = problem.told.copy()
-    told[problem.shadows] = 1 - told[problem.shadows]
+    known_membership = problem.known_membership.copy()
+    known_membership[problem.shadows] = 1 - known_membership[problem.shadows]
     np.testing.assert_array_equal(
-        answer(ATTACKS["first-principles-sent"], replace(problem, told=told)), found
+        answer(
+            ATTACKS["first-principles-sent"], replace(problem, known_membership=known_membership)
+        ),
+        found,
     )
     correct = answer(first_principles_with(global_variance=True), problem)
     assert not np.array_equal(correct, found)
-    assert tpr(found, asked.truth) > 0.3
+    assert tpr(found, task.truth) > 0.3
 
 
 def test_every_name_gives_its_attack():
@@ -184,18 +187,18 @@ def test_each_attack_works_with_as_few_shadows_as_it_says(source, dev, name):
 def test_what_looks_at_no_shadow_needs_none():
     source = make_source(train=0, dev=4)
     for name in SHADOWLESS:
-        scores = run(ask(source, "dev"), ATTACKS[name])
-        columns = ask(source, "dev").columns
+        scores = run(make_task(source, "dev"), ATTACKS[name])
+        columns = make_task(source, "dev").columns
         signal = source.get({"threshold": "loss"}.get(name, name.replace("-", "_")))
         np.testing.assert_array_equal(scores, np.take_along_axis(signal, columns, axis=1))
     with pytest.raises(ValueError, match="no train models of digits_inf"):
-        run(ask(source, "dev"), ATTACKS["eb"])
+        run(make_task(source, "dev"), ATTACKS["eb"])
 
 
 def test_quantile_takes_no_copy_of_the_shadows_for_each_target(source, monkeypatch):
     """With all records asked of every target, that would be targets times the fleet."""
-    asked = ask(source, "dev", records="all")
-    ((_, problem),) = problems(asked, ATTACKS["quantile"])
+    task = make_task(source, "dev", records="all")
+    ((_, problem),) = problems(task, ATTACKS["quantile"])
     sizes, real = [], np.ix_
 
     def noted(*indices):
@@ -235,9 +238,9 @@ def test_constant_signals_are_refused(name):
     source = make_source(train=10, dev=2)
     signals = {key: np.full((12, 150), 0.5) for key in source._signals}
     signals["loss"] = -signals["loss"]
-    asked = ask(Arrays(source.fleet, signals), "dev")
+    task = make_task(Arrays(source.fleet, signals), "dev")
     with pytest.raises(ValueError, match="constant|vary"):
-        run(asked, ATTACKS[name])
+        run(task, ATTACKS[name])
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -245,11 +248,15 @@ def test_points_that_every_shadow_saw_have_a_score(name):
     """As in SST-2, where 1.3 OUT models a point are usual."""
     source = make_source(train=10, dev=4, share_in=0.9, points=200)
     fleet = source.fleet
-    seen = np.where(np.arange(200) % 4 == 0, 1, fleet.told[:10])
-    told = np.concatenate([seen, fleet.told[10:]]).astype(np.int8)
-    asked = ask(Arrays(replace(fleet, told=told), source._signals), "dev")
-    assert np.isfinite(run(asked, ATTACKS[name])).all()
-    train = ask(Arrays(replace(fleet, told=told), source._signals), "train")
+    seen = np.where(np.arange(200) % 4 == 0, 1, fleet.known_membership[:10])
+    known_membership = np.concatenate([seen, fleet.known_membership[10:]]).astype(np.int8)
+    task = make_task(
+        Arrays(replace(fleet, known_membership=known_membership), source._signals), "dev"
+    )
+    assert np.isfinite(run(task, ATTACKS[name])).all()
+    train = make_task(
+        Arrays(replace(fleet, known_membership=known_membership), source._signals), "train"
+    )
     assert np.isfinite(run(train, ATTACKS[name])).all()
 
 
@@ -261,6 +268,6 @@ def test_a_model_that_gives_nan_is_refused(name):
     }
     broken = Arrays(source.fleet, signals)
     if name in SHADOWLESS:
-        assert np.isfinite(run(ask(broken, "dev"), ATTACKS[name])).all()  # it does not look
+        assert np.isfinite(run(make_task(broken, "dev"), ATTACKS[name])).all()  # it does not look
     with pytest.raises(ValueError, match="digits_inf/train/model_3|finite"):
-        run(ask(broken, "train" if name in SHADOWLESS else "dev"), ATTACKS[name])
+        run(make_task(broken, "train" if name in SHADOWLESS else "dev"), ATTACKS[name])

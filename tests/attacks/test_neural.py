@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers_learned import auc, planted
-from test_stacking import flipped, with_told
+from test_stacking import flipped, with_known_membership
 
 from mico_competition.attacks.stacking.neural import (
     Settings,
@@ -84,10 +84,10 @@ def test_refusals():
     problem, _ = planted()
     with pytest.raises(ValueError, match="1 or more"):
         neural(problem, top=0)
-    told = problem.told.copy()
-    told[problem.shadows] = 0
+    known_membership = problem.known_membership.copy()
+    known_membership[problem.shadows] = 0
     with pytest.raises(ValueError, match="one kind only"):
-        ask(with_told(problem, told))
+        ask(with_known_membership(problem, known_membership))
     problem.source._logits[0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         ask(problem)

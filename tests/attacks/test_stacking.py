@@ -35,18 +35,18 @@ from mico_competition.attacks.stacking.table import (
 from mico_competition.data.arrays import TokenDataset
 
 
-def with_told(problem, told):
+def with_known_membership(problem, known_membership):
     source = problem.source
-    fleet = dataclasses.replace(source.fleet, told=told)
+    fleet = dataclasses.replace(source.fleet, known_membership=known_membership)
     other = type(source)(fleet, source._signals, source._logits, source._models, source.data)
-    return dataclasses.replace(problem, source=other, told=told)
+    return dataclasses.replace(problem, source=other, known_membership=known_membership)
 
 
 def flipped(problem, row, columns):
     """The same problem, where the opposite is told of one shadow at columns."""
-    told = problem.told.copy()
-    told[row, columns] = 1 - told[row, columns]
-    return with_told(problem, told)
+    known_membership = problem.known_membership.copy()
+    known_membership[row, columns] = 1 - known_membership[row, columns]
+    return with_known_membership(problem, known_membership)
 
 
 def test_names_and_kinds():
@@ -236,16 +236,16 @@ def test_training_rows_are_the_shadows_own():
 def test_refusals():
     problem, _ = planted()
     own = dataclasses.replace(
-        problem, targets=problem.shadows[:2], columns=problem.columns[:2], own=True
+        problem, targets=problem.shadows[:2], columns=problem.columns[:2], targets_in_shadows=True
     )
     with pytest.raises(ValueError, match="not among the shadows"):
         stack(own)
     with pytest.raises(ValueError, match="queries among"):
         stack(problem, queries=("gradient",))
-    told = problem.told.copy()
-    told[problem.shadows] = 1
+    known_membership = problem.known_membership.copy()
+    known_membership[problem.shadows] = 1
     with pytest.raises(ValueError, match="one kind only"):
-        stack(with_told(problem, told), queries=())
+        stack(with_known_membership(problem, known_membership), queries=())
     few = dataclasses.replace(problem, shadows=problem.shadows[:3])
     for attack in ATTACKS:
         with pytest.raises(ValueError, match=f"at least {attack.least_shadows} shadow"):

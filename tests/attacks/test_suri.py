@@ -252,8 +252,8 @@ def test_suri_with_a_forest():
 def test_features_know_no_membership():
     problem, _ = trained()
     others = [problem.source.load(1)]
-    told = flipped(problem, 0, slice(None))
-    found = [suri_features(p, 0, p.columns[0], others, SMALL) for p in (problem, told)]
+    known_membership = flipped(problem, 0, slice(None))
+    found = [suri_features(p, 0, p.columns[0], others, SMALL) for p in (problem, known_membership)]
     assert np.array_equal(*found)
 
 

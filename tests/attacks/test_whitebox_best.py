@@ -74,11 +74,11 @@ def test_what_is_told_of_targets_is_used():
         best_distinguisher(blind)
 
 
-def with_told(problem, told):
-    fleet = replace(problem.source.fleet, told=told)
+def with_known_membership(problem, known_membership):
+    fleet = replace(problem.source.fleet, known_membership=known_membership)
     source = problem.source
     twin = Arrays(fleet, source._signals, source._logits, source._models, source.data)
-    return Problem(twin, problem.shadows, problem.targets, problem.columns, told)
+    return Problem(twin, problem.shadows, problem.targets, problem.columns, known_membership)
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -114,10 +114,12 @@ def test_a_shadow_in_a_targets_place_has_not_seen_its_own_labels(known, monkeypa
     )
     best(problem)
     row = 5
-    told = problem.told.copy()
+    known_membership = problem.known_membership.copy()
     columns = stacks[0].columns[row]
-    told[row, columns] = np.random.default_rng(0).permutation(told[row, columns])
-    best(with_told(problem, told))
+    known_membership[row, columns] = np.random.default_rng(0).permutation(
+        known_membership[row, columns]
+    )
+    best(with_known_membership(problem, known_membership))
     old_signals, new_signals = np.split(np.array(signals), 2)
     assert len(old_signals) == 19  # 4 black-box, 4 traces, 6 decodes, 3 decodes again, 2 pushes
     for old, new in zip(old_signals, new_signals):
@@ -143,9 +145,9 @@ class Sum:
 def test_first_pass_reads_no_labels_of_membership():
     problem, _ = whitebox_problem()
     first = first_pass(problem)
-    told = problem.told.copy()
-    told[problem.shadows] = 1 - told[problem.shadows]
-    other = first_pass(with_told(problem, told))
+    known_membership = problem.known_membership.copy()
+    known_membership[problem.shadows] = 1 - known_membership[problem.shadows]
+    other = first_pass(with_known_membership(problem, known_membership))
     assert other is not first
     for name in ("trace", "whiter_trace", "second", "whiter_second"):
         np.testing.assert_array_equal(getattr(other, name), getattr(first, name))
@@ -156,14 +158,22 @@ def test_the_first_pass_is_kept_for_folds_of_the_same_models():
     problem, _ = whitebox_problem()
     first = first_pass(problem)
     rows = np.union1d(problem.shadows, problem.targets)
-    told = trained()[2].astype(np.int8)
-    told[:6] = HIDDEN
+    known_membership = trained()[2].astype(np.int8)
+    known_membership[:6] = HIDDEN
     fold = Problem(
-        problem.source, rows[6:], rows[:6], problem.source.fleet.challenge[rows[:6]], told
+        problem.source,
+        rows[6:],
+        rows[:6],
+        problem.source.fleet.challenge[rows[:6]],
+        known_membership,
     )
     assert first_pass(fold) is first
     fewer = Problem(
-        problem.source, rows[6:-1], rows[:6], problem.source.fleet.challenge[rows[:6]], told
+        problem.source,
+        rows[6:-1],
+        rows[:6],
+        problem.source.fleet.challenge[rows[:6]],
+        known_membership,
     )
     assert first_pass(fewer) is not first
 
@@ -174,7 +184,9 @@ def test_evidence_is_that_of_the_array_attack_with_the_model_left_out():
     ours = log_ratio(problem, signal, problem.shadows)
     for row in (0, 7):
         others = problem.shadows[problem.shadows != row]
-        expected = eb_likelihood_ratio(signal[row], signal[others], problem.told[others] == 1)
+        expected = eb_likelihood_ratio(
+            signal[row], signal[others], problem.known_membership[others] == 1
+        )
         np.testing.assert_allclose(ours[row], np.clip(expected, -12, 12), atol=1e-4)
     u = deviation(problem, signal, problem.targets)
     row = problem.targets[0]
@@ -200,9 +212,9 @@ def test_coefficients_are_shrunk_and_leave_the_model_out():
     problem, _ = whitebox_problem()
     signal = first_pass(problem).joint[1.0]
     ours = coefficients(problem, signal, problem.shadows)
-    told = problem.told.copy()
-    told[3] = 1 - told[3]
-    other = coefficients(with_told(problem, told), signal, problem.shadows)
+    known_membership = problem.known_membership.copy()
+    known_membership[3] = 1 - known_membership[3]
+    other = coefficients(with_known_membership(problem, known_membership), signal, problem.shadows)
     np.testing.assert_allclose(other.shift[3], ours.shift[3], rtol=1e-4)
     np.testing.assert_allclose(other.out[3], ours.out[3], rtol=1e-3, atol=1e-5)
     assert (ours.shift > 0).all()
@@ -255,20 +267,31 @@ def test_problems_of_the_wrong_kind_are_refused():
     problem, _ = whitebox_problem()
     rows = np.arange(3)
     own = Problem(
-        problem.source, problem.shadows, rows, problem.columns[:3], problem.told, own=True
+        problem.source,
+        problem.shadows,
+        rows,
+        problem.columns[:3],
+        problem.known_membership,
+        targets_in_shadows=True,
     )
     alone = Problem(
-        problem.source, problem.shadows[:1], problem.targets, problem.columns, problem.told
+        problem.source,
+        problem.shadows[:1],
+        problem.targets,
+        problem.columns,
+        problem.known_membership,
     )
     keep = np.arange(100)
     fleet = replace(
         problem.source.fleet,
         records=keep,
         labels=problem.source.fleet.labels[:100],
-        told=problem.told[:, :100],
+        known_membership=problem.known_membership[:, :100],
     )
     part = Arrays(fleet, {}, None, problem.source._models, problem.source.data)
-    few = Problem(part, problem.shadows, problem.targets, problem.columns % 100, fleet.told)
+    few = Problem(
+        part, problem.shadows, problem.targets, problem.columns % 100, fleet.known_membership
+    )
     for attack in (trace, joint_decoder, best, best_distinguisher):
         for asked, words in (
             (own, "folds of models"),

@@ -177,9 +177,9 @@ def test_second_pass_equals_dense_algebra_without_the_records_own_prior(kernel, 
     exact = mean32 + solved * (spread32 + torch.tensor(1 / kappa).float() / spread32)
     np.testing.assert_allclose(exact, expected, atol=2e-3 * np.abs(expected).max())
     # With one number for the information on all records it is nearly so.
-    told = information_of(kernel, spread32, [ridge])
-    assert 0.7 < told[0] / np.mean(kappa / np.diag(explicit)) < 1.4
-    ours = decode_with_prior(kernel, trace, mean32, spread32, [ridge], told)[0]
+    known_membership = information_of(kernel, spread32, [ridge])
+    assert 0.7 < known_membership[0] / np.mean(kappa / np.diag(explicit)) < 1.4
+    ours = decode_with_prior(kernel, trace, mean32, spread32, [ridge], known_membership)[0]
     assert np.corrcoef(ours, expected)[0, 1] > 0.97
 
 
@@ -204,10 +204,12 @@ def test_known_members_are_subtracted(kernel):
     """With every other record told, the decode of one is its trace less what they leave in it."""
     member = torch.rand(N, generator=torch.Generator().manual_seed(5)) < 0.5
     trace = kernel(member.float())
-    told = np.where(np.arange(N) == 7, -1, member.numpy().astype(np.int8))
+    known_membership = np.where(np.arange(N) == 7, -1, member.numpy().astype(np.int8))
     believed = np.full(N, 0.5, np.float32)
-    share = shares(believed, told)
-    assert share[7] == 0.5 and np.array_equal(share[told >= 0], member.numpy()[told >= 0])
+    share = shares(believed, known_membership)
+    assert share[7] == 0.5 and np.array_equal(
+        share[known_membership >= 0], member.numpy()[known_membership >= 0]
+    )
     mean, spread = torch.as_tensor(share), torch.full((N,), 1e-3)
     spread[7] = 1.0
     out = decode_with_prior(kernel, trace, mean, spread, [0.05])[0]

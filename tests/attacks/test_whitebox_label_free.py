@@ -7,7 +7,7 @@ import pytest
 from helpers_whitebox import whitebox_problem
 
 from mico_competition.attacks.whitebox.mlp.label_free import Last
-from mico_competition.evaluation.cross_fitting import Told
+from mico_competition.evaluation.cross_fitting import MaskedSource
 
 
 def test_an_evaluation_decodes_its_models_once():
@@ -20,7 +20,7 @@ def test_an_evaluation_decodes_its_models_once():
         return len(made)
 
     for _ in range(3):
-        wrapped = replace(problem, source=Told(problem.source, problem.told))
+        wrapped = replace(problem, source=MaskedSource(problem.source, problem.known_membership))
         assert last.get(wrapped, make) == 1
     fewer = replace(problem, shadows=problem.shadows[1:])
     assert last.get(fewer, make) == 2 and last.get(problem, make) == 3

@@ -84,9 +84,9 @@ def test_the_heads_decode_is_the_free_decode_along_the_residual(cnns):
 def test_flipping_a_shadows_labels_changes_none_of_its_own_features(cnns):
     models, data, is_member = cnns
     problem = fleet_problem(models, data, is_member, 10)
-    told = problem.told.copy()
-    told[4] = 1 - told[4]
-    flipped = fleet_problem(models, data, is_member, 10, told=told)
+    known_membership = problem.known_membership.copy()
+    known_membership[4] = 1 - known_membership[4]
+    flipped = fleet_problem(models, data, is_member, 10, known_membership=known_membership)
     signals, others = fleet_signals(problem), fleet_signals(flipped)
     for family, members in signals.items():
         for ridge, own in members.items():
@@ -149,8 +149,12 @@ def test_problems_that_cannot_be_decoded_are_refused(cnns):
     problem.source.fleet = short
     refused(problem, "records='all'")
     problem.source.fleet = fleet
-    told = is_member.astype(np.int8)
-    of_shadows = {"targets": np.arange(4), "own": True, "told": told}
+    known_membership = is_member.astype(np.int8)
+    of_shadows = {
+        "targets": np.arange(4),
+        "targets_in_shadows": True,
+        "known_membership": known_membership,
+    }
     own = fleet_problem(models, data, is_member, 10, **of_shadows)
     refused(own, "in folds")
     refused(fleet_problem(models[8:], data, is_member[8:], 3), "at least 4 shadow")

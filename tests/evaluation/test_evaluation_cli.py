@@ -16,7 +16,7 @@ from mico_competition.cli.evaluate import _DEFAULTS_OF_EVALUATE
 from mico_competition.competition.layout import walk_challenge
 from mico_competition.competition.submission import score_phase
 from mico_competition.evaluation import landlock
-from mico_competition.evaluation.cross_fitting import ask, run
+from mico_competition.evaluation.cross_fitting import make_task, run
 from mico_competition.signals import open_signals
 
 SECRETS = {"dev": ("seed_training", "seed_membership", "solution.csv")}
@@ -75,8 +75,8 @@ def test_attack_writes_one_mapping_for_all_models_of_a_phase(participants, mico,
     source = open_signals(participants, "digits_inf")
     for phase, count in (("train", 12), ("dev", 4), ("final", 2)):
         found = predictions(out, phase, participants)
-        asked = ask(source, phase, scored=False)
-        expected = to_unit(run(asked, ATTACKS["eb"]))
+        task = make_task(source, phase, scored=False)
+        expected = to_unit(run(task, ATTACKS["eb"]))
         assert len(found) == count
         np.testing.assert_allclose(found, expected)
         assert min(map(np.min, found)) == 0 and max(map(np.max, found)) == 1
@@ -165,7 +165,7 @@ def test_what_a_distinguisher_knows_is_offered(small_fleet, mico, phase):
     write_attack(
         "told = problem.told[problem.targets]",
         "asked = problem.told[problem.targets[:, None], problem.columns]",
-        "assert not problem.own and (asked == -1).all()",
+        "assert not problem.targets_in_shadows and (asked == -1).all()",
         "assert (told == 1).sum() > 20 and (told == 0).sum() > 1000",
     )
     words = ["--knowledge", "distinguisher", "--phase", phase, "--resamples", 10]
@@ -187,7 +187,7 @@ def test_options_of_the_runner_up(participants, mico, tmp_path):
         found.append(predictions(out, "dev", participants))
     for options, values in zip(({}, {"global_variance": True}), found):
         attack = first_principles_with(**options)
-        expected = to_unit(run(ask(source, "dev", scored=False), attack))
+        expected = to_unit(run(make_task(source, "dev", scored=False), attack))
         np.testing.assert_allclose(values, expected)
     assert not np.allclose(found[2], found[0])
 
@@ -202,7 +202,7 @@ def test_options_of_the_runner_up_are_of_either_attack(participants, mico, tmp_p
 
 
 def test_what_was_measured_is_kept_when_a_study_fails(participants, mico, tmp_path):
-    write_attack("if not problem.own: raise ZeroDivisionError")
+    write_attack("if not problem.targets_in_shadows: raise ZeroDivisionError")
     words = ["--attack", "mine.py:attack", "--resamples", 5, "--json", "e.json", "--csv", "e.csv"]
     code, printed, errors = mico("evaluate", participants, *words, "--shadows", "4")
     assert code == 1 and "mine.py:attack failed: ZeroDivisionError" in errors
@@ -253,7 +253,7 @@ def test_an_attack_that_wants_all_records_gets_them(participants, mico, verb):
 
 
 def leaky(problem):
-    return problem.told[problem.targets[:, None], problem.columns]
+    return problem.known_membership[problem.targets[:, None], problem.columns]
 
 
 def test_a_leak_is_refused(participants, mico):

@@ -19,7 +19,7 @@ from mico_competition.attacks.named import attacks
 from mico_competition.attacks.problem import Attack
 from mico_competition.competition.layout import ModelFolder
 from mico_competition.evaluation import table
-from mico_competition.evaluation.cross_fitting import ask
+from mico_competition.evaluation.cross_fitting import make_task
 from mico_competition.evaluation.evaluate import Options, evaluate
 from mico_competition.signals import Fleet
 from mico_competition.signals.signals import SIGNALS
@@ -64,7 +64,7 @@ def spin(seconds):
 
 def measured(run, source=None):
     found = evaluate(
-        ask(source or make_source(), "dev"),
+        make_task(source or make_source(), "dev"),
         [Attack("a", "", "", run)],
         against=attacks()["threshold"],
         options=FEW,
@@ -126,9 +126,9 @@ class Slow(Arrays):
 def test_signals_are_apart_and_charged_to_each_attack_that_wants_them(work):
     plain = make_source()
     source = Slow(work, plain.fleet, plain._signals)
-    asked = ask(source, "dev")
+    task = make_task(source, "dev")
     names = ("eb", "lira-online", "threshold")
-    found = evaluate(asked, [attacks()[n] for n in names], options=FEW)
+    found = evaluate(task, [attacks()[n] for n in names], options=FEW)
     costs = {row.name: row.cost for row in found.rows}
     assert source.made == ["logit"]  # loss, confidence and logit are of one kind
     for name in names:  # `winner-best` had asked before
@@ -171,8 +171,8 @@ def fleet():
         for phase, numbers in (("train", range(18)), ("dev", range(100, 106)))
         for number in numbers
     )
-    told = is_member.astype(np.int8)
-    fleet = Fleet("digits_inf", folders, np.arange(len(data)), labels, points, told)
+    known_membership = is_member.astype(np.int8)
+    fleet = Fleet("digits_inf", folders, np.arange(len(data)), labels, points, known_membership)
     return Arrays(fleet, signals, logits, models, data)
 
 
@@ -183,17 +183,17 @@ LEFT_OUT = {"suri", "query-stack", "neural", "layers"}
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", [pytest.param("train", marks=pytest.mark.slow), "dev"])
 def test_the_row_of_every_named_attack_is_the_same_alone_and_with_all_others(fleet, phase):
-    asked = ask(fleet, phase)
+    task = make_task(fleet, phase)
     chosen = [attack for name, attack in attacks().items() if name not in LEFT_OUT]
     assert len(chosen) > 30
     base = attacks()["threshold"]
-    together = evaluate(asked, chosen, against=base, options=FEW)
-    backwards = evaluate(asked, chosen[::-1], against=base, options=FEW)
+    together = evaluate(task, chosen, against=base, options=FEW)
+    backwards = evaluate(task, chosen[::-1], against=base, options=FEW)
     rows = {row.name: row for row in together.rows}
     for row in backwards.rows:
         same(row, rows[row.name])
     for attack in chosen:
-        same(evaluate(asked, [attack], against=base, options=FEW).rows[-1], rows[attack.name])
+        same(evaluate(task, [attack], against=base, options=FEW).rows[-1], rows[attack.name])
 
 
 def same(one, other):
@@ -205,12 +205,12 @@ def same(one, other):
 @pytest.mark.slow
 def test_decoders_that_share_their_work_cost_the_same_in_any_order(fleet, clock_of_calls):
     """`joint` after `trace` does not do the first pass again, but is charged for it."""
-    asked = ask(fleet, "dev")
+    task = make_task(fleet, "dev")
     names = ("trace", "joint", "best")
     pair = [attacks()[name] for name in names]
     costs = []
     for order in (pair, pair[::-1]):
-        found = evaluate(asked, order, against=attacks()["threshold"], options=FEW)
+        found = evaluate(task, order, against=attacks()["threshold"], options=FEW)
         costs.append({row.name: row.cost for row in found.rows[1:]})
     for name in names:
         first, second = (one[name].cpu_seconds for one in costs)
@@ -224,7 +224,7 @@ def test_costs_stand_in_text_csv_and_json(fleet):
     import io
     import json
 
-    found = evaluate(ask(fleet, "dev"), [attacks()["eb"]], options=FEW)
+    found = evaluate(make_task(fleet, "dev"), [attacks()["eb"]], options=FEW)
     words = table.text(found)
     assert table.COST in words and words.splitlines()[-1].split()[0] == "eb"
     assert words.splitlines()[-1].split()[-2:] == ["24", "300"]

@@ -7,7 +7,7 @@ import pytest
 from helpers_problem import make_source
 
 from mico_competition.attacks.named import ATTACKS, get_attack
-from mico_competition.evaluation.cross_fitting import ask, run
+from mico_competition.evaluation.cross_fitting import make_task, run
 from mico_competition.evaluation.custom import find_attack, is_custom
 from mico_competition.evaluation.evaluate import Options, evaluate
 
@@ -19,7 +19,7 @@ def source():
 
 @pytest.fixture(scope="module")
 def dev(source):
-    return ask(source, "dev")
+    return make_task(source, "dev")
 
 
 WORKED = '''
@@ -81,20 +81,20 @@ def file(tmp_path):
 def test_ten_lines_of_ones_own(source, file):
     attack = find_attack(f"{file}:attack")
     assert is_custom(attack) and attack.title == "The logit less its mean OUT."
-    asked = ask(source, "train")
-    found = evaluate(asked, [attack, ATTACKS["calibrate-logit-out"]], options=Options(resamples=20))
+    task = make_task(source, "train")
+    found = evaluate(task, [attack, ATTACKS["calibrate-logit-out"]], options=Options(resamples=20))
     mine, named = found.rows[1:]
     assert mine.name == f"{file}:attack"
     assert mine.measured["AUC"].value == named.measured["AUC"].value > 0.8
 
 
 def test_one_that_leaks_is_refused_and_one_in_folds_is_not(source, file):
-    asked, few = ask(source, "train"), Options(resamples=20)
+    task, few = make_task(source, "train"), Options(resamples=20)
     with pytest.raises(ValueError, match=r"Attack .*mine.py:peeks leaks"):
-        evaluate(asked, [find_attack(f"{file}:peeks")], options=few)
-    found = evaluate(asked, [find_attack(f"{file}:in_folds")], options=few)
+        evaluate(task, [find_attack(f"{file}:peeks")], options=few)
+    found = evaluate(task, [find_attack(f"{file}:in_folds")], options=few)
     assert 0.8 < found.rows[1].measured["AUC"].value < 1
-    scores = run(ask(source, "dev"), find_attack(f"{file}:peeks"))
+    scores = run(make_task(source, "dev"), find_attack(f"{file}:peeks"))
     assert (scores == -1).all()  # HIDDEN
 
 
@@ -104,7 +104,7 @@ def test_an_attack_object_of_ones_own_is_as_guarded_as_a_function(source, dev, f
     assert (whole.name, whole.title) == (f"{file}:whole", "mine")
     np.testing.assert_array_equal(run(dev, whole), run(dev, find_attack(f"{file}:attack")))
     with pytest.raises(ValueError, match=r"mine.py:peeking leaks"):
-        evaluate(ask(source, "train"), [find_attack(f"{file}:peeking")])
+        evaluate(make_task(source, "train"), [find_attack(f"{file}:peeking")])
     with pytest.raises(ValueError, match="mine.py:failing failed: AttributeError in line 36"):
         run(dev, find_attack(f"{file}:failing"))
 
@@ -121,17 +121,17 @@ def test_two_files_of_one_name_are_two_attacks(source, tmp_path):
             f"    return {sign}loss[problem.targets[:, None], problem.columns]\n"
         )
     a, b = (find_attack(f"{tmp_path}/{folder}/mine.py:attack") for folder in "ab")
-    asked, few = ask(source, "dev"), Options(resamples=5)
-    rows = evaluate(asked, [b], against=a, options=few).rows
+    task, few = make_task(source, "dev"), Options(resamples=5)
+    rows = evaluate(task, [b], against=a, options=few).rows
     assert [row.name for row in rows] == [a.name, b.name] and a.name != b.name
     assert rows[0].measured["AUC"].value == pytest.approx(1 - rows[1].measured["AUC"].value)
     for attacks_, against in (([a, b, a], None), ([a], replace(b, name=a.name))):
         with pytest.raises(ValueError, match=r"different names, got two named .*/a/mine.py:attack"):
-            evaluate(asked, attacks_, against=against, options=few)
+            evaluate(task, attacks_, against=against, options=few)
     with pytest.raises(ValueError, match="two named winner-best"):
-        evaluate(asked, [replace(a, name="winner-best")], options=few)
+        evaluate(task, [replace(a, name="winner-best")], options=few)
     assert get_attack("best") == get_attack("best")  # asked for twice, it is one
-    assert len(evaluate(asked, [a], against=replace(a), options=few).rows) == 1
+    assert len(evaluate(task, [a], against=replace(a), options=few).rows) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from test_evaluation_sealed import whole_source
 
 from mico_competition.data.arrays import ArrayDataset
 from mico_competition.evaluation import isolated, landlock
-from mico_competition.evaluation.cross_fitting import ask, run
+from mico_competition.evaluation.cross_fitting import make_task, run
 from mico_competition.evaluation.custom import find_attack, is_custom
 from mico_competition.evaluation.evaluate import Options, evaluate
-from mico_competition.evaluation.leakage_check import check_asked
+from mico_competition.evaluation.leakage_check import check_task
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 needs_landlock = pytest.mark.skipif(not landlock.version(), reason="no Landlock on this system")
@@ -48,7 +48,7 @@ def everything(problem):
 
 
 def folds(problem):
-    assert not problem.own
+    assert not problem.targets_in_shadows
     return np.random.random(problem.columns.shape)
 
 
@@ -79,7 +79,7 @@ def body(*lines):
 def said(attack, source=None):
     """What the attack said of what it found."""
     with pytest.raises(ValueError, match="failed: ValueError in line") as error:
-        run(ask(source or make_source(), "dev"), attack)
+        run(make_task(source or make_source(), "dev"), attack)
     return str(error.value).partition("stranger.py: ")[2].rstrip(".")
 
 
@@ -88,24 +88,24 @@ def test_it_gives_what_it_gives_elsewhere(write):
     source.data = ArrayDataset(torch.randn(150, 3), torch.zeros(150), torch.neg)
     for function in ("attack", "everything"):
         for phase in ("train", "dev"):
-            asked = ask(source, phase)
+            task = make_task(source, phase)
             alone, here = write(WORKS, function), write(WORKS, function, isolate=False)
             assert is_custom(alone) and alone.name == here.name
-            np.testing.assert_allclose(run(asked, alone), run(asked, here), rtol=1e-6)
+            np.testing.assert_allclose(run(task, alone), run(task, here), rtol=1e-6)
     assert alone.title == "an attack of your own" and write(WORKS).title.startswith("The logit")
     in_folds = write(WORKS, "folds")
     assert not in_folds.leaves_one_out and in_folds.all_records
-    asked = ask(source, "train")
-    np.testing.assert_array_equal(run(asked, in_folds), run(asked, in_folds))
+    task = make_task(source, "train")
+    np.testing.assert_array_equal(run(task, in_folds), run(task, in_folds))
 
 
 def test_it_is_measured_and_guarded_like_others(write):
-    asked, few = ask(make_source(train=6), "train"), Options(resamples=5)
-    found = evaluate(asked, [write(WORKS)], options=few)
+    task, few = make_task(make_source(train=6), "train"), Options(resamples=5)
+    found = evaluate(task, [write(WORKS)], options=few)
     assert found.rows[1].measured["AUC"].value > 0.6 and found.rows[1].cost.cpu_seconds > 0
     leak = "def attack(p):\n    return p.told[p.targets[:, None], p.columns] * 1.0\n"
     with pytest.raises(ValueError, match=r"stranger.py:attack leaks"):
-        evaluate(asked, [write(leak)], options=few)
+        evaluate(task, [write(leak)], options=few)
 
 
 # --- what it can reach
@@ -216,10 +216,10 @@ attack.leaves_one_out = False
 
 @needs_landlock
 def test_it_carries_nothing_from_one_problem_to_the_next(write):
-    asked = ask(make_source(), "train")
+    task = make_task(make_source(), "train")
     attack = write(REMEMBERS)
-    assert not run(asked, attack).any()
-    check_asked(attack, asked)
+    assert not run(task, attack).any()
+    check_task(attack, task)
     server = isolated._server._child.pid
     time.sleep(0.1)
     assert children(server) == []  # what it left running was ended
@@ -263,7 +263,7 @@ def test_an_attack_that_does_not_end_is_ended(write, monkeypatch):
     )
     attack = write(text)
     for _ in range(2):
-        assert run(ask(make_source(), "dev"), attack).shape == (6, 20)
+        assert run(make_task(make_source(), "dev"), attack).shape == (6, 20)
 
 
 # --- what it may answer
@@ -287,7 +287,7 @@ def attack(problem):
 def test_nothing_that_it_says_is_unpickled(write, tmp_path, number):
     mark = tmp_path / "mark"
     with pytest.raises(ValueError, match="stranger.py:attack failed: "):
-        run(ask(make_source(), "dev"), write(BOMB.format(mark=mark, number=number)))
+        run(make_task(make_source(), "dev"), write(BOMB.format(mark=mark, number=number)))
     assert not mark.exists()
 
 
@@ -312,14 +312,14 @@ def test_mistakes_are_sentences(write, returned, message):
     attack = write(text)
     for _ in range(2):  # and the next problem is asked all the same
         with pytest.raises(ValueError, match=message) as error:
-            run(ask(make_source(), "dev"), attack)
+            run(make_task(make_source(), "dev"), attack)
         assert len(str(error.value).splitlines()) == 1
 
 
 def test_escapes_in_its_words_are_not_printed(write):
     text = "def attack(problem):\n    raise ValueError('a\\x1b[2J\\n::set-output name=x')\n"
     with pytest.raises(ValueError) as error:
-        run(ask(make_source(), "dev"), write(text))
+        run(make_task(make_source(), "dev"), write(text))
     assert "\x1b" not in str(error.value) and "\n" not in str(error.value)
 
 
@@ -353,17 +353,17 @@ def attack(problem):
 )
 def test_forged_words_lead_nowhere(write, line):
     """It is refused, or its scores are; the next attack is not disturbed."""
-    asked = ask(make_source(), "dev")
+    task = make_task(make_source(), "dev")
     forging = write(FORGES.format(line=line))
     for _ in range(2):
         try:
-            scores = run(asked, forging)
+            scores = run(task, forging)
         except ValueError as error:
             assert "stranger.py:attack" in str(error) and len(str(error)) < 1000
         else:
             assert scores.shape == (6, 20) and scores.dtype == np.float64
     good = write(WORKS)
-    assert np.isfinite(run(asked, good)).all()
+    assert np.isfinite(run(task, good)).all()
 
 
 def test_files_that_do_not_run(write, tmp_path):
@@ -412,4 +412,4 @@ def test_a_source_that_fails_is_a_sentence(write):
     source = make_source()
     broken = Broken(source.fleet, {})
     with pytest.raises(ValueError, match="model_3 changed"):
-        run(ask(broken, "dev"), write(WORKS))
+        run(make_task(broken, "dev"), write(WORKS))

@@ -13,7 +13,7 @@ from mico_competition.scoring.resampling import draw_weights
 from mico_competition.attacks.named import ATTACKS, WINNERS_FORMULAS
 from mico_competition.evaluation import measure as module
 from mico_competition.evaluation import page, table
-from mico_competition.evaluation.cross_fitting import ask
+from mico_competition.evaluation.cross_fitting import make_task
 from mico_competition.evaluation.evaluate import Options, evaluate
 from mico_competition.evaluation.measure import METRICS, Estimate, compare, measure
 from mico_competition.evaluation.study import study
@@ -203,18 +203,18 @@ def test_mistakes_are_sentences():
 
 @pytest.fixture(scope="module")
 def evaluated():
-    asked = ask(make_source(train=24, dev=12, asked=60, shift=2.0), "dev")
+    task = make_task(make_source(train=24, dev=12, asked=60, shift=2.0), "dev")
     names = ("threshold", "eb", "winner-2023")
-    found = evaluate(asked, [ATTACKS[n] for n in names], options=Options(resamples=200))
-    steps = study(asked, ATTACKS["eb"], [4, 24, 8], resamples=50, repeats=2)
-    return asked, found, steps
+    found = evaluate(task, [ATTACKS[n] for n in names], options=Options(resamples=200))
+    steps = study(task, ATTACKS["eb"], [4, 24, 8], resamples=50, repeats=2)
+    return task, found, steps
 
 
 def test_the_winners_best_formula_is_what_is_compared_with(evaluated):
-    asked, found, _ = evaluated
+    task, found, _ = evaluated
     assert found.rows[0].name == found.against == "winner-best"
     options = Options(resamples=2)
-    single = evaluate(asked, [ATTACKS[n] for n in WINNERS_FORMULAS], options=options)
+    single = evaluate(task, [ATTACKS[n] for n in WINNERS_FORMULAS], options=options)
     values = {row.name: row.measured["TPR_FPR_1000"].value for row in single.rows[1:]}
     assert found.rows[0].measured["TPR_FPR_1000"].value == max(values.values())
     assert values[found.rows[0].title] == max(values.values())
@@ -225,38 +225,38 @@ def test_the_winners_best_formula_is_what_is_compared_with(evaluated):
 
 
 def test_another_attack_to_compare_with(evaluated):
-    asked = evaluated[0]
+    task = evaluated[0]
     few = Options(resamples=20)
     found = evaluate(
-        asked, [ATTACKS["eb"], ATTACKS["threshold"]], against=ATTACKS["eb"], options=few
+        task, [ATTACKS["eb"], ATTACKS["threshold"]], against=ATTACKS["eb"], options=few
     )
     assert [row.name for row in found.rows] == ["eb", "threshold"]
     assert found.rows[0].gain is None and found.rows[1].gain["AUC"].value < 0
 
 
 def test_a_study_of_the_number_of_shadows(evaluated):
-    asked, found, steps = evaluated
+    task, found, steps = evaluated
     assert [(s.shadows, s.repeats) for s in steps] == [(4, 2), (8, 2), (24, 1)]
     auc = [step.estimates["AUC"].value for step in steps]
     assert auc[0] < auc[1] < auc[2] == found.rows[2].measured["AUC"].value
     assert steps[0].spread["AUC"] > 0 == steps[2].spread["AUC"]
-    again = study(asked, ATTACKS["eb"], [4], resamples=50, repeats=2)
+    again = study(task, ATTACKS["eb"], [4], resamples=50, repeats=2)
     assert again[0].estimates["AUC"].value == auc[0]
     for counts in ([25], [2], []):
         with pytest.raises(ValueError, match="numbers of shadow models from 3 to 24 to study.* eb"):
-            study(asked, ATTACKS["eb"], counts)
+            study(task, ATTACKS["eb"], counts)
     with pytest.raises(ValueError, match="from 2 to 24"):
-        study(asked, ATTACKS["threshold"], [1])
+        study(task, ATTACKS["threshold"], [1])
     with pytest.raises(ValueError, match="1 repeat or more"):
-        study(asked, ATTACKS["eb"], [3], repeats=0)
+        study(task, ATTACKS["eb"], [3], repeats=0)
 
 
 def test_a_study_of_train_models_is_in_folds():
-    asked = ask(make_source(train=20), "train")
-    steps = study(asked, ATTACKS["eb"], [6, 16], resamples=10, repeats=2)
+    task = make_task(make_source(train=20), "train")
+    steps = study(task, ATTACKS["eb"], [6, 16], resamples=10, repeats=2)
     assert [s.shadows for s in steps] == [6, 16]
     with pytest.raises(ValueError, match="from 3 to 16"):
-        study(asked, ATTACKS["eb"], [17])
+        study(task, ATTACKS["eb"], [17])
 
 
 def test_tables_hold_the_numbers(evaluated):

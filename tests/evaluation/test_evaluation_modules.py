@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from helpers_problem import make_source
 
-from mico_competition.evaluation.cross_fitting import ask, run
+from mico_competition.evaluation.cross_fitting import make_task, run
 from mico_competition.evaluation.custom import find_attack
-from mico_competition.evaluation.leakage_check import check_asked
+from mico_competition.evaluation.leakage_check import check_task
 from mico_competition.evaluation.undisturbed import undisturbed
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -104,10 +104,10 @@ KEEPERS = {
 @pytest.mark.parametrize("where", KEEPERS)
 @either
 def test_nothing_is_kept_from_problem_to_problem(write, source, where, isolate):
-    attack, asked = write(KEEPERS[where], isolate=isolate), ask(source, "dev")
+    attack, task = write(KEEPERS[where], isolate=isolate), make_task(source, "dev")
     known, path = dict(sys.modules), list(sys.path)
     for _ in range(3):
-        assert (run(asked, attack) == 1).all()
+        assert (run(task, attack) == 1).all()
         assert not {"kept", "tools", "tools.kept", "kept_nowhere"} & set(sys.modules)
     assert not hasattr(np, "kept") and not hasattr(builtins, "kept") and sys.path == path
     assert all(sys.modules[name] is module for name, module in known.items())
@@ -124,8 +124,8 @@ def test_files_of_one_name_beside_two_attacks_are_two(write, source, isolate):
         )
         for number in (1, 2)
     )
-    asked = ask(source, "dev")
-    found = [run(asked, attack)[0, 0] for attack in (one, two, one, two)]
+    task = make_task(source, "dev")
+    found = [run(task, attack)[0, 0] for attack in (one, two, one, two)]
     assert found == [1, 2, 1, 2]
 
 
@@ -138,7 +138,9 @@ def test_a_module_of_the_program_is_not_taken_for_one_beside_the_attack(write, s
     try:
         text = "import helpers\n" + CALLS + SCORES.replace("VALUE", "helpers.NUMBER")
         attack = write({"attack.py": text, "helpers.py": "NUMBER = 1"})
-        assert (run(ask(source, "dev"), attack) == 1).all() and sys.modules["helpers"] is program
+        assert (run(make_task(source, "dev"), attack) == 1).all() and sys.modules[
+            "helpers"
+        ] is program
         assert (attack.run(next(iter_problems(source))) == 1).all()  # also without `answer`
         assert sys.modules["helpers"] is program
     finally:
@@ -149,7 +151,7 @@ def iter_problems(source):
     from mico_competition.attacks.named import ATTACKS
     from mico_competition.evaluation.cross_fitting import problems
 
-    return (problem for _, problem in problems(ask(source, "dev"), ATTACKS["eb"]))
+    return (problem for _, problem in problems(make_task(source, "dev"), ATTACKS["eb"]))
 
 
 def test_an_installed_package_is_imported_once(write, source):
@@ -159,7 +161,7 @@ def test_an_installed_package_is_imported_once(write, source):
     text = "import sklearn.utils, statistics\n" + CALLS + SCORES.replace("VALUE", "1")
     attack = write({"attack.py": text, "sklearn.py": "raise RuntimeError", "statistics.py": ""})
     before = sys.modules["sklearn.utils"]
-    run(ask(source, "dev"), attack)
+    run(make_task(source, "dev"), attack)
     assert sys.modules["sklearn.utils"] is before is sklearn.utils
     assert sys.modules["statistics"] is statistics
 
@@ -222,24 +224,24 @@ attack.leaves_one_out = False
 @forks
 def test_the_guard_finds_what_is_kept_in_a_librarys_object(write, source):
     text = KEEPS.format(where="json.decoder.BACKSLASH", after="")
-    asked = ask(source, "train")
+    task = make_task(source, "train")
     with pytest.raises(ValueError, match="other scores in a process that ran it before"):
-        check_asked(write({"attack.py": text}), asked)
+        check_task(write({"attack.py": text}), task)
     import json
 
     json.decoder.BACKSLASH.pop("rate", None)
-    check_asked(write({"attack.py": KEEPS.format(where="{}", after="")}), asked)
+    check_task(write({"attack.py": KEEPS.format(where="{}", after="")}), task)
 
 
 def test_the_guard_warns_of_labels_that_are_kept_in_a_file(write, source, tmp_path, caplog):
     where = "np.load(PATH, allow_pickle=True).item() if os.path.exists(PATH) else {}"
     path = repr(str(tmp_path / "kept.npy"))
     text = KEEPS.format(where=where, after="np.save(PATH, kept)").replace("PATH", path)
-    asked = ask(source, "train")
+    task = make_task(source, "train")
     with caplog.at_level(logging.WARNING):
-        check_asked(write({"attack.py": KEEPS.format(where="{}", after="")}), asked)
+        check_task(write({"attack.py": KEEPS.format(where="{}", after="")}), task)
     assert not caplog.records
-    check_asked(write({"attack.py": text}, folder="other"), asked)
+    check_task(write({"attack.py": text}, folder="other"), task)
     assert "the same scores whatever the labels of its shadows are" in caplog.text
 
 
@@ -262,7 +264,7 @@ def test_an_isolated_attack_reads_its_python_files_only(write, source, tmp_path)
     (tmp_path / "mine/venv/lib/x.py").write_text("")
     files = {"attack.py": text, "helpers.py": "NUMBER = 3", "solution.csv": "1", "sub/more.py": ""}
     with pytest.raises(ValueError) as error:
-        run(ask(source, "dev"), write(files, isolate=True))
+        run(make_task(source, "dev"), write(files, isolate=True))
     assert "(['attack.py', 'helpers.py', 'sub'], 3, 'attack.py')" in str(error.value)
 
 

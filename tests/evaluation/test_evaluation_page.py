@@ -7,7 +7,7 @@ from helpers_problem import make_source
 
 from mico_competition.attacks.named import ATTACKS
 from mico_competition.evaluation import page
-from mico_competition.evaluation.cross_fitting import ask
+from mico_competition.evaluation.cross_fitting import make_task
 from mico_competition.evaluation.evaluate import Options, evaluate
 from mico_competition.evaluation.study import study
 
@@ -21,10 +21,10 @@ def html():
     pairs = []
     for dev, scenario in ((30, "digits_inf"), (3, "digits_lo")):
         source = make_source(train=20, dev=dev, asked=100, points=800, scenario=scenario)
-        asked = ask(source, "dev")
+        task = make_task(source, "dev")
         attacks = [ATTACKS[name] for name in NAMES]
-        found = evaluate(asked, attacks, options=Options(resamples=100, bands=True))
-        pairs.append((found, study(asked, ATTACKS["eb"], [4, 8, 16], resamples=50)))
+        found = evaluate(task, attacks, options=Options(resamples=100, bands=True))
+        pairs.append((found, study(task, ATTACKS["eb"], [4, 8, 16], resamples=50)))
     return page.to_html(pairs)
 
 
@@ -82,6 +82,6 @@ def test_every_curve_has_a_band_and_zero_no_sign(html):
 
 
 def test_without_bands_the_page_says_nothing_of_them():
-    asked = ask(make_source(), "dev")
-    found = evaluate(asked, [ATTACKS["eb"]], options=Options(resamples=20))
+    task = make_task(make_source(), "dev")
+    found = evaluate(task, [ATTACKS["eb"]], options=Options(resamples=20))
     assert "Bands" not in page.to_html([(found, [])])

@@ -15,7 +15,7 @@ from torch import nn
 from mico_competition.attacks.masked_source import frozen, sealed
 from mico_competition.attacks.named import ATTACKS
 from mico_competition.attacks.problem import Attack
-from mico_competition.evaluation.cross_fitting import Told, ask, problems, run
+from mico_competition.evaluation.cross_fitting import MaskedSource, make_task, problems, run
 from mico_competition.evaluation.custom import answer, find_attack
 from mico_competition.evaluation.evaluate import Options, evaluate
 from mico_competition.evaluation.predict import attack_folder
@@ -38,7 +38,7 @@ class Data:
 def whole_source(**options):
     """A source that also has data, logits and models."""
     source = make_source(**options)
-    models, points = source.fleet.told.shape
+    models, points = source.fleet.known_membership.shape
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(models, points, 3)).astype(np.float32)
     networks = [nn.Linear(3, 3) for _ in range(models)]
@@ -75,7 +75,7 @@ def writes_a_signal(problem):
 
 
 def writes_what_is_told(problem):
-    problem.told[:] = 1
+    problem.known_membership[:] = 1
 
 
 def writes_the_fleet(problem):
@@ -99,7 +99,7 @@ def writes_logits(problem):
     ],
 )
 def test_arrays_are_read_only(change):
-    ((_, problem),) = problems(ask(whole_source(), "dev"), ATTACKS["eb"])
+    ((_, problem),) = problems(make_task(whole_source(), "dev"), ATTACKS["eb"])
     with pytest.raises(ValueError, match=r"read-only|WRITEABLE"):
         change(sealed(problem))
 
@@ -107,7 +107,7 @@ def test_arrays_are_read_only(change):
 def through_a_tensor(problem):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, that numpy's array is not writable
-        for array in (problem.source.get("logit"), problem.told, problem.columns):
+        for array in (problem.source.get("logit"), problem.known_membership, problem.columns):
             torch.from_numpy(array).zero_()
 
 
@@ -169,7 +169,7 @@ def changing(change):
 @pytest.mark.parametrize("phase", ["train", "dev"])
 def test_what_one_attack_changes_the_next_does_not_see(change, phase):
     source = whole_source()
-    asked = ask(source, phase)
+    task = make_task(source, phase)
     looks = Attack(
         "looks",
         "",
@@ -181,23 +181,23 @@ def test_what_one_attack_changes_the_next_does_not_see(change, phase):
             + p.source.load(0).weight.sum().item()
         ),
     )
-    expected = {attack.name: run(asked, attack) for attack in (looks, ATTACKS["eb"])}
-    found = evaluate(asked, [changing(change), looks, ATTACKS["eb"]], options=FEW)
-    alone = evaluate(asked, [looks, ATTACKS["eb"]], options=FEW)
+    expected = {attack.name: run(task, attack) for attack in (looks, ATTACKS["eb"])}
+    found = evaluate(task, [changing(change), looks, ATTACKS["eb"]], options=FEW)
+    alone = evaluate(task, [looks, ATTACKS["eb"]], options=FEW)
     for row, other in zip(found.rows[2:], alone.rows[1:]):
         assert row.measured.estimates["AUC"].value == other.measured.estimates["AUC"].value
     for attack in (looks, ATTACKS["eb"]):
-        np.testing.assert_array_equal(run(asked, attack), expected[attack.name])
+        np.testing.assert_array_equal(run(task, attack), expected[attack.name])
 
 
 def test_a_study_and_folds_get_fresh_copies_each_time():
-    asked = ask(whole_source(), "train")
+    task = make_task(whole_source(), "train")
     attack = replace(changing(through_a_tensor), leaves_one_out=False)
     np.testing.assert_array_equal(
-        run(asked, attack), run(asked, replace(attack, run=loss, name="loss"))
+        run(task, attack), run(task, replace(attack, run=loss, name="loss"))
     )
-    spoilt = study(asked, attack, [4], resamples=10, repeats=2)[0]
-    clean = study(asked, replace(attack, run=loss), [4], resamples=10, repeats=2)[0]
+    spoilt = study(task, attack, [4], resamples=10, repeats=2)[0]
+    clean = study(task, replace(attack, run=loss), [4], resamples=10, repeats=2)[0]
     assert spoilt.estimates["AUC"].value == clean.estimates["AUC"].value
 
 
@@ -258,18 +258,18 @@ def reached(thing, seen, depth=0):
 @pytest.mark.parametrize(("phase", "known"), [("dev", False), ("train", False), ("dev", True)])
 def test_no_array_that_a_problem_leads_to_holds_hidden_labels(phase, known):
     source = whole_source(points=300)
-    asked = ask(source, phase, known=known)
+    task = make_task(source, phase, known=known)
     in_folds = replace(ATTACKS["eb"], leaves_one_out=False)
-    for _, problem in problems(asked, in_folds):
+    for _, problem in problems(task, in_folds):
         given = sealed(problem)
         arrays = list(reached(given, {}))
-        assert any(array is given.told for array in arrays)
+        assert any(array is given.known_membership for array in arrays)
         for target, columns in zip(given.targets, given.columns):
-            truth = source.fleet.told[target, columns]
+            truth = source.fleet.known_membership[target, columns]
             for array in arrays:
-                if array.shape == source.fleet.told.shape:
+                if array.shape == source.fleet.known_membership.shape:
                     assert not np.array_equal(array[target, columns], truth)
-                assert not np.array_equal(array, source.fleet.told[target])
+                assert not np.array_equal(array, source.fleet.known_membership[target])
         folders = given.source.fleet.folders
         assert folders[0].place == source.fleet.folders[0].place
         assert not any(folder.path.is_absolute() for folder in folders)
@@ -279,12 +279,14 @@ def test_no_array_that_a_problem_leads_to_holds_hidden_labels(phase, known):
 
 def test_a_told_source_gives_copies_and_what_it_is_told():
     source = whole_source()
-    told = Told(source, np.full_like(source.fleet.told, HIDDEN))
-    np.testing.assert_array_equal(told.get("loss"), source.get("loss"))
-    assert told.get("loss") is told.get("loss") is not source.get("loss")
-    assert (told.fleet.told == HIDDEN).all() and len(told.fleet) == len(source.fleet)
+    known_membership = MaskedSource(source, np.full_like(source.fleet.known_membership, HIDDEN))
+    np.testing.assert_array_equal(known_membership.get("loss"), source.get("loss"))
+    assert known_membership.get("loss") is known_membership.get("loss") is not source.get("loss")
+    assert (known_membership.fleet.known_membership == HIDDEN).all() and len(
+        known_membership.fleet
+    ) == len(source.fleet)
     with pytest.raises(AttributeError):
-        told.nothing  # noqa: B018
+        known_membership.nothing  # noqa: B018
 
 
 # --- the process
@@ -386,7 +388,7 @@ def state():
 def test_the_process_is_as_it_was(change, fails, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.umask(0o022)
-    asked = ask(make_source(), "dev")
+    task = make_task(make_source(), "dev")
 
     def attack(problem):
         change(problem)
@@ -396,7 +398,7 @@ def test_the_process_is_as_it_was(change, fails, tmp_path, monkeypatch):
 
     before = state()
     try:
-        run(asked, Attack("a", "", "", attack))
+        run(task, Attack("a", "", "", attack))
     except ZeroDivisionError:
         assert fails
     assert state() == before
@@ -404,12 +406,12 @@ def test_the_process_is_as_it_was(change, fails, tmp_path, monkeypatch):
 
 def test_global_generators_begin_alike_for_every_attack():
     """So an attack that seeds nothing gives the same, whatever ran before it."""
-    asked = ask(make_source(), "dev")
+    task = make_task(make_source(), "dev")
     dice = Attack("dice", "", "", lambda p: np.random.random(p.columns.shape) + random.random())
-    alone = run(asked, dice)
+    alone = run(task, dice)
     np.random.seed(99)
-    run(asked, Attack("b", "", "", lambda p: np.random.random(p.columns.shape)))
-    np.testing.assert_array_equal(run(asked, dice), alone)
+    run(task, Attack("b", "", "", lambda p: np.random.random(p.columns.shape)))
+    np.testing.assert_array_equal(run(task, dice), alone)
 
 
 def test_a_file_changes_nothing_when_it_is_read_either(tmp_path):
@@ -424,7 +426,7 @@ def test_a_file_changes_nothing_when_it_is_read_either(tmp_path):
     before = state()
     attack = find_attack(f"{tmp_path}/mine.py:attack")
     assert state() == before
-    run(ask(make_source(), "dev"), attack)
+    run(make_task(make_source(), "dev"), attack)
     assert state() == before
 
 
@@ -444,9 +446,9 @@ def test_a_file_changes_nothing_when_it_is_read_either(tmp_path):
     ],
 )
 def test_tensors_of_any_kind_are_scores(give):
-    asked = ask(make_source(), "dev")
+    task = make_task(make_source(), "dev")
     values = np.arange(120.0).reshape(6, 20) % 8
-    found = run(asked, Attack("a", "", "", lambda p: give(values)))
+    found = run(task, Attack("a", "", "", lambda p: give(values)))
     np.testing.assert_array_equal(found, values)
     assert found.dtype == np.float64
 
@@ -467,9 +469,9 @@ def test_tensors_of_any_kind_are_scores(give):
     ],
 )
 def test_what_is_no_score_is_refused_in_a_sentence(give, message):
-    asked = ask(make_source(), "dev")
+    task = make_task(make_source(), "dev")
     with pytest.raises(ValueError, match=message) as mistake:
-        run(asked, Attack("a", "", "", give))
+        run(task, Attack("a", "", "", give))
     assert "\n" not in str(mistake.value) and str(mistake.value).endswith(".")
 
 
@@ -477,7 +479,7 @@ def test_what_is_no_score_is_refused_in_a_sentence(give, message):
 def test_an_attack_cannot_end_the_program(ending, tmp_path):
     (tmp_path / "mine.py").write_text(f"def attack(problem):\n    {ending}\n")
     with pytest.raises(ValueError, match="mine.py:attack failed: "):
-        run(ask(make_source(), "dev"), find_attack(f"{tmp_path}/mine.py:attack"))
+        run(make_task(make_source(), "dev"), find_attack(f"{tmp_path}/mine.py:attack"))
     (tmp_path / "mine.py").write_text(f"{ending}\n")
     with pytest.raises(ValueError, match="does not run: "):
         find_attack(f"{tmp_path}/mine.py:attack")

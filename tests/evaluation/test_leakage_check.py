@@ -10,14 +10,14 @@ from helpers_problem import make_source
 from mico_competition.attacks import calibrate, eb_likelihood_ratio, lira
 from mico_competition.attacks.named import ATTACKS
 from mico_competition.attacks.problem import Attack
-from mico_competition.evaluation.cross_fitting import ask, problems, run
+from mico_competition.evaluation.cross_fitting import make_task, problems, run
 from mico_competition.evaluation.custom import find_attack
 from mico_competition.evaluation.evaluate import Options, evaluate
-from mico_competition.evaluation.leakage_check import check_asked, check_blind
+from mico_competition.evaluation.leakage_check import check_problem, check_task
 
 
 def own_problem(**options):
-    ((_, problem),) = problems(ask(make_source(**options), "train"), ATTACKS["eb"])
+    ((_, problem),) = problems(make_task(make_source(**options), "train"), ATTACKS["eb"])
     return problem
 
 
@@ -27,12 +27,12 @@ def made(run):
 
 def labels_outright(problem):
     """The target's labels themselves."""
-    return problem.told[problem.targets[:, None], problem.columns] * 1.0
+    return problem.known_membership[problem.targets[:, None], problem.columns] * 1.0
 
 
 def labels_of_the_fleet(problem):
     """The same, by way of the fleet."""
-    return problem.source.fleet.told[problem.targets[:, None], problem.columns] * 1.0
+    return problem.source.fleet.known_membership[problem.targets[:, None], problem.columns] * 1.0
 
 
 def no_one_left_out(problem):
@@ -53,10 +53,10 @@ def class_direction(problem):
         member = problem.is_member[:, mine]
         values = shadow[:, :, mine]
         direction = values[:, member].mean(axis=1) - values[:, ~member].mean(axis=1)
-        asked = labels[problem.columns] == label
-        rows, places = np.nonzero(asked)
+        task = labels[problem.columns] == label
+        rows, places = np.nonzero(task)
         at = signals[:, problem.targets[rows], problem.columns[rows, places]]
-        score[asked] = direction @ at
+        score[task] = direction @ at
     return score
 
 
@@ -64,7 +64,7 @@ def pooled_centre(problem):
     """A honest score, moved by the mean of the target's own members."""
     honest = problem.gather("logit").score(calibrate)
     signal = problem.source.get("logit")[problem.targets]
-    seen = problem.told[problem.targets] == 1
+    seen = problem.known_membership[problem.targets] == 1
     return honest - 1e-4 * (signal * seen).sum(axis=1, keepdims=True) / seen.sum()
 
 
@@ -79,8 +79,8 @@ def leaves_the_first_out(problem):
 def whitened_by_members(problem):
     """A honest score over the spread of the target's own members."""
     honest = problem.gather("logit").score(calibrate)
-    signal, told = problem.source.get("logit"), problem.told
-    spread = [signal[t][told[t] == 1].std() for t in problem.targets]
+    signal, known_membership = problem.source.get("logit"), problem.known_membership
+    spread = [signal[t][known_membership[t] == 1].std() for t in problem.targets]
     return honest / np.array(spread)[:, None]
 
 
@@ -91,7 +91,7 @@ def nearest_labelled(problem):
     for row, (target, columns) in enumerate(zip(problem.targets, problem.columns)):
         distance = np.abs(signal[target][columns][:, None] - signal[target])
         distance[np.arange(len(columns)), columns] = np.inf
-        score[row] = problem.told[target][distance.argmin(axis=1)]
+        score[row] = problem.known_membership[target][distance.argmin(axis=1)]
     return score
 
 
@@ -108,8 +108,8 @@ def tie_breaks(problem):
 
 def threshold_by_members(problem):
     """Cut where the target's own members are most."""
-    signal, told = problem.source.get("logit"), problem.told
-    cut = [np.median(signal[t][told[t] == 1]) for t in problem.targets]
+    signal, known_membership = problem.source.get("logit"), problem.known_membership
+    cut = [np.median(signal[t][known_membership[t] == 1]) for t in problem.targets]
     mine = signal[problem.targets[:, None], problem.columns]
     return (mine > np.array(cut)[:, None]) * 1.0
 
@@ -132,7 +132,7 @@ LEAKS = [
 @pytest.mark.parametrize("leak", LEAKS)
 def test_a_planted_leak_is_refused(leak):
     with pytest.raises(ValueError, match=f"Attack {leak.__name__} leaks: .* in folds") as refused:
-        check_blind(made(leak), own_problem())
+        check_problem(made(leak), own_problem())
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -141,9 +141,9 @@ def test_the_leak_is_worth_refusing(leak, least):
     """Where there is nothing to find, labels that went into the reference find something."""
     gains = []
     for seed in range(4):
-        asked = ask(make_source(train=6, shift=0.0, asked=100, seed=seed), "train")
-        honest = run(asked, replace(made(leak), leaves_one_out=False))
-        gains.append(tpr(run(asked, made(leak)), asked.truth) - tpr(honest, asked.truth))
+        task = make_task(make_source(train=6, shift=0.0, asked=100, seed=seed), "train")
+        honest = run(task, replace(made(leak), leaves_one_out=False))
+        gains.append(tpr(run(task, made(leak)), task.truth) - tpr(honest, task.truth))
     assert np.mean(gains) > least
 
 
@@ -154,47 +154,47 @@ def test_every_named_attack_is_blind(name, scenario, share_in):
     """Every target of every phase is relabelled."""
     source = make_source(scenario=scenario, share_in=share_in, train=16, points=300)
     for phase in ("train", "dev"):
-        asked = ask(source, phase)
-        check_asked(ATTACKS[name], asked)
-        (*_, (_, problem)) = problems(asked, ATTACKS[name])
-        assert problem.own == (ATTACKS[name].leaves_one_out and phase == "train")
+        task = make_task(source, phase)
+        check_task(ATTACKS[name], task)
+        (*_, (_, problem)) = problems(task, ATTACKS[name])
+        assert problem.targets_in_shadows == (ATTACKS[name].leaves_one_out and phase == "train")
 
 
 def test_a_random_attack_is_told_to_seed():
     rng = np.random.default_rng(0)
     attack = Attack("dice", "", "", lambda problem: rng.random(problem.columns.shape))
     with pytest.raises(ValueError, match="dice gives other scores every time"):
-        check_blind(attack, own_problem())
+        check_problem(attack, own_problem())
 
 
 def test_a_constant_attack_is_blind():
-    check_blind(
+    check_problem(
         Attack("c", "", "", lambda problem: np.full(problem.columns.shape, 7)), own_problem()
     )
 
 
 @pytest.mark.slow
 def test_evaluate_refuses_a_leak_unless_told_not_to_look():
-    asked = ask(make_source(), "train")
+    task = make_task(make_source(), "train")
     few = Options(resamples=20)
     with pytest.raises(ValueError, match="labels_outright leaks"):
-        evaluate(asked, [made(labels_outright)], options=few)
+        evaluate(task, [made(labels_outright)], options=few)
     white_box = replace(made(labels_outright), white_box=True)
     with pytest.raises(ValueError, match="labels_outright leaks"):
-        evaluate(asked, [white_box], options=replace(few, blind_check="always"))
-    found = evaluate(asked, [white_box], options=few)
+        evaluate(task, [white_box], options=replace(few, blind_check="always"))
+    found = evaluate(task, [white_box], options=few)
     assert found.rows[1].measured["AUC"].value == 1.0
     with pytest.raises(ValueError, match="blind_check"):
-        evaluate(asked, [], options=replace(few, blind_check="maybe"))
+        evaluate(task, [], options=replace(few, blind_check="maybe"))
 
 
 @pytest.mark.parametrize("phase", ["train", "dev"])
 def test_in_folds_and_other_phases_a_leak_finds_nothing(phase):
-    asked = ask(make_source(), phase)
+    task = make_task(make_source(), phase)
     for leak in (labels_outright, labels_of_the_fleet):
         attack = replace(made(leak), leaves_one_out=False)
-        assert (run(asked, attack) == -1).all()
-        check_asked(attack, asked)
+        assert (run(task, attack) == -1).all()
+        check_task(attack, task)
 
 
 # --- memory: labels that an earlier problem showed
@@ -206,8 +206,11 @@ def keeps_the_last():
 
     def remembers(problem):
         for row in problem.shadows:
-            seen[row] = np.array(problem.told[row])
-        known = [seen.get(t, np.zeros(problem.told.shape[1]))[c] for t, c in asked_of(problem)]
+            seen[row] = np.array(problem.known_membership[row])
+        known = [
+            seen.get(t, np.zeros(problem.known_membership.shape[1]))[c]
+            for t, c in asked_of(problem)
+        ]
         return np.stack(known) * 1.0
 
     return remembers
@@ -219,8 +222,11 @@ def keeps_the_first():
 
     def remembers(problem):
         for row in problem.shadows:
-            seen.setdefault(row, np.array(problem.told[row]))
-        known = [seen.get(t, np.zeros(problem.told.shape[1]))[c] for t, c in asked_of(problem)]
+            seen.setdefault(row, np.array(problem.known_membership[row]))
+        known = [
+            seen.get(t, np.zeros(problem.known_membership.shape[1]))[c]
+            for t, c in asked_of(problem)
+        ]
         return np.stack(known) * 1.0
 
     return remembers
@@ -236,7 +242,7 @@ def keeps_a_file(folder):
     def remembers(problem):
         known = []
         for row in problem.shadows:
-            np.save(folder / f"{row}.npy", np.array(problem.told[row]))
+            np.save(folder / f"{row}.npy", np.array(problem.known_membership[row]))
         for target, columns in asked_of(problem):
             path = folder / f"{target}.npy"
             known.append(np.load(path)[columns] if path.exists() else np.zeros(len(columns)))
@@ -250,13 +256,13 @@ def keeps_a_file(folder):
 def test_an_attack_that_remembers_labels_is_refused(kind, alone, tmp_path):
     run_ = {"last": keeps_the_last, "first": keeps_the_first}.get(kind, lambda: None)()
     attack = replace(made(run_ or keeps_a_file(tmp_path)), leaves_one_out=alone)
-    asked, few = ask(make_source(), "train"), Options(resamples=5)
+    task, few = make_task(make_source(), "train"), Options(resamples=5)
     if kind == "first":  # it keeps what the guard made up: that tells nothing
-        found = evaluate(asked, [attack], options=few)
+        found = evaluate(task, [attack], options=few)
         assert found.rows[1].measured["AUC"].value < 0.6
         return
     with pytest.raises(ValueError, match="remembers leaks: ") as refused:
-        evaluate(asked, [attack], options=few)
+        evaluate(task, [attack], options=few)
     assert len(str(refused.value).splitlines()) == 1
 
 
@@ -291,41 +297,43 @@ folds.leaves_one_out = False
 def test_a_file_keeps_nothing_from_one_problem_to_the_next(tmp_path):
     """What it keeps in its module is gone, so a cache does not hide a leak, nor make one."""
     (tmp_path / "mine.py").write_text(MEMORY)
-    asked, few = ask(make_source(), "train"), Options(resamples=5)
+    task, few = make_task(make_source(), "train"), Options(resamples=5)
     with pytest.raises(ValueError, match="mine.py:attack leaks"):
-        evaluate(asked, [find_attack(f"{tmp_path}/mine.py:attack")], options=few)
-    scores = run(asked, find_attack(f"{tmp_path}/mine.py:folds"))
+        evaluate(task, [find_attack(f"{tmp_path}/mine.py:attack")], options=few)
+    scores = run(task, find_attack(f"{tmp_path}/mine.py:folds"))
     assert not scores.any()  # no label of any target is known
 
 
 @pytest.mark.parametrize("phase", ["train", "dev", "known"])
 def test_honest_attacks_pass_in_folds_and_every_phase(phase):
-    asked = ask(make_source(), "dev" if phase == "dev" else "train", known=phase == "known")
+    task = make_task(make_source(), "dev" if phase == "dev" else "train", known=phase == "known")
     for alone in (True, False):
         honest = made(lambda p: p.gather("logit").score(eb_likelihood_ratio))
-        check_asked(replace(honest, leaves_one_out=alone), asked)
+        check_task(replace(honest, leaves_one_out=alone), task)
 
 
 def test_chance_is_told_from_a_leak_in_folds_too():
     rng = np.random.default_rng(0)
     attack = Attack("dice", "", "", lambda problem: rng.random(problem.columns.shape), False)
     with pytest.raises(ValueError, match="dice gives other scores every time"):
-        check_asked(attack, ask(make_source(), "dev"))
+        check_task(attack, make_task(make_source(), "dev"))
 
 
 def test_the_guard_asks_for_all_targets_and_for_several_at_once():
     together, relabelled = [], set()
-    asked = ask(make_source(train=9), "train")
-    truth = asked.source.fleet.told
+    task = make_task(make_source(train=9), "train")
+    truth = task.source.fleet.known_membership
 
     def watched(problem):
         together.append(len(problem.targets))
-        rows = [row for row in problem.shadows if (problem.told[row] != truth[row]).any()]
+        rows = [
+            row for row in problem.shadows if (problem.known_membership[row] != truth[row]).any()
+        ]
         if len(rows) == 1:
             relabelled.add(int(rows[0]))
         return np.zeros(problem.columns.shape)
 
-    check_asked(made(watched), asked)
+    check_task(made(watched), task)
     assert relabelled == set(range(9)) and min(together) >= 2 and max(together) == 9
     assert sum(count == 9 for count in together) >= 6
 
@@ -336,6 +344,6 @@ def test_ties_do_not_look_like_leaks():
     signal = np.array(source.get("logit"))
     signal[:, :150] = np.round(signal[:, :150])
     source._signals["logit"] = signal
-    ((_, problem),) = problems(ask(source, "train"), ATTACKS["eb"])
+    ((_, problem),) = problems(make_task(source, "train"), ATTACKS["eb"])
     attack = made(lambda p: p.gather("logit").score(eb_likelihood_ratio))
-    check_blind(attack, problem, sample=20)
+    check_problem(attack, problem, sample=20)

@@ -34,7 +34,9 @@ def test_rows_are_train_then_dev_then_final(trained, data):
     ]
     assert len(fleet) == 4
     assert fleet.rows("dev", "final").tolist() == [2, 3]
-    assert (fleet.told[:2] != HIDDEN).all() and (fleet.told[2:] == HIDDEN).any(axis=1).all()
+    assert (fleet.known_membership[:2] != HIDDEN).all() and (
+        fleet.known_membership[2:] == HIDDEN
+    ).any(axis=1).all()
 
 
 def test_columns_are_the_union_of_challenge_points_in_each_models_order(trained, data):
@@ -51,8 +53,8 @@ def test_told_as_in_a_standard_scenario(trained, data):
     fleet = read_fleet(trained, SCENARIO, data)
     assert (trained / SCENARIO / "dev/model_100/seed_membership").is_file()
     for row in (0, 1):
-        assert (fleet.told[row] == members(fleet, row, data)).all()
-    assert (fleet.told[2:] == HIDDEN).all()
+        assert (fleet.known_membership[row] == members(fleet, row, data)).all()
+    assert (fleet.known_membership[2:] == HIDDEN).all()
 
 
 def test_told_as_in_the_distinguisher(trained, data):
@@ -61,11 +63,11 @@ def test_told_as_in_the_distinguisher(trained, data):
     for row in (2, 3):
         hidden = np.zeros(len(data), bool)
         hidden[fleet.challenge[row]] = True
-        assert ((fleet.told[row] == HIDDEN) == hidden).all()
-        assert (fleet.told[row][~hidden] == members(fleet, row, data)[~hidden]).all()
-        assert (fleet.told[row] == MEMBER).sum() == 20  # n - m
-        assert (fleet.told[row] == NONMEMBER).sum() == 1797 - 200 - 20
-    assert (fleet.told[:2] != HIDDEN).all()
+        assert ((fleet.known_membership[row] == HIDDEN) == hidden).all()
+        assert (fleet.known_membership[row][~hidden] == members(fleet, row, data)[~hidden]).all()
+        assert (fleet.known_membership[row] == MEMBER).sum() == 20  # n - m
+        assert (fleet.known_membership[row] == NONMEMBER).sum() == 1797 - 200 - 20
+    assert (fleet.known_membership[:2] != HIDDEN).all()
 
 
 def test_truth_is_every_models_membership(trained, data):
@@ -96,7 +98,7 @@ def test_a_train_model_without_its_seed_is_refused(copied, data):
 def test_a_seed_that_is_not_disclosed_need_not_be_there(copied, data):
     for name in ("seed_training", "seed_membership"):
         (copied / SCENARIO / "dev/model_100" / name).unlink()
-    assert (read_fleet(copied, SCENARIO, data).told[2] == HIDDEN).all()
+    assert (read_fleet(copied, SCENARIO, data).known_membership[2] == HIDDEN).all()
     with pytest.raises(ValueError, match=r"dev/model_100 has no seed_training"):
         read_fleet(copied, SCENARIO, data, knowledge="distinguisher")
 

@@ -1,7 +1,7 @@
-"""What an attack costs: processor seconds, those of signals apart, and what it looked at.
+"""The cost of an attack: its processor seconds, those of its signals apart, and the data it used.
 
-Work that several attacks share is done once and charged to each that uses it, so what an attack is
-said to cost does not depend on which others ran before.
+Work that several attacks share is done once and charged to each attack that uses it.  So the cost
+of an attack does not depend on which other attacks ran before it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run of an attack took.
+    """The cost of one run of an attack.
 
     Attributes:
-        cpu_seconds: of all threads, and of processes that it started, without those of signals;
-            work that another attack has done already counts as if it were done again.
-        signal_cpu_seconds: to compute the signals and logits that it asked for, or to read those
-            that were kept on disk.
-        models: targets, with the shadows of an attack that looks at any.
-        records: of which it was given signals.
+        cpu_seconds: of all threads and of the processes that it started, without the seconds of
+            its signals.  Work that another attack has already done counts as if done again.
+        signal_cpu_seconds: to compute the signals and logits that it used, or to read them from
+            the cache on disk.
+        models: number of targets, and of shadows if the attack uses any.
+        records: number of records whose signals it got.
     """
 
     cpu_seconds: float = 0.0
@@ -41,7 +41,7 @@ NO_COST = Cost()
 
 
 class Meter:
-    """What is known so far of a run; `cost` when it is over."""
+    """Counts the cost of a run; `cost` holds it when the run is over."""
 
     def __init__(self) -> None:
         self._signals: dict[Hashable, float] = {}
@@ -53,12 +53,12 @@ class Meter:
         self.cost = Cost()
 
     def looked_at(self, rows: np.ndarray, records: int) -> None:
-        """These models, and so many records, are part of a problem of this run."""
+        """Count these models, and this many records, as part of a problem of this run."""
         self._rows.update(rows.tolist())
         self._records = max(self._records, records)
 
     def finish(self, seconds: float) -> None:
-        """Work out the cost, from the seconds that the clock counted."""
+        """Compute the cost from the seconds that the clock counted."""
         own = max(0.0, seconds - self._apart + self._again)
         signals = sum(self._signals.values())
         self.cost = Cost(own, signals, len(self._rows), self._records)
@@ -69,7 +69,7 @@ _open: list[Meter] = []
 
 @contextmanager
 def metered() -> Iterator[Meter]:
-    """In the block, what attacks cost is noted; the meter's `cost` is known after it."""
+    """Meters the attacks that run in the block; the meter's `cost` is set at its end."""
     meter, start = Meter(), all_cpu_seconds()
     _open.append(meter)
     try:
@@ -80,18 +80,18 @@ def metered() -> Iterator[Meter]:
 
 
 def looked_at(rows: np.ndarray, records: int) -> None:
-    """Tell the meter, if there is one, what a problem holds."""
+    """Count the models and records of a problem with the open meters."""
     for meter in _open:
         meter.looked_at(rows, records)
 
 
 def signal(known: dict[Hashable, float], key: Hashable, make: Callable[[], Made]) -> Made:
-    """A signal, whose seconds are noted in `known` when it is first made.
+    """A signal; the seconds that it took are stored when it is first computed.
 
     Args:
-        known: key -> seconds, of one source.
+        known: key -> seconds, for one source.
         key: which signal.
-        make: computes it, or gives what was computed.
+        make: computes the signal, or returns it if it is already computed.
     """
     start = cpu_seconds()
     made = make()

@@ -1,10 +1,10 @@
-"""What an attack is given: read-only copies, with no label but those that it may know.
+"""Read-only copies of a problem, which hold no label but those that the attack may use.
 
-Every run of an attack gets its own copies.  Whatever it does to them, no other attack, no other
-fold and no measurement sees it; and however it walks through what it was given, it meets no label
-that its problem hides.  A function in this process can still go round all that on purpose: it can
-read `solution.csv` from the disk or look through the interpreter's objects.
-`evaluation.isolated` runs it where it cannot.
+Every run of an attack gets copies of its own.  Whatever the attack does to them changes no other
+attack, no other fold and no measurement, and nothing that it can reach from them holds a hidden
+label.  A function in this process can still get round this on purpose: it can read `solution.csv`
+from the disk, or search the interpreter's objects.  `evaluation.isolated`
+runs it where it cannot.
 """
 
 from __future__ import annotations
@@ -35,17 +35,19 @@ def frozen(array: Any) -> np.ndarray:
     return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
 
 
-class Told:
-    """A Source of copies, whose fleet tells `told` of membership and no more.
+class MaskedSource:
+    """A Source of copies, whose fleet holds `known_membership` and no other membership.
 
     Args:
-        source: where signals come from; another `Told` gives its own source's.
-        told: int8[models, points], MEMBER, NONMEMBER or HIDDEN.
-        shared: whether what named attacks work out of this source without labels may be kept for
-            the next one; else nothing that this source gives is known to any other.
+        source: where signals come from; for another `MaskedSource`, from its own source.
+        known_membership: int8[models, points], MEMBER, NONMEMBER or HIDDEN.
+        shared: whether named attacks may keep what they compute from this source without labels
+            for the next named attack; otherwise this source shares nothing with any other.
     """
 
-    def __init__(self, source: Source, told: np.ndarray, *, shared: bool = True) -> None:
+    def __init__(
+        self, source: Source, known_membership: np.ndarray, *, shared: bool = True
+    ) -> None:
         blank = without_labels(source)
         self._blank = blank if shared else copy.copy(blank)
         self.fleet: Fleet = replace(
@@ -53,7 +55,7 @@ class Told:
             records=frozen(source.fleet.records),
             labels=frozen(source.fleet.labels),
             challenge=frozen(source.fleet.challenge),
-            told=frozen(told),
+            known_membership=frozen(known_membership),
         )
         self._signals: dict[str, np.ndarray] = {}
         self._seconds = blank.__dict__.setdefault("_cpu_seconds", {})
@@ -82,29 +84,31 @@ class Told:
 
 
 def sealed(problem: Problem, *, shared: bool = False) -> Problem:
-    """The problem in copies of its own, for one run of an attack; see `Told` for `shared`."""
-    source = Told(problem.source, problem.told, shared=shared)
+    """A read-only copy of the problem for one run of an attack; see `MaskedSource` for `shared`."""
+    source = MaskedSource(problem.source, problem.known_membership, shared=shared)
     return replace(
         problem,
         source=source,
         shadows=frozen(problem.shadows),
         targets=frozen(problem.targets),
         columns=frozen(problem.columns),
-        told=source.fleet.told,
+        known_membership=source.fleet.known_membership,
     )
 
 
 def without_labels(source: Source) -> Any:
-    """The source itself, but for its membership: what a `Told` asks for signals and models.
+    """The source without any membership, from which a `MaskedSource` takes signals and models.
 
-    There is one for each source, so what was computed stays, and what is made of it can be kept.
+    Each source has exactly one, so that computed signals are kept and shared.
     """
-    if isinstance(source, Told):
+    if isinstance(source, MaskedSource):
         return source._blank
     kept = getattr(source, "_blank", None)
     if kept is None or kept.fleet.records is not source.fleet.records:
         kept = copy.copy(source)
-        kept.fleet = replace(source.fleet, told=np.full_like(source.fleet.told, HIDDEN))
+        kept.fleet = replace(
+            source.fleet, known_membership=np.full_like(source.fleet.known_membership, HIDDEN)
+        )
         source._blank = kept  # type: ignore[attr-defined]
     return kept
 

@@ -93,10 +93,14 @@ def first_principles_sent(problem: Problem) -> np.ndarray:
     """
     task = get_task(get_scenario(problem.source.fleet.scenario).task)
     share = task.len_training / task.len_dataset / (3 if task.name == "purchase100" else 1)
-    told = problem.told.copy()
+    known_membership = problem.known_membership.copy()
     for row in problem.shadows:
-        told[row] = np.random.default_rng([0, row]).random(told.shape[1]) < share
-    return first_principles(global_variance=True)(replace(problem, told=told))
+        known_membership[row] = (
+            np.random.default_rng([0, row]).random(known_membership.shape[1]) < share
+        )
+    return first_principles(global_variance=True)(
+        replace(problem, known_membership=known_membership)
+    )
 
 
 def first_principles_with(**options: bool) -> Attack:
@@ -119,7 +123,7 @@ def quantile(problem: Problem) -> np.ndarray:
     if len(outside) < 10:
         raise ValueError("Expected at least 10 (shadow, point) pairs OUT, got fewer: take `lira`.")
     pairs = outside[np.random.default_rng(0).permutation(len(outside))[:PAIRS]]
-    rows, columns = np.divmod(pairs, problem.told.shape[1])
+    rows, columns = np.divmod(pairs, problem.known_membership.shape[1])
     target = signal[shadows[rows], columns]
     learnt = moments_of(
         check_inputs(target, signal[np.ix_(shadows, columns)], problem.is_member[:, columns], rows)

@@ -1,8 +1,8 @@
-"""What an attack is asked: targets, their points, and the shadows whose membership is told.
+"""What an attack is given, and what it returns.
 
-An attack is a function `Problem -> float64[targets, points per target]`, larger = more likely a
-member, comparable over all targets.  Whatever may be used is in the problem; membership that is
-not told is HIDDEN in it, so that an attack cannot look at what it is asked for.
+An attack is a function `Problem -> float64[targets, points per target]` of membership scores: a
+larger score means more likely a member, and scores are comparable over all targets.  A problem
+holds everything that the attack may use.  Membership that the attack may not use is HIDDEN.
 """
 
 from __future__ import annotations
@@ -45,48 +45,66 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows and columns are those of `source.fleet`.
+    """Target models, the points to score for each of them, and shadow models.
+
+    Rows are models and columns are points, both in the order of `source.fleet`.
 
     Attributes:
         source: signals, logits and models.
-        shadows: int64[s], rows of which everything is told, ascending; none for an attack that
-            needs none.
-        targets: int64[t], rows that are attacked, ascending.
-        columns: int64[t, k], the points asked for of each target.
-        told: int8[models, points]: MEMBER, NONMEMBER or HIDDEN.  A target that is not a shadow
-            has HIDDEN at its columns, and elsewhere what is told of it (the DP distinguisher).
-        own: whether the targets are among the shadows.  An attack then leaves each target out of
-            its own reference; one that cannot says so in its `Attack` and is never asked to.
+        shadows: int64[s], rows of the shadow models, ascending.  Their membership is known at
+            every point.  Empty for an attack that needs no shadow models.
+        targets: int64[t], rows of the target models, ascending.
+        columns: int64[t, k], the points to score for each target.
+        known_membership: int8[models, points]: MEMBER, NONMEMBER or HIDDEN.  The row of a target
+            that is not a shadow is HIDDEN at its columns; at other points it may be known (the DP
+            distinguisher).
+        targets_in_shadows: whether the targets are among the shadows.  An attack must then leave
+            each target out of the shadows that it compares this target with.  Attacks that cannot
+            leave the target out set `leaves_one_out = False` and are evaluated by cross-fitting.
     """
 
     source: Source
     shadows: np.ndarray
     targets: np.ndarray
     columns: np.ndarray
-    told: np.ndarray
-    own: bool = False
+    known_membership: np.ndarray
+    targets_in_shadows: bool = False
 
     def __post_init__(self) -> None:
         if len(self.targets) == 0 or (np.diff(self.targets) <= 0).any():
             raise ValueError("Expected targets to be one row or more, ascending.")
         if (np.diff(self.shadows) <= 0).any():
             raise ValueError("Expected shadows to be rows, ascending.")
-        if (self.told[self.shadows] == HIDDEN).any():
-            raise ValueError("Expected everything to be told of the shadow models.")
+        if (self.known_membership[self.shadows] == HIDDEN).any():
+            raise ValueError("Expected the membership of the shadow models to be known.")
         if self.columns.shape[:1] != self.targets.shape or (self.columns < 0).any():
             raise ValueError("Expected columns of one row for each target, none below 0.")
         among = np.isin(self.targets, self.shadows)
-        if (among != self.own).any():
+        if (among != self.targets_in_shadows).any():
             raise ValueError(
-                "Expected no target among its own shadows unless all are (own=True): leave it out."
+                "Expected either no target among the shadows, or all of them with "
+                "targets_in_shadows=True."
             )
-        if not self.own and (self.told[self.targets[:, None], self.columns] != HIDDEN).any():
-            raise ValueError("Expected membership of the points that are asked for to be hidden.")
+        if (
+            not self.targets_in_shadows
+            and (self.known_membership[self.targets[:, None], self.columns] != HIDDEN).any()
+        ):
+            raise ValueError("Expected the membership of the points to score to be HIDDEN.")
+
+    @property
+    def told(self) -> np.ndarray:
+        """`known_membership`, under the name that attack files of earlier versions use."""
+        return self.known_membership
+
+    @property
+    def own(self) -> bool:
+        """`targets_in_shadows`, under the name that attack files of earlier versions use."""
+        return self.targets_in_shadows
 
     @property
     def is_member(self) -> np.ndarray:
-        """bool[s, points] of the shadows."""
-        return self.told[self.shadows] == MEMBER
+        """bool[s, points], the membership mask of the shadow models."""
+        return self.known_membership[self.shadows] == MEMBER
 
     def gather(self, name: str) -> Gathered:
         """Signal `name`, ready for the functions of `attacks`."""
@@ -97,10 +115,10 @@ class Problem:
 
         Points that it has not made may be NaN, as long as nobody asks for them.
         """
-        if np.shape(signal) != self.told.shape:
+        if np.shape(signal) != self.known_membership.shape:
             raise ValueError(
-                f"Expected a signal of shape {self.told.shape}, one number for each model and "
-                f"point, got {np.shape(signal)}."
+                f"Expected a signal of shape {self.known_membership.shape}, one number for each "
+                f"model and point, got {np.shape(signal)}."
             )
         return Gathered(self, signal)
 
@@ -137,8 +155,10 @@ class Gathered:
     @cached_property
     def is_member(self) -> np.ndarray:
         """bool[s, t k]."""
-        told = self.problem.told[np.ix_(self.problem.shadows, self.problem.columns.ravel())]
-        return told == MEMBER
+        known_membership = self.problem.known_membership[
+            np.ix_(self.problem.shadows, self.problem.columns.ravel())
+        ]
+        return known_membership == MEMBER
 
     @cached_property
     def target_index(self) -> np.ndarray | None:
@@ -188,18 +208,22 @@ class Gathered:
         return np.stack(rows)
 
     def _own(self, targets: np.ndarray) -> np.ndarray | None:
-        return np.searchsorted(self.problem.shadows, targets) if self.problem.own else None
+        return (
+            np.searchsorted(self.problem.shadows, targets)
+            if self.problem.targets_in_shadows
+            else None
+        )
 
     def _shadows(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The signal of the shadows at `columns`, and who trained there."""
         rows, points = self.problem.shadows, self.signal.shape[1]
-        told = self.problem.told
+        known_membership = self.problem.known_membership
         if len(columns) == points:
-            return self.signal[rows], told[rows] == MEMBER
+            return self.signal[rows], known_membership[rows] == MEMBER
         if 4 * len(columns) > points:  # two copies of whole rows are faster than picking
-            return self.signal[rows][:, columns], told[rows][:, columns] == MEMBER
+            return self.signal[rows][:, columns], known_membership[rows][:, columns] == MEMBER
         some = np.ix_(rows, columns)
-        return self.signal[some], told[some] == MEMBER
+        return self.signal[some], known_membership[some] == MEMBER
 
     @cached_property
     def _columns(self) -> np.ndarray:
@@ -228,19 +252,20 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack and what is said of it.
+    """An attack with its name, its source, and what it needs.
 
     Attributes:
         name: as on the command line.
-        title: a line for people.
-        source: the paper or code it is of.
+        title: one line for tables and pages.
+        source: the paper or code that it comes from.
         run: Problem -> float64[targets, points per target].
-        leaves_one_out: whether `run` takes problems with `own=True`.  Others are evaluated in
-            folds: their shadows are the models of the other folds.
-        white_box: whether it looks into the models.
-        all_records: whether it wants signals of all records of the dataset, as decoders do;
-            others make do with the union of the challenge points.
-        least_shadows: as few shadow models it works with; 0 if it looks at none.
+        leaves_one_out: whether `run` takes problems with `targets_in_shadows=True`.  Attacks that
+            do not are evaluated by cross-fitting: the shadows of a target are the models of the
+            other folds.
+        white_box: whether it uses the models' weights, and not their outputs alone.
+        all_records: whether it needs signals of all records of the dataset, as decoders do; the
+            other attacks need the union of the challenge points.
+        least_shadows: the smallest number of shadow models that it works with; 0 if it uses none.
     """
 
     name: str

@@ -16,7 +16,7 @@ from mico_competition.audit.verdict import Scored
 from mico_competition.competition.layout import challenge_folder_of
 from mico_competition.competition.submission import read_phase
 from mico_competition.competition.table import DISTINGUISHER, get_scenario
-from mico_competition.evaluation.cross_fitting import ask, holdout, run
+from mico_competition.evaluation.cross_fitting import holdout, make_task, run
 from mico_competition.evaluation.custom import answer
 from mico_competition.support.files import PathLike
 
@@ -69,18 +69,18 @@ def scored_attack(source: Source, attack: Attack, *, seed: int = 0) -> Scored:
     fleet = source.fleet
     phase = "dev" if len(fleet.rows("dev")) else "train"
     known = get_scenario(fleet.scenario).disclosure == DISTINGUISHER
-    asked = ask(source, phase, known=known)
+    task = make_task(source, phase, known=known)
     if phase == "dev":
-        places, scores = np.arange(len(asked.targets)), run(asked, attack)
+        places, scores = np.arange(len(task.targets)), run(task, attack)
     else:
-        places, problem = holdout(asked, seed=seed)
+        places, problem = holdout(task, seed=seed)
         scores = answer(attack, problem)
-    claim = claim_of([fleet.folders[row].path for row in asked.targets[places]])
+    claim = claim_of([fleet.folders[row].path for row in task.targets[places]])
     return Scored(
         fleet.scenario,
         phase,
         attack.name,
-        list(asked.truth[places]),
+        list(task.truth[places]),
         list(scores),
         claim.promise,
         claim.source,

@@ -153,7 +153,7 @@ def _evaluated(
 ) -> Iterator[tuple[Evaluation, list[Step]]]:
     """One scenario's numbers; then, if it is asked for, again with the study.  Both printed."""
     from mico_competition.evaluation import table
-    from mico_competition.evaluation.cross_fitting import ask
+    from mico_competition.evaluation.cross_fitting import make_task
     from mico_competition.evaluation.evaluate import Options, evaluate
     from mico_competition.evaluation.study import parts_of_study, study
 
@@ -161,15 +161,15 @@ def _evaluated(
     default = SCENARIOS[scenario].disclosure == DISTINGUISHER
     known = args.knowledge == "distinguisher" if args.knowledge else default
     by_kind = {
-        kind: ask(source, args.phase, records=args.records, known=known, seed=args.seed)
+        kind: make_task(source, args.phase, records=args.records, known=known, seed=args.seed)
         for kind, source in sources.items()
     }
-    asked = next(iter(by_kind.values()))
-    wide = by_kind.get("all", asked)
+    task = next(iter(by_kind.values()))
+    wide = by_kind.get("all", task)
     studied = attacks if args.shadows else ()
     for attack in studied:  # before any has run
         parts_of_study(
-            wide if attack.all_records else asked,
+            wide if attack.all_records else task,
             attack,
             args.shadows,
             folds=args.folds,
@@ -178,14 +178,14 @@ def _evaluated(
     bands = args.html is not None
     options = Options(args.folds, args.resamples, args.seed, args.blind_check, bands)
     found = evaluate(
-        asked, attacks, against=against, wide=wide, records=args.records, options=options
+        task, attacks, against=against, wide=wide, records=args.records, options=options
     )
     print(("" if first else "\n") + table.text(found), flush=True)
     yield found, []
     steps = []
     for attack in studied:
         steps += study(
-            wide if attack.all_records else asked,
+            wide if attack.all_records else task,
             attack,
             args.shadows,
             folds=args.folds,

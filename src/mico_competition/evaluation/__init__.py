@@ -1,1 +1,1 @@
-"""Attacks asked, answered and measured: problems, the named attacks, honest evaluation."""
+"""Evaluates attacks: each target model is attacked without its labels, and scores are measured."""

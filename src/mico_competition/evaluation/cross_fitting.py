@@ -1,8 +1,10 @@
-"""Leave-models-out: who is attacked with which shadows, so that no target's labels are used.
+"""Which target model is attacked with which shadow models, so that no target's labels are used.
 
-Train models are pseudo-targets.  An attack that can leave each target out of its own reference
-gets all of them at once; any other gets folds, in which the shadows are the models of the other
-folds.  Own dev and final models are attacked with the train models, as participants do.
+In the train phase each model is a target, and the other train models are its shadows.  An attack
+that can leave each target out of its own shadows gets all targets in one problem.  Any other attack
+is evaluated by cross-fitting: models are split into folds, and the shadows of a target are the
+models of the other folds.  Targets of the dev and final phases are attacked with all train models,
+as participants attack them.
 """
 
 from __future__ import annotations
@@ -12,27 +14,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mico_competition.attacks.masked_source import Told
+from mico_competition.attacks.masked_source import MaskedSource
 from mico_competition.attacks.problem import Attack, Problem, Source
 from mico_competition.evaluation.custom import answer
 from mico_competition.signals import HIDDEN, MEMBER, Fleet, truth
 
-EXTRA = 2000  # records beside the challenge that are hidden, to ask for them, of what is known
+EXTRA = 2000  # further known records that are hidden, so that they can be scored
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Who is attacked at which points: the same for all attacks that are compared.
+class EvaluationTask:
+    """The targets and the points to score, which all attacks that are compared share.
 
     Attributes:
         source: the signals.
         phase: of the targets.
-        targets: int64[t], rows, ascending.
-        columns: int64[t, k], the points asked for.
-        member: bool[t, k], for scoring only; None where it is not to be had.
-        told: int8[models, points]: what may be known while each target is attacked, its own row
-            taken apart: targets' rows have HIDDEN where `columns` ask.
-        known: whether other points of the targets are told (the DP distinguisher).
+        targets: int64[t], rows of the target models, ascending.
+        columns: int64[t, k], the points to score for each target.
+        member: bool[t, k], the truth, for scoring only; None if it is not available.
+        known_membership: int8[models, points]: what an attack may know of each model while it
+            attacks it as a target; HIDDEN at the points to score.
+        known: whether the membership of the targets at other points is known (the DP
+            distinguisher).
     """
 
     source: Source
@@ -40,18 +43,20 @@ class Asked:
     targets: np.ndarray
     columns: np.ndarray
     member: np.ndarray | None
-    told: np.ndarray
+    known_membership: np.ndarray
     known: bool
 
     @property
     def truth(self) -> np.ndarray:
-        """bool[t, k], who of what is asked is a member; ValueError if that is not known."""
+        """bool[t, k], whether each point is a member; ValueError if that is not available."""
         if self.member is None:
-            raise ValueError("Expected targets whose membership is known, to be scored.")
+            raise ValueError(
+                "Expected targets whose membership is available, to measure scores against it."
+            )
         return self.member
 
 
-def ask(
+def make_task(
     source: Source,
     phase: str,
     *,
@@ -59,24 +64,24 @@ def ask(
     known: bool = False,
     scored: bool = True,
     seed: int = 0,
-) -> Asked:
-    """The points of all models of a phase.
+) -> EvaluationTask:
+    """The task of attacking all models of a phase.
 
     Args:
         source: signals of the fleet.
         phase: "train", "dev" or "final".
-        records: "challenge": each model's challenge points; "all": every record of the source (a
-            low-noise estimate, as true and false positive rates do not depend on how many members
-            there are).  With `known`, "all" means the challenge points and a random `EXTRA` of
-            the others, whose membership is hidden for that.
-        known: who trained on the points that are not asked for is told of each target.
-        scored: whether the truth is needed; without it dev and final models may be a
-            participant's, and what is known of them is what their fleet tells.
+        records: "challenge": score each model's challenge points; "all": score every record of
+            the source (a low-noise estimate, because true and false positive rates do not depend
+            on the share of members).  With `known`, "all" means the challenge points and `EXTRA`
+            random other records, whose membership is hidden for this.
+        known: whether the attack knows the membership of the targets at all other points.
+        scored: whether the truth is needed.  A participant does not have that of dev and final
+            models; then only what the fleet discloses is known.
         seed: of the choice of extra records.
 
     Raises:
-        ValueError: if there are no such models, if their membership is not known but needed, or
-            if the source lacks their challenge points.
+        ValueError: if there are no models of this phase, if their membership is needed but not
+            available, or if the source lacks their challenge points.
     """
     fleet = source.fleet
     if records not in ("challenge", "all"):
@@ -86,22 +91,26 @@ def ask(
         raise ValueError(f"There are no {phase} models of {fleet.scenario} to attack.")
     columns = challenge_columns(fleet, targets)
     if records == "all":
-        columns = _more(columns, fleet.told.shape[1], known, seed)
-    told, member = fleet.told.copy(), None
+        columns = _more(columns, fleet.known_membership.shape[1], known, seed)
+    known_membership, member = fleet.known_membership.copy(), None
     if scored:
-        told[targets] = _truth(source, targets)
-        member = np.take_along_axis(told[targets] == MEMBER, columns, axis=1)
+        known_membership[targets] = _truth(source, targets)
+        member = np.take_along_axis(known_membership[targets] == MEMBER, columns, axis=1)
     if known:
-        told[targets[:, None], columns] = HIDDEN
+        known_membership[targets[:, None], columns] = HIDDEN
     else:
-        told[targets] = HIDDEN
-    return Asked(source, phase, targets, columns, member, told, known)
+        known_membership[targets] = HIDDEN
+    return EvaluationTask(source, phase, targets, columns, member, known_membership, known)
 
 
 def _truth(source: Source, targets: np.ndarray) -> np.ndarray:
     """int8[t, points], MEMBER or NONMEMBER."""
-    told = source.fleet.told[targets]
-    return truth(source.fleet, targets, source.data).astype(np.int8) if HIDDEN in told else told
+    known_membership = source.fleet.known_membership[targets]
+    return (
+        truth(source.fleet, targets, source.data).astype(np.int8)
+        if HIDDEN in known_membership
+        else known_membership
+    )
 
 
 def challenge_columns(fleet: Fleet, targets: np.ndarray) -> np.ndarray:
@@ -120,7 +129,7 @@ def challenge_columns(fleet: Fleet, targets: np.ndarray) -> np.ndarray:
 
 
 def _more(columns: np.ndarray, points: int, known: bool, seed: int) -> np.ndarray:
-    """All columns for each target; of what is known, the challenge and a random choice."""
+    """All columns for each target; with `known`, the challenge and a random choice of others."""
     if not known:
         return np.tile(np.arange(points), (len(columns), 1))
     rng = np.random.default_rng(seed)
@@ -133,58 +142,63 @@ def _more(columns: np.ndarray, points: int, known: bool, seed: int) -> np.ndarra
 
 
 def problems(
-    asked: Asked, attack: Attack, *, folds: int = 5, seed: int = 0
+    task: EvaluationTask, attack: Attack, *, folds: int = 5, seed: int = 0
 ) -> Iterator[tuple[np.ndarray, Problem]]:
-    """(places among `asked.targets`, problem), which together ask for every target once.
+    """(indices into `task.targets`, problem) pairs, which together cover every target once.
 
     Raises:
-        ValueError: with fewer than two folds or train models; if there are no shadows, and the
-            attack needs some.
+        ValueError: on fewer than two folds or train models; if there are no shadows although
+            the attack needs some.
     """
-    if asked.phase != "train":
-        shadows = asked.source.fleet.rows("train")
+    if task.phase != "train":
+        shadows = task.source.fleet.rows("train")
         if not len(shadows) and attack.least_shadows:
             raise ValueError(
-                f"There are no train models of {asked.source.fleet.scenario}: they are the "
+                f"There are no train models of {task.source.fleet.scenario}: they are the "
                 "shadows, so put them beside the others."
             )
-        yield np.arange(len(asked.targets)), _problem(asked, shadows, np.arange(len(asked.targets)))
-    elif attack.leaves_one_out and not asked.known:
-        source = asked.source
-        told = source.fleet.told
+        yield np.arange(len(task.targets)), _problem(task, shadows, np.arange(len(task.targets)))
+    elif attack.leaves_one_out and not task.known:
+        source = task.source
+        known_membership = source.fleet.known_membership
         yield (
-            np.arange(len(asked.targets)),
+            np.arange(len(task.targets)),
             Problem(
-                Told(source, told), asked.targets, asked.targets, asked.columns, told, own=True
+                MaskedSource(source, known_membership),
+                task.targets,
+                task.targets,
+                task.columns,
+                known_membership,
+                targets_in_shadows=True,
             ),
         )
     else:
-        for places in split(len(asked.targets), folds, seed):
-            others = np.setdiff1d(np.arange(len(asked.targets)), places)
-            yield places, _problem(asked, asked.targets[others], places)
+        for places in split(len(task.targets), folds, seed):
+            others = np.setdiff1d(np.arange(len(task.targets)), places)
+            yield places, _problem(task, task.targets[others], places)
 
 
-def holdout(asked: Asked, *, seed: int = 0) -> tuple[np.ndarray, Problem]:
-    """(places among `asked.targets`, problem): half of the train models, attacked with the rest.
+def holdout(task: EvaluationTask, *, seed: int = 0) -> tuple[np.ndarray, Problem]:
+    """(indices into `task.targets`, problem): half of the train models, attacked with the rest.
 
-    No label of a target takes part in the attack on any other, which leaving out one model or a
-    fold at a time does not give.
+    No label of a target takes part in the attack on any other target.  Leaving out one model, or
+    one fold, at a time does not give this.
 
     Raises:
         ValueError: on fewer than four models.
     """
-    models = len(asked.targets)
+    models = len(task.targets)
     if models < 4:
         raise ValueError(
             f"Expected at least 4 train models where there are no others, got {models}: half of "
             "them are the shadows that the other half is attacked with."
         )
     places, others = split(models, 2, seed)
-    return places, _problem(asked, asked.targets[others], places)
+    return places, _problem(task, task.targets[others], places)
 
 
 def split(models: int, folds: int, seed: int = 0) -> list[np.ndarray]:
-    """Places 0..models - 1 in so many folds of nearly equal size, at random, each ascending."""
+    """Indices 0..models - 1 in random folds of nearly equal size, each in ascending order."""
     if folds < 2 or models < 2:
         raise ValueError(
             f"Expected at least 2 folds and 2 train models, got {folds} and {models}: a target "
@@ -194,22 +208,26 @@ def split(models: int, folds: int, seed: int = 0) -> list[np.ndarray]:
     return [np.sort(part) for part in np.array_split(shuffled, min(folds, models))]
 
 
-def _problem(asked: Asked, shadows: np.ndarray, places: np.ndarray) -> Problem:
-    """Targets `places` with these shadows, of which everything is told."""
-    told = asked.told.copy()
-    told[shadows] = asked.source.fleet.told[shadows]
+def _problem(task: EvaluationTask, shadows: np.ndarray, places: np.ndarray) -> Problem:
+    """The targets at `places`, with these shadows, whose membership is known everywhere."""
+    known_membership = task.known_membership.copy()
+    known_membership[shadows] = task.source.fleet.known_membership[shadows]
     return Problem(
-        Told(asked.source, told), shadows, asked.targets[places], asked.columns[places], told
+        MaskedSource(task.source, known_membership),
+        shadows,
+        task.targets[places],
+        task.columns[places],
+        known_membership,
     )
 
 
-def run(asked: Asked, attack: Attack, *, folds: int = 5, seed: int = 0) -> np.ndarray:
-    """float64[t, k]: the attack's scores of all that is asked.
+def run(task: EvaluationTask, attack: Attack, *, folds: int = 5, seed: int = 0) -> np.ndarray:
+    """float64[t, k]: the attack's scores of all points of a task.
 
     Raises:
         ValueError: as `problems`; what the attack raises; on scores that are not finite.
     """
-    scores = np.full(asked.columns.shape, np.nan)
-    for places, problem in problems(asked, attack, folds=folds, seed=seed):
+    scores = np.full(task.columns.shape, np.nan)
+    for places, problem in problems(task, attack, folds=folds, seed=seed):
         scores[places] = answer(attack, problem)
     return scores

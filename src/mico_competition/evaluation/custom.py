@@ -1,4 +1,4 @@
-"""An attack of one's own, and the check of what any attack answers.
+"""An attack from a user's file, and the checks of the scores that an attack returns.
 
 A participant's attack is a function in a file, `Problem -> scores`:
 
@@ -8,7 +8,7 @@ A participant's attack is a function in a file, `Problem -> scores`:
     def attack(problem):
         return problem.gather("logit").score(calibrate, centre="out")
 
-`mico evaluate FOLDER --attack my_attack.py:attack` measures it beside the named ones.
+`mico evaluate FOLDER --attack my_attack.py:attack` evaluates it beside the named attacks.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from mico_competition.support.progress import stage
 
 
 def find_attack(name: str, *, isolate: bool = False) -> Attack:
-    """A named attack, or that of `path/to/file.py:function`.
+    """A named attack, or the attack in `path/to/file.py:function`.
 
     Args:
         name: of the attack.
-        isolate: whether one from a file runs in a process of its own, see `isolated.py`.
+        isolate: whether an attack from a file runs in a separate process, see `isolated.py`.
 
     Raises:
         ValueError: if there is no such name, file or function, or the file does not run.
@@ -59,14 +59,15 @@ def find_attack(name: str, *, isolate: bool = False) -> Attack:
 
 
 def load_attack(path: Path, function: str) -> Attack:
-    """The attack that `function` in the file `path` is, named `<path as given>:<function>`.
+    """The attack `function` in the file `path`, under the name `<path as given>:<function>`.
 
-    It may itself be an `Attack`, which keeps all but its name.  Of a function, set
-    `function.leaves_one_out = False` if it cannot leave a target out of its own shadows (it is
-    then evaluated in folds), and `function.all_records = True` if it wants signals of all records.
+    `function` may also be an `Attack`, which keeps everything but its name.  For a plain function,
+    set `function.leaves_one_out = False` if it cannot leave a target out of the shadows (it is then
+    evaluated by cross-fitting), and `function.all_records = True` if it needs signals of all
+    records.
 
-    The file is run anew for each problem, and modules beside it are imported anew, so that nothing
-    they keep is there in the next; see `modules.py`.
+    The file is executed afresh for each problem, and modules beside it are imported afresh, so
+    that they keep nothing from one problem to the next; see `modules.py`.
 
     Raises:
         ValueError: as `find_attack`.
@@ -97,7 +98,7 @@ def load_attack(path: Path, function: str) -> Attack:
 
 
 def _found(path: Path, function: str) -> Any:
-    """What is called `function` in the file, which is run for it."""
+    """Executes the file and returns its `function`."""
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]  # not only the stem
     spec = importlib.util.spec_from_file_location(f"mico_attack_{path.stem}_{place}", path)
     assert spec is not None and spec.loader is not None  # the suffix is .py
@@ -126,25 +127,25 @@ def is_custom(attack: Attack) -> bool:
 
 
 def is_ours(attack: Attack) -> bool:
-    """Whether it is one of the named attacks, as it stands in the registry."""
+    """Whether it is a named attack of the registry, unchanged."""
     return not is_custom(attack) and (
         attack == ATTACKS.get(attack.name) or attack == attacks().get(attack.name)
     )
 
 
 def answer(attack: Attack, problem: Problem) -> np.ndarray:
-    """float64[targets, points per target]: what the attack says, checked.
+    """float64[targets, points per target]: the attack's scores of a problem, checked.
 
-    It gets copies of its own (`attacks.masked_source`), and what it changes of the process is put
-    back (`undisturbed.py`).  What named attacks make of a source without labels is kept for the
-    next of them; from others nothing is kept.
+    The attack gets read-only copies (`attacks.masked_source`), and what it changes in the process
+    is restored (`undisturbed.py`).  What a named attack computes without labels is kept for the next named
+    attack; other attacks leave nothing behind.
 
     Raises:
-        ValueError: if it is not of that shape, or not finite; or what the attack raises.
+        ValueError: if the scores have another shape or are not finite; what the attack raises.
     """
     shape = problem.columns.shape
     shadows = problem.shadows if attack.least_shadows else problem.shadows[:0]
-    looked_at(np.union1d(shadows, problem.targets), problem.told.shape[1])
+    looked_at(np.union1d(shadows, problem.targets), problem.known_membership.shape[1])
     with stage(f"Attack {attack.name}"), undisturbed():
         given = attack.run(sealed(problem, shared=is_ours(attack)))
         try:
@@ -163,13 +164,13 @@ def answer(attack: Attack, problem: Problem) -> np.ndarray:
     if bad.any():
         raise ValueError(
             f"Expected attack {attack.name} to give finite scores, got {int(bad.sum())} NaN or "
-            f"infinite of {bad.size}: say what it does where shadows are few or alike."
+            f"infinite of {bad.size}: handle the case of few shadows, or of equal ones."
         )
     return scores.astype(np.float64)
 
 
 def plain(given: Any) -> np.ndarray:
-    """Scores as a numpy array: of a tensor, on any device and with a gradient, its numbers."""
+    """Scores as a numpy array; they may be a tensor on any device, with a gradient or without."""
     if isinstance(given, torch.Tensor):
         real = given.detach().resolve_conj().resolve_neg().cpu()
         return (real if real.is_complex() else real.to(torch.float64)).numpy()
@@ -181,7 +182,7 @@ def plain(given: Any) -> np.ndarray:
 
 
 def _guarded(name: str, run: Callable[[Problem], Any]) -> Callable[[Problem], Any]:
-    """`run`, whose mistakes come as one sentence: they are its author's, not ours."""
+    """`run`, with any exception turned into one sentence: the mistake is its author's."""
 
     def guarded(problem: Problem) -> Any:
         try:
@@ -204,5 +205,5 @@ def described(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, fit to be printed, without the full stop."""
+    """The message of an error on one printable line, without the full stop."""
     return printable(" ".join(str(error).split()).rstrip("."))

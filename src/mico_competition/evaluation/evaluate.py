@@ -1,4 +1,4 @@
-"""Several attacks on the same targets, measured side by side."""
+"""Evaluates several attacks on the same targets, side by side."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from mico_competition.attacks.cost import NO_COST, Cost, metered
 from mico_competition.attacks.named import ATTACKS, WINNERS_FORMULAS
 from mico_competition.attacks.problem import Attack
-from mico_competition.evaluation.cross_fitting import Asked, run
+from mico_competition.evaluation.cross_fitting import EvaluationTask, run
 from mico_competition.evaluation.custom import is_custom, is_ours
-from mico_competition.evaluation.leakage_check import check_asked
+from mico_competition.evaluation.leakage_check import check_task
 from mico_competition.evaluation.measure import METRICS, Estimate, Measured, compare, measure
 from mico_competition.scoring.curve import RATES
 from mico_competition.support.progress import tracked
@@ -26,15 +26,16 @@ WINNERS_BEST = "winner-best"
 
 @dataclass(frozen=True)
 class Options:
-    """How to evaluate.
+    """Settings of an evaluation.
 
     Attributes:
-        folds: for attacks that cannot leave one model out.
-        resamples: of the bootstrap over models.
-        seed: of folds and resamples.
-        blind_check: "auto" (all targets of an attack of one's own, some of a named one, unless it
-            is white-box), "always" (all targets of every attack) or "never".
-        bands: whether to give intervals all along the ROC curves, for a page.
+        folds: number of folds, for attacks that cannot leave one model out; at least 2.
+        resamples: number of bootstrap resamples of the models, for intervals.
+        seed: of the folds and the resamples.
+        blind_check: which attacks the leakage check covers: "auto" (all targets of an attack from
+            a file, and a sample of the targets of a named attack that is not white-box), "always"
+            (all targets of every attack) or "never".
+        bands: whether to compute intervals all along the ROC curves, for a page.
     """
 
     folds: int = 5
@@ -49,9 +50,9 @@ DEFAULTS = Options()
 
 @dataclass(frozen=True)
 class Row:
-    """One attack: what it is worth, its paired gain over the attack compared with, its cost.
+    """One attack: its metrics, its paired gain over the attack it is compared with, and its cost.
 
-    `seconds` are those of a clock, whatever else the machine did; see `cost` for what it took.
+    `seconds` is wall-clock time, which depends on what else the machine did; `cost` does not.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All rows of one scenario; `against` is the name of the row that gains are over."""
+    """All attacks on one scenario; `against` names the attack that the gains are measured over."""
 
     scenario: str
     phase: str
@@ -76,62 +77,66 @@ class Evaluation:
 
     @property
     def knowledge(self) -> str:
-        """What is told of targets beside what is asked."""
+        """What an attack knows of the targets beside the points to score."""
         return "distinguisher" if self.known else "standard"
 
 
 def evaluate(
-    asked: Asked,
+    task: EvaluationTask,
     attacks: Sequence[Attack],
     *,
     against: Attack | None = None,
-    wide: Asked | None = None,
+    wide: EvaluationTask | None = None,
     records: str = "challenge",
     options: Options = DEFAULTS,
 ) -> Evaluation:
-    """Run and measure attacks on one scenario.
+    """Run attacks on one scenario and measure their scores.
 
     Args:
-        asked: who is attacked at which points, from `folds.ask`.
-        attacks: to be run, of different names; `against` may be among them.
-        against: the attack that gains are over; by default the best of the winner's formulas on
-            these very targets.
-        wide: the same targets and points, from signals of all records: given to the attacks that
-            want these.  So the numbers of the others do not depend on who is asked beside them.
-        records: as given to `ask`, for the record.
-        options: see there.
+        task: the targets and the points to score, from `make_task`.
+        attacks: with different names; `against` may be among them.
+        against: the attack that gains are measured over; by default the best of the winner's
+            formulas on these targets.
+        wide: the same targets and points with signals of all records, for the attacks with
+            `all_records`.  The other attacks get `task`, so their scores do not depend on which
+            attacks run beside them.
+        records: what `make_task` got, for the result.
+        options: folds, resamples, seed and checks.
+
+    Returns:
+        An `Evaluation` with a row for each attack; the first row is `against`.
 
     Raises:
-        ValueError: if two attacks have one name; if `wide` asks for something else; if an attack
-            leaks, or gives what is no score; see `blind` and `custom`.
+        ValueError: if two attacks have the same name; if `wide` has other targets or points than
+            `task`; if an attack leaks or its scores are invalid (see `leakage_check`, `custom`).
     """
     check_names(attacks, against)
     if options.blind_check not in ("auto", "always", "never"):
         raise ValueError('Expected blind_check "auto", "always" or "never".')
-    if wide is not None and not np.array_equal(wide.truth, asked.truth):
-        raise ValueError("Expected `wide` to ask for the same points of the same targets.")
+    if wide is not None and not np.array_equal(wide.truth, task.truth):
+        raise ValueError("Expected `wide` to have the same targets and points as `task`.")
 
     def row_of(attack: Attack) -> Row:
-        return _row(wide if wide is not None and attack.all_records else asked, attack, options)
+        return _row(wide if wide is not None and attack.all_records else task, attack, options)
 
-    base = winners_best(asked, options) if against is None else row_of(against)
+    base = winners_best(task, options) if against is None else row_of(against)
     rows = [base]
-    for attack in tracked(attacks, f"Evaluation of {asked.source.fleet.scenario}", "attack"):
+    for attack in tracked(attacks, f"Evaluation of {task.source.fleet.scenario}", "attack"):
         if attack.name != base.name:
             rows.append(row_of(attack))
     compared = [replace(row, gain=compare(row.measured, base.measured)) for row in rows[1:]]
     return Evaluation(
-        asked.source.fleet.scenario,
-        asked.phase,
+        task.source.fleet.scenario,
+        task.phase,
         records,
-        asked.known,
+        task.known,
         base.name,
         (base, *compared),
     )
 
 
 def check_names(attacks: Sequence[Attack], against: Attack | None) -> None:
-    """Refuses two attacks of one name, whose numbers nobody could tell apart."""
+    """Refuses two attacks of the same name, whose rows could not be told apart."""
     names = [attack.name for attack in attacks]
     base = WINNERS_BEST if against is None else against.name
     twice = [
@@ -146,22 +151,22 @@ def check_names(attacks: Sequence[Attack], against: Attack | None) -> None:
         )
 
 
-def winners_best(asked: Asked, options: Options) -> Row:
-    """The winner's formula that is best on these targets, by what the competition ranks by."""
-    rows = [_row(asked, ATTACKS[name], options) for name in WINNERS_FORMULAS]
+def winners_best(task: EvaluationTask, options: Options) -> Row:
+    """The winner's formula with the best ranking metric of the competition on these targets."""
+    rows = [_row(task, ATTACKS[name], options) for name in WINNERS_FORMULAS]
     best = max(rows, key=lambda row: row.measured[RANKED].value)
     return replace(best, name=WINNERS_BEST, title=best.name)
 
 
-def _row(asked: Asked, attack: Attack, options: Options) -> Row:
-    guard(asked, attack, options)
+def _row(task: EvaluationTask, attack: Attack, options: Options) -> Row:
+    guard(task, attack, options)
     is_ours(attack)  # imports what names need: no cost of this attack
     start = time.perf_counter()
     with metered() as meter:
-        scores = run(asked, attack, folds=options.folds, seed=options.seed)
+        scores = run(task, attack, folds=options.folds, seed=options.seed)
     seconds = time.perf_counter() - start
     measured = measure(
-        asked.truth,
+        task.truth,
         scores,
         resamples=options.resamples,
         seed=options.seed,
@@ -170,8 +175,8 @@ def _row(asked: Asked, attack: Attack, options: Options) -> Row:
     return Row(attack.name, attack.title, attack.white_box, measured, None, seconds, meter.cost)
 
 
-def guard(asked: Asked, attack: Attack, options: Options) -> None:
-    """The leak guard, where the options want it."""
+def guard(task: EvaluationTask, attack: Attack, options: Options) -> None:
+    """Runs the leakage check if the options ask for it."""
     wanted = {
         "auto": is_custom(attack) or not attack.white_box,
         "always": True,
@@ -180,14 +185,14 @@ def guard(asked: Asked, attack: Attack, options: Options) -> None:
     if wanted:
         # The tests of this package relabel every target of the named attacks.
         sample = SAMPLE if is_ours(attack) and options.blind_check == "auto" else None
-        check_asked(attack, asked, folds=options.folds, seed=options.seed, sample=sample)
+        check_task(attack, task, folds=options.folds, seed=options.seed, sample=sample)
 
 
 def scores_in_percent(metric: str) -> bool:
-    """Whether people speak of a metric in percent."""
+    """Whether a metric is usually given in percent."""
     return metric.startswith("TPR")
 
 
 def interval_excludes_zero(estimate: Estimate) -> bool:
-    """Whether a gain is more than chance at the interval's level."""
+    """Whether the interval of a gain lies above or below 0."""
     return bool(np.isfinite(estimate.low)) and not estimate.low <= 0 <= estimate.high

@@ -1,9 +1,9 @@
-"""A stranger's attack, run in a process that sees nothing but the arrays it is given.
+"""Runs an attack from an untrusted file in a process that has nothing but the arrays it is given.
 
-The process is started anew, with one socket and no other open file, and with nothing of this one's
-environment; each problem is solved in an empty folder, by a child of it that ends with the answer.
-Its answers are held to a form: a line of JSON of known words, or as
-many numbers as were asked for.  Nothing that it says is unpickled, evaluated or printed raw.
+A fresh process starts with one socket, no other open file, and none of this process's environment.
+It forks a child for each problem; the child solves the problem in an empty folder and ends with its
+answer.  An answer must be a line of JSON with known keys, or exactly as many numbers as there are
+points to score.  Nothing in an answer is unpickled, evaluated or printed unescaped.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ class _Stranger:
             "shadows": problem.shadows,
             "targets": problem.targets,
             "columns": problem.columns,
-            "told": problem.told,
-            "own": problem.own,
+            "known_membership": problem.known_membership,
+            "targets_in_shadows": problem.targets_in_shadows,
         }
         shape = problem.columns.shape
         with _server.conversation(self.name, b"P") as talk:
@@ -271,8 +271,8 @@ def _served(problem: Problem, words: dict[str, Any]) -> bytes:
             raise ValueError("Expected the name of a signal.")
         return _npy(source.get(words["name"]))
     row = words.get("row")
-    if type(row) is not int or not 0 <= row < len(problem.told):
-        raise ValueError(f"Expected a row in 0..{len(problem.told) - 1}.")
+    if type(row) is not int or not 0 <= row < len(problem.known_membership):
+        raise ValueError(f"Expected a row in 0..{len(problem.known_membership) - 1}.")
     return _npy(source.logits(row)) if op == "logits" else pickle.dumps(source.load(row).cpu())
 
 

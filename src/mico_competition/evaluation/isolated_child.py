@@ -1,10 +1,10 @@
-"""The process that a stranger's attack runs in: it is given arrays, and gives an array back.
+"""The process in which an untrusted attack runs: it receives arrays and returns an array.
 
-`isolated.py` starts it with one socket, and nothing else.  It has loaded this package, and holds
-no label.  For each problem it is sent another socket and forks a worker: that bars itself from all
-files but libraries and an empty folder (where the system has Landlock), reads its problem, runs
-the attack and ends.  Whatever the worker started is killed before the next, so an attack cannot
-carry labels from one problem to another.
+`isolated.py` starts it with one socket.  It has imported this package and holds no label.  For each
+problem it receives another socket and forks a worker.  The worker bars itself from all files but
+libraries and an empty folder (where the system has Landlock), reads its problem, runs the attack
+and ends.  Every process that the worker started is killed before the next problem, so an attack
+cannot carry labels from one problem to another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bars this process from files, by Linux' Landlock: no privilege is needed, and no way leads back.
+"""Bars this process from files with Linux' Landlock, which needs no privilege and cannot be undone.
 
 Source: the kernel's documentation, "Landlock: unprivileged access control"
 (https://docs.kernel.org/userspace-api/landlock.html), and `linux/landlock.h`.

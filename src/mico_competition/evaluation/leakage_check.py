@@ -1,21 +1,24 @@
-"""The leak guard: an attack may not use what is told of the very model that it attacks.
+"""The leakage check: an attack may not use the membership of the target that it attacks.
 
-A train model that stands in for a target is also a shadow of the others, so its membership lies
-in the problem.  The guard relabels one target, asks again, and requires that this target's own
-scores stay as they are; so with each.  It finds labels that are used outright, and
-those that went into a mean, a direction or a classifier; the latter are the ones that make an
-evaluation look better than the attack is (0.611 against 0.592 AUC in our trials).
+A train model is both a target and a shadow of the other targets, so the problem holds its
+membership.  The check changes the membership of one target at random, runs the attack again, and
+requires that the scores of this target stay the same; it does so for each target.  It finds an
+attack that uses the labels directly, and one whose labels went into a mean, a direction or a
+classifier.  Such a leak makes an attack look better than it is (AUC 0.611 instead of 0.592 in our
+trials).
 
-Where targets are no shadows, in folds and in phases dev and final, no problem holds their labels.
-There the guard relabels the targets of each problem in the source that all problems are made from,
-and requires equal scores.  This finds an attack that remembers labels from one problem for the
-next: of the folds, each shows the labels of the others' targets.
+Where the targets are not among the shadows (in cross-fitting, and in the dev and final phases) no
+problem holds their membership.  There the check changes the membership of the targets in the
+source from which all problems are made, and requires equal scores.  This finds an attack that
+remembers labels from one problem to the next: each fold shows the labels of the other folds'
+targets.
 
-An attack from a file is also compared with itself in a fresh process, which finds what it keeps in
-the modules and objects of libraries.
+The check also runs an attack from a file in a fresh process and compares the scores.  This finds
+labels that the attack keeps in the modules and objects of libraries.
 
-It cannot find an attack that reads the seed files of the targets' folders, or that goes through
-the interpreter's objects: `isolated.py` runs a stranger's attack where there are none.
+The check cannot find an attack that reads the seed files in the folders of the targets, or that
+searches the interpreter's objects.  `isolated.py` runs an untrusted attack where neither is within
+reach.
 """
 
 from __future__ import annotations
@@ -31,71 +34,76 @@ import numpy as np
 
 from mico_competition.attacks.masked_source import without_labels
 from mico_competition.attacks.problem import Attack, Problem, Source
-from mico_competition.evaluation.cross_fitting import Asked, problems
+from mico_competition.evaluation.cross_fitting import EvaluationTask, problems
 from mico_competition.evaluation.custom import answer
 from mico_competition.evaluation.isolated import fresh_attack
 from mico_competition.support.progress import stage
 
 _log = logging.getLogger(__name__)
 
-TOLERANCE = 1e-8  # of the spread of a target's scores: what rounding may change
-TOGETHER = 3  # targets relabelled one by one while all of them are asked for
-TIES = 1e-9  # how far, relatively, equal signals are moved apart
+TOLERANCE = 1e-8  # the share of the spread of a target's scores that rounding may change
+TOGETHER = 3  # number of targets that are relabelled while all targets are attacked together
+TIES = 1e-9  # the relative distance by which equal signals are moved apart
 
 
 class Untied:
-    """A Source whose scalar signals are moved by less than a millionth, so that none are equal.
+    """A Source whose scalar signals are shrunk by less than a billionth, so that none are equal.
 
-    Equal records have equal means, up to rounding, and rounding depends on the labels: sorted by
-    it, points near the border of a bin would change places, which looks like a leak.  Towards 0,
-    so that probabilities stay such.
+    Equal records have equal means up to rounding, and the rounding depends on the labels.  An
+    attack that sorts points by their means would then swap points at the border of a bin when
+    labels change, which looks like a leak.  Signals only shrink, so probabilities stay below 1.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = without_labels(source)
         self.fleet = self._source.fleet
-        self._factor = 1 - TIES * np.random.default_rng(0).random(self.fleet.told.shape)
+        self._factor = 1 - TIES * np.random.default_rng(0).random(self.fleet.known_membership.shape)
         self._signals: dict[str, np.ndarray] = {}
 
     def get(self, name: str) -> np.ndarray:
-        """The signal, its ties broken."""
+        """The signal with its ties broken."""
         if name not in self._signals:
             self._signals[name] = self._source.get(name) * self._factor
         return self._signals[name]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # also while a copy is made, which has nothing yet
+        if name.startswith("_"):  # a copy that is being made has no attribute yet
             raise AttributeError(name)
         return getattr(self._source, name)
 
 
-def check_asked(
-    attack: Attack, asked: Asked, *, folds: int = 5, seed: int = 0, sample: int | None = None
+def check_task(
+    attack: Attack,
+    task: EvaluationTask,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    sample: int | None = None,
 ) -> None:
-    """Refuses an attack whose scores of any target hang on that target's labels.
+    """Refuses an attack whose scores of a target depend on the membership of that target.
 
     Args:
-        attack: to be checked.
-        asked: who is attacked at which points; its problems are made and asked as an evaluation
-            does it.
-        folds, seed: of the evaluation; `seed` also of the relabelling.
-        sample: how many targets to relabel one by one where they are left out one by one; all by
-            default.  In folds and other phases all are relabelled at any rate.
+        attack: the attack to check.
+        task: the targets and the points to score; its problems are made as an evaluation makes
+            them.
+        folds, seed: those of the evaluation; `seed` also seeds the changes of membership.
+        sample: how many targets to check where the targets are among the shadows; all by default.
+            In cross-fitting, and in the dev and final phases, all are checked in any case.
 
     Raises:
-        ValueError: if scores of a target change with its own labels, or from run to run; what
+        ValueError: if the scores of a target change with its membership, or from run to run; what
             the attack raises.
     """
-    parts = list(problems(asked, attack, folds=folds, seed=seed))
-    if parts[0][1].own:
-        check_blind(attack, parts[0][1], sample=sample, seed=seed)
+    parts = list(problems(task, attack, folds=folds, seed=seed))
+    if parts[0][1].targets_in_shadows:
+        check_problem(attack, parts[0][1], sample=sample, seed=seed)
         return
     rng = np.random.default_rng(seed)
-    # A world without truth comes first: an attack that keeps what it learned keeps that.
+    # Random labels come first: an attack that keeps what it learned will then keep these.
     strange = [_invented(attack, problem, rng) for _, problem in parts] if parts[1:] else []
     first = [answer(attack, problem) for _, problem in parts]
     for number, (places, problem) in enumerate(parts):
-        relabelled = _relabelled(asked, places, rng)
+        relabelled = _relabelled(task, places, rng)
         (_, again), *_ = list(problems(relabelled, attack, folds=folds, seed=seed))[number:]
         _compare(attack, problem, first[number], answer(attack, again), slice(None))
     if strange and all(a is not None and _equal(a, b) for a, b in zip(strange, first)):
@@ -108,35 +116,37 @@ def check_asked(
     _check_fresh(attack, parts[-1][1], first[-1])
 
 
-def check_blind(
+def check_problem(
     attack: Attack, problem: Problem, *, sample: int | None = None, seed: int = 0
 ) -> None:
-    """The same of one problem whose targets are among its shadows; any other holds no labels.
+    """The leakage check of one problem; only one with its targets among the shadows holds labels.
 
-    Each target is relabelled while it is asked for together with one other; some are while all
-    are asked for, as in the evaluation.
+    The membership of each target is changed while it is attacked together with one other target;
+    that of `TOGETHER` targets also while all are attacked, as in the evaluation.
 
     Args:
-        attack: to be checked.
-        problem: one with `own=True`.
-        sample: how many targets to relabel, at random, in pairs only; all by default.
-        seed: of the choice and of the relabelling.
+        attack: the attack to check.
+        problem: checked only if `targets_in_shadows` is true.
+        sample: how many random targets to check, in pairs only; all by default.
+        seed: of the choice of targets and of the changes of membership.
 
     Raises:
-        ValueError: as `check_asked`.
+        ValueError: as `check_task`.
     """
-    if not problem.own:
+    if not problem.targets_in_shadows:
         return
     rng = np.random.default_rng(seed)
     problem = replace(problem, source=Untied(problem.source))
     order = rng.permutation(len(problem.targets))
     chosen = order if sample is None else order[:sample]
     groups = [(pair, pair) for pair in np.array_split(chosen, max(1, len(chosen) // 2))]
-    # A world without truth comes first: an attack that keeps the labels it sees keeps those.
-    invented = replace(problem, told=_shuffled(problem.told, problem.targets, rng))
+    # Random labels come first: an attack that keeps the labels it sees will then keep these.
+    invented = replace(
+        problem, known_membership=_shuffled(problem.known_membership, problem.targets, rng)
+    )
     strange = None
     if sample is None:
-        with suppress(ValueError):  # labels that nobody trained on may be none that it can use
+        with suppress(ValueError):  # an attack may be unable to use random labels
             strange = answer(attack, invented)
     if sample is None:
         groups.append((order, order[:TOGETHER]))
@@ -151,18 +161,18 @@ def check_blind(
 
 
 def _invented(attack: Attack, problem: Problem, rng: np.random.Generator) -> np.ndarray | None:
-    """The scores in a world whose labels are invented; None where the attack can use none such."""
+    """The scores with random labels of the shadows; None if the attack cannot use them."""
     with suppress(ValueError):
-        told = _shuffled(problem.told, problem.shadows, rng)
-        return answer(attack, replace(problem, told=told))
+        known_membership = _shuffled(problem.known_membership, problem.shadows, rng)
+        return answer(attack, replace(problem, known_membership=known_membership))
     return None
 
 
 def _check_fresh(attack: Attack, problem: Problem, used: np.ndarray | None = None) -> None:
-    """Refuses an attack from a file that in a process which ran it before gives other scores.
+    """Refuses an attack from a file whose scores differ between this process and a fresh one.
 
-    Rounding differs between processes, and so do a few points of a forest: what counts is a
-    difference of 1 % of the spread on average.
+    Rounding differs between processes, and so do a few scores of a random forest: a mean difference
+    of 1 % of the spread of the scores is allowed.
     """
     fresh = fresh_attack(attack)
     if fresh is None:
@@ -194,44 +204,50 @@ def _check_group(
     rng: np.random.Generator,
     done: Callable[[], None],
 ) -> None:
-    """Ask for the targets `together`, again for each of `some` that is relabelled."""
+    """Attack the targets `together`, and again after the membership of each of `some` changed."""
     problem = replace(problem, targets=problem.targets[together], columns=problem.columns[together])
     before = answer(attack, problem)
     for place in np.searchsorted(together, some):
-        told = _shuffled(problem.told, problem.targets[[place]], rng)
-        after = answer(attack, replace(problem, told=told))
+        known_membership = _shuffled(problem.known_membership, problem.targets[[place]], rng)
+        after = answer(attack, replace(problem, known_membership=known_membership))
         _compare(attack, problem, before, after, slice(place, place + 1))
         done()
 
 
-def _shuffled(told: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What is told, with the labels of these rows in another order."""
-    told = told.copy()
-    told[rows] = rng.permuted(told[rows], axis=1)
-    return told
+def _shuffled(
+    known_membership: np.ndarray, rows: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """The known membership, with the entries of these rows in another order."""
+    known_membership = known_membership.copy()
+    known_membership[rows] = rng.permuted(known_membership[rows], axis=1)
+    return known_membership
 
 
-def _relabelled(asked: Asked, places: np.ndarray, rng: np.random.Generator) -> Asked:
-    """The same targets, of which these are members of other records than they are."""
-    source, rows = copy.copy(asked.source), asked.targets[places]
-    told = source.fleet.told.copy()
-    if asked.known:  # what is told of them stays; what is asked is relabelled
-        columns = asked.columns[places]
-        told[rows[:, None], columns] = rng.permuted(told[rows[:, None], columns], axis=1)
+def _relabelled(
+    task: EvaluationTask, places: np.ndarray, rng: np.random.Generator
+) -> EvaluationTask:
+    """The same task, with another membership of the targets at `places`."""
+    source, rows = copy.copy(task.source), task.targets[places]
+    known_membership = source.fleet.known_membership.copy()
+    if task.known:  # only the membership of the points to score changes
+        columns = task.columns[places]
+        known_membership[rows[:, None], columns] = rng.permuted(
+            known_membership[rows[:, None], columns], axis=1
+        )
     else:
-        told = _shuffled(told, rows, rng)
-    source.fleet = replace(source.fleet, told=told)
-    member = asked.member
+        known_membership = _shuffled(known_membership, rows, rng)
+    source.fleet = replace(source.fleet, known_membership=known_membership)
+    member = task.member
     if member is not None:
         member = member.copy()
         member[places] = rng.permuted(member[places], axis=1)
-    return replace(asked, source=source, member=member)
+    return replace(task, source=source, member=member)
 
 
 def _compare(
     attack: Attack, problem: Problem, before: np.ndarray, after: np.ndarray, targets: slice
 ) -> None:
-    """ValueError if the scores of these targets moved with their labels, or by themselves."""
+    """ValueError if the scores of these targets change with their membership, or by themselves."""
     if _equal(before[targets], after[targets]):
         return
     again = [answer(attack, problem) for _ in range(2)]
@@ -240,12 +256,12 @@ def _compare(
             f"Attack {attack.name} gives other scores every time, so it cannot be checked for "
             "leaks: seed its random numbers."
         )
-    if problem.own:
+    if problem.targets_in_shadows:
         raise ValueError(
-            f"Attack {attack.name} leaks: its scores of a model change with what is told of that "
-            "very model, so its evaluation would be too good. Leave the target out of its own "
-            "shadows (Gathered.score does), or set leaves_one_out = False to have it evaluated in "
-            "folds."
+            f"Attack {attack.name} leaks: its scores of a model change with the membership of that "
+            "model, so its evaluation would be too good. Leave the target out of the shadows "
+            "(Gathered.score does), or set leaves_one_out = False to have it evaluated by "
+            "cross-fitting."
         )
     raise ValueError(
         f"Attack {attack.name} leaks: its scores of a model change when that model is relabelled, "
@@ -256,6 +272,6 @@ def _compare(
 
 def _equal(before: np.ndarray, after: np.ndarray) -> bool:
     """Whether scores are equal but for rounding."""
-    # The spread of what was asked; of a constant, its size.
+    # The spread of the scores; for constant scores, their magnitude.
     spread = max(float(np.ptp(before)), 1e-9 * float(np.abs(before).max()))
     return bool(np.abs(after - before).max() <= TOLERANCE * spread)

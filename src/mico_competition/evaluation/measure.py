@@ -1,12 +1,13 @@
-"""How good scores are: true positive rates, AUC, their intervals, and paired comparisons.
+"""Measures scores: true positive rates, AUC, their intervals, and paired comparisons of attacks.
 
-The definitions are those of `mico_competition.scoring`: predictions of all models pooled, one
-threshold, and intervals over models, see `scoring.intervals`.  Two attacks
-on the same targets are compared on the same resamples, so that what models have in common drops
-out of the difference.
+The definitions are those of `mico_competition.scoring`: the predictions of all models are pooled,
+one threshold holds for all of them, and intervals are over models (`scoring.intervals`).  Two
+attacks on the same targets are compared on the same resamples, so that the variation that they
+share cancels in the difference.
 
-A low-noise estimate has a million points; its resamples are taken from counts of points in some
-8,000 levels of score, as dense around the reported false positive rates as makes no difference.
+An evaluation on all records has a million points.  Its resamples are computed from counts of points
+in some 8,000 levels of score, which are dense enough around the reported false positive rates that
+rounding to a level changes no reported digit.
 """
 
 from __future__ import annotations

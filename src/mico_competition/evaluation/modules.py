@@ -1,12 +1,12 @@
-"""Modules that an attack imports, or changes: fresh for each problem, and put back after it.
+"""Imports the modules of an attack afresh for each problem, and restores all others after it.
 
-Modules that belong to an attack, such as helpers beside its file, hold state as its own file does:
-a classifier that one of them keeps would go from problem to problem, and with it the labels that it
-learned from.  So they are imported anew for each problem.  Modules of Python and of installed
-packages stay, as many cannot be imported twice; names that an attack adds to one of them are
-removed, and functions and classes that it replaces are put back.  What it changes within their
-objects, such as an entry of a dict, stays: the leak guard compares with a fresh process for that
-(`blind.py`).
+A module beside the attack's file may hold state, as the file itself may: a classifier that it keeps
+would carry the labels that it was trained on from one problem to the next.  So these modules are
+imported afresh for each problem.  Modules of Python and of installed packages stay, because many
+of them cannot be imported twice.  Names that an attack adds to such a module are removed, unless
+the attack was the first to import it, and functions and classes that it replaces are restored.
+Changes inside the objects of such a module, such as an entry of a dict, stay; the leakage check
+finds those by a comparison with a fresh process (`leakage_check.py`).
 """
 
 from __future__ import annotations

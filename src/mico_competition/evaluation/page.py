@@ -1,8 +1,7 @@
-"""The page of an evaluation: one HTML file with tables, ROC curves and the study's chart.
+"""The page of an evaluation: one HTML file with tables, ROC curves and the chart of a study.
 
-It is made as the scoring report is (`scoring/page.py`): nothing is fetched, and of a curve only
-what `scoring.curve` lets out is shown, so that no label can be read off a page that an organiser
-publishes.
+The page loads nothing from elsewhere.  Of a ROC curve it shows only what `scoring.curve` allows, so
+that nobody can read a label off a page that an organiser publishes.
 """
 
 from __future__ import annotations

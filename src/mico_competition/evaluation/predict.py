@@ -1,4 +1,4 @@
-"""A named attack over a challenge folder, as a participant runs it: prediction files out."""
+"""Runs a named attack on a challenge folder, as a participant does, and writes the predictions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mico_competition.attacks.problem import Attack, Source
 from mico_competition.competition.layout import ModelFolder, predictions_folder, walk_challenge
 from mico_competition.competition.submission import write_prediction
 from mico_competition.competition.table import DISTINGUISHER, PHASES, get_scenario
-from mico_competition.evaluation.cross_fitting import ask, run
+from mico_competition.evaluation.cross_fitting import make_task, run
 from mico_competition.evaluation.evaluate import DEFAULTS, Options, guard
 from mico_competition.support.files import PathLike
 
@@ -36,19 +36,19 @@ def attack_folder(
         challenge_folder: holds the challenge's scenarios, with their train models unless the
             attack needs no shadows.
         attack: any.
-        open_source: (scenario, phases) -> signals of its models of these phases at the union of
-            their challenge points; "train" is among the phases if there are such models.
+        open_source: (scenario, phases) -> the signals of these models at the union of their
+            challenge points; "train" is among the phases if there are train models.
         predictions: folder to write to; by default `<challenge>.predictions` beside the folder.
-        phases: phases to predict; one that a scenario has no models of is passed over.
-        scenarios: by default all that the folder holds.
-        options: folds, and whether to check for leaks (train models only).
+        phases: phases to predict; a phase without models is left out.
+        scenarios: by default all scenarios in the folder.
+        options: folds, and whether to run the leakage check.
 
     Returns:
         The number of models attacked.
 
     Raises:
-        ValueError: if a scenario lacks its train models and the attack needs them, or models
-            altogether; if there are no models of these phases; what the attack or the check
+        ValueError: if a scenario has no models, or no train models although the attack needs
+            shadows; if there are no models of these phases; what the attack or the leakage check
             raises.
     """
     target = predictions or predictions_folder(challenge_folder)
@@ -88,6 +88,6 @@ def _check(scenario: str, phases: dict[str, list[ModelFolder]], attack: Attack) 
 def _predict(source: Source, phase: str, attack: Attack, options: Options) -> list:
     """Predictions of all models of a phase, in their order."""
     known = get_scenario(source.fleet.scenario).disclosure == DISTINGUISHER
-    asked = ask(source, phase, known=known, scored=False)
-    guard(asked, attack, options)
-    return to_unit(run(asked, attack, folds=options.folds, seed=options.seed))
+    task = make_task(source, phase, known=known, scored=False)
+    guard(task, attack, options)
+    return to_unit(run(task, attack, folds=options.folds, seed=options.seed))

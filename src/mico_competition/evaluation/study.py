@@ -1,4 +1,4 @@
-"""What an attack is worth with fewer shadow models: a study over their number."""
+"""How the quality of an attack depends on the number of shadow models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mico_competition.attacks.problem import Attack, Problem
-from mico_competition.evaluation.cross_fitting import Asked, problems
+from mico_competition.evaluation.cross_fitting import EvaluationTask, problems
 from mico_competition.evaluation.custom import answer
 from mico_competition.evaluation.measure import METRICS, Estimate, mean_of, measure
 from mico_competition.signals import HIDDEN
@@ -19,10 +19,10 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class Step:
-    """An attack with so many shadow models.
+    """The metrics of an attack with a given number of shadow models.
 
     `estimates` are means over the random choices of shadows, with intervals over targets;
-    `spread` is the standard deviation of each metric over the choices (0 of one choice).
+    `spread` is the standard deviation of each metric over the choices (0 for a single choice).
     """
 
     attack: str
@@ -33,7 +33,7 @@ class Step:
 
 
 def study(
-    asked: Asked,
+    task: EvaluationTask,
     attack: Attack,
     counts: Sequence[int],
     *,
@@ -44,31 +44,34 @@ def study(
 ) -> list[Step]:
     """Measure an attack with random choices of its shadow models.
 
-    Targets of phase train are attacked in folds, with shadows chosen among the other folds'
-    models; others with shadows chosen among the train models.
+    Targets of the train phase are attacked by cross-fitting, with shadows chosen among the models
+    of the other folds; other targets with shadows chosen among the train models.
 
     Args:
-        asked: who is attacked at which points.
+        task: the targets and the points to score.
         attack: any.
-        counts: numbers of shadow models, each at least 2 and what the attack needs.
-        repeats: choices of shadows for each number; one where all there are are taken.
+        counts: numbers of shadow models, each at least 2 and at least what the attack needs.
+        repeats: random choices of shadows for each number; one if the number is that of all.
         folds, resamples, seed: as in `evaluate`; equal seeds choose equal shadows.
 
+    Returns:
+        One `Step` for each number, in ascending order.
+
     Raises:
-        ValueError: if there are not so many shadows; what the attack raises.
+        ValueError: if there are fewer shadows than a number in `counts`; what the attack raises.
     """
     if repeats < 1:
         raise ValueError(f"Expected 1 repeat or more of each number of shadows, got {repeats}.")
-    parts = parts_of_study(asked, attack, counts, folds=folds, seed=seed)
+    parts = parts_of_study(task, attack, counts, folds=folds, seed=seed)
     steps = []
     for count in tracked(sorted(set(counts)), f"Study of {attack.name}", "number of shadows"):
         rng = np.random.default_rng([seed, count])
         found = []
         for _ in range(1 if all(len(p.shadows) == count for _, p in parts) else repeats):
-            scores = np.full(asked.columns.shape, np.nan)
+            scores = np.full(task.columns.shape, np.nan)
             for places, problem in parts:
                 scores[places] = answer(attack, _with_fewer(problem, count, rng))
-            found.append(measure(asked.truth, scores, resamples=resamples, seed=seed))
+            found.append(measure(task.truth, scores, resamples=resamples, seed=seed))
         steps.append(
             Step(
                 attack.name,
@@ -82,15 +85,15 @@ def study(
 
 
 def parts_of_study(
-    asked: Asked, attack: Attack, counts: Sequence[int], *, folds: int = 5, seed: int = 0
+    task: EvaluationTask, attack: Attack, counts: Sequence[int], *, folds: int = 5, seed: int = 0
 ) -> list[tuple[np.ndarray, Problem]]:
-    """What `study` chooses shadows of; no attack is run, so numbers can be checked beforehand.
+    """The problems of which `study` keeps some shadows.  Runs no attack, so it checks in advance.
 
     Raises:
-        ValueError: if a number of shadows is more than there are or less than the attack needs.
+        ValueError: if there are fewer shadows than a number, or the attack needs more.
     """
     apart = replace(attack, leaves_one_out=False)
-    parts = list(problems(asked, apart, folds=folds, seed=seed))
+    parts = list(problems(task, apart, folds=folds, seed=seed))
     least = max(2, attack.least_shadows)
     available = min(len(problem.shadows) for _, problem in parts)
     if not counts or min(counts) < least or max(counts) > available:
@@ -103,8 +106,8 @@ def parts_of_study(
 
 
 def _with_fewer(problem: Problem, count: int, rng: np.random.Generator) -> Problem:
-    """The problem with a random choice of its shadows; nothing is told of the others."""
+    """The problem with a random choice of its shadows; the membership of the rest is hidden."""
     kept = np.sort(rng.permutation(problem.shadows)[:count])
-    told = problem.told.copy()
-    told[np.setdiff1d(problem.shadows, kept)] = HIDDEN
-    return replace(problem, shadows=kept, told=told)
+    known_membership = problem.known_membership.copy()
+    known_membership[np.setdiff1d(problem.shadows, kept)] = HIDDEN
+    return replace(problem, shadows=kept, known_membership=known_membership)

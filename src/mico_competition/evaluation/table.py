@@ -1,4 +1,4 @@
-"""Evaluations as text for a terminal, as CSV and as JSON."""
+"""Writes evaluations as text for a terminal, as CSV and as JSON."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What an attack may change of the process that it runs in: put back before the next one runs.
+"""Restores the state of the process after an attack has run.
 
 An attack that seeds numpy, sets torch's default dtype or changes the working directory must not
-alter the numbers of another.  Each run begins with the same seeds, so a result does not depend on
-what ran before it either.
+alter the results of another attack.  Each run also begins with the same seeds, so its result does
+not depend on what ran before it.
 """
 
 from __future__ import annotations

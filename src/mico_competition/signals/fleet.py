@@ -42,7 +42,8 @@ class Fleet:
         labels: int64[points], their classes.
         challenge: int64[models, 2m], the columns of each model's challenge points, in their
             order; -1 where a challenge point is not among `records`.
-        told: int8[models, points], MEMBER or NONMEMBER as far as it is disclosed, else HIDDEN.
+        known_membership: int8[models, points], MEMBER or NONMEMBER where it is disclosed, and
+            HIDDEN elsewhere.
     """
 
     scenario: str
@@ -50,7 +51,12 @@ class Fleet:
     records: np.ndarray
     labels: np.ndarray
     challenge: np.ndarray
-    told: np.ndarray
+    known_membership: np.ndarray
+
+    @property
+    def told(self) -> np.ndarray:
+        """`known_membership`, under the name that attack files of earlier versions use."""
+        return self.known_membership
 
     def __len__(self) -> int:
         return len(self.folders)
@@ -125,7 +131,10 @@ def read_fleet(
         labels[places],
         np.stack([_columns(places, own) for own in points[: len(folders)]]),
         np.stack(
-            [_told(split, folder, disclosure, places) for split, folder in zip(splits, folders)]
+            [
+                _disclosed(split, folder, disclosure, places)
+                for split, folder in zip(splits, folders)
+            ]
         ),
     )
 
@@ -171,14 +180,14 @@ def _membership(splits: ChallengeDataset, places: np.ndarray) -> np.ndarray:
     return trained[places]
 
 
-def _told(
+def _disclosed(
     splits: ChallengeDataset, folder: ModelFolder, disclosure: Disclosure, places: np.ndarray
 ) -> np.ndarray:
-    """int8[points] of one model."""
+    """int8[points], the disclosed membership of one model."""
     files = getattr(disclosure, folder.phase)
-    told = np.full(len(places), HIDDEN, np.int8)
+    known_membership = np.full(len(places), HIDDEN, np.int8)
     if "seed_training" not in files:
-        return told
+        return known_membership
     if "seed_membership" in files:
         return _membership(_splits(folder, splits.dataset), places).astype(np.int8)
     if splits.seeds.training is None:

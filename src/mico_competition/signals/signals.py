@@ -250,9 +250,9 @@ class Signals:
         columns = self.fleet.challenge[row][self.fleet.challenge[row] >= 0]
         if parts is None or not len(columns):
             return
-        told = self.fleet.told[row][columns]
+        known_membership = self.fleet.known_membership[row][columns]
         predicted = np.concatenate([part.argmax(1) for part in parts])[columns]
-        members = None if (told == HIDDEN).any() else told == MEMBER
+        members = None if (known_membership == HIDDEN).any() else known_membership == MEMBER
         self._plausible.see(folder, predicted, self.fleet.labels[columns], members)
 
     def _make(self, row: int, kinds: list[str]) -> Arrays:

@@ -84,7 +84,7 @@ def make_table(problem: Problem) -> Table:
         ValueError: if targets are among the shadows (evaluate in folds instead), with fewer than
             four shadows, or if no shadow is IN, or none OUT, at any point.
     """
-    if problem.own:
+    if problem.targets_in_shadows:
         raise ValueError(
             "Expected targets that are not among the shadows: a learned attack is trained on all "
             "of them; evaluate it in folds (leaves_one_out=False)."

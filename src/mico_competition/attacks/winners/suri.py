@@ -95,7 +95,9 @@ def suri(
     chosen = {int(row): _own_points(problem, int(row), points, rng) for row in problem.shadows}
     learnt = tracked(chosen.items(), "Features of shadow models", "model")
     x = np.concatenate([features(row, columns) for row, columns in learnt])
-    labels = np.concatenate([problem.told[row, columns] for row, columns in chosen.items()])
+    labels = np.concatenate(
+        [problem.known_membership[row, columns] for row, columns in chosen.items()]
+    )
     if (labels == HIDDEN).any():
         raise ValueError("Expected everything to be told of the shadow models.")
     asked = list(zip(problem.targets, problem.columns))
@@ -174,7 +176,7 @@ def _own_points(problem: Problem, row: int, count: int, rng: np.random.Generator
     own = own[own >= 0]
     if len(own) > count:
         return np.sort(rng.choice(own, count, replace=False))
-    others = np.setdiff1d(np.arange(problem.told.shape[1]), own)
+    others = np.setdiff1d(np.arange(problem.known_membership.shape[1]), own)
     more = rng.choice(others, min(count - len(own), len(others)), replace=False)
     return np.concatenate([own, more]).astype(np.int64)
 

@@ -53,7 +53,7 @@ def fleet_signals(problem: Problem) -> dict[str, dict[float, np.ndarray]]:
     """
 
     def make(source: Source, rows: np.ndarray) -> dict[str, dict[float, np.ndarray]]:
-        return laid_out(_signals_by_row(source, rows), len(problem.told))
+        return laid_out(_signals_by_row(source, rows), len(problem.known_membership))
 
     return _last.get(problem, make)
 

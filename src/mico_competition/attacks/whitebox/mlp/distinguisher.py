@@ -16,7 +16,7 @@ from mico_competition.signals import HIDDEN, MEMBER
 
 def knows_members(problem: Problem) -> bool:
     """Whether anything is told of the targets: membership of records that are not asked for."""
-    return bool((problem.told[problem.targets] != HIDDEN).any())
+    return bool((problem.known_membership[problem.targets] != HIDDEN).any())
 
 
 def told_of(problem: Problem, rows: np.ndarray, hidden: np.ndarray | None) -> np.ndarray:
@@ -28,15 +28,17 @@ def told_of(problem: Problem, rows: np.ndarray, hidden: np.ndarray | None) -> np
         hidden: int64[r, k], columns that a shadow in a target's place does not know; None for
             targets, of which everything that is told is taken.
     """
-    told = problem.told[rows].copy()
+    known_membership = problem.known_membership[rows].copy()
     if hidden is not None:
-        np.put_along_axis(told, hidden, HIDDEN, axis=1)
-    return told
+        np.put_along_axis(known_membership, hidden, HIDDEN, axis=1)
+    return known_membership
 
 
-def shares(believed: np.ndarray, told: np.ndarray) -> np.ndarray:
+def shares(believed: np.ndarray, known_membership: np.ndarray) -> np.ndarray:
     """float[...], probabilities of membership: 0 or 1 where it is told, else what is believed."""
-    return np.where(told == HIDDEN, believed, (told == MEMBER).astype(believed.dtype))
+    return np.where(
+        known_membership == HIDDEN, believed, (known_membership == MEMBER).astype(believed.dtype)
+    )
 
 
 def interference(inputs: Tensor, directions: Tensor, excess: Tensor) -> Tensor:

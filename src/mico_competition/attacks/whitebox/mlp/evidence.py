@@ -75,7 +75,7 @@ def parts(
 def learning_columns(problem: Problem, seed: int = 0) -> np.ndarray:
     """int64[s, k], where each shadow teaches the stack: its challenge points and some others."""
     challenge = problem.source.fleet.challenge[problem.shadows]
-    total = problem.told.shape[1]
+    total = problem.known_membership.shape[1]
     generator = np.random.default_rng(seed)
     free = min(RANDOM, total - challenge.shape[1])
     return np.stack(
@@ -92,8 +92,10 @@ class Stack:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.columns = learning_columns(problem)
-        told = np.take_along_axis(problem.told[problem.shadows], self.columns, axis=1)
-        self.labels = told.ravel() == 1
+        known_membership = np.take_along_axis(
+            problem.known_membership[problem.shadows], self.columns, axis=1
+        )
+        self.labels = known_membership.ravel() == 1
         self._shadow: list[np.ndarray] = []
         self._target: list[np.ndarray] = []
 

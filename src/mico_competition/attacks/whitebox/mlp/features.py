@@ -125,7 +125,7 @@ def _first_pass(source: Source, rows: np.ndarray) -> FirstPass:
     centred = inputs - inputs.mean(0)
     root, whiter = (whitener(noise, ridge) for ridge in FIRST_LAYER)
     root = root / (centred @ root).square().sum(1).mean().sqrt()  # the kernel's diagonal is 1
-    shape = source.fleet.told.shape
+    shape = source.fleet.known_membership.shape
     signals = [np.full(shape, np.nan, np.float32) for _ in range(4)]
     t1, whiter_t1, t2, whiter_t2 = signals
     made = FirstPass(layers, inputs, residual, centred @ root, t1, whiter_t1, t2, whiter_t2)

@@ -219,9 +219,11 @@ def decode_with_prior(
         raise ValueError("Expected prior spreads > 0: a record that is certain cannot be decoded.")
     left = trace - kernel(mean)
     solved = solve_shifted(kernel.scaled(spread), spread * left, ridges, solves=solves)
-    told = [1 / ridge for ridge in ridges] if information is None else information
+    known_membership = [1 / ridge for ridge in ridges] if information is None else information
     diagonal = kernel.diagonal.clamp_min(1e-6)
-    parts = [own * (spread + 1 / (k * diagonal * spread)) for k, own in zip(told, solved)]
+    parts = [
+        own * (spread + 1 / (k * diagonal * spread)) for k, own in zip(known_membership, solved)
+    ]
     return mean + torch.stack(parts)
 
 

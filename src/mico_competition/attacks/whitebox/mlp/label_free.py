@@ -66,7 +66,7 @@ def check_problem(problem: Problem, least: int = 2) -> None:
             f"White-box decoding needs the signals of all {total} records, got {count}: open the "
             "signals with records='all'."
         )
-    if problem.own:
+    if problem.targets_in_shadows:
         raise ValueError(
             "White-box decoding cannot leave targets out of their own shadows one by one: "
             "evaluate it in folds of models (own=False)."

@@ -110,11 +110,11 @@ def best_distinguisher(problem: Problem) -> np.ndarray:
 
 def best_ridge(problem: Problem, first: FirstPass, beside: Evidence) -> tuple[float, Evidence]:
     """The ridge whose decode, beside other evidence, separates the shadows' members best."""
-    told = problem.is_member
+    known_membership = problem.is_member
     tried = {}
     for ridge, signal in tracked(first.joint.items(), "Choice of the ridge", "ridge"):
         own = evidence(problem, signal)
-        tried[ridge] = area(own.shadow + beside.shadow, told), own
+        tried[ridge] = area(own.shadow + beside.shadow, known_membership), own
     ridge = max(tried, key=lambda ridge: tried[ridge][0])
     return ridge, tried[ridge][1]
 
