@@ -101,7 +101,7 @@ def test_a_signal_of_another_shape_is_refused():
 
 def test_masks_that_are_not_of_these_models_are_refused():
     problem, _ = make_problem()
-    with pytest.raises(ValueError, match="everything to be told of the shadow"):
+    with pytest.raises(ValueError, match="membership of the shadow models to be known"):
         replace(problem, shadows=np.arange(21))
     with pytest.raises(ValueError, match="a signal of shape"):
         replace(problem, known_membership=problem.known_membership[:, :-1]).gather("logit")

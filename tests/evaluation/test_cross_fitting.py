@@ -110,7 +110,7 @@ def test_a_participants_dev_models_can_be_attacked_but_not_scored():
     task = make_task(make_source(told_of_dev=False), "dev", scored=False)
     ((_, problem),) = problems(task, ONE_OUT)
     assert hidden_where_asked(problem)
-    with pytest.raises(ValueError, match="membership is known, to be scored"):
+    with pytest.raises(ValueError, match="membership is available"):
         task.truth  # noqa: B018
 
 

@@ -137,8 +137,8 @@ def answer(attack: Attack, problem: Problem) -> np.ndarray:
     """float64[targets, points per target]: the attack's scores of a problem, checked.
 
     The attack gets read-only copies (`attacks.masked_source`), and what it changes in the process
-    is restored (`undisturbed.py`).  What a named attack computes without labels is kept for the next named
-    attack; other attacks leave nothing behind.
+    is restored (`undisturbed.py`).  What a named attack computes without labels is kept for the
+    next named attack; other attacks leave nothing behind.
 
     Raises:
         ValueError: if the scores have another shape or are not finite; what the attack raises.
