@@ -131,7 +131,9 @@ LEAKS = [
 
 @pytest.mark.parametrize("leak", LEAKS)
 def test_a_planted_leak_is_refused(leak):
-    with pytest.raises(ValueError, match=f"Attack {leak.__name__} leaks: .* by cross-fitting") as refused:
+    with pytest.raises(
+        ValueError, match=f"Attack {leak.__name__} leaks: .* by cross-fitting"
+    ) as refused:
         check_problem(made(leak), own_problem())
     assert len(str(refused.value).splitlines()) == 1
 
