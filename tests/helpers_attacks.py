@@ -100,7 +100,7 @@ def naive_rmia(target, shadow, is_member, target_z, shadow_z, gamma, a, online):
 
 
 def naive_eb(target, shadow, is_member, bins, nu0=20):
-    """The empirical-Bayes ratio, record by record, from the formulas of docs/ATTACKS.md."""
+    """The empirical-Bayes ratio, record by record, from docs/METHODS.md, section 4.9."""
     models, points = shadow.shape
     ma = shadow.mean(axis=0)
     ins = [shadow[is_member[:, j], j] for j in range(points)]

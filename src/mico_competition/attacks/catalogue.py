@@ -61,7 +61,7 @@ _WINNER = "tianjian10/MICO, the winner of all four tracks, 2023"
 _WATSON = "Watson et al., ICLR 2022 (arXiv 2111.08440)"
 _RUNNER_UP = "DevPranjal/mico-first-principles, second in Purchase-100, 2023"
 _ZARIFZADEH = "Zarifzadeh et al., ICML 2024 (arXiv 2312.03262)"
-_OURS = "ours: docs/ATTACKS.md"
+_OURS = "ours: docs/METHODS.md"
 
 
 def _calibrations() -> Iterator[Entry]:

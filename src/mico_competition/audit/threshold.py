@@ -12,7 +12,7 @@ How the threshold is chosen:
 - "split": on a random half of the members and of the non-members, for the largest bound there; the
   other half is counted.
 - "corrected" (default): every threshold of a fixed list is bounded on all points, all of them at
-  once by Bonferroni.  The k-th largest score of the non-members, k = 1, 2, 3, 5, ..., is such a
+  once by Bonferroni.  The k-th largest score of the non-members, k = 1, 2, 3, 4, 6, ..., is such a
   threshold: how many of the non-members lie above it is known beforehand, so the FPR there has
   the beta distribution of an order statistic, whose quantile is the Clopper-Pearson bound of k - 1
   among n (David and Nagaraja, "Order Statistics", 2003, section 2.1); and the members above are
@@ -187,7 +187,7 @@ def _at_ranks(
 
 
 def _ranks(points: int) -> np.ndarray:
-    """1, 2, 3, 5, ... up to half of the points: from their number alone."""
+    """1, 2, 3, 4, 6, ... up to half of the points: from their number alone."""
     found, rank = [1], 1.0
     while (rank := rank * _STRIDE) <= points / 2:
         found.append(math.ceil(rank))

@@ -1,11 +1,8 @@
-"""BaVarIA: LiRA with a prior on the variance, so that few shadows suffice.
+"""BaVarIA: LiRA with a prior on the variance, so that few shadow models suffice.
 
-Source: Braennvall, "Exponential-family membership inference: from LiRA and RMIA to BaVarIA", 2026
-(arXiv 2603.11799): a normal-inverse-gamma prior, whose posterior predictive is a Student t
-(BaVarIA-t), or a normal with the posterior variance (BaVarIA-n).  The conjugate formulas are the
-textbook's (Murphy, "Conjugate Bayesian analysis of the Gaussian distribution", 2007, section 6).
-How the prior's parameters are set is ours: its variance is that within the group over all points,
-its mean the other group's moved by the usual shift.
+The formulas are in docs/METHODS.md, section 4.6 (formulas 19 and 20).  Source: Braennvall,
+"Exponential-family membership inference: from LiRA and RMIA to BaVarIA", 2026 (arXiv 2603.11799).
+How the parameters of the prior are set is ours.
 """
 
 from __future__ import annotations

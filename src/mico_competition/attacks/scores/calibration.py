@@ -1,12 +1,12 @@
-"""Per-example calibration: a score less what is usual for the point; and the 2023 winner's three.
+"""Calibration: a signal less what is usual for the record; and the formulas of the winner of 2023.
 
-Sources: Watson, Guo, Cormode and Sablayrolles, "On the importance of difficulty calibration in
-membership inference attacks", ICLR 2022 (arXiv 2111.08440), section 3; the winner's formulas from
-his published solution (tianjian10/MICO, src2).
+The formulas are in docs/METHODS.md, section 4.2 (formula 14).  Sources: Watson, Guo, Cormode and
+Sablayrolles, "On the importance of difficulty calibration in membership inference attacks", ICLR
+2022 (arXiv 2111.08440), section 3; the winner's published solution (tianjian10/MICO, src2).
 
-What he did that is not repeated here: he chose the formulas by looking at the models he reports
-(`mico evaluate` leaves models out instead).  What he did right: each train model was left out of
-its own shadows (`target_index`), and one min-max served all models of a phase (`to_unit`).
+The winner chose his formulas by looking at the models that he reported; `mico evaluate` leaves
+models out instead.  He left each train model out of its own shadow models, and one min-max served
+all models of a phase; both are as here (`target_index`, `to_unit`).
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""The empirical-Bayes likelihood ratio: LiRA that learns from all points how much to trust one.
+"""The empirical-Bayes likelihood ratio: LiRA that learns from all records how far to trust one.
 
-Ours (`docs/attacks.md` of the findings, 4.1).  A point's shift between IN and OUT is known to
-within sqrt(1/n_in + 1/n_out) standard deviations.  Without privacy shifts differ much between
-points, and the point's own estimate is best: online LiRA.  Under DP they hardly differ, the own
-estimate is mostly noise, and the best score is nearly (s - mean) / sd: the 2023 winner's.  Here
-the spread of true shifts is estimated in bins of like points, and each estimate weighed by it;
-the bins' estimates are shrunk in their turn, so that few shadows give what many would.
+Without privacy records differ much in how far training on them shifts the signal, and a record's
+own estimate of its shift is best.  Under DP they hardly differ, and the own estimate is mostly
+noise.  Here the spread of the true shifts is estimated in bins of records with like means, and each
+estimate is weighted by it.  Ours: docs/METHODS.md, section 4.9 (formulas 24 to 31).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Entropy attacks: members' outputs are more certain.  They need one model and no shadows.
+"""Entropy attacks: the outputs of members are more certain.  They need one model and no shadows.
 
-Sources: entropy, Shokri et al., S&P 2017 (and the Purchase-100 runner-up's trials); modified
-entropy, Song and Mittal, "Systematic evaluation of privacy risks of machine learning models",
-USENIX Security 2021 (arXiv 2003.10595), equation 7: it also knows which class is the true one.
-Their thresholds for each class: subtract a class's mean, or calibrate a point by shadows.
+The formulas are in docs/METHODS.md, section 3.2 (formulas 9 and 10).  Sources: entropy, Shokri et
+al., S&P 2017; modified entropy, Song and Mittal, "Systematic evaluation of privacy risks of machine
+learning models", USENIX Security 2021 (arXiv 2003.10595), equation 7.  Their thresholds for each
+class are not here: subtract the mean of a class, or calibrate a record by shadow models.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The IN and the OUT distribution of every point, defined also where few or no shadows are.
+"""The IN and the OUT distribution of every record, defined also where there are few shadow models.
 
-MICO's SST-2 leaves about 1.3 OUT models a point, and some points none.  Then a point borrows:
-its missing mean from the other group and the usual shift between the two, its missing variance
-from all points.  With `strength` > 0 it borrows a little always (shrinkage).  Nothing is NaN.
+The SST-2 scenarios of MICO leave about 1.3 OUT models a record, and some records none.  Such a
+record takes its missing mean from the other group and the usual shift between the two, and its
+missing variance from all records; with `strength` > 0 it always does so a little (shrinkage).
+Nothing is NaN.  The formulas are in docs/METHODS.md, section 4.1 (formulas 12 and 13).
 """
 
 from __future__ import annotations

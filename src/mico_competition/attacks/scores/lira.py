@@ -1,12 +1,12 @@
-"""LiRA, the likelihood ratio attack: is the target's signal more like IN or like OUT shadows?
+"""LiRA, the likelihood ratio attack: is the target's signal more like that of IN or of OUT models?
 
-Source: Carlini, Chien, Nasr, Song, Terzis and Tramer, "Membership inference attacks from first
-principles", IEEE S&P 2022 (arXiv 2112.03570): Algorithm 1 (online), section V-B (offline),
-section IV-C (logit scaling: `transforms.stable_logit`), section VI (fixed variance when shadows
-are few, several augmentations of a point).
+The formulas are in docs/METHODS.md, section 4.4 (formulas 16 to 18).  Source: Carlini, Chien, Nasr,
+Song, Terzis and Tramer, "Membership inference attacks from first principles", IEEE S&P 2022 (arXiv
+2112.03570): algorithm 1 (online), section V-B (offline), section VI (fixed variance,
+augmentations).
 
-Which variance: their own finding is a global one below some 64 shadows.  MICO has 100, of which
-few are OUT: take "global", or "point" with shrinkage 10 to 20.
+The authors advise one variance for all records below some 64 shadow models.  MICO has 100, of which
+few are OUT at a record: take "global", or "point" with a shrinkage of 10 to 20.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Quantile regression attack: one regressor on non-members instead of shadow models.
+"""Quantile regression attack: one regression on non-members instead of shadow models.
 
-Source: Bertran, Tang, Kearns, Morgenstern, Roth and Wu, "Scalable membership inference attacks
-via quantile regression", NeurIPS 2023 (arXiv 2307.03694).  A regressor predicts from a point's
-features the quantiles of the signal of points that the target never saw; a signal above the high
-quantile speaks for a member.  The linear fit is numpy's: Hunter and Lange, "Quantile regression
-via an MM algorithm", 2000.
+A regression predicts the quantiles of the signal of non-members from features of a record; a signal
+above the high quantile speaks for a member.  The score is in docs/METHODS.md, section 4.8 (formula
+23).  Sources: Bertran, Tang, Kearns, Morgenstern, Roth and Wu, "Scalable membership inference
+attacks via quantile regression", NeurIPS 2023 (arXiv 2307.03694); the linear fit: Hunter and Lange,
+"Quantile regression via an MM algorithm", 2000.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""RMIA, the robust membership inference attack: a point against many other points.
+"""RMIA, the robust membership inference attack: a record is compared with many other records.
 
-Source: Zarifzadeh, Liu and Shokri, "Low-cost high-power membership inference attacks", ICML 2024
-(arXiv 2312.03262): equations 2 to 4, and appendix B.2.2 for the offline approximation, whose a is
-chosen there as here: on shadow models that are taken for targets.
+The formulas are in docs/METHODS.md, section 4.7 (formulas 21 and 22).  Source: Zarifzadeh, Liu and
+Shokri, "Low-cost high-power membership inference attacks", ICML 2024 (arXiv 2312.03262), equations
+2 to 4, and appendix B.2.2 for the offline approximation, whose parameter is chosen there as here:
+on shadow models that play the target.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Signals from logits: loss, confidence, logit-scaled confidence.  All grow with membership.
+"""Signals from logits: the logit of the true class's probability, the probability, the loss.
 
-LiRA wants a signal that is nearly Gaussian over models: the logit of the true class's probability
-is, the probability itself is not (Carlini et al. 2022, arXiv 2112.03570, section IV-C).
+All grow with membership.  LiRA wants a signal that is nearly normal over models, and the logit is.
+The formulas are in docs/METHODS.md, section 3.1 (formulas 7 and 8).
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""A small ridge logistic regression, by Newton's method: what stacks several scores into one.
+"""A ridge logistic regression by Newton's method, which stacks several scores into one.
 
-Minimises 1/2 |w|^2 + C * sum_r v_r log(1 + exp(-y_r (w.z_r + b))), z the standardised features,
-y = +-1, v the weights that give both classes the same total; the intercept b is not penalised.
-That is scikit-learn's `LogisticRegression(C=C, class_weight="balanced")` on standardised features
-(tested against it), without the dependency.  Newton's steps for this problem are iteratively
-re-weighted least squares (Hastie, Tibshirani and Friedman, "The Elements of Statistical
-Learning", 2nd edition, section 4.4.1).
+It minimises formula 34 of docs/METHODS.md, section 5.2, and equals scikit-learn's
+`LogisticRegression(C=C, class_weight="balanced")` on standardised features, which the tests hold it
+to.  Newton's steps for it are iteratively re-weighted least squares (Hastie, Tibshirani and
+Friedman, "The Elements of Statistical Learning", 2nd edition, section 4.4.1).
 """
 
 from __future__ import annotations
@@ -64,10 +62,10 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, strength: float = 0.0
     Args:
         features: float[rows, k].
         labels: bool[rows] (or 0 and 1), True for members.
-        strength: C, the inverse of the ridge's strength, > 0; 0.003 is the findings' (4.5).
+        strength: C, the inverse of the ridge's strength, > 0; 0.003 serves stacks.
 
     Returns:
-        The one minimum of the objective above; a constant feature gets weight 0.
+        The one minimum of the objective; a constant feature gets weight 0.
 
     Raises:
         ValueError: on shapes that do not match; on NaN; if all labels are equal.

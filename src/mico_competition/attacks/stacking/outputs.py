@@ -94,8 +94,8 @@ def kriging(
         float32[s + t, p], mean of the neighbours' scores weighted by similarity; 0 for a point
         without similar ones.
 
-    Source: our findings, 5 (simple kriging with a kernel in place of a fitted covariance); it
-    only helps as an input of a stack.
+    Source: ours (simple kriging with a kernel in place of a fitted covariance; docs/METHODS.md,
+    section 5.3, formula 35); it only helps as an input of a stack.
     """
     p = len(pull)
     rng = np.random.default_rng(seed)

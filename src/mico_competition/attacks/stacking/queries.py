@@ -1,11 +1,9 @@
-"""Features that need further queries of a model, at changed records; no look inside the target.
+"""Features that need further queries of a model, at changed records; no weight of it is read.
 
-Two kinds.  Resampling (a share of a record's features is taken from other records) asks how far a
-good answer reaches.  The slope asks how fast the answer at a record improves along the record
-itself, whitened: a training step on x adds a multiple of x to first-layer weights, so the matched
-filter for it is the derivative along x over the covariance of the input gradients of models.  Two
-queries measure by finite differences what the white-box "trace" of our findings (4.2) reads off
-the weights.  Only shadow models, which the attacker has, are differentiated.
+Resampling replaces a share of a record's features by those of other records, and asks how far a
+good answer reaches.  The slope asks how fast the answer improves along the record itself, whitened;
+it measures by finite differences what the white-box trace reads off the weights.  Only shadow
+models, which the attacker has, are differentiated.  See docs/METHODS.md, section 5.4 (formula 36).
 """
 
 from __future__ import annotations
@@ -52,8 +50,8 @@ def resampled_logits(
         ValueError: if share or draws are out of range.
 
     Source: neighbours of a record, as in MERLIN (Jayaraman et al. 2021, arXiv 2005.10881) and in
-    Choquette-Choo et al. 2021 (arXiv 2007.14321); swapping features, which keeps marginals, is of
-    our findings.
+    Choquette-Choo et al. 2021 (arXiv 2007.14321); swapping features, which keeps marginals, is
+    ours.
     """
     if not 0 < share <= 1 or draws < 1:
         raise ValueError(f"Expected 0 < share <= 1 and draws >= 1, got {share} and {draws}.")
@@ -96,8 +94,8 @@ def slopes(
     Raises:
         ValueError: of text, whose records cannot be moved along themselves.
 
-    Source: ours; the white-box trace of the findings page, 4.2, up to the length of the hidden
-    direction, by central differences.
+    Source: ours; the white-box trace up to the length of the hidden direction, by central
+    differences (docs/METHODS.md, section 5.4).
     """
     check_movable(table)
     data = table.problem.source.data

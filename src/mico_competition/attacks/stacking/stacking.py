@@ -1,8 +1,8 @@
-"""The black-box stack: all that outputs tell, calibrated by shadows and weighed by a regression.
+"""The black-box stack: signals of outputs, calibrated by shadow models, weighted by a regression.
 
-Source: our findings page, 4.1 and 4.5: each scalar signal gives its standard score and its
-empirical-Bayes likelihood ratio; a small logistic regression, fitted on the shadows as
-pseudo-targets, weighs them.  Nothing of a target is used but its answers.
+Each scalar signal gives two features, and a small logistic regression, fitted on the shadow models
+as pseudo-targets, weights them.  Nothing of a target is used but its answers.  See docs/METHODS.md,
+sections 5.1 to 5.4.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
-"""Directions D_i = sum_t d_t (outer) a_t of records in one layer: traces and kernels.
+"""Update directions of records in one layer of any model: traces and kernels.
 
-Whitening by L (L L^T = M^-1, M the covariance of the layer's inputs in this model, with a
-ridge) is a change of coordinates on the input side, a -> L^T a and W -> W L: the trace
-<D_i M^-1, W> = sum_t d_t^T W M^-1 a_t is the same product in the new coordinates, and so is the
-kernel.  What many records share is then worth less than what is particular to one.  M is that
-of the model itself, at all records alike, because hidden units of models that started apart do
-not correspond; it needs no label.
+Whitening the inputs of a layer makes what many records share worth less than what is particular to
+one.  It is a change of coordinates on the input side, by the covariance of the inputs in the model
+itself, and needs no label.  See docs/METHODS.md, section 6.8 (formula 49).
 """
 
 from __future__ import annotations

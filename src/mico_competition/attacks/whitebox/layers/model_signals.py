@@ -40,7 +40,7 @@ FREE_RIDGES = (0.01, 0.03, 0.1, 1.0)
 RIDGES = (0.03, 0.1, 0.3, 1.0)
 TOKEN_RIDGES = (0.1, 0.3, 1.0)
 WORK = 2**34  # multiplications that the kernel of one layer with many positions may take
-WHITE = 0.3  # ridge of the whitening (findings, 4.2)
+WHITE = 0.3  # ridge of the whitening of inputs
 COVARIANCE_RECORDS, COVARIANCE_POSITIONS = 256, 16  # of each model, that M is measured on
 BATCH = 100
 

@@ -1,10 +1,8 @@
-"""Joint decodes: which records' updates, together, explain the weights that are found.
+"""Joint decodes: which records' updates, together, explain the weights of a layer.
 
-Weights are modelled as W = start + sum_j C_j D_j + noise over *all* records j of the dataset,
-members or not; a record that was not trained on should come out at zero, and what other records
-leave in its direction is taken away (interference cancellation; findings, 4.3).  The estimate is
-kernel ridge regression (Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning",
-2nd edition, section 5.8.2); lambda is in units of the kernel's mean diagonal throughout.
+Weights are modelled as a sum over all records of the dataset, members or not; a record that was not
+trained on should come out at zero.  The estimates are kernel ridge regressions: docs/METHODS.md,
+section 6.8 (formulas 50 and 51).  Ridges are in units of the kernel's mean diagonal throughout.
 """
 
 from __future__ import annotations

@@ -1,16 +1,8 @@
 """The embedding of a fine-tuned text model: rows of tokens that no member holds do not move.
 
-A step of training changes the rows of the tokens in its batch and no others (weight decay
-shrinks all alike).  So if models start from the same base, a row that lies where those of many
-other models lie was touched by no member, and every record that holds the token is OUT; how far
-a row has moved tells of how many members hold it.  Frequent tokens move in all models and say
-little, rare ones nearly everything: rows are weighed by (records that hold the token)^-2, as the
-noise of a row's movement grows with the movement.  What remains is a joint decode as in
-`ridge.py`: movement of row v = sum of c_j over records j that hold v.
-
-Ours.  That rows of untouched tokens stay put is why sparse gradients leak words (Melis, Song, De
-Cristofaro and Shmatikov, "Exploiting unintended feature leakage", S&P 2019, section 4.1); here
-it is the whole model after training, and records rather than words.
+A training step changes the rows of the tokens in its batch and no others.  So a row that lies where
+those of other models lie was touched by no member, and how far a row has moved says how many
+members hold its token.  What remains is a joint decode: docs/METHODS.md, section 6.9 (formula 52).
 """
 
 from __future__ import annotations
@@ -120,7 +112,7 @@ def decode_rows(held: Held, directions: Tensor, moved: Tensor, ridge: float) -> 
         ridge: lambda > 0; records are scaled so that the kernel's diagonal is 1.
 
     Returns:
-        S c with (S K S + lambda I) c = S T, K_ij = sum_v w_v u_iv . u_jv,
+        c with (S K S + lambda I) c = S T, K_ij = sum_v w_v u_iv . u_jv,
         T_i = sum_v w_v u_iv . moved_v, S_ii = K_ii^-1/2; by conjugate gradients, matrix-free.
 
     Raises:

@@ -1,8 +1,8 @@
-"""The DP distinguisher: what a known training set tells of the points that are asked for.
+"""The DP distinguisher: what a known training set says about the challenge points.
 
-Where a record's membership is told, its imprint can be foreseen and taken away: in the joint
-decode (its share of membership is 1 or 0 in `soft`), and in black-box signals, which members
-nearby in the network's own geometry push up.  Ours (findings, 4.6).
+Where the membership of a record is known, its update can be foreseen and taken away: in the joint
+decode, and in black-box signals, which similar members push up.  Ours: docs/METHODS.md, section 6.6
+(formula 48).
 """
 
 from __future__ import annotations

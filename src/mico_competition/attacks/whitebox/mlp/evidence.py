@@ -1,8 +1,8 @@
-"""Signals of all models at all records -> evidence of membership, each model left out of its own.
+"""Signals of all models at all records -> features of membership, each model left out of its own.
 
-For each signal two features: the empirical-Bayes log likelihood ratio, and u, how far the model
-lies from the mean of the shadows in standard deviations.  A shadow that plays the target for the
-stack is left out of its own reference, so no feature of it has seen a label of its own.
+Each signal gives two features: docs/METHODS.md, section 5.1 (formulas 32 and 33).  A shadow model
+that plays the target for the stack is left out of its own reference, so no feature of it has seen a
+label of its own.
 """
 
 from __future__ import annotations

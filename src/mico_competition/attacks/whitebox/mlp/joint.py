@@ -1,11 +1,8 @@
 """Joint decode: how much of every record is in a model's weights, all records at once.
 
-The trace of a record also picks up its neighbours.  With all N records in one linear model,
-W1 = chance + sum_j c_j x_j (outer) a_j, the traces are T = K c + noise with
-K_ij = (x~_i . x~_j)(a_i . a_j), and the ridge (generalised least squares) estimate cancels the
-interference: c = (K + lambda I)^-1 T.  K is N x N, dense and never formed: a product with it is
-two matrix products of N x D x H.  Ours (findings, 4.3 and 4.4); the estimate is the linear
-multi-user detector of communications (Verdu, "Multiuser Detection", 1998, section 6.2).
+The trace of a record also picks up other records; a ridge estimate over all records cancels that.
+Its kernel is N x N, dense and never formed: a product with it is two matrix products of N x D x H.
+Ours: docs/METHODS.md, sections 6.4 and 6.5 (formulas 42 to 47).
 
 All ridges are solved together, by conjugate gradients that stop at a residual.  Preconditioners
 were measured and left out, since each would need a solve for every ridge: on 19,732 baskets at

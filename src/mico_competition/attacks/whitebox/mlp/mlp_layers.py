@@ -1,8 +1,8 @@
 """What the decoder needs of models of the MLP family: weights, hidden units, update directions.
 
-The family is `models.MLP`: logits = W2 tanh(W1 g x + b1) + b2, with a fixed gain g on the inputs.
-A step on record x with label y moves W1 by a multiple of a (outer) g x, where
-a = (1 - h^2) * (W2^T (e_y - p)), and W2 by a multiple of (e_y - p) (outer) h: rank one each.
+The family is `MLP`: logits = W2 tanh(W1 g x + b1) + b2, with a fixed gain g on the inputs.  A step
+on a record changes each weight matrix by a matrix of rank one, whose directions are in
+docs/METHODS.md, section 6.1 (formula 39).
 """
 
 from __future__ import annotations

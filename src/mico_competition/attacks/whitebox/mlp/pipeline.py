@@ -1,8 +1,8 @@
 """Our attacks on models of the MLP family: trace, joint decode, and the stack of everything.
 
 `best` stacks black-box signals, traces of both layers and joint decodes; where the first pass
-separates members from others, or a training set is told, a second pass decodes again with what is
-then believed or known (`soft`, `known`).
+separates members from others, or a training set is known, a second pass decodes again with what is
+then believed or known.  See docs/METHODS.md, section 6.7.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def evidence(problem: Problem, signal: np.ndarray) -> Evidence:
 
 
 def trace(problem: Problem) -> np.ndarray:
-    """float64[t, k]: the empirical-Bayes ratio of the first layer's trace alone (4.2).
+    """float64[t, k]: the empirical-Bayes ratio of the first layer's trace alone.
 
     Raises:
         ValueError: as `features.first_pass`; with fewer than 3 shadows.
@@ -58,7 +58,7 @@ def trace(problem: Problem) -> np.ndarray:
 
 
 def joint_decoder(problem: Problem) -> np.ndarray:
-    """float64[t, k]: the ratio of the joint decode plus that of the logit (4.3).
+    """float64[t, k]: the ratio of the joint decode plus that of the logit.
 
     The ridge is the one that serves the shadows best, each left out of its own reference.
 

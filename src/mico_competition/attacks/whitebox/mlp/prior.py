@@ -1,11 +1,8 @@
-"""The second pass: what is already believed of every record sharpens the decode of the others.
+"""The prior of the second pass: what is already believed of every record sharpens the decode.
 
-After the first pass each record of each model has log odds.  The coefficient c_j is expected to
-be that of OUT models plus q_j times the usual shift, with the spread that q_j leaves: a record
-that is surely a member or surely not no longer disturbs its neighbours.  (Soft interference
-cancellation with a linear MMSE filter: Wang and Poor, "Iterative (turbo) soft interference
-cancellation and decoding for coded CDMA", IEEE Trans. Communications 47(7), 1999.)  With q the
-same everywhere it is the second pass of the findings (4.4).
+After the first pass each record of each model has log odds of membership.  They give its decoded
+coefficient a prior mean and spread, so that a record that is surely a member, or surely not, no
+longer disturbs the others.  See docs/METHODS.md, section 6.5 (formula 44).
 """
 
 from __future__ import annotations

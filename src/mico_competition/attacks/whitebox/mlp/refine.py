@@ -1,4 +1,7 @@
-"""The second pass over all models: decode again with what is believed or told of each record."""
+"""The second pass over all models: decode again with what is believed or known of each record.
+
+See docs/METHODS.md, sections 6.5 and 6.6.
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,8 @@
 """Traces: how much of a record's own update direction is found in a model's weights.
 
-A model that trained on record i holds, in its first layer, c_i x_i (outer) a_i on top of what
-other records and chance left.  The trace is the matched filter for it,
-T_i = (M^-1 (x_i - mean x))^T W1^T a_i: M, the covariance of W1^T a over models, is what chance
-looks like to the filter.  Everything here is free of labels of membership: it may use every
-model whose weights are known.  Ours (findings, 4.2 and 4.5); the matched filter for a known
-signal in coloured noise is textbook (Kay, "Fundamentals of Statistical Signal Processing" II,
-section 4.4).
+The trace is a matched filter for what training on the record adds to the first layer, against what
+models differ in by chance.  No label of membership enters, so every model whose weights are known
+may be used.  Ours: docs/METHODS.md, sections 6.2 and 6.3 (formulas 40 and 41).
 """
 
 from __future__ import annotations
@@ -144,7 +140,7 @@ def second_layer_traces(
     """float32[points] for each ridge: (M^-1 (h - mean h))^T W2^T g.
 
     M is the covariance of the model's own hidden units over the records, scaled to a mean
-    variance of 1, plus the ridge (4.5).
+    variance of 1, plus the ridge (docs/METHODS.md, section 6.3).
 
     Args:
         hidden: float32[points, H].
