@@ -1,17 +1,11 @@
 """Intervals from a few models: Student's t over the scores with each model left out.
 
-Of two to five models it is the interval; of 6 to 19 the wider of it and a bootstrap is taken.
-
-So few models cannot be drawn anew: of two models a bootstrap knows three draws, and its 95 %
-intervals held the truth 53 times in 100.  Here the spread of the scores with one model left out
-(the jackknife; Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 11) gives the
-standard error, and Student's t with one degree of freedom less than models its factor: 12.7 for
-two models, 2.8 for five.  Rates and areas are taken as log odds, so the interval stays in [0, 1].
-Models of unequal sizes count as fewer: `effective_models`.
-
-By chance two models may agree.  Models that are alike still hold few records, so the standard error
-is never below what the records alone give, by leaving out each tenth of them in turn.  How often
-these intervals hold the truth: docs/RESULTS.md.
+Of two to five models it is the interval; of 6 to 19 the wider of it and a bootstrap is taken.  So
+few models cannot be drawn anew: of two models a bootstrap knows three draws, and its 95 % intervals
+held the truth 53 times in 100.  Here the jackknife gives the standard error, of rates and areas as
+log odds, and it is never below what the records alone give: docs/METHODS.md, section 7.2 (formula
+56).  Models of unequal sizes count as fewer: `effective_models`.  How often these intervals hold
+the truth: docs/RESULTS.md.
 
 Nothing here reads files or prints.
 """

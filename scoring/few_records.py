@@ -1,20 +1,10 @@
 """Intervals from the records alone, where a score rests on few: exact binomial ones.
 
-Models drawn anew, or left out one by one, tell nothing where a score is at or near 0 or 1: if no
-member lies below any non-member, every draw says 1, and the interval has no width; if one does,
-most draws hold it or do not.  The same is true of a rate at which few non-members are accepted.
-What is known then is what a count of so few records tells (Clopper & Pearson, "The use of
-confidence or fiducial limits illustrated in the case of the binomial", Biometrika 26, 1934).  An
-interval over models is never narrower than that: `intervals.py` takes both together.
-
-- TPR at an FPR: the members above the threshold are such a count, and so are the non-members
-  above it, of which the threshold is made.  The lower end is that of the TPR with as few
-  non-members accepted as can be by chance, the upper end with as many.
-- AUC: it is the mean over members of the share of non-members below, so its variance is at most
-  that of a count of min(members, non-members) records (van Dantzig, "On the consistency and the
-  power of Wilcoxon's two sample test", 1951; Birnbaum & Klose, Annals of Mathematical Statistics
-  28, 1957).  Such a count need not be whole.
-- Advantage: the members below the best threshold are a count, and the non-members above it.
+Models drawn anew, or left out one by one, say nothing where a score is at or near 0 or 1: if no
+member lies below any non-member, every draw gives 1, and the interval has no width.  The same is
+true of a rate at which few non-members are accepted.  What is known then is what a count of so few
+records says (Clopper & Pearson, Biometrika 26, 1934).  What is counted for each score:
+docs/METHODS.md, section 7.3.
 
 Records of one model are not independent: these intervals are never used without one over models.
 

@@ -1,30 +1,20 @@
 """Confidence intervals of the scores of one attack: a bootstrap over models, from six on.
 
-Points of one model are not independent: one training run decides all of them at once, and so
-does one draw of members.  So whole models are drawn with replacement, not points: the cluster
-bootstrap (Davison & Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8; Field
-& Welsh, "Bootstrapping clustered data", JRSS B 69, 2007).  A bootstrap over points would give
-intervals that are too short as soon as models differ.
-
-The interval is the percentile interval (Efron & Tibshirani, "An Introduction to the Bootstrap",
-1993, chapter 13): it stays in [0, 1] and needs no normality, which a rate near 0 or 1 has not.
-It is known to be too short for few models, by sqrt((M - 1) / M) and by the normal where
-Student's t is due; its level is raised by just that (Hesterberg, "What Teachers Should Know
-About the Bootstrap", The American Statistician 69, 2015, the expanded percentile interval): with
-50 models it ends at the 2.1 % quantile of the draws, where the plain one ends at 2.5 %.
+Points of one model are not independent: one training run decides all of them at once, and so does
+one draw of members.  So whole models are drawn with replacement, not points; a bootstrap over
+points would give intervals that are too short as soon as models differ.  The interval is the
+percentile interval at a raised level: docs/METHODS.md, section 7.1 (formulas 54 and 55).
 
 From two to five models a bootstrap knows too few draws: its 95 % intervals hold the truth 53 to 90
 times in 100.  Theirs are Student's t intervals (`few_models.py`).  From six to nineteen they reach
 as far as the wider of both: the bootstrap alone held the truth 88 to 95 times.  One model says
-nothing of how models differ, and has none; nor have several of which one is so much larger that the
-others tell nothing beside it.  `interval_method` says which it is.
+nothing about how models differ, and has none; nor have several of which one is so much larger that
+the others say nothing beside it.  `interval_method` says which it is.
 
 A score that rests on few records, such as an AUC near 1, has an interval that is no narrower than
-an exact binomial one of these records (`few_records.py`).
-
-The advantage is another matter: a largest difference, which noise can only raise, and which
-drawing anew raises once more; see `advantage_interval`.  How often intervals hold the truth:
-docs/RESULTS.md, and tests/scoring/test_intervals.py.
+an exact binomial one of these records (`few_records.py`).  The advantage is a largest difference,
+which noise can only raise, and which drawing anew raises once more: see `advantage_interval`.  How
+often intervals hold the truth: docs/RESULTS.md, and the tests.
 
 Nothing here reads files or prints.
 """

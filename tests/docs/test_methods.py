@@ -12,8 +12,9 @@ from mico_competition.audit.verdict import OF_PAIRS
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "METHODS.md").read_text(encoding="utf-8")
 PACKAGE = ROOT / "src" / "mico_competition"
+LIST = r"\d+(?:\.\d+)?(?:(?:,| and| to) \d+(?:\.\d+)?)*"
 CITED = re.compile(
-    r"METHODS(?:\.md)?[,#\s]+sections?\s+([\d.]+\d)(?:[^()]{0,40}\(formulas?\s+([^)]*)\))?"
+    rf"METHODS(?:\.md)?[,#\s]+sections? ({LIST})(?:[^()]{{0,40}}\(formulas? ({LIST})\))?"
 )
 """`docs/METHODS.md, section 4.9 (formulas 24 to 31)`, also broken over two lines of a docstring."""
 
@@ -45,15 +46,23 @@ def files():
     yield ROOT / "README.md"
 
 
+def listed(text, known):
+    """What "3", "3 and 5" or "3 to 5" means, of all that are known, in order."""
+    found = re.findall(r"[\d.]*\d", text)
+    assert set(found) <= set(known), text
+    if " to " not in text:
+        return found
+    return known[known.index(found[0]) : known.index(found[-1]) + 1]
+
+
 def citations():
-    """(path, section, formulas) of each time that the page is cited."""
+    """(path, sections, formulas) of each time that the page is cited."""
+    known = list(sections()), list(map(str, formulas(PAGE)))
     for path in files():
         # A comment's or docstring's line break, with what begins the next line.
         text = re.sub(r"\s*\n\s*#?\s*", " ", path.read_text(encoding="utf-8"))
-        for section, numbers in CITED.findall(text):
-            ends = [int(number) for number in re.findall(r"\d+", numbers)]
-            both = range(ends[0], ends[-1] + 1) if " to " in numbers else ends
-            yield path.relative_to(ROOT), section, list(both)
+        for cited in CITED.findall(text):
+            yield path.relative_to(ROOT), *map(listed, cited, known)
 
 
 def test_sections_are_numbered_in_order():
@@ -94,11 +103,22 @@ def test_the_page_cites_its_own_formulas_and_sections():
 
 def test_code_cites_sections_and_formulas_that_exist():
     known, cited = sections(), list(citations())
-    for path, section, numbers in cited:
-        assert section in known, f"{path} cites section {section}"
-        below = [text for name, text in known.items() if f"{name}.".startswith(f"{section}.")]
-        assert set(numbers) <= set(formulas("".join(below))), f"{path}: {section} has no {numbers}"
-    assert len({path for path, *_ in cited}) >= 0
+    for path, names, numbers in cited:
+        inside = [
+            text
+            for name, text in known.items()
+            for cited_name in names
+            if f"{name}.".startswith(f"{cited_name}.")
+        ]
+        there = set(map(str, formulas("".join(inside))))
+        assert set(numbers) <= there, f"{path}: section {names} has no formula {numbers}"
+    assert len({path for path, *_ in cited}) >= 20
+
+
+def test_code_does_not_cite_pages_that_are_not_published():
+    for path in (ROOT / "src").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\b(the|our) findings\b|attacks\.md", text), path
 
 
 def test_every_module_that_is_named_exists():

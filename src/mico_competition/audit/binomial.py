@@ -1,10 +1,7 @@
 """Exact bounds of a probability from counts: Clopper and Pearson.
 
-C. J. Clopper and E. S. Pearson, "The use of confidence or fiducial limits illustrated in the case
-of the binomial", Biometrika 26 (1934); as quantiles of the beta distribution: Brown, Cai and
-DasGupta, "Interval estimation for a binomial proportion", Statistical Science 16 (2001), section
-4.2.1.  They hold at least as often as they say for every probability and every n, and are never 0
-(upper) or 1 (lower), so that ratios of them are finite.
+They hold at least as often as they say for every probability and every n, and are never 0 (upper)
+or 1 (lower), so that ratios of them are finite: docs/METHODS.md, section 9.1 (formula 70).
 """
 
 from __future__ import annotations

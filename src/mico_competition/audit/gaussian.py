@@ -1,15 +1,13 @@
 """Epsilon from the best threshold, if the mechanism is Gaussian: a bound of mu first.
 
-One pair of rates proves much more of a mechanism whose whole trade-off curve has one parameter:
-mu >= Phi^-1(TPR) - Phi^-1(FPR) for Gaussian DP.  With a lower bound of the TPR and an upper bound
-of the FPR this bounds mu, and mu gives epsilon at every delta, far beyond log(n), where the
-threshold by itself must end: Nasr et al., "Tight auditing of differentially private machine
-learning", USENIX Security 2023 (arXiv 2302.07956), section 4.
+One pair of rates proves much more about a mechanism whose whole trade-off curve has one parameter:
+docs/METHODS.md, section 9.3 (formula 72).  Source: Nasr et al., "Tight auditing of differentially
+private machine learning", USENIX Security 2023 (arXiv 2302.07956), section 4.
 
-It presumes that the family is right, Gaussian noise once or without sampling, besides independent
-points.  Of a subsampled mechanism it tells which Gaussian curve the attack reached, and the
-epsilon read from that curve at a small delta may lie above the true one.  Another family, such as
-the mechanism's own curve with its noise as the parameter, can be passed instead.
+The bound presumes that the family is right, Gaussian noise once or without sampling, besides
+independent points.  Of a subsampled mechanism it says which Gaussian curve the attack reached, and
+the epsilon that is read from that curve at a small delta may lie above the true one.  Another
+family, such as the mechanism's own curve with its noise as the parameter, can be passed instead.
 """
 
 from __future__ import annotations

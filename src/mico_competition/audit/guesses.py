@@ -1,9 +1,10 @@
-"""One-run audits: who is guessed to be a member, by a rule that does not look at the truth.
+"""One-run audits: which points are guessed to be members, by a rule that does not use the truth.
 
-The k_plus largest scores are guessed to be members, the k_minus smallest to be none, and the
-auditor abstains from the rest.  How many is decided beforehand: counting right guesses for many
-numbers of guesses and reporting the best is another audit, which has to pay for each.  The default
-is such a list of plans, paid for by Bonferroni's inequality.
+The k_plus largest scores are guessed to be members, the k_minus smallest to be non-members, and the
+auditor abstains from the rest.  How many is decided beforehand: to count right guesses for many
+numbers of guesses and report the best is another audit, which has to pay for each.  The default is
+such a list of plans, paid for by Bonferroni's inequality: docs/METHODS.md, section 9.5 (formula
+75).
 """
 
 from __future__ import annotations

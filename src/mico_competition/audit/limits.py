@@ -1,18 +1,17 @@
-"""Ceilings: the largest true positive rate that a mechanism allows at each false positive rate.
+"""Limits: the largest true positive rate that a mechanism allows at each false positive rate.
 
-Three for one run, from the loosest to the exact one:
+Three for one run, from the loosest to the exact one (docs/METHODS.md, sections 8.1 to 8.4):
 
 - "epsilon, delta": what the pair in the metadata promises by itself.
 - "Gaussian DP": the Gaussian curve of least mu that lies above the exact one at every rate shown.
 - "exact": the privacy loss distribution of this very sampling, noise and number of steps, of
   which every (epsilon, delta) holds at once.
 
-All are for one record added or removed, for whoever sees every noisy gradient.  The exact one is
-for the test that a membership inference attack is: the false positive rate is that of "member" said
-of a record that is out, the true positive rate that of "member" said of one that is in.  The other
-way round ("non-member" said rightly, at the rate at which it is said wrongly) a subsampled
-mechanism has another curve; the other two ceilings hold for both.  Of models their metadata is
-read, never their weights.
+All are for one record added or removed, and for whoever sees every noisy gradient.  The exact one
+is for the test that a membership inference attack is: the false positive rate is that of "member"
+said of a record that is out, the true positive rate that of "member" said of one that is in.  For
+"non-member" as the positive answer a subsampled mechanism has another curve; the other two limits
+hold for both.  Of models their metadata is read, never their weights.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from mico_competition.training.accounting import Mechanism
 from mico_competition.training.accounting_check import SEARCH_INTERVAL, delta_curves
 
 SMALLEST_RATE = 1e-5
-"""The Gaussian ceiling holds from this false positive rate on.  Below it a subsampled mechanism
+"""The Gaussian limit holds from this false positive rate on.  Below it a subsampled mechanism
 looks more and more like one without sampling, and no useful Gaussian curve lies above it."""
 
 NAMES = ("epsilon, delta", "Gaussian DP", "exact")
@@ -58,12 +57,9 @@ def exact_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
     """float64, like `fpr`: the largest TPR that the mechanism allows, by its loss distribution.
 
     TPR is the probability that "member" is said of a record that was trained on, FPR that it is
-    said of one that was not: the most powerful test of "the record is out" against "the record is
-    in" has this curve (Neyman and Pearson).  With delta_in(epsilon), the most by which P[S | in]
-    exceeds e^epsilon P[S | out], and delta_out the other way round, it is the least over epsilon
-    of e^epsilon FPR + delta_in and of 1 - e^-epsilon (1 - FPR - delta_out) (Dong, Roth and Su,
-    JRSS B 2022, proposition 2.12, for each direction; Zhu, Dong and Wang, AISTATS 2022).  Losses
-    are rounded up, so the result is an upper bound.
+    said of one that was not: docs/METHODS.md, section 8.3 (formulas 65 and 66).  Losses are rounded
+    up, so the result is an upper bound.  Sources: Dong, Roth and Su, JRSS B 2022, proposition 2.12,
+    for each direction; Zhu, Dong and Wang, AISTATS 2022.
 
     Args:
         mechanism: a Poisson-subsampled Gaussian, composed with itself.
@@ -100,11 +96,11 @@ def _least(fpr: Any, delta_in: np.ndarray, delta_out: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def gaussian_mu(mechanism: Mechanism) -> float:
-    """The least mu whose Gaussian curve lies above both directions' from SMALLEST_RATE to 1.
+    """The least mu whose Gaussian curve lies above both directions', at rates from 1e-5 to 0.9999.
 
-    A bound, unlike the mu of the central limit theorem, q sqrt(T (exp(1 / sigma^2) - 1)) (Bu et
-    al. 2020, arXiv 1911.11607), which is an approximation.  Reporting such a mu is what Gomez et
-    al. 2025 (arXiv 2503.10945) ask for.
+    docs/METHODS.md, section 8.4 (formula 67).  A bound, unlike the mu of the central limit theorem,
+    q sqrt(T (exp(1 / sigma^2) - 1)) (Bu et al. 2020, arXiv 1911.11607), which is an approximation.
+    Reporting such a mu is what Gomez et al. 2025 (arXiv 2503.10945) ask for.
     """
     from scipy.stats import norm
 

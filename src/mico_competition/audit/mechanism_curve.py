@@ -1,14 +1,12 @@
 """Epsilon from the trade-off curve of the very mechanism that is audited, its noise unknown.
 
 Of a subsampled mechanism a Gaussian curve is an approximation, and a bad one where q is small.
-With the mechanism's own curve the question is only how much noise there is, which is what
-auditing by a hypothesised trade-off curve means (Nasr et al., USENIX Security 2023, arXiv
-2302.07956, section 5; Mahloujifar, Melis and Chaudhuri, ICML 2025, arXiv 2410.22235).
+With the mechanism's own curve the question is only how much noise there is: docs/METHODS.md,
+section 9.7 (formula 78).  Sources: Nasr et al., USENIX Security 2023 (arXiv 2302.07956), section 5;
+Mahloujifar, Melis and Chaudhuri, ICML 2025 (arXiv 2410.22235).
 
-Scores of the promised mechanism can be simulated, so the false positive rate to count at is planned
-on simulated canaries, and the run's own are counted once.  What is planned is a rank, since a fault
-shifts all scores: the k-th largest score of the canaries that are out has an FPR above it whose
-bound is known beforehand, that of Clopper and Pearson for k - 1 (as in `threshold`, "corrected").
+Scores of the claimed mechanism can be simulated, so the rank to count at is planned on simulated
+canaries, and the run's own are counted once.
 """
 
 from __future__ import annotations

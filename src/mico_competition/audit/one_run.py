@@ -1,32 +1,14 @@
 """Epsilon from one training run with many canaries: the bound of Steinke, Nasr and Jagielski.
 
-"Privacy auditing with one (1) training run", NeurIPS 2023 (arXiv 2305.08846).  Each of m points is
-put in or left out by a fair coin of its own, the auditor sees the outcome and guesses r of the
-coins.  Under an (epsilon, 0) promise each guess is right with probability q = e^epsilon /
-(1 + e^epsilon) at most, whatever the other coins are, so the number of right ones is below a
-binomial variable W, however points influence each other.  So points need not be independent, and
-no mechanism is presumed; but the two sides of a coin must be what the promise is about: a record
-added or removed.
+Each point is put in or left out by a fair coin of its own; the auditor guesses some of the coins.
+Under a private mechanism not too many guesses can be right, however points depend on each other.
+So points need not be independent, and no mechanism is presumed; but the two sides of a coin must be
+what the privacy claim is about: a record added or removed.
 
-What delta adds is exact here.  Let p_i be the probability that i guesses are right.  For any set T
-of numbers and any point j, the outcomes with the guess of j right and i in T right in all are, with
-coin j turned over and the others as they are, those with that guess wrong and i - 1 right.  So
-(epsilon, delta) bounds one probability by the other, and summed over all m points
-
-    sum_{i in T} i p_i <= e^epsilon sum_{i in T} (r - i + 1) p_{i-1} + m delta.
-
-With T all i where i p_i is above e^epsilon (r - i + 1) p_{i-1}: by no more than m delta in all.
-Were it never above, p would be at most the distribution of W; a share of m delta at k lifts p_k
-and, by the same ratios, all after it.  v or more right guesses gain most if all of it is at k = v,
-as the binomial distribution is log-concave, and then
-
-    P[v or more] = P[W >= v] (1 + m delta P[W < v] / (v P[W = v])).
-
-Theorem 5.2 there has 2 m delta max_i P[v - i <= W < v] / i for what is added.  That is more, often
-ten times, wherever it matters, but less for v near 0.  If all guesses are of one kind, only one
-side of each coin is guessed, and half of m delta does.
-
-The tests hold this to the best of all mechanisms for few points, by linear programming.
+The p-value is formula 73 of docs/METHODS.md, section 9.4, with its derivation.  Source: "Privacy
+auditing with one (1) training run", NeurIPS 2023 (arXiv 2305.08846).  What delta adds is exact
+here; theorem 5.2 there has another term, often ten times as large wherever it matters.  The tests
+hold the formula to the best of all mechanisms for few points, by linear programming.
 """
 
 from __future__ import annotations

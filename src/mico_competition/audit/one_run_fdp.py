@@ -1,27 +1,15 @@
 """Epsilon from one training run, if the mechanism's trade-off curve is known up to a parameter.
 
-Mahloujifar, Melis and Chaudhuri, "Auditing f-differential privacy in one run", ICML 2025 (arXiv
-2410.22235).  The setting is that of `one_run`: m points, each in by a fair coin, r guesses, of
-which p_i is the probability that just i are right.  Take the event that the guess of point j is
-right and c or more are.  Turn over coin j: with the others as they are, the same outcomes are the
-event that the guess of j is wrong and c - 1 or more are right.  The curve, F(FPR) = largest TPR,
-bounds the probability of the one by that of the other.  Averaged over all m points, F being
-concave:
+The setting is that of `one_run`, with a family of trade-off curves in the place of epsilon and
+delta.  The recursion that says how likely so many right guesses can be is in docs/METHODS.md,
+section 9.6 (formulas 76 and 77).  Source: Mahloujifar, Melis and Chaudhuri, "Auditing
+f-differential privacy in one run", ICML 2025 (arXiv 2410.22235).  The case that all guesses are of
+one kind is ours.
 
-    R_c <= F(H_{c-1})  with  R_c = sum_{i>=c} i p_i / m  and  H_c = sum_{i>=c} (r - i) p_i / m
-
-for every c.  Given that v or more are right with probability alpha, the least that the p_i can sum
-to follows step by step downwards (their recursion over r and h): all of alpha on v, for mass above
-it makes R larger and H smaller; then p_{c-1} as small as R_c allows, for mass further down asks for
-less.  If they must sum to more than 1, such an alpha is impossible.
-
-One thing is added.  If all guesses are of one kind, say "in", a right guess of j and the wrong one
-in its place are outcomes of the two sides of the coin, each side having probability 1/2, so that
-R_c <= F(2 H_{c-1}) / 2, which is less.
-
-The curve must bound both directions.  Points may hang together.  But the bound presumes the family:
-for Gaussian DP that is Gaussian noise without sampling; of another mechanism it says which Gaussian
-curve the guesses reached, and the epsilon that is read from it may lie above the true one.
+The curve must hold in both directions.  Points may depend on each other.  But the bound presumes
+the family: for Gaussian DP that is Gaussian noise without sampling; of another mechanism it says
+which Gaussian curve the guesses reached, and the epsilon that is read from it may lie above the
+true one.
 """
 
 from __future__ import annotations

@@ -1,11 +1,8 @@
 """Whether one attack is better than another on the same targets: a paired test.
 
 Both are measured on the same resamples of models (`evaluation.measure`), so that what models have
-in common drops out.  The p-value is that of the interval: 1 less the largest level at which the
-interval of the difference still leaves out 0.  Source: as `scoring.intervals`; for tests by
-intervals, Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), section 15.4.  Of fewer
-than six models, interval and p-value are Student's t (`scoring.few_models`); of six to nineteen the
-p-value is the larger of both, as the interval is the wider.
+in common drops out.  The p-value is that of the interval: docs/METHODS.md, section 7.5 (formula
+59).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Intervals of the TPR at any FPR: over models, and an exact one for a single model.
 
 The points of a model are not independent once models differ, so with six models or more whole
-models are drawn, and of two to five the interval is Student's t (`scoring.intervals`, with its
-sources and coverage).  A single model says nothing of others; if its points may be taken for
-independent draws, counts of them are binomial, and the interval is exact.
+models are drawn, and of two to five the interval is Student's t (docs/METHODS.md, sections 7.1 and
+7.2).  A single model says nothing about others; if its points may be taken for independent draws,
+counts of them are binomial, and the interval is exact (section 7.6).
 """
 
 from __future__ import annotations

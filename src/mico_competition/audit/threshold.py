@@ -1,25 +1,18 @@
 """Epsilon from the best threshold: accept scores above it, and bound both rates exactly.
 
-An (epsilon, delta) promise bounds every attack's rates (`tradeoff.dp_tpr`), so a lower bound of
-the TPR and an upper bound of the FPR exclude small epsilons: Jagielski, Ullman and Oprea, NeurIPS
-2020 (arXiv 2006.07709); Nasr et al., S&P 2021 (arXiv 2101.04535).  The rates' bounds are those of
-Clopper and Pearson.  They need a threshold that the counted points did not choose, and points that
-are independent: each model's points hang together, and then the bound may fail; the one-run bounds
-do not ask for that.
+A lower bound of the TPR and an upper bound of the FPR exclude small epsilons: docs/METHODS.md,
+section 9.2 (formula 71).  Sources: Jagielski, Ullman and Oprea, NeurIPS 2020 (arXiv 2006.07709);
+Nasr et al., S&P 2021 (arXiv 2101.04535).  Points must be independent; those of one model are not,
+and then the bound may fail.  The one-run bounds do not need that.
 
 How the threshold is chosen:
 
 - "split": on a random half of the members and of the non-members, for the largest bound there; the
   other half is counted.
-- "corrected" (default): every threshold of a fixed list is bounded on all points, all of them at
-  once by Bonferroni.  The k-th largest score of the non-members, k = 1, 2, 3, 4, 6, ..., is such a
-  threshold: how many of the non-members lie above it is known beforehand, so the FPR there has
-  the beta distribution of an order statistic, whose quantile is the Clopper-Pearson bound of k - 1
-  among n (David and Nagaraja, "Order Statistics", 2003, section 2.1); and the members above are
-  counted independently of it.  Likewise the k-th smallest score of the members.  So it is exact,
-  unlike counting at quantiles of all scores, where both counts depend on each other, and nearer
-  than a band for the whole curve (Dvoretzky, Kiefer and Wolfowitz 1956), whose width of
-  sqrt(log(2 / alpha) / (2 n)) buries the small rates that show a large epsilon.
+- "corrected" (default): every threshold of a fixed list of ranks is bounded on all points, all of
+  them at once by Bonferroni.  The ranks are the k-th largest score of the non-members and the k-th
+  smallest of the members, k = 1, 2, 3, 4, 6, ..., so the counts that are bounded do not choose the
+  threshold.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What a promise allows an attack: trade-off curves of (epsilon, delta) and of Gaussian DP.
+"""What a privacy claim allows an attack: trade-off curves of (epsilon, delta) and of Gaussian DP.
 
-A curve gives the largest true positive rate (TPR) at each false positive rate (FPR).  It is
-1 - f, with f the trade-off function of Dong, Roth and Su, "Gaussian differential privacy" (JRSS B
-84, 2022), who write it in the two errors FPR and 1 - TPR.  Numbers only.
+A curve gives the largest true positive rate (TPR) at each false positive rate (FPR):
+docs/METHODS.md, sections 8.1 and 8.2 (formulas 62 to 64).  It is 1 - f, with f the trade-off
+function of Dong, Roth and Su, "Gaussian differential privacy" (JRSS B 84, 2022), who write it in
+the two errors FPR and 1 - TPR.  Numbers only.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ MT19937 stream.  2022 drew the stream from `torchcsprng.create_mt19937_generator
 `torch.Generator().manual_seed(seed)` gives the same bits, since both take the low 32 bits of the
 seed (`tests/competition/test_challenge.py` holds cases computed with the real torchcsprng).  That
 is also why it must not be used for anything new: whoever has a fair attack tries all 2^32
-memberships of a model and keeps the likeliest, which is the true one.
+memberships of a model and keeps the likeliest, which is the true one (docs/METHODS.md, sections
+12.1 and 12.2).
 
 Indices only: knows nothing of data.
 """

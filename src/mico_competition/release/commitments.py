@@ -1,9 +1,9 @@
 """Commitments to what a release withholds, so that labels revealed later can be verified.
 
-With a release the organiser publishes, for each model with a withheld solution, the SHA-256 of
-the solution, the withheld seeds and a salt.  Once they are revealed anybody can check that they
-are those that the models were released with.  The hash is of these fields, each preceded by its
-length in bytes, as 8 bytes with the most significant first:
+With a release the organiser publishes, for each model with a withheld solution, the SHA-256 of the
+solution, the withheld seeds and a salt.  Once they are revealed anybody can check that they are
+those that the models were released with (docs/METHODS.md, section 12.3, formula 94).  The hash is
+of these fields, each preceded by its length in bytes, as 8 bytes with the most significant first:
 
     "mico commitment 1", challenge, "<scenario>/<phase>/model_<i>", salt (32 bytes),
     then name and text of each withheld file, in the order of the table:

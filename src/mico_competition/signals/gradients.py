@@ -1,7 +1,7 @@
 """Norms of per-example gradients of the loss over all weights, of a trained model.
 
-By `training.bookkeeping`: activations and deltas give the norms, for linear layers in closed form
-(Goodfellow 2015, arXiv 1510.01799), without a gradient being written out.
+Activations and output gradients give the norms, without a gradient being written out:
+docs/METHODS.md, sections 3.3 and 11.3.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Scalars of logits in torch: the logit of p_y, the entropies, the gradient by the logits.
 
-The formulas are those of `attacks.transforms` and `attacks.entropy`, written for a fleet's worth of
-logits on any device.  Everything is taken from the other classes' odds, so that no digit is lost
-where the probability of the true class rounds to 1.
+The formulas are those of `attacks.scores.transforms` and `attacks.scores.entropy` (docs/METHODS.md,
+sections 3.1 and 3.2), written for a fleet's worth of logits on any device.  Everything is taken
+from the other classes' odds, so that no digit is lost where the probability of the true class
+rounds to 1.
 """
 
 from __future__ import annotations

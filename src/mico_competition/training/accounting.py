@@ -1,7 +1,8 @@
 """What a private run costs in epsilon, and the noise that a target epsilon takes.
 
-On Opacus' accountant, imported when it is first asked: whoever only reads of a mechanism does not
-need it.  Numbers only: no data, no model, no generator.
+Computed by Opacus' accountant, which is imported when it is first needed: whoever only reads about
+a mechanism does without.  See docs/METHODS.md, section 8.5 (formula 68).  Numbers only: no data, no
+model, no generator.
 """
 
 from __future__ import annotations

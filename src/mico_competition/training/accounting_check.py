@@ -1,9 +1,9 @@
 """What training reports as epsilon, held against a second accountant: Google's dp_accounting.
 
-`accounting` asks Opacus' PRV accountant; here the same mechanism (sampling probability, noise,
+`accounting` uses Opacus' PRV accountant; here the same mechanism (sampling probability, noise,
 steps) goes through privacy loss distributions (PLD) of another library, by other authors, with
-another discretisation.  Numbers only: no data, no model, no generator, and no part in training.
-The library is imported when it is first asked.
+another discretisation: docs/METHODS.md, sections 8.3 and 8.6.  Numbers only: no data, no model, no
+generator, and no part in training.  The library is imported when it is first needed.
 """
 
 from __future__ import annotations

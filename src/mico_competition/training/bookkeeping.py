@@ -1,13 +1,13 @@
 """Per-example gradient norms and the clipped sum, without per-example gradients.
 
-Book-keeping (Bu, Wang, Zha and Karypis, ICML 2023, arXiv 2210.00038): one forward and one
-backward pass keep, for each layer, its input a and the gradient g of its output.  They give the
-norm of each example's gradient (ghost norm: Goodfellow 2015, arXiv 1510.01799; Li et al., ICLR
-2022, arXiv 2110.05679), and, once all norms are known, the sum of clipped gradients as one product
-in which each example counts with its clipping factor.  The backward pass skips the gradients of
-parameters, so the whole costs a plain step, and the norms.
+One forward and one backward pass keep, for each layer, its input and the gradient of its output.
+They give the norm of each example's gradient and, once all norms are known, the sum of clipped
+gradients as one product: docs/METHODS.md, section 11.3 (formula 89).  The backward pass skips the
+gradients of parameters, so the whole costs a plain step, and the norms.  Source: Bu, Wang, Zha and
+Karypis, "Differentially private optimization on large model at small cost", ICML 2023 (arXiv
+2210.00038).
 
-Knows layers and losses only: noise, sampling and accounting are `dpsgd`'s.
+Knows layers and losses only: noise, sampling and accounting are the work of `dpsgd`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """One private step: a Poisson batch, per-example clipping, noise once a logical batch.
 
-DP-SGD (Abadi et al., CCS 2016, arXiv 1607.00133, Algorithm 1) on Opacus, which owns the
-modes to compare with and the optimiser's contract: clipped gradients are summed over the
-physical batches of a logical one, noise of standard deviation sigma * C is added once, and the
-sum is divided by the expected batch size.  Batches are drawn here, with the semantics of Opacus'
-`UniformWithReplacementSampler`, each record independently with probability `sample_rate`.
-This module never sees a file, a seed of a split, or who is a member.
+DP-SGD (Abadi et al., CCS 2016, arXiv 1607.00133, algorithm 1; docs/METHODS.md, sections 11.1 and
+11.2) on Opacus, which owns the modes to compare with and the optimiser's contract: clipped
+gradients are summed over the physical batches of a logical one, noise of standard deviation sigma *
+C is added once, and the sum is divided by the expected batch size.  Batches are drawn here, with
+the semantics of Opacus' `UniformWithReplacementSampler`, each record independently with probability
+`sample_rate`.  This module never sees a file, a seed of a split, or who is a member.
 """
 
 from __future__ import annotations

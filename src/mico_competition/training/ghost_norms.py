@@ -1,10 +1,11 @@
 """For each kind of layer: norms of per-example gradients, and their weighted sum, from a and g.
 
-a is the layer's input and g the gradient of the summed losses by its output; row i of both is of
-example i alone, since layers do not mix examples.  A sequence or an image has T places, and the
-gradient of example i is then a sum over places; its squared norm is a sum over pairs of places,
-<a_t, a_s> <g_t, g_s> (ghost norm), or comes from the gradient itself where that is cheaper.  The
-choice is by cost, layer by layer (Bu, Mao and Xu, NeurIPS 2022, arXiv 2205.10683, section 4).
+a is the layer's input and g the gradient of the summed losses by its output; row i of both belongs
+to example i alone, since layers do not mix examples.  A sequence or an image has T places, and the
+squared norm of an example's gradient is a sum over pairs of places (ghost norm), or comes from the
+gradient itself where that is cheaper: docs/METHODS.md, section 11.4 (formulas 90 and 91, where g is
+called d).  The choice is by cost, layer by layer (Bu, Mao and Xu, NeurIPS 2022, arXiv 2205.10683,
+section 4).
 """
 
 from __future__ import annotations

@@ -8,10 +8,11 @@ What it protects:
       spreads a seed of 32 bits over its state: who tries all seeds, or sees 624 outputs, knows
       every batch and can subtract the noise.  Here that means breaking AES-256.
     - Against reading low-order bits.  Not every double is a value that Box-Muller can reach, so a
-      noisy sum can betray which sums before the noise are possible (Mironov, CCS 2012; Jin et
-      al., arXiv 2112.05307).  Each number is a sum of four Gaussians divided by 2, as in Opacus'
-      secure mode (Holohan and Braghin, ESORICS 2021, arXiv 2107.10138, section 5.1): by their
-      count the attacker must try 2**159 combinations of uniforms instead of 2**53.
+      noisy sum can betray which sums before the noise are possible (Mironov, CCS 2012; Jin et al.,
+      arXiv 2112.05307).  Each number is a sum of four Gaussians divided by 2, as in Opacus' secure
+      mode (Holohan and Braghin, ESORICS 2021, arXiv 2107.10138, section 5.1; docs/METHODS.md,
+      section 11.2): by their count the attacker must try 2**159 combinations of uniforms instead of
+      2**53.
 
 What it does not protect:
     - Against timing and other side channels, or against whoever reads the process' memory.

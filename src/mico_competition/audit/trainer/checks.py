@@ -1,6 +1,7 @@
 """A number of a run held against what was promised of it: intervals, and what follows from them.
 
-Plain statistics: nothing here knows how a run is trained or looked at.
+Plain statistics (docs/METHODS.md, section 10.2): nothing here knows how a run is trained or
+observed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Whether what was added to clipped sums is independent Gaussian noise in every coordinate.
 
-Each test gives the p-value of its most striking finding, multiplied by how many things it looked
-at (Bonferroni), and says what that was.  The nulls are exact, or normal for sums of thousands of
-numbers: rows of independent standard normal numbers.
+Each test gives the p-value of its most striking finding, multiplied by how many things it looked at
+(Bonferroni), and says what that was.  The nulls are exact, or normal for sums of thousands of
+numbers: rows of independent standard normal numbers.  See docs/METHODS.md, section 10.3 (formulas
+84 and 85).
 """
 
 from __future__ import annotations

@@ -20,10 +20,8 @@ def log_ratio(
 ) -> np.ndarray:
     """log P(observation | record is in) / P(observation | record is out), for one step.
 
-    The observation is the noisy sum along the record's clipped gradient.  If the record is out it
-    is N(0, sigma^2); if it is in, it is N(length, sigma^2) with probability q, so the ratio is
-    1 - q + q exp((shift - length^2 / 2) / sigma^2), of which no test is better (Neyman and
-    Pearson).
+    The observation is the noisy sum along the record's clipped gradient: docs/METHODS.md, section
+    10.1 (formulas 80 and 81).  No test is better than this ratio (Neyman and Pearson).
 
     Args:
         shift: float64, the noisy sum's inner product with the clipped gradient.

@@ -1,7 +1,8 @@
 """Direct tests of how batches were drawn: how often, by independent coins, how many at a time.
 
-The accountant counts on every record being in every batch with probability q, independently of
-all else.  A shuffled epoch looks much the same to whoever trains, and has no such proof.
+The accountant counts on every record being in every batch with probability q, independently of all
+else.  A shuffled epoch looks much the same to whoever trains, and has no such proof.  The
+statistics are in docs/METHODS.md, section 10.2 (formula 83).
 """
 
 from __future__ import annotations
