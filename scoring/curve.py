@@ -25,6 +25,8 @@ then has the scored rates alone) and, above all, a limit to submissions: docs/HO
 Nissim, "Revealing Information while Preserving Privacy", PODS 2003).
 
 Nothing here draws, reads files or prints.
+
+The mathematics is in docs/METHODS.md, section 7.7 (formula 61).
 """
 
 import math

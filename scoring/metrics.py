@@ -2,6 +2,8 @@
 
 A prediction is a real number, larger meaning more likely a member.  The curve is that of
 scikit-learn, to the last digit, in numpy alone.  Nothing here reads files, draws or prints.
+
+The mathematics is in docs/METHODS.md, section 2.2 (formulas 2 to 5).
 """
 
 from typing import Any, Dict, Tuple

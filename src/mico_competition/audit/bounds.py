@@ -1,4 +1,7 @@
-"""All lower bounds of epsilon from the scores of one attack, each by its own method."""
+"""All lower bounds of epsilon from the scores of one attack, each by its own method.
+
+The mathematics is in docs/METHODS.md, section 9.
+"""
 
 from __future__ import annotations
 

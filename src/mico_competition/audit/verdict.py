@@ -1,4 +1,7 @@
-"""What an attack proves of a scenario, beside what its mechanism promises and allows."""
+"""What an attack proves of a scenario, beside what its mechanism promises and allows.
+
+The mathematics is in docs/METHODS.md, sections 9.5 and 9.8.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ Points of different models (each has its own challenge points) may also be laid 
 
 Where a target is itself one of the shadows, `target_index` names its row, and its own terms are
 subtracted: an attack must never see the label that it is asked for.
+
+The mathematics is in docs/METHODS.md, sections 2.1 and 4.1.
 """
 
 from __future__ import annotations

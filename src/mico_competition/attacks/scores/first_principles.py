@@ -15,6 +15,8 @@ Their mistakes, not repeated here:
 
 The standard deviation over all points includes the differences between points: that is their
 choice (and Carlini et al.'s code's), and kept.
+
+The mathematics is in docs/METHODS.md, section 4.5.
 """
 
 from __future__ import annotations

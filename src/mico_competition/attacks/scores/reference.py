@@ -4,6 +4,8 @@ Source: the SST-2 runner-up of 2023 (W. Fleshman, wfleshman/MICO_SST).  He train
 target, without privacy, on all records but the target's challenge points, and took the difference
 of the probabilities of the true class.  Not repeated: he stretched each model's scores to [0, 1]
 by themselves (`to_unit` maps all models of a phase at once).
+
+The mathematics is in docs/METHODS.md, section 4.3 (formula 15).
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ examples of outputs; Salem et al., NDSS 2019 (arXiv 1806.01246): sorted top prob
 network for all classes; Nasr, Shokri and Houmansadr, S&P 2019 (arXiv 1812.00910): the loss beside
 the outputs.  Standard scores over the other shadows are added: without them the network would
 have to learn from the output alone which records are easy.
+
+The mathematics is in docs/METHODS.md, section 5.5.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Rows are the problem's shadows, then its targets; points are the columns that th
 asked for.  Every shadow serves as a pseudo-target on the same points.  What is calibrated for it
 is calibrated by the other shadows: its own membership is never an input of its features, and all
 hyper-parameters (bins, spreads, medians) are learnt anew without it.
+
+The mathematics is in docs/METHODS.md, section 5.1.
 """
 
 from __future__ import annotations

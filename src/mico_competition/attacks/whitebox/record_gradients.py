@@ -3,6 +3,8 @@
 A layer that multiplies one vector of a record by its weights has a gradient of rank one, the rise
 of its output times its input (Goodfellow, "Efficient per-example gradient computations", 2015,
 arXiv 1510.01799).  Inner products of such gradients need no gradient: `Outer`.
+
+The mathematics is in docs/METHODS.md, section 5.6 (formula 37).
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Source: A. Suri, "My submission to the MICO Challenge" (2023).  He fitted auto-s
 random forest next best (here `meta="forest"`, of depth 8 as his; it needs scikit-learn); the
 default is a logistic regression, on features that an inverse hyperbolic sine has tamed.  He
 trained on the train models' own challenge points, as here.  No feature knows any membership.
+
+The mathematics is in docs/METHODS.md, section 5.6.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ accountant counts with (Nasr et al., USENIX Security 2023, arXiv 2302.07956, sec
 Nasr and Jagielski, NeurIPS 2023, arXiv 2305.08846, section 6).  A **record canary** goes through
 the model like any other record, but is mislabelled, or blank, or very large, so that its gradient
 is long in some layer.  Knows records and models, nothing of batches, noise or epsilon.
+
+The mathematics is in docs/METHODS.md, section 10.1.
 """
 
 from __future__ import annotations

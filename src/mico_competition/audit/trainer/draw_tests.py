@@ -4,6 +4,8 @@
 which batches resemble each other, and what is drawn from sets so small that batches are empty.
 Counts of independent coins are binomial, so all p-values are exact but those of pooled lags and of
 how evenly records are drawn, which are sums of hundreds of coins.
+
+The mathematics is in docs/METHODS.md, section 10.3.
 """
 
 from __future__ import annotations

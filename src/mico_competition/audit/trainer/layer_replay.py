@@ -5,6 +5,8 @@ parallel, so the two share the model's formula and nothing else.  What a noisy s
 clipped gradients of its batch is noise, in every parameter, of a known deviation.  The same
 gradients give the white-box scores of the record canaries, layer by layer (Nasr et al., USENIX
 Security 2023, arXiv 2302.07956, section 4; Steinke, Nasr and Jagielski, NeurIPS 2023, section 6).
+
+The mathematics is in docs/METHODS.md, section 10.1 (formula 81).
 """
 
 from __future__ import annotations

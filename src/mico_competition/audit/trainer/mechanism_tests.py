@@ -8,6 +8,8 @@ influence or other batches than promised, or an epsilon that the mechanism does 
 **note** is a departure that costs accuracy, not privacy.  These tests see what no attack on a run
 of this size can: a bound of epsilon takes canaries by the thousand to come near, a deviation is
 known to a percent from 5,000 numbers, and a run has millions.
+
+The mathematics is in docs/METHODS.md, section 10.2 (formula 82).
 """
 
 from __future__ import annotations

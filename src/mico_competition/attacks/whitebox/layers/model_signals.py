@@ -5,6 +5,8 @@ What a layer gives hangs on how it sees a record:
 - many positions (convolutions, the linear layers of a transformer): the whitened trace, and the
   joint decode of directions where its kernel is cheap enough;
 - tokens (the embedding): movement of rows, decoded with and without the records' directions.
+
+The mathematics is in docs/METHODS.md, section 6.8.
 """
 
 from __future__ import annotations
