@@ -6,8 +6,10 @@ ROOT = Path(__file__).resolve().parent
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out a file of the package without an example: importing it would cost, and may need
-    a package that is not installed.  Leave out helpers of tests, which are no tests."""
+    """Leave out a file of the package without an example, and the tests' helpers.
+
+    Importing such a file would take time, and may need a package that is not installed.
+    """
     path = collection_path
     if path.suffix != ".py" or path.name.startswith("test_"):
         return None

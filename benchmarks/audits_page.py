@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What attacks prove and privacy allows, in docs/PRIVACY.md, from docs/results/audits/*.json
-and docs/results/audit_false_alarms.json.
+"""What attacks prove and privacy allows, in docs/PRIVACY.md.
 
-Rewrites what stands between the page's markers, and the pictures in docs/privacy/.
+It reads docs/results/audits/*.json and docs/results/audit_false_alarms.json. It rewrites
+what stands between the page's markers, and the pictures in docs/privacy/.
 """
 
 from __future__ import annotations

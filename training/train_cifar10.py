@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train one model of cifar10:
+"""Train one model of cifar10.
 
 python training/train_cifar10.py --scenario cifar10_lo --model_id 0 --output_dir OUT
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train one model of purchase100:
+"""Train one model of purchase100.
 
 python training/train_purchase100.py --scenario purchase100_lo --model_id 0 --output_dir OUT
 """

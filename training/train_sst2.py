@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train one model of sst2:
+"""Train one model of sst2.
 
 python training/train_sst2.py --scenario sst2_lo --model_id 0 --output_dir OUT
 """

@@ -29,7 +29,7 @@ TARGET = np.array([0.7, 0.9, 0.5])
 
 
 @pytest.mark.parametrize(
-    "formula, expected",
+    ("formula", "expected"),
     [
         # mu_in = 0.8, 0.65, 0.6
         ("in", [-0.1, 0.25, -0.1]),

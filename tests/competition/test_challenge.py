@@ -122,7 +122,7 @@ def test_what_a_missing_seed_hides_raises_the_documented_error(missing, askers):
 
 
 @pytest.mark.parametrize(
-    "missing, hidden, visible",
+    ("missing", "hidden", "visible"),
     [
         (
             "seed_training",

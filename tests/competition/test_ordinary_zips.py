@@ -138,7 +138,7 @@ def test_what_shutil_writes(tree, tmp_path):
     assert same_to_all(Path(made_by_shutil), tmp_path) == tree_of(tree)
 
 
-@pytest.mark.parametrize("system, attribute", [(0, 0x20), (0, 0), (11, 0x2020), (10, 0x80)])
+@pytest.mark.parametrize(("system", "attribute"), [(0, 0x20), (0, 0), (11, 0x2020), (10, 0x80)])
 def test_what_windows_writes(system, attribute, tree, tmp_path):
     members = [
         Member(name.encode(), data, 8 if data else 0, system=system, attributes=attribute)

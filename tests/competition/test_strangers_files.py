@@ -64,7 +64,7 @@ def test_a_seed_is_in_plain_digits(text):
 
 
 @pytest.mark.parametrize(
-    "text, problem",
+    ("text", "problem"),
     [
         ("[" * 100_000, "nested over 50 deep"),
         ('{"a": ' * 100 + "1" + "}" * 100, "nested over 50 deep"),

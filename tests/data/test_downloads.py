@@ -36,6 +36,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         breaks_off = self.path == "/breaks" and not start
         self.wfile.write(CONTENT[start : 100_000 if breaks_off else None])
+        return None
 
     def redirect(self, target):
         self.send_response(302)

@@ -51,7 +51,7 @@ def test_rays_client_is_refused_with_the_way_to_do_it():
 
 
 @pytest.mark.parametrize(
-    "error, said",
+    ("error", "said"),
     [
         (RuntimeError("Version mismatch: The cluster\n was started"), "is of other versions"),
         (ray.exceptions.AuthenticationError("No token"), "wants a token"),

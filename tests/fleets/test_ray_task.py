@@ -118,7 +118,7 @@ def test_a_folder_of_a_killed_task_goes_with_the_next(here):
 
 
 @pytest.mark.parametrize(
-    "error, lost",
+    ("error", "lost"),
     [
         (ray.exceptions.WorkerCrashedError(), True),
         (ray.exceptions.NodeDiedError("gone"), True),
@@ -150,7 +150,7 @@ def test_a_place_that_cannot_be_written_ends_the_run(ledger):
 
 
 @pytest.mark.parametrize(
-    "nodes, gpus, used, slots",
+    ("nodes", "gpus", "used", "slots"),
     [
         ([{"CPU": 8.0}, {"CPU": 3.0}], None, 0.0, 5),  # 2 CPUs a task
         ([{"CPU": 64.0, "GPU": 4.0}, {"CPU": 64.0}], None, 1.0, 4),

@@ -54,7 +54,7 @@ def test_a_fresh_model_has_a_number_of_parameters_that_fits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, words",
+    ("text", "words"),
     [
         (json.dumps(TINY) + " " * 10**6, "more than the 1,000,000"),
         ('{"model_type": "roberta", "x": ' + "[" * 500_000, "nested over 50 deep"),
@@ -167,7 +167,7 @@ def test_a_tokenizer_that_costs_much(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name, text, words",
+    ("name", "text", "words"),
     [
         ("tokenizer.json", "[" * 10**5, "nested over 50 deep"),
         ("tokenizer.json", "[]", "is not a JSON object"),

@@ -39,7 +39,7 @@ def test_names_of_people_stay_as_they_are(text):
 
 
 @pytest.mark.parametrize(
-    "text, line",
+    ("text", "line"),
     [
         ("a\n::set-output name=x::1", r"a\x0a::set-output name=x::1"),
         ("::add-mask::x", r"\x3a:add-mask::x"),

@@ -198,7 +198,7 @@ def run_raising(error, capsys):
 
 
 @pytest.mark.parametrize(
-    "error, code, words",
+    ("error", "code", "words"),
     [
         (ValueError("Expected x\n  a\x1b[2J\n  b"), 1, "mico: Expected x\n  a\\x1b[2J\n  b\n"),
         (OSError(28, "No space left on device", "a\nb"), 1, "a\\x0ab: No space left on device."),

@@ -68,7 +68,7 @@ def test_text_in_utf8_with_or_without_a_byte_order_mark(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, problem",
+    ("text", "problem"),
     [
         ("", "Expecting value at line 1, column 1"),
         ('{"a": 1, "a": 2}', "a key stands twice"),

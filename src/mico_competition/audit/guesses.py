@@ -43,6 +43,7 @@ class Guessed:
 
     @property
     def guesses(self) -> int:
+        """How many records are guessed."""
         return self.k_plus + self.k_minus
 
     @property

@@ -87,7 +87,8 @@ def _fetch(url: str, part: Path, path: Path, progress: bool) -> None:
             if error.headers.get("Content-Range", "").strip() == f"bytes */{offset}":
                 return
             part.unlink()
-            return _fetch(url, part, path, progress)
+            _fetch(url, part, path, progress)
+            return
         raise DownloadError(
             f"Could not download {url}: the server answered {error.code} {error.reason}; "
             f"fetch the file by hand and put it at {path}."

@@ -70,6 +70,7 @@ def _die_with_fleet(lifeline: Connection) -> None:
 
 
 def train(block: Block) -> Outcome:
+    """Train the models of a block with this process's own data."""
     job: Job = _own["job"]
     return train_block(
         job.ledger.settings,

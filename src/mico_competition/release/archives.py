@@ -112,8 +112,10 @@ def _plain(name: str) -> bool:
 
 
 def files_of_release(challenge_folder: PathLike) -> Iterator[tuple[str, Path]]:
-    """(name, path) of everything that SHA256SUMS of a release must list.  Links, and folders with
-    nothing in them, are among it where they are there, so that nothing goes unnoticed.
+    """(name, path) of everything that SHA256SUMS of a release must list.
+
+    Links, and folders with nothing in them, are among it where they are there, so that nothing
+    goes unnoticed.
 
     That is all below the challenge folder and beside it in `<challenge>.release/`, but the
     archives, which have checksums of their own, and SHA256SUMS itself.

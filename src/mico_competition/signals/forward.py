@@ -77,7 +77,7 @@ def full_precision() -> Iterator[None]:
 
 
 def _forward(model: nn.Module, points: Points) -> Arrays:
-    """ "logits" and "logit".
+    """The signals "logits" and "logit".
 
     All batches first, then the scalars: by turns they throw each other's data out of the caches.
     """
@@ -92,7 +92,7 @@ def _forward(model: nn.Module, points: Points) -> Arrays:
 
 
 def make_entropies(logit_parts: Sequence[np.ndarray], points: Points) -> list[np.ndarray]:
-    """ "entropies" from logits float32[points, classes], given in parts."""
+    """The signal "entropies", from logits float32[points, classes], given in parts."""
     found, start = [], 0
     with torch.inference_mode():
         for part in logit_parts:

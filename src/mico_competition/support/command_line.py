@@ -71,6 +71,7 @@ class Parser(argparse.ArgumentParser):
         return parsed, others
 
     def error(self, message: str) -> NoReturn:
+        """Print the message as one sentence that names the help, and exit with status 1."""
         end = "" if message.endswith("?") else "."
         message = message.rstrip(".") + end
         self.exit(1, _line(f"{message[:1].upper()}{message[1:]} See {self.prog} --help."))

@@ -49,9 +49,11 @@ class StackedLinearRule(Rule):
     """As for one place of a linear layer, model by model; a and g are [S, b, ...]."""
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
+        """float[S, b]: the squared norms of the gradients."""
         return torch.linalg.vecdot(g, g) * (torch.linalg.vecdot(a, a) + 1)
 
     def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
+        """Put the weighted sum of the gradients into `grad`."""
         scaled = g * weights.unsqueeze(-1)
         self.module.weight.grad = torch.bmm(scaled.transpose(1, 2), a)
         self.module.bias.grad = scaled.sum(1)

@@ -47,7 +47,9 @@ _OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.
 class Trainer(Protocol):
     """Takes one step on a logical batch and gives the sum of its losses."""
 
-    def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor: ...
+    def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
+        """Take the step of the records `batch`, of which these are the inputs and labels."""
+        ...
 
 
 class Observer(Protocol):

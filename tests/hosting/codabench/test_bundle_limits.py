@@ -20,7 +20,7 @@ MERGES += [f"a{i}: &a{i} {{k{i}: 1, <<: [*a{i - 1}, *a{i - 1}]}}" for i in range
 
 
 @pytest.mark.parametrize(
-    "text, words",
+    ("text", "words"),
     [
         ("\n".join(MERGES), "over 20 merged mappings"),
         ("x: &x 1\ny: [" + "*x, " * 60_000 + "]", "over 50,000 values"),

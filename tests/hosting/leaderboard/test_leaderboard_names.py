@@ -62,7 +62,7 @@ def test_what_is_no_name(name):
 
 
 @pytest.mark.parametrize(
-    "one, other",
+    ("one", "other"),
     [
         ("paypal", "раураl"),
         ("PayPal", "PayPaI"),
@@ -90,7 +90,7 @@ def test_names_that_look_alike(one, other):
 
 
 @pytest.mark.parametrize(
-    "one, other", [("Ada", "Eve"), ("team 1", "team 2"), ("木", "本"), ("a", "b")]
+    ("one", "other"), [("Ada", "Eve"), ("team 1", "team 2"), ("木", "本"), ("a", "b")]
 )
 def test_names_that_do_not(one, other):
     assert not looks(one) & looks(other)

@@ -158,8 +158,9 @@ def boundary_walk(space: Space, labels: Tensor, s: Settings, generator: torch.Ge
 def one_step(
     model: nn.Module, inputs: Any, labels: Tensor, found: list[Tensor], s: Settings
 ) -> Tensor:
-    """float[b, layers + 1]: how far one step of SGD on the record moves each layer, and how much
-    the record's loss falls by it.
+    """How far one step of SGD on the record moves each layer, and how much its loss falls by it.
+
+    Returns float[b, layers + 1].
 
     Args:
         model: left as it is.

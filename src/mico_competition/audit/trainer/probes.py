@@ -109,6 +109,7 @@ class Given:
         self._batches, self._models, self._calls = batches, models, 0
 
     def __call__(self, *_: Any) -> Iterator[Tensor]:
+        """The batches, from the next one on."""
         start = self._calls % self._models
         self._calls += 1
         return iter([*self._batches[start:], *self._batches[:start]])

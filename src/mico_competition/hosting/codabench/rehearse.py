@@ -97,8 +97,11 @@ class Rehearsal:
 
     @property
     def sound(self) -> bool:
-        """Whether all is as meant: no error, the first phase scored in all columns, and each
-        later one either so too, or closed."""
+        """Whether all is as meant.
+
+        That is: no error, the first phase scored in all columns, and each later one either so
+        too, or closed.
+        """
         return (
             not has_errors(self.faults)
             and bool(self.phases)

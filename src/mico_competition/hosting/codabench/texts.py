@@ -12,7 +12,7 @@ from importlib.resources import files
 from math import isinf
 from string import Template
 
-from mico_competition import __all__ as PUBLIC
+from mico_competition import __all__ as PUBLIC  # noqa: N812
 from mico_competition.competition.table import (
     METADATA_FILE,
     PHASES,

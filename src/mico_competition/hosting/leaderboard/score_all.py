@@ -45,8 +45,10 @@ _TOLD = ("name", "authors", "link", "description", "command", "commit", "submitt
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a submission: its entries were written, or it has faults, or neither, as
-    all its entries were there `before`."""
+    """What became of a submission.
+
+    Its entries were written, or it has faults, or neither, as all its entries were there `before`.
+    """
 
     path: Path
     entries: tuple[Path, ...] = ()
