@@ -291,6 +291,7 @@ def test_empirical_bayes_does_not_lose_to_the_winner_with_few_members(models, sh
     assert tpr(eb_likelihood_ratio(*args), f.solution) > winner - 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "shift"), [(1, 0.3), (1, 0.6), (2, 0.45)])
 def test_empirical_bayes_with_ten_shadows_and_equal_shifts_is_the_winners_order(seed, shift):
     """Ten shadows, half of them IN: noise in shifts must not pass for a spread of shifts."""

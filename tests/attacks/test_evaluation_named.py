@@ -50,6 +50,7 @@ def test_every_attack_finds_members_in_every_phase(source, name, phase):
     assert ATTACKS[name].name == name and ATTACKS[name].title and ATTACKS[name].source
 
 
+@pytest.mark.slow
 def test_each_target_for_itself_gets_the_same_scores(source, dev):
     """What an attack says of a model does not hang on who else is attacked."""
     for name, attack in ATTACKS.items():
@@ -74,6 +75,7 @@ def test_the_winner_by_scenario(scenario):
     assert winners_choice("baskets_inf") == ("confidence", "midpoint")
 
 
+@pytest.mark.slow
 def test_lira_through_the_registry_is_the_loop_over_points(source, dev):
     signal, member = source.get("logit"), dev.is_member
     for online in (True, False):

@@ -43,6 +43,7 @@ def answers(known=False):
     return problem, truth, {attack.name: attack.run(problem) for attack in ATTACKS}
 
 
+@pytest.mark.slow
 def test_white_box_beats_what_it_starts_from():
     problem, truth, scores = answers()
     loss = area(problem.gather("loss").target, truth)
@@ -63,6 +64,7 @@ def test_scores_are_finite_deterministic_and_of_the_right_shape():
     np.testing.assert_array_equal(scores["joint"], joint_decoder(again))
 
 
+@pytest.mark.slow
 def test_what_is_told_of_targets_is_used():
     blind, truth, scores = answers()
     knowing, _, knowing_scores = answers(known=True)
@@ -81,6 +83,7 @@ def with_known_membership(problem, known_membership):
     return Problem(twin, problem.shadows, problem.targets, problem.columns, known_membership)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [False, True])
 def test_a_shadow_in_a_targets_place_has_not_seen_its_own_labels(known, monkeypatch):
     """Shuffle what is told of one shadow where it learns: its own signals stay as they are.

@@ -177,6 +177,7 @@ def test_limits_of_models_that_state_nothing_are_named_as_the_tables(tmp_path):
 # --- the joint level, and plans of guesses
 
 
+@pytest.mark.slow
 def test_two_bounds_together_raise_no_more_false_alarms_than_one_may():
     """Scores without any signal, where both bounds are as tight as they can be."""
     rng, runs, alarms = np.random.default_rng(3), 400, {0.95: 0, 0.975: 0}

@@ -14,6 +14,7 @@ from mico_competition.audit.one_run_fdp import one_run_fdp_p_value
 from mico_competition.audit.tradeoff import gdp_tpr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delta", [0.0, 0.02, 0.1])
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, 1.5])
 def test_no_mechanism_at_all_is_right_more_often(epsilon, delta):
@@ -54,6 +55,7 @@ def published(made, epsilon, delta):
     return binom.sf(v - 1, r, q) + 2 * made.points * delta * max(short / np.arange(1, v + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("points", [100, 1000, 10_000])
 def test_the_published_theorem_asks_for_more_where_it_matters(points):
     for r in {20, points // 10, points}:

@@ -159,6 +159,7 @@ def test_what_cannot_be_bounded_is_refused_in_one_sentence(truth, options, words
         assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
 
 
+@pytest.mark.slow
 def test_a_delta_that_allows_everything_is_said_to():
     with pytest.raises(ValueError, match=r"delta=0.1 and 100 points no number of guesses proves"):
         one_run_bound(MANY, MANY, delta=0.1)

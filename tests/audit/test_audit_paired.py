@@ -38,6 +38,7 @@ def test_it_is_the_paired_interval_with_its_p_value():
     assert paired_test(truth, one, other, metric="AUC").p_value < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models", [6, 12, 50])
 def test_the_p_value_is_where_the_interval_ends_at_zero(models):
     """An interval at level 1 - p leaves out 0 just when p is above the p-value, nearly."""

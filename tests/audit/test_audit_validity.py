@@ -40,6 +40,7 @@ def gaussian_runs(epsilon, points, half=False):
     return simulate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epsilon", "points"), [(1.0, 1000), (4.0, 300), (10.0, 1000)])
 def test_no_false_alarms_on_gaussian_noise(epsilon, points):
     simulate = gaussian_runs(epsilon, points)
@@ -57,6 +58,7 @@ def test_no_false_alarms_without_any_signal():
         assert alarms(bound, simulate, 0.0, delta=DELTA) <= ALLOWED, bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 3.0])
 def test_no_false_alarms_on_randomised_response(epsilon):
     """The one-run bound's worst case: nothing tells more, so alarms are near 5 %, not fewer."""
@@ -102,6 +104,7 @@ def test_jointly_the_largest_bound_is_as_good_as_any():
     assert count <= ALLOWED
 
 
+@pytest.mark.slow
 def test_choosing_the_best_number_of_guesses_afterwards_would_deceive():
     """Why plans are made beforehand, and pay for each other."""
     grid = [(k, k) for k in (5, 10, 20, 40, 80, 160, 250)]

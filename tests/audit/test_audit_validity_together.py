@@ -22,6 +22,7 @@ from mico_competition.audit.one_run_fdp import one_run_fdp_bound
 DELTA = 1e-5
 
 
+@pytest.mark.slow
 def test_points_that_hang_together_do_not_deceive_one_run_bounds():
     """A fifth of all runs answer well, the others not at all.
 

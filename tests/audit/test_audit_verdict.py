@@ -32,6 +32,7 @@ def drawn(shift, *, models=20, promise=KEPT, scenario="cifar10_lo"):
 # --- what is said
 
 
+@pytest.mark.slow
 def test_a_weak_attack_keeps_to_the_promise():
     verdict = judge(drawn(0.5))
     assert not verdict.alarm and 0 <= verdict.proven.epsilon < KEPT.epsilon
@@ -60,6 +61,7 @@ def test_without_privacy_nothing_is_promised():
     assert record(verdict)["promised"] is None and record(verdict)["ceilings"] == {}
 
 
+@pytest.mark.slow
 def test_another_delta_moves_the_promise():
     verdict = judge(drawn(0.5), delta=1e-6)
     assert verdict.delta == 1e-6 and verdict.scored.promise.delta == 1e-6
@@ -152,6 +154,7 @@ def purchase(competition, tmp_path):
     return folder, predictions, data
 
 
+@pytest.mark.slow
 def test_predictions_are_audited(purchase, tmp_path, capsys):
     folder, predictions, _ = purchase
     files = ["--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html")]

@@ -117,6 +117,7 @@ def test_every_official_scenario_has_a_launcher():
             assert len(text.splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_the_verbs_work_on_a_released_challenge(competition, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     challenge = str(competition.released / "cifar10")

@@ -158,6 +158,7 @@ def test_more_scenarios_than_the_program_takes_are_refused_before_upload(table, 
         write_bundle(root, "faces", tmp_path / "bundle.zip", SCHEDULE)
 
 
+@pytest.mark.slow
 def test_truth_that_lacks_a_scenario_is_the_organisers_fault(table, tmp_path):
     names = table(3)
     root = write_trained(tmp_path / "trained", "faces")
@@ -190,6 +191,7 @@ def test_a_board_that_lacks_a_scenario_is_warned_of(table, tmp_path):
     assert fault.severity == "warning" and "scenario5" in fault.what
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 5, 20])
 def test_entries_and_pages_of_the_leaderboard(table, tmp_path, count):
     names = table(count)
@@ -207,6 +209,7 @@ def test_entries_and_pages_of_the_leaderboard(table, tmp_path, count):
     assert heads == [(str(i), label) for i, label in enumerate(labels, start=1)]
 
 
+@pytest.mark.slow
 def test_the_table_of_five_scenarios_works_in_a_browser(table, tmp_path):
     table(5)
     for i, value in enumerate((0.1, 0.2, 0.3), start=1):

@@ -107,6 +107,7 @@ def batches(folder, content):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [
@@ -163,6 +164,7 @@ TARS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARS)
 def test_an_archive_that_stands_for_much(name, tmp_path):
     from mico_competition.data.cifar10_files import BINARY, read_cifar10

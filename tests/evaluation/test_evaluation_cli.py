@@ -64,6 +64,7 @@ def predictions(folder, phase, among):
     return [np.loadtxt(m.prediction_in(folder), delimiter=",") for m in models]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["eb", "{}"], ["{}", "--attack", "eb"]])
 def test_attack_writes_one_mapping_for_all_models_of_a_phase(participants, mico, tmp_path, words):
     out = tmp_path / "p" / "digits"
@@ -278,6 +279,7 @@ def attack(problem):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not landlock.version(), reason="no Landlock on this system")
 @pytest.mark.parametrize("verb", ["evaluate", "attack", "audit"])
 def test_a_strangers_file_is_isolated(small_fleet, mico, tmp_path, verb):

@@ -99,6 +99,7 @@ def test_it_gives_what_it_gives_elsewhere(write):
     np.testing.assert_array_equal(run(task, in_folds), run(task, in_folds))
 
 
+@pytest.mark.slow
 def test_it_is_measured_and_guarded_like_others(write):
     task, few = make_task(make_source(train=6), "train"), Options(resamples=5)
     found = evaluate(task, [write(WORKS)], options=few)
@@ -214,6 +215,7 @@ attack.leaves_one_out = False
 """
 
 
+@pytest.mark.slow
 @needs_landlock
 def test_it_carries_nothing_from_one_problem_to_the_next(write):
     task = make_task(make_source(), "train")
@@ -253,6 +255,7 @@ def test_the_process_ends_with_the_program(write, tmp_path):
         os.kill(int(done.stdout), 0)
 
 
+@pytest.mark.slow
 def test_an_attack_that_does_not_end_is_ended(write, monkeypatch):
     """It gives its scores, and goes on: the next problem gets another process."""
     monkeypatch.setattr(isolated, "_PATIENCE", 0.5)
@@ -283,6 +286,7 @@ def attack(problem):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(6))
 def test_nothing_that_it_says_is_unpickled(write, tmp_path, number):
     mark = tmp_path / "mark"

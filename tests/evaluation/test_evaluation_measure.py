@@ -65,6 +65,7 @@ def test_values_and_intervals_equal_the_naive_ones():
     assert (found.models, found.members + found.nonmembers) == (10, 1000)
 
 
+@pytest.mark.slow
 def test_a_comparison_is_paired():
     """What models have in common drops out: the interval is shorter than of independent ones."""
     rng = np.random.default_rng(1)
@@ -83,6 +84,7 @@ def test_a_comparison_is_paired():
     np.testing.assert_allclose(compare(*small)["AUC"].draws, draws, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_interval_of_no_gain_holds_zero_as_often_as_it_says():
     """Two equally good attacks, many times over."""
     held = 0
@@ -122,6 +124,7 @@ def test_a_million_points():
     assert middle == pytest.approx(found["TPR_FPR_1000"].value, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models", [2, 3, 5])
 def test_few_models_have_t_intervals_and_paired_ones(models):
     """A gain's interval is wide, and holds 0 for two attacks that are alike."""
@@ -210,6 +213,7 @@ def evaluated():
     return task, found, steps
 
 
+@pytest.mark.slow
 def test_the_winners_best_formula_is_what_is_compared_with(evaluated):
     task, found, _ = evaluated
     assert found.rows[0].name == found.against == "winner-best"

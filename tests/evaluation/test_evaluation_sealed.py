@@ -165,6 +165,7 @@ def changing(change):
     return Attack(change.__name__, "", "", attack)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("phase", ["train", "dev"])
 def test_what_one_attack_changes_the_next_does_not_see(change, phase):

@@ -63,6 +63,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 def test_a_finished_fleet_is_finished(done, capsys):
     (state,) = fleet_states(done)
     assert (state.state, state.done, state.damaged) == ("finished", 6, {})
@@ -102,6 +103,7 @@ def test_what_a_failing_disk_changed_is_found_by_hash(out, capsys):
     assert "model_2: model.pt has other content" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_moved_away_is_trained_again(out, tmp_path, capsys):
     weights = (model(out, 3) / "model.pt").read_bytes()
     DAMAGE["model.pt is empty"](model(out, 3))

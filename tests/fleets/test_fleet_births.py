@@ -66,6 +66,7 @@ def test_workers_that_die_at_birth_end_the_run(tmp_path, data, rebuild, reason):
     assert not (ledger.folder / "dataset.pt").exists()
 
 
+@pytest.mark.slow
 def test_one_that_can_begin_in_the_end_costs_no_model_a_try(tmp_path, data):
     births = tmp_path / "births"
     births.mkdir()
@@ -76,6 +77,7 @@ def test_one_that_can_begin_in_the_end_costs_no_model_a_try(tmp_path, data):
     assert len(list(births.iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_a_place_that_is_given_up_leaves_the_work_to_the_others(
     tmp_path, data, caplog, monkeypatch
 ):

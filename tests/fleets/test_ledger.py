@@ -221,6 +221,7 @@ def test_lines_that_contradict_each_other_are_refused(tmp_path, how, sentence):
         Ledger.read(tmp_path, "digits_lo")
 
 
+@pytest.mark.slow
 def test_a_second_run_with_other_code_is_refused(tmp_path, capsys, monkeypatch):
     assert fleet(tmp_path, "--models", "0") == 0
     monkeypatch.setitem(models.ARCHITECTURES, "digits_mlp", lambda: MLP(64, 256, 10, gain=1.0))
@@ -252,6 +253,7 @@ class Decaying(torch.optim.Adam):
         super().__init__(parameters, lr, weight_decay=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["optimiser", "schedule", "first weights", "loss", "splits"])
 def test_a_second_run_that_would_train_in_another_way_is_refused(
     tmp_path, capsys, monkeypatch, change

@@ -116,6 +116,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_file_of_torch_that_costs_much(case, tmp_path, unseen):
     content, words = CASES[case]

@@ -73,6 +73,7 @@ def test_labels_are_added_and_nothing_else_changes(copy, made):
     assert len(points.member) == 100  # a model of dev is now as one of train
 
 
+@pytest.mark.slow
 def test_every_check_knows_what_was_revealed(copy, capsys):
     trained, out = copy
     folder, withheld = str(out / CHALLENGE), "for dev and final it is withheld"
@@ -104,6 +105,7 @@ def test_one_phase_after_the_other_and_the_same_again(copy):
     assert check_release(out, trained, [CHALLENGE], revealed=["dev", "final"]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", range(0, 18, 3))
 def test_a_run_that_is_broken_off_goes_on(copy, made, monkeypatch, moved):
     trained, out = copy

@@ -385,6 +385,7 @@ def test_an_earlier_layout_is_refused_with_a_sentence(released, tmp_path, capsys
     assert "is written anew by `mico release`" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_releases_at_once_commit_to_the_same(released, tmp_path, caplog):
     trained = write_trained(tmp_path / "trained")
     with ThreadPoolExecutor(3) as pool:

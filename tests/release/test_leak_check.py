@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers_cases import one_in
 from helpers_release import CHALLENGE, DEV, Released, copied, write_release
 
 from mico_competition.competition.table import CHALLENGES
@@ -32,6 +33,7 @@ def faults_of(planted):
     return check_release(planted.root, planted.trained, [CHALLENGE])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("challenge", ["cifar10", "purchase100", "sst2", "ddp"])
 def test_real_releases_are_clean(competition, challenge):
     assert check_release(competition.released, competition.trained, [challenge]) == []
@@ -39,6 +41,7 @@ def test_real_releases_are_clean(competition, challenge):
     assert len(list(archives.glob("*.zip"))) == 3 * len(CHALLENGES[challenge])
 
 
+@pytest.mark.slow
 def test_a_release_made_up_again_is_clean(planted):
     planted.made_up()
     assert faults_of(planted) == []
@@ -121,7 +124,7 @@ NOTES = {
 }
 
 
-@pytest.mark.parametrize("kind", NOTES)
+@pytest.mark.parametrize("kind", one_in(4, NOTES))
 def test_a_secret_in_metadata_is_found(planted, kind):
     what, value = NOTES[kind]
     name = planted.note(value(planted))
@@ -171,7 +174,7 @@ def test_a_secret_among_weights_is_found(planted, kind):
     assert faults == [f"{name}: {NOT_TRAINED}", f"{name}: tells {what} of {DEV}."]
 
 
-@pytest.mark.parametrize("kind", WEIGHTS)
+@pytest.mark.parametrize("kind", one_in(3, WEIGHTS))
 def test_what_training_itself_put_among_weights_is_found(original, planted, tmp_path, kind):
     """The trained model holds it too, so that only the search can see it."""
     what, value = WEIGHTS[kind]

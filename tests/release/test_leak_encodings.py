@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers_cases import one_in
 from helpers_release import CHALLENGE, DEV, copied, write_release
 
 from mico_competition.competition.layout import ModelFolder
@@ -196,10 +197,7 @@ ENCODINGS = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(k, marks=[pytest.mark.slow] * (i % 6 > 0)) for i, k in enumerate(ENCODINGS)],
-)
+@pytest.mark.parametrize("kind", one_in(6, ENCODINGS))
 def test_a_text_in_metadata_is_found_in_any_form(planted, kind):
     name = planted.note(ENCODINGS[kind](planted))
     planted.made_up()

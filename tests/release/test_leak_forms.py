@@ -199,6 +199,7 @@ def test_room_for_a_secret_is_found(planted, kind):
     assert any(f.startswith(name) and sentence in f for f in faults), faults
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "change", "sentence"),
     [

@@ -131,6 +131,7 @@ def contents(folder):
     }
 
 
+@pytest.mark.slow
 def test_the_same_models_give_the_same_release(trained, tmp_path):
     assert release(trained, "digits", tmp_path / "one") == 12
     moved = shutil.copytree(trained, tmp_path / "moved", copy_function=shutil.copyfile)
@@ -159,6 +160,7 @@ def test_release_json_says_what_is_disclosed(trained, tmp_path):
     assert value["scenarios"]["digits_inf"]["privacy"] is None
 
 
+@pytest.mark.slow
 def test_decimal_seeds_of_withheld_models_need_a_word(trained, tmp_path):
     folder = trained / "digits/digits_inf/dev/model_100"
     shutil.rmtree(folder)

@@ -44,6 +44,7 @@ def walk_as_in_2022(challenge):
                 yield scenario, phase, os.path.join(root, folder)
 
 
+@pytest.mark.slow
 def test_code_of_2022_walks_a_release(copy, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(copy[1])
     found = list(walk_as_in_2022(CHALLENGE))
@@ -70,6 +71,7 @@ def test_code_of_2022_walks_a_release(copy, tmp_path, monkeypatch, capsys):
     assert main(["check", CHALLENGE, "--predictions", CHALLENGE]) == 0
 
 
+@pytest.mark.slow
 def test_an_attack_leaves_a_release_as_it_is(copy):
     trained, out = copy
     before = state(out / CHALLENGE), state(out / f"{CHALLENGE}.release")
@@ -103,6 +105,7 @@ STRANGERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRANGERS)
 def test_all_checks_agree_on_a_file_that_does_not_belong(copy, name, capsys):
     trained, out = copy
@@ -118,6 +121,7 @@ def test_all_checks_agree_on_a_file_that_does_not_belong(copy, name, capsys):
         assert os.path.basename(name) in err or "model_7" in err
 
 
+@pytest.mark.slow
 def test_a_link_to_a_challenge_folder_is_as_the_folder(copy, tmp_path, monkeypatch):
     out = copy[1]
     work = tmp_path / "work"

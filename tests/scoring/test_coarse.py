@@ -86,6 +86,7 @@ def numbers_in(text):
     return [float(n) for n in re.findall(r"\d+\.\d+", re.sub(r"<[^>]*>", " ", body))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [None, *IMAGES])
 def test_development_lets_multiples_of_the_step_out_and_final_exact_numbers(
     program, tmp_path, version
@@ -110,6 +111,7 @@ def test_development_lets_multiples_of_the_step_out_and_final_exact_numbers(
         assert page.index("No DP") < page.index("High") < page.index("Low")
 
 
+@pytest.mark.slow
 def test_every_number_on_the_page_is_coarse(program, tmp_path):
     competition = Competition(tmp_path)
     assert competition.run(program=program).returncode == 0
@@ -134,6 +136,7 @@ def other_truths(competition, tries=100):
         path.write_text(before)
 
 
+@pytest.mark.slow
 def test_truths_with_the_same_rounded_numbers_cannot_be_told_apart(tmp_path):
     """To the byte: whatever else of the truth the program had let out would show here."""
     competition = Competition(tmp_path)
@@ -192,6 +195,7 @@ def test_intervals_are_not_shown_beside_coarse_scores_even_if_they_are_given():
 # --- settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -316,6 +320,7 @@ def test_the_program_as_it_lies_in_scoring_has_no_settings():
 # --- the bundle
 
 
+@pytest.mark.slow
 def test_a_bundle_sets_the_step_and_the_limits(tmp_path):
     path, root = make_bundle(tmp_path)
     files = read_zip(path)
@@ -387,6 +392,7 @@ def test_the_site_says_that_scores_are_coarse_and_how_to_repeat_them(tmp_path):
         assert (f"<b>{values['average']['score']:.3f}</b>" in index) == (not exact)
 
 
+@pytest.mark.slow
 def test_the_verbs_give_coarse_entries_unless_asked_for_exact_ones(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     truth = write_truth(tmp_path / "truth", phases=["dev"])

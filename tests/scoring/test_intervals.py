@@ -119,6 +119,7 @@ def test_weights_are_draws_with_replacement():
 # --- intervals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "gap", "spread"), [(20, 0.8, 0), (20, 0.8, 1), (30, 0.0, 0)])
 def test_intervals_cover(count, gap, spread):
     """95 % intervals hold the value that very many models have, 93 to 97 times in 100."""
@@ -142,6 +143,7 @@ def test_intervals_cover(count, gap, spread):
 FEW_WORLDS = {"alike": (0.8, 0), "differ": (0.8, 1), "strong": (2.0, 1), "none": (0.0, 0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", FEW_WORLDS)
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_intervals_of_few_models_cover(count, world):
@@ -173,6 +175,7 @@ def test_intervals_of_few_models_cover(count, world):
 NEAR_PERFECT = {4.5: "AUC 0.9993", 6.03: "AUC 0.99999"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gap", NEAR_PERFECT, ids=NEAR_PERFECT.values())
 @pytest.mark.parametrize("sizes", [(200,) * 2, (200,) * 5, (200,) * 10, (60, 340) * 5])
 def test_intervals_near_the_ends_cover(gap, sizes):

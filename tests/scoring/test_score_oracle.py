@@ -53,6 +53,7 @@ def test_the_measured_step_and_limit_are_those_of_a_bundle(script, found):
     assert str(options.limits.in_all) in found["attacks"]["steps of 0.005"]["known"]
 
 
+@pytest.mark.slow
 def test_the_attacks_find_the_same_again(script, found):
     for name, digits in script.EXACT.items():
         attack = script.exact_attack(0, digits, 100)

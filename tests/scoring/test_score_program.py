@@ -107,6 +107,7 @@ def image(request):
     return image_python(request.param)
 
 
+@pytest.mark.slow
 def test_the_platforms_pythons_give_the_same_files(tmp_path, image):
     old, new = Competition(tmp_path / "old"), Competition(tmp_path / "new")
     done = old.run(python=image, options=())
@@ -117,6 +118,7 @@ def test_the_platforms_pythons_give_the_same_files(tmp_path, image):
         assert (old.outputs / name).read_bytes() == (new.outputs / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_the_platforms_pythons_list_the_same_faults(competition, image):
     competition.prediction(i=99).write_text("0.5,nope")
     shutil.rmtree(competition.res / "cifar10_lo")
@@ -125,6 +127,7 @@ def test_the_platforms_pythons_list_the_same_faults(competition, image):
     assert done.stderr == competition.run().stderr and "nope" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_program_imports_numpy_and_the_standard_library_only(competition, tmp_path):
     shadow = tmp_path / "shadow"
     for name in ("pandas", "matplotlib", "sklearn", "scipy", "torch", "mico_competition"):
@@ -150,6 +153,7 @@ def test_the_program_imports_numpy_and_the_standard_library_only(competition, tm
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_the_folder_works_under_any_name_and_from_a_read_only_place(competition, tmp_path):
     place = tmp_path / "a program"
     place.mkdir()

@@ -245,6 +245,7 @@ def test_nan_weights_and_other_architectures_are_refused(fleet_folder, data, tmp
         opened(fleet_folder, data, tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_the_verb_computes_once_and_says_what_there_is(
     fleet_folder, data, tmp_path, capsys, passes
 ):

@@ -161,6 +161,7 @@ def everything(leader):
     return b"".join(parts).decode()
 
 
+@pytest.mark.slow
 def test_a_real_terminal_and_a_real_file(tmp_path):
     leader, follower = pty.openpty()
     run_on(follower)

@@ -60,6 +60,7 @@ def test_there_is_a_row_for_every_private_scenario(rows):
         assert row.reported <= row.target_epsilon == settings.target_epsilon
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_reported_epsilon_is_an_upper_bound_and_a_close_one(rows, name):
     row = rows[name]
@@ -74,6 +75,7 @@ def test_the_two_bounds_enclose_the_true_epsilon(rows, name):
     assert row.reported - row.lower <= 2 * EPS_ERROR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sample_rate", "noise_multiplier", "num_steps"),
     [
@@ -197,6 +199,7 @@ def simulated_delta(mechanism, epsilon, above, below, runs=40_000):
     return excess.mean(), excess.std() / math.sqrt(runs)
 
 
+@pytest.mark.slow
 def test_a_simulation_of_the_losses_agrees_and_the_worse_direction_counts(rows):
     """sst2_hi: the row whose two directions differ most."""
     mechanism = rows["sst2_hi"].mechanism
@@ -302,6 +305,7 @@ def test_what_the_page_says_of_neighbours_of_another_length(rows):
         assert (len(parts) == 1) == (settings.task in PUBLISHED)
 
 
+@pytest.mark.slow
 def test_what_the_page_says_of_attackers(rows):
     for epsilon in (4, 10):
         ceilings = [

@@ -32,6 +32,7 @@ def test_correct_models_are_trained_and_the_checks_change_nothing(name, mode):
     assert len(ends[0]) == len(ends[1]) and all(map(torch.equal, *ends))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "seed"),
     [

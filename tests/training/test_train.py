@@ -29,6 +29,7 @@ def weights(folder):
     return torch.load(folder / "model.pt", weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["digits_inf", "digits_hi", "digits_lo"])
 def test_the_folder_is_what_a_challenge_needs(tmp_path, scenario):
     metadata = train(tmp_path / "model_0", scenario)
@@ -70,6 +71,7 @@ def test_training_without_privacy_says_so(tmp_path):
     assert first["sampler"] == "members first"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["digits_inf", "digits_lo"])
 def test_the_same_train_seed_gives_the_same_weights(tmp_path, scenario):
     for name, seed in (("a", 7), ("b", 7), ("c", 8), ("d", None), ("e", None)):

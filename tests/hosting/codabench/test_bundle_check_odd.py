@@ -25,6 +25,7 @@ def good(tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 def test_all_faults_at_once(good, tmp_path, capsys):
     change = both(
         drop("image"),

@@ -19,6 +19,7 @@ MANY = ", ".join(f"k{i}: 1" for i in range(9_000))
 MERGES += [f"a{i}: &a{i} {{k{i}: 1, <<: [*a{i - 1}, *a{i - 1}]}}" for i in range(1, 40)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -68,6 +68,7 @@ def commands(text):
     return re.findall(r"^mico (.+)$", blocks.replace("\\\n", " "), flags=re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("challenge", CHALLENGES)
 def test_commands_on_the_pages_are_commands_that_exist(bundles, challenge):
     files = read_zip(bundles(challenge))
@@ -120,6 +121,7 @@ def test_html_of_what_our_pages_use():
     assert "<th>b</th>" in table and "<td>1</td><td><code>2</code></td>" in table
 
 
+@pytest.mark.slow
 def test_the_picture_is_the_one_that_is_drawn():
     image = pytest.importorskip("PIL.Image")
     kept = np.asarray(image.open(io.BytesIO(logo())).convert("RGB"))

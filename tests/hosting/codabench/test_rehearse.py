@@ -108,6 +108,7 @@ def test_the_placeholder_does_not_do_where_the_truth_was_promised(real, tmp_path
     assert not rehearsal.sound and not rehearsal.phases[1].closed
 
 
+@pytest.mark.slow
 def test_codalabs_form_is_scored_by_codalabs_rules(real, competition, tmp_path):
     folder, submission, trained, predictions = real
     bundle = tmp_path / "bundle.zip"
@@ -118,6 +119,7 @@ def test_codalabs_form_is_scored_by_codalabs_rules(real, competition, tmp_path):
         check_scores(run, expected_scores(trained, predictions, phase))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PYTHON37.is_file(), reason="no .venv-3.7 here")
 def test_the_oldest_image_gives_the_same_line(real):
     folder, submission, *_ = real
@@ -127,6 +129,7 @@ def test_the_oldest_image_gives_the_same_line(real):
     assert oldest.phases[0].outcome.scores == today.phases[0].outcome.scores
 
 
+@pytest.mark.slow
 def test_the_command_line(real, competition, tmp_path, capsys):
     folder, submission, *_ = real
     line = ["rehearse", str(folder / "bundle.zip"), str(submission)]
@@ -173,6 +176,7 @@ def test_a_faulty_submission_is_turned_away_with_its_faults(small):
     assert "Participants see on stderr" in as_text(rehearsal)
 
 
+@pytest.mark.slow
 def test_what_final_hides_in_its_logs_is_on_its_page(small, tmp_path):
     """Codabench keeps both logs of a phase with hide_output; legacy CodaLab's keeps stdout."""
     folder, _, root = small
@@ -285,6 +289,7 @@ def test_scores_are_kept_as_the_site_keeps_them(small, tmp_path):
     assert run.outcome.scores == {}, "scores.json goes before scores.txt"
 
 
+@pytest.mark.slow
 def test_the_time_limit_holds(small, tmp_path):
     script = "print('before', flush=True); import time; time.sleep(60)"
     (run,) = perform(small, tmp_path, script, seconds=1).phases
@@ -310,6 +315,7 @@ def test_the_environment_is_a_clean_one(small, tmp_path, monkeypatch):
     assert executable == sys.executable
 
 
+@pytest.mark.slow
 def test_commands_as_the_worker_takes_them(small, tmp_path):
     go = f"import sys\n{save(ROW).replace('out', 'sys.argv[1]')}\n"
     for metadata, words in (
@@ -363,6 +369,7 @@ def test_a_bundle_that_cannot_be_read_is_not_played(small):
         assert "nothing was scored" in as_text(rehearsal)
 
 
+@pytest.mark.slow
 def test_codalab_reads_scores_txt_alone(small, tmp_path):
     files = read_zip(make_bundle(tmp_path, "digits", "codalab")[0])
     for text, words in (

@@ -240,6 +240,7 @@ def test_an_interrupted_fetch_resumes_where_it_stopped(hub, tmp_path):
     assert not (tmp_path / ".cifar10.download").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_download_resumes(hub, tmp_path):
     hub.add("team/big", made_up(FIRST, size=4 * MB))
     hub.faults[f"{FIRST}/model.pt"] = Fault(breaks=3 * MB, stalls=True, times=1)
@@ -260,6 +261,7 @@ def test_a_killed_download_resumes(hub, tmp_path):
     assert files_below(tmp_path / "to" / "cifar10") == made_up(FIRST, size=4 * MB)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing_half_written(hub, tmp_path):
     hub.add("team/big", made_up(*PLACES, size=3 * MB))
     hub.faults[f"{FIRST}/model.pt"] = Fault(breaks=2 * MB, stalls=True, times=1)
@@ -442,6 +444,7 @@ def test_two_downloads_into_one_folder(hub, tmp_path):
     assert fetch(plan) == 8
 
 
+@pytest.mark.slow
 def test_the_command_line(hub, tmp_path, capsys):
     from mico_competition.cli import main
 

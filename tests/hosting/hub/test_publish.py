@@ -249,6 +249,7 @@ def test_a_second_run_sends_nothing(hub, release):
     assert said[0].startswith("Publishing 8 models, 46 files") and "0.0 MB are there" in said[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["storage", "first commit", "last commit"])
 def test_an_interrupted_upload_resumes(hub, release, monkeypatch, where):
     monkeypatch.setattr("mico_competition.hosting.hub.publish._FILES_A_COMMIT", 10)
@@ -304,6 +305,7 @@ def test_no_token_and_no_right(hub, release, tmp_path, monkeypatch):
     assert set(hub.repositories["team/theirs"].files) == {".gitattributes"}
 
 
+@pytest.mark.slow
 def test_no_network(hub, release, tmp_path):
     with pytest.raises(HubError, match="Could not reach team/new at http://127.0.0.1:9"):
         publish(release, "team/new", endpoint="http://127.0.0.1:9")
@@ -312,6 +314,7 @@ def test_no_network(hub, release, tmp_path):
     assert err == "mico: Could not reach team/new: HF_HUB_OFFLINE is set; unset it and run again.\n"
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_the_page_and_sends_nothing(hub, release, tmp_path):
     flags = ("--licence", "cc-by-4.0", "--dry_run")
     code, out, err = run_mico(hub.url, tmp_path, "publish", release, "team/new", *flags)
@@ -345,6 +348,7 @@ def test_the_page_states_accuracy_and_epsilon(hub, release):
     assert max(map(len, body.splitlines())) < 130
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_work(hub, release, tmp_path):
     from mico_competition.cli import build_parser
 

@@ -188,6 +188,7 @@ def test_a_thousand_entries(tmp_path, browser):
     assert browser.js(first) != before
 
 
+@pytest.mark.slow
 def test_the_site_grows_as_its_entries_do(tmp_path):
     """Many of one name: no page holds all of them but one, which every page leads to."""
     sizes = {}
