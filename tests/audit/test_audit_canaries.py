@@ -11,7 +11,7 @@ from helpers_data import blobs
 from helpers_models import write_base
 from scipy import stats
 
-from mico_competition.audit.claims import Promise
+from mico_competition.audit.claims import PrivacyClaim
 from mico_competition.audit.trainer.canaries import (
     BLANK,
     LARGE,
@@ -337,7 +337,7 @@ def test_a_text_model_is_audited_with_its_dropout_off(tmp_path, monkeypatch):
     seen = run(settings, audit_set, told, seed=1, replay_steps=3)
     assert seen.replayed == 3 and 3 <= len(seen.rows) <= 6
     for name in seen.shapes:
-        noise = check_parameter_noise(seen, name, Promise(4.0, 1e-5, told), 0.9999)
+        noise = check_parameter_noise(seen, name, PrivacyClaim(4.0, 1e-5, told), 0.9999)
         assert noise.verdict == PASS, noise.says
     failed = [check for check in exact_checks(seen) if check.verdict != PASS]
     assert not failed, failed

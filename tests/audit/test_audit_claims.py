@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from mico_competition.audit import ceilings_of
+from mico_competition.audit import tpr_limits_of
 from mico_competition.audit.claims import (
     BY_TABLE,
     NOT_KNOWN,
     STATED,
-    Claim,
-    Promise,
+    PrivacyClaim,
+    SourcedClaim,
     claim_of,
-    promise_of,
+    privacy_claim_of,
 )
 from mico_competition.audit.guesses import default_plans, plan_for
 from mico_competition.audit.one_run import one_run_bound
@@ -38,7 +38,7 @@ PRIVACY = {
     "sample_rate": 0.25,
     "num_steps": 40,
 }
-TABLE = Claim(Promise(4.0, 1e-5, RUN), BY_TABLE)
+TABLE = SourcedClaim(PrivacyClaim(4.0, 1e-5, RUN), BY_TABLE)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def audited(folder, capsys, *more, predictions=None):
 @pytest.mark.parametrize("metadata", [None, {}, {"len_training": 120}, {"privacy": None}])
 def test_what_is_not_stated_is_not_told_as_nothing(tmp_path, capsys, metadata):
     folder, folders = challenge(tmp_path, metadata)
-    assert claim_of(folders) == TABLE and promise_of(folders) == TABLE.promise
+    assert claim_of(folders) == TABLE and privacy_claim_of(folders) == TABLE.promise
     out = audited(folder, capsys)
     assert "nothing was promised" not in out
     assert "the claim is not known" in out and "the scenario table's is epsilon 4.00" in out
@@ -85,7 +85,7 @@ def test_what_is_not_stated_is_not_told_as_nothing(tmp_path, capsys, metadata):
 
 def test_without_privacy_by_the_table_the_claim_is_still_not_known(tmp_path, capsys):
     folder, folders = challenge(tmp_path, scenario="digits_inf")
-    assert claim_of(folders) == Claim(None, BY_TABLE)
+    assert claim_of(folders) == SourcedClaim(None, BY_TABLE)
     out = audited(folder, capsys)
     assert "the claim is not known (no metadata.json states it)" in out
     assert "the scenario table's is no privacy" in out and "nothing was promised" not in out
@@ -93,17 +93,17 @@ def test_without_privacy_by_the_table_the_claim_is_still_not_known(tmp_path, cap
 
 def test_what_is_stated_counts(tmp_path, capsys):
     folder, folders = challenge(tmp_path, {"scenario": "digits_lo", "privacy": PRIVACY})
-    assert claim_of(folders) == Claim(Promise(1.5, 1e-5, RUN), STATED)
+    assert claim_of(folders) == SourcedClaim(PrivacyClaim(1.5, 1e-5, RUN), STATED)
     assert "the mechanism promises 1.50" in audited(folder, capsys)
     stated = {"scenario": "digits_inf", "privacy": None}
     folder, folders = challenge(tmp_path / "inf", stated, scenario="digits_inf")
-    assert claim_of(folders) == Claim(None, STATED)
+    assert claim_of(folders) == SourcedClaim(None, STATED)
     assert "and nothing was promised" in audited(folder, capsys)
 
 
 def test_without_a_scenario_nothing_is_known(tmp_path):
     (tmp_path / "model_0").mkdir()
-    assert claim_of([tmp_path / "model_0"]) == Claim(None, NOT_KNOWN)
+    assert claim_of([tmp_path / "model_0"]) == SourcedClaim(None, NOT_KNOWN)
     truth = [np.arange(200) % 2 == 1] * 2
     scored = Scored("mine", "train", "x", truth, [t * 1.0 for t in truth], None, NOT_KNOWN)
     said = judge(scored).sentence()
@@ -165,11 +165,11 @@ def test_an_alarm_by_the_tables_claim_says_whose_it_is(tmp_path, capsys):
 
 def test_limits_of_models_that_state_nothing_are_named_as_the_tables(tmp_path):
     folder, _ = challenge(tmp_path)
-    assert list(ceilings_of(folder)["digits_lo"]) == [
+    assert list(tpr_limits_of(folder)["digits_lo"]) == [
         f"{name}, claimed by the table" for name in ("epsilon, delta", "Gaussian DP", "exact")
     ]
     folder, _ = challenge(tmp_path / "stated", {"privacy": PRIVACY})
-    assert list(ceilings_of(folder)["digits_lo"]) == ["epsilon, delta", "Gaussian DP", "exact"]
+    assert list(tpr_limits_of(folder)["digits_lo"]) == ["epsilon, delta", "Gaussian DP", "exact"]
     table = _table([ScenarioFacts("digits_lo", {}, epsilon=4.0, by_table=True)])
     assert "4.000 (by the table; the models state none)" in table
 
@@ -208,7 +208,7 @@ def test_the_verdict_goes_by_bounds_that_hold_jointly():
     assert "joint_epsilon" in rows["one-run of pairs"] and "joint_epsilon" not in rows["threshold"]
     # Between the two levels there is no alarm, and no word of more than is promised.
     between = (one.proven.epsilon + alone["one-run"]) / 2
-    kept = judge(replace(scored, promise=Promise(between, 1e-5, RUN)))
+    kept = judge(replace(scored, promise=PrivacyClaim(between, 1e-5, RUN)))
     assert not kept.alarm and f"epsilon >= {one.proven.epsilon:.2f}" in kept.sentence()
 
 

@@ -13,8 +13,8 @@ import pytest
 from helpers_data import blobs
 from scipy import stats
 
-from mico_competition.audit.claims import Promise
-from mico_competition.audit.mechanism_curve import METHOD, own_curve
+from mico_competition.audit.claims import PrivacyClaim
+from mico_competition.audit.mechanism_curve import METHOD, mechanism_curve
 from mico_competition.audit.one_run import one_run_bound
 from mico_competition.audit.trainer.audit import DIRAC, audit_trainer, promise_of_settings
 from mico_competition.audit.trainer.canary_run import audit_set_of, run
@@ -181,7 +181,7 @@ def wrong_delta(**changes):
     settings = settings_of()
     told = promise_of_settings(settings)
     run = faults.mechanism_for_delta(settings, 1e-3)
-    return audit(promise=Promise(told.epsilon, told.delta, run), **changes)
+    return audit(promise=PrivacyClaim(told.epsilon, told.delta, run), **changes)
 
 
 def test_the_epsilon_of_another_delta_is_caught_by_accounting_again():
@@ -198,7 +198,7 @@ def test_how_many_canaries_show_the_epsilon_of_another_delta_by_attack():
     """
     settings = settings_of()
     told, real = mechanism_of(settings), faults.mechanism_for_delta(settings, 1e-3)
-    curve, fpr = own_curve(told), np.linspace(0.02, 0.6, 59)
+    curve, fpr = mechanism_curve(told), np.linspace(0.02, 0.6, 59)
     strength = told.noise_multiplier / real.noise_multiplier
     told_tpr, real_tpr = (np.array([curve.tpr(s, f) for f in fpr]) for s in (1.0, strength))
     slope = np.gradient(told_tpr, fpr)

@@ -9,16 +9,16 @@ from mico_competition.scoring import generate_html, generate_roc, intervals_of, 
 from mico_competition.scoring.curve import RATES
 from scipy.stats import norm
 
-from mico_competition.audit import ceilings_of
-from mico_competition.audit.claims import Promise, promise_of
+from mico_competition.audit import tpr_limits_of
+from mico_competition.audit.claims import PrivacyClaim, privacy_claim_of
 from mico_competition.audit.limits import (
     DRAWN,
     NAMES,
     SMALLEST_RATE,
-    ceilings,
-    exact_tpr,
     gaussian_mu,
+    max_tpr,
     symmetric_tpr,
+    tpr_limits,
 )
 from mico_competition.cli import main
 from mico_competition.training.accounting import Mechanism
@@ -50,7 +50,7 @@ def test_without_sampling_the_exact_ceiling_is_the_gaussian_curve(sigma, steps):
     run = Mechanism(sigma, 1.0, steps)
     fpr = np.geomspace(1e-5, 0.99, 60)
     closed = norm.cdf(norm.ppf(fpr) + mu)
-    for curve in (exact_tpr, symmetric_tpr):
+    for curve in (max_tpr, symmetric_tpr):
         exact = curve(run, fpr)
         assert (exact >= closed - 1e-9).all() and (exact <= closed + 2e-3).all()
     assert mu <= gaussian_mu(run) <= mu + 0.02
@@ -62,7 +62,7 @@ def test_of_one_sampled_step_the_exact_ceiling_is_known_in_closed_form(sigma, ra
     fpr = np.linspace(0.01, 0.999, 60)
     threshold = sigma * norm.isf(fpr)
     closed = (1 - rate) * fpr + rate * norm.sf((threshold - 1) / sigma)
-    exact = exact_tpr(Mechanism(sigma, rate, 1), fpr)
+    exact = max_tpr(Mechanism(sigma, rate, 1), fpr)
     assert (exact >= closed - 1e-9).all() and (exact <= closed + 1e-3).all()
     # The other direction, "non-member" said of a record that is out, is another curve.
     of_nonmember = symmetric_tpr(Mechanism(sigma, rate, 1), 1 - closed)
@@ -79,7 +79,7 @@ def test_the_exact_ceiling_is_reached_past_the_knee_too(run, fpr):
     rng = np.random.default_rng(4)
     members, others = (best_attack(run, inside, 200_000, rng) for inside in (True, False))
     found = (members > np.quantile(others, 1 - fpr)).mean()
-    most = float(exact_tpr(run, np.array(fpr)))
+    most = float(max_tpr(run, np.array(fpr)))
     assert most == pytest.approx(found, abs=0.005)
     assert float(symmetric_tpr(run, np.array(fpr))) > most + 0.015
 
@@ -90,13 +90,13 @@ def test_a_best_attack_comes_up_to_the_exact_ceiling_and_not_above():
     members, others = (best_attack(SAMPLED, inside, models, rng) for inside in (True, False))
     for fpr in (0.01, 0.1, 0.3):
         found = (members > np.quantile(others, 1 - fpr)).mean()
-        most = float(exact_tpr(SAMPLED, np.array(fpr)))
+        most = float(max_tpr(SAMPLED, np.array(fpr)))
         assert most - 0.05 < found < most + 4 * math.sqrt(fpr / models) + 0.01
 
 
 def test_the_three_lie_in_order_and_rise():
-    promise = Promise.of({"privacy": PRIVACY})
-    found = ceilings(promise, DRAWN)
+    promise = PrivacyClaim.of({"privacy": PRIVACY})
+    found = tpr_limits(promise, DRAWN)
     assert tuple(found) == NAMES
     pair, gaussian, exact = (tpr for _, tpr in found.values())
     for tpr in (pair, gaussian, exact):
@@ -109,9 +109,9 @@ def test_the_three_lie_in_order_and_rise():
 
 def test_rates_out_of_range():
     with pytest.raises(ValueError, match=r"false positive rates in \[0, 1\]"):
-        exact_tpr(SAMPLED, np.array([0.1, 1.5]))
+        max_tpr(SAMPLED, np.array([0.1, 1.5]))
     with pytest.raises(ValueError, match=r"false positive rates in \[0, 1\]"):
-        ceilings(Promise.of({"privacy": PRIVACY}), np.array([np.nan]))
+        tpr_limits(PrivacyClaim.of({"privacy": PRIVACY}), np.array([np.nan]))
 
 
 # --- what models promise
@@ -137,7 +137,7 @@ def test_rates_out_of_range():
 )
 def test_a_promise_that_is_none(change):
     with pytest.raises(ValueError, match="Expected `privacy` in metadata.json to have epsilon in"):
-        Promise.of({"privacy": {**PRIVACY, **change}})
+        PrivacyClaim.of({"privacy": {**PRIVACY, **change}})
 
 
 def test_promises_of_a_scenario(tmp_path):
@@ -145,14 +145,14 @@ def test_promises_of_a_scenario(tmp_path):
     for folder in folders:
         folder.mkdir()
         (folder / "metadata.json").write_text(json.dumps({"privacy": PRIVACY}))
-    assert promise_of(folders) == Promise(PRIVACY["epsilon"], 1e-5, SAMPLED)
+    assert privacy_claim_of(folders) == PrivacyClaim(PRIVACY["epsilon"], 1e-5, SAMPLED)
     (folders[1] / "metadata.json").write_text(json.dumps({"privacy": {**PRIVACY, "num_steps": 4}}))
     with pytest.raises(ValueError, match="audit models of one setting at a time"):
-        promise_of(folders)
+        privacy_claim_of(folders)
     (folders[1] / "metadata.json").unlink()
     with pytest.raises(ValueError, match="audit models of one setting at a time"):
-        promise_of(folders)
-    assert promise_of(folders[1:2]) is None
+        privacy_claim_of(folders)
+    assert privacy_claim_of(folders[1:2]) is None
 
 
 # --- where they are shown
@@ -165,7 +165,7 @@ def drawn():
     truth = {name: rng.permutation(np.repeat([0, 1], 100)) for name in names}
     guesses = {name: rng.normal(0.3 * truth[name]) for name in names}
     result = score(np.concatenate(list(truth.values())), np.concatenate(list(guesses.values())))
-    allowed = {"cifar10_lo": ceilings(Promise.of({"privacy": PRIVACY}), DRAWN)}
+    allowed = {"cifar10_lo": tpr_limits(PrivacyClaim.of({"privacy": PRIVACY}), DRAWN)}
     return {"cifar10_lo": result}, intervals_of(truth, guesses, rates=RATES), allowed
 
 
@@ -200,7 +200,7 @@ def test_scores_of_a_local_run_have_them(competition, tmp_path, capsys):
     assert main(["attack", "threshold", str(folder), *words, *data]) == 0
     page = tmp_path / "report.html"
     assert main(["score", str(folder), *words, "--html", str(page)]) == 0, capsys.readouterr()
-    assert sorted(ceilings_of(folder)) == ["purchase100_hi", "purchase100_lo"]
+    assert sorted(tpr_limits_of(folder)) == ["purchase100_hi", "purchase100_lo"]
     assert page.read_text().count('class="ceiling ceiling2"') == 2 * 3
 
 
@@ -211,7 +211,7 @@ def test_a_report_without_ceilings_says_why(competition, tmp_path, capsys, monke
     assert main(["attack", "threshold", str(folder), *words, *data]) == 0
     # Models that do not promise the same.
     monkeypatch.setattr(
-        Promise, "of", classmethod(lambda cls, told: cls(told["model_id"] + 1, 1e-5, SAMPLED))
+        PrivacyClaim, "of", classmethod(lambda cls, told: cls(told["model_id"] + 1, 1e-5, SAMPLED))
     )
     page = tmp_path / "report.html"
     assert main(["score", str(folder), *words, "--html", str(page)]) == 0

@@ -9,7 +9,7 @@ from mico_competition.scoring import tpr_at_fpr
 from scipy.stats import binom, norm
 
 from mico_competition.audit.paired import p_value, paired_test
-from mico_competition.audit.rates import bootstrap_tpr, exact_tpr
+from mico_competition.audit.rates import bootstrap_tpr, tpr_interval
 from mico_competition.evaluation.measure import METRICS, compare, measure
 
 
@@ -126,7 +126,7 @@ def test_exact_intervals_of_the_tpr_hold_as_often_as_they_say(fpr):
     runs, held, widths = 400, 0, []
     for _ in range(runs):
         truth = np.arange(400) < 150
-        low, high = exact_tpr(truth, rng.normal(size=400) + 1.5 * truth, fpr)
+        low, high = tpr_interval(truth, rng.normal(size=400) + 1.5 * truth, fpr)
         assert 0 <= low <= high <= 1
         held += low <= expected <= high
         widths.append(high - low)
@@ -136,13 +136,13 @@ def test_exact_intervals_of_the_tpr_hold_as_often_as_they_say(fpr):
 
 def test_exact_intervals_at_the_ends_and_with_ties():
     truth = np.arange(1000) % 2
-    low, high = exact_tpr(truth, truth, 0.05)
+    low, high = tpr_interval(truth, truth, 0.05)
     assert low == pytest.approx(0.0125 ** (1 / 500)) and high == 1
-    assert exact_tpr(truth, truth, 1.0) == exact_tpr(truth, truth, 0.999)
-    low, high = exact_tpr(truth, np.zeros(1000), 0.3)  # ties in random order: chance
+    assert tpr_interval(truth, truth, 1.0) == tpr_interval(truth, truth, 0.999)
+    low, high = tpr_interval(truth, np.zeros(1000), 0.3)  # ties in random order: chance
     assert 0.15 < low < 0.3 < high < 0.45
-    assert exact_tpr([1, 0], [0.3, 0.2], 0.1) == (0, 1)
-    for call in (exact_tpr, bootstrap_tpr):
+    assert tpr_interval([1, 0], [0.3, 0.2], 0.1) == (0, 1)
+    for call in (tpr_interval, bootstrap_tpr):
         with pytest.raises(ValueError, match=r"fpr|models"):
             call(truth, truth, 1.5)
 

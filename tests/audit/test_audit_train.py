@@ -9,7 +9,7 @@ import pytest
 from helpers_data import blobs
 from scipy import stats
 
-from mico_competition.audit.mechanism_curve import METHOD, own_curve, own_curve_bound
+from mico_competition.audit.mechanism_curve import METHOD, mechanism_curve, mechanism_curve_bound
 from mico_competition.audit.trainer.audit import audit_trainer
 from mico_competition.audit.trainer.checks import (
     ALARM,
@@ -95,20 +95,22 @@ def test_the_own_curves_bound_holds_and_comes_near():
     told = Mechanism(6.0, 0.5, 100)
     epsilon = pld_epsilon(told, 1e-5)
     bounds = [
-        own_curve_bound(*simulated(told, 1500, 1.0, seed), told, delta=1e-5, level=0.8).epsilon
+        mechanism_curve_bound(
+            *simulated(told, 1500, 1.0, seed), told, delta=1e-5, level=0.8
+        ).epsilon
         for seed in range(100)
     ]
     # The level is 0.8; more than 33 of 100 above the truth has a chance of 1e-3.
     assert sum(bound > epsilon for bound in bounds) <= 33
     assert np.median(bounds) > 0.6 * epsilon
     truth, scores = simulated(told, 3000, 2.0, 0)
-    caught = own_curve_bound(truth, scores, told, delta=1e-5)
+    caught = mechanism_curve_bound(truth, scores, told, delta=1e-5)
     assert caught.epsilon > epsilon and 1.4 < caught.detail["strength"] <= 2
 
 
 def test_the_own_curve_is_the_mechanisms():
     told = Mechanism(6.0, 0.5, 100)
-    curve = own_curve(told)
+    curve = mechanism_curve(told)
     assert curve.tpr(0.0, 0.3) == 0.3 and curve.tpr(9.0, 0.3) == 1.0
     truth, scores = simulated(told, 200_000, 1.0, 5)
     for at in (-0.5, 0.0, 1.0):

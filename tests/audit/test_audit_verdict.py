@@ -8,7 +8,7 @@ import pytest
 from helpers_problem import make_source
 
 from mico_competition.attacks.named import ATTACKS
-from mico_competition.audit.claims import Promise
+from mico_competition.audit.claims import PrivacyClaim
 from mico_competition.audit.gather import scored_attack, scored_predictions
 from mico_competition.audit.report import record, text, to_html
 from mico_competition.audit.verdict import PROVING, Scored, judge
@@ -18,7 +18,7 @@ from mico_competition.signals import HIDDEN, MEMBER
 from mico_competition.training.accounting import Mechanism
 
 RUN = Mechanism(noise_multiplier=1.0, sample_rate=0.2, num_steps=50)
-KEPT = Promise(RUN.epsilon(1e-5), 1e-5, RUN)
+KEPT = PrivacyClaim(RUN.epsilon(1e-5), 1e-5, RUN)
 
 
 def drawn(shift, *, models=20, promise=KEPT, scenario="cifar10_lo"):
@@ -47,7 +47,7 @@ def test_a_weak_attack_keeps_to_the_promise():
 
 
 def test_an_attack_above_the_promise_is_an_alarm():
-    small = Promise(0.5, 1e-5, Mechanism(20.0, 0.2, 50))
+    small = PrivacyClaim(0.5, 1e-5, Mechanism(20.0, 0.2, 50))
     verdict = judge(drawn(3.0, promise=small))
     assert verdict.alarm and verdict.proven.epsilon > 1
     assert verdict.sentence().startswith("ALARM: cifar10_lo: attack best, on 20 dev models, proves")
@@ -177,7 +177,7 @@ def test_perfect_predictions_raise_the_alarm(purchase, tmp_path, capsys, monkeyp
     """A promise that the models cannot have kept: their predictions are the solutions."""
     folder, predictions, _ = purchase
     monkeypatch.setattr(
-        Promise, "of", classmethod(lambda cls, told: told and Promise(0.1, 1e-5, RUN))
+        PrivacyClaim, "of", classmethod(lambda cls, told: told and PrivacyClaim(0.1, 1e-5, RUN))
     )
     for model in walk_challenge(folder, phases=["train"]):
         solution = (model.path / "solution.csv").read_text()

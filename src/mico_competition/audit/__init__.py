@@ -1,8 +1,11 @@
-"""What an attack proves of a mechanism, what the mechanism promises, and what it allows.
+"""Empirical lower bounds on epsilon, the claimed epsilon, and the TPR that it permits.
 
-`ceilings_of` is what notebooks use; the rest is behind `mico audit` and `mico audit-train`.
+Notebooks use `tpr_limits_of`; `mico audit` and `mico audit-train` use the rest.
 """
 
-from mico_competition.audit.limits import ceilings_of
+from mico_competition.audit.limits import tpr_limits_of
 
-__all__ = ["ceilings_of"]
+ceilings_of = tpr_limits_of
+"""The name that `tpr_limits_of` had in earlier versions."""
+
+__all__ = ["ceilings_of", "tpr_limits_of"]

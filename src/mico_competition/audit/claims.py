@@ -1,7 +1,7 @@
-"""What models promise: the epsilon in their metadata and the mechanism behind it.
+"""The epsilon that models claim in their metadata, and the mechanism that it is computed from.
 
-Models that say nothing, such as those of 2022, which have no metadata.json, may have promised
-something or nothing: that is not known.  The scenario's name then gives the table's claim.
+Models without metadata.json, such as those of 2022, state no epsilon.  The scenario table then says
+what is claimed for a scenario of that name.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import resolve
 
 STATED, BY_TABLE, NOT_KNOWN = "metadata.json", "the scenario table", "not known"
-"""Who says what is promised."""
+"""Where a claim comes from."""
 
 
 @dataclass(frozen=True)
-class Promise:
-    """What a private run's metadata promises, and the mechanism that it is computed from.
+class PrivacyClaim:
+    """The (epsilon, delta) that a private run claims, and the mechanism it is computed from.
 
     Attributes:
         epsilon: in (0, 1e6].
         delta: in (0, 1), at which epsilon is given.
         mechanism: noise, sampling and steps of the run.
-        target: the epsilon that was asked for, where it is known.
+        target: the target epsilon of the run, if it is known.
     """
 
     epsilon: float
@@ -38,17 +38,17 @@ class Promise:
     target: float | None = None
 
     @classmethod
-    def of(cls, metadata: Mapping[str, Any]) -> Promise | None:
-        """The promise in a model's metadata.json; None of a run without privacy.
+    def of(cls, metadata: Mapping[str, Any]) -> PrivacyClaim | None:
+        """The claim in a model's metadata.json; None for a run without privacy.
 
         Raises:
             ValueError: if its `privacy` lacks a number, or one is out of range.
         """
-        told = metadata.get("privacy")
-        if told is None:
+        stated = metadata.get("privacy")
+        if stated is None:
             return None
         try:
-            numbers = {name: _number(told[name]) for name in _NUMBERS}
+            numbers = {name: _number(stated[name]) for name in _NUMBERS}
             steps = int(numbers["num_steps"])
             run = Mechanism(numbers["noise_multiplier"], numbers["sample_rate"], steps)
             promise = cls(numbers["epsilon"], numbers["delta"], run)
@@ -64,7 +64,7 @@ class Promise:
         return promise
 
     def is_sound(self) -> bool:
-        """Whether every number is in its range, and none so far out that no training has it."""
+        """Whether every number is in the range that a training run can have."""
         run = self.mechanism
         return (
             0 < self.epsilon <= 1e6
@@ -79,27 +79,27 @@ _NUMBERS = ("epsilon", "delta", "noise_multiplier", "sample_rate", "num_steps")
 
 
 def _number(value: Any) -> float:
-    """`value` as a float; TypeError for what JSON does not write as a number."""
+    """`value` as a float; TypeError if it is not a JSON number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
     return float(value)
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What is known of a promise.
+class SourcedClaim:
+    """A claim, and where it comes from.
 
     Attributes:
-        promise: None if nothing is promised, or if that is not known.
+        promise: None if the models claim no privacy, or if their claim is not known.
         source: STATED, BY_TABLE or NOT_KNOWN.
     """
 
-    promise: Promise | None
+    promise: PrivacyClaim | None
     source: str
 
     @classmethod
-    def of_table(cls, scenario: Scenario | None) -> Claim:
-        """What the table says of a scenario; not known without one."""
+    def of_table(cls, scenario: Scenario | None) -> SourcedClaim:
+        """The claim of the scenario table; not known without a scenario."""
         if scenario is None:
             return cls(None, NOT_KNOWN)
         if not scenario.private:
@@ -111,18 +111,18 @@ class Claim:
             sample_rate=settings.sample_rate,
             num_steps=settings.num_steps,
         )
-        promise = Promise(settings.target_epsilon, settings.target_delta, mechanism)
+        promise = PrivacyClaim(settings.target_epsilon, settings.target_delta, mechanism)
         return cls(promise, BY_TABLE)
 
 
-def claim_of(folders: Sequence[Path]) -> Claim:
-    """What all of these models promise, by their metadata.json, else by the table.
+def claim_of(folders: Sequence[Path]) -> SourcedClaim:
+    """The claim that all of these models share: in their metadata.json, or else in the table.
 
     Raises:
-        ValueError: if they do not all promise the same, or a metadata.json is damaged or that of
-            another scenario.
+        ValueError: if their claims differ, or a metadata.json is damaged or belongs to another
+            scenario.
     """
-    claims: dict[tuple[Promise | None, bool], Path] = {}
+    claims: dict[tuple[PrivacyClaim | None, bool], Path] = {}
     for folder in folders:
         claims.setdefault(_stated(Path(folder)), Path(folder))
     (one, *others) = claims.items()
@@ -133,11 +133,11 @@ def claim_of(folders: Sequence[Path]) -> Claim:
             f"({one[1]} and {others[0][1]}): audit models of one setting at a time."
         )
     (promise, stated), folder = one
-    return Claim(promise, STATED) if stated else Claim.of_table(scenario_of(folder))
+    return SourcedClaim(promise, STATED) if stated else SourcedClaim.of_table(scenario_of(folder))
 
 
-def _stated(folder: Path) -> tuple[Promise | None, bool]:
-    """What a model's metadata.json promises, and whether it says anything of it."""
+def _stated(folder: Path) -> tuple[PrivacyClaim | None, bool]:
+    """The claim in a model's metadata.json, and whether the file states one."""
     metadata, scenario = read_metadata(folder), scenario_of(folder)
     named = metadata.get("scenario")
     if named is not None and scenario is not None and named != scenario.name:
@@ -146,14 +146,14 @@ def _stated(folder: Path) -> tuple[Promise | None, bool]:
             "back the file that training wrote."
         )
     try:
-        promise = Promise.of(metadata)
+        promise = PrivacyClaim.of(metadata)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
-    # Without privacy, said of a scenario that is private by the table, is no statement to trust.
+    # The table overrules a file that states no privacy for a private scenario.
     silent = promise is None and scenario is not None and scenario.private
     return promise, "privacy" in metadata and not silent
 
 
-def promise_of(folders: Sequence[Path]) -> Promise | None:
-    """The promise of `claim_of`; None also if it is not known whether there is one."""
+def privacy_claim_of(folders: Sequence[Path]) -> PrivacyClaim | None:
+    """The claim of `claim_of` without its source; None also if it is not known."""
     return claim_of(folders).promise

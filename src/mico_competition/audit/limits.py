@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from mico_competition.audit.claims import STATED, Promise, claim_of
+from mico_competition.audit.claims import STATED, PrivacyClaim, claim_of
 from mico_competition.audit.tradeoff import dp_tpr, gdp_tpr
 from mico_competition.competition.layout import walk_challenge
 from mico_competition.support.files import PathLike
@@ -48,12 +48,12 @@ DRAWN = np.unique(
         ]
     )
 )
-"""False positive rates at which pictures have a ceiling."""
+"""False positive rates at which plots draw the limits."""
 
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
-def exact_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
+def max_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
     """float64, like `fpr`: the largest TPR that the mechanism allows, by its loss distribution.
 
     TPR is the probability that "member" is said of a record that was trained on, FPR that it is
@@ -111,8 +111,8 @@ def gaussian_mu(mechanism: Mechanism) -> float:
     return float(max(0.0, (norm.ppf(exact[inside]) - norm.ppf(_GRID[inside])).max()))
 
 
-def ceilings(promise: Promise, fpr: np.ndarray) -> Curves:
-    """Each of NAMES -> (fpr, the largest TPR there).
+def tpr_limits(promise: PrivacyClaim, fpr: np.ndarray) -> Curves:
+    """Each of NAMES -> (fpr, the largest TPR that the claim allows there).
 
     Raises:
         ValueError: on a rate that is not in [0, 1].
@@ -122,21 +122,21 @@ def ceilings(promise: Promise, fpr: np.ndarray) -> Curves:
     found = (
         dp_tpr(promise.epsilon, promise.delta, fpr),
         gdp_tpr(gaussian_mu(run), fpr),
-        exact_tpr(run, fpr),
+        max_tpr(run, fpr),
     )
     return {name: (fpr, tpr) for name, tpr in zip(NAMES, found)}
 
 
-def ceilings_of(challenge_folder: PathLike, *, phase: str = "train") -> dict[str, Curves]:
-    """Scenario -> name of a ceiling -> (false positive rates, the largest TPR there).
+def tpr_limits_of(challenge_folder: PathLike, *, phase: str = "train") -> dict[str, Curves]:
+    """Scenario -> name of a limit -> (false positive rates, the largest TPR there).
 
-    What `scoring.generate_roc` and `scoring.generate_html` draw above the curves.  Scenarios that
-    promise nothing are left out.  Of models without metadata, such as those of 2022, the claim is
-    not known: the table's is taken, and the names of its ceilings say so.
+    `scoring.generate_roc` and `scoring.generate_html` draw these limits above the ROC curves.
+    Scenarios without a privacy claim are left out.  Models without metadata, such as those of 2022,
+    state no claim: then the limits are those of the table's claim, and their names say so.
 
     Args:
         challenge_folder: `.../cifar10`, with models.
-        phase: whose metadata to read.
+        phase: the phase whose metadata to read.
 
     Raises:
         ValueError: as `layout.walk_challenge` and `claim_of`.
@@ -149,7 +149,7 @@ def ceilings_of(challenge_folder: PathLike, *, phase: str = "train") -> dict[str
         claim = claim_of(paths)
         if claim.promise is not None:
             by = "" if claim.source == STATED else ", claimed by the table"
-            curves = ceilings(claim.promise, DRAWN)
+            curves = tpr_limits(claim.promise, DRAWN)
             found[scenario] = {f"{name}{by}": curve for name, curve in curves.items()}
     return found
 

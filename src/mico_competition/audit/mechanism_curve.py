@@ -22,7 +22,7 @@ import numpy as np
 from mico_competition.audit import binomial
 from mico_competition.audit.bound import Bound, largest_excluded
 from mico_competition.audit.checked import check_delta, check_level, check_scores
-from mico_competition.audit.limits import exact_tpr, symmetric_tpr
+from mico_competition.audit.limits import max_tpr, symmetric_tpr
 from mico_competition.audit.tradeoff import Family
 from mico_competition.audit.trainer.observed import log_ratio
 from mico_competition.training.accounting import Mechanism
@@ -38,7 +38,7 @@ _CANDIDATES = np.concatenate([[0.002, 0.005, 0.01, 0.02], np.linspace(0.05, 0.95
 _TRIED = np.arange(1.0, 0.0, -0.05)  # strengths, while a threshold is planned
 
 
-def own_curve(
+def mechanism_curve(
     mechanism: Mechanism, curve_of: Callable[[Mechanism, np.ndarray], np.ndarray] = symmetric_tpr
 ) -> Family:
     """The curves of a mechanism with any noise, its sampling and steps being what they are.
@@ -78,7 +78,7 @@ def own_curve(
     return Family(NAME, tpr, fpr, epsilon)
 
 
-def own_curve_bound(
+def mechanism_curve_bound(
     truth: Any,
     scores: Any,
     mechanism: Mechanism,
@@ -107,7 +107,7 @@ def own_curve_bound(
     member, value = check_scores(truth, scores)
     check_delta(delta, zero=False)
     check_level(level)
-    curve = own_curve(mechanism, exact_tpr)  # what is counted as positive is a member
+    curve = mechanism_curve(mechanism, max_tpr)  # what is counted as positive is a member
     outside = np.sort(value[~member])
     rank = _planned(mechanism, int(member.sum()), len(outside), level, seed)
     threshold = float(outside[-rank])
@@ -137,7 +137,7 @@ def _planned(mechanism: Mechanism, inside: int, outside: int, level: float, seed
     tpr_low, fpr_high = _rates(tp, ranks - 1, inside, outside, level)
     for strength in _TRIED.tolist():
         weaker = replace(mechanism, noise_multiplier=mechanism.noise_multiplier / strength)
-        excess = tpr_low - exact_tpr(weaker, fpr_high)
+        excess = tpr_low - max_tpr(weaker, fpr_high)
         if excess.max() > 0:
             return int(ranks[excess.argmax()])
     return int(ranks[len(ranks) // 2])  # nothing is expected to be proven

@@ -65,7 +65,7 @@ def bootstrap_tpr(
     return found, (low, high)
 
 
-def exact_tpr(
+def tpr_interval(
     truth: Any, scores: Any, fpr: float, *, level: float = LEVEL, seed: int = 0
 ) -> Interval:
     """An interval of the TPR at a true FPR, for points that are independent.

@@ -14,9 +14,9 @@ import numpy as np
 
 from mico_competition.audit.bound import Bound
 from mico_competition.audit.bounds import all_bounds
-from mico_competition.audit.claims import NOT_KNOWN, STATED, Promise
+from mico_competition.audit.claims import NOT_KNOWN, STATED, PrivacyClaim
 from mico_competition.audit.guesses import pairs
-from mico_competition.audit.limits import DRAWN, Curves, ceilings, gaussian_mu
+from mico_competition.audit.limits import DRAWN, Curves, gaussian_mu, tpr_limits
 from mico_competition.audit.one_run import one_run_bound
 from mico_competition.scoring import intervals_of, score
 from mico_competition.scoring.curve import RATES
@@ -56,7 +56,7 @@ class Scored:
     attack: str
     truth: Sequence[np.ndarray]
     scores: Sequence[np.ndarray]
-    promise: Promise | None
+    promise: PrivacyClaim | None
     source: str = STATED
 
 
@@ -193,7 +193,7 @@ def judge(
     promise = scored.promise
     if promise is not None and delta not in (None, promise.delta):
         assert delta is not None
-        promise = Promise(promise.mechanism.epsilon(delta), delta, promise.mechanism)
+        promise = PrivacyClaim(promise.mechanism.epsilon(delta), delta, promise.mechanism)
         scored = replace(scored, promise=promise)
     at = delta or (DELTA if promise is None else promise.delta)
     truth, scores = np.concatenate(scored.truth), np.concatenate(scored.scores)
@@ -212,7 +212,7 @@ def judge(
         tuple(bounds),
         deciding_bounds(scored, delta=at, level=each, guesses=guesses),
         level,
-        {} if promise is None else ceilings(promise, DRAWN),
+        {} if promise is None else tpr_limits(promise, DRAWN),
         None if run is None else gaussian_mu(run),
         None if run is None else pld_epsilon(run, at, neighbours="replace_one"),
     )

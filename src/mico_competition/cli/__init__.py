@@ -182,10 +182,10 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
 
 def _ceilings(challenge_folder: Path, phase: str) -> Mapping[str, Any]:
     """What privacy allows in each scenario at most; nothing, and why, where that is not known."""
-    from mico_competition.audit import ceilings_of
+    from mico_competition.audit import tpr_limits_of
 
     try:
-        return ceilings_of(challenge_folder, phase=phase)
+        return tpr_limits_of(challenge_folder, phase=phase)
     except ValueError as reason:
         print(f"No ceilings of privacy in the report. {reason}", file=sys.stderr)
         return {}

@@ -17,10 +17,10 @@ from typing import Any
 
 from mico_competition.audit.bound import Bound
 from mico_competition.audit.checked import check_level
-from mico_competition.audit.claims import Promise
+from mico_competition.audit.claims import PrivacyClaim
 from mico_competition.audit.gaussian import gaussian_bound
 from mico_competition.audit.limits import gaussian_mu
-from mico_competition.audit.mechanism_curve import own_curve, own_curve_bound
+from mico_competition.audit.mechanism_curve import mechanism_curve, mechanism_curve_bound
 from mico_competition.audit.one_run import one_run_bound
 from mico_competition.audit.one_run_fdp import one_run_fdp_bound
 from mico_competition.audit.tradeoff import gdp_epsilon
@@ -91,7 +91,7 @@ class TrainerAudit:
     """
 
     settings: Settings
-    promise: Promise
+    promise: PrivacyClaim
     level: float
     dirac: int
     records: int
@@ -128,7 +128,7 @@ class TrainerAudit:
         )
 
 
-def promise_of_settings(settings: Settings) -> Promise:
+def promise_of_settings(settings: Settings) -> PrivacyClaim:
     """What a run with these settings will promise in its metadata.
 
     Raises:
@@ -142,7 +142,7 @@ def promise_of_settings(settings: Settings) -> Promise:
             "scenario, such as digits_lo."
         )
     delta = settings.target_delta
-    return Promise(mechanism.epsilon(delta), delta, mechanism, settings.target_epsilon)
+    return PrivacyClaim(mechanism.epsilon(delta), delta, mechanism, settings.target_epsilon)
 
 
 def audit_paths(
@@ -169,7 +169,7 @@ def audit_trainer(
     replay_steps: int | None = None,
     seed: int = 0,
     level: float = 0.95,
-    promise: Promise | None = None,
+    promise: PrivacyClaim | None = None,
     make_trainer: MakeTrainer | None = None,
     epoch: Epoch | None = None,
     progress: bool = False,
@@ -265,7 +265,7 @@ def audit_trainer(
 
 
 def proofs(
-    seen: Observed, promise: Promise, gaussian: float, joint: float, level: float
+    seen: Observed, promise: PrivacyClaim, gaussian: float, joint: float, level: float
 ) -> list[Proof]:
     """Bounds of epsilon from gradient canaries by four methods, from record canaries by one.
 
@@ -289,8 +289,12 @@ def proofs(
     of_dirac = (seen.dirac.let_in, seen.dirac.scores)
     tried: list[tuple[str, float, Callable[..., Bound]]] = [
         (DIRAC, promise.epsilon, partial(one_run_bound, *of_dirac)),
-        (DIRAC, promise.epsilon, partial(one_run_fdp_bound, *of_dirac, curve=own_curve(told))),
-        (DIRAC, promise.epsilon, partial(own_curve_bound, *of_dirac, told)),
+        (
+            DIRAC,
+            promise.epsilon,
+            partial(one_run_fdp_bound, *of_dirac, curve=mechanism_curve(told)),
+        ),
+        (DIRAC, promise.epsilon, partial(mechanism_curve_bound, *of_dirac, told)),
         (DIRAC, gaussian, partial(gaussian_bound, *of_dirac)),
     ]
     for name, values in of_records.items():

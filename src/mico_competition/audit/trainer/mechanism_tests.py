@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import stats
 
-from mico_competition.audit.claims import Promise
+from mico_competition.audit.claims import PrivacyClaim
 from mico_competition.audit.trainer.canary_run import Observed
 from mico_competition.audit.trainer.checks import (
     ALARM,
@@ -50,7 +50,7 @@ from mico_competition.training.accounting_check import SEARCH_INTERVAL, pld_epsi
 _MOST_STRENGTH = 3.0  # with less noise than a third of the promised, epsilon is told as infinite
 
 
-def mechanism_checks(seen: Observed, promise: Promise, level: float) -> list[Check]:
+def mechanism_checks(seen: Observed, promise: PrivacyClaim, level: float) -> list[Check]:
     """All checks of a run; if the promise is kept, all intervals hold at once at `level`.
 
     Args:
@@ -83,7 +83,7 @@ def mechanism_checks(seen: Observed, promise: Promise, level: float) -> list[Che
     ]
 
 
-def check_noise(seen: Observed, promise: Promise, level: float) -> Check:
+def check_noise(seen: Observed, promise: PrivacyClaim, level: float) -> Check:
     """The deviation of the noise, from coordinates that no record touches."""
     run, sigma = promise.mechanism, promise.mechanism.noise_multiplier
     found = deviation(sum(seen.dirac.unused_squares), seen.dirac.unused * seen.steps, level)
@@ -126,7 +126,7 @@ def _amplitude(name: str, what: str, found: Measured) -> Check:
     return Check(name, verdict, says, 1.0, found)
 
 
-def check_parameter_noise(seen: Observed, name: str, promise: Promise, level: float) -> Check:
+def check_parameter_noise(seen: Observed, name: str, promise: PrivacyClaim, level: float) -> Check:
     """What a parameter's noisy sum has beyond the clipped gradients of its batch.
 
     Too little is less noise than promised.  Too much is something of the batch that clipping
@@ -153,7 +153,7 @@ def check_parameter_noise(seen: Observed, name: str, promise: Promise, level: fl
     return Check(f"noise of {name}", verdict, says, sigma, found)
 
 
-def check_steps(seen: Observed, promise: Promise) -> Check:
+def check_steps(seen: Observed, promise: PrivacyClaim) -> Check:
     """How many noisy gradients there were."""
     told = promise.mechanism.num_steps
     verdict = ALARM if seen.steps > told else NOTE if seen.steps < told else PASS
@@ -161,7 +161,7 @@ def check_steps(seen: Observed, promise: Promise) -> Check:
     return Check("steps", verdict, says, told, exactly(seen.steps))
 
 
-def check_epsilon(seen: Observed, promise: Promise) -> Check:
+def check_epsilon(seen: Observed, promise: PrivacyClaim) -> Check:
     """The promised epsilon, against a second accountant's for the steps that ran."""
     run = replace(promise.mechanism, num_steps=max(1, seen.steps))
     spent = pld_epsilon(run, promise.delta)
@@ -177,7 +177,7 @@ def check_epsilon(seen: Observed, promise: Promise) -> Check:
 
 
 def check_measured_epsilon(
-    noise: Check, clipping: Check, rate: Check, steps: int, promise: Promise
+    noise: Check, clipping: Check, rate: Check, steps: int, promise: PrivacyClaim
 ) -> Check:
     """The epsilon of noise, clipping and sampling as they were measured, not as they were told.
 
