@@ -1,6 +1,6 @@
 """Write requirements.txt: the whole set, pinned, one file for all supported Pythons (`make lock`).
 
-    python .ci/lock.py python3.10 python3.11 python3.12 python3.13      (oldest first)
+    python .ci/lock.py python3.11 python3.12 python3.13      (oldest first)
 
 The oldest Python resolves setup.py's `dev` extra freely; the others must do with the same
 versions, and what only some of them need gets a marker. Wheels only, and pip only. Nothing is

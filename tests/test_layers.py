@@ -9,6 +9,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the bottom up.  A module belongs to the longest name here that its own name begins with.
 LAYERS = [
     ["scoring", "support"],
+    [
+        *("competition.columns", "competition.reader", "competition.rows", "competition.table"),
+        *("competition.toml_lines",),
+    ],
     ["data", "attacks.scores"],
     ["competition"],
     ["models"],

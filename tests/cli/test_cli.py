@@ -43,7 +43,10 @@ def test_help_imports_nothing_heavy_and_little_else():
             "needs --scenario",
         ),
         ("train --scenario digits_lo --model_id 3-0", "a range such as 0-99, got '3-0'"),
-        ("train --scenario digits_lo --model_id 200", "ids run from 0 to 199"),
+        (
+            "train --scenario digits_lo --model_id 200",
+            "dev 100 to 149, final 150 to 199",
+        ),
         ("train --scenario purchase100_inf --model_id 0 --dataset_dir /nowhere", "/nowhere"),
         ("attack /nowhere/cifar10", "no challenge folder /nowhere/cifar10: `mico download cifar10"),
         ("check /nowhere/cifar10", "no challenge folder"),

@@ -1,308 +1,189 @@
 """The table: every task, scenario, phase and challenge, and what is disclosed of each.
 
-This is the only place that knows the competition's constants.  Flags, folders, notebooks,
-release lists and scoreboard columns are derived from it.  Standard library only; it never
-reads a file and never looks at data.
+The table comes from files in TOML.  Without a choice it holds the package's own: 2022's
+(`competition/mico2022.toml`), the demonstration's digits and a test bed.  `use(path)`,
+`mico --competition FILE` or the environment variable MICO_COMPETITION puts the competition in a
+file of yours in their place.  Such a file names code that runs, so none is ever picked up unasked.
 
-To add a dataset of your own, add a `Task` to `TASKS` and its scenarios to `_ROWS`, a loader to
-`challenge_datasets.LOADERS`, and a constructor to `models.ARCHITECTURES` if the architecture is
-new: docs/ORGANISE.md shows every line.
+Flags, folders, notebooks, release lists and scoreboard columns are derived from the table, and
+nothing else knows a competition's constants.  Standard library only; it never looks at data.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from math import ceil, inf, isinf
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.resources import files
 from shlex import quote
-from typing import Any
+from typing import Any, TypeVar
 
-SEED_FILES = ("seed_challenge", "seed_training", "seed_membership")
-SOLUTION_FILE = "solution.csv"
-PREDICTION_FILE = "prediction.csv"
-METADATA_FILE = "metadata.json"
-
-
-@dataclass(frozen=True)
-class Task:
-    """A dataset with the model that is trained on it.
-
-    Lengths are in records: `len_dataset` is N, `len_training` is n (it counts the m members),
-    `len_challenge` is m (a model has 2m challenge points).  `weights` are the files, beside
-    those every model folder has, that hold the trained model; any of the alternatives
-    separated by "|" will do when reading, the first is the one written.  `companions` are
-    files that go with the weights where they exist.
-    """
-
-    name: str
-    title: str
-    architecture: str
-    len_dataset: int
-    len_training: int
-    len_challenge: int
-    num_classes: int
-    weights: tuple[str, ...]
-    companions: tuple[str, ...] = ()
-    max_length: int | None = None  # tokens; text only
-    base_model: str | None = None  # pretrained model that is fine-tuned; text only
-    class_names: tuple[str, ...] = ()  # by label, where classes have names
-
-    @property
-    def text(self) -> bool:
-        """Whether records are sentences, to be tokenised before they reach the model."""
-        return self.max_length is not None
-
-
-@dataclass(frozen=True)
-class Disclosure:
-    """The files, beside weights and public metadata, that participants get of a model."""
-
-    train: tuple[str, ...] = (*SEED_FILES, SOLUTION_FILE)
-    dev: tuple[str, ...] = ("seed_challenge",)
-    final: tuple[str, ...] = ("seed_challenge",)
-
-
-STANDARD = Disclosure()
-DISTINGUISHER = Disclosure(
-    dev=("seed_challenge", "seed_training"), final=("seed_challenge", "seed_training")
+from mico_competition.competition.reader import PHASE_NAMES, parse_competition, read_competition
+from mico_competition.competition.rows import (
+    DISTINGUISHER,
+    METADATA_FILE,
+    OPTIMIZERS,
+    PREDICTION_FILE,
+    SEED_FILES,
+    SOLUTION_FILE,
+    STANDARD,
+    Competition,
+    Disclosure,
+    Phase,
+    Scenario,
+    Task,
+    check_lengths,
+    steps_per_epoch,
 )
 
+__all__ = [
+    "CHALLENGES",
+    "Competition",
+    "DISTINGUISHER",
+    "Disclosure",
+    "METADATA_FILE",
+    "OPTIMIZERS",
+    "PHASES",
+    "PHASE_NAMES",
+    "PREDICTION_FILE",
+    "PUBLISHED",
+    "Phase",
+    "SCENARIOS",
+    "SCORED_PHASES",
+    "SEED_FILES",
+    "SOLUTION_FILE",
+    "STANDARD",
+    "Scenario",
+    "TASKS",
+    "Task",
+    "VARIABLE",
+    "as_read",
+    "check_lengths",
+    "current",
+    "disclosed_files",
+    "fetch_command",
+    "get_challenge",
+    "get_phase",
+    "get_scenario",
+    "get_task",
+    "labels_of",
+    "phase_of",
+    "steps_per_epoch",
+    "use",
+    "using",
+]
 
-@dataclass(frozen=True)
-class Phase:
-    """A range of models: `first` <= id < `first` + `count`; `scored` by the platform or not.
+VARIABLE = "MICO_COMPETITION"
+BUILT_IN = ("mico2022", "digits", "baskets")
 
-    `step` is what public scores of the phase are multiples of, 0 if they are exact: where many
-    submissions are allowed, exact scores tell labels (docs/HOST.md).
+Row = TypeVar("Row")
+_in_use: Competition | None = None
+
+
+def current() -> Competition:
+    """The competition in use: that of `use`, else that of MICO_COMPETITION, else the package's.
+
+    Raises:
+        ValueError: if MICO_COMPETITION names a file that has faults, with all of them.
     """
-
-    name: str
-    first: int
-    count: int
-    scored: bool
-    step: float = 0.0
-
-    @property
-    def model_ids(self) -> range:
-        """Ids of the models of this phase, in order."""
-        return range(self.first, self.first + self.count)
+    global _in_use
+    if _in_use is None:
+        named = os.environ.get(VARIABLE)
+        _in_use = read_competition(named) if named else _built_in()
+    return _in_use
 
 
-@dataclass(frozen=True)
-class Scenario:
-    """How the models of one track are trained, and what is told of them.
+def use(path: str | os.PathLike[str] | None) -> Competition:
+    """Make the competition in a file the one that everything here works on.
 
-    `target_epsilon` is infinite for training without privacy, and `max_grad_norm` is then
-    None.  `batch_size` is the (expected) logical batch L.  `title` is the scenario's name for
-    people, in which "{epsilon}" stands for the target epsilon; without one it is "No DP" or
-    "ε = 4".
+    Args:
+        path: the file, in the form of docs/ORGANISE.md; None for the package's own competitions.
+            Its `loader` and `model` columns name functions in modules beside it, which run when
+            data or models are loaded: use no file whose code you would not run.
+
+    Returns:
+        The competition.  Processes that this one starts use it too.
+
+    Raises:
+        ValueError: if there is no such file, or listing all its faults; what was used stays.
     """
-
-    name: str
-    task: str
-    challenge: str
-    target_epsilon: float
-    target_delta: float
-    max_grad_norm: float | None
-    optimizer: str
-    learning_rate: float
-    batch_size: int
-    num_epochs: int
-    lr_scheduler_gamma: float = 1.0
-    lr_scheduler_step: int = 1
-    disclosure: Disclosure = STANDARD
-    title: str = ""
-
-    @property
-    def private(self) -> bool:
-        """Whether models are trained with DP-SGD."""
-        return not isinf(self.target_epsilon)
-
-    @property
-    def label(self) -> str:
-        """The scenario's name for people; `labels_of` makes it unique within a challenge."""
-        text = self.title or _PRIVATE
-        if _EPSILON in text and not self.private:
-            return "No DP"
-        return text.replace(_EPSILON, f"{self.target_epsilon:g}")
+    global _in_use
+    found = _built_in() if path is None else read_competition(os.fspath(path))
+    if found.path is None:
+        os.environ.pop(VARIABLE, None)
+    else:
+        os.environ[VARIABLE] = str(found.path)
+    _in_use = found
+    return found
 
 
-_EPSILON = "{epsilon}"
-_PRIVATE = f"ε = {_EPSILON}"
+@contextmanager
+def using(path: str | os.PathLike[str] | None) -> Iterator[Competition]:
+    """`use(path)` within a block, and what was used before after it."""
+    global _in_use
+    before = _in_use, os.environ.get(VARIABLE)
+    try:
+        yield use(path)
+    finally:
+        _in_use, named = before
+        os.environ.pop(VARIABLE, None)
+        if named is not None:
+            os.environ[VARIABLE] = named
 
 
-def steps_per_epoch(len_training: int, batch_size: int) -> int:
-    """ceil(n / L): logical batches in an epoch, and 1 / sampling rate of DP-SGD."""
-    return ceil(len_training / batch_size)
-
-
-def check_lengths(len_dataset: int, len_training: int, len_challenge: int) -> None:
-    """ValueError unless N, n and m leave room for every part of the split.
-
-    The parts are 2m challenge points, n - m further training records, and the N - n - m
-    records left for evaluation.
-    """
-    n, m = len_training, len_challenge
-    if m < 1:
-        raise ValueError(f"Expected len_challenge={m} >= 1.")
-    if n < m:
-        raise ValueError(f"Expected len_training={n} >= len_challenge={m}: members are trained on.")
-    if n + m > len_dataset:
-        raise ValueError(
-            f"Expected len_training={n} + len_challenge={m} <= {len_dataset}, the number of "
-            "records in the dataset."
-        )
-
-
-def _tasks(*tasks: Task) -> Mapping[str, Task]:
-    return {task.name: task for task in tasks}
-
-
-TASKS: Mapping[str, Task] = _tasks(
-    Task(
-        *("cifar10", "CIFAR-10", "cnn", 60_000, 50_000, 100, 10, ("model.pt",)),
-        class_names=(
-            *("airplane", "automobile", "bird", "cat", "deer"),
-            *("dog", "frog", "horse", "ship", "truck"),
-        ),
-    ),
-    Task("purchase100", "Purchase-100", "mlp", 197_324, 150_000, 100, 100, ("model.pt",)),
-    Task(
-        "sst2",
-        "SST-2",
-        "roberta",
-        68_221,
-        67_349,
-        100,
-        2,
-        ("config.json", "model.safetensors|pytorch_model.bin"),
-        companions=("tokenizer.json", "tokenizer_config.json"),
-        max_length=67,
-        base_model="roberta-base",
-        class_names=("negative", "positive"),
-    ),
-    # The demonstration: scikit-learn's 8x8 digits.
-    Task(
-        "digits",
-        "Digits (demonstration)",
-        "digits_mlp",
-        1_797,
-        120,
-        100,
-        10,
-        ("model.pt",),
-    ),
-    # A test bed for attacks: synthetic baskets, 2.57 records to a first-layer weight as in the
-    # real Purchase-100, where the joint decoder gains least (docs/ATTACKS.md).
-    Task(
-        "baskets",
-        "Baskets (synthetic test bed)",
-        "baskets_mlp",
-        19_732,
-        15_000,
-        100,
-        20,
-        ("model.pt",),
-    ),
-)
-
-PHASES: Mapping[str, Phase] = {
-    phase.name: phase
-    for phase in (
-        Phase("train", 0, 100, scored=False),
-        Phase("dev", 100, 50, scored=True, step=0.005),
-        Phase("final", 150, 50, scored=True),
+def _built_in() -> Competition:
+    """The package's own files as one table; their phases are the same ones."""
+    folder = files("mico_competition.competition")
+    parts = [
+        parse_competition((folder / f"{name}.toml").read_text(encoding="utf-8"), f"{name}.toml")
+        for name in BUILT_IN
+    ]
+    scenarios = _merged(part.scenarios for part in parts)
+    return Competition(
+        _merged(part.tasks for part in parts),
+        _merged(part.phases for part in parts),
+        {name: scenarios[name] for name in sorted(scenarios)},
+        _merged(part.challenges for part in parts),
+        _merged(part.published for part in parts),
     )
-}
-
-SCORED_PHASES: tuple[str, ...] = tuple(name for name, phase in PHASES.items() if phase.scored)
 
 
-def _levels(plain: Scenario, **private: Any) -> tuple[Scenario, ...]:
-    """A task's scenarios: `plain`, named `<task>_inf`, then `_hi` at epsilon 10 and `_lo` at 4.
-
-    `private` is what changes with privacy: `max_grad_norm` always, other columns as needed.
-    """
-    high, low = (
-        replace(
-            plain,
-            name=f"{plain.task}_{level[:2].lower()}",
-            target_epsilon=epsilon,
-            title=f"{level} {_PRIVATE}",
-            **private,
-        )
-        for level, epsilon in (("High", 10.0), ("Low", 4.0))
-    )
-    return plain, high, low
+def _merged(parts: Iterable[Mapping[str, Row]]) -> dict[str, Row]:
+    return {name: row for part in parts for name, row in part.items()}
 
 
-def _distinguisher(low: Scenario) -> Scenario:
-    """The scenario of challenge `ddp` that is trained as `low` and discloses more."""
-    # No spaces: with "Balanced accuracy" the title just fits above a column of a board.
-    title = f"{TASKS[low.task].title}, ε={_EPSILON}"
-    name = f"{low.task}_ddp"
-    return replace(low, name=name, challenge="ddp", disclosure=DISTINGUISHER, title=title)
+class _Rows(Mapping[str, Row]):
+    """One kind of row of whichever competition is in use; read only."""
+
+    def __init__(self, rows: Callable[[Competition], Mapping[str, Row]]) -> None:
+        self._rows = rows
+
+    def __getitem__(self, name: str) -> Row:
+        return self._rows(current())[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows(current()))
+
+    def __len__(self) -> int:
+        return len(self._rows(current()))
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
-_DELTA = 1e-5
-_CIFAR10 = _levels(
-    Scenario("cifar10_inf", "cifar10", "cifar10", inf, _DELTA, None, "sgd", 0.005, 32, 50, 0.96, 1),
-    max_grad_norm=2.6,
-    learning_rate=0.5,
-    batch_size=512,
-)
-_PURCHASE100 = _levels(
-    Scenario(
-        *("purchase100_inf", "purchase100", "purchase100", inf, _DELTA, None),
-        *("adam", 0.001, 512, 30, 0.9, 5),
-    ),
-    max_grad_norm=2.6,
-)
-_SST2 = _levels(
-    Scenario("sst2_inf", "sst2", "sst2", inf, _DELTA, None, "adamw", 5e-5, 96, 3),
-    max_grad_norm=0.1,
-    learning_rate=5e-4,
-    batch_size=1024,
-)
-_DIGITS = _levels(
-    Scenario("digits_inf", "digits", "digits", inf, _DELTA, None, "adam", 0.002, 30, 60),
-    max_grad_norm=1.0,
-)
-_BASKETS = _levels(
-    replace(_PURCHASE100[0], name="baskets_inf", task="baskets", challenge="baskets"),
-    max_grad_norm=2.6,
-)
+TASKS: Mapping[str, Task] = _Rows(lambda table: table.tasks)
+PHASES: Mapping[str, Phase] = _Rows(lambda table: table.phases)
+SCENARIOS: Mapping[str, Scenario] = _Rows(lambda table: table.scenarios)
+CHALLENGES: Mapping[str, tuple[str, ...]] = _Rows(lambda table: table.challenges)
+PUBLISHED: Mapping[str, str] = _Rows(lambda table: table.published)
 
-_ROWS: tuple[Scenario, ...] = (
-    *_CIFAR10,
-    *_PURCHASE100,
-    *_SST2,
-    *(_distinguisher(levels[-1]) for levels in (_CIFAR10, _PURCHASE100, _SST2)),
-    *_DIGITS,
-    *_BASKETS,
-)
-
-SCENARIOS: Mapping[str, Scenario] = {row.name: row for row in sorted(_ROWS, key=lambda r: r.name)}
-
-CHALLENGES: Mapping[str, tuple[str, ...]] = {
-    challenge: tuple(name for name, row in SCENARIOS.items() if row.challenge == challenge)
-    for challenge in dict.fromkeys(row.challenge for row in _ROWS)
-}
-
-
-# Where 2022's challenge data are: dataset repositories of the Hugging Face Hub.  (In SST-2's the
-# scenarios lie one level down, in a folder named after the challenge; `hub.listing` sees to it.)
-PUBLISHED: Mapping[str, str] = {
-    "cifar10": "szanella/MICO-CIFAR10",
-    "purchase100": "szanella/MICO-purchase100",
-    "sst2": "szanella/MICO-SST2",
-    "ddp": "szanella/MICO-DDP",
-}
+# Every competition has the phases train, dev and final; which models they have, its file says.
+SCORED_PHASES: tuple[str, ...] = PHASE_NAMES[1:]
 
 
 def fetch_command(challenge: str, folder: str) -> str | None:
-    """The shell command that puts 2022's data of `challenge` into `folder`, or None.
+    """The shell command that puts the published data of `challenge` into `folder`, or None.
 
     `folder` is that of the challenge itself (`.../cifar10`).
     """
@@ -311,12 +192,14 @@ def fetch_command(challenge: str, folder: str) -> str | None:
     return f"mico download {challenge} --to {quote(folder.rpartition('/')[0] or '.')}"
 
 
-def _lookup(kind: str, table: Mapping, name: str):
+def _lookup(kind: str, table: Mapping[str, Row], name: str) -> Row:
     try:
         return table[name]
     except KeyError:
         known = ", ".join(table)
-        raise ValueError(f"Unknown {kind} {name!r}: choose one of {known}.") from None
+        path = current().path
+        of = f" of {path}" if path else ""
+        raise ValueError(f"Unknown {kind} {name!r}: choose one of {known}{of}.") from None
 
 
 def get_task(name: str) -> Task:
@@ -356,10 +239,11 @@ def phase_of(model_id: int) -> Phase:
     for phase in PHASES.values():
         if model_id in phase.model_ids:
             return phase
-    last = max(phase.first + phase.count for phase in PHASES.values()) - 1
-    raise ValueError(f"Unknown model id {model_id}: ids run from 0 to {last}.")
+    ranges = ", ".join(f"{p.name} {p.first} to {p.model_ids[-1]}" for p in PHASES.values())
+    raise ValueError(f"Unknown model id {model_id}: ids of phases are {ranges}.")
 
 
 def disclosed_files(scenario: Scenario, phase: str) -> tuple[str, ...]:
     """Files, beside weights and public metadata, that a release of `phase` holds."""
-    return getattr(scenario.disclosure, get_phase(phase).name)
+    names: dict[str, Any] = vars(scenario.disclosure)
+    return names[get_phase(phase).name]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mico_competition.competition.table import TASKS
 from mico_competition.data.arrays import (
     ArrayDataset,
     TextDataset,
@@ -144,12 +145,14 @@ def load_dataset(task: str, dataset_dir: PathLike | None = ".", download: bool =
     Raises:
         ValueError: if no loader is registered for `task`, or as the loader does.
     """
-    if task not in LOADERS:
+    row = TASKS.get(task)
+    name = row.loader if row and row.loader else task
+    if name not in LOADERS:
         raise ValueError(
-            f"No loader for task {task!r}: choose one of {', '.join(LOADERS)}, or add yours to "
-            "challenge_datasets.LOADERS."
+            f"No loader {name!r} for task {task!r}: choose one of {', '.join(LOADERS)}, or name "
+            "your own in the competition's file."
         )
-    loader = LOADERS[task]
+    loader = LOADERS[name]
     with stage(f"Reading the dataset of {task}"):
         return loader(dataset_dir, download=True) if download else loader(dataset_dir)
 

@@ -11,7 +11,7 @@ import torch
 from mico_competition.attacks import loss_threshold
 from mico_competition.competition.layout import ModelFolder, predictions_folder, walk_challenge
 from mico_competition.competition.submission import write_prediction
-from mico_competition.competition.table import PHASES
+from mico_competition.competition.table import PHASE_NAMES
 from mico_competition.models.inputs import Data, prepare
 from mico_competition.models.tokenizer_files import tokenizer_bytes
 from mico_competition.signals import challenge_losses
@@ -27,7 +27,7 @@ def attack_challenge(
     *,
     attack: Attack = loss_threshold,
     predictions: PathLike | None = None,
-    phases: Sequence[str] = tuple(PHASES),
+    phases: Sequence[str] = PHASE_NAMES,
     scenarios: Sequence[str] | None = None,
     device: torch.device | None = None,
     progress: bool = True,

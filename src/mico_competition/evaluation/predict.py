@@ -8,7 +8,7 @@ from mico_competition.attacks import to_unit
 from mico_competition.attacks.problem import Attack, Source
 from mico_competition.competition.layout import ModelFolder, predictions_folder, walk_challenge
 from mico_competition.competition.submission import write_prediction
-from mico_competition.competition.table import DISTINGUISHER, PHASES, get_scenario
+from mico_competition.competition.table import DISTINGUISHER, PHASE_NAMES, PHASES, get_scenario
 from mico_competition.evaluation.cross_fitting import make_task, run
 from mico_competition.evaluation.evaluate import DEFAULTS, Options, guard
 from mico_competition.support.files import PathLike
@@ -22,7 +22,7 @@ def attack_folder(
     open_source: Open,
     *,
     predictions: PathLike | None = None,
-    phases: Sequence[str] = tuple(PHASES),
+    phases: Sequence[str] = PHASE_NAMES,
     scenarios: Sequence[str] | None = None,
     options: Options = DEFAULTS,
 ) -> int:

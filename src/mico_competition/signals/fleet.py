@@ -17,6 +17,7 @@ from mico_competition.competition.challenge import ChallengeDataset
 from mico_competition.competition.layout import ModelFolder, walk_phase
 from mico_competition.competition.table import (
     DISTINGUISHER,
+    PHASE_NAMES,
     PHASES,
     SEED_FILES,
     STANDARD,
@@ -72,7 +73,7 @@ def read_fleet(
     data: Any,
     *,
     records: np.ndarray | str = "challenge",
-    phases: Sequence[str] = tuple(PHASES),
+    phases: Sequence[str] = PHASE_NAMES,
     models: Sequence[int] | None = None,
     knowledge: str | None = None,
 ) -> Fleet:

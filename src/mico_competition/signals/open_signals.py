@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mico_competition.competition.layout import ModelFolder
-from mico_competition.competition.table import PHASES, get_scenario
+from mico_competition.competition.table import PHASE_NAMES, get_scenario
 from mico_competition.data.arrays import TextDataset
 from mico_competition.data.datasets import load_dataset
 from mico_competition.models.inputs import prepare
@@ -38,7 +38,7 @@ def open_signals(
     data: Any = ".",
     *,
     records: np.ndarray | str = "challenge",
-    phases: Sequence[str] = tuple(PHASES),
+    phases: Sequence[str] = PHASE_NAMES,
     models: Sequence[int] | None = None,
     knowledge: str | None = None,
     download: bool = False,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.competition.table import (
+    OPTIMIZERS,
     SCENARIOS,
     Scenario,
     Task,
@@ -20,8 +21,6 @@ from mico_competition.competition.table import (
     get_task,
     steps_per_epoch,
 )
-
-OPTIMIZERS = ("sgd", "adam", "adamw")
 
 # The most examples in one forward pass: a setting of the machine, not of the mechanism, so not
 # in the table.  2022 used 128 for everything; small models are faster with more.

@@ -6,7 +6,7 @@ What each key means to which platform, and which of them are refused or ignored,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mico_competition.competition.table import PHASES, SCORED_PHASES
@@ -60,7 +60,7 @@ class Options:
     platform: str = CODABENCH
     docker_image: str = DOCKER_IMAGE
     extras: tuple[str, ...] = ()
-    step: float = PHASES[DEV].step
+    step: float = field(default_factory=lambda: PHASES[DEV].step)
     limits: Limits = Limits(5, 100)
 
     @property

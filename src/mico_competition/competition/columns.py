@@ -1,0 +1,206 @@
+"""The columns of each kind of row in a competition's file, and which values each takes.
+
+A column has the name that the file uses, the field of the row that it fills, and a function that
+gives the field's value or raises ValueError with what was expected.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mico_competition.competition.rows import OPTIMIZERS, SEED_FILES, SOLUTION_FILE
+from mico_competition.support.spelling import nearest
+
+Read = Callable[[Any], Any]
+
+_DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_NAME = re.compile(r"\w+")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_FILE = re.compile(r"[\w-][\w.-]*(\|[\w-][\w.-]*)*")
+_LONGEST = 10**9
+# The scoring program takes no other steps.
+_SMALLEST_STEP, _LARGEST_STEP = 1e-6, 0.1
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: the row's field that it fills, how its value is read, whether a row may omit it."""
+
+    field: str
+    read: Read
+    required: bool = True
+
+
+def _expected(what: str, value: Any) -> ValueError:
+    return ValueError(f"expected {what}, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def text(value: Any) -> str:
+    """A text of one line."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise _expected("a text", value)
+    return value
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """A list of texts."""
+    if not isinstance(value, list) or not value:
+        raise _expected("a list of texts", value)
+    return tuple(text(part) for part in value)
+
+
+def files(value: Any) -> tuple[str, ...]:
+    """Names of files in a model's folder; alternatives are separated by "|"."""
+    names = texts(value)
+    for name in names:
+        if not _FILE.fullmatch(name):
+            raise _expected('names of files such as "model.pt"', name)
+    return names
+
+
+def whole(least: int) -> Read:
+    """Reads a whole number of at least `least`."""
+
+    def read(value: Any) -> int:
+        if type(value) is not int or not least <= value <= _LONGEST:
+            raise _expected(f"a whole number >= {least}", value)
+        return value
+
+    return read
+
+
+def number(holds: Callable[[float], bool], what: str) -> Read:
+    """Reads a number for which `holds` is true."""
+
+    def read(value: Any) -> float:
+        if type(value) not in (int, float) or math.isnan(value) or not holds(value):
+            raise _expected(f"a number {what}", value)
+        return float(value)
+
+    return read
+
+
+def choice(known: Mapping[str, Any]) -> Read:
+    """Reads a name of `known`; gives what it stands for."""
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, str) or value not in known:
+            near = nearest(value, known) if isinstance(value, str) else []
+            fix = f"did you mean {' or '.join(near)}?" if near else f"choose {', '.join(known)}"
+            raise ValueError(f"unknown name {_shown(value)}: {fix}")
+        return known[value]
+
+    return read
+
+
+def code(value: Any) -> str:
+    """A dotted path into the organiser's code, or a name in a registry of the package."""
+    if not isinstance(value, str) or not (_DOTTED.fullmatch(value) or _NAME.fullmatch(value)):
+        raise _expected('"MODULE:FUNCTION" (code beside the file) or a name of the package', value)
+    return value
+
+
+def disclosed(allowed: tuple[str, ...], missing: str = "") -> Read:
+    """Reads a list of files to disclose; `missing` says why one that is not allowed must stay."""
+
+    def read(value: Any) -> tuple[str, ...]:
+        names = texts(value) if value != [] else ()
+        for name in names:
+            if name not in allowed:
+                reason = f" ({missing})" if missing and name in (*SEED_FILES, SOLUTION_FILE) else ""
+                raise _expected(f"files among {', '.join(allowed)}{reason}", name)
+        return names
+
+    return read
+
+
+def id_range(value: Any) -> tuple[int, int]:
+    """The first and the last model of a phase."""
+    read = whole(0)
+    try:
+        first, last = (read(part) for part in value)
+    except (TypeError, ValueError):
+        raise _expected("models = [FIRST, LAST], two whole numbers >= 0", value) from None
+    if last < first:
+        raise _expected("models = [FIRST, LAST] with FIRST <= LAST", value)
+    return first, last
+
+
+def repository(value: Any) -> str:
+    """A dataset repository of the Hugging Face Hub."""
+    if not isinstance(value, str) or not _REPOSITORY.fullmatch(value):
+        raise _expected('"OWNER/NAME", a dataset repository of the Hugging Face Hub', value)
+    return value
+
+
+_POSITIVE = number(lambda x: 0 < x < math.inf, "> 0 and finite")
+
+TASK: Mapping[str, Column] = {
+    "title": Column("title", text),
+    "loader": Column("loader", code),
+    "model": Column("architecture", code),
+    "records": Column("len_dataset", whole(1)),
+    "training": Column("len_training", whole(1)),
+    "challenge": Column("len_challenge", whole(1)),
+    "classes": Column("num_classes", whole(2)),
+    "class_names": Column("class_names", texts, required=False),
+    "weights": Column("weights", files, required=False),
+    "companions": Column("companions", files, required=False),
+    "max_length": Column("max_length", whole(1), required=False),
+    "base_model": Column("base_model", text, required=False),
+}
+
+SCENARIO: Mapping[str, Column] = {
+    "title": Column("title", text, required=False),
+    "task": Column("task", text),
+    "challenge": Column("challenge", text, required=False),
+    "target_epsilon": Column("target_epsilon", number(lambda x: x > 0, "> 0 (inf for none)")),
+    "target_delta": Column("target_delta", number(lambda x: 0 < x < 1, "in (0, 1)")),
+    "max_grad_norm": Column("max_grad_norm", _POSITIVE, required=False),
+    "optimizer": Column("optimizer", choice({name: name for name in OPTIMIZERS})),
+    "learning_rate": Column("learning_rate", _POSITIVE),
+    "batch_size": Column("batch_size", whole(1)),
+    "num_epochs": Column("num_epochs", whole(1)),
+    "lr_scheduler_gamma": Column("lr_scheduler_gamma", _POSITIVE, required=False),
+    "lr_scheduler_step": Column("lr_scheduler_step", whole(1), required=False),
+    "disclosure": Column("disclosure", text, required=False),
+}
+
+PHASE: Mapping[str, Column] = {
+    "models": Column("models", id_range),
+    "step": Column(
+        "step",
+        number(
+            lambda x: x == 0 or _SMALLEST_STEP <= x <= _LARGEST_STEP,
+            f"from {_SMALLEST_STEP:g} to {_LARGEST_STEP:g}, or 0 for exact scores",
+        ),
+        required=False,
+    ),
+}
+
+_HIDDEN = "the others tell who the members are"
+_EITHER = ("seed_challenge", "seed_training")
+DISCLOSURE: Mapping[str, Column] = {
+    "train": Column("train", disclosed((*SEED_FILES, SOLUTION_FILE))),
+    "dev": Column("dev", disclosed(_EITHER, _HIDDEN)),
+    "final": Column("final", disclosed(_EITHER, _HIDDEN)),
+}
+
+CHALLENGE: Mapping[str, Column] = {"published": Column("published", repository)}
+
+KINDS: Mapping[str, Mapping[str, Column]] = {
+    "task": TASK,
+    "scenario": SCENARIO,
+    "phase": PHASE,
+    "disclosure": DISCLOSURE,
+    "challenge": CHALLENGE,
+}
