@@ -1,7 +1,7 @@
 """Challenges of 1 to 20 scenarios with names of their own, from bundle to leaderboard."""
 
 import re
-from dataclasses import replace
+from contextlib import ExitStack
 from math import inf
 
 import numpy as np
@@ -16,12 +16,13 @@ from helpers_bundle import (
     write_submission,
     write_trained,
 )
+from helpers_competition import competition_text
 from helpers_leaderboard import made_up, predictions_of, write_truth, write_zip
 from mico_competition.scoring import score
 from mico_competition.scoring.metrics import RANKED, SCALARS
 
 from mico_competition.cli import main
-from mico_competition.competition.table import CHALLENGES, SCENARIOS, TASKS, labels_of
+from mico_competition.competition.table import SCENARIOS, labels_of, using
 from mico_competition.hosting.codabench.bundle import write_bundle, write_final_reference
 from mico_competition.hosting.codabench.check import check_bundle
 from mico_competition.hosting.codabench.facts import METRICS, Facts, short_labels
@@ -41,28 +42,20 @@ def scenario_names(count):
 
 
 @pytest.fixture
-def table(monkeypatch):
-    """Puts a challenge `faces` of so many scenarios into the table; one is without privacy."""
+def table(tmp_path):
+    """Uses a competition of one challenge `faces` of so many scenarios; one is without privacy."""
+    with ExitStack() as stack:
 
-    def put(count, **fields):
-        monkeypatch.setitem(TASKS, "faces", replace(TASKS["digits"], name="faces", title="Faces"))
-        names = sorted(scenario_names(count))
-        for i, name in enumerate(names):
-            epsilon = inf if i == count // 2 else (8.0, 0.25, 4.0)[i % 3]
-            row = replace(
-                SCENARIOS["digits_lo"],
-                name=name,
-                task="faces",
-                challenge="faces",
-                target_epsilon=epsilon,
-                max_grad_norm=None if epsilon == inf else 1.0,
-                **{"title": "", **fields},
-            )
-            monkeypatch.setitem(SCENARIOS, name, row)
-        monkeypatch.setitem(CHALLENGES, "faces", tuple(names))
-        return names
+        def put(count, **fields):
+            names = sorted(scenario_names(count))
+            epsilons = [inf if i == count // 2 else (8.0, 0.25, 4.0)[i % 3] for i in range(count)]
+            rows = {n: {"target_epsilon": e, **fields} for n, e in zip(names, epsilons)}
+            file = tmp_path / "competition.toml"
+            file.write_text(competition_text(rows), encoding="utf-8")
+            stack.enter_context(using(file))
+            return names
 
-    return put
+        yield put
 
 
 @pytest.mark.slow

@@ -134,7 +134,7 @@ def using(path: str | os.PathLike[str] | None) -> Iterator[Competition]:
 
 def _built_in() -> Competition:
     """The package's own files as one table; their phases are the same ones."""
-    folder = files("mico_competition.competition")
+    folder = files(__package__)
     parts = [
         parse_competition((folder / f"{name}.toml").read_text(encoding="utf-8"), f"{name}.toml")
         for name in BUILT_IN
