@@ -10,7 +10,13 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     ["scoring", "support"],
     [
-        *("competition.columns", "competition.reader", "competition.rows", "competition.table"),
+        *(
+            "competition.code",
+            "competition.columns",
+            "competition.reader",
+            "competition.rows",
+            "competition.table",
+        ),
         *("competition.toml_lines",),
     ],
     ["data", "attacks.scores"],

@@ -12,6 +12,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.
 from mico_competition.fleets.ray import signals as ray_signals  # noqa: E402
 from mico_competition.fleets.ray.signals import Job, compute, on_ray  # noqa: E402
 from mico_competition.fleets.ray.task import versions  # noqa: E402
+from mico_competition.fleets.shared_data import parts_of  # noqa: E402
 from mico_competition.signals import open_signals  # noqa: E402
 from mico_competition.signals.points import Points  # noqa: E402
 
@@ -110,7 +111,8 @@ def test_a_cluster_that_is_gone_is_a_sentence(trained, data, tmp_path, monkeypat
 
 
 def test_a_node_with_other_software_is_refused(data):
-    job = Job(Points.of("digits", data, np.arange(9)), {**versions(), "torch": "0.1"}, 1, False)
+    parts, rebuild = parts_of(Points.of("digits", data, np.arange(9)).data)
+    job = Job("digits", parts, rebuild, {**versions(), "torch": "0.1"}, 1, False)
     with pytest.raises(ValueError, match=r"torch is \S+ on \S+ and 0.1 where signals are asked"):
         compute(job, [])
     assert compute(replace(job, versions=versions()), []) == []

@@ -30,7 +30,7 @@ from mico_competition import attacks as arrays
 from mico_competition.attacks.catalogue import WINNERS_FORMULAS, check_name
 from mico_competition.attacks.problem import Attack, Problem
 from mico_competition.attacks.scores.common import check_inputs, moments_of
-from mico_competition.competition.table import get_scenario, get_task
+from mico_competition.competition.table import DISTINGUISHER, get_scenario, get_task
 from mico_competition.models.architectures import MLP
 
 PAIRS = 4000  # (shadow, point) pairs that the quantile regression learns from
@@ -69,9 +69,16 @@ def winner_2023(problem: Problem) -> np.ndarray:
 
 def winners_choice(scenario: str) -> tuple[str, str]:
     """(signal, formula) that the winner took, or would have taken, for a scenario."""
-    if scenario not in arrays.WINNER_2023:
-        scenario = f"purchase100_{get_scenario(scenario).name.rsplit('_', 1)[1]}"
-    return arrays.WINNER_2023[scenario]
+    if scenario in arrays.WINNER_2023:
+        return arrays.WINNER_2023[scenario]
+    row = get_scenario(scenario)
+    if row.disclosure == DISTINGUISHER:
+        level = "ddp"
+    elif not row.private:
+        level = "inf"
+    else:  # the nearer of 2022's two, as a ratio
+        level = "hi" if row.target_epsilon**2 > 10 * 4 else "lo"
+    return arrays.WINNER_2023[f"purchase100_{level}"]
 
 
 def first_principles(**options: bool) -> Run:

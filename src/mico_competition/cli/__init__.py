@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mico_competition.cli.bundle import add_bundle, add_rehearse
 from mico_competition.cli.evaluate import add_evaluate
 from mico_competition.cli.fleet import add_fleet
 from mico_competition.cli.hub import add_download, add_publish
+from mico_competition.cli.init import add_init
 from mico_competition.cli.leaderboard import add_leaderboard, add_score_all
 from mico_competition.cli.release import (
     add_leaks,
@@ -37,23 +39,57 @@ from mico_competition.competition.table import (
     SCENARIOS,
     TASKS,
     as_read,
+    current,
     labels_of,
+    using,
 )
-from mico_competition.support.command_line import Parser, load_torch, output_file, run_command
+from mico_competition.support.command_line import (
+    Parser,
+    load_torch,
+    output_file,
+    refused,
+    run_command,
+)
 from mico_competition.support.progress import stage
 
+_FLAG = "--competition"
 _DESCRIPTION = "Membership inference competitions: train, release, attack, pack, score."
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; gives the exit code."""
-    return run_command(build_parser(), argv)
+    """Run one verb; gives the exit code.
+
+    --competition, before or after the verb, comes first: choices of other flags are its rows.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    file, words = split_competition(words)
+    with ExitStack() as stack:
+        try:
+            if file is not None:
+                stack.enter_context(using(file))
+            current()
+        except (OSError, ValueError) as error:
+            return refused(error)
+        return run_command(build_parser(), words)
+
+
+def split_competition(words: list[str]) -> tuple[str | None, list[str]]:
+    """The FILE of --competition FILE or --competition=FILE, and the other words."""
+    end = words.index("--") if "--" in words else len(words)
+    for at, word in enumerate(words[:end]):
+        if word.startswith(f"{_FLAG}="):
+            return word.removeprefix(f"{_FLAG}="), [*words[:at], *words[at + 1 :]]
+        if word == _FLAG and at + 1 < end:
+            return words[at + 1], [*words[:at], *words[at + 2 :]]
+    return None, words
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = Parser(prog="mico", description=_DESCRIPTION, allow_abbrev=False)
+    _add_competition(parser)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    add_init(_verb(verbs, "init", "write a competition of your own to start from"))
     add_train(_verb(verbs, "train", "train one model of a scenario"))
     add_fleet(_verb(verbs, "fleet", "train many models, going on where a run stopped"))
     add_release(_verb(verbs, "release", "write what participants may see of trained models"))
@@ -85,7 +121,19 @@ def _verb(verbs: Any, name: str, help_text: str) -> argparse.ArgumentParser:
     sentence = f"{help_text[:1].upper()}{help_text[1:]}."
     parser = verbs.add_parser(name, help=help_text, description=sentence, allow_abbrev=False)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_competition(parser)
     return parser
+
+
+def _add_competition(parser: argparse.ArgumentParser) -> None:
+    """The flag as --help shows it; `main` takes it off the command line before."""
+    parser.add_argument(
+        _FLAG,
+        metavar="FILE",
+        type=_again,
+        help="the competition to work on (default: MICO_COMPETITION, else those of the package); "
+        "the file names code, which runs: use no file that you do not trust",
+    )
 
 
 def _add_challenge_folder(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +148,10 @@ def _add_challenge_folder(parser: argparse.ArgumentParser) -> None:
         help="folder that predictions are in (default: FOLDER.predictions beside the challenge "
         "folder, or its model folders if they hold predictions, as in 2022)",
     )
+
+
+def _again(text: str) -> str:
+    raise argparse.ArgumentTypeError("give it once")
 
 
 def _set(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int | None]) -> None:
@@ -203,7 +255,8 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         load_torch()
         from mico_competition.demo import run_demo
 
-        run_demo(args.out, models_per_phase=args.models, workers=args.workers, seed=args.seed)
+        with using(None):  # the demonstration is of the package's own digits
+            run_demo(args.out, models_per_phase=args.models, workers=args.workers, seed=args.seed)
 
     parser.set_defaults(run=run, tidy=True)
 

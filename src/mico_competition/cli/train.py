@@ -14,7 +14,14 @@ from shlex import quote
 from typing import Any
 
 from mico_competition.competition.layout import model_path
-from mico_competition.competition.table import SCENARIOS, TASKS, get_scenario, get_task, phase_of
+from mico_competition.competition.table import (
+    SCENARIOS,
+    TASKS,
+    get_scenario,
+    get_task,
+    phase_of,
+    use,
+)
 from mico_competition.support.command_line import (
     Parser,
     load_torch,
@@ -280,6 +287,7 @@ def _summary(metadata: dict[str, Any], folder: Path) -> str:
 
 def main_of_task(task: str, argv: list[str] | None = None) -> int:
     """The command line of `training/train_<task>.py`."""
+    use(None)  # these are 2022's commands, of 2022's tasks
     parser = Parser(prog=f"train_{task}.py", allow_abbrev=False)
     parser.description = f"Train one model of {TASKS[task].title}, privately or not."
     add_train(parser, task)

@@ -16,9 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
+from pathlib import Path
 from shlex import quote
 from typing import Any, TypeVar
 
+from mico_competition.competition.code import look_beside
 from mico_competition.competition.reader import PHASE_NAMES, parse_competition, read_competition
 from mico_competition.competition.rows import (
     DISTINGUISHER,
@@ -87,10 +89,8 @@ def current() -> Competition:
     Raises:
         ValueError: if MICO_COMPETITION names a file that has faults, with all of them.
     """
-    global _in_use
     if _in_use is None:
-        named = os.environ.get(VARIABLE)
-        _in_use = read_competition(named) if named else _built_in()
+        return use(os.environ.get(VARIABLE) or None)
     return _in_use
 
 
@@ -108,28 +108,29 @@ def use(path: str | os.PathLike[str] | None) -> Competition:
     Raises:
         ValueError: if there is no such file, or listing all its faults; what was used stays.
     """
-    global _in_use
     found = _built_in() if path is None else read_competition(os.fspath(path))
-    if found.path is None:
-        os.environ.pop(VARIABLE, None)
-    else:
-        os.environ[VARIABLE] = str(found.path)
-    _in_use = found
+    _put(found, None if found.path is None else str(found.path))
     return found
 
 
 @contextmanager
 def using(path: str | os.PathLike[str] | None) -> Iterator[Competition]:
     """`use(path)` within a block, and what was used before after it."""
-    global _in_use
     before = _in_use, os.environ.get(VARIABLE)
     try:
         yield use(path)
     finally:
-        _in_use, named = before
-        os.environ.pop(VARIABLE, None)
-        if named is not None:
-            os.environ[VARIABLE] = named
+        _put(*before)
+
+
+def _put(competition: Competition | None, named: str | None) -> None:
+    """Use `competition` here, and the file `named` in processes that this one starts."""
+    global _in_use
+    _in_use = competition
+    os.environ.pop(VARIABLE, None)
+    if named:
+        os.environ[VARIABLE] = named
+    look_beside(Path(named).absolute() if named else None)
 
 
 def _built_in() -> Competition:
@@ -197,9 +198,11 @@ def _lookup(kind: str, table: Mapping[str, Row], name: str) -> Row:
         return table[name]
     except KeyError:
         known = ", ".join(table)
-        path = current().path
-        of = f" of {path}" if path else ""
-        raise ValueError(f"Unknown {kind} {name!r}: choose one of {known}{of}.") from None
+        if path := current().path:
+            known += f" of {path}"
+        elif kind in ("scenario", "challenge", "task"):
+            known += ", or name the competition that has it (--competition FILE)"
+        raise ValueError(f"Unknown {kind} {name!r}: choose one of {known}.") from None
 
 
 def get_task(name: str) -> Task:
@@ -247,3 +250,8 @@ def disclosed_files(scenario: Scenario, phase: str) -> tuple[str, ...]:
     """Files, beside weights and public metadata, that a release of `phase` holds."""
     names: dict[str, Any] = vars(scenario.disclosure)
     return names[get_phase(phase).name]
+
+
+# A process that another one started with a competition unpickles its code before it looks at rows.
+if named := os.environ.get(VARIABLE):
+    look_beside(Path(named).absolute())

@@ -23,6 +23,7 @@ from mico_competition.data.arrays import (
     unpack_bits,
 )
 from mico_competition.data.cifar10_files import read_cifar10
+from mico_competition.data.own_loader import load_by
 from mico_competition.data.purchase100_files import read_purchase100
 from mico_competition.data.sst2_files import read_sst2
 from mico_competition.data.synthetic import make_baskets
@@ -143,10 +144,12 @@ def load_dataset(task: str, dataset_dir: PathLike | None = ".", download: bool =
         download: fetch the data if they are not there.
 
     Raises:
-        ValueError: if no loader is registered for `task`, or as the loader does.
+        ValueError: if no loader is known for `task`, or as the loader does.
     """
     row = TASKS.get(task)
     name = row.loader if row and row.loader else task
+    if ":" in name:
+        return load_by(name, dataset_dir, download)
     if name not in LOADERS:
         raise ValueError(
             f"No loader {name!r} for task {task!r}: choose one of {', '.join(LOADERS)}, or name "

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +29,9 @@ from mico_competition.attacks.cost import looked_at
 from mico_competition.attacks.masked_source import sealed
 from mico_competition.attacks.named import ATTACKS, attacks, get_attack
 from mico_competition.attacks.problem import Attack, Problem
+from mico_competition.competition.code import described, one_line
 from mico_competition.evaluation.modules import imported_anew
 from mico_competition.evaluation.undisturbed import undisturbed
-from mico_competition.scoring.printable import printable
 from mico_competition.support.progress import stage
 
 
@@ -193,17 +192,3 @@ def _guarded(name: str, run: Callable[[Problem], Any]) -> Callable[[Problem], An
             raise ValueError(f"Attack {name} failed: {described(error)}.") from error
 
     return guarded
-
-
-def described(error: BaseException) -> str:
-    """What went wrong and where, in one line."""
-    if isinstance(error, SyntaxError):
-        return f"SyntaxError in line {error.lineno}: {error.msg}"
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"in line {where.lineno} of {Path(where.filename).name}"
-    return f"{type(error).__name__} {place}: {one_line(error)}"
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error on one printable line, without the full stop."""
-    return printable(" ".join(str(error).split()).rstrip("."))

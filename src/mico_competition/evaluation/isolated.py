@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from mico_competition.attacks.problem import Attack, Problem
+from mico_competition.competition.table import current
 from mico_competition.evaluation import landlock
 from mico_competition.evaluation.custom import one_line
 from mico_competition.evaluation.modules import python_files
@@ -64,7 +65,7 @@ def isolated_attack(path: Path, function: str) -> Attack:
             "could still open files by their paths.",
             name,
         )
-    source = {"files": python_files(path), "file": path.name, "function": function}
+    source = {"files": python_files(path), "file": path.name, "function": function, **_in_use()}
     stranger = _Stranger(name, source)
     about = stranger.about()
     return Attack(
@@ -92,9 +93,16 @@ def fresh_attack(attack: Attack) -> Attack | None:
         "function": function,
         "folder": os.getcwd(),
         "environment": dict(os.environ),
+        **_in_use(),
         "search": list(sys.path),
     }
     return replace(attack, run=_Stranger(attack.name, source).solve)
+
+
+def _in_use() -> dict[str, str | None]:
+    """The competition that the other process is to use: it knows nothing of this one's."""
+    path = current().path
+    return {"competition": str(path) if path else None}
 
 
 class _Server:

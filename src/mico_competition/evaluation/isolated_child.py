@@ -29,6 +29,8 @@ import numpy as np
 
 from mico_competition import scoring
 from mico_competition.attacks.problem import Attack, Problem
+from mico_competition.competition.code import resolve
+from mico_competition.competition.table import current, use
 from mico_competition.evaluation import landlock
 from mico_competition.evaluation.custom import described, plain
 from mico_competition.evaluation.modules import imported_anew
@@ -63,6 +65,7 @@ def _work(line: _Line, kind: bytes, folder: str) -> None:
     _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     try:
         source = pickle.loads(line.read_frame())  # of our own process; nothing of a stranger's
+        _use(source["competition"])
         path = source.get("path") or _unpacked(source, folder)
         _as_at_home(source) if "path" in source else _barred(folder)
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -77,6 +80,13 @@ def _work(line: _Line, kind: bytes, folder: str) -> None:
         line.say({"op": "failed", "what": described(error)[:1000]})
     finally:
         os._exit(0)
+
+
+def _use(competition: str | None) -> None:
+    """Use the asking process' competition, and import its code, while it can still be read."""
+    use(competition)
+    for dotted in current().code:
+        resolve(dotted)
 
 
 def _unpacked(source: dict[str, Any], folder: str) -> str:

@@ -6,13 +6,18 @@ leaves nothing behind.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mico_competition.competition.table import current, use
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
 from mico_competition.models.inputs import Data
 from mico_competition.support.files import PRIVATE, PathLike, written_aside
@@ -22,13 +27,59 @@ Parts = dict[str, torch.Tensor]
 Rebuild = Callable[[Parts], Data]
 
 
+@dataclass(frozen=True)
+class Rebuilt:
+    """What makes a dataset again in another process, which may not use the competition yet.
+
+    A dataset may hold a function of the organiser's, which only a process that uses the
+    competition can unpickle; `competition` is its file and `sha256` what is in it.
+    """
+
+    function: bytes
+    competition: str | None = None
+    sha256: str | None = None
+
+    @classmethod
+    def by(cls, function: Rebuild) -> Rebuilt:
+        """As `function` makes it, with the competition that is in use here."""
+        path = current().path
+        if path is None:
+            return cls(pickle.dumps(function))
+        return cls(pickle.dumps(function), str(path), _sha256(path))
+
+    def __call__(self, parts: Parts) -> Data:
+        """The dataset.
+
+        Raises:
+            ValueError: if the competition's file is not here, or is another one.
+        """
+        if self.competition is not None:
+            self._use()
+        rebuild: Rebuild = pickle.loads(self.function)  # of our own process
+        return rebuild(parts)
+
+    def _use(self) -> None:
+        path, node = Path(self.competition or ""), os.uname().nodename
+        same = "put the competition's folder at the same path on every machine"
+        if not path.is_file():
+            raise ValueError(f"There is no competition file {path} on {node}: {same}.")
+        if _sha256(path) != self.sha256:
+            raise ValueError(f"{path} on {node} is not the file that was named: {same}.")
+        use(path)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def parts_of(data: Data) -> tuple[Parts, Rebuild]:
     """The tensors of a dataset on the CPU, and what makes the dataset of them again (pickles)."""
     if isinstance(data, TokenDataset):
         names = ("input_ids", "attention_mask", "labels")
         parts = {name: getattr(data, name) for name in names}
-        return parts, partial(_tokens, sentences_digest=data.sentences_digest)
-    return {"storage": data.storage, "labels": data.labels}, partial(_arrays, expand=data.expand)
+        return parts, Rebuilt.by(partial(_tokens, sentences_digest=data.sentences_digest))
+    parts = {"storage": data.storage, "labels": data.labels}
+    return parts, Rebuilt.by(partial(_arrays, expand=data.expand))
 
 
 def _tokens(parts: Parts, sentences_digest: str | None) -> TokenDataset:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from mico_competition.competition.code import described, resolve
 from mico_competition.competition.table import Task, get_task
 from mico_competition.models.checkpoints import (
     check_state,
@@ -254,12 +256,28 @@ def _what(task: Task) -> str:
 
 def _constructor(task: Task) -> Callable[[], nn.Module]:
     """What builds the untrained model of a task that is not text."""
+    if ":" in task.architecture:
+        return partial(_own_model, task.architecture)
     if task.architecture not in ARCHITECTURES:
         raise ValueError(
-            f"Task {task.name!r} has the unknown architecture {task.architecture!r}: register it "
-            f"in models.ARCHITECTURES, beside {', '.join(ARCHITECTURES)}."
+            f"Task {task.name!r} has the unknown model {task.architecture!r}: choose one of "
+            f"{', '.join(ARCHITECTURES)}, or name your own as MODULE:CLASS."
         )
     return ARCHITECTURES[task.architecture]
+
+
+def _own_model(dotted: str) -> nn.Module:
+    """The untrained model that a competition's file names."""
+    build = resolve(dotted)
+    try:
+        model = build()
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"The model {dotted} cannot be made: {described(error)}.") from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"Expected {dotted}() to be a torch module, got {type(model).__name__}.")
+    return model
 
 
 def _unseeded(build: Callable[[], Any]) -> Any:

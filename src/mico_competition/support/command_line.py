@@ -171,6 +171,12 @@ def run_verb(args: argparse.Namespace) -> int:
         return code
 
 
+def refused(error: Exception) -> int:
+    """Say why nothing can be run, in a sentence on stderr; gives the exit code."""
+    print(_line(_sentence(error) or _own_fault(error)), end="", file=sys.stderr)
+    return 1
+
+
 class Terminated(KeyboardInterrupt):
     """The process was told to end by the signal of this number."""
 

@@ -24,6 +24,7 @@ from mico_competition.fleets.ray.link import (
     import_ray,
 )
 from mico_competition.fleets.ray.task import check_versions, versions
+from mico_competition.fleets.shared_data import Parts, Rebuild, parts_of
 from mico_competition.models.architectures import load_model
 from mico_competition.models.text_models import read_config
 from mico_competition.signals.cache import weights_files
@@ -40,7 +41,9 @@ _AHEAD = 2  # tasks for each that can run, so that no node waits for this proces
 class Job:
     """What every task is told: once in the object store, so that each node holds it once."""
 
-    points: Points
+    task_name: str
+    parts: Parts
+    rebuild: Rebuild
     versions: dict[str, str]
     threads: int
     cuda: bool
@@ -83,7 +86,8 @@ def compute(job: Job, block: list[Model]) -> list[Arrays]:
     """
     check_versions(job.versions, "signals are asked for")
     torch.set_num_threads(job.threads)
-    points = job.points.to(torch.device("cuda" if job.cuda else "cpu"))
+    data = job.rebuild(job.parts)
+    points = Points(job.task_name, data).to(torch.device("cuda" if job.cuda else "cpu"))
     config = None
     found = []
     for model in block:
@@ -96,17 +100,17 @@ def compute(job: Job, block: list[Model]) -> list[Arrays]:
                 raise ValueError(str(error).replace(folder, model.place)) from error
         if config is None:
             config = getattr(loaded, "config", {})
-            _check_code(job, config or None)
+            _check_code(job, points, config or None)
         found.append(make_arrays(loaded, points, model.kinds, model.place))
     return found
 
 
-def _check_code(job: Job, config: Any) -> None:
+def _check_code(job: Job, points: Points, config: Any) -> None:
     """ValueError if this node's code computes something else than that of who asks."""
-    found = job.behaviour and model_fingerprint(job.points.task, job.points.data, config)
+    found = job.behaviour and model_fingerprint(points.task, points.data, config)
     if found != job.behaviour:
         raise ValueError(
-            f"The {job.points.task.architecture} of the code on {os.uname().nodename} computes "
+            f"The {points.task.architecture} of the code on {os.uname().nodename} computes "
             "something else than where signals are asked for: install the same on every node."
         )
 
@@ -117,7 +121,7 @@ def _spread(ray: Any, watch: Watch, points: Points, wanted: Wanted) -> Iterator[
     folder = wanted[0][0] if wanted else None
     config = read_config(points.task, folder.path) if folder and points.task.text else None
     behaviour = model_fingerprint(points.task, points.data, config)
-    job = ray.put(Job(points, versions(), 1, cuda, behaviour))
+    job = ray.put(Job(points.task_name, *parts_of(points.data), versions(), 1, cuda, behaviour))
     task = ray.remote(num_cpus=1, num_gpus=int(cuda), max_retries=3)(compute)
     waiting = _blocks(points, wanted)
     running: dict[Any, list[int]] = {}

@@ -1,0 +1,132 @@
+"""The organiser's code: what dotted paths in a competition's file name, imported from beside it.
+
+Naming the file is what allows its code to run, so nothing here looks beside a file that the user
+did not name.  Modules beside the file are found after all installed ones, so that a stray file
+there replaces nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mico_competition.scoring.printable import printable
+from mico_competition.support.spelling import nearest
+
+
+class _Beside(MetaPathFinder):
+    """Finds the modules in one folder, and remembers which."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.found: set[str] = set()
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if path is not None:  # of a package that is imported already
+            return None
+        spec = PathFinder.find_spec(fullname, [str(self.folder)])
+        if spec is not None:
+            self.found.add(fullname)
+        return spec
+
+    def has(self, module: str) -> bool:
+        """Whether a module of that name lies in the folder."""
+        return (self.folder / f"{module}.py").is_file() or (self.folder / module).is_dir()
+
+
+_beside: _Beside | None = None
+
+
+def look_beside(file: Path | None) -> None:
+    """Let imports find the modules beside `file`, and no longer those beside another one."""
+    global _beside
+    if _beside is not None:
+        if file == _beside.file:
+            return
+        if _beside in sys.meta_path:
+            sys.meta_path.remove(_beside)
+        for name in list(sys.modules):
+            if name.partition(".")[0] in _beside.found:
+                del sys.modules[name]
+        importlib.invalidate_caches()
+    _beside = None if file is None else _Beside(file)
+    if _beside is not None:
+        sys.meta_path.append(_beside)
+
+
+def resolve(dotted: str) -> Any:
+    """What "MODULE:NAME" in the file of the competition in use names, a function or a class.
+
+    Raises:
+        ValueError: if there is no such module or name, or the module does not run.
+    """
+    module_name, _, name = dotted.partition(":")
+    found: Any = _module(module_name, dotted)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            names = [n for n, value in vars(found).items() if callable(value) and n[0] != "_"]
+            near = nearest(part, names)
+            fix = f"did you mean {near[0]}?" if near else f"it has {', '.join(names) or 'none'}."
+            raise ValueError(f"There is no {part} in {module_name}, which {_who(dotted)}: {fix}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise ValueError(f"Expected {dotted} to be a function or a class, got {found!r}.")
+    return found
+
+
+def _module(name: str, dotted: str) -> ModuleType:
+    top = name.partition(".")[0]
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in (name, top):  # of a package that the module itself needs
+            raise
+        folder = f" into {_beside.folder}" if _beside else ""
+        raise ValueError(
+            f"There is no module {name}, which {_who(dotted)}: get {top}.py from who runs the "
+            f"competition, read it, and put it{folder}, beside the competition's file."
+        ) from None
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{name}, which {_who(dotted)}, does not run: {described(error)}.") from (
+            error
+        )
+    place = Path(getattr(sys.modules[top], "__file__", None) or "")
+    if _beside and _beside.has(top) and _beside.folder not in place.parents:
+        raise ValueError(
+            f"{top} beside {printable(_beside.file)} is not what Python imports by that name, "
+            f"which is {place}: give your module another name."
+        )
+    return module
+
+
+def _who(dotted: str) -> str:
+    return f"{printable(_beside.file)} names as {dotted}" if _beside else f"{dotted} names"
+
+
+def described(error: BaseException) -> str:
+    """What went wrong in somebody's code and where, in one line."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError in line {error.lineno}: {error.msg}"
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"in line {where.lineno} of {Path(where.filename).name}"
+    return f"{type(error).__name__} {place}: {one_line(error)}"
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, fit to be printed, without the full stop."""
+    return printable(" ".join(str(error).split()).rstrip("."))
