@@ -62,7 +62,7 @@ setup(
     package_data={
         "mico_competition": ["py.typed"],
         "mico_competition.hosting.leaderboard": ["site/*"],
-        "mico_competition.competition": ["*.toml", "start/*"],
+        "mico_competition.competition": ["*.toml"],
         "mico_competition.hosting.codabench": ["pages/*.md", "pages/logo.png"],
         "mico_competition.scoring": ["metadata"],
     },

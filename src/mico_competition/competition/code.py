@@ -94,10 +94,9 @@ def _module(name: str, dotted: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name not in (name, top):  # of a package that the module itself needs
             raise
-        folder = f" into {_beside.folder}" if _beside else ""
         raise ValueError(
             f"There is no module {name}, which {_who(dotted)}: get {top}.py from who runs the "
-            f"competition, read it, and put it{folder}, beside the competition's file."
+            f"competition, read it, and put it {_where()}."
         ) from None
     except ImportError:
         raise
@@ -112,6 +111,14 @@ def _module(name: str, dotted: str) -> ModuleType:
             f"which is {place}: give your module another name."
         )
     return module
+
+
+def _where() -> str:
+    if _beside is None:
+        return "beside the competition's file"
+    if _beside.folder.name.endswith(".release"):  # where every file is held against checksums
+        return f"into a folder of yours, with a copy of {printable(_beside.file)}"
+    return f"into {printable(_beside.folder)}"
 
 
 def _who(dotted: str) -> str:

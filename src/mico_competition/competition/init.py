@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mico_competition.support.files import PathLike, make_folder, written_aside
 
-FILES = ("competition.toml", "my_competition.py")
+FILES = {"competition.toml": "start.toml", "my_competition.py": "start.py"}
 
 
 def init(folder: PathLike) -> list[Path]:
@@ -25,7 +25,7 @@ def init(folder: PathLike) -> list[Path]:
             raise ValueError(f"{path} exists already: name another folder, or move it away.")
     make_folder(folder)
     for path in paths:
-        text = (files(__package__) / "start" / path.name).read_bytes()
+        text = (files(__package__) / FILES[path.name]).read_bytes()
         with written_aside(path) as aside:
             aside.write_bytes(text)
     return paths

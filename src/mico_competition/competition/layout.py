@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mico_competition.competition.table import (
     CHALLENGES,
+    COMPETITION_FILE,
     PHASES,
     SCENARIOS,
     Scenario,
@@ -173,6 +174,8 @@ def _instead(given: Path, folder: Path, mend: str | None) -> str:
     """What to do where challenge folder `given` is missing; `folder` is its absolute path."""
     if mend is not None:
         return mend
+    if own := _own_competition(folder):
+        return own
     lying = _challenges_near(folder.name)
     if lying:
         return f"did you mean {' or '.join(lying)}?"
@@ -189,6 +192,19 @@ def _instead(given: Path, folder: Path, mend: str | None) -> str:
     if near:
         return f"did you mean {given.with_name(near[0])}?"
     return f"name a folder called after its challenge, one of {', '.join(CHALLENGES)}."
+
+
+def _own_competition(folder: Path) -> str | None:
+    """How to work on a release that carries the file of its competition; that is never used by
+    itself, since it names code, which runs."""
+    file = folder.with_name(f"{folder.name}.release") / COMPETITION_FILE
+    if folder.name in CHALLENGES or not file.is_file():
+        return None
+    return (
+        f"it is of a competition of its own, which {file} describes. That file names code: copy it "
+        "into a folder of yours, read it, put the module that it names beside it, and give "
+        f"--competition {COMPETITION_FILE}."
+    )
 
 
 def _challenges_near(name: str) -> list[str]:
@@ -210,6 +226,8 @@ def _holds_scenarios(folder: Path) -> bool:
 
 def _rightly_named(given: Path) -> str:
     """What to do about a folder that is no challenge's, and may hold one or lie in one."""
+    if own := _own_competition(absolute(given)):
+        return own
     parts = [f"{part}{name}" for part in ("", "*/") for name in CHALLENGES]
     inner = [path for part in parts for path in sorted(given.glob(part)) if _holds_scenarios(path)]
     outer = [path for path in absolute(given).parents if _holds_scenarios(path)]

@@ -65,7 +65,8 @@ class Lengths:
     def check_challenge(self, given: int | None) -> int:
         """m: `given` if it is that of the model, else what the metadata say, else 100."""
         self._check_same("len_challenge", given, self.len_challenge)
-        return given or self.len_challenge or LEN_CHALLENGE
+        usual = self.task.len_challenge if self.task else LEN_CHALLENGE
+        return given or self.len_challenge or usual
 
     def check_training(self, given: int | None) -> int:
         """n: `given` if it can be that of the model, else what metadata or scenario say."""

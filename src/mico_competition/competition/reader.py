@@ -82,16 +82,20 @@ def parse_competition(text: str, name: str, path: Path | None = None) -> Competi
     found = reader.read()
     if reader.faults:
         raise _refusal(name, sorted(set(reader.faults)))
-    return replace(found, path=path)
+    return replace(found, path=path, text=text)
 
 
 def _refusal(name: str, faults: list[Fault]) -> ValueError:
     name = printable(name)
     if len(faults) == 1:
         ((line, what),) = faults
-        return ValueError(f"{name}, line {line}: {printable(what)}.")
-    lines = [f"  line {line}: {printable(what)}." for line, what in faults]
+        return ValueError(f"{name}, line {line}: {_sentence(what)}")
+    lines = [f"  line {line}: {_sentence(what)}" for line, what in faults]
     return ValueError("\n".join([f"{name} has {len(faults)} faults:", *lines]))
+
+
+def _sentence(what: str) -> str:
+    return printable(what if what.endswith("?") else f"{what}.")
 
 
 class _Reader:
@@ -130,7 +134,7 @@ class _Reader:
         known = list(known)
         near = nearest(name, known)
         fix = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
-        self._fault(f"unknown {what}: {fix}".rstrip("."), *path)
+        self._fault(f"unknown {what}: {fix}", *path)
 
     def _rows(self, kind: str) -> dict[str, dict[str, Any]]:
         """The fields of each row of a kind that has no fault of its own, by its name."""

@@ -14,6 +14,7 @@ SEED_FILES = ("seed_challenge", "seed_training", "seed_membership")
 SOLUTION_FILE = "solution.csv"
 PREDICTION_FILE = "prediction.csv"
 METADATA_FILE = "metadata.json"
+COMPETITION_FILE = "competition.toml"  # of a competition of one's own, beside a release
 OPTIMIZERS = ("sgd", "adam", "adamw")
 
 
@@ -132,7 +133,8 @@ _EPSILON = "{epsilon}"
 class Competition:
     """A whole table; `path` is the file that it was read from, None for the package's own.
 
-    `published` maps a challenge to the dataset repository on the Hugging Face Hub that has it.
+    `text` is what the file holds, which releases carry.  `published` maps a challenge to the
+    dataset repository on the Hugging Face Hub that has it.
     """
 
     tasks: Mapping[str, Task]
@@ -141,6 +143,7 @@ class Competition:
     challenges: Mapping[str, tuple[str, ...]]
     published: Mapping[str, str] = field(default_factory=dict)
     path: Path | None = None
+    text: str = field(default="", repr=False, compare=False)
 
     @property
     def code(self) -> tuple[str, ...]:

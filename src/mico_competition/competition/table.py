@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from mico_competition.competition.code import look_beside
 from mico_competition.competition.reader import PHASE_NAMES, parse_competition, read_competition
 from mico_competition.competition.rows import (
+    COMPETITION_FILE,
     DISTINGUISHER,
     METADATA_FILE,
     OPTIMIZERS,
@@ -41,6 +42,7 @@ from mico_competition.competition.rows import (
 
 __all__ = [
     "CHALLENGES",
+    "COMPETITION_FILE",
     "Competition",
     "DISTINGUISHER",
     "Disclosure",

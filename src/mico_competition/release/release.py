@@ -20,7 +20,9 @@ from mico_competition.competition.lengths import Lengths, read_metadata
 from mico_competition.competition.solutions import read_solution
 from mico_competition.competition.table import (
     CHALLENGES,
+    COMPETITION_FILE,
     SOLUTION_FILE,
+    current,
     disclosed_files,
     get_challenge,
     get_phase,
@@ -51,7 +53,14 @@ from mico_competition.release.public_files import (
     write_public_files,
 )
 from mico_competition.release.whole import check_whole
-from mico_competition.support.files import PRIVATE, PUBLIC, PathLike, make_folder, written_aside
+from mico_competition.support.files import (
+    PRIVATE,
+    PUBLIC,
+    PathLike,
+    make_folder,
+    write_text,
+    written_aside,
+)
 from mico_competition.support.progress import tracked
 from mico_competition.support.scratch import scratch
 
@@ -77,10 +86,10 @@ def release(
     """Write the participants' tree of `challenge`; gives the number of models.
 
     `<to>/<challenge>` holds the models and nothing else.  Beside it, `<to>/<challenge>.release`
-    holds release.json (what the release is), commitments.json, SHA256SUMS, and in archives/ one
-    zip for each scenario and phase.  The same trained models give the same bytes.  What
-    commitments were made of is kept below `root`.  A second release of the same models waits for
-    the first.
+    holds release.json (what the release is), commitments.json, SHA256SUMS, the file of a
+    competition of one's own, and in archives/ one zip for each scenario and phase.  The same
+    trained models give the same bytes.  What commitments were made of is kept below `root`.  A
+    second release of the same models waits for the first.
 
     Args:
         root: holds `<challenge>/<scenario>/<phase>/model_<i>`, as training wrote them.
@@ -112,6 +121,8 @@ def release(
                 write_public_files(model, tree / model.place)
             make_folder(side)
             write_json(side / RELEASE_FILE, summary(challenge, models))
+            if (table := current()).path is not None:
+                write_text(side / COMPETITION_FILE, table.text)
             write_json(side / COMMITMENTS_FILE, public_commitments(challenge, models, openings))
             files = tracked(list(files_of_release(tree)), "Checksums", "file", show=progress)
             write_sums(side, {name: sha256_of(path) for name, path in files})
@@ -217,7 +228,15 @@ def summary(
         "challenge": challenge,
         "revealed": list(revealed),
         "scenarios": scenarios,
+        **_of_competition(),
     }
+
+
+def _of_competition() -> dict[str, Any]:
+    """Which file, and which code, participants need of a competition that is not the package's."""
+    if current().path is None:
+        return {}
+    return {"competition": {"file": COMPETITION_FILE, "code": list(current().code)}}
 
 
 def facts_of(model: ModelFolder) -> dict[str, Any]:

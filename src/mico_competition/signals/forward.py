@@ -113,7 +113,7 @@ def signals_fingerprint() -> str:
         model = MLP(8, 6, 5).eval()
     fill(model)
     records = probe_rows((8,), torch.float32).float()
-    points = Points("digits", ArrayDataset(records, torch.arange(len(records)), torch.clone))
+    points = Points("probe", ArrayDataset(records, torch.arange(len(records)), torch.clone))
     arrays = make_arrays(model, points, KINDS, "the probe of signals")
     texts = [rounded(np.concatenate(arrays[kind]).ravel().tolist(), 3) for kind in sorted(KINDS)]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()

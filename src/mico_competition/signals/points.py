@@ -113,7 +113,7 @@ class Points:
 
         Even, as `cache` wants it.  Activations of images and sentences are far larger than they.
         """
-        if self.task.text:
+        if isinstance(self.data, TokenDataset):
             size = 32
         elif isinstance(self.data, ArrayDataset) and self.data.storage[0].ndim > 1:
             size = 64

@@ -14,12 +14,14 @@ from string import Template
 
 from mico_competition import __all__ as PUBLIC  # noqa: N812
 from mico_competition.competition.table import (
+    COMPETITION_FILE,
     METADATA_FILE,
     PHASES,
     PREDICTION_FILE,
     PUBLISHED,
     SCORED_PHASES,
     Task,
+    current,
     disclosed_files,
 )
 from mico_competition.hosting.codabench.facts import (
@@ -149,7 +151,7 @@ def _values(facts: Facts, schedule: Schedule, options: Options, repo: str | None
             ],
         ),
         "time_limit": str(TIME_LIMIT),
-        "where": _where(facts.challenge, repo),
+        "where": _where(facts.challenge, repo) + _of_own(facts.challenge),
         "file_table": _file_table(facts),
         "file_list": _file_list(facts),
         "records": _records(facts),
@@ -213,7 +215,7 @@ def _install(challenge: str, code: str | None) -> str:
 def _records(facts: Facts) -> str:
     """Where the records come from."""
     first = "The datasets are not part of the models' folders. The package "
-    if all(task.name in PUBLISHED for task in facts.tasks):
+    if all(task.loader in ("cifar10", "purchase100", "sst2") for task in facts.tasks):
         return f"{first}finds or fetches each from its official place:"
     return f"{first}loads each:"
 
@@ -291,8 +293,22 @@ def _layout(facts: Facts) -> list[str]:
     return lines
 
 
+def _of_own(challenge: str) -> str:
+    """What participants need of a competition that is not the package's."""
+    table = current()
+    if table.path is None:
+        return ""
+    code = " and ".join(f"`{name}`" for name in table.code)
+    needs = f" It names code, {code}, which runs: read it first, and put it beside." if code else ""
+    return (
+        f"\n\nThe competition is described by `{challenge}.release/{COMPETITION_FILE}`: copy it "
+        f"into a folder of yours.{needs} Every command takes it: `mico --competition "
+        f"{COMPETITION_FILE} attack {challenge}`."
+    )
+
+
 def _where(challenge: str, repo: str | None) -> str:
-    source = repo or PUBLISHED.get(challenge)
+    source = repo or (PUBLISHED.get(challenge) if current().path is None else None)
     if repo is None:
         text = "The organisers announce where the models of this competition can be fetched."
         if source is None:
@@ -332,7 +348,7 @@ def _file_list(facts: Facts) -> str:
 
 def _loader(task: Task) -> tuple[str, str, str]:
     """How a task's dataset is loaded: the module and the name to import, and the call's start."""
-    name = f"load_{task.name}"
+    name = f"load_{task.loader}"
     if name in PUBLIC:
         return "mico_competition", name, f"{name}("
     return "mico_competition.data.datasets", "load_dataset", f'load_dataset("{task.name}", '
@@ -355,7 +371,12 @@ def _loading(facts: Facts) -> str:
     module, loader, call = _loader(task)
     imports = {"mico_competition": ["ChallengeDataset", "load_model"]}
     imports.setdefault(module, []).append(loader)
+    own = current().path is not None
+    if own:
+        imports["mico_competition.competition.table"] = ["use"]
     lines = [f"from {home} import {', '.join(sorted(names))}" for home, names in imports.items()]
+    if own:
+        lines += ["", f'use("{COMPETITION_FILE}")']
     return (
         "\n".join(lines)
         + f"""

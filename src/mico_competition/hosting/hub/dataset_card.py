@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import inf, isinf
 
 from mico_competition.competition.table import (
+    COMPETITION_FILE,
     METADATA_FILE,
     PHASES,
     PUBLISHED,
@@ -21,6 +22,7 @@ from mico_competition.competition.table import (
     SEED_FILES,
     SOLUTION_FILE,
     Task,
+    current,
     disclosed_files,
     get_scenario,
     get_task,
@@ -230,25 +232,55 @@ def _loading(challenge: str, repo: str, example: str) -> str:
     """Commands and code that fetch and load one model."""
     scenario, phase, folder = example.split("/")
     task = get_scenario(scenario).task
+    own, imports, loaded = _of_own(challenge, repo, task)
     one = f"--scenario {scenario} --models {folder.removeprefix('model_')}"
     return f"""## Loading
-
+{own}
 ```console
 mico download {challenge} --repo {repo}    # all of it, checked
 mico download {challenge} --repo {repo} {one}
 ```
 
 ```python
-from mico_competition import ChallengeDataset, load_{task}, load_model
+{imports}
 
-dataset = load_{task}("data")
+dataset = {loaded}
 folder = "{challenge}/{example}"
 points = ChallengeDataset.from_path(folder, dataset).get_challenges()
 model = load_model("{task}", folder)
 ```
 
-The records themselves are not here: `load_{task}` says where it expects them. The list of models
+The records themselves are not here: the loader says where it expects them. The list of models
 alone: `datasets.load_dataset("{repo}", "{scenario}", split="{phase}")`."""
+
+
+def _of_own(challenge: str, repo: str, task: str) -> tuple[str, str, str]:
+    """What to do first, what to import, and how to load, also of a competition of one's own."""
+    table = current()
+    if table.path is None:
+        names = f"ChallengeDataset, load_{task}, load_model"
+        return "", f"from mico_competition import {names}", f'load_{task}("data")'
+    place = f"{challenge}.release/{COMPETITION_FILE}"
+    address = f"https://huggingface.co/datasets/{repo}/blob/main/{place}"
+    code = ", ".join(f"`{name}`" for name in table.code)
+    needs = (
+        f" It names code, {code}, which runs on your machine: read it before you put it beside\n"
+        "the file."
+        if code
+        else ""
+    )
+    first = f"""
+This competition is described by [`{COMPETITION_FILE}`]({address}).{needs}
+Every command takes the file: `--competition {COMPETITION_FILE}`, or once
+`export MICO_COMPETITION={COMPETITION_FILE}`.
+"""
+    imports = (
+        "from mico_competition import ChallengeDataset, load_model\n"
+        "from mico_competition.competition.table import use\n"
+        "from mico_competition.data.datasets import load_dataset\n\n"
+        f'use("{COMPETITION_FILE}")'
+    )
+    return first, imports, f'load_dataset("{task}", "data")'
 
 
 _MICO = """@misc{mico2022,
@@ -260,7 +292,7 @@ _MICO = """@misc{mico2022,
 
 def _closing(challenge: str, repo: str, licence: str, citation: str | None) -> str:
     """The licence, and whom to cite: the organisers of 2022 for their own challenges alone."""
-    bibtex = citation or (_MICO if challenge in PUBLISHED else None)
+    bibtex = citation or (_MICO if challenge in PUBLISHED and current().path is None else None)
     if bibtex:
         cite = f"Please cite:\n\n```bibtex\n{bibtex.strip()}\n```"
     else:

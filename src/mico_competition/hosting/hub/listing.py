@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from mico_competition.competition.layout import model_id_of
 from mico_competition.competition.table import (
+    COMPETITION_FILE,
     METADATA_FILE,
     PHASES,
     SCORED_PHASES,
@@ -33,6 +34,7 @@ RELEASE_FILES = (
     "release.json",
     "SHA256SUMS",
     COMMITMENTS_FILE,
+    COMPETITION_FILE,
     *(f"revealed_{phase}.json" for phase in SCORED_PHASES),
 )
 _EARLIER = ("release.json", COMMITMENTS_FILE)  # lay among the models; SHA256SUMS fits no more

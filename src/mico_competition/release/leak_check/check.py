@@ -31,7 +31,13 @@ from functools import partial
 from pathlib import Path
 
 from mico_competition.competition.layout import walk_challenge
-from mico_competition.competition.table import PHASES, SEED_FILES, SOLUTION_FILE, get_challenge
+from mico_competition.competition.table import (
+    PHASES,
+    SEED_FILES,
+    SOLUTION_FILE,
+    current,
+    get_challenge,
+)
 from mico_competition.release.leak_check.byte_search import ByteSearch
 from mico_competition.release.leak_check.forms import archive_faults, weights_faults
 from mico_competition.release.leak_check.patterns import (
@@ -51,6 +57,7 @@ from mico_competition.release.leak_check.tree import Entry, Fault, tree_faults, 
 from mico_competition.release.leak_check.values import (
     Openings,
     commitments_faults,
+    competition_faults,
     model_file_faults,
     read_value,
     revealed_faults,
@@ -212,6 +219,8 @@ class _Checker:
             "commitments.json": lambda c: commitments_faults(c, *of_models, self.openings),
             "SHA256SUMS": lambda c: sums_faults(c, self._sums_of_models()),
         }
+        if current().path is not None:
+            expected["competition.toml"] = competition_faults
         for phase in self.revealed:
             rest = (self.challenge, phase, self.released, self.models, self.openings)
             expected[f"revealed_{phase}.json"] = partial(revealed_faults, *rest)

@@ -23,6 +23,7 @@ from mico_competition.competition.table import (
     PHASES,
     SEED_FILES,
     SOLUTION_FILE,
+    current,
     disclosed_files,
     get_challenge,
     get_scenario,
@@ -172,7 +173,8 @@ def _belongs(
     top, *parts = entry.name.split("/")
     if top == f"{challenge}.release":
         zips = {f"{m.scenario}_{m.phase}.zip" for m in models}
-        texts = {*BESIDE_MODELS, *(f"revealed_{phase}.json" for phase in revealed)}
+        own = {"competition.toml"} if current().path is not None else set()
+        texts = {*BESIDE_MODELS, *own, *(f"revealed_{phase}.json" for phase in revealed)}
         if entry.is_archive:
             return len(parts) == 1 or (len(parts) == 2 and parts[1] in {"SHA256SUMS", *zips})
         return not parts or (len(parts) == 1 and parts[0] in texts)

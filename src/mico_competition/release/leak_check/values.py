@@ -18,7 +18,12 @@ from mico_competition.competition.challenge import read_seeds
 from mico_competition.competition.layout import ModelFolder
 from mico_competition.competition.lengths import Lengths, read_metadata
 from mico_competition.competition.splits import Seed, parse_seed, seed_text
-from mico_competition.competition.table import METADATA_FILE, SEED_FILES, SOLUTION_FILE
+from mico_competition.competition.table import (
+    METADATA_FILE,
+    SEED_FILES,
+    SOLUTION_FILE,
+    current,
+)
 from mico_competition.release.leak_check.fields import (
     Fields,
     config_fields,
@@ -122,8 +127,16 @@ def summary_faults(
         "revealed": list(revealed),
         "scenarios": _rows(released, trained),
     }
+    if current().path is not None:
+        expected["competition"] = {"file": "competition.toml", "code": list(current().code)}
     if content != json_bytes(expected):
         yield "holds more, or else, than what is disclosed"
+
+
+def competition_faults(content: bytes) -> Iterator[str]:
+    """What is wrong with the competition's file."""
+    if content != current().text.encode():
+        yield "is not the file of the competition in use"
 
 
 def _rows(released: Sequence[ModelFolder], trained: Trained) -> dict[str, dict[str, Any]]:
