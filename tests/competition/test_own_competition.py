@@ -240,7 +240,7 @@ def test_a_changed_file_in_a_release_is_a_leak(trained, tmp_path):
         assert any("is not the file of the competition in use" in fault for fault in found)
         carried.unlink()
         found = check_release(*roots, ["digits"], progress=False)
-        assert any(fault.endswith("competition.toml: is missing") for fault in found), found
+        assert any(fault.endswith("competition.toml: is missing.") for fault in found), found
     carried.write_text(text, encoding="utf-8")
     found = check_release(*roots, ["digits"], progress=False)
     assert any("competition.toml: is not among what" in fault for fault in found), found

@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,45 +38,31 @@ def test_every_command_of_the_page_runs(tmp_path, monkeypatch, capsys):
     assert len(list(tmp_path.glob("released/digits/*/*/model_*"))) == 18
 
 
-# What the page says of each block of Python: the module, and the line that it goes before.
-PLACES = (
-    ("tracks.py", "^TASKS:", "^\\)"),
-    ("tracks.py", "^_ROWS:", ""),
-    ("tracks.py", "^_ROWS:", "^\\)"),
-    ("challenge_datasets.py", "^LOADERS", ""),
-    ("challenge_datasets.py", "^LOADERS", "^}"),
-    ("models.py", "^ARCHITECTURES", "^}"),
-)
-
-
-def insert(path, lines, table, end):
-    """Insert `lines` before `table` begins, or as its last entry, before the line like `end`."""
-    text = path.read_text()
-    start = re.search(table, text, re.MULTILINE).start()
-    if end:
-        start += re.search(end, text[start:], re.MULTILINE).start()
-    path.write_text(text[:start] + lines + "\n" + text[start:])
-
-
 def test_the_lines_for_a_dataset_of_ones_own_are_all_of_them(tmp_path):
-    package = tmp_path / "site" / "mico_competition"
-    shutil.copytree(ROOT / "src" / "mico_competition", package)
-    shutil.copytree(ROOT / "scoring", package / "scoring")
-    for lines, (module, *place) in zip(blocks(OF_YOUR_OWN, "python"), PLACES, strict=True):
-        insert(package / module, lines, *place)
-    environment = {**os.environ, "PYTHONPATH": str(package.parent)}
+    (module,), (file,) = blocks(OF_YOUR_OWN, "python"), blocks(OF_YOUR_OWN, "toml")
+    environment = dict(os.environ)
     lines = commands(OF_YOUR_OWN)
-    assert len(lines) >= 8
-    for line in lines:
-        few = line.replace("0-199", "0-3,100,150").removeprefix("mico ")
+    assert len(lines) >= 10 and lines[0] == "mico init mine"
+    for at, line in enumerate(lines):
+        if line.startswith("export "):
+            name, _, value = line.removeprefix("export ").partition("=")
+            environment[name] = value
+            continue
+        few = line.replace("0-39", "0-3,20,30").removeprefix("mico ")
         finished = subprocess.run(
             [sys.executable, "-m", "mico_competition.cli", *shlex.split(few)],
             **{"cwd": tmp_path, "env": environment, "capture_output": True, "text": True},
         )
         assert finished.returncode == 0, f"{line}\n{finished.stderr}"
-    for name in ("tumours_inf", "tumours_hi", "tumours_lo"):
+        if at == 1:
+            assert "blobs_eps2" in finished.stdout
+            (tmp_path / "mine" / "my_competition.py").write_text(module, encoding="utf-8")
+            (tmp_path / "mine" / "competition.toml").write_text(file, encoding="utf-8")
+    for name in ("tumours_plain", "tumours_eps2"):
         assert len(list(tmp_path.glob(f"released/tumours/{name}/*/model_*"))) == 6
         assert name in finished.stdout  # the score's table
+    carried = tmp_path / "released" / "tumours.release" / "competition.toml"
+    assert carried.read_text(encoding="utf-8") == file
 
 
 def test_small_challenges_of_the_real_tasks(tmp_path, monkeypatch, capsys):

@@ -1,8 +1,9 @@
 """The datasets of the challenges, found or downloaded, checked, and held in memory.
 
-One function a task; `LOADERS` names them for the table's tasks, and is where a dataset of your
-own is added.  A file of another length in the same form loads too (synthetic and reduced sets):
-lengths are held against the table only where a scenario of the table is used.
+One function a task; `LOADERS` names them for the package's own tasks.  A dataset of your own has
+its loader beside the competition's file (docs/ORGANISE.md).  A file of another length in the same
+form loads too (synthetic and reduced sets): lengths are held against the table only where a
+scenario of the table is used.
 """
 
 from __future__ import annotations
