@@ -89,7 +89,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="mico", description=_DESCRIPTION, allow_abbrev=False)
     _add_competition(parser)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
-    add_init(_verb(verbs, "init", "write a competition of your own to start from"))
     add_train(_verb(verbs, "train", "train one model of a scenario"))
     add_fleet(_verb(verbs, "fleet", "train many models, going on where a run stopped"))
     add_release(_verb(verbs, "release", "write what participants may see of trained models"))
@@ -113,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_submit(_verb(verbs, "submit", "check predictions and zip them"))
     _add_score(_verb(verbs, "score", "score predictions where solutions are at hand"))
     _add_demo(_verb(verbs, "demo", "run a whole small competition on scikit-learn's digits"))
+    add_init(_verb(verbs, "init", "write a competition of your own to start from"))
     _add_tracks(_verb(verbs, "tracks", "print the table of scenarios"))
     return parser
 
