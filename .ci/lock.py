@@ -1,10 +1,11 @@
 """Write requirements.txt: the whole set, pinned, one file for all supported Pythons (`make lock`).
 
-    python .ci/lock.py python3.11 python3.12 python3.13      (oldest first)
+    python .ci/lock.py python3.11 python3.12 python3.13 python3.14      (oldest first)
 
 The oldest Python resolves setup.py's `dev` extra freely; the others must do with the same
-versions, and what only some of them need gets a marker. Wheels only, and pip only. Nothing is
-installed outside a temporary folder.
+versions, and what only some of them need gets a marker. Where a later Python is not installed, the
+one before it resolves in its name. Wheels only, and pip only. Nothing is installed outside a
+temporary folder.
 
 torch is pinned to TORCH, and a stand-in of that version takes its place while resolving: the
 real one is gigabytes on Linux, and its CUDA packages (nvidia-*, triton) are pinned by itself.
@@ -12,6 +13,8 @@ real one is gigabytes on Linux, and its CUDA packages (nvidia-*, triton) are pin
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,18 +53,48 @@ def stand_in(folder: Path) -> None:
         wheel.writestr(f"{info}/RECORD", "")
 
 
-def resolve(python: str, constraints: str, folder: Path) -> tuple[str, dict[str, str]]:
-    """The version of `python`, and name -> version of all that it would install."""
+def speak_for(version: str, env: Path) -> list[str]:
+    """Let pip in `env` resolve for Python `version`; return the options that it needs for it."""
+    # pip's options choose wheels and hold Requires-Python; markers need the version itself.
+    [site] = env.glob("lib/python*/site-packages")
+    (site / "sitecustomize.py").write_text(
+        "import platform\n"
+        f"platform.python_version = lambda: {version + '.0'!r}\n"
+        f"platform.python_version_tuple = lambda: {(*version.split('.'), '0')!r}\n"
+    )
+    machine = os.uname().machine
+    platforms = [f"manylinux_2_{glibc}_{machine}" for glibc in range(28, 16, -1)]
+    platforms.append(f"manylinux2014_{machine}")  # pip takes those before it for granted
+    options = [option for name in platforms for option in ("--platform", name)]
+    return ["--python-version", version, *options, "--target", str(env / "target")]
+
+
+def resolve(
+    python: str, instead: str | None, constraints: str, folder: Path
+) -> tuple[str, dict[str, str]]:
+    """The version of `python`, and name -> version of all that it would install.
+
+    Where there is no `python` here, `instead` resolves for it.
+    """
     env = folder / "env"
-    subprocess.run([python, "-m", "venv", "--clear", env], check=True)
+    interpreter = shutil.which(python) or instead
+    if interpreter is None:
+        raise SystemExit(f"Expected an installed Python, found no {python}.")
+    subprocess.run([interpreter, "-m", "venv", "--clear", env], check=True)
     bin_python = env / "bin" / "python"
     pip = [bin_python, "-m", "pip", "-qq", "install"]
     subprocess.run([*pip, "--upgrade", "pip"], check=True)
+    options = []
+    if shutil.which(python) is None:
+        named = re.search(r"(\d\.\d+)$", python)
+        if named is None:
+            raise SystemExit(f"Expected an installed Python or a name such as python3.14: {python}")
+        options = speak_for(named[1], env)
     (folder / "constraints.txt").write_text(f"torch=={TORCH}\n{constraints}")
     subprocess.run(
         [
             *pip,
-            *("--dry-run", "--ignore-installed", "--only-binary", ":all:"),
+            *("--dry-run", "--ignore-installed", "--only-binary", ":all:", *options),
             *("--find-links", folder, "--constraint", folder / "constraints.txt"),
             *("--report", folder / "report.json", f"{ROOT}[dev]"),
         ],
@@ -93,10 +126,12 @@ def main(pythons: list[str]) -> None:
     versions: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         stand_in(Path(folder))
+        instead = None
         for python in pythons:
-            print(f"Resolving with {python}...", flush=True)
+            print(f"Resolving for {python}...", flush=True)
             constraints = "".join(f"{name}=={version}\n" for name, version in pins.items())
-            version, found = resolve(python, constraints, Path(folder))
+            version, found = resolve(python, instead, constraints, Path(folder))
+            instead = shutil.which(python) or instead
             versions.append(version)
             needed.append(found)
             pins.update(found)

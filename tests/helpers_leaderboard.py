@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from mico_competition.competition.table import CHALLENGES, PHASES, SCORED_PHASES
 from mico_competition.hosting.leaderboard.form import time_text
 
 NUM_POINTS = 20
-FIRST = datetime(2026, 12, 31, 12, tzinfo=timezone.utc)
+FIRST = datetime(2026, 12, 31, 12, tzinfo=UTC)
 
 
 def write_truth(root, challenge="cifar10", models=4, seed=0, phases=SCORED_PHASES):

@@ -1,9 +1,9 @@
 """The package's own competitions, read from their files, against the numbers of 2022."""
 
+import tomllib
 from importlib.resources import files
 
 import pytest
-import tomllib
 
 from mico_competition.competition import table as tracks
 from mico_competition.competition.reader import parse_competition

@@ -171,7 +171,7 @@ def test_bars_move_the_cursor_and_nothing_else_does():
     )
 
 
-@pytest.mark.parametrize("module", ["data.synthetic", "nets.small_roberta"])
+@pytest.mark.parametrize("module", ["data.synthetic", "models.small_roberta"])
 def test_commands_of_modules_read_flags_in_the_same_way(module, monkeypatch, capsys):
     from importlib import import_module
 

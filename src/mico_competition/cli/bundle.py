@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +89,7 @@ def _run_bundle(args: argparse.Namespace) -> int:
     from mico_competition.hosting.codabench.bundle import write_bundle
     from mico_competition.hosting.codabench.facts import Schedule
 
-    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    now = datetime.now(UTC).replace(tzinfo=None)
     schedule = Schedule.of(args.dev_start, args.final_start, args.end, now=now)
     if schedule.dev_start < now:
         print(f"Development opens in the past, at {args.dev_start} UTC.", file=sys.stderr)

@@ -7,12 +7,11 @@ row can be checked by itself.
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import tomllib
 
 from mico_competition.competition.columns import KINDS, Column
 from mico_competition.competition.rows import (

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from typing import Any
-
-import tomllib
 
 Path = tuple[str, ...]
 

@@ -37,7 +37,7 @@ from mico_competition.models.text_models import (
 from mico_competition.support.files import PathLike, write_text
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = [
     "ARCHITECTURES",

@@ -15,7 +15,7 @@ import platform
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,7 @@ def make_entry(
         "format": FORMAT,
         "challenge": truth.challenge,
         "phase": truth.phase,
-        "submitted": time_text(datetime.now(timezone.utc)),
+        "submitted": time_text(datetime.now(UTC)),
         **about.fields(),
         "versions": {
             "python": platform.python_version(),

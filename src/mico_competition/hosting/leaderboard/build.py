@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def build(
         ValueError: listing all faults of all entries; or if `out` holds something else.
     """
     entries = read_entries(folder)
-    opened = final_opens is not None and (now or datetime.now(timezone.utc)) >= final_opens
+    opened = final_opens is not None and (now or datetime.now(UTC)) >= final_opens
     shown = [entry for entry in entries if opened or entry.phase != HIDDEN_PHASE]
     pages = Pages(title, None if opened else final_opens)
     _write(Path(out), pages.render(shown))

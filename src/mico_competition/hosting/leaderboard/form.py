@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,8 +22,8 @@ from mico_competition.scoring.printable import shown
 FORMAT = 1
 RANKED = "TPR_FPR_1000"
 MAX_POINTS = 60
-_FIRST = datetime(2020, 1, 1, tzinfo=timezone.utc)
-_LAST = datetime(2099, 12, 31, tzinfo=timezone.utc)
+_FIRST = datetime(2020, 1, 1, tzinfo=UTC)
+_LAST = datetime(2099, 12, 31, tzinfo=UTC)
 _DAYS_AHEAD = 366  # a board may be rehearsed with the dates of the competition to come
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -37,10 +37,9 @@ _Rule = tuple[Callable[[Any], bool], str]
 def parse_time(text: str) -> datetime:
     """A date and time with its offset, in UTC; ValueError if it has none or is no such thing."""
     try:
-        # Python 3.10 does not read "Z".
-        when = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
+        when = datetime.fromisoformat(text.strip())
         if when.tzinfo is not None:
-            return when.astimezone(timezone.utc).replace(microsecond=0)
+            return when.astimezone(UTC).replace(microsecond=0)
     except (ValueError, OverflowError):  # the first of January of the year 1, east of Greenwich
         pass
     raise ValueError(f"Expected a time such as 2027-01-13T12:00:00Z, got {shown(text)}.")
@@ -51,7 +50,7 @@ def check_submitted(when: datetime) -> datetime:
 
     The latest submission of a name counts: one of the year 9999 would count for ever.
     """
-    latest = datetime.now(timezone.utc) + timedelta(days=_DAYS_AHEAD)
+    latest = datetime.now(UTC) + timedelta(days=_DAYS_AHEAD)
     if not _FIRST <= when <= latest:
         raise ValueError(
             f"Expected a time of submission from {_FIRST:%Y-%m-%d} to {latest:%Y-%m-%d}, got "
@@ -62,7 +61,7 @@ def check_submitted(when: datetime) -> datetime:
 
 def time_text(when: datetime) -> str:
     """A time in the form that entries hold."""
-    return when.astimezone(timezone.utc).strftime(_TIME)
+    return when.astimezone(UTC).strftime(_TIME)
 
 
 def is_link(text: str) -> bool:
@@ -78,7 +77,7 @@ def is_link(text: str) -> bool:
 
 def _is_time(value: Any) -> bool:
     try:
-        when = datetime.strptime(value, _TIME).replace(tzinfo=timezone.utc)
+        when = datetime.strptime(value, _TIME).replace(tzinfo=UTC)
         return _FIRST <= when <= _LAST and time_text(when) == value
     except (TypeError, ValueError):
         return False

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.resources import files
 from shlex import quote
 from typing import Any
@@ -150,7 +150,7 @@ def _hash(text: str) -> str:
 def _opening(opens: datetime | None) -> dict[str, str] | None:
     if opens is None:
         return None
-    text = f"{opens.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    text = f"{opens.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     return {"phase": HIDDEN_PHASE.capitalize(), "iso": time_text(opens), "text": text}
 
 

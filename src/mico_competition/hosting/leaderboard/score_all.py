@@ -13,7 +13,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,7 @@ def _check_place(path: Path) -> None:
     """ValueError if `path` leads out of its folder: to files of the organiser's, it may be."""
     try:
         inside = path.resolve(strict=True).is_relative_to(path.parent.resolve())
-    except RuntimeError:  # a link that leads to itself, to Python 3.10 and 3.11
+    except (RuntimeError, OSError):  # a link that leads to itself, before and since Python 3.13
         inside = False
     if not inside:
         raise ValueError(f"{printable(path)} is a link that leads elsewhere: send the file itself.")
@@ -256,7 +256,7 @@ def about_of(path: Path, told: Mapping[str, Any], earlier: Sequence[Entry] = ())
 def _time_of_file(path: Path) -> datetime:
     """When a zip was written; ValueError if that was not when somebody submitted it."""
     try:
-        modified = datetime.fromtimestamp(int(path.stat().st_mtime), timezone.utc)
+        modified = datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
         return check_submitted(modified)
     except (ValueError, OverflowError, OSError):
         raise ValueError(
