@@ -51,7 +51,7 @@ def _of(bed: str) -> tuple[str, ...]:
 
 def measured(fleet: str, work: Path, count: int) -> dict:
     """Gain of `eb` with so many shadow models, over random choices of them."""
-    from mico_competition.attacks.named import ATTACKS, WINNERS_FORMULAS
+    from mico_competition.attacks.registry import WINNERS_FORMULAS, get_attack
     from mico_competition.evaluation.cross_fitting import make_task, problems
     from mico_competition.evaluation.measure import compare, measure
     from mico_competition.signals import open_signals
@@ -61,14 +61,15 @@ def measured(fleet: str, work: Path, count: int) -> dict:
     data = work / (BEDS[bed].data or ".")
     folder = work / bed / BEDS[bed].challenge
     task = make_task(open_signals(folder, scenario, data, phases=("train", "dev")), "dev")
-    ((_, problem),) = problems(task, ATTACKS["eb"])
+    ((_, problem),) = problems(task, get_attack("eb"))
     repeats = REPEATS if count < len(problem.shadows) else 1
     found = []
     for seed in range(repeats):
         order = np.random.default_rng([seed, count]).permutation(problem.shadows)
         few = replace(problem, shadows=np.sort(order[:count]))
         by_name = {
-            name: measure(task.truth, ATTACKS[name].run(few)) for name in ("eb", *WINNERS_FORMULAS)
+            name: measure(task.truth, get_attack(name).run(few))
+            for name in ("eb", *WINNERS_FORMULAS)
         }
         best = max(WINNERS_FORMULAS, key=lambda name: by_name[name][METRIC].value)
         gain = compare(by_name["eb"], by_name[best])[METRIC]

@@ -5,9 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from mico_competition.attacks.problem import Problem
+from mico_competition.attacks.registry import ROWS, get_attack
 from mico_competition.attacks.scores.transforms import sigmoid
 from mico_competition.competition.layout import ModelFolder
 from mico_competition.signals import HIDDEN, Fleet
+
+# The attacks that need nothing but scalar signals, by name.
+ATTACKS = {name: get_attack(name) for name, row in ROWS.items() if row.signals_only}
 
 
 class Arrays:

@@ -4,6 +4,9 @@ import ast
 import re
 from pathlib import Path
 
+from mico_competition import attacks
+from mico_competition.attacks import registry
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # From the bottom up.  A module belongs to the longest name here that its own name begins with.
@@ -24,7 +27,8 @@ LAYERS = [
     ["models"],
     ["training", "release"],
     ["signals"],
-    ["attacks"],
+    ["attacks", "attacks.scores.quantile"],  # it takes a problem, the other scores take arrays
+    ["attacks.registry"],
     ["evaluation"],
     ["audit"],
     ["hosting"],
@@ -33,6 +37,7 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SURFACE = "__init__"  # the package's own names, which are imported when they are first used
+STRANGERS_CODE = "competition.code"  # imports the modules that a competition's file names
 
 
 def level_of(name):
@@ -55,6 +60,23 @@ def modules():
 NAMES = {name for name, _ in modules()}
 
 
+def module_in(text):
+    """The module that a string names, as it stands or before a function; None if it is other text.
+
+    >>> module_in("mico_competition.attacks.stacking.neural:neural")
+    'attacks.stacking.neural'
+    """
+    found = re.fullmatch(r"mico_competition\.([a-z_0-9.]+)(:\w+)?", text)
+    return found[1] if found else None
+
+
+def strings(path):
+    """All texts that stand in a module."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
 def imported(tree):
     """Modules that a file imports: at its head, in functions, and by a name in a string."""
     for node in ast.walk(tree):
@@ -69,9 +91,9 @@ def imported(tree):
                 if alias.name.startswith("mico_competition."):
                     yield alias.name.partition(".")[2]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found = re.fullmatch(r"mico_competition\.([a-z_0-9.]+)", node.value)
-            if found and found[1] in NAMES:
-                yield found[1]
+            module = module_in(node.value)
+            if module in NAMES:
+                yield module
 
 
 def imports(*, head_only=False):
@@ -106,6 +128,46 @@ def test_imports_in_functions_and_in_strings_are_seen():
         "    import_module('mico_competition.demo')\n    import mico_competition.fleets.lock\n"
     )
     assert set(imported(tree)) == {"cli.train", "demo", "fleets.lock"}
+
+
+def test_modules_are_imported_by_whole_names():
+    """A name put together when it is used could not be seen above.
+
+    Two tables hold names, each as one string: the registry of attacks, and the functions of
+    arrays that `mico_competition.attacks` gives.
+    """
+    tables = {
+        "attacks": {f"{home}:{name}" for name, home in attacks._HOME.items()},
+        "attacks.registry": {row.function for row in registry.TABLE} - {""},
+    }
+    paths = dict(modules())
+    for name, path in paths.items():
+        if name in (SURFACE, STRANGERS_CODE) or name in tables:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else None
+            called = node.func.id if isinstance(node.func, ast.Name) else called
+            if called in {"import_module", "__import__"}:
+                assert isinstance(node.args[0], ast.Constant), f"{name} imports by a made-up name"
+    for table, entries in tables.items():
+        whole = set(strings(paths[table]))
+        for entry in entries:
+            assert entry in whole or entry.partition(":")[0] in whole, f"{table} makes up {entry}"
+            module, function = module_in(entry), entry.partition(":")[2]
+            assert level_of(module) <= level_of(table) and module != table
+            assert function in defined(paths[module]), f"{table}: there is no {entry}"
+    assert all(level_of(module_in(row)) < LEVEL["attacks.registry"] for row in entries)
+
+
+def defined(path):
+    """The names of a module's functions and constants."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
 
 
 def test_no_circle():

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mico_competition.attacks.catalogue import ENTRIES, check_name
+from mico_competition.attacks.registry import ROWS, check_name
 from mico_competition.cli import main
 
 
@@ -14,23 +14,24 @@ def test_a_line_an_attack(capsys):
     assert main(["attacks"]) == 0
     lines = capsys.readouterr().out.splitlines()
     table = lines[1 : lines.index("")]
-    assert [line.split()[0] for line in table] == list(ENTRIES)
+    assert [line.split()[0] for line in table] == list(ROWS)
     for word in ("name", "access", "shadows", "cost", "source"):
         assert word in lines[0]
-    (best,) = (line for line in table if line.startswith("best "))
-    assert "white box *" in best and "minutes" in best
-    (lira,) = (line for line in table if line.startswith("lira "))
-    assert lira.endswith("the same as lira-online")
+    (white,) = (line for line in table if line.startswith("whitebox "))
+    assert "white box *" in white and "minutes" in white
+    for alias, name in (("lira", "lira-online"), ("best", "whitebox")):
+        (line,) = (line for line in table if line.startswith(f"{alias} "))
+        assert line.endswith(f"the same as {name}")
 
 
 def test_json_and_some_names_only(capsys):
     assert main(["attacks", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == list(ENTRIES)
+    assert [row["name"] for row in rows] == list(ROWS)
     assert {"title", "access", "cost", "source", "known_training_set"} <= set(rows[0])
-    assert main(["attacks", "query-stack", "whitebox", "--json"]) == 0
+    assert main(["attacks", "query-stack", "best", "--json"]) == 0
     queries, white = json.loads(capsys.readouterr().out)
-    assert (queries["access"], white["alias_of"]) == ("queries", "best")
+    assert (queries["access"], white["alias_of"]) == ("queries", "whitebox")
 
 
 @pytest.mark.parametrize(

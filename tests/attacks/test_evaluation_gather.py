@@ -109,7 +109,7 @@ def test_masks_that_are_not_of_these_models_are_refused():
 
 def test_a_target_among_its_own_shadows_is_refused():
     problem, _ = make_problem()
-    with pytest.raises(ValueError, match="no target among its own shadows"):
+    with pytest.raises(ValueError, match="no target among the shadows"):
         replace(problem, targets=np.array([3]), columns=problem.columns[:1])
 
 

@@ -5,26 +5,31 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers_attacks import naive_lira, tpr
-from helpers_problem import Arrays, make_source
+from helpers_problem import ATTACKS, Arrays, make_source
 
 from mico_competition.attacks import (
     WINNER_2023,
     first_principles,
     quantile_regression,
+    registry,
     winner_2023,
 )
-from mico_competition.attacks.catalogue import BLACK_BOX, ENTRIES, QUERIES, WHITE_BOX
-from mico_competition.attacks.named import (
-    ATTACKS,
-    attacks,
-    first_principles_with,
+from mico_competition.attacks.registry import (
+    BLACK_BOX,
+    QUERIES,
+    ROWS,
+    TABLE,
+    WHITE_BOX,
+    Row,
     get_attack,
-    winners_choice,
 )
-from mico_competition.attacks.problem import Attack
+from mico_competition.attacks.winners.winner_2023 import winners_choice
+from mico_competition.cli import main
+from mico_competition.cli.attack_options import check_attack_names
 from mico_competition.competition.table import SCENARIOS
 from mico_competition.evaluation.cross_fitting import make_task, problems, run
-from mico_competition.evaluation.custom import answer
+from mico_competition.evaluation.custom import answer, find_attack, is_ours
+from mico_competition.evaluation.evaluate import Options, evaluate
 
 SHADOWLESS = {"threshold", "entropy", "modified-entropy"}
 
@@ -89,7 +94,7 @@ def test_lira_through_the_registry_is_the_loop_over_points(source, dev):
 
 
 def test_first_principles_is_one_model_at_a_time(source, dev):
-    attack = first_principles_with(global_variance=True)
+    attack = get_attack("first-principles", global_variance=True)
     found, signal = answer(attack, dev), source.get("logit")
     columns = dev.columns[4]
     expected = first_principles(
@@ -127,15 +132,14 @@ def test_a_name_like_none_of_them_is_answered_with_the_list():
             get_attack(name)
 
 
-def test_the_catalogue_holds_every_attack_that_runs_and_no_other():
-    found = attacks()
-    assert set(found) == set(ENTRIES)
-    for name, attack in found.items():
-        entry = ENTRIES[name]
-        assert (attack.name, attack.title, attack.source) == (name, entry.title, entry.source)
-        assert attack.white_box == (entry.access == WHITE_BOX)
-        assert entry.cost and entry.access in (BLACK_BOX, QUERIES, WHITE_BOX)
-        assert len(entry.title) < 100 and "\n" not in entry.title + entry.source
+def test_every_row_gives_the_attack_that_it_describes():
+    for name, row in ROWS.items():
+        attack = get_attack(name)
+        assert (attack.name, attack.title, attack.source) == (name, row.title, row.source)
+        assert attack.white_box == (row.access == WHITE_BOX) and callable(attack.run)
+        assert row.cost and row.access in (BLACK_BOX, QUERIES, WHITE_BOX)
+        assert len(row.title) < 100 and "\n" not in row.title + row.source
+    assert len(ROWS) == len(TABLE) + sum(len(row.aliases) for row in TABLE)  # no name twice
 
 
 def test_aliases_are_the_attacks_that_they_name(source, dev):
@@ -143,9 +147,10 @@ def test_aliases_are_the_attacks_that_they_name(source, dev):
     np.testing.assert_array_equal(
         answer(get_attack("lira"), dev), answer(get_attack("lira-online"), dev)
     )
-    for name in ("lira", "whitebox"):
-        entry = ENTRIES[name]
-        assert replace(entry, name=entry.alias_of, alias_of="") == ENTRIES[entry.alias_of]
+    for name in ("lira", "best"):
+        row = ROWS[name]
+        named = replace(row, name=row.alias_of, alias_of="", aliases=(name,))
+        assert named == ROWS[row.alias_of]
 
 
 def test_what_the_runner_up_sent_knows_of_no_membership(source):
@@ -161,15 +166,43 @@ def test_what_the_runner_up_sent_knows_of_no_membership(source):
         ),
         found,
     )
-    correct = answer(first_principles_with(global_variance=True), problem)
+    correct = answer(get_attack("first-principles", global_variance=True), problem)
     assert not np.array_equal(correct, found)
     assert tpr(found, task.truth) > 0.3
 
 
-def test_every_name_gives_its_attack():
-    assert set(ATTACKS) <= set(attacks()) and get_attack("eb") is ATTACKS["eb"]
-    for attack in attacks().values():
-        assert isinstance(attack, Attack) and attack.title
+def test_an_attack_touches_one_place(monkeypatch, capsys, source):
+    """A row, and the function that it names: the command line has it, and an evaluation."""
+    function = "mico_competition.attacks.scores.calibration:calibrate"
+    row = Row("mine", "logit less its mean", "here", function, "logit", {"centre": "all"})
+    monkeypatch.setitem(ROWS, "mine", row)
+    assert main(["attacks", "mine"]) == 0
+    assert "logit less its mean; here" in capsys.readouterr().out
+    check_attack_names(["mine"])
+    attack = find_attack("mine")
+    task = make_task(source, "train")
+    found = evaluate(task, [attack], against=ATTACKS["eb"], options=Options(resamples=20))
+    assert [row.name for row in found.rows] == ["eb", "mine"] and is_ours(attack)
+    with pytest.raises(ValueError, match="Unknown attack 'mines': did you mean mine"):
+        find_attack("mines")
+
+
+def test_a_missing_package_is_answered_with_the_line_that_installs_it(monkeypatch):
+    row = Row("needs", "", "", "mico_competition.attacks.stacking.black_box:stack")
+    monkeypatch.setitem(ROWS, "needs", row)
+
+    def missing(name):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(registry, "import_module", missing)
+    with pytest.raises(ValueError, match="needs the package torch.* `pip install -e"):
+        get_attack("needs")
+
+
+def test_options_that_an_attack_has_not_are_refused():
+    assert get_attack("first-principles", online_attack=True).name.endswith(" --online_attack")
+    with pytest.raises(ValueError, match="Attack eb has no option online_attack"):
+        get_attack("eb", online_attack=True)
 
 
 # --- what they need
@@ -208,7 +241,7 @@ def test_quantile_takes_no_copy_of_the_shadows_for_each_target(source, monkeypat
         return real(*indices)
 
     monkeypatch.setattr(np, "ix_", noted)
-    monkeypatch.setattr("mico_competition.attacks.named.PAIRS", 500)
+    monkeypatch.setattr("mico_competition.attacks.scores.quantile.PAIRS", 500)
     found = answer(ATTACKS["quantile"], problem)
     assert max(sizes) <= 30 * 500 < 30 * problem.columns.size
     signal, shadow = source.get("logit"), source.get("logit")[:30]

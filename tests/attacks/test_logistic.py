@@ -15,13 +15,17 @@ def problem(rows=3000, k=5, share=0.75, seed=0):
     return features * [1, 100, 1e-3, 1, 7] + [0, 5, 1, -30, 2], labels
 
 
-@pytest.mark.parametrize("strength", [0.003, 1.0, 100.0])
-def test_equals_scikit_learn(strength):
+@pytest.mark.parametrize("inverse_penalty", [0.003, 1.0, 100.0])
+def test_equals_scikit_learn(inverse_penalty):
     features, labels = problem()
-    ours = fit_logistic(features, labels, strength)
+    ours = fit_logistic(features, labels, inverse_penalty)
     standardised = (features - features.mean(axis=0)) / features.std(axis=0)
     theirs = LogisticRegression(
-        C=strength, class_weight="balanced", solver="newton-cholesky", tol=1e-10, max_iter=1000
+        C=inverse_penalty,
+        class_weight="balanced",
+        solver="newton-cholesky",
+        tol=1e-10,
+        max_iter=1000,
     ).fit(standardised, labels)
     np.testing.assert_allclose(ours.weights, theirs.coef_[0], atol=1e-5)
     np.testing.assert_allclose(ours.intercept, theirs.intercept_[0], atol=1e-5)
@@ -69,8 +73,8 @@ def test_bad_input_is_refused():
         ((features, labels[:-1]), "one label a row"),
         ((features, np.ones(50, bool)), "one kind"),
         ((features, labels * 2), "True and False"),
-        ((features, labels, 0.0), "strength"),
-        ((features, labels, np.nan), "strength"),
+        ((features, labels, 0.0), "inverse_penalty"),
+        ((features, labels, np.nan), "inverse_penalty"),
     ]
     for arguments, words in cases:
         with pytest.raises(ValueError, match=words):

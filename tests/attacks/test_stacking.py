@@ -8,8 +8,10 @@ import torch
 from helpers_learned import auc, planted, trained
 from scipy.special import log_softmax
 
+from mico_competition.attacks.registry import get_attack
 from mico_competition.attacks.scores.empirical_bayes import eb_likelihood_ratio
-from mico_competition.attacks.stacking import ATTACKS
+from mico_competition.attacks.stacking.black_box import Features, stack, stack_features
+from mico_competition.attacks.stacking.calibrator import Calibrator, standard_score
 from mico_competition.attacks.stacking.outputs import kriging, output_gradients, read_outputs
 from mico_competition.attacks.stacking.queries import (
     _resample_tokens,
@@ -18,21 +20,10 @@ from mico_competition.attacks.stacking.queries import (
     resampled_logits,
     slopes,
 )
-from mico_competition.attacks.stacking.stacking import (
-    Features,
-    fit_features,
-    stack,
-    stack_features,
-    weigh,
-)
-from mico_competition.attacks.stacking.table import (
-    calibrated,
-    make_table,
-    standard_score,
-    training_points,
-    training_rows,
-)
+from mico_competition.attacks.stacking.table import make_table, training_points
 from mico_competition.data.arrays import TokenDataset
+
+ATTACKS = [get_attack(name) for name in ("neural", "suri", "stack", "query-stack")]
 
 
 def with_known_membership(problem, known_membership):
@@ -50,7 +41,6 @@ def flipped(problem, row, columns):
 
 
 def test_names_and_kinds():
-    assert [attack.name for attack in ATTACKS] == ["neural", "suri", "stack", "query-stack"]
     assert not any(attack.leaves_one_out for attack in ATTACKS)
     assert [attack.white_box for attack in ATTACKS] == [False, True, False, False]
 
@@ -96,17 +86,19 @@ def test_a_signal_that_is_the_shadows_label_is_no_use_on_targets():
     table = features.table
     leak = np.zeros((len(table.rows), len(table.points)), np.float32)
     leak[: table.shadows] = table.is_member
-    leaky = Features(table, {**features.columns, "leak": leak})
-    fitted = fit_features(leaky)
-    assert abs(fitted.weights[-1]) > 5 * np.abs(fitted.weights[:-1]).max()
-    assert abs(auc(table.asked(weigh(leaky, fitted)), truth) - 0.5) < 0.1
+    leaky = Features(table, {**features.columns, "leak": leak}).stacked()
+    weights = leaky.fit().weights
+    assert abs(weights[-1]) > 5 * np.abs(weights[:-1]).max()
+    scores = np.take_along_axis(leaky.scores(), table.asked, axis=1)
+    assert abs(auc(scores, truth) - 0.5) < 0.1
 
 
 def test_calibration_of_shadows_is_that_of_a_fleet_without_the_row():
     problem, _ = planted()
     table = make_table(problem)
     values = table.values("logit")
-    u, ratio = calibrated(table, values)
+    forms = (Calibrator.standard_score, Calibrator.log_ratio)
+    u, ratio = (table.calibrated(form, values) for form in forms)
     s, row = table.shadows, 5
     kept = np.arange(s) != row
     shadow, seen = values[:s][kept], table.is_member[kept]
@@ -226,11 +218,14 @@ def test_training_rows_are_the_shadows_own():
     chosen = training_points(table, 160, seed=1)
     assert chosen.shape == (16, 10) and all(len(set(row)) == 10 for row in chosen)
     values = np.arange(len(table.rows))[:, None] * 1000 + np.arange(len(table.points))
-    x, labels = training_rows(table, [values], chosen)
+    stacked = table.stack(chosen, table.asked)
+    stacked.add(values[:16], values[16:])
+    x = stacked.shadow_features()
     assert (x[:, 0] // 1000 == np.repeat(np.arange(16), 10)).all()
-    assert (
-        labels == problem.is_member[:, table.points][np.arange(16)[:, None], chosen].ravel()
-    ).all()
+    expected = problem.is_member[:, table.points][np.arange(16)[:, None], chosen]
+    assert (stacked.labels == expected.ravel()).all()
+    places = stacked.target_features()[..., 0] % 1000
+    assert (table.points[places] == problem.columns).all()
 
 
 def test_refusals():

@@ -11,19 +11,24 @@ from helpers_whitebox import trained, whitebox_problem
 
 from mico_competition.attacks import calibrate, eb_likelihood_ratio
 from mico_competition.attacks.problem import Problem
-from mico_competition.attacks.whitebox.mlp import (
-    ATTACKS,
+from mico_competition.attacks.registry import get_attack
+from mico_competition.attacks.stacking.stacking import Stack
+from mico_competition.attacks.whitebox.mlp.evidence import calibrator
+from mico_competition.attacks.whitebox.mlp.features import first_pass
+from mico_competition.attacks.whitebox.mlp.pipeline import (
+    area,
     best,
     best_distinguisher,
+    best_ridge,
+    evidence,
     joint_decoder,
     trace,
 )
-from mico_competition.attacks.whitebox.mlp.evidence import Stack, deviation, log_ratio
-from mico_competition.attacks.whitebox.mlp.features import first_pass
-from mico_competition.attacks.whitebox.mlp.pipeline import area, best_ridge, evidence
 from mico_competition.attacks.whitebox.mlp.prior import coefficients
 from mico_competition.models.architectures import CNN, MLP
 from mico_competition.signals import HIDDEN
+
+ATTACKS = [get_attack(name) for name in ("trace", "joint", "best")]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -184,19 +189,19 @@ def test_the_first_pass_is_kept_for_folds_of_the_same_models():
 def test_evidence_is_that_of_the_array_attack_with_the_model_left_out():
     problem, _ = whitebox_problem()
     signal = problem.source.get("logit")
-    ours = log_ratio(problem, signal, problem.shadows)
+    ours = calibrator(problem).log_ratio(signal, problem.shadows)
     for row in (0, 7):
         others = problem.shadows[problem.shadows != row]
         expected = eb_likelihood_ratio(
             signal[row], signal[others], problem.known_membership[others] == 1
         )
         np.testing.assert_allclose(ours[row], np.clip(expected, -12, 12), atol=1e-4)
-    u = deviation(problem, signal, problem.targets)
+    u = calibrator(problem).standard_score(signal, problem.targets)
     row = problem.targets[0]
     centred = signal[row] - signal[problem.shadows].mean(axis=0)
     assert np.corrcoef(u[0], centred)[0, 1] > 0.8
     with pytest.raises(ValueError, match="shadows, or none"):
-        log_ratio(problem, signal, np.arange(len(signal)))
+        calibrator(problem).log_ratio(signal, np.arange(len(signal)))
 
 
 def test_the_ridge_is_chosen_on_shadows_alone():

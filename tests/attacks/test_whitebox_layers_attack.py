@@ -10,13 +10,19 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from mico_competition.attacks import eb_likelihood_ratio
-from mico_competition.attacks.whitebox.layers import ATTACKS, attack, best_layers, supports
-from mico_competition.attacks.whitebox.layers.attack import best_ridge, fleet_signals, laid_out
-from mico_competition.attacks.whitebox.layers.frame import make_frame
+from mico_competition.attacks.registry import get_attack
+from mico_competition.attacks.whitebox.layers import attack
+from mico_competition.attacks.whitebox.layers.attack import (
+    best_layers,
+    best_ridge,
+    fleet_signals,
+    laid_out,
+)
+from mico_competition.attacks.whitebox.layers.frame import make_frame, supports
 from mico_competition.attacks.whitebox.layers.layers import find_layers, layer_inputs, weights_of
 from mico_competition.attacks.whitebox.layers.model_signals import signals_of
 from mico_competition.attacks.whitebox.layers.ridge import free_decode
-from mico_competition.attacks.whitebox.mlp.evidence import log_ratio
+from mico_competition.attacks.whitebox.mlp.evidence import calibrator
 from mico_competition.models.architectures import MLP
 
 
@@ -91,8 +97,8 @@ def test_flipping_a_shadows_labels_changes_none_of_its_own_features(cnns):
     for family, members in signals.items():
         for ridge, own in members.items():
             assert np.array_equal(own, others[family][ridge]), family
-            before = log_ratio(problem, own, problem.shadows)
-            after = log_ratio(flipped, own, flipped.shadows)
+            before = calibrator(problem).log_ratio(own, problem.shadows)
+            after = calibrator(flipped).log_ratio(own, flipped.shadows)
             assert np.allclose(before[4], after[4], atol=1e-5), family
             assert not np.allclose(before[5], after[5], atol=1e-2), family
 
@@ -175,6 +181,6 @@ def test_models_that_are_no_shadows_of_each_other_are_refused(cnns):
 
 def test_what_is_supported():
     assert supports(TinyCNN()) and supports(MLP()) and not supports(nn.ReLU())
-    (registered,) = ATTACKS
-    assert (registered.name, registered.least_shadows) == ("layers", 4)
+    registered = get_attack("layers")
+    assert registered.least_shadows == 4
     assert registered.white_box and not registered.leaves_one_out

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers_problem import make_source
+from helpers_problem import ATTACKS, make_source
 
-from mico_competition.attacks.named import ATTACKS
 from mico_competition.audit.claims import PrivacyClaim
 from mico_competition.audit.gather import scored_attack, scored_predictions
 from mico_competition.audit.report import record, text, to_html

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from mico_competition.attacks import to_unit
-from mico_competition.attacks.named import ATTACKS, FIRST_PRINCIPLES, first_principles_with
+from mico_competition.attacks.registry import get_attack
 from mico_competition.cli import main
-from mico_competition.cli.attack_options import _FIRST_PRINCIPLES
 from mico_competition.cli.evaluate import _DEFAULTS_OF_EVALUATE
 from mico_competition.competition.layout import walk_challenge
 from mico_competition.competition.submission import score_phase
@@ -77,7 +76,7 @@ def test_attack_writes_one_mapping_for_all_models_of_a_phase(participants, mico,
     for phase, count in (("train", 12), ("dev", 4), ("final", 2)):
         found = predictions(out, phase, participants)
         task = make_task(source, phase, scored=False)
-        expected = to_unit(run(task, ATTACKS["eb"]))
+        expected = to_unit(run(task, get_attack("eb")))
         assert len(found) == count
         np.testing.assert_allclose(found, expected)
         assert min(map(np.min, found)) == 0 and max(map(np.max, found)) == 1
@@ -176,7 +175,6 @@ def test_what_a_distinguisher_knows_is_offered(small_fleet, mico, phase):
 
 
 def test_options_of_the_runner_up(participants, mico, tmp_path):
-    assert _FIRST_PRINCIPLES == FIRST_PRINCIPLES
     source = open_signals(participants, "digits_inf")
     found = []
     for number, flags in enumerate(
@@ -187,7 +185,7 @@ def test_options_of_the_runner_up(participants, mico, tmp_path):
         assert mico("attack", "first-principles", *words)[0] == 0
         found.append(predictions(out, "dev", participants))
     for options, values in zip(({}, {"global_variance": True}), found):
-        attack = first_principles_with(**options)
+        attack = get_attack("first-principles", **options)
         expected = to_unit(run(make_task(source, "dev", scored=False), attack))
         np.testing.assert_allclose(values, expected)
     assert not np.allclose(found[2], found[0])

@@ -15,8 +15,8 @@ from helpers_whitebox import trained
 
 from mico_competition.attacks import cost
 from mico_competition.attacks.cost import Shared, all_cpu_seconds, cpu_seconds, metered, signal
-from mico_competition.attacks.named import attacks
 from mico_competition.attacks.problem import Attack
+from mico_competition.attacks.registry import ROWS, get_attack
 from mico_competition.competition.layout import ModelFolder
 from mico_competition.evaluation import table
 from mico_competition.evaluation.cross_fitting import make_task
@@ -66,7 +66,7 @@ def measured(run, source=None):
     found = evaluate(
         make_task(source or make_source(), "dev"),
         [Attack("a", "", "", run)],
-        against=attacks()["threshold"],
+        against=get_attack("threshold"),
         options=FEW,
     )
     return found.rows[1].cost
@@ -128,7 +128,7 @@ def test_signals_are_apart_and_charged_to_each_attack_that_wants_them(work):
     source = Slow(work, plain.fleet, plain._signals)
     task = make_task(source, "dev")
     names = ("eb", "lira-online", "threshold")
-    found = evaluate(task, [attacks()[n] for n in names], options=FEW)
+    found = evaluate(task, [get_attack(n) for n in names], options=FEW)
     costs = {row.name: row.cost for row in found.rows}
     assert source.made == ["logit"]  # loss, confidence and logit are of one kind
     for name in names:  # `winner-best` had asked before
@@ -184,9 +184,9 @@ LEFT_OUT = {"suri", "query-stack", "neural", "layers"}
 @pytest.mark.parametrize("phase", [pytest.param("train", marks=pytest.mark.slow), "dev"])
 def test_the_row_of_every_named_attack_is_the_same_alone_and_with_all_others(fleet, phase):
     task = make_task(fleet, phase)
-    chosen = [attack for name, attack in attacks().items() if name not in LEFT_OUT]
+    chosen = [get_attack(name) for name in ROWS if name not in LEFT_OUT]
     assert len(chosen) > 30
-    base = attacks()["threshold"]
+    base = get_attack("threshold")
     together = evaluate(task, chosen, against=base, options=FEW)
     backwards = evaluate(task, chosen[::-1], against=base, options=FEW)
     rows = {row.name: row for row in together.rows}
@@ -207,10 +207,10 @@ def test_decoders_that_share_their_work_cost_the_same_in_any_order(fleet, clock_
     """`joint` after `trace` does not do the first pass again, but is charged for it."""
     task = make_task(fleet, "dev")
     names = ("trace", "joint", "best")
-    pair = [attacks()[name] for name in names]
+    pair = [get_attack(name) for name in names]
     costs = []
     for order in (pair, pair[::-1]):
-        found = evaluate(task, order, against=attacks()["threshold"], options=FEW)
+        found = evaluate(task, order, against=get_attack("threshold"), options=FEW)
         costs.append({row.name: row.cost for row in found.rows[1:]})
     for name in names:
         first, second = (one[name].cpu_seconds for one in costs)
@@ -224,7 +224,7 @@ def test_costs_stand_in_text_csv_and_json(fleet):
     import io
     import json
 
-    found = evaluate(make_task(fleet, "dev"), [attacks()["eb"]], options=FEW)
+    found = evaluate(make_task(fleet, "dev"), [get_attack("eb")], options=FEW)
     words = table.text(found)
     assert table.COST in words and words.splitlines()[-1].split()[0] == "eb"
     assert words.splitlines()[-1].split()[-2:] == ["24", "300"]

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers_problem import make_source
+from helpers_problem import ATTACKS, make_source
 
-from mico_competition.attacks.named import ATTACKS, get_attack
+from mico_competition.attacks.registry import get_attack
 from mico_competition.evaluation.cross_fitting import make_task, run
 from mico_competition.evaluation.custom import find_attack, is_custom
 from mico_competition.evaluation.evaluate import Options, evaluate

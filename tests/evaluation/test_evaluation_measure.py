@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from helpers_problem import make_source
+from helpers_problem import ATTACKS, make_source
 from mico_competition.scoring import bootstrap, tpr_at_fpr
 from mico_competition.scoring.resampling import draw_weights
 
-from mico_competition.attacks.named import ATTACKS, WINNERS_FORMULAS
+from mico_competition.attacks.registry import WINNERS_FORMULAS
 from mico_competition.evaluation import measure as module
 from mico_competition.evaluation import page, table
 from mico_competition.evaluation.cross_fitting import make_task

@@ -148,7 +148,8 @@ def test_a_module_of_the_program_is_not_taken_for_one_beside_the_attack(write, s
 
 
 def iter_problems(source):
-    from mico_competition.attacks.named import ATTACKS
+    from helpers_problem import ATTACKS
+
     from mico_competition.evaluation.cross_fitting import problems
 
     return (problem for _, problem in problems(make_task(source, "dev"), ATTACKS["eb"]))

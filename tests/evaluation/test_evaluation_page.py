@@ -3,9 +3,8 @@
 import re
 
 import pytest
-from helpers_problem import make_source
+from helpers_problem import ATTACKS, make_source
 
-from mico_competition.attacks.named import ATTACKS
 from mico_competition.evaluation import page
 from mico_competition.evaluation.cross_fitting import make_task
 from mico_competition.evaluation.evaluate import Options, evaluate

@@ -9,11 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers_problem import Arrays, make_source
+from helpers_problem import ATTACKS, Arrays, make_source
 from torch import nn
 
 from mico_competition.attacks.masked_source import frozen, sealed
-from mico_competition.attacks.named import ATTACKS
 from mico_competition.attacks.problem import Attack
 from mico_competition.evaluation.cross_fitting import MaskedSource, make_task, problems, run
 from mico_competition.evaluation.custom import answer, find_attack
@@ -206,7 +205,7 @@ def test_what_a_named_attack_keeps_is_out_of_reach():
     """A stranger that asks for the decoders' own work gets work of its own."""
     from helpers_whitebox import whitebox_problem
 
-    from mico_competition.attacks.named import get_attack
+    from mico_competition.attacks.registry import get_attack
     from mico_competition.attacks.whitebox.mlp.features import first_pass
 
     problem, _ = whitebox_problem()

@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers_attacks import tpr
-from helpers_problem import make_source
+from helpers_problem import ATTACKS, make_source
 
 from mico_competition.attacks import calibrate, eb_likelihood_ratio, lira
-from mico_competition.attacks.named import ATTACKS
 from mico_competition.attacks.problem import Attack
 from mico_competition.evaluation.cross_fitting import make_task, problems, run
 from mico_competition.evaluation.custom import find_attack

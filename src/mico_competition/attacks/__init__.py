@@ -1,20 +1,28 @@
-"""Attacks: arrays in, membership scores out.  One file a family; numpy only, no files, no models.
+"""Attacks: signals of models in, membership scores out.
 
-An attack is a function of arrays.  Larger score = more likely a member, everywhere, and scores
-of all models of a scenario are comparable with each other: predictions are pooled when scored.
+The names below are functions of arrays, for attacks of your own; each is imported when it is
+first asked for.  Attacks that have a name on the command line are in `attacks.registry`.  Larger
+score = more likely a member, everywhere, and scores of all models of a scenario are comparable
+with each other: predictions are pooled when scored.
 """
 
-from mico_competition.attacks.scores.bavaria import bavaria
-from mico_competition.attacks.scores.calibration import WINNER_2023, calibrate, winner_2023
-from mico_competition.attacks.scores.empirical_bayes import eb_likelihood_ratio
-from mico_competition.attacks.scores.entropy import negative_entropy, negative_modified_entropy
-from mico_competition.attacks.scores.first_principles import first_principles
-from mico_competition.attacks.scores.lira import lira, lira_multivariate
-from mico_competition.attacks.scores.quantile import quantile_regression
-from mico_competition.attacks.scores.reference import out_reference, reference_difference
-from mico_competition.attacks.scores.rmia import rmia
-from mico_competition.attacks.scores.threshold import loss_threshold
-from mico_competition.attacks.to_unit import to_unit
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mico_competition.attacks.scores.bavaria import bavaria
+    from mico_competition.attacks.scores.calibration import WINNER_2023, calibrate, winner_2023
+    from mico_competition.attacks.scores.empirical_bayes import eb_likelihood_ratio
+    from mico_competition.attacks.scores.entropy import negative_entropy, negative_modified_entropy
+    from mico_competition.attacks.scores.lira import lira, lira_multivariate
+    from mico_competition.attacks.scores.quantile import quantile_regression
+    from mico_competition.attacks.scores.reference import out_reference, reference_difference
+    from mico_competition.attacks.scores.rmia import rmia
+    from mico_competition.attacks.scores.threshold import loss_threshold
+    from mico_competition.attacks.unit_interval import to_unit
+    from mico_competition.attacks.winners.first_principles import first_principles
 
 __all__ = [
     "WINNER_2023",
@@ -34,3 +42,34 @@ __all__ = [
     "to_unit",
     "winner_2023",
 ]
+
+_HOME = {
+    "WINNER_2023": "mico_competition.attacks.scores.calibration",
+    "bavaria": "mico_competition.attacks.scores.bavaria",
+    "calibrate": "mico_competition.attacks.scores.calibration",
+    "eb_likelihood_ratio": "mico_competition.attacks.scores.empirical_bayes",
+    "first_principles": "mico_competition.attacks.winners.first_principles",
+    "lira": "mico_competition.attacks.scores.lira",
+    "lira_multivariate": "mico_competition.attacks.scores.lira",
+    "loss_threshold": "mico_competition.attacks.scores.threshold",
+    "negative_entropy": "mico_competition.attacks.scores.entropy",
+    "negative_modified_entropy": "mico_competition.attacks.scores.entropy",
+    "out_reference": "mico_competition.attacks.scores.reference",
+    "quantile_regression": "mico_competition.attacks.scores.quantile",
+    "reference_difference": "mico_competition.attacks.scores.reference",
+    "rmia": "mico_competition.attacks.scores.rmia",
+    "to_unit": "mico_competition.attacks.unit_interval",
+    "winner_2023": "mico_competition.attacks.scores.calibration",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

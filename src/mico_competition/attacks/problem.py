@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mico_competition.attacks.catalogue import ENTRIES, WHITE_BOX
 from mico_competition.signals import HIDDEN, MEMBER, Fleet
 
 CELLS = 1 << 21  # targets x points handled at once: bounds each temporary to 16 MB
@@ -276,18 +275,3 @@ class Attack:
     white_box: bool = False
     all_records: bool = False
     least_shadows: int = 2
-
-    @classmethod
-    def named(cls, name: str, run: Callable[[Problem], np.ndarray]) -> Attack:
-        """The attack of a name in the catalogue, whose scores `run` computes."""
-        entry = ENTRIES[name]
-        return cls(
-            name,
-            entry.title,
-            entry.source,
-            run,
-            leaves_one_out=entry.leaves_one_out,
-            white_box=entry.access == WHITE_BOX,
-            all_records=entry.all_records,
-            least_shadows=entry.least_shadows,
-        )

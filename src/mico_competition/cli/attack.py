@@ -83,7 +83,8 @@ def run_attack(args: argparse.Namespace) -> None:
 
 def _named(args: argparse.Namespace) -> tuple[str, Path]:
     """The attack's name and the folder, from one or two words and --attack."""
-    from mico_competition.attacks.catalogue import ENTRIES, nearest
+    from mico_competition.attacks.registry import ROWS
+    from mico_competition.support.spelling import nearest
 
     *names, folder = args.what
     if args.attack is not None:
@@ -91,9 +92,9 @@ def _named(args: argparse.Namespace) -> tuple[str, Path]:
     if len(names) > 1:
         raise ValueError(f"Expected one attack, got {', '.join(names)}: name it once.")
     if not names and not Path(folder).is_dir():
-        if folder in ENTRIES:
+        if folder in ROWS:
             raise ValueError(f"Name the folder to attack: mico attack {folder} FOLDER.")
-        if Path(folder).name == folder and (near := nearest(folder, ENTRIES)):
+        if Path(folder).name == folder and (near := nearest(folder, ROWS)):
             raise ValueError(
                 f"There is no folder {folder}: name attack and folder, mico attack {near[0]} "
                 "FOLDER."

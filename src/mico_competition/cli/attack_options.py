@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mico_competition.attacks.registry import TABLE, check_name, get_attack
 from mico_competition.cli.train import add_data
 from mico_competition.competition.table import CHALLENGES, SCENARIOS
 from mico_competition.support.command_line import whole_number
@@ -14,8 +15,6 @@ from mico_competition.support.command_line import whole_number
 if TYPE_CHECKING:
     from mico_competition.attacks.problem import Attack, Source
     from mico_competition.evaluation.predict import Open
-
-_FIRST_PRINCIPLES = ("global_variance", "logit_scaling", "stable_logit_scaling", "online_attack")
 
 
 def add_scenario(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +45,12 @@ def add_isolate(parser: argparse.ArgumentParser) -> None:
 
 
 def add_signal_flags(parser: argparse.ArgumentParser) -> None:
-    """Options of the runner-up's, datasets, the cache."""
-    for name in _FIRST_PRINCIPLES:
-        parser.add_argument(
-            f"--{name}", action="store_true", help="option of the attack first-principles"
-        )
+    """Options of attacks that have some, datasets, the cache."""
+    for row in TABLE:
+        for flag in row.flags:
+            parser.add_argument(
+                f"--{flag}", action="store_true", help=f"option of the attack {row.name}"
+            )
     parser.add_argument(
         "--cache", type=Path, help="folder to keep signals in (default: the user's cache)"
     )
@@ -58,17 +58,19 @@ def add_signal_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def attacks_named(args: argparse.Namespace, names: Sequence[str]) -> list[Attack]:
-    """The attacks of these names, once each; the runner-up's with the options given."""
+    """The attacks of these names, once each, with the options given."""
     check_attack_names(names)
-    from mico_competition.attacks.named import first_principles_with
     from mico_competition.evaluation.custom import find_attack
 
-    options = {name: True for name in _FIRST_PRINCIPLES if getattr(args, name)}
-    if options and "first-principles" not in names:
-        raise ValueError(f"--{next(iter(options))} is an option of the attack first-principles.")
+    options: dict[str, dict[str, bool]] = {}
+    for row in TABLE:
+        given = {flag: True for flag in row.flags if getattr(args, flag)}
+        if given and row.name not in names:
+            raise ValueError(f"--{next(iter(given))} is an option of the attack {row.name}.")
+        options[row.name] = given
     return [
-        first_principles_with(**options)
-        if name == "first-principles" and options
+        get_attack(name, **options[name])
+        if options.get(name)
         else find_attack(name, isolate=getattr(args, "isolate", False))
         for name in dict.fromkeys(names)
     ]
@@ -76,8 +78,6 @@ def attacks_named(args: argparse.Namespace, names: Sequence[str]) -> list[Attack
 
 def check_attack_names(names: Iterable[str | None]) -> None:
     """ValueError for a name of no attack, before torch is imported or data are loaded."""
-    from mico_competition.attacks.catalogue import check_name
-
     for name in names:
         if name is not None and not _of_a_file(name):
             check_name(name)

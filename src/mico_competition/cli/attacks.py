@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mico_competition.attacks.catalogue import Entry
+    from mico_competition.attacks.registry import Row
 
 
 def add_attacks(parser: argparse.ArgumentParser) -> None:
@@ -21,19 +21,19 @@ def add_attacks(parser: argparse.ArgumentParser) -> None:
 
 def run_attacks(args: argparse.Namespace) -> None:
     """Print the list, or what is said of the attacks named."""
-    from mico_competition.attacks.catalogue import ENTRIES, check_name
+    from mico_competition.attacks.registry import ROWS, check_name
 
-    entries = [check_name(name) for name in dict.fromkeys(args.name)] or list(ENTRIES.values())
+    rows = [check_name(name) for name in dict.fromkeys(args.name)] or list(ROWS.values())
     if args.json:
-        print(json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False))
+        print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
     else:
-        print("\n".join(lines(entries)))
+        print("\n".join(lines(rows)))
 
 
-def lines(entries: Iterable[Entry]) -> list[str]:
+def lines(attacks: Iterable[Row]) -> list[str]:
     """A table of them, with what its columns mean below."""
     rows = [("name", "access", "shadows", "cost", "what it is; source")]
-    for e in entries:
+    for e in attacks:
         what = f"the same as {e.alias_of}" if e.alias_of else f"{e.title}; {e.source}"
         access = e.access + (" *" if e.known_training_set else "")
         rows.append((e.name, access, str(e.least_shadows or "none"), e.cost, what))

@@ -24,15 +24,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from mico_competition.attacks.catalogue import nearest
 from mico_competition.attacks.cost import looked_at
 from mico_competition.attacks.masked_source import sealed
-from mico_competition.attacks.named import ATTACKS, attacks, get_attack
 from mico_competition.attacks.problem import Attack, Problem
+from mico_competition.attacks.registry import ROWS, get_attack
 from mico_competition.competition.code import described, one_line
 from mico_competition.evaluation.modules import imported_anew
 from mico_competition.evaluation.undisturbed import undisturbed
 from mico_competition.support.progress import stage
+from mico_competition.support.spelling import nearest
 
 
 def find_attack(name: str, *, isolate: bool = False) -> Attack:
@@ -127,9 +127,7 @@ def is_custom(attack: Attack) -> bool:
 
 def is_ours(attack: Attack) -> bool:
     """Whether it is a named attack of the registry, unchanged."""
-    return not is_custom(attack) and (
-        attack == ATTACKS.get(attack.name) or attack == attacks().get(attack.name)
-    )
+    return attack.name in ROWS and attack == get_attack(attack.name)
 
 
 def answer(attack: Attack, problem: Problem) -> np.ndarray:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mico_competition.attacks.cost import NO_COST, Cost, metered
-from mico_competition.attacks.named import ATTACKS, WINNERS_FORMULAS
 from mico_competition.attacks.problem import Attack
+from mico_competition.attacks.registry import WINNERS_FORMULAS, get_attack
 from mico_competition.evaluation.cross_fitting import EvaluationTask, run
 from mico_competition.evaluation.custom import is_custom, is_ours
 from mico_competition.evaluation.leakage_check import check_task
@@ -153,14 +153,13 @@ def check_names(attacks: Sequence[Attack], against: Attack | None) -> None:
 
 def winners_best(task: EvaluationTask, options: Options) -> Row:
     """The winner's formula with the best ranking metric of the competition on these targets."""
-    rows = [_row(task, ATTACKS[name], options) for name in WINNERS_FORMULAS]
+    rows = [_row(task, get_attack(name), options) for name in WINNERS_FORMULAS]
     best = max(rows, key=lambda row: row.measured[RANKED].value)
     return replace(best, name=WINNERS_BEST, title=best.name)
 
 
 def _row(task: EvaluationTask, attack: Attack, options: Options) -> Row:
     guard(task, attack, options)
-    is_ours(attack)  # imports what names need: no cost of this attack
     start = time.perf_counter()
     with metered() as meter:
         scores = run(task, attack, folds=options.folds, seed=options.seed)

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mico_competition.models.recorder import Recorder
 from mico_competition.training.ghost_norms import RULES, Rule
 
 
@@ -36,37 +37,22 @@ class BookKeeper:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._rules = dict(_rules_of(model))
-        self._parameters = list(model.parameters())
-        for module in self._rules:
-            module.register_forward_hook(self._after_forward, with_kwargs=True)
-        self._recording = False
+        self._recorder = Recorder(model, self._rules, self._see)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Forward passes in this block are kept for `norms`; parameters get no gradient."""
         for rule in self._rules.values():
             rule.forget()
-        for parameter in self._parameters:
-            parameter.requires_grad_(False)
-        self._recording = True
-        try:
+        with self._recorder.recording():
             yield
-        finally:
-            self._recording = False
-            for parameter in self._parameters:
-                parameter.requires_grad_(True)
 
-    def _after_forward(
-        self, module: nn.Module, inputs: tuple, named: dict[str, Tensor], output: Tensor
-    ) -> None:
+    def _see(self, module: nn.Module, layer_input: Tensor, output: Tensor) -> None:
         """Keep a layer's input, and ask for the gradient of its output."""
-        if not (self._recording and torch.is_grad_enabled()):
-            return
-        rule = self._rules[module]
-        rule.see_input(inputs[0] if inputs else named["input"])
-        if not output.requires_grad:  # no parameter below asks for a gradient
-            output = _GraphStart.apply(output, torch.zeros((), requires_grad=True))
-        output.register_hook(rule.see_output_gradient)
+        if torch.is_grad_enabled():
+            rule = self._rules[module]
+            rule.see_input(layer_input)
+            output.register_hook(rule.see_output_gradient)
 
     def norms(self, losses: Tensor) -> Tensor:
         """float[b], the norm of each example's gradient; the one backward pass.
@@ -90,19 +76,6 @@ class BookKeeper:
         for rule in self._rules.values():
             rule.write_weighted_sum(weights)
             rule.forget()
-
-
-class _GraphStart(torch.autograd.Function):
-    """Makes a tensor the start of a graph, and not a leaf: what follows may change it in place."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, asks: Tensor) -> Tensor:
-        ctx.mark_dirty(output)
-        return output
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None]:
-        return None, None
 
 
 def _rules_of(model: nn.Module) -> Iterator[tuple[nn.Module, Rule]]:

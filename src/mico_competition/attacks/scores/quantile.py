@@ -9,10 +9,16 @@ attacks via quantile regression", NeurIPS 2023 (arXiv 2307.03694); the linear fi
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from mico_competition.attacks.scores.common import check_finite
+from mico_competition.attacks.scores.common import check_finite, check_inputs, moments_of
 
+if TYPE_CHECKING:
+    from mico_competition.attacks.problem import Problem
+
+PAIRS = 4000  # (shadow, point) pairs that the attack learns from
 STEPS = 200  # of the MM algorithm, at most
 
 
@@ -121,3 +127,34 @@ def _boosted(x: np.ndarray, y: np.ndarray, level: float, at: np.ndarray, seed: i
 
     regressor = HistGradientBoostingRegressor(loss="quantile", quantile=level, random_state=seed)
     return np.asarray(regressor.fit(x, y).predict(at), dtype=np.float64)
+
+
+def quantile_attack(problem: Problem) -> np.ndarray:
+    """Quantile regression of OUT signals on what the other shadows say of a point.
+
+    Bertran et al. learn from points that the target did not see.  MICO tells of none, so the
+    OUT shadows stand for it: random (shadow, point) pairs, the shadow left out of the mean and
+    spread that describe the point.
+    """
+    signal, shadows = problem.source.get("logit"), problem.shadows
+    outside = np.flatnonzero(~problem.is_member)
+    if len(outside) < 10:
+        raise ValueError("Expected at least 10 (shadow, point) pairs OUT, got fewer: take `lira`.")
+    pairs = outside[np.random.default_rng(0).permutation(len(outside))[:PAIRS]]
+    rows, columns = np.divmod(pairs, signal.shape[1])
+    target = signal[shadows[rows], columns]
+    learnt = moments_of(
+        check_inputs(target, signal[np.ix_(shadows, columns)], problem.is_member[:, columns], rows)
+    )
+    spread = np.sqrt(learnt.ss_all / np.maximum(learnt.n - 1, 1))
+    asked = problem.columns.ravel()
+    points, place = np.unique(asked, return_inverse=True)  # many targets ask for the same ones
+    around = signal[np.ix_(shadows, points)]
+    known = np.stack([around.mean(axis=0), around.std(axis=0, ddof=1)], axis=1)
+    score = quantile_regression(
+        signal[np.repeat(problem.targets, problem.columns.shape[1]), asked],
+        known[place],
+        target,
+        np.stack([learnt.mean_all, spread], axis=1),
+    )
+    return score.reshape(problem.columns.shape)

@@ -15,9 +15,7 @@ import numpy as np
 from mico_competition.attacks.scores.common import check_finite
 from mico_competition.attacks.scores.transforms import sigmoid
 
-# Beyond these, one number of a feature would outweigh all others in a linear stack: a log
-# likelihood ratio, and a deviation in standard deviations.
-CLIP_RATIO, CLIP_U = 12.0, 8.0
+INVERSE_PENALTY = 0.003  # C, with which our stacks are fitted
 STEPS = 100
 TOLERANCE = 1e-10  # of the Newton decrement, per unit of the objective
 BLOCK = 1 << 16  # rows handled at once
@@ -56,13 +54,15 @@ class Logistic:
         return features.astype(np.float64) @ slopes + (self.intercept - self.mean @ slopes)
 
 
-def fit_logistic(features: np.ndarray, labels: np.ndarray, strength: float = 0.003) -> Logistic:
+def fit_logistic(
+    features: np.ndarray, labels: np.ndarray, inverse_penalty: float = INVERSE_PENALTY
+) -> Logistic:
     """Fit labels on features.
 
     Args:
         features: float[rows, k].
         labels: bool[rows] (or 0 and 1), True for members.
-        strength: C, the inverse of the ridge's strength, > 0; 0.003 serves stacks.
+        inverse_penalty: C > 0, the inverse of the ridge penalty's weight.
 
     Returns:
         The one minimum of the objective; a constant feature gets weight 0.
@@ -73,18 +73,18 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, strength: float = 0.0
     >>> rng = np.random.default_rng(0)
     >>> seen = rng.random(4000) < 0.3
     >>> noisy = rng.normal(size=(4000, 2)) + np.outer(seen, [1.0, 0.0])
-    >>> fitted = fit_logistic(noisy, seen, strength=1.0)
+    >>> fitted = fit_logistic(noisy, seen, inverse_penalty=1.0)
     >>> bool(abs(fitted.weights[0] - 1) < 0.2), bool(abs(fitted.weights[1]) < 0.1)
     (True, True)
     """
-    features, labels = _checked(features, labels, strength)
+    features, labels = _checked(features, labels, inverse_penalty)
     mean = features.mean(axis=0)
     deviation = features.std(axis=0)
     constant = deviation <= 1e-12 * np.abs(features).max(axis=0)
     scale = np.where(constant, 1.0, deviation)
     z = np.where(constant, 0.0, (features - mean) / scale)
     share = float(labels.mean())
-    weight = strength * np.where(labels, 0.5 / share, 0.5 / (1 - share))
+    weight = inverse_penalty * np.where(labels, 0.5 / share, 0.5 / (1 - share))
     beta: np.ndarray = np.zeros(z.shape[1] + 1)  # the intercept last
     value, gradient, hessian = _objective(beta, z, labels, weight)
     for _ in range(STEPS):
@@ -104,7 +104,7 @@ def fit_logistic(features: np.ndarray, labels: np.ndarray, strength: float = 0.0
 
 
 def _checked(
-    features: np.ndarray, labels: np.ndarray, strength: float
+    features: np.ndarray, labels: np.ndarray, inverse_penalty: float
 ) -> tuple[np.ndarray, np.ndarray]:
     features, labels = np.asarray(features), np.asarray(labels)
     if features.ndim != 2 or features.shape[1] == 0 or labels.shape != features.shape[:1]:
@@ -119,8 +119,8 @@ def _checked(
         labels = labels.astype(bool)
     if labels.all() or not labels.any():
         raise ValueError("Expected labels of members and non-members, got one kind only.")
-    if not 0 < strength < np.inf:
-        raise ValueError(f"Expected a strength C > 0, got {strength}.")
+    if not 0 < inverse_penalty < np.inf:
+        raise ValueError(f"Expected inverse_penalty > 0, got {inverse_penalty}.")
     return features.astype(np.float64), labels
 
 

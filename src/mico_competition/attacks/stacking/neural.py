@@ -19,18 +19,11 @@ from torch import Tensor, nn
 
 from mico_competition.attacks.problem import Problem
 from mico_competition.attacks.scores.common import check_finite
+from mico_competition.attacks.stacking.calibrator import CLIP_SCORE, Calibrator
 from mico_competition.attacks.stacking.outputs import SIGNALS, read_outputs
-from mico_competition.attacks.stacking.table import (
-    Table,
-    make_table,
-    standard_score,
-    training_points,
-    training_rows,
-)
+from mico_competition.attacks.stacking.table import Table, make_table, training_points
 from mico_competition.models.inputs import default_device
 from mico_competition.support.progress import tracked
-
-CLIP = 8.0
 
 
 @dataclass(frozen=True)
@@ -87,11 +80,16 @@ def neural(
         raise ValueError("Expected top, hidden, epochs and networks of 1 or more.")
     table = make_table(problem)
     features = neural_features(table, top=top, calibrate=calibrate)
-    chosen = training_points(table, settings.rows, seed)
-    x, labels = training_rows(table, features, chosen)
-    targets = np.stack([table.asked(f[table.shadows :]) for f in features], axis=-1)
+    stacked = table.stack(training_points(table, settings.rows, seed), table.asked)
+    for feature in features:
+        stacked.add(feature[: table.shadows], feature[table.shadows :])
     scores = train_and_score(
-        x, labels, targets.reshape(-1, len(features)), settings, seed, device or default_device()
+        stacked.shadow_features(),
+        stacked.labels,
+        stacked.target_features().reshape(-1, len(features)),
+        settings,
+        seed,
+        device or default_device(),
     )
     return scores.reshape(problem.columns.shape)
 
@@ -107,13 +105,7 @@ def neural_features(table: Table, *, top: int = 10, calibrate: bool = True) -> l
     features = [outputs.top[:, :, k] for k in range(outputs.top.shape[2])] + scalars
     if not calibrate:
         return features
-    s = table.shadows
-    for values in scalars:
-        shadow = values[:s]
-        own = standard_score(shadow, shadow, table.is_member, np.arange(s))
-        other = standard_score(values[s:], shadow, table.is_member)
-        features.append(np.concatenate([own, other]).clip(-CLIP, CLIP).astype(np.float32))
-    return features
+    return features + [table.calibrated(Calibrator.standard_score, values) for values in scalars]
 
 
 def train_and_score(
@@ -144,7 +136,9 @@ def train_and_score(
     mean, scale = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
     scale = np.where(scale > 1e-6 * np.abs(mean) + 1e-12, scale, np.inf)  # constant: no feature
     inputs, asked = (
-        torch.from_numpy(((a - mean) / scale).clip(-CLIP, CLIP).astype(np.float32)).to(device)
+        torch.from_numpy(((a - mean) / scale).clip(-CLIP_SCORE, CLIP_SCORE).astype(np.float32)).to(
+            device
+        )
         for a in (x, targets)
     )
     seen = torch.from_numpy(labels).to(device, torch.float32)

@@ -1,118 +1,69 @@
-"""The black-box stack: signals of outputs, calibrated by shadow models, weighted by a regression.
+"""A stack: features of shadow models side by side, a regression fitted on them, targets scored.
 
-Each scalar signal gives two features, and a small logistic regression, fitted on the shadow models
-as pseudo-targets, weights them.  Nothing of a target is used but its answers.  See docs/METHODS.md,
-sections 5.1 to 5.4.
+Shadows serve as pseudo-targets, each calibrated by the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from mico_competition.attacks.problem import Problem
-from mico_competition.attacks.stacking.logistic import Logistic, fit_logistic
-from mico_competition.attacks.stacking.outputs import (
-    SIGNALS,
-    kriging,
-    output_gradients,
-    read_outputs,
-)
-from mico_competition.attacks.stacking.queries import check_movable, resampled_logits, slopes
-from mico_competition.attacks.stacking.table import (
-    Table,
-    calibrated,
-    make_table,
-    training_points,
-    training_rows,
-)
-
-QUERIES = ("resample", "slope")
-ROWS = 250_000  # training rows: the regression needs no more
+from mico_competition.attacks.stacking.calibrator import Calibrator, Form
+from mico_competition.attacks.stacking.logistic import INVERSE_PENALTY, Logistic, fit_logistic
 
 
-@dataclass(frozen=True)
-class Features:
-    """Named features of all rows: each float32[s + t, p]."""
-
-    table: Table
-    columns: dict[str, np.ndarray]
-
-    def add(self, name: str, values: np.ndarray) -> None:
-        """Both calibrated forms of a signal."""
-        for form, column in zip(("u", "ratio"), calibrated(self.table, values, name)):
-            self.columns[f"{name}.{form}"] = column
-
-
-def stack(
-    problem: Problem,
-    *,
-    queries: Sequence[str] = ("resample",),
-    strength: float = 0.003,
-    rows: int = ROWS,
-    seed: int = 0,
-) -> np.ndarray:
-    """The log odds of membership by the black-box stack.
+class Stack:
+    """Features at the points where shadows teach, and at the points asked of targets.
 
     Args:
-        problem: with own=False.
-        queries: further queries that may be made of the models: "resample" (records of which a
-            tenth of the features comes from others; 4 a point), "slope" (records moved along
-            themselves; 4 a point; not of text); () for none.
-        strength: of the regression (see `attacks.stack`).
-        rows: at most about this many training rows, at least 2 for each shadow.
-        seed: of training rows and changed records.
+        calibrator: of the signals that are added.
+        targets: int64[t], rows of the signals.
+        columns: int64[s, r], the points at which each shadow teaches.
+        asked: int64[t, k], the points that targets are scored at.
 
-    Returns:
-        float64[t, k], log odds where members and non-members are equally many.
-
-    Raises:
-        ValueError: on an unknown query; on text with "slope"; as `make_table` and `calibrated`.
+    Attributes:
+        labels: bool[s r], membership of the shadows at `columns`.
     """
-    features = stack_features(problem, queries=queries, seed=seed)
-    fitted = fit_features(features, strength=strength, rows=rows, seed=seed)
-    return features.table.asked(weigh(features, fitted))
 
+    def __init__(
+        self, calibrator: Calibrator, targets: np.ndarray, columns: np.ndarray, asked: np.ndarray
+    ) -> None:
+        self.calibrator, self.targets = calibrator, targets
+        self.columns, self.asked = columns, asked
+        self.labels: np.ndarray = np.take_along_axis(calibrator.is_member, columns, axis=1).ravel()
+        self._shadow: list[np.ndarray] = []
+        self._target: list[np.ndarray] = []
 
-def stack_features(
-    problem: Problem, *, queries: Sequence[str] = ("resample",), seed: int = 0
-) -> Features:
-    """All features, of shadows (each calibrated by the others) and of targets."""
-    unknown = set(queries) - set(QUERIES)
-    if unknown:
-        raise ValueError(f"Expected queries among {', '.join(QUERIES)}, got {sorted(unknown)}.")
-    table = make_table(problem)
-    if "slope" in queries:
-        check_movable(table)
-    features = Features(table, {})
-    for name in SIGNALS:
-        features.add(name, table.values(name))
-    outputs = read_outputs(table)
-    features.add("margin", outputs.margin)
-    pull = output_gradients(table, outputs.mean)
-    u = features.columns["logit.u"]
-    features.columns["kriging"] = kriging(table, u, pull, seed=seed)
-    if "resample" in queries:
-        features.add("resampled", resampled_logits(table, seed=seed))
-    if "slope" in queries:
-        for place, values in enumerate(slopes(table, pull, seed=seed)):
-            features.add(f"slope{place}", values)
-    return features
+    def add(self, shadow: np.ndarray, target: np.ndarray) -> None:
+        """One feature: float[s, points] and float[t, points]."""
+        self._shadow.append(np.take_along_axis(shadow, self.columns, axis=1).ravel())
+        self._target.append(np.take_along_axis(target, self.asked, axis=1))
 
+    def add_signal(
+        self,
+        signal: np.ndarray,
+        forms: Sequence[Form] = (Calibrator.log_ratio, Calibrator.standard_score),
+    ) -> None:
+        """Forms of a signal float[models, points], by default both."""
+        for form in forms:
+            self.add(
+                form(self.calibrator, signal, self.calibrator.shadows),
+                form(self.calibrator, signal, self.targets),
+            )
 
-def fit_features(
-    features: Features, *, strength: float = 0.003, rows: int = ROWS, seed: int = 0
-) -> Logistic:
-    """The regression on the shadows as pseudo-targets; weights in the order of the columns."""
-    chosen = training_points(features.table, rows, seed)
-    x, labels = training_rows(features.table, list(features.columns.values()), chosen)
-    return fit_logistic(x, labels, strength)
+    def shadow_features(self) -> np.ndarray:
+        """float[s r, features], what the regression is fitted on."""
+        return np.stack(self._shadow, axis=1)
 
+    def target_features(self) -> np.ndarray:
+        """float[t, k, features]."""
+        return np.stack(self._target, axis=-1)
 
-def weigh(features: Features, fitted: Logistic) -> np.ndarray:
-    """float64[t, p], the log odds of the targets at all points."""
-    targets = slice(features.table.shadows, None)
-    columns = [column[targets] for column in features.columns.values()]
-    return fitted.scores(np.stack(columns, axis=-1))
+    def fit(self, inverse_penalty: float = INVERSE_PENALTY) -> Logistic:
+        """The regression on what was added; weights in the order of the features."""
+        return fit_logistic(self.shadow_features(), self.labels, inverse_penalty)
+
+    def scores(self, inverse_penalty: float = INVERSE_PENALTY) -> np.ndarray:
+        """float64[t, k], fitted log odds at the points asked for."""
+        return self.fit(inverse_penalty).scores(self.target_features())

@@ -10,24 +10,16 @@ The mathematics is in docs/METHODS.md, section 5.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mico_competition.attacks.problem import Problem
-from mico_competition.attacks.scores.common import (
-    check_finite,
-    check_inputs,
-    check_varies,
-    moments_of,
-)
-from mico_competition.attacks.scores.empirical_bayes import NU0, eb_likelihood_ratio
-from mico_competition.attacks.scores.groups import CONSTANT
-from mico_competition.attacks.stacking.logistic import CLIP_RATIO, CLIP_U
+from mico_competition.attacks.scores.common import check_finite
+from mico_competition.attacks.stacking.calibrator import Calibrator, Form
+from mico_competition.attacks.stacking.stacking import Stack
 
 LEAST = 4  # shadow models
-ROWS_AT_ONCE = 1 << 21  # numbers of leave-one-out moments held at once
 
 
 @dataclass(frozen=True)
@@ -73,10 +65,29 @@ class Table:
         check_finite(f"logits of model {row}", logits)
         return logits
 
-    def asked(self, values: np.ndarray) -> np.ndarray:
-        """float64[t, k] of float[t, p]: the targets' own points, in the order of the problem."""
-        places = np.searchsorted(self.points, self.problem.columns)
-        return np.take_along_axis(values, places, axis=1).astype(np.float64)
+    @property
+    def targets(self) -> np.ndarray:
+        """int64[t], the targets among the rows."""
+        return np.arange(self.shadows, len(self.rows))
+
+    @property
+    def asked(self) -> np.ndarray:
+        """int64[t, k], the targets' own points, in the order of the problem."""
+        return np.searchsorted(self.points, self.problem.columns)
+
+    @property
+    def calibrator(self) -> Calibrator:
+        """That of signals float[s + t, p]."""
+        return Calibrator(np.arange(self.shadows), self.is_member)
+
+    def calibrated(self, form: Form, values: np.ndarray) -> np.ndarray:
+        """float32[s + t, p]: one form of a signal, shadows each calibrated by the others."""
+        groups = np.arange(self.shadows), self.targets
+        return np.concatenate([form(self.calibrator, values, rows) for rows in groups])
+
+    def stack(self, columns: np.ndarray, asked: np.ndarray) -> Stack:
+        """An empty stack that learns at int64[s, r], and scores targets at int64[t, k]."""
+        return Stack(self.calibrator, self.targets, columns, asked)
 
 
 def make_table(problem: Problem) -> Table:
@@ -107,67 +118,6 @@ def make_table(problem: Problem) -> Table:
     return Table(problem, rows, points, is_member)
 
 
-def calibrated(table: Table, values: np.ndarray, name: str = "feature") -> list[np.ndarray]:
-    """Two features of a scalar signal: its standard score u, and its empirical-Bayes ratio.
-
-    Args:
-        table: rows and points.
-        values: float[s + t, p]: any signal that knows nothing of the shadows' membership.
-        name: for messages.
-
-    Returns:
-        [u, ratio], float32[s + t, p] each: u = (s - mean) / sd over the other shadows, within
-        +-8, sd within IN and OUT and shrunk to the median; the ratio within +-12.
-
-    Raises:
-        ValueError: on NaN; on constant signals; as `eb_likelihood_ratio`.
-    """
-    check_finite(name, values)
-    s = table.shadows
-    u, ratio = (np.empty(values.shape, np.float32) for _ in range(2))
-    step = max(1, ROWS_AT_ONCE // values.shape[1])
-    parts = [(slice(a, min(a + step, s)), True) for a in range(0, s, step)]
-    parts += [(slice(a, min(a + step, len(values))), False) for a in range(s, len(values), step)]
-    for rows, own in parts:
-        index = np.arange(rows.start, rows.stop) if own else None
-        u[rows] = standard_score(values[rows], values[:s], table.is_member, index)
-        ratio[rows] = eb_likelihood_ratio(
-            values[rows], values[:s], table.is_member, target_index=index
-        )
-    return [u.clip(-CLIP_U, CLIP_U), ratio.clip(-CLIP_RATIO, CLIP_RATIO)]
-
-
-def standard_score(
-    target: np.ndarray,
-    shadow: np.ndarray,
-    is_member: np.ndarray,
-    target_index: np.ndarray | None = None,
-) -> np.ndarray:
-    """(s - mean of all) / sd within groups, the variance shrunk to the median of all points.
-
-    Args:
-        target: float[targets, points].
-        shadow: float[models, points].
-        is_member: bool[models, points].
-        target_index: rows of shadow that the targets are, to be left out.
-
-    Returns:
-        float64[targets, points].
-
-    Source: the 2023 winner's "standardised" score, with a variance that few shadows cannot upset.
-    """
-    m = moments_of(check_inputs(target, shadow, is_member, target_index))
-    free = np.maximum(m.n - (m.n_in > 0) - (m.n_out > 0), 0)
-    within = m.ss_in + m.ss_out
-    own = within / np.maximum(free, 1)
-    usual = np.median(own, axis=-1, keepdims=True)
-    # Where most points are saturated the median is nothing; then the mean of all serves.
-    mean = own.mean(axis=-1, keepdims=True)
-    usual = np.where(usual > CONSTANT * mean, usual, mean)
-    check_varies(bool((usual > 0).all()))
-    return (target - m.mean_all) / np.sqrt((within + NU0 * usual) / (free + NU0))
-
-
 def training_points(table: Table, rows: int, seed: int) -> np.ndarray:
     """int64[s, r]: for each pseudo-target `rows` points at random (all where fewer are there).
 
@@ -180,21 +130,3 @@ def training_points(table: Table, rows: int, seed: int) -> np.ndarray:
     each = min(p, max(2, rows // s))
     rng = np.random.default_rng(seed)
     return np.stack([np.sort(rng.choice(p, each, replace=False)) for _ in range(s)])
-
-
-def training_rows(
-    table: Table, features: Sequence[np.ndarray], chosen: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """What a meta-learner is fitted on.
-
-    Args:
-        table: rows and points.
-        features: k of float[s + t, p].
-        chosen: int64[s, r], points of each shadow.
-
-    Returns:
-        float32[s r, k] and bool[s r], features and membership of the pseudo-targets.
-    """
-    s = table.shadows
-    x = [np.take_along_axis(feature[:s], chosen, axis=1).ravel() for feature in features]
-    return np.stack(x, axis=1), np.take_along_axis(table.is_member, chosen, axis=1).ravel()

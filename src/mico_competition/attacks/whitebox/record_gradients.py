@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from mico_competition.models.architectures import logits
+from mico_competition.models.recorder import recorded
 
 
 @dataclass(frozen=True)
@@ -75,18 +76,16 @@ def outer_gradients(
     wanted = [linear.get(id(parameters[name])) for name in weights_of(model, layers)]
     if isinstance(inputs, Mapping) or any(layer is None for layer in wanted):
         return None
-    calls: dict[int, list[tuple[Tensor, Tensor]]] = {id(layer): [] for layer in wanted}
+    calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {
+        layer: [] for layer in wanted if layer is not None
+    }
 
-    def keep(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        calls[id(layer)].append((given[0].detach(), output))
+    def keep(layer: nn.Module, layer_input: Tensor, output: Tensor) -> None:
+        calls[layer].append((layer_input.detach(), output))
 
-    hooks = [layer.register_forward_hook(keep) for layer in wanted if layer is not None]
-    try:
+    with recorded(model, calls, keep):
         losses = nn.functional.cross_entropy(logits(model, inputs), labels, reduction="sum")
-    finally:
-        for hook in hooks:
-            hook.remove()
-    found = [calls[id(layer)] for layer in wanted]
+    found = list(calls.values())
     if any(len(call) != 1 or call[0][0].ndim != 2 for call in found):
         return None  # used twice, or on more than one vector of a record
     rises = torch.autograd.grad(losses, [call[0][1] for call in found])

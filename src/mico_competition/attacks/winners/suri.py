@@ -53,7 +53,7 @@ def suri(
     references: int = 25,
     points: int = 200,
     meta: str = "logistic",
-    strength: float = 0.1,
+    inverse_penalty: float = 0.1,
     settings: Settings | None = None,
     seed: int = 0,
 ) -> np.ndarray:
@@ -66,7 +66,7 @@ def suri(
         points: training points of each shadow: its own challenge points, as far as they are
             among the records, else records at random.
         meta: "logistic", or "forest", which needs scikit-learn.
-        strength: of the logistic regression (see `attacks.stack`).
+        inverse_penalty: of the logistic regression (see `attacks.stacking.logistic`).
         settings: what features cost; None for his.
         seed: of the references, of noise and of the forest.
 
@@ -107,7 +107,7 @@ def suri(
         [features(int(r), c) for r, c in tracked(asked, "Features of targets", "model")]
     )
     fit = _forest if meta == "forest" else _logistic
-    return fit(x, labels == MEMBER, targets, strength, seed).reshape(problem.columns.shape)
+    return fit(x, labels == MEMBER, targets, inverse_penalty, seed).reshape(problem.columns.shape)
 
 
 def suri_features(
@@ -184,17 +184,17 @@ def _own_points(problem: Problem, row: int, count: int, rng: np.random.Generator
 
 
 def _logistic(
-    x: np.ndarray, labels: np.ndarray, targets: np.ndarray, strength: float, seed: int
+    x: np.ndarray, labels: np.ndarray, targets: np.ndarray, inverse_penalty: float, seed: int
 ) -> np.ndarray:
     """Log odds of targets; gradients range over many powers of ten, hence the sine."""
     size = np.median(np.abs(x), axis=0)
     size = np.where(size > 0, size, np.abs(x).mean(axis=0) + 1e-30)
-    fitted = fit_logistic(np.arcsinh(x / size), labels, strength)
+    fitted = fit_logistic(np.arcsinh(x / size), labels, inverse_penalty)
     return fitted.scores(np.arcsinh(targets / size))
 
 
 def _forest(
-    x: np.ndarray, labels: np.ndarray, targets: np.ndarray, strength: float, seed: int
+    x: np.ndarray, labels: np.ndarray, targets: np.ndarray, inverse_penalty: float, seed: int
 ) -> np.ndarray:
     """Log odds of targets by a random forest."""
     from sklearn.ensemble import RandomForestClassifier

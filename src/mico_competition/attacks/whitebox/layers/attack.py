@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mico_competition.attacks.problem import Attack, Problem, Source
+from mico_competition.attacks.problem import Problem, Source
 from mico_competition.attacks.whitebox.layers.frame import load_checked, make_frame
 from mico_competition.attacks.whitebox.layers.layers import shapes
 from mico_competition.attacks.whitebox.layers.model_signals import Signals, signals_of
-from mico_competition.attacks.whitebox.mlp.evidence import Stack, log_ratio
+from mico_competition.attacks.whitebox.mlp.evidence import calibrator, make_stack
 from mico_competition.attacks.whitebox.mlp.label_free import Last, check_problem
 from mico_competition.scoring import tpr_at_most_fpr
 from mico_competition.support.progress import tracked
@@ -37,7 +37,7 @@ def best_layers(problem: Problem) -> np.ndarray:
     """
     check_problem(problem, LEAST)
     signals = fleet_signals(problem)
-    stack = Stack(problem)
+    stack = make_stack(problem)
     for name in BLACK_BOX:
         stack.add_signal(problem.source.get(name))
     for family in tracked(signals.values(), "Likelihood ratios", "layer"):
@@ -97,10 +97,7 @@ def best_ridge(problem: Problem, family: Mapping[float, np.ndarray]) -> np.ndarr
     labels = problem.is_member.ravel().astype(int)
 
     def worth(signal: np.ndarray) -> float:
-        scores = log_ratio(problem, signal, problem.shadows)
+        scores = calibrator(problem).log_ratio(signal, problem.shadows)
         return float(tpr_at_most_fpr(labels, scores.ravel(), CHOSEN_AT))
 
     return max(family.values(), key=worth)
-
-
-ATTACKS: tuple[Attack, ...] = (Attack.named("layers", best_layers),)

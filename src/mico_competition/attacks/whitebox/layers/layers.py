@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mico_competition.models.architectures import logits
+from mico_competition.models.recorder import recorded
 
 
 @dataclass(frozen=True)
@@ -101,38 +102,23 @@ def watch(
     Raises:
         ValueError: if a layer is called twice, or mixes records.
     """
+    names = {layer: name for name, layer in layers.items()}
     kept: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def keep(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple, named: dict[str, Tensor], output: Tensor) -> None:
-            if name in kept:
-                raise ValueError(
-                    f"Layer {name} is called twice in one forward pass: leave it out of the "
-                    "layers to decode."
-                )
-            if not output.requires_grad:
-                output.requires_grad_()  # the graph starts here: parameters ask for nothing
-            kept[name] = (args[0] if args else named["input"]).detach(), output
-
-        return hook
-
-    asked = [(p, p.requires_grad) for p in model.parameters()]
-    hooks = [
-        layer.register_forward_hook(keep(name), with_kwargs=True) for name, layer in layers.items()
-    ]
-    try:
-        for parameter, _ in asked:
-            parameter.requires_grad_(False)
-        with torch.enable_grad():
-            outputs = logits(model, inputs)
-            gradients = torch.autograd.grad(
-                (outputs * residual).sum(), [out for _, out in kept.values()], allow_unused=True
+    def keep(layer: nn.Module, layer_input: Tensor, output: Tensor) -> None:
+        name = names[layer]
+        if name in kept:
+            raise ValueError(
+                f"Layer {name} is called twice in one forward pass: leave it out of the layers to "
+                "decode."
             )
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for parameter, before in asked:
-            parameter.requires_grad_(before)
+        kept[name] = layer_input.detach(), output
+
+    with recorded(model, names, keep), torch.enable_grad():
+        outputs = logits(model, inputs)
+        gradients = torch.autograd.grad(
+            (outputs * residual).sum(), [out for _, out in kept.values()], allow_unused=True
+        )
     seen = {
         name: _positions(name, layers[name], own, gradient, len(residual))
         for (name, (own, _)), gradient in zip(kept.items(), gradients, strict=True)
@@ -145,25 +131,15 @@ def layer_inputs(
     model: nn.Module, layers: Mapping[str, nn.Module], inputs: Any
 ) -> dict[str, Tensor]:
     """float32[b, T, D] of each layer: a as in `Seen`, by a forward pass only."""
+    names = {layer: name for name, layer in layers.items()}
     kept: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple, named: dict[str, Tensor]) -> None:
-            kept[name] = (args[0] if args else named["input"]).detach()
+    def keep(layer: nn.Module, layer_input: Tensor, _: Tensor) -> None:
+        kept[names[layer]] = layer_input.detach()
 
-        return hook
-
-    hooks = [
-        layer.register_forward_pre_hook(keep(name), with_kwargs=True)
-        for name, layer in layers.items()
-    ]
-    try:
-        with torch.inference_mode():
-            logits(model, inputs)
-            return {name: _unfolded(layers[name], own) for name, own in kept.items()}
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with recorded(model, names, keep), torch.inference_mode():
+        logits(model, inputs)
+        return {name: _unfolded(layers[name], own) for name, own in kept.items()}
 
 
 def _positions(name: str, layer: Any, inputs: Tensor, gradient: Tensor, batch: int) -> Seen:

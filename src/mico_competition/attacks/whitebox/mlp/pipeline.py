@@ -14,8 +14,9 @@ import numpy as np
 from mico_competition.attacks import to_unit
 from mico_competition.attacks.problem import Problem
 from mico_competition.attacks.stacking.logistic import fit_logistic
+from mico_competition.attacks.stacking.stacking import Stack
 from mico_competition.attacks.whitebox.mlp.distinguisher import knows_members
-from mico_competition.attacks.whitebox.mlp.evidence import STRENGTH, Stack, log_ratio
+from mico_competition.attacks.whitebox.mlp.evidence import calibrator, make_stack
 from mico_competition.attacks.whitebox.mlp.features import FirstPass, first_pass
 from mico_competition.attacks.whitebox.mlp.label_free import check_problem
 from mico_competition.attacks.whitebox.mlp.prior import membership
@@ -44,7 +45,8 @@ class Evidence:
 def evidence(problem: Problem, signal: np.ndarray) -> Evidence:
     """Empirical-Bayes ratios of a signal float[models, N]; shadows are left out of their own."""
     rows = problem.shadows, problem.targets
-    return Evidence(*(log_ratio(problem, signal, part) for part in rows))
+    log_ratio = calibrator(problem).log_ratio
+    return Evidence(*(log_ratio(signal, part) for part in rows))
 
 
 def trace(problem: Problem) -> np.ndarray:
@@ -78,7 +80,7 @@ def best(problem: Problem) -> np.ndarray:
         ValueError: as `trace`.
     """
     first = first_pass(problem)
-    stack = Stack(problem)
+    stack = make_stack(problem)
     signals = [problem.source.get(name) for name in SIGNALS]
     signals += [first.trace, first.whiter_trace, first.second, first.whiter_second]
     for signal in tracked([*signals, *first.joint.values()], "Likelihood ratios", "signal"):
@@ -123,7 +125,7 @@ def beliefs(problem: Problem, stack: Stack, parts: list[Evidence]) -> Evidence:
     """Probabilities of membership at all records, from a small stack of `parts`."""
     columns = stack.columns
     rows = [np.take_along_axis(part.shadow, columns, axis=1).ravel() for part in parts]
-    fitted = fit_logistic(np.stack(rows, axis=1), stack.labels, STRENGTH)
+    fitted = fit_logistic(np.stack(rows, axis=1), stack.labels)
     share = float(problem.is_member.mean())
     together = (
         np.stack([part.shadow for part in parts], axis=-1),
@@ -150,5 +152,5 @@ def area(scores: np.ndarray, is_member: np.ndarray) -> float:
 
 
 def _asked_only(problem: Problem, signal: np.ndarray) -> np.ndarray:
-    everywhere = log_ratio(problem, signal, problem.targets)
+    everywhere = calibrator(problem).log_ratio(signal, problem.targets)
     return np.take_along_axis(everywhere, problem.columns, axis=1).astype(np.float64)

@@ -16,7 +16,7 @@ from mico_competition.attacks.scores.common import Moments, check_inputs, moment
 from mico_competition.attacks.scores.empirical_bayes import NU0
 from mico_competition.attacks.scores.groups import filled_means, shrunk
 from mico_competition.attacks.scores.transforms import sigmoid
-from mico_competition.attacks.whitebox.mlp.evidence import parts
+from mico_competition.attacks.whitebox.mlp.evidence import calibrator
 
 FLOOR = 0.15  # of the mean shift: no record is thought to leave less
 JITTER = 0.2  # of a record's shift: how much its coefficient varies between like models
@@ -54,7 +54,7 @@ def coefficients(problem: Problem, signal: np.ndarray, rows: np.ndarray) -> Coef
         rows: int64[r], all of them shadows or none.
     """
     out, shift = [], []
-    for arrays, own in parts(problem, signal, rows):
+    for arrays, own in calibrator(problem).blocks(signal, rows):
         moments = moments_of(check_inputs(*arrays, own))
         mean_out, own_shift = _shrunk_shift(moments)
         shape = arrays[0].shape

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from mico_competition.attacks.problem import Problem
+from mico_competition.attacks.stacking.calibrator import Calibrator
+from mico_competition.attacks.stacking.stacking import Stack
 from mico_competition.attacks.whitebox.mlp.distinguisher import (
     interference,
     knows_members,
     shares,
     told_of,
 )
-from mico_competition.attacks.whitebox.mlp.evidence import Stack, deviation
 from mico_competition.attacks.whitebox.mlp.features import FirstPass
 from mico_competition.attacks.whitebox.mlp.joint import Solves, decode_with_prior, information_of
 from mico_competition.attacks.whitebox.mlp.prior import JITTER, coefficients
@@ -77,7 +78,7 @@ def second_pass(
     for signal in tracked(decoded, "Likelihood ratios", "signal"):
         stack.add_signal(signal)
     for signal in pushed:
-        stack.add_signal(signal, (deviation,))
+        stack.add_signal(signal, (Calibrator.standard_score,))
 
 
 def spread_left(share: float, knows: bool) -> float:

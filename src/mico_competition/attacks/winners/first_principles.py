@@ -22,11 +22,17 @@ The mathematics is in docs/METHODS.md, section 4.5.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mico_competition.attacks.scores.lira import lira
 from mico_competition.attacks.scores.transforms import logit_scaled, sigmoid
+from mico_competition.competition.table import get_scenario, get_task
+
+if TYPE_CHECKING:
+    from mico_competition.attacks.problem import Problem
 
 _erfc = np.frompyfunc(math.erfc, 1, 1)
 
@@ -82,3 +88,24 @@ def first_principles(
         target_index=target_index,
     )
     return score if online_attack else normal_cdf(score)
+
+
+def first_principles_attack(problem: Problem, **options: bool) -> np.ndarray:
+    """The runner-up's program with his options, one model at a time as it ran."""
+    return problem.gather("logit").score_each(first_principles, **options)
+
+
+def as_sent(problem: Problem) -> np.ndarray:
+    """The runner-up's program with the option and with the mistakes that it was sent in with.
+
+    It looks for a point's place in the dataset among places within parts of the split, which has
+    nothing to do with who trained on the point: a shadow model is OUT at a point by chance.  The
+    chance is drawn here anew; its size is theirs (for Purchase-100 with n = 50,000 in place of
+    150,000).  Targets are left out of their own reference, which theirs were not.
+    """
+    task = get_task(get_scenario(problem.source.fleet.scenario).task)
+    share = task.len_training / task.len_dataset / (3 if task.name == "purchase100" else 1)
+    members = problem.known_membership.copy()
+    for row in problem.shadows:
+        members[row] = np.random.default_rng([0, row]).random(members.shape[1]) < share
+    return first_principles_attack(replace(problem, known_membership=members), global_variance=True)

@@ -1,0 +1,40 @@
+"""The winner of 2023: for each scenario the signal and the formula that he chose.
+
+He chose them by their scores on the very train models that he reported; here targets are left out
+of their own shadow models, and a check holds every attack to that (`evaluation.leakage_check`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mico_competition.attacks.scores.calibration import WINNER_2023, winner_2023
+from mico_competition.competition.table import DISTINGUISHER, get_scenario
+
+if TYPE_CHECKING:
+    from mico_competition.attacks.problem import Problem
+
+
+def winner_2023_attack(problem: Problem) -> np.ndarray:
+    """float64[t, k], by the signal and the formula of the problem's scenario."""
+    signal, formula = winners_choice(problem.source.fleet.scenario)
+    return problem.gather(signal).score(winner_2023, formula=formula)
+
+
+def winners_choice(scenario: str) -> tuple[str, str]:
+    """(signal, formula) that the winner took, or would have taken, for a scenario.
+
+    Scenarios that 2022 did not have take those of Purchase-100 with as much privacy.
+    """
+    if scenario in WINNER_2023:
+        return WINNER_2023[scenario]
+    row = get_scenario(scenario)
+    if row.disclosure == DISTINGUISHER:
+        level = "ddp"
+    elif not row.private:
+        level = "inf"
+    else:  # the nearer of 2022's two, as a ratio
+        level = "hi" if row.target_epsilon**2 > 10 * 4 else "lo"
+    return WINNER_2023[f"purchase100_{level}"]
