@@ -116,7 +116,7 @@ def score(group: Group, work: Path, data: Path) -> dict:
     from mico_competition.scoring import score as score_points
 
     from mico_competition.data.datasets import load_dataset
-    from mico_competition.evaluation.baseline import attack_challenge
+    from mico_competition.evaluation.predict import attack_challenge
 
     trained = work / "trained" / group.task
     attack_challenge(

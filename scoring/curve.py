@@ -5,14 +5,14 @@ the predictions, and whoever made the predictions knows that order: with 5,000 m
 non-members it would give away all 10,000 labels, 9,993 bits (log2 of "10,000 choose 5,000").
 Pages of results are public.  So the page shows, and holds, this much of it only:
 
-- The true positive rate at no more than `MAX_POINTS` false positive rates from a fixed list, and
+- The true positive rate at no more than 36 false positive rates from a fixed list, and
   of these only such as have `RECORDS` non-members or more between any two.
 - Each rounded to a multiple of 0.001 or of `RECORDS` members, whichever is more; the ends of its
   interval to one of 0.005 or of twice as many members.
 - The rates that `metrics.score` reports, as they are: they stand on the leaderboard anyway.
 
 By counting, a climb of L levels in G points is one of "L + G choose G": for 5,000 and 5,000 that
-is 150 bits, 1.5 % of the labels' (`curve_bits`), and never above 8 % however few records there
+is 150 bits, 1.5 % of the labels', and never above 8 % however few records there
 are.  The ends of its intervals add 232 bits at most, those in the table of scores 160: 5.5 %
 together, and far less in truth, as these numbers nearly follow from each other.  For predictions
 that were not chosen for it no record is singled out: each piece of the curve mixes `RECORDS`
@@ -51,8 +51,6 @@ _HIGH = tuple(k / 20 for k in range(4, 20))
 RATES = _LOW + _MIDDLE + _HIGH
 """All rates at which a curve may be shown: dense where attacks differ, even to the end."""
 
-MAX_POINTS = len(RATES)
-
 
 class Curve:
     """Points of a curve, rising in both rates, without the ends (0, 0) and (1, 1).
@@ -81,22 +79,6 @@ def grid(nonmembers: int) -> List[float]:
         if rate not in SCORED and rate >= gap and min(abs(rate - other) for other in kept) >= gap:
             kept.append(rate)
     return sorted(kept)
-
-
-def curve_bits(members: int, nonmembers: int) -> float:
-    """A bound of what the shown curve can tell beside the scores, in bits.
-
-    >>> curve_bits(5000, 5000) < 0.016 * label_bits(5000, 5000)
-    True
-    """
-    levels = int(round(1 / _unit(members)))
-    return label_bits(levels, len(grid(nonmembers)) - len(SCORED))
-
-
-def label_bits(members: int, nonmembers: int) -> float:
-    """How many bits the labels of so many records are worth: log2 of "n choose m"."""
-    logs = [math.lgamma(count + 1) for count in (members + nonmembers, members, nonmembers)]
-    return (logs[0] - logs[1] - logs[2]) / math.log(2)
 
 
 def _unit(members: int) -> float:

@@ -20,7 +20,7 @@ Nothing here reads files or prints.
 """
 
 import math
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -165,8 +165,16 @@ def _check(resamples: int, level: float) -> None:
         raise ValueError("Expected resamples=%r of at least 1: 2000 is usual." % (resamples,))
 
 
-class _Scenario:
-    """The intervals of one scenario, from draws of its models, Student's t, or both."""
+class ScenarioIntervals:
+    """The intervals of one scenario, from draws of its models, Student's t, or both.
+
+    Attributes:
+        models: how many of one size tell as much; `method` is their key of `METHODS`.
+        result: what `metrics.score` gives for all models.
+        draws: key -> the score in each draw of models, where the method has them.
+        left: the scores with parts left out, where the method has them.
+        members, nonmembers: records of each kind.
+    """
 
     def __init__(
         self,
@@ -175,21 +183,30 @@ class _Scenario:
         resamples: int,
         seed: int,
         rates: Sequence[float] = (),
+        levels: Optional[Callable[[], Sequence[Any]]] = None,
     ) -> None:
+        """Score the models; draws are of what `levels` gives, if it is given.
+
+        Args:
+            solutions, predictions, resamples, seed: see `bootstrap`.
+            rates: further false positive rates, see `intervals_of`.
+            levels: gives fewer levels of score in place of the predictions, in the same order.
+        """
         check_models(solutions, predictions)
         truth, values = np.concatenate(solutions), np.concatenate(predictions)
         self.models = effective_models([len(part) for part in solutions])
         self.method = interval_method(self.models)
         self.left: Optional[LeftOut] = None
-        self.draws: Mapping[Any, np.ndarray] = {}
-        if self.method in ("both", "bootstrap"):
-            draws, curves = resample_scores(
-                solutions, predictions, resamples=resamples, seed=seed, rates=rates
-            )
-            self.draws = {**draws, **dict(zip(rates, curves.T))}
         if self.method in ("t", "both"):
             self.left = LeftOut(solutions, predictions, rates, seed)
         self.result = score(truth, values) if self.left is None else self.left.result
+        self.draws: Mapping[Any, np.ndarray] = {}
+        if self.method in ("both", "bootstrap"):
+            drawn = predictions if levels is None else levels()
+            draws, curves = resample_scores(
+                solutions, drawn, resamples=resamples, seed=seed, rates=rates
+            )
+            self.draws = {**draws, **dict(zip(rates, curves.T))}
         self.members = int(np.count_nonzero(truth))
         self.nonmembers = truth.size - self.members
 
@@ -200,8 +217,11 @@ class _Scenario:
         found = UNKNOWN if self.left is None else t_interval(self.left, key, level)
         if self.draws:
             found = joined(self._of_draws(key, level), found)
-        counts = self.members, self.nonmembers
-        return joined(found, interval_of_records(key, self.result, counts, level))
+        return joined(found, self.of_records(key, level))
+
+    def of_records(self, key: Any, level: float) -> Optional[Interval]:
+        """The same from the records alone; None where they are many."""
+        return interval_of_records(key, self.result, (self.members, self.nonmembers), level)
 
     def _of_draws(self, key: Any, level: float) -> Interval:
         draws, wider = self.draws["MIA" if key == "accuracy" else key], widened(self.models, level)
@@ -224,7 +244,7 @@ class _Scenario:
         return float(draws.std(ddof=1)) if draws.size > 1 else math.nan
 
 
-def _average(scenarios: Sequence[_Scenario], level: float) -> Interval:
+def _average(scenarios: Sequence[ScenarioIntervals], level: float) -> Interval:
     """The interval of the mean of the scenarios' TPR at 10% FPR, which are independent."""
     if any(scenario.method == "none" for scenario in scenarios):
         return UNKNOWN
@@ -234,16 +254,13 @@ def _average(scenarios: Sequence[_Scenario], level: float) -> Interval:
     if any(scenario.left is not None for scenario in scenarios):
         by_t = _average_by_t(scenarios, sum(values) / len(values), level)
         low, high = by_t if math.isnan(low) else joined((low, high), by_t)
-    if any(
-        interval_of_records(AVERAGED, one.result, (one.members, one.nonmembers), level)
-        for one in scenarios
-    ):
+    if any(one.of_records(AVERAGED, level) for one in scenarios):
         ends = [scenario.interval(AVERAGED, level) for scenario in scenarios]
         low, high = joined((low, high), of_sum(values, ends, weights))
     return (low, high) if math.isnan(low) else (max(low, 0.0), min(high, 1.0))
 
 
-def _average_of_draws(scenarios: Sequence[_Scenario], level: float) -> Interval:
+def _average_of_draws(scenarios: Sequence[ScenarioIntervals], level: float) -> Interval:
     """The same from draws alone, unknown where a scenario has none."""
     if not all(scenario.draws for scenario in scenarios):
         return UNKNOWN
@@ -256,7 +273,7 @@ def _average_of_draws(scenarios: Sequence[_Scenario], level: float) -> Interval:
     return percentile_interval(average, widened(fewest, level))
 
 
-def _average_by_t(scenarios: Sequence[_Scenario], value: float, level: float) -> Interval:
+def _average_by_t(scenarios: Sequence[ScenarioIntervals], value: float, level: float) -> Interval:
     """The same by Student's t."""
     variances = [scenario.spread(AVERAGED) ** 2 for scenario in scenarios]
     if any(map(math.isnan, variances)):
@@ -297,7 +314,7 @@ def bootstrap(
     Source: see the head of this file.
     """
     _check(resamples, level)
-    return _Scenario(solutions, predictions, resamples, seed).scores(level)
+    return ScenarioIntervals(solutions, predictions, resamples, seed).scores(level)
 
 
 def intervals_of(
@@ -374,7 +391,7 @@ def _intervals_of_scenarios(
     result: Dict[str, Any] = {}
     found = []
     for i, (name, (solutions, predictions)) in enumerate(scenarios.items()):
-        scenario = _Scenario(solutions, predictions, resamples, seed + i, rates)
+        scenario = ScenarioIntervals(solutions, predictions, resamples, seed + i, rates)
         found.append(scenario)
         result[name] = scenario.scores(level)
         if rates:

@@ -35,7 +35,7 @@ from mico_competition.competition.table import (
     labels_of,
 )
 from mico_competition.data.datasets import load_digits
-from mico_competition.evaluation.baseline import attack_challenge
+from mico_competition.evaluation.predict import attack_challenge
 from mico_competition.fleets.lock import try_lock
 from mico_competition.hosting.codabench.program import program_files
 from mico_competition.release.release import release, write_reference

@@ -15,7 +15,6 @@ from mico_competition.attacks import (
 )
 from mico_competition.attacks.scores.transforms import (
     confidence,
-    logit_from_loss,
     logit_scaled,
     negative_loss,
     stable_logit,
@@ -45,7 +44,6 @@ def test_transforms_equal_their_definitions(logits, labels):
     np.testing.assert_allclose(negative_loss(logits, labels), np.log(p), rtol=1e-10)
     np.testing.assert_allclose(stable_logit(logits, labels), np.log(p / (1 - p)), rtol=1e-8)
     np.testing.assert_allclose(logit_scaled(p), np.log(p / (1 - p)), rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(logit_from_loss(-np.log(p)), np.log(p / (1 - p)), rtol=1e-8)
 
 
 def test_stable_where_probabilities_round(labels):
@@ -55,7 +53,6 @@ def test_stable_where_probabilities_round(labels):
     np.testing.assert_allclose(stable_logit(-far, labels), -500 - math.log(6))
     assert (confidence(far, labels) == 1).all() and (negative_loss(-far, labels) < -500).all()
     np.testing.assert_allclose(logit_scaled([0.0, 1.0]), [math.log(1e-29), -math.log(1e-29)])
-    np.testing.assert_allclose(logit_from_loss([0.0]), [-math.log(1e-12)], atol=1e-6)
     assert np.isfinite(negative_modified_entropy(-far, labels)).all()
 
 
@@ -70,7 +67,6 @@ def test_bad_signals_are_named(logits, labels):
         (lambda: negative_modified_entropy(logits, labels - 7), "0..6"),
         (lambda: negative_modified_entropy(logits, labels[:4]), "one int label"),
         (lambda: logit_scaled([1.2]), r"in \[0, 1\]"),
-        (lambda: logit_from_loss([-0.5]), "signs"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()

@@ -17,7 +17,6 @@ from mico_competition.audit.claims import (
     PrivacyClaim,
     SourcedClaim,
     claim_of,
-    privacy_claim_of,
 )
 from mico_competition.audit.guesses import default_plans, plan_for
 from mico_competition.audit.one_run import one_run_bound
@@ -76,7 +75,7 @@ def audited(folder, capsys, *more, predictions=None):
 @pytest.mark.parametrize("metadata", [None, {}, {"len_training": 120}, {"privacy": None}])
 def test_what_is_not_stated_is_not_told_as_nothing(tmp_path, capsys, metadata):
     folder, folders = challenge(tmp_path, metadata)
-    assert claim_of(folders) == TABLE and privacy_claim_of(folders) == TABLE.promise
+    assert claim_of(folders) == TABLE
     out = audited(folder, capsys)
     assert "nothing was promised" not in out
     assert "the claim is not known" in out and "the scenario table's is epsilon 4.00" in out

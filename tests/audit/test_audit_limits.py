@@ -10,7 +10,7 @@ from mico_competition.scoring.curve import RATES
 from scipy.stats import norm
 
 from mico_competition.audit import tpr_limits_of
-from mico_competition.audit.claims import PrivacyClaim, privacy_claim_of
+from mico_competition.audit.claims import PrivacyClaim, claim_of
 from mico_competition.audit.limits import (
     DRAWN,
     NAMES,
@@ -145,14 +145,14 @@ def test_promises_of_a_scenario(tmp_path):
     for folder in folders:
         folder.mkdir()
         (folder / "metadata.json").write_text(json.dumps({"privacy": PRIVACY}))
-    assert privacy_claim_of(folders) == PrivacyClaim(PRIVACY["epsilon"], 1e-5, SAMPLED)
+    assert claim_of(folders).promise == PrivacyClaim(PRIVACY["epsilon"], 1e-5, SAMPLED)
     (folders[1] / "metadata.json").write_text(json.dumps({"privacy": {**PRIVACY, "num_steps": 4}}))
     with pytest.raises(ValueError, match="audit models of one setting at a time"):
-        privacy_claim_of(folders)
+        claim_of(folders)
     (folders[1] / "metadata.json").unlink()
     with pytest.raises(ValueError, match="audit models of one setting at a time"):
-        privacy_claim_of(folders)
-    assert privacy_claim_of(folders[1:2]) is None
+        claim_of(folders)
+    assert claim_of(folders[1:2]).promise is None
 
 
 # --- where they are shown

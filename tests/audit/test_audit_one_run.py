@@ -10,8 +10,17 @@ from scipy.stats import binom
 
 from mico_competition.audit.guesses import Guessed, chance_of
 from mico_competition.audit.one_run import one_run_p_value
-from mico_competition.audit.one_run_fdp import one_run_fdp_p_value
+from mico_competition.audit.one_run_fdp import impossible
 from mico_competition.audit.tradeoff import gdp_tpr
+
+
+def one_run_fdp_p_value(guessed, least_fpr):
+    """The probability of so many right guesses, at most, under a trade-off curve."""
+    low, high = 0.0, 1.0
+    while high - low > 1e-9:
+        middle = (low + high) / 2
+        low, high = (low, middle) if impossible(guessed, middle, least_fpr) else (middle, high)
+    return high
 
 
 @pytest.mark.slow

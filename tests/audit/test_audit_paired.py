@@ -4,12 +4,10 @@ import re
 
 import numpy as np
 import pytest
-from helpers_work import calls
-from mico_competition.scoring import tpr_at_fpr
 from scipy.stats import binom, norm
 
 from mico_competition.audit.paired import p_value, paired_test
-from mico_competition.audit.rates import bootstrap_tpr, tpr_interval
+from mico_competition.audit.rates import tpr_interval
 from mico_competition.evaluation.measure import METRICS, compare, measure
 
 
@@ -103,22 +101,6 @@ def test_what_cannot_be_compared_is_refused(change, words):
 # --- TPR at any FPR
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("fpr", [0.07, 0.3])
-def test_bootstrap_intervals_of_the_tpr_cover(fpr):
-    """In 1,500 runs it is 95.2 % at 7 %; one standard error of these 300 is 1.3 %."""
-    rng = np.random.default_rng(19)
-    big, scores, _ = two_attacks(rng, 20_000)
-    expected = tpr_at_fpr(big.ravel() * 1, scores.ravel(), fpr)
-    runs, held = 300, 0
-    for run in range(runs):
-        truth, scores, _ = two_attacks(rng, 30)
-        value, (low, high) = bootstrap_tpr(truth, scores, fpr, resamples=200, seed=run)
-        assert low <= value <= high
-        held += low <= expected <= high
-    assert 0.93 <= held / runs <= 0.97 + 0.013
-
-
 @pytest.mark.parametrize("fpr", [0.0, 0.01, 0.1, 0.5, 0.95])
 def test_exact_intervals_of_the_tpr_hold_as_often_as_they_say(fpr):
     rng = np.random.default_rng(4)
@@ -142,15 +124,5 @@ def test_exact_intervals_at_the_ends_and_with_ties():
     low, high = tpr_interval(truth, np.zeros(1000), 0.3)  # ties in random order: chance
     assert 0.15 < low < 0.3 < high < 0.45
     assert tpr_interval([1, 0], [0.3, 0.2], 0.1) == (0, 1)
-    for call in (tpr_interval, bootstrap_tpr):
-        with pytest.raises(ValueError, match=r"fpr|models"):
-            call(truth, truth, 1.5)
-
-
-def test_one_model_has_no_bootstrap_and_resamples_are_drawn_together():
-    rng = np.random.default_rng(5)
-    truth, scores, _ = two_attacks(rng, 1, 100)
-    value, ends = bootstrap_tpr(truth, scores, 0.2)
-    assert value == tpr_at_fpr(truth[0] * 1, scores[0], 0.2) and np.isnan(ends).all()
-    truth, scores, _ = two_attacks(rng, 50, 200)
-    assert calls(lambda: bootstrap_tpr(truth, scores, 0.01, resamples=10_000)) < 10 * 10_000
+    with pytest.raises(ValueError, match="fpr"):
+        tpr_interval(truth, truth, 1.5)

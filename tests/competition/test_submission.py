@@ -17,7 +17,7 @@ from mico_competition.competition.submission import (
     write_prediction,
 )
 from mico_competition.data.datasets import load_dataset
-from mico_competition.evaluation.baseline import attack_challenge
+from mico_competition.evaluation.predict import attack_challenge
 
 
 @pytest.fixture

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from mico_competition.scoring import score
 from mico_competition.scoring.curve import (
-    MAX_POINTS,
     RATES,
     RECORDS,
     SCORED,
-    curve_bits,
+    _unit,
     grid,
-    label_bits,
     shown_curve,
 )
 
@@ -53,11 +51,23 @@ def test_labels_can_be_read_off_the_exact_curve_but_not_off_the_page(gap):
     assert (guessed == truth).mean() <= exact["accuracy"] + (0.01 if gap else 0.02)
 
 
+def label_bits(members, nonmembers):
+    """How many bits the labels of so many records are worth: log2 of "n choose m"."""
+    logs = [math.lgamma(count + 1) for count in (members + nonmembers, members, nonmembers)]
+    return (logs[0] - logs[1] - logs[2]) / math.log(2)
+
+
+def curve_bits(members, nonmembers):
+    """A bound of what the shown curve can tell beside the scores, in bits."""
+    levels = round(1 / _unit(members))
+    return label_bits(levels, len(grid(nonmembers)) - len(SCORED))
+
+
 @pytest.mark.parametrize("count", [1, 10, 37, 100, 500, 1000, 5000, 100_000])
 def test_the_curve_is_coarse_whatever_its_size(count):
     rates = grid(count)
     assert set(SCORED) <= set(rates) <= set(RATES) and rates == sorted(rates)
-    assert len(rates) <= MAX_POINTS == 36
+    assert len(rates) <= len(RATES) == 36
     own = [rate for rate in rates if rate not in SCORED]
     gaps = [abs(rate - other) for rate in own for other in (0, *rates) if other != rate]
     assert all(count * gap > RECORDS - 0.2 for gap in gaps)

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from mico_competition.scoring import generate_html, intervals_of, score
-from mico_competition.scoring.curve import MAX_POINTS, RATES, SCORED, shown_curve
+from mico_competition.scoring.curve import RATES, SCORED, shown_curve
 from mico_competition.scoring.program import score_scenarios
 
 NAMES = ("cifar10_hi", "cifar10_inf", "cifar10_lo")
@@ -220,7 +220,7 @@ def test_the_pictures_draw_no_more_than_the_shown_points(scored):
     for path in paths:
         points = np.array([p.split() for p in path["d"].strip("MZ").split("L")], dtype=float)
         if path["class"] == "curve":
-            assert len(points) <= MAX_POINTS + 2
+            assert len(points) <= len(RATES) + 2
             assert (np.diff(points[:, 0]) >= 0).all() and (np.diff(points[:, 1]) <= 0).all()
         else:
-            assert len(points) <= 2 * MAX_POINTS + 1
+            assert len(points) <= 2 * len(RATES) + 1

@@ -23,7 +23,7 @@ from mico_competition.data import fingerprint
 from mico_competition.data.arrays import ArrayDataset, TextDataset, normalise_cifar10, sixteenths
 from mico_competition.data.datasets import LOADERS, load_cifar10
 from mico_competition.data.fingerprint import dataset_fingerprint
-from mico_competition.evaluation.baseline import attack_challenge
+from mico_competition.evaluation.predict import attack_challenge
 from mico_competition.models import architectures as models
 from mico_competition.models.architectures import MLP, load_model
 from mico_competition.models.inputs import prepare

@@ -152,8 +152,3 @@ def _stated(folder: Path) -> tuple[PrivacyClaim | None, bool]:
     # The table overrules a file that states no privacy for a private scenario.
     silent = promise is None and scenario is not None and scenario.private
     return promise, "privacy" in metadata and not silent
-
-
-def privacy_claim_of(folders: Sequence[Path]) -> PrivacyClaim | None:
-    """The claim of `claim_of` without its source; None also if it is not known."""
-    return claim_of(folders).promise

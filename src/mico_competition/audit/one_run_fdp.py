@@ -69,23 +69,6 @@ def one_run_fdp_bound(
     return Bound("one-run f-DP", curve.epsilon(known[best], delta), delta, level, detail)
 
 
-def one_run_fdp_p_value(guessed: Guessed, least_fpr: Callable[[float], float]) -> float:
-    """How likely, at most, so many right guesses are under a trade-off curve, with fair coins.
-
-    Args:
-        guessed: the plan and how many guesses are right.
-        least_fpr: TPR in [0, 1] -> the least FPR with which the curve allows it; convex, growing.
-
-    Returns:
-        A probability, rounded up by 1e-9 at most.
-    """
-    low, high = 0.0, 1.0
-    while high - low > 1e-9:
-        middle = (low + high) / 2
-        low, high = (low, middle) if impossible(guessed, middle, least_fpr) else (middle, high)
-    return high
-
-
 def impossible(guessed: Guessed, alpha: float, least_fpr: Callable[[float], float]) -> bool:
     """Whether the curve allows so many right guesses with no probability of `alpha` or more."""
     m, r, v = guessed.points, guessed.guesses, guessed.right

@@ -1,9 +1,7 @@
-"""Intervals of the TPR at any FPR: over models, and an exact one for a single model.
+"""An exact interval of the TPR at an FPR, for a single model.
 
-The points of a model are not independent once models differ, so with six models or more whole
-models are drawn, and of two to five the interval is Student's t (docs/METHODS.md, sections 7.1 and
-7.2).  A single model says nothing about others; if its points may be taken for independent draws,
-counts of them are binomial, and the interval is exact (section 7.6).
+A single model says nothing about others.  If its points may be taken for independent draws, counts
+of them are binomial, and the interval is exact: docs/METHODS.md, section 7.6 (formula 60).
 """
 
 from __future__ import annotations
@@ -16,53 +14,9 @@ from scipy.special import betainc
 
 from mico_competition.audit import binomial
 from mico_competition.audit.checked import check_level, check_scores
-from mico_competition.evaluation.measure import LEVEL, RESAMPLES
-from mico_competition.scoring import intervals_of, tpr_at_fpr
+from mico_competition.evaluation.measure import LEVEL
 
 Interval = tuple[float, float]
-
-
-def bootstrap_tpr(
-    truth: Any,
-    scores: Any,
-    fpr: float,
-    *,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> tuple[float, Interval]:
-    """The TPR just below an FPR, and its interval over models; of fewer than six, Student's t.
-
-    Args:
-        truth: bool[models, points].
-        scores: float[models, points], finite, comparable over models.
-        fpr: in (0, 1].  With fewer than some five non-members accepted the interval is too short.
-        level, resamples, seed: as in `evaluation.measure.measure`.
-
-    Returns:
-        `(tpr, (low, high))`; the ends are nan for one model, and, of fewer than six, at a rate at
-        which fewer than three non-members are accepted.
-
-    Raises:
-        ValueError: as `scoring.intervals_of`; on an FPR outside (0, 1].
-    """
-    member, value = np.asarray(truth).astype(np.int64), np.asarray(scores, dtype=np.float64)
-    if member.ndim != 2 or member.shape != value.shape:
-        raise ValueError(
-            f"Expected truth and scores [models, points], got {member.shape} and {value.shape}."
-        )
-    found = tpr_at_fpr(member.ravel(), value.ravel(), fpr)
-    folders = [f"audit/audit/one/model_{i}" for i in range(len(member))]
-    known = intervals_of(
-        dict(zip(folders, member)),
-        dict(zip(folders, value)),
-        resamples=resamples,
-        level=level,
-        seed=seed,
-        rates=(fpr,),
-    )
-    low, high = known["audit"]["curve"][fpr]
-    return found, (low, high)
 
 
 def tpr_interval(

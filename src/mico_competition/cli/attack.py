@@ -105,7 +105,7 @@ def _named(args: argparse.Namespace) -> tuple[str, Path]:
 def _threshold(args: argparse.Namespace, folder: Path, phases: Sequence[str]) -> int:
     """The loss threshold, which needs no shadow models: each model on its own points alone."""
     from mico_competition.data.datasets import load_dataset
-    from mico_competition.evaluation.baseline import attack_challenge
+    from mico_competition.evaluation.predict import attack_challenge
     from mico_competition.models.inputs import default_device
 
     attacks_named(args, [_DEFAULT])

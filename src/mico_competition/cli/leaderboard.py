@@ -209,7 +209,8 @@ def _add_truth(parser: argparse.ArgumentParser) -> None:
 
 def _truths(args: argparse.Namespace) -> list[Any]:
     """The truth of every challenge and phase that is asked for."""
-    from mico_competition.hosting.leaderboard.truth_tree import find_challenges, read_truth
+    from mico_competition.competition.layout import find_challenges
+    from mico_competition.hosting.leaderboard.truth_tree import read_truth
 
     challenges = [args.challenge] if args.challenge else find_challenges(args.truth)
     return [

@@ -34,10 +34,10 @@ def add_release(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.competition.layout import release_folder
+        from mico_competition.competition.layout import find_challenges, release_folder
         from mico_competition.fleets.finished import check_fleets
         from mico_competition.release.add_labels import add_labels
-        from mico_competition.release.release import find_challenges, release
+        from mico_competition.release.release import release
 
         for challenge in args.challenge or find_challenges(args.root):
             place = args.to / challenge
@@ -72,8 +72,8 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(args: argparse.Namespace) -> int:
+        from mico_competition.competition.layout import find_challenges
         from mico_competition.release.leak_check.check import check_release
-        from mico_competition.release.release import find_challenges
 
         challenges = args.challenge or find_challenges(args.released)
         faults = check_release(args.released, args.trained, challenges, revealed=args.revealed)
@@ -116,7 +116,7 @@ def add_reveal(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--challenge", choices=CHALLENGES, help="default: the only one there is")
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.release.release import find_challenges
+        from mico_competition.competition.layout import find_challenges
         from mico_competition.release.reveal import as_text, reveal
         from mico_competition.support.files import PRIVATE, write_text
 

@@ -242,3 +242,14 @@ def _rightly_named(given: Path) -> str:
 def read_text(path: PathLike) -> str:
     """The stripped text of a small file; ValueError if it is a large one."""
     return read_limited_text(path, TEXT_LIMIT).strip()
+
+
+def find_challenges(root: PathLike) -> list[str]:
+    """Names of the challenges that have a folder below `root`; ValueError if there is none."""
+    found = [name for name in CHALLENGES if (Path(root) / name).is_dir()]
+    if not found:
+        raise ValueError(
+            f"There is no challenge folder below {root}: name the folder that was given to "
+            "`mico train --output_dir`, or to `mico release --to`."
+        )
+    return found

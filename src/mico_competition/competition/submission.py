@@ -8,7 +8,6 @@ folder, or as in 2022 in the model folders themselves; either way at
 from __future__ import annotations
 
 import tempfile
-import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,8 @@ from mico_competition.scoring.printable import printable
 from mico_competition.scoring.program import score_scenarios
 from mico_competition.scoring.reading import check_predictions, in_ranges, read_values
 from mico_competition.support.files import PathLike, write_text, written_aside
+from mico_competition.support.zips import write_zip
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 _CODE = ("metadata", "metadata.yaml")
 
 
@@ -130,13 +129,12 @@ def pack(
     if faults:
         raise ValueError(_listing("This submission is not complete", faults))
     challenge = challenge_folder_of(challenge_folder).name
-    with written_aside(zip_path) as aside, zipfile.ZipFile(aside, "w") as archive:
-        for model in _expected_models(challenge_folder, SCORED_PHASES):
-            info = zipfile.ZipInfo(f"{challenge}/{model.place}/{PREDICTION_FILE}", _EPOCH)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            info.create_system, info.external_attr = 3, 0o644 << 16
-            content = model.prediction_in(predictions).read_bytes()
-            archive.writestr(info, content, compresslevel=9)
+    files = {
+        f"{challenge}/{model.place}/{PREDICTION_FILE}": model.prediction_in(predictions)
+        for model in _expected_models(challenge_folder, SCORED_PHASES)
+    }
+    with written_aside(zip_path) as aside:
+        write_zip(aside, files, deflate=True)
     return Path(zip_path)
 
 

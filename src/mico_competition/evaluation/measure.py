@@ -19,11 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from mico_competition.scoring import score
-from mico_competition.scoring.few_models import LeftOut, around, standard_error, t_interval
-from mico_competition.scoring.few_records import interval_of_records, joined, of_sum
-from mico_competition.scoring.intervals import interval_method, percentile_interval, widened
-from mico_competition.scoring.resampling import resample_scores
+from mico_competition.scoring.few_models import around, standard_error
+from mico_competition.scoring.few_records import joined, of_sum
+from mico_competition.scoring.intervals import (
+    ScenarioIntervals,
+    interval_method,
+    percentile_interval,
+    widened,
+)
 
 METRICS: Mapping[str, str] = {
     "TPR_FPR_1000": "TPR at 10% FPR",
@@ -116,30 +119,27 @@ def measure(
         )
     if resamples < 1:
         raise ValueError(f"Expected resamples={resamples} >= 1: 1000 is usual.")
-    member = truth.astype(np.int64)
-    exact = score(member.ravel(), scores.ravel())
-    members = int(truth.sum())
-    made = _Made(member, scores, exact, (members, truth.size - members), level)
-    method = interval_method(len(scores))
-    if method in ("bootstrap", "both"):
-        levels = scores if scores.size <= FEW else _levels(truth, scores)
-        draws, curves = resample_scores(
-            list(member), list(levels), resamples=resamples, seed=seed, rates=rates
-        )
-        made.draws = {**draws, **dict(zip(rates, curves.T))}
-    if method in ("t", "both"):
-        made.left = LeftOut(list(member), list(scores), rates, seed)
-    estimates = {metric: made.estimate(metric) for metric in METRICS}
-    bands = {rate: made.interval(rate) for rate in rates}
+    levels = None if scores.size <= FEW else lambda: list(_levels(truth, scores))
+    member = list(truth.astype(np.int64))
+    made = ScenarioIntervals(member, list(scores), resamples, seed, rates, levels)
     return Measured(
-        estimates,
-        exact["fpr"],
-        exact["tpr"],
+        {metric: _estimate(made, metric, level) for metric in METRICS},
+        made.result["fpr"],
+        made.result["tpr"],
         len(scores),
-        members,
-        truth.size - members,
-        bands,
+        made.members,
+        made.nonmembers,
+        {rate: made.interval(rate, level) for rate in rates},
     )
+
+
+def _estimate(made: ScenarioIntervals, metric: str, level: float) -> Estimate:
+    """The value with its interval, and all that comparisons need."""
+    both = ({}, {}) if made.left is None else (made.left.models, made.left.parts)
+    left, parts = (np.array(one.get(metric, ())) for one in both)
+    low, high = made.interval(metric, level)
+    draws, few = made.draws.get(metric, np.zeros(0)), made.of_records(metric, level) is not None
+    return Estimate(float(made.result[metric]), low, high, draws, left, parts, few)
 
 
 def compare(one: Measured, other: Measured, *, level: float = LEVEL) -> dict[str, Estimate]:
@@ -188,7 +188,8 @@ def _combined(
     few = any(e.few for e in estimates)
     low, high = UNKNOWN
     if not any(math.isnan(e.low) for e in estimates):
-        low, high = _of_draws(draws, models, level)
+        if len(draws):
+            low, high = percentile_interval(draws, widened(models, level))
         if len(left):
             by_t = around(value, standard_error(left, parts), models, level)
             low, high = by_t if math.isnan(low) else joined((low, high), by_t)
@@ -201,46 +202,6 @@ def _combined(
             low, high = joined((low, high), apart)
         low, high = max(low, least), min(high, 1.0)
     return Estimate(value, low, high, draws, left, parts, few)
-
-
-def _of_draws(draws: np.ndarray, models: int, level: float) -> Interval:
-    return percentile_interval(draws, widened(models, level)) if len(draws) else UNKNOWN
-
-
-@dataclass
-class _Made:
-    """What the intervals of pooled scores are made from."""
-
-    member: np.ndarray
-    scores: np.ndarray
-    exact: Mapping[str, Any]
-    counts: tuple[int, int]
-    level: float
-    draws: Mapping[Any, np.ndarray] = field(default_factory=dict)
-    left: LeftOut | None = None
-
-    def interval(self, key: Any) -> Interval:
-        """Of a metric, or of the TPR at a rate."""
-        found = UNKNOWN
-        if self.left is not None and self.left.count > 1:
-            found = t_interval(self.left, key, self.level)
-        if self.draws:
-            drawn = _of_draws(self.draws[key], len(self.scores), self.level)
-            found = joined(drawn, found)
-        return joined(found, self.of_records(key))
-
-    def of_records(self, key: Any) -> Interval | None:
-        """The same from records alone, where they are few."""
-        return interval_of_records(key, self.exact, self.counts, self.level)
-
-    def estimate(self, metric: str) -> Estimate:
-        """The value, with all that comparisons need."""
-        both = ({}, {}) if self.left is None else (self.left.models, self.left.parts)
-        left, parts = (np.array(one.get(metric, ())) for one in both)
-        few = self.of_records(metric) is not None
-        draws = self.draws.get(metric, np.zeros(0))
-        value = float(self.exact[metric])
-        return Estimate(value, *self.interval(metric), draws, left, parts, few)
 
 
 def _levels(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -1,19 +1,99 @@
-"""Runs a named attack on a challenge folder, as a participant does, and writes the predictions."""
+"""Runs an attack on a challenge folder, as a participant does, and writes the predictions.
+
+`attack_challenge` takes a function of each model's own losses, `attack_folder` a named attack,
+which may need shadow models and any signal.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from mico_competition.attacks import to_unit
+import numpy as np
+
+from mico_competition.attacks import loss_threshold, to_unit
 from mico_competition.attacks.problem import Attack, Source
 from mico_competition.competition.layout import ModelFolder, predictions_folder, walk_challenge
 from mico_competition.competition.submission import write_prediction
 from mico_competition.competition.table import DISTINGUISHER, PHASE_NAMES, PHASES, get_scenario
 from mico_competition.evaluation.cross_fitting import make_task, run
 from mico_competition.evaluation.evaluate import DEFAULTS, Options, guard
+from mico_competition.models.inputs import Data, prepare
+from mico_competition.models.tokenizer_files import tokenizer_bytes
+from mico_competition.signals import challenge_losses
 from mico_competition.support.files import PathLike
 
+if TYPE_CHECKING:
+    import torch
+
 Open = Callable[..., Source]  # (scenario, phases) -> signals
+
+
+def attack_challenge(
+    challenge_folder: PathLike,
+    load: Callable[[str], Any],
+    *,
+    attack: Callable[[np.ndarray], np.ndarray] = loss_threshold,
+    predictions: PathLike | None = None,
+    phases: Sequence[str] = PHASE_NAMES,
+    scenarios: Sequence[str] | None = None,
+    device: torch.device | None = None,
+    progress: bool = True,
+) -> int:
+    """Write the predictions of a loss attack for every model of a challenge folder.
+
+    Args:
+        challenge_folder: holds the challenge's scenarios, as downloaded or released.
+        load: takes a task's name and gives its whole dataset (`load_cifar10()` and the like).
+        attack: takes losses float64[models, 2m] of one scenario, gives scores in [0, 1] of the
+            same shape; larger = more likely a member.
+        predictions: folder to write to; by default `<challenge>.predictions` beside the folder.
+        phases: phases to attack.
+        scenarios: by default all that the folder holds.
+        device: where models run; by default the CPU.
+        progress: whether to show how far it is (see `mico_competition.support.progress`).
+
+    Returns:
+        The number of models attacked.
+
+    Raises:
+        ValueError: as `walk_challenge`; if there are no models of one of `scenarios`.
+    """
+    target = predictions or predictions_folder(challenge_folder)
+    groups = _by_scenario(challenge_folder, scenarios, phases)
+    prepared: dict[tuple[str, Any], Data] = {}
+    for models in groups.values():
+        data = _data_of(models[0], load, prepared)
+        scores = attack(challenge_losses(models, data, device=device, progress=progress))
+        for model, row in zip(models, scores):
+            write_prediction(model.prediction_in(target), row)
+    return sum(map(len, groups.values()))
+
+
+def _by_scenario(
+    challenge_folder: PathLike,
+    scenarios: Sequence[str] | None,
+    phases: Sequence[str] = PHASE_NAMES,
+) -> dict[str, list[ModelFolder]]:
+    """The models of each scenario, of all or of `scenarios`; ValueError if one has none."""
+    groups: dict[str, list[ModelFolder]] = {}
+    for model in walk_challenge(challenge_folder, phases=list(phases)):
+        groups.setdefault(model.scenario, []).append(model)
+    for name in scenarios or ():
+        if name not in groups:
+            raise ValueError(f"There are no models of {name} in {challenge_folder}.")
+    return groups if scenarios is None else {name: groups[name] for name in scenarios}
+
+
+def _data_of(
+    model: ModelFolder, load: Callable[[str], Any], prepared: dict[tuple[str, Any], Data]
+) -> Data:
+    """The task's data, loaded and (for text) tokenised once for all scenarios of a task."""
+    key = (model.task.name, tokenizer_bytes(model.path))
+    if key not in prepared:
+        tokenizer = model.path if model.task.text else None
+        prepared[key] = prepare(model.task.name, load(model.task.name), tokenizer)[0]
+    return prepared[key]
 
 
 def attack_folder(
@@ -53,15 +133,13 @@ def attack_folder(
     """
     target = predictions or predictions_folder(challenge_folder)
     groups: dict[str, dict[str, list[ModelFolder]]] = {}
-    for model in walk_challenge(challenge_folder):
-        groups.setdefault(model.scenario, {}).setdefault(model.phase, []).append(model)
-    chosen = list(groups) if scenarios is None else list(dict.fromkeys(scenarios))
-    for name in chosen:
-        if name not in groups:
-            raise ValueError(f"There are no models of {name} in {challenge_folder}.")
+    for name, models in _by_scenario(challenge_folder, scenarios).items():
+        groups[name] = {}
+        for model in models:
+            groups[name].setdefault(model.phase, []).append(model)
         _check(name, groups[name], attack)
     count = 0
-    for name in chosen:
+    for name in groups:
         wanted = [phase for phase in phases if phase in groups[name]]
         if not wanted:
             continue

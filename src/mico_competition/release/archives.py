@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,13 +16,13 @@ from mico_competition.competition.layout import challenge_folder_of, model_id_of
 from mico_competition.support.files import PUBLIC, PathLike, make_folder, set_access, write_text
 from mico_competition.support.progress import tracked
 from mico_competition.support.untrusted import read_limited_text
+from mico_competition.support.zips import write_zip
 
 SUMS_FILE = "SHA256SUMS"
 ARCHIVES = "archives"
 
 # The first moment that a zip archive can tell: 1980-01-01, 00:00 UTC.
 EPOCH = 315_532_800
-_ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 _CHUNK = 1 << 20
 _LARGEST = 1 << 26  # bytes of SHA256SUMS
@@ -46,15 +44,9 @@ def write_archive(path: PathLike, root: PathLike, folder: str) -> None:
 
     The same names and contents give the same bytes.  Files over 4 GB are fine (zip64).
     """
-    root = Path(root)
     make_folder(Path(path).parent, PUBLIC)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in sorted(f"{folder}/{file}" for file in files_below(root / folder)):
-            info = zipfile.ZipInfo(name, _ZIP_EPOCH)
-            info.create_system, info.external_attr = 3, (0o100000 | PUBLIC.file) << 16
-            info.file_size = (root / name).stat().st_size  # decides whether zip64 is needed
-            with (root / name).open("rb") as source, archive.open(info, "w") as target:
-                shutil.copyfileobj(source, target, _CHUNK)
+    names = [f"{folder}/{file}" for file in files_below(Path(root) / folder)]
+    write_zip(path, {name: Path(root) / name for name in names})
 
 
 def settle(folder: PathLike) -> None:

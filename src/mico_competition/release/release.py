@@ -19,7 +19,6 @@ from mico_competition.competition.layout import ModelFolder, release_folder, wal
 from mico_competition.competition.lengths import Lengths, read_metadata
 from mico_competition.competition.solutions import read_solution
 from mico_competition.competition.table import (
-    CHALLENGES,
     COMPETITION_FILE,
     SOLUTION_FILE,
     current,
@@ -138,14 +137,6 @@ def release(
                 os.replace(made, place)
                 set_time(place)
     return len(models)
-
-
-def find_challenges(root: PathLike) -> list[str]:
-    """Names of the challenges that have a folder below `root`; ValueError if there is none."""
-    found = [name for name in CHALLENGES if (Path(root) / name).is_dir()]
-    if not found:
-        raise ValueError(f"There is no challenge folder below {root}: {NOT_TRAINED}")
-    return found
 
 
 def write_reference(root: PathLike, challenge: str, phase: str, to: PathLike) -> int:

@@ -64,32 +64,6 @@ def pld_epsilon(
     return float(losses.get_epsilon_for_delta(target_delta))
 
 
-def delta_curve(
-    mechanism: Mechanism,
-    epsilons: np.ndarray,
-    *,
-    value_discretization_interval: float = INTERVAL,
-    neighbours: str = "add_or_remove",
-) -> np.ndarray:
-    """Rigorous upper bounds of delta at each of `epsilons`, all of which hold at once.
-
-    Args:
-        mechanism, value_discretization_interval, neighbours: as in `pld_epsilon`.
-        epsilons: float[k], each >= 0.
-
-    Returns:
-        float64[k] in [0, 1].
-
-    Raises:
-        ValueError: if an argument is out of range.
-    """
-    _check(0.5, neighbours, value_discretization_interval=value_discretization_interval)
-    if not (epsilons >= 0).all():
-        raise ValueError("Expected every epsilon >= 0.")
-    losses = _composed(mechanism, value_discretization_interval, neighbours, pessimistic=True)
-    return np.clip(losses.get_delta_for_epsilon(epsilons), 0.0, 1.0)
-
-
 def delta_curves(
     mechanism: Mechanism, epsilons: np.ndarray, *, value_discretization_interval: float = INTERVAL
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +73,8 @@ def delta_curves(
     of the first at a negative epsilon follows from that of the second at a positive one.
 
     Args:
-        mechanism, epsilons, value_discretization_interval: as in `delta_curve`.
+        mechanism, value_discretization_interval: as in `pld_epsilon`.
+        epsilons: float[k], each >= 0.
 
     Returns:
         `(member, nonmember)`, float64[k] each: the most by which P[S | record in] exceeds

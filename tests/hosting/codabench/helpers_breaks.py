@@ -7,7 +7,6 @@ from helpers_bundle import read_zip, spec_of, with_spec, zipped
 
 FINAL_TRUTH = zipped({"digits/digits_hi/final/model_150/solution.csv": "0,1"})
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
-PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 COLUMN = ("leaderboards", 0, "columns")
 NOON = datetime.datetime(2027, 3, 1, 12)
 EAST = "2027-03-01 14:00:00+02:00"

@@ -287,8 +287,8 @@ def test_a_repository_that_is_none(tmp_path):
 
 def test_what_the_check_warns_of_is_written_all_the_same(tmp_path):
     root = write_trained(tmp_path / "trained", "digits")
-    dates = Schedule.of(DATES[0], "2027-01-01 12:00:00", DATES[2])
-    faults = write_bundle(root, "digits", tmp_path / "b.zip", dates, Options("codalab"))
+    dates = Schedule.of(*DATES)
+    faults = write_bundle(root, "digits", tmp_path / "b.zip", dates, Options("codalab", step=0.0))
     assert [fault.severity for fault in faults] == ["warning"]
     assert check_bundle(tmp_path / "b.zip") == faults
 

@@ -63,15 +63,10 @@ def test_warnings_alone_do_not_fail_the_check(good, tmp_path, capsys):
         edit("leaderboards", 0, "primary_index", to=3),
         edit("leaderboards", 0, "submission_rule", to="Force_Best"),
         edit("pages", to=[]),
-        both(
-            edit(*COLUMN, 4, "computation", to="avg"),
-            edit(*COLUMN, 4, "computation_indexes", to=[1]),
-        ),
         edit("image", to="./logo.png"),
         command("sh -c 'python3 $program/score.py $input $output && true'"),
         program(**{"metadata.yaml": "command: python3 $program/score.py $input $output\n"}),
         put("logo.png", b"GIF89a..."),
-        edit("solutions", to=[{"index": 0, "tasks": [0], "path": "reference_data_dev.zip"}]),
     ],
 )
 def test_what_is_sound_as_well(good, tmp_path, change):
@@ -110,8 +105,8 @@ def test_no_value_makes_the_linter_stumble(good, tmp_path):
     for key in list(spec["leaderboard"]["columns"])[2:]:
         del spec["leaderboard"]["columns"][key]
     spec = json.loads(json.dumps(spec))  # what anchors share becomes separate
-    for i, broken in enumerate(with_values(spec, odd)):
-        list(version15_rules(broken, archive, legacy=bool(i % 2)))
+    for broken in with_values(spec, odd):
+        list(version15_rules(broken, archive))
 
 
 def test_a_yaml_of_aliases_costs_nothing(good, tmp_path):

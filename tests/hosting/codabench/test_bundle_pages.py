@@ -1,20 +1,16 @@
 """Pages and picture of a bundle: true numbers, commands that exist, whole HTML."""
 
-import io
 import re
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 from helpers_bundle import DATES, LENGTHS, MODELS, make_bundle, read_zip
 
 from mico_competition.cli import build_parser
 from mico_competition.competition.table import CHALLENGES
 from mico_competition.hosting.codabench.html import as_html
-from mico_competition.hosting.codabench.logo import draw, png_bytes
-from mico_competition.hosting.codabench.texts import logo
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = ("overview", "evaluation", "data", "terms")
@@ -119,13 +115,3 @@ def test_html_of_what_our_pages_use():
     assert as_html("```\na < b\n\nc\n```\n") == "<pre><code>a &lt; b\n\nc</code></pre>\n"
     table = as_html("| a | b |\n| --- | --- |\n| 1 | `2` |\n")
     assert "<th>b</th>" in table and "<td>1</td><td><code>2</code></td>" in table
-
-
-@pytest.mark.slow
-def test_the_picture_is_the_one_that_is_drawn():
-    image = pytest.importorskip("PIL.Image")
-    kept = np.asarray(image.open(io.BytesIO(logo())).convert("RGB"))
-    drawn = draw()
-    assert kept.shape == drawn.shape == (400, 400, 3)
-    assert int(np.abs(kept.astype(int) - drawn).max()) <= 1  # cube roots differ by platform
-    assert np.array_equal(np.asarray(image.open(io.BytesIO(png_bytes(drawn)))), drawn)

@@ -13,10 +13,11 @@ from mico_competition.scoring.metrics import SCALARS, score
 from sklearn.metrics import roc_auc_score
 
 from mico_competition.cli import main
+from mico_competition.competition.layout import find_challenges
 from mico_competition.hosting.leaderboard.add import About, add, predictions_sha256
 from mico_competition.hosting.leaderboard.entries import Entry, read_entries
 from mico_competition.hosting.leaderboard.form import check_values, parse_time
-from mico_competition.hosting.leaderboard.truth_tree import find_challenges, read_truth
+from mico_competition.hosting.leaderboard.truth_tree import read_truth
 
 NOW = parse_time("2027-01-02T03:04:05Z")
 ABOUT = About("Attack", ("Ada",), submitted=NOW)

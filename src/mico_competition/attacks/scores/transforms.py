@@ -88,24 +88,3 @@ def logit_scaled(probabilities: np.ndarray, floor: float = 1e-29) -> np.ndarray:
     if (p < 0).any() or (p > 1).any():
         raise ValueError(f"Expected probabilities in [0, 1], got {p.min()}..{p.max()}.")
     return np.log(np.maximum(p, floor)) - np.log(1.0 - p + floor)
-
-
-def logit_from_loss(losses: np.ndarray, floor: float = 1e-12) -> np.ndarray:
-    """The logit of p_y from the cross-entropy: -l - log(1 - exp(-l)), where only losses are kept.
-
-    Args:
-        losses: float[...], >= 0, in nats.
-        floor: smaller losses (a float32 loss is often exactly 0) count as this one; 1e-12
-            caps the logit at 27.6.
-
-    Raises:
-        ValueError: if a loss is negative by more than rounding, or not finite.
-    """
-    losses = np.asarray(losses, dtype=np.float64)
-    check_finite("losses", losses)
-    if (losses < -1e-6).any():
-        raise ValueError(
-            "Expected losses >= 0 (cross-entropies), got negative ones: signs swapped?"
-        )
-    losses = np.maximum(losses, floor)
-    return -losses - np.log(-np.expm1(-losses))

@@ -17,7 +17,7 @@ from mico_competition.competition.solutions import read_solution
 from mico_competition.competition.table import SCORED_PHASES, SOLUTION_FILE, get_challenge
 from mico_competition.hosting.codabench.check import Fault, check_bundle, has_errors
 from mico_competition.hosting.codabench.facts import PHASE_TITLES, Facts, Schedule, date_text
-from mico_competition.hosting.codabench.files import Archive, Content, write_zip, zip_bytes
+from mico_competition.hosting.codabench.files import Archive
 from mico_competition.hosting.codabench.program import program_files
 from mico_competition.hosting.codabench.texts import logo, make_pages
 from mico_competition.hosting.codabench.yaml_form import (
@@ -33,6 +33,7 @@ from mico_competition.hosting.codabench.yaml_form import (
 from mico_competition.scoring.truth import NOTICE_FILE, read_solutions
 from mico_competition.support.files import PRIVATE, PathLike, written_aside
 from mico_competition.support.scratch import scratch
+from mico_competition.support.zips import Content, write_zip, zip_bytes
 
 _MEND = "name the folder that `mico train --output_dir` was given."
 

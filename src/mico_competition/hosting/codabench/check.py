@@ -11,7 +11,16 @@ from typing import Any
 
 from mico_competition.hosting.codabench.bounded_yaml import load_yaml
 from mico_competition.hosting.codabench.files import MAX_TEXT, Archive
-from mico_competition.hosting.codabench.rules.fault import ERROR, Fault, error, log, says, shown
+from mico_competition.hosting.codabench.rules.fault import (
+    ERROR,
+    Fault,
+    error,
+    log,
+    says,
+    shown,
+    silent,
+    warning,
+)
 from mico_competition.hosting.codabench.rules.leaks import leaks_rule
 from mico_competition.hosting.codabench.rules.scenarios import scenarios_rule
 from mico_competition.hosting.codabench.rules.scored import scored_phases
@@ -24,13 +33,19 @@ from mico_competition.support.files import PathLike
 __all__ = ["Fault", "check_bundle", "has_errors", "platform_of", "read_yaml"]
 
 
+_IGNORED = silent(
+    "takes CodaLab's form but ignores much of it: no submission gets onto the leaderboard by "
+    "itself, and each phase ends a day before the next one starts"
+)
+
+
 def check_bundle(path: PathLike, platform: str | None = None) -> list[Fault]:
     """All faults of a bundle, in the order of its parts; none if it is sound.
 
     Args:
         path: the bundle's zip.
-        platform: "codabench" or "codalab", whose rules are applied; by default Codabench's for
-            a bundle of version 2, legacy CodaLab's for one of version 1.5.
+        platform: "codabench" or "codalab", which the bundle is for; by default the one whose
+            form it has.  The rules are those of its form.
 
     Raises:
         ValueError: if there is no such file, or `platform` is neither.
@@ -55,9 +70,13 @@ def check_bundle(path: PathLike, platform: str | None = None) -> list[Fault]:
             words = "A suitable version could not be found for this competition."
             what = f"{says(words)} It is {shown(spec['version'])}."
             return [error("version", what, "Write `version: 2`.")]
-        legacy = platform == CODALAB
-        faults = list(version15_rules(spec, archive, legacy=legacy))
-        return [*faults, *_own_rules(spec, archive, platform)]
+        if platform == CODABENCH:
+            faults = [warning("version", _IGNORED, "Write the bundle with --platform codabench.")]
+        return [
+            *faults,
+            *version15_rules(spec, archive),
+            *_own_rules(spec, archive, platform),
+        ]
 
 
 def _own_rules(spec: Mapping[str, Any], archive: Archive, platform: str) -> Iterator[Fault]:

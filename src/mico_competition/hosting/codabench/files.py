@@ -1,4 +1,4 @@
-"""Zips of a bundle: written with the same bytes every time, read with limits.
+"""Zips of a bundle, read with limits.
 
 A bundle may come from anywhere, so nothing of it is unpacked to be looked at: members are read one
 at a time, each up to a size, and paths never leave the archive.
@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import io
 import posixpath
-import shutil
-import stat
 import sys
 import zipfile
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,8 +19,6 @@ from mico_competition.scoring.printable import printable
 from mico_competition.support.files import PathLike
 from mico_competition.support.untrusted import check_file, is_hosts
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-_CHUNK = 1 << 20
 # What reading a damaged, encrypted or foreign zip can raise.
 _UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
@@ -37,34 +32,6 @@ _ROOM = 1 << 20
 MAX_TEXT = 2 << 20
 MAX_INNER = 512 << 20
 MAX_UNPACKED = 2 << 30
-
-Content = bytes | Path
-
-
-def write_zip(target: PathLike | BinaryIO, files: Mapping[str, Content]) -> None:
-    """Write a zip of `files` (name -> bytes, or a file to take them from), sorted by name.
-
-    The same names and contents give the same bytes: members are stored, not deflated, since
-    deflate differs between builds of zlib, and all have one time and one mode.
-    """
-    with zipfile.ZipFile(target, "w") as archive:
-        for name in sorted(files):
-            content = files[name]
-            info = zipfile.ZipInfo(name, _EPOCH)
-            info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
-            if isinstance(content, bytes):
-                archive.writestr(info, content)
-                continue
-            info.file_size = content.stat().st_size  # decides whether zip64 is needed
-            with content.open("rb") as source, archive.open(info, "w") as member:
-                shutil.copyfileobj(source, member, _CHUNK)
-
-
-def zip_bytes(files: Mapping[str, Content]) -> bytes:
-    """The bytes of a zip of `files`: see `write_zip`."""
-    buffer = io.BytesIO()
-    write_zip(buffer, files)
-    return buffer.getvalue()
 
 
 class Archive:

@@ -108,7 +108,7 @@ def make_pages(
 
 
 def logo() -> bytes:
-    """The competition's picture, a PNG (drawn by `logo.py`)."""
+    """The competition's picture, a PNG of 400 x 400."""
     return _package_file(LOGO_FILE)
 
 

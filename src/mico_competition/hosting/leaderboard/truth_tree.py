@@ -15,7 +15,7 @@ import numpy as np
 
 from mico_competition.competition.layout import release_folder, walk_phase
 from mico_competition.competition.solutions import read_solution
-from mico_competition.competition.table import CHALLENGES, get_challenge, get_phase
+from mico_competition.competition.table import get_challenge, get_phase
 from mico_competition.support.files import PathLike
 from mico_competition.support.untrusted import read_limited_json
 
@@ -58,14 +58,6 @@ def read_truth(
             solutions[f"{challenge}/{model.place}"] = read_solution(model.path)
     version = data_version or _version_of(folder, list(solutions))
     return Truth(challenge, phase, version, solutions)
-
-
-def find_challenges(root: PathLike) -> list[str]:
-    """Names of the challenges that have a folder below `root`; ValueError if there is none."""
-    found = [name for name in CHALLENGES if (Path(root) / name).is_dir()]
-    if not found:
-        raise ValueError(f"There is no challenge folder below {root}: {_MEND}")
-    return found
 
 
 def _version_of(folder: Path, places: Sequence[str]) -> str | None:

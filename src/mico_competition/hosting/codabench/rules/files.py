@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import uuid
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,16 +22,9 @@ from mico_competition.hosting.codabench.rules.fault import (
 )
 
 _IMAGES = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.DOTALL)
-_PNG = b"\x89PNG\r\n\x1a\n"
 _MAX_IMAGE = 20 << 20
-_MAX_PIXELS = 2 * 89_478_485  # Pillow, with which the platforms look at it, takes more for a bomb
 _LARGE = 300 << 20
 _SHELL = {"&&", "||", "|", ";", ">", ">>", "<", "2>", "2>&1", "&"}
-_VARIABLE = re.compile(r"\$\w+")
-_VARIABLES = {
-    *("$input", "$output", "$tmp", "$program", "$ingestion_program", "$hidden", "$shared"),
-    *("$submission_program", "$predictions"),
-}
 _TRUTH = re.compile(rf"(?:^|/)({'|'.join(SCORED_PHASES)})/model_\d+/{re.escape(SOLUTION_FILE)}$")
 
 
@@ -44,31 +36,17 @@ def image_rule(where: str, archive: Archive, name: Any) -> Iterator[Fault]:
         yield error(where, says(words) + ".", mend)
     elif not archive.holds(name):
         yield error(where, says(f"Unable to find image: {name}") + ".", mend)
-    elif archive.size(name) > _MAX_IMAGE or not _is_image(archive, name):
+    elif not _is_image(archive, name):
         words = "logo: Please upload a valid image."
         yield error(where, f"{says(words)}, whatever the file is called.", mend)
 
 
 def _is_image(archive: Archive, name: str) -> bool:
-    """Whether the file's content is a picture; a PNG's checksums are computed as well."""
+    """Whether the file begins as a picture does, and is not larger than the platforms take."""
     try:
-        content = archive.read(name, _MAX_IMAGE)
+        return bool(_IMAGES.match(archive.read(name, _MAX_IMAGE)))
     except ValueError:
         return False
-    if not content.startswith(_PNG):
-        return bool(_IMAGES.match(content))
-    if int.from_bytes(content[16:20], "big") * int.from_bytes(content[20:24], "big") > _MAX_PIXELS:
-        return False
-    place, kinds = len(_PNG), []
-    while place + 12 <= len(content):
-        length = int.from_bytes(content[place : place + 4], "big")
-        chunk = content[place + 4 : place + 8 + length]
-        checksum = content[place + 8 + length : place + 12 + length]
-        if zlib.crc32(chunk).to_bytes(4, "big") != checksum:
-            return False
-        kinds.append(chunk[:4])
-        place += 12 + length
-    return kinds[:1] == [b"IHDR"] and kinds[-1:] == [b"IEND"] and b"IDAT" in kinds
 
 
 def page_rule(
@@ -97,25 +75,17 @@ def page_rule(
 
 
 def data_rule(where: str, archive: Archive, name: Any) -> Iterator[Fault]:
-    """A program or data: a zip in the bundle, a folder, or the key of data on the platform."""
+    """A program or data: a zip in the bundle, or the key of data on the platform."""
     if not isinstance(name, str) or not name:
         yield error(where, f"{shown(name)} is not the name of a file.", "Name a zip of the bundle.")
     elif archive.is_folder(name):
-        yield from _folder_rule(where, name)
+        what = silent("zips the folder, and without a / at its end leaves that zip lying about")
+        yield warning(where, what, "Put a zip in its place.")
     elif archive.holds(name):
         yield from _zip_rule(where, archive, name)
     elif not is_key(name):
         words = f'Cannot find dataset: "{name}"'
         yield error(where, says(words) + ".", "Name a zip that is in the bundle.")
-
-
-def _folder_rule(where: str, name: str) -> Iterator[Fault]:
-    consequence = "zips the folder"
-    if not name.endswith("/"):
-        consequence += (
-            " to a place outside its own folder that all uploads share, and leaves it behind there"
-        )
-    yield warning(where, f"{name} is a folder. {silent(consequence)}", "Put a zip in its place.")
 
 
 def _zip_rule(where: str, archive: Archive, name: str) -> Iterator[Fault]:
@@ -174,14 +144,19 @@ def public_rule(where: str, archive: Archive, name: Any) -> Iterator[Fault]:
         yield error(where, what, "Take what `mico release` wrote.")
 
 
-def program_rule(where: str, archive: Archive, name: Any, *, legacy: bool) -> Iterator[Fault]:
-    """A scoring program: `metadata` at its root, with a command that needs no shell."""
+def program_rule(
+    where: str, archive: Archive, name: Any, *, file: str | None = None
+) -> Iterator[Fault]:
+    """A scoring program: at its root `file`, with a command that needs no shell.
+
+    The file is by default metadata.yaml where there is one, and otherwise `metadata`.
+    """
     import yaml
 
     program = open_inner(archive, name)
     if program is None:
         return
-    file = "metadata" if legacy or not program.holds("metadata.yaml") else "metadata.yaml"
+    file = file or ("metadata.yaml" if program.holds("metadata.yaml") else "metadata")
     place = f"{where}, {name}"
     if not program.holds(file):
         deeper = [n for n in program.names if n.endswith(("/metadata", "/metadata.yaml"))]
@@ -219,14 +194,7 @@ def _command_rule(where: str, program: Archive, command: str, mend: str) -> Iter
     if words[0].startswith(("./", "$program/")) or words[0].endswith(".sh"):
         what = f'{words[0]} is not executable: zips lose modes, and it ends in "Permission denied".'
         yield error(where, what, "Call an interpreter: python3, or sh.")
-    if words[0] == "python":
-        what = "Some images have two interpreters, and `python` is not the one with the packages."
-        yield warning(where, what, "Write `python3`.")
     for word in words:
-        for variable in _VARIABLE.findall(word):
-            if variable not in _VARIABLES and not any(map(variable.startswith, _VARIABLES)):
-                what = f"{variable} is left as it is: only the platform's own are replaced."
-                yield warning(where, what, f"Use one of {', '.join(sorted(_VARIABLES))}.")
         if word.startswith("$program/") and not program.holds(word.removeprefix("$program/")):
             what = f"The command names {word}, which is not in the zip."
             yield error(where, what, "Put the file in, or mend the command.")

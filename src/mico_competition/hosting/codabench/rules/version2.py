@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,14 +9,12 @@ from mico_competition.hosting.codabench.files import Archive
 from mico_competition.hosting.codabench.rules.board import boards_rule
 from mico_competition.hosting.codabench.rules.fault import (
     Fault,
-    choice_rule,
     error,
     keys,
     log,
     mappings,
     plain,
     says,
-    shown,
     silent,
     text_rule,
     unknown_keys,
@@ -26,7 +23,6 @@ from mico_competition.hosting.codabench.rules.fault import (
 from mico_competition.hosting.codabench.rules.files import (
     data_rule,
     image_rule,
-    is_key,
     page_rule,
     program_rule,
     reference_rule,
@@ -46,9 +42,7 @@ TASK = keys(
     "index name key description scoring_program reference_data input_data ingestion_program "
     "ingestion_only_during_scoring"
 )
-SOLUTION = frozenset({"index", "tasks", "path", "key", "name", "description"})
 TASK_FILES = ("scoring_program", "reference_data", "input_data", "ingestion_program")
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 
 
 def version2_rules(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault]:
@@ -68,30 +62,17 @@ def version2_rules(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault]
     yield from faults
     yield from phases_rule(spec, archive, known)
     yield from boards_rule(spec)
-    yield from _solutions_rule(spec, archive, known)
 
 
 def _top_rule(spec: Mapping[str, Any]) -> Iterator[Fault]:
     """Texts and choices at the top level."""
-    if "leaderboard" in spec and "leaderboards" not in spec:
-        words = "Could not find leaderboards in the competition yaml"
-        yield error("leaderboard", says(words) + ".", "Call it `leaderboards` and make it a list.")
-    known = TOP | {"leaderboard"} if "leaderboards" not in spec else TOP
-    yield from unknown_keys("", spec, known)
+    yield from unknown_keys("", spec, TOP)
     yield from text_rule("", spec, "title", 256)
-    yield from choice_rule("", spec, "competition_type", ("competition", "benchmark"))
     if "docker_image" not in spec:
         what = silent(f"takes {DEFAULT_IMAGE}, with Python 3.7")
         yield warning("docker_image", what, "Name the image that the program was tried in.")
     else:
         yield from text_rule("", spec, "docker_image", 128)
-    email = spec.get("contact_email")
-    if email is not None and not (isinstance(email, str) and _EMAIL.fullmatch(email)):
-        words = "contact_email: Enter a valid email address."
-        yield error("contact_email", says(words), "Write an address, or take the key out.")
-    if spec.get("queue") and not is_key(plain(spec["queue"])):
-        words = "The specified Queue does not exist!"
-        yield error("queue", says(words), "Write the queue's vhost, which is a UUID.")
 
 
 def _pages_rule(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault]:
@@ -120,12 +101,9 @@ def _tasks(spec: Mapping[str, Any], archive: Archive) -> tuple[set[Any], list[Fa
         faults += unknown_keys(where, task, TASK)
         index = task.get("index")
         name = plain(task.get("name") or task.get("key"))
-        if index is None:
+        if index is None or isinstance(index, (dict, list)):
             words = f"ERROR: No index for task: {name}"
             faults.append(error(where, says(words) + ".", "Number tasks from 0 on."))
-        elif isinstance(index, (dict, list)):
-            words = f"unhashable type: '{type(index).__name__}'"
-            faults.append(error(f"{where}.index", log(words) + ".", "Number tasks from 0 on."))
         elif index in indexes:
             words = f"ERROR: Duplicate task indexes. Index: {plain(index)}"
             faults.append(error(f"{where}.index", says(words) + ".", "Number tasks from 0 on."))
@@ -146,35 +124,9 @@ def _task_rule(where: str, task: Mapping[str, Any], archive: Archive) -> Iterato
     for key in TASK_FILES:
         if key in task:
             yield from data_rule(f"{where}.{key}", archive, task[key])
-    yield from program_rule(where, archive, task.get("scoring_program"), legacy=False)
+    yield from program_rule(where, archive, task.get("scoring_program"))
     if "reference_data" not in task:
         what = silent("the scoring program gets no truth")
         yield warning(where, what, "Name the zip of the reference data.")
     else:
         yield from reference_rule(f"{where}.reference_data", archive, task["reference_data"])
-
-
-def _solutions_rule(spec: Mapping[str, Any], archive: Archive, tasks: set[Any]) -> Iterator[Fault]:
-    """Sample solutions, where there are any."""
-    if not spec.get("solutions"):
-        return
-    solutions, faults = mappings("solutions", spec["solutions"])
-    yield from faults
-    for where, solution in solutions:
-        yield from unknown_keys(where, solution, SOLUTION)
-        name = plain(solution.get("name") or solution.get("key"))
-        if "index" not in solution:
-            words = f"ERROR: No index for solution: {name}"
-            yield error(where, says(words) + ".", "Number solutions from 0 on.")
-        numbers = solution.get("tasks")
-        if not isinstance(numbers, list):
-            words = f"Could not find tasks for solution: {name}"
-            yield error(where, says(words) + ".", "List the indexes of its tasks.")
-        elif any(isinstance(n, (dict, list)) or n not in tasks for n in numbers):
-            what = f"Its tasks {shown(numbers)} are not all among those of the bundle."
-            yield error(where, what, "List indexes of tasks.")
-        if "key" not in solution and "path" not in solution:
-            words = f'Solution {name} missing "path"'
-            yield error(where, says(words) + ".", "Name the zip of the solution.")
-        elif "key" not in solution:
-            yield from data_rule(f"{where}.path", archive, solution["path"])
