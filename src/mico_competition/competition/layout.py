@@ -195,8 +195,10 @@ def _instead(given: Path, folder: Path, mend: str | None) -> str:
 
 
 def _own_competition(folder: Path) -> str | None:
-    """How to work on a release that carries the file of its competition; that is never used by
-    itself, since it names code, which runs."""
+    """How to work on a release that carries the file of its competition.
+
+    That file is never used by itself, since it names code, which runs.
+    """
     file = folder.with_name(f"{folder.name}.release") / COMPETITION_FILE
     if folder.name in CHALLENGES or not file.is_file():
         return None

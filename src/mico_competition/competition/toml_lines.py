@@ -15,9 +15,9 @@ _KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
 
 
 class Lines:
-    """The line of each table and key of a TOML text, which must be a valid one.
+    r"""The line of each table and key of a TOML text, which must be a valid one.
 
-    >>> lines = Lines('[task.faces]\\nrecords = 400')
+    >>> lines = Lines('[task.faces]\nrecords = 400')
     >>> lines.of("task", "faces", "records"), lines.of("task", "faces", "training")
     (2, 1)
     """
