@@ -53,13 +53,16 @@ class Rebuilt:
         Raises:
             ValueError: if the competition's file is not here, or is another one.
         """
-        if self.competition is not None:
-            self._use()
+        self._use()
         rebuild: Rebuild = pickle.loads(self.function)  # of our own process
         return rebuild(parts)
 
     def _use(self) -> None:
-        path, node = Path(self.competition or ""), os.uname().nodename
+        """Use the competition here, whatever this process began with."""
+        if self.competition is None:
+            use(None)
+            return
+        path, node = Path(self.competition), os.uname().nodename
         same = "put the competition's folder at the same path on every machine"
         if not path.is_file():
             raise ValueError(f"There is no competition file {path} on {node}: {same}.")

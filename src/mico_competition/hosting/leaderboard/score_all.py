@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mico_competition.competition.table import current
 from mico_competition.hosting.leaderboard.add import About
 from mico_competition.hosting.leaderboard.entries import (
     FAULTS_FOLDER,
@@ -137,7 +138,7 @@ def score_all(
     if not paths:
         raise ValueError(f"There are no zips in {folder}: name the folder that submissions are in.")
     count = max(1, min(share_cpus(workers, 1)[0], len(paths)))
-    terms = Terms(truths, resamples, exact, seconds, memory)
+    terms = Terms(truths, resamples, exact, seconds, memory, current().path)
     return len(paths), _run(paths, Books.of(Path(out)), terms, count, again)
 
 

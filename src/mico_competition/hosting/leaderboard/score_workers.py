@@ -24,6 +24,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from mico_competition.competition.table import use
 from mico_competition.hosting.leaderboard.add import About, add
 from mico_competition.hosting.leaderboard.truth_tree import Truth
 
@@ -43,13 +44,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Terms:
-    """What every submission of a run is scored by, and within: seconds, bytes."""
+    """What every submission of a run is scored by, and within: seconds, bytes.
+
+    `competition` is the file of the competition in use, None for the package's own.
+    """
 
     truths: Sequence[Truth]
     resamples: int
     exact: bool
     seconds: float
     memory: int
+    competition: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,7 @@ def _work(job: Job, terms: Terms, scratch: str, sender: Connection, lifeline: Co
     threading.Thread(target=_die_with_first, args=(lifeline,), daemon=True).start()
     _limit_memory(terms.memory)
     try:
+        use(terms.competition)  # the server that forked this process may have begun with another
         entries = add(
             job.path, terms.truths, job.about, resamples=terms.resamples, exact=terms.exact
         )
