@@ -105,7 +105,7 @@ def test_a_competition_from_its_file_to_its_leaderboard(tmp_path, monkeypatch, c
     assert (
         main(["leaderboard", "build", "entries", "--out", "site", "--competition", str(file)]) == 0
     )
-    mico(file, "audit", "released/faces", "--attack", "eb")
+    mico(file, "audit", "released/faces", "--attack", "threshold")
     mico(file, "release", "trained", "--to", "released", "--reveal", "dev")
     mico(file, "verify", "released/faces")
     assert "faces" not in CHALLENGES and VARIABLE not in os.environ
