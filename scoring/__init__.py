@@ -1,9 +1,9 @@
-"""Scoring of membership predictions: metrics, intervals, the report, the platform's program.
+"""Scoring of membership predictions: metrics, intervals, reports, and the platforms' program.
 
-This folder has two lives.  It is the package `mico_competition.scoring`, and it is the folder
-that CodaLab and Codabench run as `python3 score.py IN OUT`, in Pythons as old as 3.7 with
-nothing but numpy.  So nothing here imports the rest of `mico_competition`, and pandas and
-matplotlib are imported only inside the functions that return their objects.
+This folder is both the package `mico_competition.scoring` and the folder that CodaLab and Codabench
+run as `python3 score.py IN OUT`, in Python 3.7 or later with only numpy.  So no module here imports
+the rest of `mico_competition`, and pandas and matplotlib are imported only inside the functions
+that return their objects.
 """
 
 from importlib import import_module
@@ -34,7 +34,7 @@ __all__ = [
     "tpr_at_most_fpr",
 ]
 
-# Each is imported when first asked for: `printable` is to be had without numpy.
+# Each is imported at first use, so that `printable` works without numpy.
 _HOME = {
     "bootstrap": "intervals",
     "bootstrap_average": "intervals",

@@ -1,8 +1,8 @@
-"""The steps that a bundle's program rounds scores to; None where this is no bundle's program.
+"""The steps to which the scoring program rounds scores in a competition bundle; else None.
 
-`mico bundle` writes this file anew into each bundle, with what `settings.json` says.  The program
-cannot start without it, so it knows that it is a bundle's even where `settings.json` was lost or
-changed, and rounds the scores all the same (settings.py).
+`mico bundle`, which packs the files that an organiser uploads, replaces this file by one with the
+steps of `settings.json`.  So the program rounds scores even if `settings.json` is lost or changed
+later (settings.py).
 """
 
 from typing import Dict, Optional

@@ -1,15 +1,13 @@
-"""Scores as coarse as a phase lets them out, and everything that is shown computed from these.
+"""Coarse scores: scores rounded to steps, so that they reveal less about single labels.
 
-Exact scores are an oracle: who chooses the predictions reads labels off them, some twenty a
-submission (docs/HOST.md has the measured attack).  A phase that allows many submissions therefore
-lets each number out in steps only.  `coarse` rounds the few numbers of a score, once, and gives a
-score made of nothing else; leaderboard, page, curve and entries are then made from that, so that
-no digit, coordinate or interval tells more.  Equal numbers are ties.
+Exact scores are an oracle: a participant who chooses predictions for this purpose can compute some
+twenty labels from the scores of each submission (docs/HOST.md has the measured attack).  A phase
+that allows many submissions therefore shows each number in steps only.  `coarse` rounds the few
+numbers of a score once, and leaderboard, page, curve and entries are computed from the rounded
+numbers, so that no other digit, coordinate or interval reveals more.  Equal numbers are ties.
 
-Rounding slows the attack and does not end it: who knows on which side of a step's edge a count lies
-has learned a bit.  What ends it is the limit to submissions.
-
-Nothing here reads files or prints.
+Rounding slows this attack but does not stop it, because each score still reveals on which side of a
+boundary a count lies.  Only the limit on submissions stops it.
 """
 
 from typing import Any, Dict, Mapping
@@ -31,11 +29,11 @@ def to_step(value: float, step: float) -> float:
 
 
 def coarse(result: Mapping[str, Any], step: float) -> Dict[str, Any]:
-    """What `metrics.score` returned, with every number rounded to `step` or made from rounded ones.
+    """Round the result of `metrics.score`, so that every number is a multiple of `step`.
 
     The curve goes through the rounded true positive rates at the scored false positive rates, and
-    the balanced accuracy is that of the rounded advantage, rounded again: neither tells anything
-    of its own.  The key "step" says that this score is a coarse one.
+    the balanced accuracy follows from the rounded advantage, so neither reveals more.  The key
+    "step" marks the result as a coarse score.
     """
     rounded: Dict[str, Any] = {key: to_step(result[key], step) for key in SCALARS}
     rounded["accuracy"] = to_step((1 + rounded["MIA"]) / 2, step)
@@ -46,7 +44,7 @@ def coarse(result: Mapping[str, Any], step: float) -> Dict[str, Any]:
 
 
 def digits(step: float) -> int:
-    """How many decimals a multiple of `step` has.
+    """The number of decimals of multiples of `step`.
 
     >>> digits(0.005), digits(0.1), digits(0.0001)
     (3, 1, 4)
@@ -55,7 +53,7 @@ def digits(step: float) -> int:
 
 
 def average(scores: Mapping[str, Mapping[str, Any]], key: str) -> float:
-    """The mean of a number over scenarios; of coarse scores, in steps as well."""
+    """The mean of a number over scenarios; the mean of coarse scores is rounded as well."""
     # Not sum(): since Python 3.12 its last digit differs from that of earlier Pythons.
     mean = float(np.mean([result[key] for result in scores.values()]))
     step = step_of(scores)
@@ -63,5 +61,5 @@ def average(scores: Mapping[str, Mapping[str, Any]], key: str) -> float:
 
 
 def step_of(scores: Mapping[str, Mapping[str, Any]]) -> float:
-    """The step of coarse scores, 0 of exact ones."""
+    """The step of coarse scores, or 0 for exact ones."""
     return max(result.get("step", 0.0) for result in scores.values())

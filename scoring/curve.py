@@ -1,30 +1,28 @@
-"""The ROC curve as a page shows it: few points, rounded, lest it give the truth away by itself.
+"""The ROC curve for a public page: few points, rounded, so that it does not reveal the labels.
 
-The exact curve is the truth.  It goes up at a member and right at a non-member, in the order of
-the predictions, and whoever made the predictions knows that order: with 5,000 members and 5,000
-non-members it would give away all 10,000 labels, 9,993 bits (log2 of "10,000 choose 5,000").
-Pages of results are public.  So the page shows, and holds, this much of it only:
+The exact curve reveals all labels.  It goes up at a member and right at a non-member, in the order
+of the predictions, and whoever made the predictions knows that order: with 5,000 members and 5,000
+non-members it reveals 10,000 labels, 9,993 bits (log2 of "10,000 choose 5,000").  Result pages are
+public, so a page contains only this part of it:
 
-- The true positive rate at no more than 36 false positive rates from a fixed list, and
-  of these only such as have `RECORDS` non-members or more between any two.
-- Each rounded to a multiple of 0.001 or of `RECORDS` members, whichever is more; the ends of its
-  interval to one of 0.005 or of twice as many members.
-- The rates that `metrics.score` reports, as they are: they stand on the leaderboard anyway.
+- The true positive rate at no more than 36 false positive rates from a fixed list, with
+  `RECORDS` non-members or more between any two of them.
+- Each is rounded to a multiple of 0.001 or of `RECORDS` members, whichever is larger, and the ends
+  of its interval to a multiple of 0.005 or of twice as many members.
+- The rates that `metrics.score` reports are exact, because they are on the leaderboard anyway.
 
-By counting, a climb of L levels in G points is one of "L + G choose G": for 5,000 and 5,000 that
-is 150 bits, 1.5 % of the labels', and never above 8 % however few records there
-are.  The ends of its intervals add 232 bits at most, those in the table of scores 160: 5.5 %
-together, and far less in truth, as these numbers nearly follow from each other.  For predictions
-that were not chosen for it no record is singled out: each piece of the curve mixes `RECORDS`
-non-members or more with members whose number is known to that precision only.
+A rising curve of L levels at G points is one of "L + G choose G": for 5,000 and 5,000 records that
+is 150 bits, 1.5 % of the labels', and never above 8 % however few records there are.
+The ends of the intervals add at most 232 bits, and those in the table of scores 160, which makes
+5.5 % in total, and far less in fact, since these numbers nearly follow from each other.  If the
+predictions were not chosen for the purpose, no single record is revealed: each piece of the curve
+mixes at least `RECORDS` non-members with members whose number is known only to that precision.
 
-Predictions that were chosen for it do single records out, by the exact scores alone: one record
-at 1 and the others at 0 shows its label in the AUC, and a well-made submission shows some twenty.
-Nothing here helps against that.  What does is to let scores out in steps (`coarse.py`; a curve
-then has the scored rates alone) and, above all, a limit to submissions: docs/HOST.md (Dinur &
+Predictions that are chosen for the purpose reveal single records by the exact scores alone: with
+one record at 1 and the others at 0, the AUC gives its label away, and a well-designed submission
+reveals some twenty.  This module cannot prevent that.  Scores in steps (`coarse.py`; a curve then
+has only the scored rates) help, and above all a limit on submissions: docs/HOST.md (Dinur &
 Nissim, "Revealing Information while Preserving Privacy", PODS 2003).
-
-Nothing here draws, reads files or prints.
 
 The mathematics is in docs/METHODS.md, section 7.7 (formula 61).
 """
@@ -66,7 +64,7 @@ class Curve:
 
 
 def grid(nonmembers: int) -> List[float]:
-    """The rates at which a curve of so many non-members is shown, in order.
+    """The rates at which a curve with so many non-members is shown, in order.
 
     >>> len(grid(5000)), grid(5000)[:6]
     (33, [0.001, 0.003, 0.005, 0.007, 0.01, 0.015])
@@ -82,18 +80,18 @@ def grid(nonmembers: int) -> List[float]:
 
 
 def _unit(members: int) -> float:
-    """What shown true positive rates are multiples of."""
+    """The unit of which shown true positive rates are multiples."""
     return min(1.0, max(TPR_UNIT, RECORDS / members))
 
 
 def _records(rates: np.ndarray) -> int:
-    """A number of records that is not above the one whose shares `rates` are."""
+    """A lower bound on the number of records that `rates` are shares of."""
     steps = np.diff(np.asarray(rates, dtype=float))
     return max(1, int(round(1 / steps[steps > 0].min())))
 
 
 def _rounded(fpr: List[float], exact: np.ndarray, unit: float) -> np.ndarray:
-    """`exact` in multiples of `unit`, but for the scores among them, and still never falling."""
+    """`exact` rounded to multiples of `unit`, except for the scores, and still monotone."""
     scored = np.isin(fpr, SCORED)
     values = np.where(scored, exact, np.round(exact / unit) * unit)
     # Rounding may have lifted a point above a score to its right, or sunk one below its left.
@@ -135,9 +133,9 @@ def _band(
     curve: Mapping[float, Tuple[float, float]],
     unit: float,
 ) -> List[Tuple[float, float]]:
-    """The intervals at `rates`, rounded outward; from 0 to 1 where one is not known.
+    """The intervals at `rates`, rounded outward; [0, 1] where one is unknown.
 
-    If none is known, there is no band.
+    If all are unknown, there is no band.
     """
     ends = [curve.get(rate, (math.nan, math.nan)) for rate in rates]
     if all(math.isnan(low) for low, _ in ends):

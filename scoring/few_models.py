@@ -1,13 +1,13 @@
-"""Intervals from a few models: Student's t over the scores with each model left out.
+"""Confidence intervals of scores from few models, by the jackknife and Student's t.
 
-Of two to five models it is the interval; of 6 to 19 the wider of it and a bootstrap is taken.  So
-few models cannot be drawn anew: of two models a bootstrap knows three draws, and its 95 % intervals
-held the truth 53 times in 100.  Here the jackknife gives the standard error, of rates and areas as
-log odds, and it is never below what the records alone give: docs/METHODS.md, section 7.2 (formula
-56).  Models of unequal sizes count as fewer: `effective_models`.  How often these intervals hold
-the truth: docs/RESULTS.md.
+They are used for two to five models.  From 6 to 19 models, the wider one of this interval and a
+bootstrap interval is used.
 
-Nothing here reads files or prints.
+A bootstrap over so few models fails: of two models there are only three different draws, and its
+95 % intervals covered the true value 53 times in 100.  Instead, the jackknife gives the standard
+error, of rates and areas as log odds, and it is never below that of the records alone:
+docs/METHODS.md, section 7.2 (formula 56).  Models of unequal sizes count as fewer models
+(`effective_models`).  docs/RESULTS.md has the measured coverage of these intervals.
 """
 
 import math
@@ -54,7 +54,7 @@ def t_below(t: float, freedom: int) -> float:
 
 
 def t_quantile(probability: float, freedom: int) -> float:
-    """The inverse of `t_below`, by bisection, for probabilities from 0.5 on.
+    """The inverse of `t_below`, by bisection, for probabilities >= 0.5.
 
     >>> round(t_quantile(0.975, 1), 3), round(t_quantile(0.975, 3), 3)
     (12.706, 3.182)
@@ -69,7 +69,7 @@ def t_quantile(probability: float, freedom: int) -> float:
 
 
 def effective_models(sizes: Sequence[int]) -> int:
-    """How many models of one size tell as much as these: the square of the sum by that of squares.
+    """The effective number of models of unequal sizes: (sum of sizes)^2 / (sum of squares).
 
     Source: Kish, "Survey Sampling" (1965), section 8.2, of unequal weights.
 
@@ -81,15 +81,15 @@ def effective_models(sizes: Sequence[int]) -> int:
 
 
 class LeftOut:
-    """The scores of a scenario, and again with parts of its data left out.
+    """The scores of a scenario, and its scores with parts of the data left out.
 
     Attributes:
         value: key -> the score of all models.
         models: key -> the score with each model left out.
         parts: key -> the score with each part of the records left out.
-        result: what `metrics.score` gives for all models.
-        count: models, as many of one size as tell as much.
-        members, nonmembers: records of each kind.
+        result: the result of `metrics.score` for all models.
+        count: the effective number of models.
+        members, nonmembers: the number of records of each kind.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class LeftOut:
 
 
 def _scores(truth: np.ndarray, values: np.ndarray, rates: Sequence[float]) -> Dict[Any, float]:
-    """All scores, and the TPR below each further rate, by the rate."""
+    """All scores by key, and the TPR below each additional rate by the rate."""
     return _read(score(truth, values), rates)
 
 
@@ -126,7 +126,7 @@ def _read(found: Dict[str, Any], rates: Sequence[float]) -> Dict[Any, float]:
 
 
 def _parts(model: np.ndarray, truth: np.ndarray, seed: int) -> np.ndarray:
-    """The part of each record, at random, with equally many of every model and kind in each."""
+    """A random partition of the records, with equally many of every model and kind in each part."""
     # random_sample is the one stream that is the same in every numpy and on every system.
     order = np.lexsort((np.random.RandomState(seed).random_sample(truth.size), truth, model))
     part = np.empty(truth.size, dtype=np.int64)
@@ -137,7 +137,7 @@ def _parts(model: np.ndarray, truth: np.ndarray, seed: int) -> np.ndarray:
 def _without_each(
     group: np.ndarray, truth: np.ndarray, values: np.ndarray, rates: Sequence[float]
 ) -> Dict[Any, List[float]]:
-    """The scores without each group; where one kind only is left, there are none."""
+    """The scores without each group; none if only members or only non-members are left."""
     found: Dict[Any, List[float]] = {key: [] for key in tuple(SCALARS) + tuple(rates)}
     for i in range(int(group.max()) + 1):
         kept = group != i
@@ -148,7 +148,7 @@ def _without_each(
 
 
 def standard_error(models: Numbers, parts: Numbers) -> float:
-    """The jackknife's standard error over models, and no less than over parts of the records.
+    """The jackknife standard error over models, but at least that over parts of the records.
 
     Args:
         models: the estimate with each model left out.
@@ -163,28 +163,28 @@ def standard_error(models: Numbers, parts: Numbers) -> float:
 
 
 def _jackknife(left_out: Numbers) -> float:
-    # Sums that are exact, so that every version of numpy gives the same interval.
+    # The sums are exact, so that every version of numpy gives the same interval.
     count, mean = len(left_out), math.fsum(left_out) / len(left_out)
     return math.sqrt((count - 1) / count * math.fsum((one - mean) ** 2 for one in left_out))
 
 
 def around(value: float, error: float, models: int, level: float) -> Interval:
-    """The t interval of a number whose standard error comes from so many models."""
+    """The t interval of a value with a standard error from so many models."""
     reach = t_quantile((1 + level) / 2, models - 1) * error
     return value - reach, value + reach
 
 
 def t_interval(left: LeftOut, key: Any, level: float) -> Interval:
-    """The interval of a rate or an area; unknown below `ACCEPTED` accepted non-members.
+    """The interval of a rate or an area.
 
     Args:
-        left: of two models or more.
+        left: the scores of two models or more.
         key: one of `metrics.SCALARS`, or one of the rates that `left` was made with.
-        level: in (0, 1).
+        level: the confidence level, in (0, 1).
 
     Returns:
-        `(low, high)` in [0, 1], around the score; nan where a rate is too small (`enough`), or
-        where nothing is left without one of the models.
+        `(low, high)` in [0, 1], around the score; nan if a rate is too small (`enough`), or if no
+        score is left without one of the models.
     """
     if key in ("MIA", "accuracy"):
         return _advantage(left, key, level)
@@ -203,14 +203,14 @@ def t_interval(left: LeftOut, key: Any, level: float) -> Interval:
 
 
 def enough(key: Any, nonmembers: int) -> bool:
-    """Whether there are so many non-members that a score, or the TPR at a rate, has an interval."""
+    """Whether there are enough non-members for an interval of a score, or of the TPR at a rate."""
     if isinstance(key, str) and not key.startswith("TPR_FPR_"):
         return True
     return rate_of(key) * nonmembers > ACCEPTED - 1e-9
 
 
 def _log_odds(rate: float, units: int) -> float:
-    """Finite for 0 and 1 too: half a unit, a record or a pair of them, is added to either side."""
+    """Log odds that are finite for 0 and 1 too: half a unit (record or pair) is added to both."""
     return math.log((rate * units + 0.5) / ((1 - rate) * units + 0.5))
 
 
@@ -219,7 +219,7 @@ def _share(log_odds: float) -> float:
 
 
 def _advantage(left: LeftOut, key: str, level: float) -> Interval:
-    """Of a largest difference, which noise can only raise: its lower end allows for that much."""
+    """The interval of the advantage; its lower end corrects for noise, which raises a maximum."""
     value = left.value["MIA"]
     error = standard_error(left.models["MIA"], left.parts["MIA"])
     low, high = around(value, error, left.count, level)
@@ -230,7 +230,7 @@ def _advantage(left: LeftOut, key: str, level: float) -> Interval:
 
 
 def pooled_freedom(variances: Sequence[float], models: Sequence[int]) -> int:
-    """Whole degrees of freedom of a sum of independent estimates, rounded down, at least 1.
+    """The degrees of freedom of a sum of independent estimates, rounded down, at least 1.
 
     Source: Satterthwaite, "An Approximate Distribution of Estimates of Variance Components",
     Biometrics Bulletin 2 (1946).

@@ -1,14 +1,13 @@
-"""Intervals from the records alone, where a score rests on few: exact binomial ones.
+"""Exact binomial intervals of scores that depend on few records.
 
-Models drawn anew, or left out one by one, say nothing where a score is at or near 0 or 1: if no
-member lies below any non-member, every draw gives 1, and the interval has no width.  The same is
-true of a rate at which few non-members are accepted.  What is known then is what a count of so few
-records says (Clopper & Pearson, Biometrika 26, 1934).  What is counted for each score:
-docs/METHODS.md, section 7.3.
+Resampling models fails if a score is at or near 0 or 1: if no member is below any non-member, every
+draw gives 1, and the interval has no width.  The same holds for a rate at which few non-members are
+accepted.  Then a score is known only as well as a count of so few records (Clopper & Pearson,
+Biometrika 26, 1934).  docs/METHODS.md, section 7.3, says what is counted for each score.
+`intervals.py` never makes an interval over models narrower than this one.
 
-Records of one model are not independent: these intervals are never used without one over models.
-
-Nothing here reads files or prints.
+The records of one model are not independent, so these intervals are used only together with
+intervals over models.
 """
 
 import math
@@ -30,7 +29,7 @@ Interval = Tuple[float, float]
 
 @lru_cache(maxsize=4096)
 def exact_interval(count: float, total: int, level: float) -> Interval:
-    """Clopper's and Pearson's interval of a probability, from a count that need not be whole.
+    """The Clopper-Pearson interval of a probability; the count need not be whole.
 
     >>> low, high = exact_interval(0, 10, 0.95)
     >>> round(low, 4), round(high, 4)  # 1 - 0.025 ** (1 / 10)
@@ -45,13 +44,13 @@ def exact_interval(count: float, total: int, level: float) -> Interval:
 def interval_of_records(
     key: Any, result: Any, counts: Tuple[int, int], level: float
 ) -> Optional[Interval]:
-    """The interval of a score from its records alone; None where it rests on enough of them.
+    """The interval of a score from its records alone; None if it depends on enough records.
 
     Args:
         key: one of `metrics.SCALARS`, or a false positive rate in (0, 1], for the TPR below it.
-        result: what `metrics.score` gives.
-        counts: members and non-members.
-        level: of the interval.
+        result: the result of `metrics.score`.
+        counts: the numbers of members and non-members.
+        level: the confidence level.
     """
     if key == "AUC":
         return area_interval(float(result[key]), counts, level)
@@ -65,7 +64,7 @@ def interval_of_records(
 
 
 def rate_of(key: Any) -> float:
-    """The false positive rate that "TPR_FPR_1000" or 0.1 stands for."""
+    """The false positive rate of a key such as "TPR_FPR_1000" or 0.1."""
     if isinstance(key, str):
         return int(key[len("TPR_FPR_") :]) / FPR_UNIT
     return float(key)
@@ -74,13 +73,13 @@ def rate_of(key: Any) -> float:
 def rate_interval(
     fpr: Any, tpr: Any, counts: Tuple[int, int], rate: float, level: float
 ) -> Optional[Interval]:
-    """Of the TPR below a false positive rate; None where it rests on enough records.
+    """The interval of the TPR below a false positive rate; None if it has enough records.
 
     Args:
-        fpr, tpr: the ROC curve, as `metrics.score` gives it.
-        counts: members and non-members.
+        fpr, tpr: the ROC curve, as `metrics.score` returns it.
+        counts: the numbers of members and non-members.
         rate: the false positive rate, in (0, 1].
-        level: of the interval.
+        level: the confidence level.
     """
     members, nonmembers = counts
     value = float(tpr[fpr < rate].max())

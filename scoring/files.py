@@ -1,9 +1,9 @@
-"""Opens what strangers sent: lists folders and reads small text files, whatever lies there.
+"""Lists folders and reads small text files of an untrusted submission.
 
-Nothing here raises for what it finds, follows a link, waits for a pipe, or takes more than a
-bounded part of a folder or a file into memory.  What is quoted of it goes through `printable`.
-Only what this machine cannot do (read its own disk, open one more file) is raised, as an OSError:
-it is no fault of the submission.
+The functions raise no errors for what they find, do not follow links or wait for pipes, and read
+only a bounded part of a folder or file.  Quoted text goes through `printable`.  Only failures of
+the machine (of its disk, or too many open files) are raised, as an OSError, because the submission
+is not at fault.
 """
 
 import errno
@@ -29,7 +29,7 @@ IGNORED = ("__MACOSX",)
 
 
 class Listing(NamedTuple):
-    """What lies in a folder; `folders` is None, and `problem` says why, if that is not known."""
+    """The content of a folder; `folders` is None, and `problem` says why, if it is unknown."""
 
     folders: Optional[List[str]]
     files: List[str]
@@ -42,17 +42,17 @@ def _raise_if_hosts(error: Exception) -> None:
 
 
 def few(names: Iterable[str]) -> str:
-    """Names in one short phrase: "a, b, c and 47 more"."""
+    """Names as a short phrase: "a, b, c and 47 more"."""
     ordered = sorted(names, key=lambda name: (len(name), name))
     phrase = ", ".join(ordered[:3])
     return phrase if len(ordered) <= 3 else "%s and %d more" % (phrase, len(ordered) - 3)
 
 
 def list_folder(path: str) -> Listing:
-    """Sorted names of the sub-folders and of the files of `path`.
+    """The sorted names of the subfolders and of the files of `path`.
 
-    Links count as files.  What operating systems and platforms leave lying around is left out:
-    names with a leading dot, and `__MACOSX`.
+    Links count as files.  Names with a leading dot and `__MACOSX`, which operating systems and
+    platforms create, are left out.
     """
     folders: List[str] = []
     files: List[str] = []
@@ -78,7 +78,7 @@ def list_folder(path: str) -> Listing:
 
 def read_text(path: str) -> Tuple[Optional[str], str]:
     """The text of a small regular file, or None and what is wrong with it."""
-    # Without O_NONBLOCK a named pipe would hold the program up for ever.
+    # Without O_NONBLOCK the program would wait for a named pipe for ever.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     flags |= getattr(os, "O_BINARY", 0)
     try:

@@ -1,22 +1,21 @@
-"""Confidence intervals of the scores of one attack: a bootstrap over models, from six on.
+"""Confidence intervals of an attack's scores, by a bootstrap over models if there are enough.
 
-Points of one model are not independent: one training run decides all of them at once, and so does
-one draw of members.  So whole models are drawn with replacement, not points; a bootstrap over
-points would give intervals that are too short as soon as models differ.  The interval is the
-percentile interval at a raised level: docs/METHODS.md, section 7.1 (formulas 54 and 55).
+The points of one model are not independent, since they share a training run and a draw of members.
+So the bootstrap draws whole models with replacement, not points; if models differ, a bootstrap over
+points would give intervals that are too short.  The interval is the percentile interval at a raised
+level: docs/METHODS.md, section 7.1 (formulas 54 and 55).
 
-From two to five models a bootstrap knows too few draws: its 95 % intervals hold the truth 53 to 90
-times in 100.  Theirs are Student's t intervals (`few_models.py`).  From six to nineteen they reach
-as far as the wider of both: the bootstrap alone held the truth 88 to 95 times.  One model says
-nothing about how models differ, and has none; nor have several of which one is so much larger that
-the others say nothing beside it.  `interval_method` says which it is.
+With two to five models there are too few different draws: 95 % bootstrap intervals covered the true
+value 53 to 90 times in 100.  They get Student's t intervals instead (`few_models.py`).  From six to
+nineteen models, the bootstrap alone covered it 88 to 95 times, and the wider of both intervals is
+used.  A single model has no interval, nor have several of which one is much larger than the rest.
+`interval_method` says which method is used.
 
-A score that rests on few records, such as an AUC near 1, has an interval that is no narrower than
-an exact binomial one of these records (`few_records.py`).  The advantage is a largest difference,
-which noise can only raise, and which drawing anew raises once more: see `advantage_interval`.  How
-often intervals hold the truth: docs/RESULTS.md, and the tests.
+If a score depends on few records, such as an AUC near 1, its interval is at least as wide as an
+exact binomial one of these records (`few_records.py`).
 
-Nothing here reads files or prints.
+The advantage is a maximum, which noise can only raise, and which resampling raises again; see
+`advantage_interval`.  docs/RESULTS.md and tests/scoring/test_intervals.py have measured coverage.
 """
 
 import math
@@ -264,7 +263,7 @@ def _average_of_draws(scenarios: Sequence[ScenarioIntervals], level: float) -> I
     """The same from draws alone, unknown where a scenario has none."""
     if not all(scenario.draws for scenario in scenarios):
         return UNKNOWN
-    # A scenario may have fewer draws than were asked for: see `resample_scores`.
+    # A scenario may have fewer draws than requested: see `resample_scores`.
     count = min(len(scenario.draws[AVERAGED]) for scenario in scenarios)
     if not count:
         return UNKNOWN

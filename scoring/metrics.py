@@ -1,7 +1,7 @@
 """Metrics of a membership inference attack: the ROC curve and the numbers read from it.
 
-A prediction is a real number, larger meaning more likely a member.  The curve is that of
-scikit-learn, to the last digit, in numpy alone.  Nothing here reads files, draws or prints.
+A prediction is a real number; a larger one means more likely a member.  The curve equals that of
+scikit-learn to the last digit, but needs only numpy.
 
 The mathematics is in docs/METHODS.md, section 2.2 (formulas 2 to 5).
 """
@@ -20,7 +20,7 @@ SCALARS = ("AUC", "MIA", "accuracy") + tuple("TPR_FPR_%d" % k for k in FPR_THRES
 
 
 def percent(rate: float) -> str:
-    """A rate in percent, since that is how false positive rates are spoken of.
+    """A rate as a text in percent.
 
     >>> percent(0.1), percent(0.001), percent(0.175)
     ('10%', '0.1%', '17.5%')
@@ -40,7 +40,7 @@ TITLES.update({"AUC": "AUC", "MIA": "Advantage", "accuracy": "Balanced accuracy"
 
 
 def _checked(true_membership: Any, predictions: Any) -> Tuple[np.ndarray, np.ndarray]:
-    """Both arguments as vectors of one length, the truth as integers; ValueError if unfit."""
+    """Both arguments as vectors of one length, the truth as integers; ValueError if invalid."""
     vectors = []
     for name, given in (("true_membership", true_membership), ("predictions", predictions)):
         try:
@@ -85,7 +85,7 @@ def _checked(true_membership: Any, predictions: Any) -> Tuple[np.ndarray, np.nda
 
 
 def _counts(truth: np.ndarray, values: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """False and true positives when everything at or above each distinct value is accepted."""
+    """The false and true positives if all values at or above each distinct value are accepted."""
     order = np.argsort(values, kind="mergesort")[::-1]
     truth, values = truth[order], values[order]
     last = np.append(np.flatnonzero(values[1:] != values[:-1]), values.size - 1)

@@ -1,9 +1,8 @@
-"""The frame of the report page: its style, its script, and the rules it puts itself under.
+"""The frame of the report page: its style, its script, and its content security policy.
 
-The page's own security policy allows this style and this script, by their hashes, and nothing
-else: whatever a name in it should hold, the page can neither run nor fetch it.  The script only
-reads what stands in the page; without it, in a frame that forbids scripts, all is there but the
-reading of values along the curve.
+The policy allows only this style and this script, by their hashes, so the page can neither run nor
+fetch anything that a name in it may contain.  The script shows values along the curve; in a frame
+that forbids scripts, everything else still works.
 """
 
 import base64
@@ -193,13 +192,13 @@ SCRIPT = """
 
 
 def _hashed(text: str) -> str:
-    """What a security policy calls an inline style or script by."""
+    """The name of an inline style or script in a content security policy: its hash."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return "'sha256-%s'" % base64.b64encode(digest).decode("ascii")
 
 
 def document(title: str, body: str) -> str:
-    """A whole web page of `body`, which is HTML; `title` is plain text without markup."""
+    """A complete web page with the HTML `body`; `title` is plain text without markup."""
     policy = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src %s; script-src %s"
     return "\n".join(
         [

@@ -1,10 +1,9 @@
-"""Text from outside, made fit to be printed: the one place that escapes it.
+"""Escapes untrusted text, so that it is safe to print.
 
-File names, entries of zips, values of JSON, names of participants and what libraries quote of
-their input are written by strangers.  Printed as they are, they could start a line of their own,
-steer a terminal or a log of continuous integration, hide characters or turn them round, or fail
-to be encoded.  `printable` keeps text readable and escapes just what could do that; `shown`
-quotes it in ASCII, for logs whose reader takes nothing else.
+Others choose file names, entries of zips, values in JSON, names of participants, and input that
+libraries quote.  Printed unchanged, such text could forge lines, control a terminal or a log of
+continuous integration, hide or reverse characters, or fail to be encoded.  `printable` escapes only
+what could do that and leaves the rest readable; `shown` quotes text in ASCII.
 """
 
 import re
@@ -16,13 +15,13 @@ MAX_SHOWN = 60
 MAX_MARKS = 2
 """Marks over one letter: two are Vietnamese; more of them run over the lines above and below."""
 
-# Printable by their category, and yet nothing is to be seen of them: fillers, blanks, selectors.
+# Characters that are printable by their category but invisible: fillers, blanks, selectors.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\ufffc"
     "\uffa0\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
 )
-# What logs of continuous integration take for a command: "::name" that begins a line, and
-# "##[name]" or "##vso[name]" anywhere in it.
+# Commands in logs of continuous integration: "::name" at the beginning of a line, and "##[name]" or
+# "##vso[name]" anywhere in it.
 _COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")
 
 
@@ -36,8 +35,8 @@ def _command_escaped(match: Any) -> str:
 
 
 def _judged(text: str) -> Iterator[Tuple[str, bool]]:
-    """Each character, and whether it is visible, is one, and stays where it stands."""
-    marks = MAX_MARKS  # a mark at the very beginning would sit on what is printed before it
+    """Each character, and whether it is safe: visible, and without effect on its neighbours."""
+    marks = MAX_MARKS  # a mark at the beginning would combine with the character before the text
     for char in text:
         kind = unicodedata.category(char)
         marks = marks + 1 if kind == "Mn" else 0
@@ -46,21 +45,21 @@ def _judged(text: str) -> Iterator[Tuple[str, bool]]:
 
 
 def is_plain(text: str) -> bool:
-    """Whether nothing in `text` is invisible, moves what is around it, or piles up on it."""
+    """Whether no character in `text` is invisible, moves others, or stacks up on one letter."""
     return all(sound for _, sound in _judged(text))
 
 
 def printable(text: Any, limit: int = MAX_PRINTABLE) -> str:
-    r"""`text` in one line that is safe to print: what is not visible is escaped, as in `repr`.
+    r"""Escape `text` so that it is one line and safe to print.
 
-    Escaped are control characters and the ends of lines, what is invisible or turns text round,
-    the third and later of marks over one letter, halves of surrogate pairs, characters that
-    Unicode does not know, and what logs of continuous integration take for commands.  Letters
-    of all scripts stay as they are, and what is printable already comes back unchanged.
+    Escaped, as in `repr`, are control characters, line ends, invisible characters, characters that
+    reverse text, the third and later marks on one letter, halves of surrogate pairs, unassigned
+    characters, and commands in logs of continuous integration.  Letters of all scripts stay, and
+    printable text comes back unchanged.
 
     Args:
-        text: from outside; whatever is no string is turned into one.
-        limit: longer results end in "..." at this length.
+        text: the untrusted text; other values are converted to a string.
+        limit: the maximal length; longer results are cut and end in "...".
 
     >>> printable("a\n::set-output name=x\x1b[2J"), printable("José")
     ('a\\x0a::set-output name=x\\x1b[2J', 'José')
@@ -72,7 +71,7 @@ def printable(text: Any, limit: int = MAX_PRINTABLE) -> str:
 
 
 def printable_lines(text: Any, lines: int = 100, limit: int = 2000) -> str:
-    """`text` of several lines, each `printable`; what is over `lines` of them is counted."""
+    """Escape a text of several lines; of lines beyond `lines`, only the number is given."""
     found = str(text).split("\n")
     kept = [printable(line, limit) for line in found[:lines]]
     return "\n".join(kept + ["... and %d more lines" % (len(found) - lines)] * (len(found) > lines))

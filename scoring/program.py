@@ -2,13 +2,13 @@
 
 Reads the truth of one phase from `IN/ref` and a submission from `IN/res`, both laid out as
 `<challenge>/<scenario>/<phase>/model_<i>/`, and writes `OUT/scores.txt`, `OUT/scores.json` and
-`OUT/detailed_results.html`.  If anything is wrong it writes no scores, lists every fault on stderr
-and in the page, and returns 1.  It never prints the truth, a prediction next to it, or a curve;
-what scores themselves tell of labels is in docs/HOST.md, and `coarse.py` lets less of it out.
+`OUT/detailed_results.html`.  If the submission has a fault, it writes no scores, lists every fault
+on stderr and in the page, and returns 1.  It never prints a label, a prediction next to one, or a
+curve.  docs/HOST.md says what scores reveal about labels, and `coarse.py` reduces it.
 
-Faults go to stderr because legacy CodaLab hides stdout of a phase whose results are hidden; and
-into the page because Codabench hides both there.  The page is never missing, not even for a
-moment: legacy CodaLab makes an empty one before it starts the program, and fails without it.
+Faults go to stderr, because legacy CodaLab hides stdout of a phase with hidden results, and to the
+page, because Codabench hides both.  The page always exists: legacy CodaLab creates an empty one
+before it starts the program, and fails if it is missing.
 """
 
 import json
@@ -49,13 +49,13 @@ and without a word of why; this program takes one or two."""
 
 
 class OutOfTime(BaseException):
-    """The time is up.  No `Exception`, so that nothing on the way takes it for its own."""
+    """The time limit has passed.  It is not an `Exception`, so that no other code catches it."""
 
 
 def plain_decimal(value: float) -> str:
-    """The shortest decimal that reads back as `value`, never with an exponent.
+    """The shortest decimal that reads back as `value`, without an exponent.
 
-    YAML takes "4e-08" for a text, and the leaderboard is filled from YAML.
+    Leaderboards read YAML, in which "4e-08" is a text.
 
     >>> plain_decimal(0.1), plain_decimal(4e-08), plain_decimal(1.0)
     ('0.1', '0.00000004', '1.0')
@@ -66,7 +66,7 @@ def plain_decimal(value: float) -> str:
 def score_scenarios(
     solutions: Mapping[str, np.ndarray], predictions: Mapping[str, np.ndarray]
 ) -> Dict[str, Dict[str, Any]]:
-    """The score of each scenario, its models pooled; in the order of `solutions`.
+    """Score each scenario over the pooled points of its models, in the order of `solutions`.
 
     Args:
         solutions: model folder -> array of zeros and ones (from `read_solutions`).
@@ -85,7 +85,7 @@ def score_scenarios(
 
 
 def leaderboard_row(scores: Mapping[str, Mapping[str, Any]]) -> Dict[str, float]:
-    """The leaderboard's keys and numbers: `scenario1_AUC` and so on, then the average."""
+    """The keys and numbers of the leaderboard: `scenario1_AUC` and so on, then the average."""
     row = {
         "scenario%d_%s" % (i, key): float(result[key])
         for i, result in enumerate(scores.values(), start=1)
@@ -101,7 +101,7 @@ def write_outputs(
     intervals: Optional[Mapping[str, Any]] = None,
     labels: Optional[Mapping[str, str]] = None,
 ) -> None:
-    """Write the three files beside their places, then rename all of them into place.
+    """Write the three output files, and rename them to their final names when all are complete.
 
     Scenarios are numbered in the order of `scores`, and shown in that of `labels`.
     """
@@ -116,9 +116,9 @@ def write_outputs(
 
 
 def _write(folder: str, contents: Mapping[str, str]) -> None:
-    """Write files aside, then rename all of them into place, in their order."""
-    # The folder is hidden and inside `folder`: a rename stays on one disk, and a platform that
-    # looks for any *.html does not find half a page.
+    """Write files to a temporary folder, then move all of them to `folder`, in their order."""
+    # The temporary folder is hidden inside `folder`: so files stay on one disk, and a platform that
+    # looks for *.html does not find an incomplete page.
     with tempfile.TemporaryDirectory(prefix=".scores-", dir=folder) as aside:
         for name, content in contents.items():
             with open(os.path.join(aside, name), "w", encoding="utf-8", newline="\n") as file:
@@ -128,21 +128,21 @@ def _write(folder: str, contents: Mapping[str, str]) -> None:
 
 
 def remove_scores(folder: str) -> None:
-    """Remove the scores of an earlier run, lest they be taken for those of a failed one."""
+    """Remove the scores of an earlier run, so that a failed run does not seem to have scores."""
     problem = None
     for name in SCORES:
         try:
             os.remove(os.path.join(folder, name))
         except FileNotFoundError:
             pass
-        except OSError as error:  # such as a folder of that name; the others go all the same
+        except OSError as error:  # such as a folder of that name; remove the others all the same
             problem = error
     if problem is not None:
         raise problem
 
 
 def say(text: str, stream: Optional[TextIO]) -> None:
-    """Print `text`; whether somebody reads it (`| head -1`) decides about no score."""
+    """Print `text`; a reader that has gone (`| head -1`) does not affect the scoring."""
     if stream is None:
         return
     try:
@@ -153,7 +153,7 @@ def say(text: str, stream: Optional[TextIO]) -> None:
 
 
 def refuse(folder: str, heading: str, faults: Sequence[str] = ()) -> int:
-    """Say why nothing is scored, on stderr and in the page; the exit code that stands for it."""
+    """Report on stderr and in the page why nothing is scored, and return the exit code."""
     listed = list(faults[:MAX_FAULTS])
     if len(faults) > MAX_FAULTS:
         listed.append("... and %d more" % (len(faults) - MAX_FAULTS))
@@ -166,7 +166,7 @@ def refuse(folder: str, heading: str, faults: Sequence[str] = ()) -> int:
 
 @contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Raise `OutOfTime` in the block after so long; does nothing where there are no alarms."""
+    """Raise `OutOfTime` in the block after `seconds`, on systems that have alarms."""
     if not hasattr(signal, "SIGALRM") or threading.current_thread() != threading.main_thread():
         yield
         return
@@ -184,7 +184,7 @@ def time_limit(seconds: int) -> Iterator[None]:
 
 
 def run(inputs: str, outputs: str) -> int:
-    """Score the submission in `inputs`; the exit code, 0 if and only if scores were written."""
+    """Score the submission in `inputs`; return 0 if and only if scores were written."""
     os.makedirs(outputs, exist_ok=True)
     remove_scores(outputs)
     _write(outputs, {PAGE: generate_refusal(UNFINISHED)})
@@ -215,7 +215,7 @@ def run(inputs: str, outputs: str) -> int:
 
 
 def main(arguments: List[str]) -> int:
-    """Run the program; the exit code: 0 scored, 1 not scored, 2 called in a wrong way."""
+    """Run the program and return its exit code: 0 scored, 1 not scored, 2 wrong arguments."""
     if len(arguments) != 2:
         say(USAGE, sys.stderr)
         return 2
@@ -229,8 +229,8 @@ def main(arguments: List[str]) -> int:
         # A traceback, and even an error's message, may quote what participants must not see.
         here = os.path.dirname(__file__)
         frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if os.path.dirname(frame.filename) == here]
-        place = (own or frames)[-1]
+        ours = [frame for frame in frames if os.path.dirname(frame.filename) == here]
+        place = (ours or frames)[-1]
         file = os.path.basename(place.filename)
         problem = "%s in %s, line %d" % (type(error).__name__, file, place.lineno or 0)
         if isinstance(error, OSError) and error.errno:

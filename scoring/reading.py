@@ -1,9 +1,8 @@
-"""Finds and checks the files of a submission, and collects every fault of it.
+"""Reads and checks the files of a submission, and collects all its faults.
 
-A fault is one line of text that names the file and says what is expected of it.  Functions here
-return faults and never raise for what participants wrote: a submission is data from strangers,
-so files are read only up to a size, links are not followed, and what is quoted of them is cut
-short and escaped.
+A fault is one line of text that names the file and says what is expected of it.  The functions
+return faults, and never raise errors for what participants wrote.  A submission is untrusted, so
+files are read only up to a size, links are not followed, and quoted text is shortened and escaped.
 
 The expected files are given as a mapping from model folder, "challenge/scenario/phase/model_0"
 with forward slashes, to the number of values in its file.
@@ -20,11 +19,11 @@ from .files import Listing, few, list_folder, read_text, shown
 PREDICTION_FILE = "prediction.csv"
 
 MAX_DIGITS = 100
-# Python's own idea of white space holds control characters, some of which float() refuses.
+# Python's white space includes control characters, some of which float() refuses.
 BLANKS = " \t\r\n"
 
 LEVELS = ("challenge", "scenario", "phase", "model")
-# One way only to match each text, so that a long one costs no more than its length.
+# Each text matches in only one way, so that matching takes time linear in its length.
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
 NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
@@ -34,7 +33,7 @@ _MISSING = re.compile(r"(.*/)model_([0-9]{1,9})(/%s is missing;.*)" % re.escape(
 
 
 def _parse(words: List[str]) -> Tuple[np.ndarray, Faults]:
-    """The numbers that `words` spell, and one line a kind of fault, without the file's name."""
+    """The numbers in `words`, and one line for each kind of fault, without the file's name."""
     values = np.zeros(len(words))
     wrong: Dict[str, List[int]] = {"a number": [], "finite": [], "between 0 and 1": []}
     for i, word in enumerate(words):
@@ -65,19 +64,19 @@ def _format(count: Optional[int]) -> str:
 def read_values(
     path: str, count: Optional[int] = None, name: Optional[str] = None
 ) -> Tuple[Optional[np.ndarray], Faults]:
-    """The values of one file: a single line of comma-separated numbers in [0, 1].
+    """Read the values of a file: a single line of comma-separated numbers in [0, 1].
 
     A byte order mark, Windows line ends, space around values, blank lines around the line and
     one comma after the last value are accepted.
 
     Args:
         path: the file.
-        count: how many values are expected; any number of them, but at least one, if None.
-        name: what to call the file in faults; `path` if None.
+        count: the expected number of values; if None, any number from one on.
+        name: the name of the file in faults; by default `path`.
 
     Returns:
         `(values, faults)`: a float array of shape (count,) and an empty list, or None and at
-        least one line.  Faults quote values of the file, so do not call this for the truth.
+        least one line.  Faults quote values of the file, so do not show those of a solution.
     """
     name = shown(path) if name is None else name
     expected = _format(count)
@@ -87,8 +86,8 @@ def read_values(
     text = text.strip(BLANKS).replace("\r\n", "\n").replace("\r", "\n")
     if not text:
         return None, ["%s is empty; %s." % (name, expected)]
-    # Lines and values are counted first, and split only as far as they are looked at: a file of
-    # a million commas would otherwise be a million texts, and there may be hundreds of files.
+    # Lines and values are counted first, and split only as far as needed: otherwise a file of a
+    # million commas would become a million strings, and there may be hundreds of such files.
     lines = text.count("\n") + 1
     if lines > 1:
         return None, ["%s holds %d lines; %s." % (name, lines, expected)]
@@ -106,7 +105,7 @@ def read_values(
 
 
 def _tree(expected: Mapping[str, int]) -> Dict[str, Any]:
-    """Nested dicts, a level a folder, from model folders; the innermost values are counts."""
+    """The expected folders as nested dicts; the innermost values are counts."""
     tree: Dict[str, Any] = {}
     for folder, count in expected.items():
         *parents, model = folder.split("/")
@@ -130,7 +129,7 @@ def _check_model(path: str, name: str, count: int) -> Tuple[Optional[np.ndarray]
 
 
 def _absent(name: str, inside: Any, listing: Listing) -> str:
-    """The fault of a folder `name` that is not in `listing`; `inside` is what it should hold."""
+    """The fault of a missing folder `name`; `inside` is what it should hold."""
     part = name.rpartition("/")[2]
     if not isinstance(inside, Mapping):
         what = "is missing or not a folder" if part in listing.files else "is missing"
@@ -143,7 +142,7 @@ def _absent(name: str, inside: Any, listing: Listing) -> str:
 
 
 def _misplaced(path: str, tree: Mapping[str, Any], unexpected: List[str]) -> Optional[str]:
-    """The fault of a submission whose whole tree lies one folder too deep, or too high."""
+    """The fault of a submission whose folders are one level too deep, or too high."""
     for folder in unexpected[:3]:
         inner = list_folder(os.path.join(path, folder)).folders or []
         if any(part in inner for part in tree):
@@ -164,9 +163,9 @@ def _misplaced(path: str, tree: Mapping[str, Any], unexpected: List[str]) -> Opt
 def _sorted_out(
     path: str, here: str, tree: Mapping[str, Any], found: List[str], level: int
 ) -> Tuple[Faults, List[str], List[str]]:
-    """Faults with one plain cause; folders still unexpected; folders still missing.
+    """Faults with an obvious cause, and the folders that remain unexpected and missing.
 
-    Without it, each such cause would be told as one thing unexpected and another one missing.
+    Otherwise each such cause would be reported as one unexpected and one missing folder.
     """
     unexpected = [folder for folder in found if folder not in tree]
     missing = [part for part in tree if part not in found]
@@ -187,14 +186,14 @@ def _sorted_out(
 def _check_folder(
     path: str, name: str, tree: Mapping[str, Any], level: int, values: Dict[str, np.ndarray]
 ) -> Faults:
-    """Faults of a folder that should hold `tree`; what is read of it goes into `values`."""
+    """The faults of a folder that should hold `tree`; predictions are added to `values`."""
     here = "the submission" if level == 0 else name
     kind = LEVELS[level]
     listing = list_folder(path)
     if listing.folders is None:
         return ["%s %s; expected a folder that holds %s." % (here, listing.problem, few(tree))]
     faults, unexpected, missing = _sorted_out(path, here, tree, listing.folders, level)
-    # A submission holds both phases, of which one is scored: others are not looked at.
+    # A submission holds both phases, of which one is scored; the other is ignored.
     expected = few(tree) + " at its top" * (level == 0)
     for folder in unexpected if kind != "phase" else []:
         faults.append(
@@ -205,7 +204,7 @@ def _check_folder(
         inner_name = part if level == 0 else name + "/" + part
         if part in missing:
             faults.append(_absent(inner_name, tree[part], listing))
-        # What is not among the folders is not opened either: it may be a link to elsewhere.
+        # What `listing` does not call a folder is not opened, because it may be a link.
         elif part in listing.folders and kind == "model":
             found, wrong = _check_model(inner, inner_name, tree[part])
             faults.extend(wrong)
@@ -217,7 +216,7 @@ def _check_folder(
 
 
 def in_ranges(faults: Sequence[str]) -> Faults:
-    """Faults, with those of missing files of one folder in a row as one: model_100 to model_149.
+    """Faults, with those of consecutive missing models combined, as in model_100 to model_149.
 
     >>> end = "/prediction.csv is missing; expected one line."
     >>> in_ranges(["a/b/dev/model_%d%s" % (i, end) for i in (3, 4, 5, 9)])[0][:37]
@@ -246,19 +245,19 @@ def in_ranges(faults: Sequence[str]) -> Faults:
 def check_predictions(
     root: str, expected: Mapping[str, int]
 ) -> Tuple[Dict[str, np.ndarray], Faults]:
-    """All predictions below `root`, and all faults of the submission.
+    """Read all predictions below `root`, and find all faults of the submission.
 
     Args:
-        root: the folder whose tree is that of the submission's zip.
-        expected: model folders, such as "cifar10/cifar10_hi/dev/model_100", to how many values
-            each one's prediction.csv must hold.  Missing folders and files are faults, and so
-            are other folders at the levels of challenge, scenario and model; other phases
-            than those expected, and stray files, are not looked at.
+        root: the folder with the content of the submission's zip.
+        expected: model folder, such as "cifar10/cifar10_hi/dev/model_100" -> the number of values
+            that its prediction.csv must hold.  Missing folders and files are faults, and so are
+            other folders at the levels of challenge, scenario and model; other phases and other
+            files are ignored.
 
     Returns:
-        `(values, faults)`: a dict from model folder to a float array, of the models without a
-        fault of their own, and one line a fault.  The submission is sound if and only if there
-        are no faults, and then `values` has the keys of `expected`.
+        `(values, faults)`: a dict from model folder to a float array, for the models without a
+        fault, and one line for each fault.  The submission is valid if and only if there are no
+        faults, and then `values` has the keys of `expected`.
     """
     values: Dict[str, np.ndarray] = {}
     faults = _check_folder(root, "", _tree(expected), 0, values)

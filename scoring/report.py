@@ -1,8 +1,8 @@
-"""Shows scores to people: a figure, a table, and a web page that needs nothing but itself.
+"""Presents scores: as a figure, as a table, and as a self-contained web page.
 
-The page is written in numpy and text, so that the platforms' program can make it; matplotlib and
-pandas are imported only by the functions that return their objects.  Pages of results are public,
-so the page shows numbers of whole scenarios only, and of the curve what `curve.py` lets out.
+The page is made with numpy and text only, so that the platforms' program can make it; matplotlib
+and pandas are imported only by the functions that return their objects.  Result pages are public,
+so they show only numbers of whole scenarios, and the part of the curve that `curve.py` allows.
 """
 
 import math
@@ -82,7 +82,7 @@ UNKNOWN = "How much is not known here: an interval needs at least two models a s
 
 
 def _check_scores(scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """ValueError if `scores` is not a scenario's name -> what `score` returned for it."""
+    """Raise ValueError if `scores` does not map scenario names to results of `score`."""
     if not isinstance(scores, Mapping) or not scores:
         raise ValueError("Expected scores as a dict {scenario: score(...)} of at least one.")
     for name, result in scores.items():
@@ -101,7 +101,7 @@ def generate_roc(
     ceilings: Optional[Ceilings] = None,
     band: Optional[Mapping[float, Tuple[float, float]]] = None,
 ) -> "Figure":
-    """A matplotlib figure of one ROC curve, on linear and on logarithmic axes.
+    """Draw one ROC curve as a matplotlib figure, on linear and on logarithmic axes.
 
     Args:
         fpr, tpr: arrays of one length, in [0, 1], as in the result of `score`.
@@ -171,17 +171,17 @@ def generate_table(
     intervals: Intervals = None,
     columns: Mapping[str, str] = COLUMNS,
 ) -> "pandas.DataFrame":
-    """A pandas frame of all numbers: a row a scenario, a column a metric.
+    """Make a pandas frame of all numbers: scenarios in rows, metrics in columns.
 
     Args:
-        scores: scenario name -> what `score` returned for it.
-        intervals: what `intervals_of` returned for the same scenarios.
-        columns: number of a score -> its heading; 2022's by default, `metrics.TITLES` for the
-            words of the page.
+        scores: scenario name -> the result of `score`.
+        intervals: the result of `intervals_of` for the same scenarios.
+        columns: key of a score -> its heading; by default those of 2022; `metrics.TITLES` has
+            those of the page.
 
     Returns:
-        A frame of floats, indexed by scenario in the order given.  With `intervals`, the column
-        that ranks is text: "0.1460 [0.131, 0.161]".
+        A frame of floats, indexed by scenario in the given order.  With `intervals`, the column
+        that determines the ranking is text: "0.1460 [0.131, 0.161]".
 
     Raises:
         ValueError: `scores` is empty, or not of this form.
@@ -203,14 +203,14 @@ def generate_table(
 
 
 def _range(interval: Any) -> str:
-    """An interval in words, or nothing if there is none."""
+    """An interval as text, empty if there is none."""
     if interval is None or math.isnan(interval[0]):
         return ""
     return "%.3f to %.3f" % tuple(interval)
 
 
 def _number(value: float, step: float) -> str:
-    """A score with four decimals, or with as many as its step has."""
+    """A score with four decimals, or with those of its step."""
     return "%.*f" % (digits(step) if step else 4, value)
 
 
@@ -224,7 +224,7 @@ def _table(
     intervals: Mapping[str, Any],
     labels: Mapping[str, str],
 ) -> str:
-    """All numbers as an HTML table: a row a metric, a column a scenario, and their average."""
+    """All numbers as an HTML table: metrics in rows, scenarios and their average in columns."""
     heads = '<th scope="col">Metric</th>%s<th scope="col">Average</th>' % "".join(
         # Narrow columns break a name at its underscores; its readers shall not hear of that.
         '<th scope="col" aria-label="%s">%s</th>' % (name, name.replace("_", "_<wbr>"))
@@ -250,7 +250,7 @@ def _table(
 
 
 def _points(curve: Curve, name: str, step: float) -> str:
-    """The shown points of a curve as a table, which is also where the script reads them."""
+    """The shown points of a curve as a table, from which the script reads them."""
     heads = ["FPR", "TPR"] + (["95% from", "to"] if curve.low else [])
     rows = []
     for i, (fpr, tpr) in enumerate(zip(curve.fpr, curve.tpr)):
@@ -271,7 +271,7 @@ def _points(curve: Curve, name: str, step: float) -> str:
 
 
 def _sentences(result: Mapping[str, Any], known: Mapping[str, Any]) -> List[str]:
-    """A scenario's main numbers, and how much data they are from where that is known."""
+    """A scenario's main numbers, and how much data they come from, if that is known."""
     words = _range(known.get(RANKED))
     step = result.get("step", 0.0)
     tpr, auc = (_number(result[key], step) for key in (RANKED, "AUC"))
@@ -296,7 +296,7 @@ def _section(
     known: Mapping[str, Any],
     ceilings: Ceilings,
 ) -> str:
-    """One scenario: its main numbers, its curve on both kinds of axes and as a table."""
+    """The section of a scenario: main numbers, and the curve on both axes and as a table."""
     curve = shown_curve(result, known)
     sentences = _sentences(result, known)
     figures = []
@@ -322,13 +322,13 @@ def _section(
 
 
 def _heading(name: str, label: str) -> str:
-    """A scenario's label, and beside it the name that its folder has if that is another."""
+    """A scenario's label, followed by the name of its folder if that differs."""
     folder = "" if label == name else " <small>%s</small>" % escape(name)
     return escape(label) + folder
 
 
 def _allowed(ceilings: Ceilings) -> List[str]:
-    """What the lines above the curve are, if there are any."""
+    """An explanation of the lines above the curve, if there are any."""
     if not ceilings:
         return []
     words = "What differential privacy allows an attack at most, whatever else it knows:"
@@ -346,7 +346,7 @@ def _note(scores: Mapping[str, Any], known: Mapping[str, Any], certain: bool) ->
 
 
 def _headline(scores: Mapping[str, Mapping[str, Any]], intervals: Mapping[str, Any]) -> str:
-    """The number that ranks, for those who read nothing else."""
+    """The number that determines the ranking, in a sentence."""
     number = _number(average(scores, RANKED), step_of(scores))
     words = _range(intervals.get(AVERAGE))
     return (
@@ -362,29 +362,29 @@ def generate_html(
     ceilings: Optional[Mapping[str, Ceilings]] = None,
     labels: Optional[Mapping[str, str]] = None,
 ) -> str:
-    """A web page of all scores: a table of the numbers, and each scenario's ROC curve.
+    """Make a web page of all scores: a table of the numbers, and each scenario's ROC curve.
 
     Args:
-        scores: scenario name -> what `score` returned for it, in the order of the page.  Names
-            are escaped.
-        intervals: what `intervals_of` returned for the same scenarios, at its usual level and
-            with `rates=curve.RATES`; without it the page has no intervals, and curves of fewer
-            points, as it cannot know from how many records they are.  Coarse scores need none.
-        ceilings: scenario name -> what its privacy allows at most: name of the ceiling ->
-            (false positive rates, TPRs), up to three; drawn over the curve of the scenario.
-        labels: scenario name -> what people call it; by default its name.  Escaped.
+        scores: scenario name -> the result of `score`, in the order of the page.  Names are
+            escaped.
+        intervals: the result of `intervals_of` for the same scenarios, at its default level and
+            with `rates=curve.RATES`.  Without it the page has no intervals, and curves with fewer
+            points, since the number of records is not known.  Coarse scores need none.
+        ceilings: scenario name -> the limits that its privacy sets: name of the limit -> (false
+            positive rates, TPRs), up to three; they are drawn over the scenario's curve.
+        labels: scenario name -> its label; by default its name.  Labels are escaped.
 
     Returns:
-        The whole page as text.  It fetches nothing, is complete without its script, follows the
-        reader's light or dark setting, and stays below 300 kB for the three scenarios of a
-        challenge.  It shows exact scores, or coarse ones if `scores` are (coarse.py), and of the
-        curve what `curve.py` lets out.
+        The page as text.  It fetches nothing, works without its script, follows the reader's
+        light or dark setting, and stays below 300 kB for the three scenarios of a challenge.  It
+        shows the exact or coarse scores that are given (coarse.py), and the part of the curve that
+        `curve.py` allows.
 
     Raises:
         ValueError: `scores` is empty, or not of this form.
     """
     _check_scores(scores)
-    # Intervals are of the exact data, and would tell what the steps of coarse scores hide.
+    # Intervals come from the exact data, and would reveal what the steps of coarse scores hide.
     known: Mapping[str, Any] = {} if step_of(scores) else intervals or {}
     words = labels or {}
     certain = any(_range(known.get(name, {}).get(RANKED)) for name in scores)
@@ -402,7 +402,7 @@ def generate_html(
 
 
 def generate_refusal(heading: str, faults: Sequence[str] = ()) -> str:
-    """A web page that says why there are no scores; all of it is escaped."""
+    """Make a web page that says why there are no scores; all text is escaped."""
     items = "\n".join("<li>%s</li>" % escape(fault) for fault in faults)
     body = ["<h1>Not scored</h1>", "<p>%s</p>" % escape(heading)]
     return document("Not scored", "\n".join(body + ["<ul>\n%s\n</ul>" % items] * bool(faults)))

@@ -1,13 +1,11 @@
-"""Scores of one scenario under resampling of its models: the draws that intervals are read from.
+"""Scores a scenario many times with resampled models, for bootstrap intervals.
 
-A resample gives each model a whole number, how often it was drawn.  Every count that a score is
-made of is then a weighted sum of the models' own counts, so the predictions are sorted once, and
-all resamples are scored by matrix products.  The result is that of `metrics.score` on the data
-of the drawn models, written out as often as drawn: the very same for TPR at an FPR, and up to
-rounding in the 15th digit for the others.  Sums are of whole numbers below 2**53, so they do not
-depend on the order in which a machine adds.
-
-Nothing here reads files or prints.
+A resample draws models with replacement, and so gives each model a weight, the number of times that
+it was drawn.  All counts that a score depends on are weighted sums of the models' counts, so the
+predictions are sorted only once, and all resamples are scored by matrix products.  The results are
+those of `metrics.score` on the repeated data: exactly for TPR at an FPR, and up to rounding in the
+15th digit for other scores.  All sums are of whole numbers below 2**53, so they do not depend on
+the order of additions.
 """
 
 from typing import Any, Dict, List, Sequence, Tuple
@@ -22,7 +20,7 @@ _CELLS = 1_000_000
 
 
 class Counts:
-    """What each model adds to the counts of its scenario, by step down the sorted predictions.
+    """The counts that each model contributes at each step down the sorted predictions.
 
     A step lowers the threshold to the next distinct value.  `positives[t, m]` counts the members
     that model m has at step t, and `positives_above[t, m]` those at step t or before;
@@ -56,7 +54,7 @@ class Counts:
 
 
 def draw_weights(models: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each model is drawn: whole numbers as floats, shape (resamples, models)."""
+    """How often each model is drawn, as floats of shape (resamples, models)."""
     # random_sample is the one stream that is the same in every numpy and on every system.
     drawn = np.floor(np.random.RandomState(seed).random_sample((resamples, models)) * models)
     cells = (drawn + models * np.arange(resamples)[:, None]).astype(np.int64)
@@ -66,7 +64,7 @@ def draw_weights(models: int, resamples: int, seed: int) -> np.ndarray:
 def _limits(negatives: np.ndarray, rates: np.ndarray) -> np.ndarray:
     """The smallest number of false positives whose rate is not below each rate.
 
-    Decided by the division and the comparison that `metrics.score` makes, rounding included.
+    It uses the same division and comparison as `metrics.score`, including rounding.
     """
     limit = np.ceil(rates * negatives[:, None])
     limit += limit / negatives[:, None] < rates
@@ -102,10 +100,10 @@ class _Rates:
         return np.where(step < 0, 0, np.einsum("brm,bm->br", above, weights))
 
     def _step_back(self, weights: np.ndarray, upper: np.ndarray, found: np.ndarray) -> None:
-        """Leave out the points that `roc_curve` does not list, which `score` never sees.
+        """Skip the points that `roc_curve` does not list, which `score` therefore ignores.
 
-        It drops a point whose step before and step after are equal in both counts.  That changes
-        the score only if those steps hold members, that is, where members and non-members tie.
+        `roc_curve` drops a point if the steps before and after it are equal in both counts.  That
+        affects the score only if these steps hold members, so where members and non-members tie.
         """
         counts = self.counts
         row, column = np.indices(upper.shape).reshape(2, -1)
@@ -119,7 +117,7 @@ class _Rates:
             before = np.maximum(step[active] - 1, 0)
             reached = np.einsum("bm,bm->b", counts.negatives_above[before], weights[row[active]])
             reached += np.einsum("bm,bm->b", counts.positives_above[before], weights[row[active]])
-            # The first point is always listed, however its neighbours lie.
+            # The first point is always listed.
             dropped = equal & ~absent & (step[active] > 0) & (reached > 0)
             above[active[dropped]] -= here[0][dropped]
             step[active] -= 1
@@ -127,7 +125,7 @@ class _Rates:
         found[row, column] = above
 
     def _counts_at(self, weights: np.ndarray, step: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """Members and non-members at one step each."""
+        """The members and non-members of each resample at one step."""
         return (
             np.einsum("bm,bm->b", self.counts.positives[step], weights),
             np.einsum("bm,bm->b", self.counts.negatives[step], weights),
@@ -135,14 +133,14 @@ class _Rates:
 
 
 class _Advantage:
-    """The largest difference of the two rates, of resamples."""
+    """Computes the advantage, the largest difference of the two rates, of resamples."""
 
     def __init__(self, counts: Counts) -> None:
-        # The difference is largest after a step with a member and before one with a non-member,
-        # whatever the weights: from any other step, one step on or back does not lessen it.
+        # For any weights, the difference is largest after a step with a member and before one with
+        # a non-member: from any other step, one step further or back does not decrease it.
         gains = (counts.positives[:-1] > 0).any(axis=1) & (counts.negatives[1:] > 0).any(axis=1)
         above, below = counts.positives_above[:-1][gains].T, counts.negatives_above[:-1][gains].T
-        # With as many members as non-members in each model, one difference of counts will do.
+        # If each model has as many members as non-members, one difference of counts is enough.
         self.even = np.array_equal(counts.positives_above[-1], counts.negatives_above[-1])
         self.kind = counts.kind if self.even else np.float64
         table = above - below if self.even else np.concatenate([above, -below])
@@ -150,7 +148,7 @@ class _Advantage:
 
     def read(self, weights: np.ndarray, positives: np.ndarray, negatives: np.ndarray) -> np.ndarray:
         """The advantages of a chunk of resamples."""
-        # tpr - fpr over one denominator: whole numbers, so that the last digit is certain.
+        # tpr - fpr with a common denominator, in whole numbers, so that it is exact.
         if self.even:
             return (weights.astype(self.kind) @ self.table).max(axis=1, initial=0) / positives
         both = [weights * negatives[:, None], weights * positives[:, None]]
@@ -159,13 +157,13 @@ class _Advantage:
 
 
 def _pairs(counts: Counts) -> np.ndarray:
-    """Twice the number of pairs (member of m, non-member of k) in order, ties half: [m, k]."""
+    """Twice the number of ordered pairs (member of m, non-member of k), ties count half: [m, k]."""
     below = counts.negatives_above[-1] - counts.negatives_above
     return counts.positives.T @ (2 * below + counts.negatives)
 
 
 def check_models(solutions: Sequence[Any], predictions: Sequence[Any]) -> None:
-    """ValueError unless both hold one flat sequence a model, of equal lengths."""
+    """Raise ValueError unless both hold one flat sequence for each model, of equal lengths."""
     if not len(solutions) or len(solutions) != len(predictions):
         raise ValueError(
             "Expected solutions and predictions of the same models, got %d and %d of them: pass "
@@ -188,12 +186,12 @@ def resample_scores(
     seed: int = 0,
     rates: Sequence[float] = (),
 ) -> Tuple[Dict[str, np.ndarray], np.ndarray]:
-    """Scores of one scenario for `resamples` draws of its models with replacement.
+    """Score a scenario for `resamples` draws of its models with replacement.
 
     Args:
-        solutions: one flat sequence of 0 (non-member) and 1 (member) a model.
-        predictions: one of finite numbers a model, of the same lengths.
-        resamples: how many draws, at least 1, each of as many models as there are.
+        solutions: for each model, a flat sequence of 0 (non-member) and 1 (member).
+        predictions: for each model, a sequence of finite numbers of the same length.
+        resamples: the number of draws, >= 1, each of as many models as there are.
         seed: a whole number from 0 to 2**32 - 1; equal seeds draw equally.
         rates: more false positive rates, in (0, 1], at which to read the true positive rate.
 

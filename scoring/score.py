@@ -1,8 +1,8 @@
 """Launcher of the scoring program: `python3 score.py IN OUT`.  See program.py for what it does.
 
-The platforms run this file by its path, from a folder of any name, so there is no package for
-relative imports to refer to.  The launcher makes one; every other module here is then written
-as a plain member of a package, and works the same from `mico_competition.scoring`.
+The platforms run this file by its path, from a folder of any name, so relative imports have no
+package to refer to.  The launcher makes one, so that all other modules work the same here and in
+`mico_competition.scoring`.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Callable, List
 
 
 def load_main() -> Callable[[List[str]], int]:
-    """Function `main` of program.py, imported as a member of a package made of this folder."""
+    """The function `main` of program.py, imported from a package made of this folder."""
     parent = __package__
     if not parent:
         parent = "mico_scoring"
@@ -24,14 +24,14 @@ def load_main() -> Callable[[List[str]], int]:
 
 
 def start(arguments: List[str]) -> int:
-    """Run the program with one thread; its exit code, or 1 where numpy is not to be had."""
-    # A worker with many cores would start as many threads, for sums that one does in no time.
+    """Run the program with one thread; return its exit code, or 1 if numpy is not installed."""
+    # numpy would start as many threads as the worker has cores, for sums that need only one.
     for library in ("OPENBLAS", "OMP", "MKL"):
         os.environ.setdefault(library + "_NUM_THREADS", "1")
     try:
         main = load_main()
     except ImportError as error:
-        # Images have more than one Python, of which not all have packages.
+        # Images have more than one Python, and not all of them have numpy.
         version = ".".join(map(str, sys.version_info[:3]))
         print(
             "Not scored: Python %s at %s cannot import %s. Please tell the organisers."

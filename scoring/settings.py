@@ -1,13 +1,12 @@
-"""What a competition sets for this program: `settings.json` beside score.py, if there is one.
+"""Reads the settings of a competition from `settings.json` beside score.py, if there is one.
 
     {"scenarios": {"digits_inf": "No DP", "digits_lo": "Low \u03b5 = 4"}, "steps": {"dev": 0.005}}
 
-`scenarios` maps each scenario to what people call it, in the order for people.  `steps` maps a
-phase, dev or final, to the step that its scores are rounded to; a phase of another name counts as
-dev, and one without a step gets exact scores.  `mico bundle` writes the file, and the same steps
-into bundled.py.  Where the two do not agree, scores are rounded to the coarsest step that is known.
-Outside a bundle there need be no such file: whatever scenarios there are then get exact scores
-under their own names.
+`scenarios` maps each scenario to its label, in the order of display.  `steps` maps a phase, dev or
+final, to the step to which its scores are rounded; a phase of another name counts as dev, and one
+without a step gets exact scores.  `mico bundle` writes the file, and the same steps into
+bundled.py.  If the two disagree, scores are rounded to the coarsest known step.  Outside a bundle
+the file is optional: without it, all scenarios get exact scores under their own names.
 """
 
 import json
@@ -21,18 +20,18 @@ USUAL_STEPS = {"dev": 0.005}
 
 
 class Settings(NamedTuple):
-    """See the head of this file; both are empty where nothing is set."""
+    """The settings (see the module's docstring); both are empty if nothing is set."""
 
     scenarios: Dict[str, str] = {}
     steps: Dict[str, float] = {}
 
     def step_of(self, phase: str) -> float:
-        """The step of a phase, 0 if its scores are exact; of one with another name, that of dev."""
+        """The step of a phase, 0 for exact scores; a phase of another name has that of dev."""
         return self.steps.get("final" if phase == "final" else "dev", 0.0)
 
 
 def check_settings(values: Any) -> Settings:
-    """The settings in `values`, which json read; ValueError if they are of another form.
+    """Check settings that were read from JSON; ValueError if they have another form.
 
     >>> check_settings({"steps": {"dev": 0.005}}).steps
     {'dev': 0.005}
@@ -57,7 +56,7 @@ def check_settings(values: Any) -> Settings:
 
 
 def parse_settings(text: str) -> Settings:
-    """The settings in the text of a settings.json; ValueError if it is damaged or of another form.
+    """Parse the text of a settings.json; ValueError if it is damaged or has another form.
 
     >>> parse_settings('{"steps": {"dev": 0.005}, "steps": {}}')
     Traceback (most recent call last):
@@ -73,7 +72,7 @@ def parse_settings(text: str) -> Settings:
 
 
 def _each_once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
-    """An object of the file; of a key that is there twice json would take the last one."""
+    """A JSON object; ValueError for a repeated key, of which json would use the last."""
     found: Dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
@@ -83,11 +82,10 @@ def _each_once(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 
 def read_settings(folder: str) -> Settings:
-    """The settings in a folder: those of its file, or none if there is no such file.
+    """Read the settings in a folder; empty if there is no such file.
 
     Raises:
-        ValueError: if there is a file that cannot be read.  Scores would otherwise leave exact
-            where they must not.
+        ValueError: if the file cannot be read, because otherwise scores would be exact by mistake.
     """
     path = os.path.join(folder, FILE)
     if not os.path.lexists(path):
@@ -106,7 +104,7 @@ def settings_in_force(
     """The settings to score with, and what is wrong with a bundle's file, if anything.
 
     Args:
-        folder: where settings.json lies.
+        folder: the folder of settings.json.
         bundled: the steps in bundled.py; None outside a bundle.
 
     Raises:

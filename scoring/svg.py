@@ -1,7 +1,7 @@
-"""Draws ROC curves as inline SVG, in numpy and text only.
+"""Draws ROC curves as inline SVG, with numpy and text only.
 
-The pictures take their colours from style rules of the page around them (see page.py), and hold
-no more of a curve than `curve.shown_curve` lets out.
+The style rules of the surrounding page give the colours (page.py), and the pictures hold only the
+part of a curve that `curve.shown_curve` allows.
 """
 
 from html import escape
@@ -42,7 +42,7 @@ class Axes:
         return 1 - np.log10(np.maximum(rate, 10.0**self.decade)) / self.decade
 
     def xy(self, fpr: Any, tpr: Any) -> Tuple[np.ndarray, np.ndarray]:
-        """Pixels of points of the curve; rates below the axes' start are drawn on the axes."""
+        """The pixels of points of the curve; rates below the axes' start are drawn on the axes."""
         x = LEFT + SIDE * self._scaled(np.asarray(fpr, dtype=float))
         y = TOP + SIDE * (1 - self._scaled(np.asarray(tpr, dtype=float)))
         return x, y
@@ -59,7 +59,7 @@ class Axes:
 def log_axes(fpr: np.ndarray) -> Axes:
     """Logarithmic axes that begin at the decade of one non-member's share.
 
-    Curves of equally many non-members begin at the same place, wherever their first points are.
+    So curves with equally many non-members have the same axes.
     """
     steps = np.diff(np.unique(fpr))
     decade = int(np.floor(np.log10(steps.min() * (1 + 1e-9)))) if steps.size else LARGEST_DECADE
@@ -71,7 +71,7 @@ def _text(x: float, y: float, text: str, anchor: str = "middle", more: str = "")
 
 
 def _frame(axes: Axes) -> List[str]:
-    """Grid, ticks and names of the axes."""
+    """The grid, ticks and names of the axes."""
     right, bottom, middle = LEFT + SIDE, TOP + SIDE, TOP + SIDE / 2
     parts = []
     for tick in axes.ticks:
@@ -88,7 +88,7 @@ def _frame(axes: Axes) -> List[str]:
 
 
 def _band(curve: Curve, axes: Axes) -> List[str]:
-    """The area of the intervals, if there are any: along the upper ends to 1, and back below."""
+    """The area of the intervals, if there are any."""
     if not curve.low:
         return []
     outline = axes.line([*curve.fpr, 1, *curve.fpr[::-1]], [*curve.high, 1, *curve.low[::-1]])
@@ -96,7 +96,7 @@ def _band(curve: Curve, axes: Axes) -> List[str]:
 
 
 def _ceilings(ceilings: Ceilings, axes: Axes) -> List[str]:
-    """A line a ceiling, in the order given; where one is not drawn on the axes, it begins later."""
+    """A line for each limit, in the given order."""
     parts = []
     for i, (fpr, tpr) in enumerate(ceilings.values()):
         fpr, tpr = np.asarray(fpr), np.asarray(tpr)
@@ -109,9 +109,9 @@ def _ceilings(ceilings: Ceilings, axes: Axes) -> List[str]:
 
 
 def ceiling_key(ceilings: Ceilings) -> str:
-    """Which line is which ceiling, drawn as in the pictures, and what it allows at the mark.
+    """The key of the lines of limits, with the TPR that each allows at the mark.
 
-    An HTML list; empty if there are no ceilings.
+    It is an HTML list, empty if there are no limits.
     """
     lines = [
         '<li><svg viewBox="0 0 34 12" aria-hidden="true"><path class="ceiling ceiling%d" '
@@ -131,7 +131,7 @@ def draw_roc(
     identity: str,
     ceilings: Optional[Ceilings] = None,
 ) -> str:
-    """One picture: the curve with its band, chance as a dashed line, and the mark at 10% FPR.
+    """Draw the curve with its band, chance as a dashed line, and the mark at 10% FPR.
 
     Args:
         curve: what may be shown of the curve.

@@ -1,7 +1,7 @@
-"""Reads the truth of a competition, which participants must never see.
+"""Reads the solutions of a competition, which participants must never see.
 
-The faults reported here are the organisers' to mend.  They are shown to participants all the
-same, so they name files and say what is expected, and never what was found in a file.
+Organisers have to fix the faults that are reported here, but participants see them too.  So a fault
+names a file and says what is expected, and never quotes the file.
 """
 
 import os
@@ -41,7 +41,7 @@ def _model_id(folder: str) -> int:
 
 
 def _find_models(root: str) -> Tuple[List[str], Faults]:
-    """Model folders of the one challenge, its scenarios and one phase below `root`, in order."""
+    """The model folders of one challenge and one phase below `root`, in order."""
     faults = []
     parents = [""]
     for level, most in zip(LEVELS, (1, MAX_SCENARIOS, 1, None)):
@@ -65,7 +65,7 @@ def _find_models(root: str) -> Tuple[List[str], Faults]:
 
 
 def _wrong_scenarios(folders: List[str], expected: Collection[str]) -> Faults:
-    """Faults of scenarios that lack, or that nobody expects; none if nothing is expected."""
+    """The faults of missing and unexpected scenarios; none if `expected` is empty."""
     found = {scenario_of(folder) for folder in folders}
     faults = [
         "ref: scenario %s is missing." % shown(name) for name in expected if name not in found
@@ -78,17 +78,17 @@ def _wrong_scenarios(folders: List[str], expected: Collection[str]) -> Faults:
 def read_solutions(
     root: str, expected: Collection[str] = ()
 ) -> Tuple[Dict[str, np.ndarray], Faults]:
-    """The truth: every solution.csv below `root`, and all faults of the organisers' data.
+    """Read every solution.csv below `root`, and find all faults of the organisers' data.
 
     Args:
-        root: a folder that holds `<challenge>/<scenario>/<phase>/model_<i>/solution.csv`, of
-            one challenge, 1 to 20 scenarios and one phase.
-        expected: names of the scenarios that must be there, and no others; any if empty.
+        root: a folder with `<challenge>/<scenario>/<phase>/model_<i>/solution.csv`, of one
+            challenge, 1 to 20 scenarios and one phase.
+        expected: the names of the scenarios that must be there; any if empty.
 
     Returns:
         `(solutions, faults)`: a dict from model folder to an integer array of zeros and ones,
-        ordered by scenario name, then by model id; and one line a fault, which holds nothing
-        of the truth.
+        ordered by scenario name, then by model id; and one line for each fault, which quotes no
+        label.
     """
     folders, faults = _find_models(root)
     faults = faults or _wrong_scenarios(folders, expected)

@@ -239,7 +239,7 @@ ZIP_CASES = [
     Case("fifo for a zip", no_file("fifo"), "is not a file"),
     Case("folder for a zip", no_file("folder"), "is not a file"),
     Case("link to itself for a zip", no_file("link to itself"), "cannot be read (OSError)"),
-    Case("code for the platform", plus("metadata"), "which makes it code to the platform"),
+    Case("code for the platform", plus("metadata"), "which the platform would take for code"),
     Case("a top folder", renamed(lambda n: "mine/" + n), "lies inside the folder 'mine'"),
     Case("wrong case", renamed(str.upper), "found folder 'CIFAR10', expected cifar10"),
     Case("two entries for one piece of data", same_data, "twice"),

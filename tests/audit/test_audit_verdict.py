@@ -127,10 +127,12 @@ def test_labels_that_are_guessed_take_no_part(dev, phase, models):
     assert not set(problem.targets) & set(problem.shadows) and len(problem.shadows) == 20 - (
         models if phase == "train" else 0
     )
-    asked = problem.told[problem.targets[:, None], problem.columns]
+    asked = problem.known_membership[problem.targets[:, None], problem.columns]
     assert (asked == HIDDEN).all()
-    assert (problem.source.fleet.told[problem.targets[:, None], problem.columns] == HIDDEN).all()
-    told = source.fleet.told[problem.targets[:, None], problem.columns] == MEMBER
+    assert (
+        problem.source.fleet.known_membership[problem.targets[:, None], problem.columns] == HIDDEN
+    ).all()
+    told = source.fleet.known_membership[problem.targets[:, None], problem.columns] == MEMBER
     assert (np.stack(scored.truth) == told).all()
     assert judge(scored).result["AUC"] > 0.8
 

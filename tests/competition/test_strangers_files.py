@@ -255,7 +255,7 @@ def test_a_sentence_that_is_quoted_a_million_times(tmp_path):
     for split in ("train", "validation"):
         parquet.write_table(table, tmp_path / f"{split}-0.parquet")
     assert (tmp_path / "train-0.parquet").stat().st_size < 1 << 20
-    with pytest.raises(ValueError, match="stands for 100,000,000,000 bytes of text"):
+    with pytest.raises(ValueError, match="unpacks to 100,000,000,000 bytes of text"):
         read_sst2(tmp_path, False)
 
 

@@ -166,7 +166,7 @@ def test_faults_of_a_zip(challenge, tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 1.1])
 def test_scores_out_of_range_are_never_written(tmp_path, value):
-    with pytest.raises(ValueError, match="at place 1"):
+    with pytest.raises(ValueError, match="at index 1"):
         write_prediction(tmp_path / "prediction.csv", [0.5, value])
     assert list(tmp_path.iterdir()) == []
 

@@ -78,7 +78,9 @@ def test_a_file_is_fetched_whole(server, tmp_path):
 
 def test_an_interrupted_download_resumes(server, tmp_path):
     path = tmp_path / "a.bin"
-    with pytest.raises(DownloadError, match=r"100,000 of 256,000 bytes came.*run again to resume"):
+    with pytest.raises(
+        DownloadError, match=r"100,000 of 256,000 bytes arrived.*run again to resume"
+    ):
         download(f"{server.url}/breaks", path)
     assert names(tmp_path) == ["a.bin.part"]
     download(f"{server.url}/breaks", path, sha256=hashlib.sha256(CONTENT).hexdigest())

@@ -271,7 +271,7 @@ def test_no_array_that_a_problem_leads_to_holds_hidden_labels(phase, known):
                     assert not np.array_equal(array[target, columns], truth)
                 assert not np.array_equal(array, source.fleet.known_membership[target])
         folders = given.source.fleet.folders
-        assert folders[0].place == source.fleet.folders[0].place
+        assert folders[0].relative_path == source.fleet.folders[0].relative_path
         assert not any(folder.path.is_absolute() for folder in folders)
         for way in ("wrapped", "_source", "__wrapped__", "asked"):
             assert not hasattr(given.source, way)
@@ -490,7 +490,7 @@ def test_predictions_are_made_from_copies_too(tmp_path):
 
     source = whole_source()
     for place in source.fleet.folders:
-        (tmp_path / "digits" / place.place).mkdir(parents=True)
+        (tmp_path / "digits" / place.relative_path).mkdir(parents=True)
     assert all(isinstance(place, ModelFolder) for place in source.fleet.folders)
 
     def predict(attack, to):

@@ -30,7 +30,7 @@ class Backend:
                 self.asked.append((block.model_ids, block.tries))
                 outcome = self.fate(block)
                 for model_id in block.model_ids if outcome is None else ():
-                    self.ledger.place(model_id).mkdir(parents=True)
+                    self.ledger.folder_of(model_id).mkdir(parents=True)
                 yield None
                 yield outcome or Outcome(block)
         finally:
@@ -59,7 +59,7 @@ def test_blocks_are_neighbours_whatever_else_is_asked_for(tmp_path):
 
 def test_a_second_run_asks_for_what_is_missing_only(tmp_path):
     ledger = begun(tmp_path)
-    ledger.place(1).mkdir(parents=True)
+    ledger.folder_of(1).mkdir(parents=True)
     progress, backend = finish(ledger, stack=4)
     assert backend.asked == [([0, 2, 3], 0), ([4, 5, 6, 7], 0), ([8, 9], 0)]
     assert (progress.done, progress.left, progress.failed) == (10, 0, {})
@@ -100,7 +100,7 @@ def test_what_was_done_of_a_lost_block_stays_done(tmp_path):
     def fate(block):
         if block.tries:
             return None
-        ledger.place(0).mkdir(parents=True)
+        ledger.folder_of(0).mkdir(parents=True)
         return Outcome(block, "It died.", lost=True)
 
     progress, backend = finish(ledger, fate, stack=4)

@@ -81,7 +81,7 @@ def test_one_that_can_begin_in_the_end_costs_no_model_a_try(tmp_path, data):
 def test_a_place_that_is_given_up_leaves_the_work_to_the_others(
     tmp_path, data, caplog, monkeypatch
 ):
-    monkeypatch.setattr(workers, "_BIRTHS", 1)
+    monkeypatch.setattr(workers, "_START_FAILURES", 1)
     monkeypatch.setattr(workers, "share_cpus", lambda *asked, devices: (2, 1))
     births = tmp_path / "births"
     births.mkdir()
@@ -93,12 +93,12 @@ def test_a_place_that_is_given_up_leaves_the_work_to_the_others(
 
 def test_a_place_whose_workers_die_at_every_block_is_given_up(tmp_path, data, monkeypatch):
     """As where there is too little memory to train: not model by model, through all of them."""
-    monkeypatch.setattr(workers, "_DEATHS", 4)
+    monkeypatch.setattr(workers, "_FAILURES", 4)
     monkeypatch.setattr(workers, "train", train_and_die)
     _, progress, events = fleet_of(tmp_path, data, parts_of(data)[1])
     assert progress.stopped == (
-        "The worker process died: killed, or out of memory? 4 did in a row, without a model "
-        "between them."
+        "The worker process died: killed, or out of memory? 4 did in a row, without finishing "
+        "a model."
     )
     assert events.count("lost") == 3 and events[-1] == "end"
 

@@ -25,7 +25,7 @@ def state_of(out):
 def with_files(ledger, ids):
     """Folders with what every model has; weights are not looked at."""
     for i in ids:
-        folder = ledger.place(i)
+        folder = ledger.folder_of(i)
         folder.mkdir(parents=True)
         for name in ("model.pt", "metadata.json", "solution.csv"):
             (folder / name).write_text("0")
@@ -43,7 +43,7 @@ def test_finished_stopped_and_failed_are_told_apart(tmp_path):
     assert state_of(tmp_path).state == "failed" and state_of(tmp_path).failed == (2, 3)
     with_files(ledger, [2, 3])
     assert state_of(tmp_path).state == "finished"
-    (ledger.place(2) / "model.pt").write_text("")
+    (ledger.folder_of(2) / "model.pt").write_text("")
     assert state_of(tmp_path).state == "damaged"
 
 

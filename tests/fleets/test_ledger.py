@@ -164,7 +164,7 @@ def test_mistakes_are_sentences(tmp_path, capsys, monkeypatch, line, sentence):
 def test_what_a_killed_run_was_writing_is_cleared(tmp_path):
     fleet = ledger(tmp_path).with_models(range(2))
     fleet.write()
-    place = fleet.place(0).parent
+    place = fleet.folder_of(0).parent
     left = [place / ".model_0.abc", fleet.folder / ".ledger.jsonl.abc"]
     for folder in left:
         folder.mkdir(parents=True)

@@ -53,11 +53,11 @@ def test_rays_client_is_refused_with_the_way_to_do_it():
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (RuntimeError("Version mismatch: The cluster\n was started"), "is of other versions"),
+        (RuntimeError("Version mismatch: The cluster\n was started"), "runs other versions"),
         (ray.exceptions.AuthenticationError("No token"), "wants a token"),
         (
             ConnectionError("It is\nfar away."),
-            "at h:1 does not take this process (It is far away): check",
+            "at h:1 does not accept this process (It is far away): check",
         ),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_model_that_cannot_be_loaded_there_is_named(trained, data, tmp_path, m
 def test_a_task_that_is_lost_for_good_is_a_sentence(trained, data, tmp_path, monkeypatch):
     runner = runner_on(FakeRay(lost=1), monkeypatch)
     signals = open_signals(trained, SCENARIO, data, cache=tmp_path / "c", runner=runner)
-    with pytest.raises(ValueError, match=r"was lost \(WorkerCrashedError\): run again"):
+    with pytest.raises(ValueError, match=r"was lost \(WorkerCrashedError\): run the command again"):
         signals.get("loss")
 
 
@@ -113,7 +113,7 @@ def test_a_cluster_that_is_gone_is_a_sentence(trained, data, tmp_path, monkeypat
 def test_a_node_with_other_software_is_refused(data):
     parts, rebuild = parts_of(Points.of("digits", data, np.arange(9)).data)
     job = Job("digits", parts, rebuild, {**versions(), "torch": "0.1"}, 1, False)
-    with pytest.raises(ValueError, match=r"torch is \S+ on \S+ and 0.1 where signals are asked"):
+    with pytest.raises(ValueError, match=r"torch is \S+ on \S+ and 0.1 where the command runs"):
         compute(job, [])
     assert compute(replace(job, versions=versions()), []) == []
 

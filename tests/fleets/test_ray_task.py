@@ -68,7 +68,7 @@ def test_a_task_hands_its_folders_over_and_leaves_nothing(ledger, here):
     assert outcome(ledger, lambda reference: result).error is None
     for model_id, files in result.folders.items():
         for name, content in files.items():
-            assert (ledger.place(model_id) / name).read_bytes() == content.tobytes()
+            assert (ledger.folder_of(model_id) / name).read_bytes() == content.tobytes()
     assert sorted(result.folders[0]) == [
         "metadata.json",
         "model.pt",
@@ -84,7 +84,7 @@ def test_the_first_whole_result_counts(ledger):
     outcome(ledger, lambda reference: Result({0: files}, None, False))
     later = {"second": np.frombuffer(b"2", np.uint8)}
     assert outcome(ledger, lambda reference: Result({0: later}, None, False)).error is None
-    kept = sorted(path for path in ledger.place(0).rglob("*") if path.is_file())
+    kept = sorted(path for path in ledger.folder_of(0).rglob("*") if path.is_file())
     assert [path.read_bytes() for path in kept] == [b"", b"1"]
 
 
@@ -110,9 +110,9 @@ def test_a_folder_of_a_killed_task_goes_with_the_next(here):
     for name in ("mico_task_dead", "something_else"):
         (here / name).mkdir(exist_ok=True)
         os.utime(here / name, (0, 0))
-    with ray_task._own_folder() as first:
+    with ray_task._temporary_folder() as first:
         os.utime(first, (0, 0))  # old, and in use
-        with ray_task._own_folder() as second:
+        with ray_task._temporary_folder() as second:
             assert first.is_dir() and second.stat().st_mode & 0o777 == 0o700
     assert sorted(path.name for path in here.iterdir()) == ["mico_task_young", "something_else"]
 

@@ -102,7 +102,7 @@ CASES = {
         with_pickle(pickle.dumps({"a": Asks(Counter)}, 2)),
         "Co",
     ),
-    "a call": (with_pickle(pickle.dumps({"a": Asks(os.mkdir, "x")}, 2)), "mkdir, and"),
+    "a call": (with_pickle(pickle.dumps({"a": Asks(os.mkdir, "x")}, 2)), "mkdir, but"),
     "a million lists": (with_pickle(b"\x80\x02" + b"]" * 10**6 + b"."), "over 500,000 operations"),
     "a million lists, old": (b"\x80\x02" + b"]" * 10**6 + b".", "over 500,000 operations"),
     "a long pickle": (with_pickle(b"\x80\x02]." + bytes(17 << 20)), "its data.pkl has 17,825,7"),
@@ -159,7 +159,7 @@ def test_a_header_of_safetensors_that_states_what_is_not_there(tensor, tmp_path)
 def test_a_shape_that_the_data_do_not_fill(old, tmp_path):
     state = {"a": torch.zeros(1).expand(10**6, 10**6)}
     (tmp_path / "model.pt").write_bytes(written(state, _use_new_zipfile_serialization=not old))
-    with pytest.raises(ValueError, match="states a shape of a that its data do not fill"):
+    with pytest.raises(ValueError, match="gives a a shape that its data do not fill"):
         read_state(tmp_path / "model.pt")
 
 

@@ -114,7 +114,7 @@ STRANGE = {
     "a link": (lambda t, s: (t / "b/link").symlink_to("/etc"), "b/link is not part of"),
     "a link for a file": (
         lambda t, s: ((t / "top").rename(t.parent / "top"), (t / "top").symlink_to("../top")),
-        "top is no plain file",
+        "top is not a regular file",
     ),
     "a pipe": (lambda t, s: os.mkfifo(t / "pipe"), "pipe is not part of"),
     "in archives": (lambda t, s: (s / "archives/y").write_text(""), "archives/y is not part of"),
@@ -140,7 +140,7 @@ def test_what_does_not_match_is_named(tree, kind):
 def test_a_line_of_another_form_is_refused(tree, line):
     side = with_sums(tree)
     (side / "SHA256SUMS").write_text(f"{'0' * 64}  out/top\n{line}\n")
-    with pytest.raises(ValueError, match="Line 2 of .* is no checksum"):
+    with pytest.raises(ValueError, match="Line 2 of .* is not a checksum"):
         check_sums(tree)
 
 

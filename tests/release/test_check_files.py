@@ -148,7 +148,7 @@ CHANGED = {
     ),
     "an archive too many": (
         zip_of("digits_lo_more.zip", "digits_lo_train.zip"),
-        "digits_lo_more.zip is no archive of a scenario",
+        "digits_lo_more.zip is not an archive of a scenario",
     ),
     "an archive gone": (
         lambda out: (out / f"{SIDE}/archives/digits_lo_dev.zip").unlink(),

@@ -182,7 +182,7 @@ def opened(**changes):
         (opened(phase="Dev"), "does not say which phase"),
         (opened(phase="train"), "does not say which phase"),
         (opened(phase=""), "does not say which phase"),
-        (opened(phase="final"), "reveals final, and names a model of another phase"),
+        (opened(phase="final"), "reveals final, but names a model of another phase"),
         (opened(openings={}), "not what `mico reveal` writes"),
         (opened(openings=[]), "not what `mico reveal` writes"),
         (opened(note=1), "not what `mico reveal` writes"),
@@ -315,7 +315,7 @@ def test_the_number_of_labels_is_that_of_the_release(released, tmp_path):
     folder = spoilt(released, tmp_path, lambda v: v["commitments"].update({DEV: forged}))
     (tmp_path / "dev.json").write_text(as_text(value))
     found = verify(folder, tmp_path / "dev.json")
-    assert found == (2, [f"{DEV}: it has 20 labels, and the release says 200."])
+    assert found == (2, [f"{DEV}: it has 20 labels, but the release says 200."])
 
 
 def test_a_model_that_was_released_and_never_committed_to_is_named(released, tmp_path):
@@ -380,9 +380,9 @@ def test_an_earlier_layout_is_refused_with_a_sentence(released, tmp_path, capsys
     for path in beside(released[1]).iterdir():
         shutil.copy(path, folder)
     assert main(["verify", str(folder)]) == 1
-    assert "written anew by `mico release`" in capsys.readouterr().err
+    assert "run `mico release` again" in capsys.readouterr().err
     assert main(["leaks", str(tmp_path), "--trained", str(released[0])]) == 1
-    assert "is written anew by `mico release`" in capsys.readouterr().err
+    assert "run `mico release` again" in capsys.readouterr().err
 
 
 @pytest.mark.slow

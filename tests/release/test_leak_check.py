@@ -202,7 +202,7 @@ def test_a_seed_in_the_place_of_another_is_found(planted):
     planted.made_up()
     faults = faults_of(planted)
     for name in (f"{DEV}/seed_challenge", "digits_lo/train/model_0/seed_training"):
-        assert f"{CHALLENGE}/{name}: is not the trained model's, in its one form." in faults
+        assert f"{CHALLENGE}/{name}: is not the trained model's, in its fixed form." in faults
         assert f"{CHALLENGE}/{name}: tells {SEED} of {DEV}." in faults
     assert len(faults) == 4
 
@@ -213,7 +213,7 @@ def test_a_disclosed_solution_that_is_another_models_is_found(planted):
     planted.made_up()
     assert faults_of(planted) == [
         f"{CHALLENGE}/digits_lo/train/model_1/solution.csv: is not the trained model's, in its "
-        "one form.",
+        "fixed form.",
         f"{CHALLENGE}/digits_lo/train/model_1/solution.csv: tells solution.csv of {DEV}.",
         f"{CHALLENGE}.release/SHA256SUMS: tells an unsalted hash of solution.csv of {DEV}.",
     ]
@@ -248,7 +248,7 @@ def test_salts_are_searched_for(planted):
 def test_paths_of_any_machine_are_found(planted, text):
     name = planted.note(text)
     planted.made_up()
-    assert f"{name}: has a model_name that is none of the values it may have." in faults_of(planted)
+    assert f"{name}: has a model_name that is not one of the allowed values." in faults_of(planted)
 
 
 def test_the_organisers_names_are_found(planted, monkeypatch):
@@ -261,7 +261,7 @@ def test_the_organisers_names_are_found(planted, monkeypatch):
     assert f"{name}: {told}." in faults
     assert {fault.split(": ")[1] for fault in faults} == {
         f"{told}.",
-        "has a model_name that is none of the values it may have.",
+        "has a model_name that is not one of the allowed values.",
     }
 
 

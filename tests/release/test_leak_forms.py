@@ -126,7 +126,7 @@ def slack(state):
 
 
 DISCLOSES, FORM = "is not among what the table discloses", "holds more than its tensors or has"
-TRAINED = "is not the trained model's, in its one form"
+TRAINED = "is not the trained model's, in its fixed form"
 TENSORS = "does not hold exactly the finite tensors"
 
 PLANTS = {
@@ -143,7 +143,7 @@ PLANTS = {
     "symbolic link": ("is a link", replace_with(lambda source, path: path.symlink_to(source))),
     "hard link": ("is a hard link", replace_with(hard_link)),
     "metadata of one model": ("is not the same as those of other models", one_metadata),
-    "metadata missing": ("is there for some models", no_metadata),
+    "metadata missing": ("exists for some models", no_metadata),
     "result in metadata": (
         "has a key that is not public",
         all_metadata(lambda m: m.update(results={"accuracy": 0.5})),

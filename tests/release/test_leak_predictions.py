@@ -67,14 +67,14 @@ VALUES = {
         "does not hold 200 numbers",
     ),
     "words": (lambda m: m.read("seed_membership"), "does not hold 200 numbers"),
-    "the labels": (solution, "tells every label of the model without a mistake"),
+    "the labels": (solution, "reveals every label of the model without a mistake"),
     "the labels, turned": (
         lambda m: ",".join(str(1 - v) for v in m.labels),
-        "tells every label of the model",
+        "reveals every label of the model",
     ),
     "the labels with noise": (
         lambda m: ",".join(f"{0.4 + 0.1 * v + 0.0001 * i:.4f}" for i, v in enumerate(m.labels)),
-        "tells every label of the model",
+        "reveals every label of the model",
     ),
 }
 
@@ -85,7 +85,7 @@ def test_what_is_no_prediction_is_a_fault(made, stray):
     STRAYS[stray](made)
     found = faults_of(made)
     assert found
-    assert all(f.endswith("is no prediction of a model: do not publish it.") for f in found)
+    assert all(f.endswith("is not a prediction of a model: do not publish it.") for f in found)
     assert all(f.startswith(f"{CHALLENGE}.predictions/") for f in found)
     assert made.read("seed_membership") not in "".join(found)
 
@@ -114,7 +114,7 @@ def test_the_verb_says_what_must_not_be_published(made, capsys):
     write(made, "solution.csv", solution(made))
     assert main(words) == 1
     captured = capsys.readouterr()
-    assert "digits.predictions/solution.csv: is no prediction" in captured.err
+    assert "digits.predictions/solution.csv: is not a prediction" in captured.err
     assert "No leak" not in captured.out
 
 

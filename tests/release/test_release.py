@@ -48,9 +48,9 @@ def test_every_folder_holds_exactly_what_is_disclosed(competition, challenge):
             *disclosed_files(scenario, model.phase),
             "metadata.json",
         }
-        assert {path.name for path in model.path.iterdir()} == expected, model.place
+        assert {path.name for path in model.path.iterdir()} == expected, model.relative_path
         for name in expected:
-            original = competition.trained / challenge / model.place / name
+            original = competition.trained / challenge / model.relative_path / name
             if name in CONFIGURATIONS:
                 whole = json.loads(original.read_text())
                 public = json.loads((model.path / name).read_text())
@@ -75,7 +75,7 @@ def test_no_withheld_value_stands_anywhere_in_the_release(competition):
     """Seeds and solutions of dev and final, searched for as text."""
     for challenge in ("cifar10", "purchase100", "sst2", "ddp"):
         for model in walk_challenge(competition.released / challenge, phases=["dev", "final"]):
-            source = competition.trained / challenge / model.place
+            source = competition.trained / challenge / model.relative_path
             disclosed = disclosed_files(SCENARIOS[model.scenario], model.phase)
             withheld = {"seed_training", "seed_membership", "solution.csv"} - set(disclosed)
             secrets = [(source / name).read_bytes().strip() for name in withheld]
@@ -190,7 +190,9 @@ def test_a_release_that_leaks_never_stands(trained, tmp_path):
         path.write_text(path.read_text().replace('"sampler": "shuffle"', '"sampler": "/home/ann"'))
     with pytest.raises(ValueError, match="digits was not released") as caught:
         release(trained, "digits", tmp_path / "out")
-    assert "model_150/metadata.json: has a sampler that is none of the val" in str(caught.value)
+    assert "model_150/metadata.json: has a sampler that is not one of the allowed val" in str(
+        caught.value
+    )
     assert not list((tmp_path / "out").glob("*"))
     assert not (trained / "digits/openings.json").exists()
 

@@ -67,7 +67,7 @@ def test_code_of_2022_walks_a_release(copy, tmp_path, monkeypatch, capsys):
     write_prediction(beside, [0.25] * 200)
     capsys.readouterr()
     assert main(["check", CHALLENGE]) == 1  # which of the two is meant?
-    assert "say which are meant with --predictions" in capsys.readouterr().err
+    assert "choose one of them with --predictions" in capsys.readouterr().err
     assert main(["check", CHALLENGE, "--predictions", CHALLENGE]) == 0
 
 

@@ -277,7 +277,7 @@ def test_check_zip_says_what_the_platform_would(challenge, folder):
     path.write_bytes(zipped(files))
     assert check_zip(path, challenge[0]) == []
     words = {
-        "metadata": "metadata at its top, which makes it code to the platform",
+        "metadata": "metadata at its top, which the platform would take for code",
         "../x": "leads out of its folder",
         "cifar10/cifar10_hi/dev/model_7/prediction.csv": "unexpected model folder 'model_7'",
     }

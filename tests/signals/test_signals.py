@@ -188,7 +188,7 @@ def test_a_loaded_model_is_ready_for_white_box_attacks(signals):
 def test_unknown_signals_are_listed(signals):
     with pytest.raises(ValueError, match="'phi': choose one of loss, confidence, logit, entropy"):
         signals.get("phi")
-    with pytest.raises(ValueError, match="'phi': choose of logits, loss"):
+    with pytest.raises(ValueError, match="'phi': choose one of logits, loss"):
         signals.compute(["logits", "phi"])
 
 
@@ -198,10 +198,10 @@ def test_data_of_another_kind_are_refused(signals, data, tmp_path):
     with pytest.raises(ValueError, match="Expected a ArrayDataset for task digits, got TokenD"):
         Signals(fleet, tokens, tmp_path)
     fewer = ArrayDataset(data.storage[:300], data.labels[:300], data.expand)
-    with pytest.raises(ValueError, match=r"records to be places in the dataset, 0\.\.299"):
+    with pytest.raises(ValueError, match=r"records to be indices into the dataset, 0\.\.299"):
         Signals(fleet, fewer, tmp_path)
     swapped = ArrayDataset(data.storage, data.labels.flip(0), data.expand)
-    with pytest.raises(ValueError, match="labels of the data are not those that the fleet"):
+    with pytest.raises(ValueError, match="labels of the data differ from those that the fleet"):
         Signals(fleet, swapped, tmp_path)
     more = ArrayDataset(data.storage, data.labels + 1, data.expand)
     with pytest.raises(ValueError, match=r"labels of digits in 0\.\.9, got 1\.\.10"):

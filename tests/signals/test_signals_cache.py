@@ -188,7 +188,7 @@ def test_a_cache_that_cannot_be_written_is_said_once(fleet_folder, data, tmp_pat
     assert (signals.get("entropy") == expected.get("entropy")).all()
     said = [record for record in caplog.records if record.name.endswith(".cache")]
     assert [record.message.split(" (")[0] for record in said] == [
-        f"Signals cannot be kept in {tmp_path / 'file' / 'cache'}"
+        f"Signals cannot be cached in {tmp_path / 'file' / 'cache'}"
     ]
 
 
@@ -241,7 +241,7 @@ def test_nan_weights_and_other_architectures_are_refused(fleet_folder, data, tmp
     with pytest.raises(ValueError, match=r"does not hold the weights of a digits model"):
         opened(fleet_folder, data, tmp_path / "c").get("loss")
     path.unlink()
-    with pytest.raises(ValueError, match=r"model_1 is not the folder of a whole model"):
+    with pytest.raises(ValueError, match=r"model_1 is not a complete model folder"):
         opened(fleet_folder, data, tmp_path / "c")
 
 
@@ -268,7 +268,7 @@ def test_the_verb_computes_once_and_says_what_there_is(
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--signals", "phi"], "Unknown signal 'phi': choose of logits, loss, confidence"),
+        (["--signals", "phi"], "Unknown signal 'phi': choose one of logits, loss, confidence"),
         (["--scenario", "sst2_inf"], "Scenario sst2_inf is of challenge sst2, not digits"),
         (["--scenario", "digits"], "Unknown scenario 'digits': choose one of"),
         (["--ray", "here"], "Expected --ray auto or --ray HOST:PORT, got 'here'"),

@@ -28,7 +28,7 @@ def members(fleet, row, data):
 
 def test_rows_are_train_then_dev_then_final(trained, data):
     fleet = read_fleet(trained, SCENARIO, data)
-    assert [folder.place for folder in fleet.folders] == [
+    assert [folder.relative_path for folder in fleet.folders] == [
         f"{SCENARIO}/{phase}/model_{i}"
         for phase, i in (("train", 0), ("train", 1), ("dev", 100), ("final", 150))
     ]
@@ -129,7 +129,7 @@ def test_another_number_of_challenge_points_is_refused(copied, data):
     path = copied / SCENARIO / "dev/model_100/metadata.json"
     path.write_text(path.read_text().replace('"len_challenge": 100', '"len_challenge": 60'))
     (path.parent / "solution.csv").unlink()
-    words = r"dev/model_100 has 120 challenge points and \S*train/model_0 200: the models of"
+    words = r"dev/model_100 has 120 challenge points, but \S*train/model_0 has 200: all models of"
     with pytest.raises(ValueError, match=words):
         read_fleet(copied, SCENARIO, data)
     assert len(read_fleet(copied, SCENARIO, data, phases=("dev",)).challenge[0]) == 120

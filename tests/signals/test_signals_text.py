@@ -77,7 +77,7 @@ def test_text_is_tokenised_as_its_models_want(text, tmp_path):
 def test_text_without_its_tokenizer_is_refused(text, tmp_path):
     for i in (0, 1):
         (text.path(i) / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match=r"train/model_0 has no tokenizer of use"):
+    with pytest.raises(ValueError, match=r"train/model_0 has no usable tokenizer"):
         text.open(tmp_path / "c")
 
 
@@ -98,7 +98,7 @@ def test_text_with_two_tokenizers_is_refused(text, tmp_path):
 )
 def test_text_models_of_another_architecture_are_refused(text, tmp_path, sizes, words):
     text.write(1, text.make_base("other", **sizes))
-    match = rf"model_0 and \S*model_1 are of different architectures \({words}\)"
+    match = rf"model_0 and \S*model_1 have different architectures \({words}\)"
     with pytest.raises(ValueError, match=match):
         text.open(tmp_path / "c")
 
@@ -115,5 +115,7 @@ def test_a_size_left_out_is_its_default(text, tmp_path):
 def test_tokens_beyond_the_vocabulary_are_refused(text, tmp_path):
     signals = text.open(tmp_path / "c")
     signals.data.input_ids[signals.fleet.records[0], 3] = 5000
-    with pytest.raises(ValueError, match=r"model_0 has \d+ tokens and the dataset token 5000"):
+    with pytest.raises(
+        ValueError, match=r"model_0 has \d+ tokens, but the dataset holds token 5000"
+    ):
         Signals(signals.fleet, signals.data, tmp_path / "c").get("loss")

@@ -244,11 +244,11 @@ def test_without_a_home_the_cache_is_a_private_folder_of_temporary_files(monkeyp
     assert folder == tmp_path / f"mico_competition-{os.geteuid()}" == token_cache.cache_folder()
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o777)  # somebody else may have made it, to plant signals in it
-    with pytest.raises(ValueError, match="name one in MICO_CACHE"):
+    with pytest.raises(ValueError, match="set MICO_CACHE to one"):
         token_cache.cache_folder()
     folder.rmdir()
     folder.symlink_to(tmp_path)
-    with pytest.raises(ValueError, match="name one in MICO_CACHE"):
+    with pytest.raises(ValueError, match="set MICO_CACHE to one"):
         token_cache.cache_folder()
 
 

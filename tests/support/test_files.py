@@ -135,7 +135,7 @@ def test_what_is_no_regular_file_is_refused_or_written_into_and_never_replaced(t
     for name, words in (
         ("socket", "is a socket"),
         ("folder", "is a folder: name the file"),
-        ("full", "is a folder that holds something"),
+        ("full", "is a folder that is not empty"),
         ("pipe", "Nobody reads the named pipe"),
     ):
         before = os.lstat(tmp_path / name)
@@ -173,7 +173,7 @@ def test_devices_take_bytes_and_stay(tmp_path):
         write_text(path, "x")
         check_output(path)
     assert os.path.samestat(before, os.lstat("/dev/null"))
-    with pytest.raises(ValueError, match="no place for a folder"), written_aside("/dev/null") as a:
+    with pytest.raises(ValueError, match="cannot hold a folder"), written_aside("/dev/null") as a:
         a.mkdir()
     with pytest.raises(OSError, match="No space left"):
         write_text("/dev/full", "x")

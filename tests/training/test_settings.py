@@ -68,7 +68,7 @@ def test_the_train_seed_is_not_public():
         ({"scenario": "cifar10_lo", "disable_dp": True}, "contradicts scenario cifar10_lo"),
         ({**BY_HAND, "disable_dp": True}, "contradicts --target_epsilon"),
         ({"scenario": "cifar10_inf", "target_epsilon": 4.0}, "trains without privacy"),
-        ({"scenario": "cifar10_lo", "target_epsilon": math.inf}, "say --disable_dp"),
+        ({"scenario": "cifar10_lo", "target_epsilon": math.inf}, "use --disable_dp"),
         ({"scenario": "cifar10_lo", "target_epsilon": 0.0}, r"target_epsilon=0.0 > 0"),
         ({"scenario": "cifar10_lo", "target_epsilon": -1.0}, r"target_epsilon=-1.0 > 0"),
         ({"scenario": "cifar10_lo", "target_epsilon": math.nan}, r"target_epsilon=nan > 0"),

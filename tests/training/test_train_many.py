@@ -154,7 +154,7 @@ def test_secure_mode_draws_everything_afresh(tmp_path, stack):
     [
         ("digits_inf", {}, "--secure_mode is for private training"),
         ("digits_lo", {"train_seed": 1}, "leave --train_seed out"),
-        ("digits_lo", {"grad_sample_mode": "hooks"}, "does not reach Opacus' mode 'hooks'"),
+        ("digits_lo", {"grad_sample_mode": "hooks"}, "does not work with Opacus' mode 'hooks'"),
     ],
 )
 def test_secure_mode_excludes_what_would_undo_it(scenario, flags, message):

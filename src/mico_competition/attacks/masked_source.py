@@ -115,5 +115,5 @@ def without_labels(source: Source) -> Any:
 
 def _public(fleet: Fleet) -> Fleet:
     """The fleet with the names of its models' folders, but not where they lie."""
-    folders = tuple(replace(folder, path=Path(folder.place)) for folder in fleet.folders)
+    folders = tuple(replace(folder, path=Path(folder.relative_path)) for folder in fleet.folders)
     return replace(fleet, folders=folders)

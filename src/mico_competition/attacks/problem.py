@@ -242,7 +242,7 @@ class Gathered:
         folders = self.problem.source.fleet.folders
         for row in self._rows():
             if not np.isfinite(self.signal[row][asked]).all():
-                place = folders[row].place if row < len(folders) else f"model {row}"
+                place = folders[row].relative_path if row < len(folders) else f"model {row}"
                 raise ValueError(
                     f"Expected finite signals, got NaN or infinite ones of {place}: leave it out, "
                     "or look at its weights."

@@ -1,1 +1,1 @@
-"""What a competition is: its table, its splits, what lies where, and submissions."""
+"""What defines a competition: its table of tasks and scenarios, splits, folders and submissions."""

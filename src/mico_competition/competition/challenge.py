@@ -1,4 +1,6 @@
-"""ChallengeDataset: the seeds of a model and a dataset -> who is challenged, who was trained on.
+"""`ChallengeDataset`: the splits of a dataset that a model's seeds give.
+
+They say which records are challenge points and which ones the model was trained on:
 
                          dataset: N records
                      seed_challenge |
@@ -8,8 +10,8 @@
           +---------+---------+         +-----------+-----------+
      nonmember: m   member: m      training: n - m   evaluation: N - n - m
 
-A model is trained on member + training and evaluated on evaluation, never on nonmember: an
-accuracy over nonmembers would tell who they are.
+A model is trained on member + training and evaluated on evaluation, but never on nonmember, because
+an accuracy over non-members would reveal who they are.
 """
 
 from __future__ import annotations
@@ -40,29 +42,29 @@ _HIDDEN = {
 class NotDisclosedError(ValueError, AttributeError):
     """A part of the split needs a seed that was not disclosed.
 
-    It is a `ValueError` with a sentence for people, and an `AttributeError`, so that
-    `hasattr(dataset, "training")` is False where the training records are not known, as it was in
-    2022.
+    It is a `ValueError`, and also an `AttributeError`, so that `hasattr(dataset, "training")` is
+    False if the training records are not known, as in 2022.
     """
 
 
 class ChallengeDataset:
-    """The splits of one model, rebuilt from its seeds: keyed ones, or 2022's bit for bit.
+    """The splits of one model, rebuilt from its seeds: keyed ones, or those of 2022 bit for bit.
 
-    Nothing is drawn before it is asked for: the 2m challenge points of a model cost
-    milliseconds however long the dataset is.
+    Each split is drawn when it is first used; the 2m challenge points take milliseconds however
+    long the dataset is.
 
     Args:
         dataset: anything with a length N and items.
-        len_training: n, the number of records the model was trained on; it counts the m members.
-        len_challenge: m; there are 2m challenge points.
-        seed_challenge: seed of the challenge points: 16 bytes, or an integer of 2022's scheme.
-        seed_training: seed of the other training records, or None if it was not disclosed.
-        seed_membership: seed of who of the challenge points is a member, or None likewise.
+        len_training: n, the number of records the model was trained on, with the m members.
+        len_challenge: m, the number of members; there are 2m challenge points.
+        seed_challenge: the seed of the challenge points: 16 bytes, or an integer as in 2022.
+        seed_training: the seed of the other training records, or None if it was not disclosed.
+        seed_membership: the seed that divides challenge points into members and non-members, or
+            None if it was not disclosed.
 
     Raises:
-        ValueError: if the lengths leave no room for a part, or a seed is neither 16 bytes
-            nor a 64-bit integer, or they are not all of one scheme.
+        ValueError: if a split would be empty or negative, if a seed is neither 16 bytes nor a
+            64-bit integer, or if the seeds are of different schemes.
     """
 
     def __init__(
@@ -88,20 +90,20 @@ class ChallengeDataset:
         len_training: int | None = None,
         len_challenge: int | None = None,
     ) -> Self:
-        """The splits of the model in folder `path`, from the seed files it holds.
+        """Rebuild the splits of the model in folder `path` from its seed files.
 
         Args:
-            path: a model folder; it holds at least `seed_challenge`.
+            path: a model folder, with at least `seed_challenge`.
             dataset: the whole dataset of the model's task.
-            len_training: n.  May be left out where the folder's metadata or the scenario's
-                name on its path says it.
-            len_challenge: m; by default what the metadata says, else 100.
+            len_training: n; by default that of the folder's metadata, or of the scenario that is
+                named on the path.
+            len_challenge: m; by default that of the metadata, or 100.
 
         Raises:
-            ValueError: if there is no `seed_challenge`; if n is not known, or is not that of
-                the model; if the dataset is not as long as the scenario's, or is not the one
-                whose fingerprint the metadata have; if a solution.csv is there that the seeds do
-                not give.  (The constructor takes any dataset.)
+            ValueError: if there is no `seed_challenge`; if n is unknown, or not that of the model;
+                if the dataset has another length or fingerprint than the model's metadata or
+                scenario say; or if a solution.csv contradicts the seeds.  (The constructor accepts
+                any dataset.)
         """
         path = Path(path)
         lengths = Lengths.of(path)
@@ -154,7 +156,7 @@ class ChallengeDataset:
 
     @cached_property
     def evaluation(self) -> Subset:
-        """The N - n - m records that no model saw; needs seed_training."""
+        """The N - n - m records that the model never saw; needs seed_training."""
         return self._part(
             self.rest, "training", slice(self.len_training - self.len_challenge, None)
         )
@@ -174,12 +176,12 @@ class ChallengeDataset:
 
     @property
     def challenge_indices(self) -> torch.Tensor:
-        """int64[2m], the challenge points' places in the dataset, in their order."""
+        """The indices of the challenge points in the dataset, int64[2m], in their order."""
         return self._challenge_order[: 2 * self.len_challenge]
 
     @property
     def train_indices(self) -> torch.Tensor:
-        """int64[n], the places of member + training in the dataset, members first."""
+        """The indices of member + training in the dataset, int64[n], members first."""
         m, n = self.len_challenge, self.len_training
         members = self.challenge_indices[self._membership_order[m:]]
         others = self._challenge_order[2 * m :][self._training_order[: n - m]]
@@ -187,7 +189,7 @@ class ChallengeDataset:
 
     @property
     def evaluation_indices(self) -> torch.Tensor:
-        """int64[N - n - m], the places of evaluation in the dataset."""
+        """The indices of the evaluation records in the dataset, int64[N - n - m]."""
         m, n = self.len_challenge, self.len_training
         return self._challenge_order[2 * m :][self._training_order[n - m :]]
 
@@ -224,17 +226,17 @@ class ChallengeDataset:
 
 
 def read_seeds(path: PathLike) -> Seeds:
-    """The seeds that lie in model folder `path`; ValueError if there is no seed_challenge."""
+    """Read the seeds in model folder `path`; ValueError if there is no seed_challenge."""
     path = Path(path)
     if not (path / "seed_challenge").is_file():
         raise ValueError(f"There is no file seed_challenge in {path}: is it a model folder?")
-    found = [
+    seeds = [
         parse_seed(str(path / name), read_limited_text(path / name, SEED_LIMIT, "a seed"))
         if (path / name).is_file()
         else None
         for name in SEED_FILES
     ]
-    return Seeds(*found)  # type: ignore[arg-type]
+    return Seeds(*seeds)  # type: ignore[arg-type]
 
 
 def _length(dataset: Dataset) -> int:

@@ -1,9 +1,9 @@
-"""Unpacks a zip from a stranger: all of it, in bounded time, memory and disk, or nothing.
+"""Unpacks an untrusted zip in bounded time, memory and disk space, or refuses it.
 
-What is accepted here, every reader unpacks to the same tree, on every system; what a submission
-never needs (encryption, links, paths that lead elsewhere, names that some systems take for one)
-is refused in a sentence.  What is written is counted as it comes, whatever was declared.  Zips
-inside the zip are files like others, and are never opened.
+It accepts only zips that all programs on all systems unpack to the same files.  Features that
+submissions never need (encryption, links, paths that lead elsewhere, names that some systems do not
+distinguish) are refused in a sentence.  Unpacked bytes are counted, whatever sizes the zip states.
+Zips inside the zip are never opened.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ MAX_DEPTH = 20
 MAX_SHOWN_FAULTS = 10
 
 _STORED, _DEFLATED = 0, 8
-_NEWEST = 45  # of the format: deflate needs 2.0, and unzip skips what is over 4.6
+_NEWEST = 45  # version 4.5 of the format: deflate needs 2.0, and unzip skips files above 4.6
 _ENCRYPTED, _PATCH, _STRONG, _MASKED = 0x1, 0x20, 0x40, 0x2000
-_KNOWN_FLAGS = 0x80E  # how hard it was packed, sizes behind the data, a name in UTF-8
+_KNOWN_FLAGS = 0x80E  # compression level, sizes that follow the data, a name in UTF-8
 _DOS_FOLDER, _DOS_NO_FILE = 0x10, 0x448  # a volume's label, a device, a link of Windows
 _PIECE = 1 << 16
 _DRIVE = re.compile("[A-Za-z]:")
-# Windows has neither these characters nor these names, and gives long names short ones that end
-# in "~1"; unzip drops the version that VMS writes behind a name.
+# Windows does not allow these characters and names, and gives long names short ones that end in
+# "~1"; unzip drops the version that VMS appends to a name.
 _NOT_EVERYWHERE = re.compile(
     r"[<>:\"|?*]|[. ]$|;[0-9]*$|^[^.]{1,6}~[0-9]+(\.[^.]{0,3})?$"
     r"|^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\.|$)",
@@ -54,18 +54,18 @@ _NOT_EVERYWHERE = re.compile(
 
 
 def unpack_zip(path: PathLike, folder: PathLike) -> list[str]:
-    """Unpack a zip below an empty folder, and return its faults, each one line.
+    """Unpack a zip into an empty folder, and return its faults, each in one line.
 
     Args:
-        path: the zip, of which nothing is believed.
+        path: the zip.
         folder: an existing, empty folder; nothing is ever written outside it.
 
     Returns:
-        The faults, none if all of the zip was unpacked.  With faults the folder may hold a
-        part of it, never more than `MAX_UNPACKED` bytes in `MAX_ENTRIES` files and folders.
+        The faults; empty if all of the zip was unpacked.  With faults, the folder may hold a part
+        of it, never more than `MAX_UNPACKED` bytes in `MAX_ENTRIES` files and folders.
 
     Raises:
-        OSError: if this machine cannot do it, since its disk is full, say: no fault of the zip.
+        OSError: if the machine fails, such as by a full disk.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -89,7 +89,7 @@ def unpack_zip(path: PathLike, folder: PathLike) -> list[str]:
 
 
 def _tree_faults(entries: Sequence[Entry]) -> list[str]:
-    """What is wrong with the names and the sizes that the directory gives."""
+    """The faults of the names and sizes in the directory."""
     total = sum(entry.size for entry in entries if not entry.is_folder)
     if total > MAX_UNPACKED:
         return [f"unpacks to over {MAX_UNPACKED >> 20} MB: {LESS}"]
@@ -117,7 +117,7 @@ def _tree_faults(entries: Sequence[Entry]) -> list[str]:
 
 
 def _twin_faults(paths: Iterable[tuple[str, ...]]) -> list[str]:
-    """Names that differ here and are one to a system that knows no case or forms."""
+    """Names that are the same on a system that ignores case or Unicode normal forms."""
     first: dict[tuple[str, ...], tuple[str, ...]] = {}
     keys: dict[str, str] = {}
     faults = []
@@ -135,16 +135,16 @@ def _as_others_see(name: str) -> str:
 
 
 def _is_portable(name: str) -> bool:
-    """Whether all take a name as it is: unzip drops what is invisible, bsdtar composes letters."""
+    """Whether all programs keep a name: unzip drops invisible letters, bsdtar composes them."""
     composed = unicodedata.is_normalized("NFC", name)
     return composed and is_plain(name) and not _NOT_EVERYWHERE.search(name)
 
 
 def _entry_fault(entry: Entry) -> str | None:
-    """What makes one entry unfit to be unpacked, or None."""
+    """Why an entry cannot be unpacked, or None."""
     parts = entry.name.split("/")
     kind = stat.S_IFMT(entry.attributes >> 16)
-    problem, mend = None, AGAIN
+    problem, fix = None, AGAIN
     if "\0" in entry.name or not (entry.parts or entry.is_folder) or parts[-1] == ".":
         problem = "which is no name of a file"
     elif "\\" in entry.name:
@@ -159,7 +159,7 @@ def _entry_fault(entry: Entry) -> str | None:
         problem = "which is too long or too deep a path"
     elif not all(map(_is_portable, entry.parts)):
         problem = "a name that some systems change or refuse"
-        mend = f"rename it or leave it out, and {AGAIN}"
+        fix = f"rename it or leave it out, and {AGAIN}"
     elif kind not in (0, stat.S_IFREG, stat.S_IFDIR) or entry.attributes & _DOS_NO_FILE:
         problem = "which is a link or a device, not a file"
     elif not entry.is_folder and (kind == stat.S_IFDIR or entry.attributes & _DOS_FOLDER):
@@ -167,14 +167,14 @@ def _entry_fault(entry: Entry) -> str | None:
     elif entry.is_folder and (kind == stat.S_IFREG or entry.size or entry.crc):
         problem = "which has the name of a folder and the mark or the data of a file"
     elif entry.flags & (_ENCRYPTED | _PATCH | _STRONG | _MASKED):
-        problem, mend = "which is encrypted", "zip it again without a password."
+        problem, fix = "which is encrypted", "zip it again without a password."
     else:
-        problem, mend = _form_problem(entry), OTHER
-    return f"holds {shown(entry.name)}, {problem}: {mend}" if problem else None
+        problem, fix = _form_problem(entry), OTHER
+    return f"holds {shown(entry.name)}, {problem}: {fix}" if problem else None
 
 
 def _form_problem(entry: Entry) -> str | None:
-    """What a sound program may write that not all readers read, or None."""
+    """A feature of an entry that not all programs support, or None."""
     if entry.flags & ~_KNOWN_FLAGS:
         return f"with flags 0x{entry.flags:04x}, which not all readers know"
     if entry.method not in (_STORED, _DEFLATED):
@@ -187,7 +187,7 @@ def _form_problem(entry: Entry) -> str | None:
 
 
 def _write(file: BinaryIO, entry: Entry, start: int, folder: Path) -> None:
-    """Unpack one entry below `folder`; HostileZip as soon as it is not what was declared."""
+    """Unpack an entry below `folder`; HostileZip as soon as it differs from its stated size."""
     path = folder.joinpath(*entry.parts)
     crc = size = 0
     with hosts_folder(folder):
@@ -218,7 +218,7 @@ def _stored(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
 
 
 def _inflated(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
-    """The data of one entry, a small piece at a time, however much a few bytes stand for."""
+    """The data of an entry, unpacked in small pieces."""
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     for packed in _stored(file, entry):
         while packed:

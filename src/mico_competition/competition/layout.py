@@ -1,10 +1,8 @@
-"""What lies where: <root>/<challenge>/<scenario>/<phase>/model_<i>/<file>.
+"""The folders of a competition: <root>/<challenge>/<scenario>/<phase>/model_<i>/<file>.
 
-A challenge folder holds scenario folders and nothing else, so that code which lists it meets no
-surprise.  What belongs to it lies beside: `<challenge>.release/` with what a release says of
-itself, `<challenge>.predictions/` with what attacks predicted.
-
-Paths and small text files only: knows nothing of data, models or attacks, and writes nothing.
+A challenge folder holds nothing but scenario folders, so that code can safely list it.  Beside it
+lie `<challenge>.release/`, with the files that describe a release, and `<challenge>.predictions/`,
+with the predictions of attacks.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ _MODEL_FOLDER = re.compile(r"model_(0|[1-9][0-9]*)")
 
 @dataclass(frozen=True, order=True)
 class ModelFolder:
-    """One model's place in a challenge folder."""
+    """A model of a challenge folder: its scenario, phase and number, and the folder it lies in."""
 
     scenario: str
     phase: str
@@ -49,9 +47,14 @@ class ModelFolder:
         return get_task(get_scenario(self.scenario).task)
 
     @property
-    def place(self) -> str:
+    def relative_path(self) -> str:
         """`<scenario>/<phase>/model_<i>`, for messages and archives."""
         return f"{self.scenario}/{self.phase}/model_{self.model_id}"
+
+    @property
+    def place(self) -> str:
+        """The earlier name of `relative_path`, for code that was written with it."""
+        return self.relative_path
 
     def prediction_in(self, folder: PathLike) -> Path:
         """Where this model's prediction.csv lies below challenge folder `folder`."""
@@ -66,17 +69,17 @@ def model_path(root: PathLike, scenario: Scenario, phase: str, model_id: int) ->
 
 
 def release_folder(challenge_folder: PathLike) -> Path:
-    """Where a release keeps its summary, checksums, commitments and archives: beside its models."""
+    """The folder, beside the challenge, with a release's summary, checksums and archives."""
     return _beside(challenge_folder, ".release")
 
 
 def predictions_folder(challenge_folder: PathLike) -> Path:
-    """Where attacks write predictions of the models in `challenge_folder` by default: beside it."""
+    """The folder, beside the challenge, to which attacks write predictions by default."""
     return _beside(challenge_folder, ".predictions")
 
 
 def _beside(challenge_folder: PathLike, suffix: str) -> Path:
-    """The folder beside; where a link leads if only there is one."""
+    """The folder beside the challenge, or beside the target of its link if it exists only there."""
     folder = challenge_folder_of(challenge_folder)
     beside = folder.with_name(folder.name + suffix)
     real = folder.resolve()
@@ -85,9 +88,9 @@ def _beside(challenge_folder: PathLike, suffix: str) -> Path:
 
 
 def scenario_of(path: PathLike) -> Scenario | None:
-    """The scenario whose name is the nearest folder name on `path`, or None.
+    """The scenario that the last folder on `path` with a scenario's name stands for, or None.
 
-    If none is, the path that symbolic links lead to counts.
+    If there is none, the path is searched again with symbolic links resolved.
     """
     for spelled in (absolute(path), Path(os.path.realpath(path))):
         for name in (spelled.name, *(parent.name for parent in spelled.parents)):
@@ -97,9 +100,9 @@ def scenario_of(path: PathLike) -> Scenario | None:
 
 
 def absolute(path: PathLike) -> Path:
-    """`path` without "." and "..", its last name kept even if it is a symbolic link's.
+    """`path` without "." and ".."; a symbolic link at its end is kept.
 
-    "link/.." is the folder above the one that the link leads to, as for the operating system.
+    As for the operating system, "link/.." is the parent of the link's target.
     """
     path = Path(path)
     if ".." not in path.parts:
@@ -110,10 +113,10 @@ def absolute(path: PathLike) -> Path:
 
 
 def challenge_folder_of(folder: PathLike) -> Path:
-    """The absolute path of a challenge folder, so spelled that its name is the challenge's.
+    """The absolute path of a challenge folder, in the form that ends with the challenge's name.
 
-    A symbolic link stands for its folder, whichever of the two is named after the challenge.  A
-    path that is named after none is given back as it is; `walk_challenge` refuses it.
+    Either a symbolic link or its target may have that name.  If neither has, the path is returned
+    unchanged, and `walk_challenge` refuses it.
     """
     spelled, target = absolute(folder), Path(os.path.realpath(folder))
     return target if spelled.name not in CHALLENGES and target.name in CHALLENGES else spelled
@@ -126,34 +129,34 @@ def model_id_of(name: str) -> int | None:
 
 
 def walk_phase(folder: PathLike, scenario: str, phase: str) -> list[ModelFolder]:
-    """The models in `<folder>/<scenario>/<phase>`, ordered by id; stray files are ignored."""
+    """The models in `<folder>/<scenario>/<phase>`, ordered by id; other files are ignored."""
     root = Path(folder) / scenario / phase
     if not root.is_dir():
         return []
-    found = []
+    models = []
     for path in root.iterdir():
         model_id = model_id_of(path.name)
         if model_id is not None and path.is_dir():
-            found.append(ModelFolder(scenario, phase, model_id, path))
-    return sorted(found)
+            models.append(ModelFolder(scenario, phase, model_id, path))
+    return sorted(models)
 
 
 def walk_challenge(
-    folder: PathLike, *, phases: list[str] | None = None, mend: str | None = None
+    folder: PathLike, *, phases: list[str] | None = None, fix: str | None = None
 ) -> list[ModelFolder]:
-    """All models of a challenge folder, by scenario, then phase, then id.
+    """List all models of a challenge folder, by scenario, then phase, then id.
 
     Args:
         folder: a folder named after its challenge (`.../purchase100`), or a link to one.
-        phases: names of the phases wanted; all by default.
-        mend: what to do if there is no such folder; by default, what participants can do.
+        phases: the names of phases; all by default.
+        fix: what the user can do if the folder is missing; by default, what participants can do.
 
     Raises:
         ValueError: if the folder is missing, is not named after a challenge, or holds no model.
     """
     given, folder = Path(folder), challenge_folder_of(folder)
     if not folder.is_dir():
-        raise ValueError(f"There is no challenge folder {folder}: {_instead(given, folder, mend)}")
+        raise ValueError(f"There is no challenge folder {folder}: {_instead(given, folder, fix)}")
     if folder.name not in CHALLENGES:
         raise ValueError(f"{folder} is not named after its challenge: {_rightly_named(given)}")
     models = [
@@ -170,15 +173,15 @@ def walk_challenge(
     return models
 
 
-def _instead(given: Path, folder: Path, mend: str | None) -> str:
-    """What to do where challenge folder `given` is missing; `folder` is its absolute path."""
-    if mend is not None:
-        return mend
+def _instead(given: Path, folder: Path, fix: str | None) -> str:
+    """What to do if challenge folder `given` is missing; `folder` is its absolute path."""
+    if fix is not None:
+        return fix
     if own := _own_competition(folder):
         return own
-    lying = _challenges_near(folder.name)
-    if lying:
-        return f"did you mean {' or '.join(lying)}?"
+    nearby = _challenges_near(folder.name)
+    if nearby:
+        return f"did you mean {' or '.join(nearby)}?"
     command = fetch_command(folder.name, str(folder))
     if command:
         return f"`{command}` fetches that of 2022."
@@ -210,24 +213,24 @@ def _own_competition(folder: Path) -> str | None:
 
 
 def _challenges_near(name: str) -> list[str]:
-    """Challenge folders of that name up to two folders below this one, what is public first."""
+    """Challenge folders of that name up to two levels below this folder, preferably public ones."""
     if name not in CHALLENGES:
         return []
     here = Path()
     with suppress(OSError):
-        found = sorted(p for part in ("*", "*/*") for p in here.glob(f"{part}/{name}"))
-        lying = [str(path) for path in found if _holds_scenarios(path)]
-        return [path for path in lying if "trained" not in Path(path).parts[:-1]] or lying
+        paths = sorted(p for part in ("*", "*/*") for p in here.glob(f"{part}/{name}"))
+        nearby = [str(path) for path in paths if _holds_scenarios(path)]
+        return [path for path in nearby if "trained" not in Path(path).parts[:-1]] or nearby
     return []
 
 
 def _holds_scenarios(folder: Path) -> bool:
-    """Whether a folder named after its challenge has folders of that challenge's scenarios."""
+    """Whether a folder named after a challenge holds scenarios of that challenge."""
     return any((folder / scenario).is_dir() for scenario in CHALLENGES.get(folder.name, ()))
 
 
 def _rightly_named(given: Path) -> str:
-    """What to do about a folder that is no challenge's, and may hold one or lie in one."""
+    """What to do about a folder that is not named after a challenge."""
     if own := _own_competition(absolute(given)):
         return own
     parts = [f"{part}{name}" for part in ("", "*/") for name in CHALLENGES]
@@ -242,7 +245,7 @@ def _rightly_named(given: Path) -> str:
 
 
 def read_text(path: PathLike) -> str:
-    """The stripped text of a small file; ValueError if it is a large one."""
+    """The stripped text of a small file; ValueError if it is too large."""
     return read_limited_text(path, TEXT_LIMIT).strip()
 
 

@@ -1,6 +1,6 @@
-"""What a model folder says of N, n and m, held against what the caller says.
+"""Checks the lengths N, n and m that a caller gives against a model's folder and scenario.
 
-A wrong length gives wrong splits and no error of its own, so every one that can be known is.
+Wrong lengths give wrong splits without any error, so this module compares all sources it has.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ _AGAIN = "fetch or train the model again"
 
 
 def read_metadata(path: PathLike) -> dict[str, Any]:
-    """metadata.json of model folder `path`; empty where there is none, as in 2022's folders."""
+    """Read metadata.json of model folder `path`; {} if there is none, as in folders of 2022."""
     file = Path(path) / METADATA_FILE
     if not file.is_file():
         return {}
-    metadata = read_limited_json(file, METADATA_LIMIT, mend=_AGAIN)
+    metadata = read_limited_json(file, METADATA_LIMIT, fix=_AGAIN)
     if not isinstance(metadata, dict):
         raise ValueError(f"{file} is not a JSON object: {_AGAIN}.")
     return metadata
 
 
 def len_challenge_of(path: PathLike) -> int:
-    """m of the model in folder `path`: what its metadata says, else 2022's 100."""
+    """m of the model in folder `path`: that of its metadata, or 100 as in 2022."""
     return Lengths.of(Path(path)).check_challenge(None)
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """N, n and m of the model in folder `path`; None is a length that nothing there says.
+    """N, n and m of the model in folder `path`, each None if its metadata do not say it.
 
-    `task` is that of the scenario on the path, or None.
+    `task` is the task of the scenario that is named on the path, or None.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class Lengths:
 
     @classmethod
     def of(cls, path: Path) -> Lengths:
-        """What metadata and path say; ValueError if metadata hold something else than lengths."""
+        """Read the metadata and the path; ValueError if the metadata hold invalid lengths."""
         metadata = read_metadata(path)
         scenario = scenario_of(path)
         lengths = [metadata.get(name) for name in ("len_dataset", "len_training", "len_challenge")]
@@ -63,13 +63,13 @@ class Lengths:
         return cls(path, get_task(scenario.task) if scenario else None, *lengths)
 
     def check_challenge(self, given: int | None) -> int:
-        """m: `given` if it is that of the model, else what the metadata say, else 100."""
+        """Return m; ValueError if `given` is not that of the metadata."""
         self._check_same("len_challenge", given, self.len_challenge)
         usual = self.task.len_challenge if self.task else LEN_CHALLENGE
         return given or self.len_challenge or usual
 
     def check_training(self, given: int | None) -> int:
-        """n: `given` if it can be that of the model, else what metadata or scenario say."""
+        """Return n; ValueError if it is unknown, or if `given` cannot be that of the model."""
         self._check_same("len_training", given, self.len_training)
         if self.len_training is not None:
             return self.len_training
@@ -82,7 +82,7 @@ class Lengths:
         return self.task.len_training
 
     def check_dataset(self, len_training: int, len_dataset: int) -> None:
-        """ValueError unless the dataset is as long as the one the splits were drawn from."""
+        """Raise ValueError if the splits were drawn from a dataset of another length."""
         expected = self.len_dataset
         if expected is None and self.task and len_training == self.task.len_training:
             expected = self.task.len_dataset
@@ -93,14 +93,14 @@ class Lengths:
                 f"{len_dataset}: load the whole dataset."
             )
 
-    def _check_same(self, name: str, given: int | None, told: int | None) -> None:
-        if given is not None and told is not None and given != told:
+    def _check_same(self, name: str, given: int | None, stated: int | None) -> None:
+        if given is not None and stated is not None and given != stated:
             raise ValueError(
-                f"{name}={given} is not that of {self.path}: its metadata says {told}."
+                f"{name}={given} is not that of {self.path}: its metadata says {stated}."
             )
 
     def _check_task(self, given: int) -> int:
-        """Another task's n is a slip that silently gives wrong splits; one cost a prize in 2023."""
+        """Refuse n of another task, a mistake that gives wrong splits without any error."""
         if self.task is None or given == self.task.len_training:
             return given
         for other in TASKS.values():

@@ -65,7 +65,7 @@ def read_competition(path: str | Path) -> Competition:
             "start from."
         )
     fix = "name a competition's file, as `mico init` writes one"
-    text = read_limited_text(file, TEXT_LIMIT, mend=fix)
+    text = read_limited_text(file, TEXT_LIMIT, fix=fix)
     return parse_competition(text, str(path), file)
 
 

@@ -1,8 +1,8 @@
-"""The truth of one model: solution.csv, held against the seed that it follows from.
+"""Reads a model's solution.csv, and checks it against the seed from which it follows.
 
-Everything that scores, attacks or hands on what a trained model's folder says of its members
-reads it here, so that a folder which contradicts itself is refused before a number is computed.
-The scoring program on the platform has solutions alone, and reads them by `scoring.truth`.
+All code that needs the members of a trained model reads them here, so that a folder which
+contradicts itself is refused.  The scoring program on a platform has no seeds, and reads solutions
+by `scoring.truth`.
 """
 
 from __future__ import annotations
@@ -22,25 +22,28 @@ _SEED_FILE = "seed_membership"
 _AGAIN = "put back a copy of the folder, fetch it again, or train the model again"
 
 
-def read_solution(folder: PathLike, *, count: int | None = None, mend: str = _AGAIN) -> np.ndarray:
-    """int64[2m]: 1 for each challenge point of a model that is a member, 0 for others.
+def read_solution(folder: PathLike, *, count: int | None = None, fix: str = _AGAIN) -> np.ndarray:
+    """Read the labels of a model's challenge points: 1 for a member, 0 for a non-member.
 
     Args:
         folder: the model's folder.
-        count: 2m; by default what the metadata there say, or any number if they say nothing.
-        mend: what to do where there is no solution, for the message.
+        count: 2m; by default that of the metadata, or any number if they do not say it.
+        fix: what the user can do if there is no solution, for the message.
+
+    Returns:
+        int64[2m], in the order of the challenge points.
 
     Raises:
-        ValueError: if there is none; if it is not of zeros and ones, or not `count` of them; if
-            it is not what seed_membership in the same folder gives.  Nothing of it is quoted.
+        ValueError: if there is no solution, if it is not `count` zeros and ones, or if it
+            contradicts seed_membership in the same folder.  The message quotes no label.
     """
     path = Path(folder) / SOLUTION_FILE
     if not path.is_file():
-        raise ValueError(f"There is no {SOLUTION_FILE} in {folder}: {mend}.")
+        raise ValueError(f"There is no {SOLUTION_FILE} in {folder}: {fix}.")
     if count is None:
         m = Lengths.of(Path(folder)).len_challenge
         count = 2 * m if m else None
-    # The faults are not shown: they quote the truth.
+    # The faults are not passed on, because they quote labels.
     values, faults = read_values(os.path.realpath(path), count)
     if faults or values is None or not np.isin(values, (0, 1)).all():
         number = f"{count} values" if count else "values"
@@ -58,16 +61,18 @@ def read_solution(folder: PathLike, *, count: int | None = None, mend: str = _AG
 
 
 def check_solution(folder: PathLike, *, count: int | None = None) -> None:
-    """Raise what `read_solution` would, of a model whose solution is there."""
+    """Raise the errors of `read_solution`, if the folder holds a solution."""
     if (Path(folder) / SOLUTION_FILE).exists():
         read_solution(folder, count=count)
 
 
 def membership(seed: str, count: int, *, name: str = _SEED_FILE) -> np.ndarray:
-    """int64[count], the labels that the text of a membership seed gives: the later half is in.
+    """The labels, int64[count], that the text of a membership seed gives.
+
+    Members are the later half of the seed's permutation.
 
     Raises:
-        ValueError: naming `name`, if it is no seed.
+        ValueError: naming `name`, if the text is not a seed.
     """
     from mico_competition.competition.splits import (  # torch, which takes a second
         parse_seed,

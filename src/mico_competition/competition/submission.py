@@ -1,8 +1,8 @@
-"""A submission: write predictions, check them (all faults at once), zip them, score what can be.
+"""Submissions: writes predictions, checks them, zips them, and scores phases with known solutions.
 
-Predictions lie in a tree of their own, by default `<challenge>.predictions` beside the challenge
-folder, or as in 2022 in the model folders themselves; either way at
-`<scenario>/<phase>/model_<i>/prediction.csv`.
+Predictions are files `<scenario>/<phase>/model_<i>/prediction.csv` in a folder of their own, by
+default `<challenge>.predictions` beside the challenge folder, or, as in 2022, in the challenge
+folder itself.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _CODE = ("metadata", "metadata.yaml")
 
 
 def write_prediction(path: PathLike, scores: Iterable[float]) -> None:
-    """Write the scores of one model's challenge points, whole or not at all.
+    """Write the scores of one model's challenge points, atomically.
 
     Args:
         path: the prediction.csv to write.
-        scores: 2m finite values in [0, 1], in the order of the challenge points; written so
-            that reading gives the same float64s.
+        scores: 2m finite values in [0, 1], in the order of the challenge points.  Reading the
+            file gives the same float64 values.
 
     Raises:
         ValueError: naming the file, if a score is not finite or not in [0, 1].
@@ -48,27 +48,27 @@ def write_prediction(path: PathLike, scores: Iterable[float]) -> None:
     values = np.asarray(list(scores), dtype=np.float64)
     bad = ~((values >= 0) & (values <= 1))
     if bad.any():
-        place = int(bad.argmax())
+        first = int(bad.argmax())
         raise ValueError(
-            f"Expected finite scores in [0, 1] for {path}, got {values[place]} at place {place}: "
+            f"Expected finite scores in [0, 1] for {path}, got {values[first]} at index {first}: "
             "map the scores of all models by one monotone function first."
         )
     write_text(path, ",".join(map(repr, values.tolist())) + "\n")
 
 
 def find_predictions(challenge_folder: PathLike, predictions: PathLike | None = None) -> Path:
-    """The folder that predictions of a challenge are read from.
+    """Find the folder from which predictions of a challenge are read.
 
     Args:
         challenge_folder: the challenge as downloaded.
-        predictions: the folder that the user names, if any: it is the answer.
+        predictions: the folder that the user named, if any, which is then returned.
 
     Returns:
         By default `<challenge>.predictions` beside the challenge folder; the challenge folder
-        itself if predictions lie in its model folders, where 2022's notebooks wrote them.
+        itself if its model folders hold predictions, where 2022's notebooks wrote them.
 
     Raises:
-        ValueError: if there are predictions in both places, for one of them may be stale.
+        ValueError: if both folders hold predictions, because one of them may be stale.
     """
     if predictions is not None:
         return Path(predictions)
@@ -78,8 +78,8 @@ def find_predictions(challenge_folder: PathLike, predictions: PathLike | None = 
         return beside
     if any(model.prediction_in(beside).is_file() for model in models):
         raise ValueError(
-            f"There are predictions in {beside} and in the model folders of {inside}: say which "
-            "are meant with --predictions, or remove the others."
+            f"There are predictions in {beside} and in the model folders of {inside}: choose one "
+            "of them with --predictions, or remove the others."
         )
     return inside
 
@@ -90,12 +90,15 @@ def check_folder(
     *,
     phases: Sequence[str] = SCORED_PHASES,
 ) -> list[str]:
-    """All faults of the predictions in a folder, each a sentence with its file; none if sound.
+    """List all faults of the predictions in a folder.
 
     Args:
-        challenge_folder: the challenge as downloaded; says which models need predictions.
-        predictions: the folder that predictions were written to; see `find_predictions`.
+        challenge_folder: the challenge as downloaded, whose models need predictions.
+        predictions: the folder of the predictions; see `find_predictions`.
         phases: the phases that need predictions.
+
+    Returns:
+        A sentence, with the file, for each fault; empty if there is none.
     """
     models = _expected_models(challenge_folder, phases)
     faults = _read_all(models, find_predictions(challenge_folder, predictions))[1]
@@ -105,7 +108,7 @@ def check_folder(
 def _read_all(
     models: Sequence[ModelFolder], predictions: PathLike
 ) -> tuple[list[np.ndarray], list[str]]:
-    """The predictions of every model that has sound ones, and the faults of the others."""
+    """The valid predictions, and the faults of the others."""
     rows, faults = [], []
     for model in models:
         path = str(model.prediction_in(predictions))
@@ -119,10 +122,10 @@ def _read_all(
 def pack(
     challenge_folder: PathLike, zip_path: PathLike, predictions: PathLike | None = None
 ) -> Path:
-    """Zip a sound submission: the same predictions give the same bytes.
+    """Zip a complete submission; the same predictions give the same bytes.
 
     Raises:
-        ValueError: listing every fault, one a line, if there is any; nothing is written then.
+        ValueError: listing every fault in a line of its own; then nothing is written.
     """
     predictions = find_predictions(challenge_folder, predictions)
     faults = check_folder(challenge_folder, predictions)
@@ -130,7 +133,7 @@ def pack(
         raise ValueError(_listing("This submission is not complete", faults))
     challenge = challenge_folder_of(challenge_folder).name
     files = {
-        f"{challenge}/{model.place}/{PREDICTION_FILE}": model.prediction_in(predictions)
+        f"{challenge}/{model.relative_path}/{PREDICTION_FILE}": model.prediction_in(predictions)
         for model in _expected_models(challenge_folder, SCORED_PHASES)
     }
     with written_aside(zip_path) as aside:
@@ -139,11 +142,11 @@ def pack(
 
 
 def check_zip(zip_path: PathLike, challenge_folder: PathLike) -> list[str]:
-    """All faults of a submission's zip, as the scoring program will find them; none if sound."""
+    """List all faults that the scoring program will find in a submission's zip."""
     path = Path(zip_path)
     challenge = challenge_folder_of(challenge_folder).name
     expected = {
-        f"{challenge}/{model.place}": 2 * len_challenge_of(model.path)
+        f"{challenge}/{model.relative_path}": 2 * len_challenge_of(model.path)
         for model in _expected_models(challenge_folder, SCORED_PHASES)
     }
     if not path.is_file():
@@ -155,10 +158,10 @@ def check_zip(zip_path: PathLike, challenge_folder: PathLike) -> list[str]:
 
 
 def _unpack(path: Path, folder: Path) -> list[str]:
-    """Unpack a submission's zip into an empty folder; its faults, one a line."""
+    """Unpack a submission's zip into an empty folder, and return its faults, each in one line."""
     return unpack_zip(path, folder) or [
-        f"{printable(path)} holds {name} at its top, which makes it code to the platform: leave it "
-        "out."
+        f"{printable(path)} holds {name} at its top, which the platform would take for code: leave "
+        "it out."
         for name in _CODE
         if (folder / name).exists()
     ]
@@ -168,7 +171,7 @@ def unpack_submission(zip_path: PathLike, folder: PathLike) -> Path:
     """Unpack a submission's zip into a new folder, as the platform does.
 
     Raises:
-        ValueError: in one line, if the zip is not sound; there is no new folder then.
+        ValueError: in one line, if the zip has a fault; then there is no new folder.
     """
     with written_aside(folder) as aside:
         aside.mkdir()
@@ -182,45 +185,47 @@ def unpack_submission(zip_path: PathLike, folder: PathLike) -> Path:
 def read_phase(
     challenge_folder: PathLike, predictions: PathLike | None = None, *, phase: str = "train"
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Truth and predictions of a phase whose solutions lie in the challenge folder.
+    """Read the solutions and predictions of a phase whose solutions are in the challenge folder.
 
     Args:
-        challenge_folder: holds `solution.csv` in the model folders of `phase`.
-        predictions: where predictions were written to; see `find_predictions`.
+        challenge_folder: has `solution.csv` in the model folders of `phase`.
+        predictions: the folder of the predictions; see `find_predictions`.
         phase: by default "train", the phase whose solutions participants have.
 
     Returns:
-        Two dicts from model folder, such as "cifar10/cifar10_hi/train/model_0", to its values:
-        what `scoring.intervals_of` takes.
+        (solutions, predictions), two dicts from model folder, such as
+        "cifar10/cifar10_hi/train/model_0", to values, as `scoring.intervals_of` takes them.
 
     Raises:
-        ValueError: listing every missing or faulty prediction; or naming the first model whose
-            solution is not there.
+        ValueError: listing every missing or faulty prediction; or naming the first model without
+            a solution.
     """
     models = _expected_models(challenge_folder, [phase])
     values, faults = _read_all(models, find_predictions(challenge_folder, predictions))
     if faults:
         raise ValueError(_listing("These predictions cannot be scored", faults))
     challenge = challenge_folder_of(challenge_folder).name
-    places = [f"{challenge}/{model.place}" for model in models]
+    names = [f"{challenge}/{model.relative_path}" for model in models]
     solutions = [
         read_solution(
             model.path,
             count=2 * len_challenge_of(model.path),
-            mend=f"solutions of phase {phase} are not disclosed, so score another phase",
+            fix=f"solutions of phase {phase} are not disclosed, so score another phase",
         )
         for model in models
     ]
-    return dict(zip(places, solutions)), dict(zip(places, values))
+    return dict(zip(names, solutions)), dict(zip(names, values))
 
 
 def score_phase(
     challenge_folder: PathLike, predictions: PathLike | None = None, *, phase: str = "train"
 ) -> dict[str, dict[str, Any]]:
-    """Scores of each scenario on a phase whose solutions lie in the challenge folder.
+    """Score each scenario on a phase whose solutions are in the challenge folder.
 
-    Takes and raises what `read_phase` does; gives a dict from scenario name to what
-    `scoring.score` gives on the scenario's pooled points.
+    The arguments and errors are those of `read_phase`.
+
+    Returns:
+        A dict from scenario name to the result of `scoring.score` on the scenario's pooled points.
     """
     return score_scenarios(*read_phase(challenge_folder, predictions, phase=phase))
 
@@ -230,7 +235,7 @@ def _expected_models(challenge_folder: PathLike, phases: Sequence[str]) -> list[
 
 
 def _missing_models(challenge_folder: PathLike, phases: Sequence[str]) -> list[str]:
-    """Faults of the challenge folder itself: half a download makes half a submission."""
+    """Faults of the challenge folder itself, such as those of an incomplete download."""
     folder = challenge_folder_of(challenge_folder)
     faults = []
     for phase in phases:

@@ -1,14 +1,14 @@
-"""Reads the directory of a zip from a stranger, so that every reader sees the same files in it.
+"""Reads the directory of an untrusted zip, and accepts only one that all programs read alike.
 
-A zip says everything twice: its directory, at the end, has an entry a file, and each file's data
-follows a header of its own.  Some readers believe the one and some the other, and fields may
-rename a file or hide it.  So what is accepted here has entries that fill the zip from its first
-byte to the directory, each with headers that agree in every field, names that all decode alike,
-and no field but times and owners.  The numbers are held against limits before anything is read.
+A zip describes each file twice: in the directory at its end, and in a header ahead of the data.
+Some programs use the one and some the other, and extra fields may rename or hide a file.  So this
+module requires that the files fill the zip from its first byte to the directory, that both headers
+agree in every field, that names decode in only one way, and that extra fields hold only times and
+owners.  Limits apply before anything is read.
 
-The format is read here, not by `zipfile`, which loads a directory of any length before it says
-how long it is, lets entries share their data, and differs from one Python to the next.  What a
-submission never needs (ZIP64, several disks, bytes before the first entry) is refused.
+It does not use `zipfile`, which loads a directory of any length, allows entries to share their
+data, and differs between versions of Python.  Features that submissions never need (ZIP64, several
+disks, bytes before the first entry) are refused.
 
 Source: PKWARE, APPNOTE.TXT (.ZIP File Format Specification), sections 4.3 to 4.6.
 """
@@ -39,23 +39,23 @@ _ZIP64_LOCATOR = struct.Struct("<4sLQL")
 _ZIP64_END = struct.Struct("<4sQ2H2L4Q")
 _SIZES = struct.Struct("<3L")
 _UTF8 = 0x800
-# MS-DOS, OS/2 and Windows: unzip reads names from there in a codepage, marked as UTF-8 or not.
+# MS-DOS, OS/2 and Windows: unzip decodes their names in a codepage, even if marked as UTF-8.
 _CODEPAGES = (0, 6, 11)
-# Lengths of fields that say when a file was written and by whom: Unix (four), NTFS, Java's marker.
-# What else there is renames (0x7075), encrypts, links, or is not known to all readers.
+# The lengths of fields for times and owners: of Unix (four), of NTFS, and Java's marker.  Other
+# fields rename (0x7075), encrypt or link files, or are not known to all programs.
 _TIMES = {0x5455: (5, 9, 13), 0x5855: (8, 12), 0x7855: (0, 4), 0x7875: (7, 11, 15, 19)}
 _HARMLESS_FIELDS = {**_TIMES, 0x000A: (32,), 0xCAFE: (0,)}
 
 
 class HostileZip(ValueError):
-    """A zip that is not unpacked; its text is a sentence without the zip's name."""
+    """A zip is refused; the message is a sentence without the zip's name."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the zip's directory; `parts` are the folders and the name it unpacks to.
+    """One entry of the zip's directory.
 
-    `attributes` are the external ones: the mode of Unix above, those of MS-DOS below 16 bits.
+    `attributes` are the external ones: the Unix mode above 16 bits, those of MS-DOS below.
     """
 
     name: str
@@ -72,27 +72,27 @@ class Entry:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Names on the path, without those that mean nothing."""
+        """The names on the path to which it unpacks, without empty ones and "."."""
         return tuple(part for part in self.name.split("/") if part not in ("", "."))
 
     @property
     def is_folder(self) -> bool:
-        """Whether it stands for a folder."""
+        """Whether the entry is a folder."""
         return self.name.endswith("/")
 
     @property
     def streamed(self) -> bool:
-        """Whether its sizes stand behind its data, as in a zip that is written to a pipe."""
+        """Whether its sizes follow its data, as in a zip that is written to a pipe."""
         return bool(self.flags & 0x8)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """Checksum, bytes as they are packed, and unpacked."""
+        """The checksum, the packed size and the unpacked size."""
         return self.crc, self.packed, self.size
 
 
 def read_directory(file: BinaryIO) -> tuple[list[Entry], int]:
-    """All entries and where they begin; HostileZip if there are too many, before one is read."""
+    """All entries, and where the directory begins; HostileZip if there are too many."""
     size = file.seek(0, os.SEEK_END)
     if size > MAX_PACKED:
         raise HostileZip(f"is larger than {MAX_PACKED >> 20} MB: {LESS}")
@@ -120,7 +120,7 @@ def read_directory(file: BinaryIO) -> tuple[list[Entry], int]:
 
 
 def _read_end_record(file: BinaryIO, size: int) -> tuple[int, int, int]:
-    """How many entries, and the length and the place of the directory."""
+    """The number of entries, and the length and start of the directory."""
     file.seek(max(0, size - _END_RECORD.size - 0xFFFF))
     tail = file.read()
     ends = list(_ends(tail))
@@ -128,7 +128,7 @@ def _read_end_record(file: BinaryIO, size: int) -> tuple[int, int, int]:
         known = tail.rfind(_END) >= 0
         fault = "does not end as a zip file does" if known else "is not a zip file that can be read"
         raise HostileZip(f"{fault}: {OTHER}")
-    if len(ends) > 1:  # readers differ in which of them they take, and then see other files
+    if len(ends) > 1:  # programs differ in which one they use, and then see different files
         raise HostileZip(f"has two ends, one inside the other: {AGAIN}")
     at = ends[0]
     _, disk, first_disk, here, count, length, start, _ = _END_RECORD.unpack_from(tail, at)
@@ -148,9 +148,9 @@ def _read_end_record(file: BinaryIO, size: int) -> tuple[int, int, int]:
 
 
 def directory_size(file: BinaryIO) -> tuple[int, int]:
-    """How many members any zip states, a ZIP64 too, and in a directory of how many bytes.
+    """The stated number of members of any zip, also a ZIP64, and the length of its directory.
 
-    For zips of others that `zipfile` reads: it takes the whole directory into memory first.
+    Use it before `zipfile`, which reads the whole directory into memory first.
 
     Raises:
         ValueError: if the file does not end as a zip does.
@@ -172,7 +172,7 @@ def directory_size(file: BinaryIO) -> tuple[int, int]:
 
 
 def _ends(tail: bytes) -> Iterator[int]:
-    """Every place of an end record whose comment reaches just to the end of the file."""
+    """The position of every end record whose comment reaches exactly to the end of the file."""
     at = tail.find(_END)
     while 0 <= at <= len(tail) - _END_RECORD.size:
         if at + _END_RECORD.size + _END_RECORD.unpack_from(tail, at)[7] == len(tail):
@@ -205,7 +205,7 @@ def _parse_directory(directory: bytes) -> Iterator[Entry]:
 
 
 def _decoded(raw: bytes, flags: int, system: int) -> str:
-    """A name; refused if it is not ASCII and not UTF-8 to all readers."""
+    """Decode a name; HostileZip unless it is ASCII, or UTF-8 for all programs."""
     if raw.isascii():
         return raw.decode("ascii")
     try:
@@ -223,28 +223,28 @@ def _decoded(raw: bytes, flags: int, system: int) -> str:
 
 
 def _check_fields(extra: bytes, name: str) -> None:
-    """HostileZip unless the extra fields are whole, known and harmless, each there once."""
-    found = set()
+    """Raise HostileZip unless the extra fields are complete, harmless, and not repeated."""
+    seen = set()
     at = 0
     while at < len(extra):
         kind, length = struct.unpack_from("<2H", extra.ljust(at + 4, b"\xff"), at)
         at += 4 + length
         if at > len(extra):
             raise HostileZip(f"has a damaged directory: {AGAIN}")
-        if length not in _HARMLESS_FIELDS.get(kind, ()) or kind in found:
+        if length not in _HARMLESS_FIELDS.get(kind, ()) or kind in seen:
             raise HostileZip(
                 f"gives {shown(name)} a field 0x{kind:04x}, by which some readers may see another "
                 f"file: {OTHER}"
             )
-        found.add(kind)
+        seen.add(kind)
 
 
 def data_starts(file: BinaryIO, entries: Sequence[Entry], end: int) -> dict[int, int]:
-    """Where the data of each entry begins, from where its header does.
+    """Where the data of each entry begins, by the position of its header.
 
-    HostileZip unless the header says what the directory does, and headers and data fill the zip
-    from its beginning to its directory: readers that go from header to header see all entries
-    then, and nothing else.
+    Raises HostileZip unless each header agrees with the directory, and headers and data fill the
+    zip from its beginning to its directory.  Programs that go from header to header then see
+    exactly the entries of the directory.
     """
     ordered = sorted(entries, key=lambda entry: entry.offset)
     if ordered[0].offset:
@@ -266,7 +266,7 @@ def data_starts(file: BinaryIO, entries: Sequence[Entry], end: int) -> dict[int,
 
 
 def _check_header(file: BinaryIO, entry: Entry) -> int:
-    """Where the data behind an entry's own header begins; HostileZip if that says other things."""
+    """Where the data of an entry begins; HostileZip if its header contradicts the directory."""
     file.seek(entry.offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(_LOCAL):
@@ -275,25 +275,27 @@ def _check_header(file: BinaryIO, entry: Entry) -> int:
     if file.read(name_length) != entry.raw_name:
         raise HostileZip(f"gives {shown(entry.name)} two names: {AGAIN}")
     _check_fields(file.read(extra), entry.name)
-    # What is not known yet when the header is written, for the zip goes to a pipe, is 0 there.
+    # If the zip was written to a pipe, sizes and checksum are 0 in the header.
     late = (0,) if entry.streamed else ()
     pairs = {
         "version": version == entry.version,
         "flags": flags == entry.flags,
         "method": method == entry.method,
         "time": (time, date) == entry.written,
-        "size or checksum": all(told in (known, *late) for told, known in zip(sizes, entry.sizes)),
+        "size or checksum": all(
+            here in (stated, *late) for here, stated in zip(sizes, entry.sizes)
+        ),
     }
     differing = [name for name, same in pairs.items() if not same]
     if differing:
         raise HostileZip(
-            f"tells of {shown(entry.name)} one {differing[0]} in its directory and another before "
+            f"gives {shown(entry.name)} one {differing[0]} in its directory and another before "
             f"the data: {OTHER}"
         )
     return entry.offset + len(header) + name_length + extra
 
 
 def _descriptors(entry: Entry) -> tuple[bytes, ...]:
-    """What may stand behind the data of an entry: its sizes again, if they came too late."""
+    """What may follow the data of an entry: its sizes, if the header lacks them."""
     sizes = _SIZES.pack(*entry.sizes)
     return (_DESCRIPTOR + sizes, sizes) if entry.streamed else (b"",)

@@ -1,1 +1,1 @@
-"""Datasets: their official forms on disk, and how they are held in memory."""
+"""Datasets: reading their official files, and holding them compactly in memory."""

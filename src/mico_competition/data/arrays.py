@@ -1,9 +1,8 @@
-"""Datasets held whole in memory, as compactly as their values allow.
+"""Classes for datasets in memory, stored as compactly as their values allow.
 
-An `ArrayDataset` keeps bytes (pixels, packed bits) and makes float32 of them on demand; a
-`TextDataset` keeps sentences, and a `TokenDataset` what a tokeniser made of them.  Items are
-those of 2022; whoever wants speed asks for many records at once with `inputs`, which has no
-Python loop over records.  Nothing here reads or writes a file.
+An `ArrayDataset` stores bytes (pixels, packed bits) and expands them to float32 on demand, a
+`TextDataset` stores sentences, and a `TokenDataset` stores tokenised sentences.  Their items are
+those of 2022.  The method `inputs` returns many records at once without a Python loop.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ CIFAR10_STD = (0.24703223, 0.24348513, 0.26158784)
 
 @cache
 def _cifar10_constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """255, mean and standard deviation as tensors: kept, so that no batch copies them anew."""
+    """255, the mean and the standard deviation as tensors, cached so that no batch copies them."""
     mean = torch.tensor(CIFAR10_MEAN, dtype=torch.float32, device=device)
     std = torch.tensor(CIFAR10_STD, dtype=torch.float32, device=device)
     return torch.full((), 255.0, device=device), mean.view(3, 1, 1), std.view(3, 1, 1)
 
 
 def normalise_cifar10(pixels: Tensor) -> Tensor:
-    """uint8 [B, 3, 32, 32] to float32: over 255, minus the mean, over the deviation of a channel.
+    """Convert pixels uint8 [B, 3, 32, 32] to float32: (x / 255 - mean) / std of each channel.
 
     The order of operations is that of 2022 (torchvision's ToTensor, then Normalize), so the
     values are the same bit for bit.  255 is a tensor on the pixels' device because CUDA would
@@ -47,39 +46,39 @@ def normalise_cifar10(pixels: Tensor) -> Tensor:
 
 @cache
 def _bits_of_bytes(device: torch.device) -> Tensor:
-    """float32 [256, 8]: the bits of every byte, the highest first."""
+    """The bits of every byte, float32 [256, 8], the highest bit first."""
     shifts = torch.arange(7, -1, -1)
     return ((torch.arange(256).unsqueeze(1) >> shifts) & 1).to(device, torch.float32)
 
 
 def unpack_bits(packed: Tensor) -> Tensor:
-    """uint8 [B, W], bits in the order of `numpy.packbits`, to float32 [B, 8 W] of zeros and ones.
+    """Convert bits packed by `numpy.packbits`, uint8 [B, W], to zeros and ones, float32 [B, 8 W].
 
-    Looking bytes up in a table of 8 KB is 3 to 8 times as fast as shifting and masking.
+    A lookup in a table of 8 KB is 3 to 8 times as fast as shifting and masking.
     """
     table = _bits_of_bytes(packed.device)
     return torch.nn.functional.embedding(packed.to(torch.int32), table).flatten(1)
 
 
 def sixteenths(levels: Tensor) -> Tensor:
-    """uint8 0..16 to float32 0..1 (exact: 16 is a power of two)."""
+    """Convert uint8 values 0..16 to float32 values 0..1, exactly."""
     return levels.to(torch.float32).div_(16.0)
 
 
 def _index_tensor(indices: Indices, device: torch.device) -> Tensor:
-    """`indices` as an int64 tensor on `device`; a mask or fractions are refused, not rounded."""
+    """`indices` as an int64 tensor on `device`; ValueError for a mask or for fractions."""
     if isinstance(indices, range):
         return torch.arange(indices.start, indices.stop, indices.step, device=device)
     if isinstance(indices, np.ndarray) and not indices.flags.writeable:
-        indices = indices.copy()  # torch warns of memory that it could write to and must not
-    found = torch.as_tensor(indices)
-    if found.numel() and (found.dtype == torch.bool or found.is_floating_point()):
-        raise ValueError(f"Expected whole numbers as indices, found {found.dtype}.")
-    return found.to(device=device, dtype=torch.int64)
+        indices = indices.copy()  # torch warns if an array is read-only
+    index = torch.as_tensor(indices)
+    if index.numel() and (index.dtype == torch.bool or index.is_floating_point()):
+        raise ValueError(f"Expected whole numbers as indices, found {index.dtype}.")
+    return index.to(device=device, dtype=torch.int64)
 
 
 def _position(index: Any, length: int) -> int:
-    """One index, negative ones counting from the end, as 0 <= position < length."""
+    """An index, which may count from the end, as a position with 0 <= position < length."""
     position = operator.index(index)
     if not -length <= position < length:
         raise IndexError(f"Record {position} is out of range: there are {length} records.")
@@ -93,13 +92,13 @@ def _same_length(labels: Tensor, **others: int) -> None:
 
 
 class ArrayDataset(Dataset):
-    """Records of one shape, stored compactly and expanded to float32 when asked for.
+    """Records of one shape, stored compactly and expanded to float32 on demand.
 
     Args:
         storage: compact records, [N, ...], usually uint8.
         labels: int64 [N].
-        expand: turns compact records [B, ...] into float32 [B, ...] on the same device.  A
-            module-level function or a `functools.partial` of one, so that datasets pickle.
+        expand: converts compact records [B, ...] to float32 [B, ...] on the same device.  It must
+            be a module-level function or a `functools.partial` of one, so that it can be pickled.
     """
 
     def __init__(self, storage: Tensor, labels: Tensor, expand: Callable[[Tensor], Tensor]):
@@ -118,15 +117,15 @@ class ArrayDataset(Dataset):
         return record, int(self.labels[position])
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
-        """The items of a whole batch; torch's DataLoader and Subset call this if it is there."""
+        """The items of a whole batch; torch's DataLoader and Subset call this if it exists."""
         index = _index_tensor(indices, self.storage.device)
         return list(zip(self.inputs(index), self.labels[index].tolist(), strict=True))
 
     def inputs(self, indices: Indices) -> Tensor:
-        """Records `indices` (whole numbers, 0 <= i < N) as float32 [len(indices), ...].
+        """The records at `indices` (0 <= i < N) as float32 [len(indices), ...].
 
-        The result is new memory on the device of the dataset.  This is the fast way to data:
-        one gather of compact records, one expansion.
+        The result is new memory on the dataset's device.  It takes one gather of compact records
+        and one expansion, which is much faster than reading items.
         """
         index = _index_tensor(indices, self.storage.device)
         return self.expand(self.storage.index_select(0, index))
@@ -137,7 +136,7 @@ class ArrayDataset(Dataset):
 
     @property
     def nbytes(self) -> int:
-        """Bytes the dataset takes: records as stored, and labels."""
+        """The memory that the dataset takes, in bytes: stored records and labels."""
         return self.storage.nbytes + self.labels.nbytes
 
 
@@ -147,7 +146,7 @@ class TextDataset(Dataset):
     Args:
         sentences: N strings.
         labels: int64 [N].
-        idx: int64 [N], the number of a sentence in the split it came from.
+        idx: int64 [N], each sentence's number in its original split.
     """
 
     def __init__(self, sentences: list[str], labels: Tensor, idx: Tensor):
@@ -170,7 +169,7 @@ class TextDataset(Dataset):
 
     @property
     def sentences_digest(self) -> str:
-        """SHA-256 in hex of the sentences in their order, each with its length before it."""
+        """SHA-256 in hex of the sentences in their order, each preceded by its length."""
         digest = hashlib.sha256()
         for sentence in self.sentences:
             raw = sentence.encode("utf-8", "surrogatepass")
@@ -178,9 +177,9 @@ class TextDataset(Dataset):
         return digest.hexdigest()
 
     def tokenise(self, tokenizer: Callable[..., Any], max_length: int) -> TokenDataset:
-        """All sentences through a Hugging Face `tokenizer`, in one call.
+        """Tokenise all sentences with a Hugging Face `tokenizer`, in one call.
 
-        Sentences are padded to `max_length` tokens, and truncated to it, as in 2022.
+        As in 2022, sentences are padded or truncated to `max_length` tokens.
         """
         encoded = tokenizer(
             list(self.sentences), padding="max_length", truncation=True, max_length=max_length
@@ -192,13 +191,13 @@ class TextDataset(Dataset):
 
 
 class TokenDataset(Dataset):
-    """Tokenised sentences: what a text model takes, with labels.
+    """Tokenised sentences with labels: the inputs of a text model.
 
     Args:
-        input_ids: int32 [N, L], numbers of tokens.
+        input_ids: int32 [N, L], token ids.
         attention_mask: uint8 [N, L], 1 for a token and 0 for padding.
         labels: int64 [N].
-        sentences_digest: `TextDataset.sentences_digest` of what was tokenised, if that is known.
+        sentences_digest: `TextDataset.sentences_digest` of the sentences, if it is known.
     """
 
     def __init__(
@@ -224,11 +223,11 @@ class TokenDataset(Dataset):
         return row, int(self.labels[position])
 
     def inputs(self, indices: Indices) -> dict[str, Tensor]:
-        """Records `indices` (whole numbers, 0 <= i < N) as the model takes them.
+        """The records at `indices` (0 <= i < N) as the model takes them.
 
         Returns:
-            A dict of `input_ids` and `attention_mask`, int64 [len(indices), L], on the device of
-            the dataset.
+            A dict of `input_ids` and `attention_mask`, int64 [len(indices), L], on the dataset's
+            device.
         """
         index = _index_tensor(indices, self.input_ids.device)
         return {
@@ -247,5 +246,5 @@ class TokenDataset(Dataset):
 
     @property
     def nbytes(self) -> int:
-        """Bytes the dataset takes: ids, mask and labels."""
+        """The memory that the dataset takes, in bytes: ids, mask and labels."""
         return self.input_ids.nbytes + self.attention_mask.nbytes + self.labels.nbytes

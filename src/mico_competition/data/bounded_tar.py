@@ -1,7 +1,7 @@
-"""Files out of a compressed archive that somebody else made: so many, of such a size, or none.
+"""Reads files from an untrusted .tar.gz within limits on their number and unpacked size.
 
-A few kilobytes of gzip stand for as many megabytes as one likes, in a file, in a header of the
-archive, or in what lies before the file that is wanted.  What is unpacked is counted as it comes.
+A few kilobytes of gzip can unpack to any number of megabytes, in a file, in a header of the archive
+or ahead of the file that is wanted, so all unpacked bytes are counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_PIECE = 1 << 26
 
 
 class _Counted(gzip.GzipFile):
-    """Unpacked bytes, up to a limit, and few at once: a header may state any size."""
+    """The unpacked stream, with limits on its length and on a single read."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or not 0 <= size <= _MAX_PIECE:
@@ -32,18 +32,18 @@ class _Counted(gzip.GzipFile):
         return super().seek(offset, whence)
 
 
-def _check(place: int) -> None:
-    if place > MAX_UNPACKED:
+def _check(position: int) -> None:
+    if position > MAX_UNPACKED:
         raise tarfile.ReadError(f"it unpacks to over {MAX_UNPACKED >> 30} GB")
 
 
 @contextmanager
 def bounded_members(path: Path) -> Iterator[Iterator[tuple[tarfile.TarInfo, BinaryIO]]]:
-    """The plain files of a .tar.gz, each with a stream of its content, one after the other.
+    """The regular files of a .tar.gz one after the other, each with a stream of its content.
 
     Raises:
         tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error: if the archive is damaged, or
-            holds more than the limits above.
+            exceeds MAX_MEMBERS or MAX_UNPACKED.
     """
     with _Counted(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as tar:
         yield _walk(tar)

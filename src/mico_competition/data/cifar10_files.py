@@ -1,9 +1,9 @@
-"""CIFAR-10 as its authors publish it: finds, reads, checks and fetches the files.
+"""Finds, reads, checks and downloads the official files of CIFAR-10.
 
-There are two official forms of the same images: one byte of label and 3,072 of pixels a record
-(`cifar-10-batches-bin`), and pickles of Python 2 (`cifar-10-batches-py`, which 2022 used).
-Either is read, unpacked or in its archive, the first preferred.  Files of other lengths in the
-same form are read too.  No pickle is ever given a chance to run code.
+The same images come in two official forms: records of one byte of label and 3,072 bytes of pixels
+(`cifar-10-batches-bin`), and pickles of Python 2 (`cifar-10-batches-py`, which 2022 used).  Both
+can be read, unpacked or in their archives; the first is preferred.  Files of other lengths in the
+same form can be read too.  Reading a pickle never runs code.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _parse_binary(raw: bytes, path: Path) -> Batch:
 
 @dataclass(frozen=True)
 class _Form:
-    """One of the official forms; its archive holds its folder, its folder the six parts."""
+    """An official form: its archive contains its folder, and the folder contains six files."""
 
     folder: str
     archive: str
@@ -84,11 +84,11 @@ PYTHON = _Form(
 
 
 def read_cifar10(dataset_dir: PathLike, download: bool) -> Batch:
-    """Images and labels: the five training batches, then the test batch.
+    """Read images and labels: the five training batches, then the test batch.
 
     Args:
         dataset_dir: the folder with the files, or with a folder `cifar10` that holds them.
-        download: fetch the official archive (170 MB) if there is nothing.
+        download: download the official archive (170 MB) if there is no copy.
 
     Returns:
         uint8 [N, 3, 32, 32] and int64 [N], 0..9.
@@ -113,25 +113,25 @@ def read_cifar10(dataset_dir: PathLike, download: bool) -> Batch:
 
 
 def fetch_cifar10(dataset_dir: PathLike) -> Path:
-    """Download and unpack the binary form; the path of its folder, which is whole."""
+    """Download and unpack the binary form; return the path of its folder."""
     root = Path(dataset_dir) / "cifar10"
     archive = fetch(URL + BINARY.archive, root / BINARY.archive, md5=BINARY.md5)
     folder = root / BINARY.folder
     with written_aside(folder) as aside:
         aside.mkdir()
-        # Only the six files, by their own names: whatever else an archive says is not followed.
+        # Only the six files are written, under their expected names.
         for name, raw in _members(BINARY, archive).items():
             (aside / name).write_bytes(raw)
-    archive.unlink()  # its content is there twice now
+    archive.unlink()
     return folder
 
 
 def _find(root: Path) -> tuple[_Form, Path] | None:
-    """The form and place of the copy to read: unpacked before packed, binary before pickles."""
+    """The form and path of the copy to read: unpacked before packed, binary before pickles."""
     for attribute, exists in (("folder", Path.is_dir), ("archive", Path.is_file)):
         for form in (BINARY, PYTHON):
-            for place in (root / "cifar10", root):
-                path = place / getattr(form, attribute)
+            for folder in (root / "cifar10", root):
+                path = folder / getattr(form, attribute)
                 if exists(path):
                     return form, path
     return None
@@ -151,7 +151,7 @@ def _unpacked(form: _Form, folder: Path) -> Iterator[tuple[Path, Batch]]:
 
 
 def _archived(form: _Form, archive: Path) -> Iterator[tuple[Path, Batch]]:
-    """Each batch of an archive, with a path that says where in it."""
+    """Each batch of an archive, with a path that names the archive and the file."""
     members = _members(form, archive)
     for name in form.files:
         path = archive / form.folder / name
@@ -159,7 +159,7 @@ def _archived(form: _Form, archive: Path) -> Iterator[tuple[Path, Batch]]:
 
 
 def _members(form: _Form, archive: Path) -> dict[str, bytes]:
-    """The contents of the six files in an archive; nothing is written."""
+    """The contents of the six files in an archive."""
     wanted = {f"{form.folder}/{name}": name for name in form.files}
     found: dict[str, bytes] = {}
     try:
@@ -179,14 +179,14 @@ def _members(form: _Form, archive: Path) -> dict[str, bytes]:
 
 
 def _content(file: BinaryIO, size: int, archive: Path) -> bytes:
-    """All of a member, in pieces; ValueError if it is larger than any batch."""
+    """The content of a file of the archive; ValueError if it is larger than any batch."""
     if size > MAX_BATCH:
         raise ValueError(f"{archive} holds a file of {size:,} bytes, over {MAX_BATCH:,}.")
     return b"".join(iter(partial(file.read, _PIECE), b""))
 
 
 def _joined(batches: Iterator[tuple[Path, Batch]]) -> Batch:
-    """All batches in one, each checked."""
+    """Check all batches, and concatenate them."""
     all_pixels, all_labels = [], []
     for path, (pixels, labels) in batches:
         if pixels.ndim != 2 or pixels.shape[1] != PIXELS:

@@ -1,9 +1,9 @@
-"""The datasets of the challenges, found or downloaded, checked, and held in memory.
+"""Loads the datasets of the tasks: finds or downloads the files, checks them, reads them to memory.
 
-One function a task; `LOADERS` names them for the package's own tasks.  A dataset of your own has
-its loader beside the competition's file (docs/ORGANISE.md).  A file of another length in the same
-form loads too (synthetic and reduced sets): lengths are held against the table only where a
-scenario of the table is used.
+There is one function for each task, and `LOADERS` maps the package's tasks to them.  The loader of
+a dataset of your own is beside the competition's file (docs/ORGANISE.md).  Files of other lengths
+in the same form can be loaded too (synthetic and reduced datasets); lengths are compared with the
+table only where a scenario is used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from mico_competition.support.progress import stage
 
 
 def load_cifar10(dataset_dir: PathLike = ".", download: bool = True) -> ArrayDataset:
-    """CIFAR-10: 50,000 training images, then 10,000 test images, in the official order.
+    """Load CIFAR-10: 50,000 training images, then 10,000 test images, in the official order.
 
     Args:
         dataset_dir: the folder that holds `cifar10/cifar-10-batches-bin` (or `-py`, or one of
@@ -55,7 +55,7 @@ def load_cifar10(dataset_dir: PathLike = ".", download: bool = True) -> ArrayDat
 
 
 def load_purchase100(dataset_dir: PathLike = ".", download: bool = False) -> ArrayDataset:
-    """Purchase-100: which of 600 products 197,324 shoppers bought, in 100 clusters.
+    """Load Purchase-100: which of 600 products 197,324 shoppers bought, in 100 clusters.
 
     Args:
         dataset_dir: the folder that holds `purchase100/dataset_purchase` (or
@@ -76,13 +76,13 @@ def load_purchase100(dataset_dir: PathLike = ".", download: bool = False) -> Arr
 
 
 def load_sst2(dataset_dir: PathLike | None = None, download: bool = False) -> TextDataset:
-    """SST-2: 67,349 training sentences, then 872 validation sentences, of film reviews.
+    """Load SST-2: 67,349 training and then 872 validation sentences of film reviews.
 
     Args:
         dataset_dir: the folder that holds GLUE's `train.tsv` and `dev.tsv` or Hugging Face's
             parquet files, itself or in `SST-2` or `sst2`.  None: the copy of Hugging Face,
             downloaded unless it is in their cache.
-        download: turn to Hugging Face too if `dataset_dir` holds no copy.
+        download: load the copy of Hugging Face if `dataset_dir` holds none.
 
     Returns:
         Items dict of `sentence` (str), `label` (0 negative, 1 positive) and `idx` (int, from 0
@@ -90,7 +90,7 @@ def load_sst2(dataset_dir: PathLike | None = None, download: bool = False) -> Te
 
     Raises:
         FileNotFoundError: if there is no copy in `dataset_dir` and `download` is false.
-        OSError: if the copy of Hugging Face cannot be had.
+        OSError: if the copy of Hugging Face cannot be loaded.
         ValueError: if a file is damaged; the message names the line.  (The errors above are
             ValueErrors too.)
     """
@@ -99,12 +99,12 @@ def load_sst2(dataset_dir: PathLike | None = None, download: bool = False) -> Te
 
 
 def load_digits(dataset_dir: PathLike | None = None, download: bool = False) -> ArrayDataset:
-    """scikit-learn's 1,797 handwritten digits, in its order; the demonstration's dataset.
+    """Load scikit-learn's 1,797 handwritten digits, the dataset of the demonstration.
 
-    The digits come with scikit-learn, so both arguments are there for uniformity only.
+    The digits come with scikit-learn, so both arguments are ignored.
 
     Returns:
-        Items (float32 [64] in 0..1, the grey levels over 16, int 0..9).
+        Items (float32 [64], grey levels in 0..1, int 0..9), in scikit-learn's order.
     """
     from sklearn.datasets import load_digits as bundled
 
@@ -113,10 +113,9 @@ def load_digits(dataset_dir: PathLike | None = None, download: bool = False) -> 
 
 
 def load_baskets(dataset_dir: PathLike | None = None, download: bool = False) -> ArrayDataset:
-    """19,732 synthetic shopping baskets of 240 products in 20 clusters: a test bed for attacks.
+    """Make 19,732 synthetic shopping baskets of 240 products in 20 clusters, to test attacks on.
 
-    They are drawn anew from a fixed seed (a second or two), so the arguments are there for
-    uniformity only.
+    They are drawn from a fixed seed in a second or two, so both arguments are ignored.
 
     Returns:
         Items (float32 [240] of zeros and ones, int 0..19).
@@ -125,8 +124,8 @@ def load_baskets(dataset_dir: PathLike | None = None, download: bool = False) ->
     return ArrayDataset(_tensor(packed), _tensor(labels), unpack_bits)
 
 
-# `loader(dataset_dir)` never fetches what it does not find; `loader(dataset_dir, download=True)`
-# may.  (SST-2 without a folder is the one whose home is the network.)
+# `loader(dataset_dir)` never downloads; `loader(dataset_dir, download=True)` may.  The exception
+# is SST-2 without a folder, which comes from Hugging Face.
 LOADERS: dict[str, Callable[..., Any]] = {
     "cifar10": partial(load_cifar10, download=False),
     "purchase100": load_purchase100,
@@ -137,12 +136,12 @@ LOADERS: dict[str, Callable[..., Any]] = {
 
 
 def load_dataset(task: str, dataset_dir: PathLike | None = ".", download: bool = False) -> Any:
-    """The dataset of `task`, by its loader in `LOADERS`.
+    """Load the dataset of `task` by its loader in `LOADERS`.
 
     Args:
         task: the name of a task.
-        dataset_dir: the folder with the data; see the task's own loader.
-        download: fetch the data if they are not there.
+        dataset_dir: the folder with the data; see the task's loader.
+        download: download the data if the folder does not hold them.
 
     Raises:
         ValueError: if no loader is known for `task`, or as the loader does.
@@ -162,5 +161,5 @@ def load_dataset(task: str, dataset_dir: PathLike | None = ".", download: bool =
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:
-    """A tensor of `values`, sharing memory where numpy lets it."""
+    """A tensor of `values`, which shares their memory if possible."""
     return torch.from_numpy(np.require(values, requirements=["C", "W"]))

@@ -1,8 +1,7 @@
-"""One file from the web, whole and checked, or not at all.
+"""Downloads a file by http or https, resumes interrupted downloads, and checks the checksum.
 
-What has come so far is kept in `<file>.part`, so an interrupted download goes on where it
-stopped; the file takes its own name only once it is whole and its checksum is right.  http and
-https only; never unpacks or interprets what it fetched.
+The file is written to `<file>.part`, from which a later call resumes, and gets its final name only
+once it is complete and its checksum is right.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ _BLOCK = 1 << 20
 
 
 class MissingDataError(FileNotFoundError, ValueError):
-    """Data is not where it was looked for."""
+    """There is no copy of the data in the expected folders."""
 
 
 class DownloadError(OSError, ValueError):
-    """A file could not be fetched, or is not the file that was expected."""
+    """A file could not be downloaded, or is not the expected file."""
 
 
 def download(
@@ -41,22 +40,21 @@ def download(
     sha256: str | None = None,
     progress: bool = True,
 ) -> Path:
-    """Fetch `url` to `path`, going on from `<path>.part` if an earlier try left one.
+    """Download `url` to `path`, resuming from `<path>.part` if an earlier call left it.
 
     Args:
         url: an http or https address.
-        path: where the file shall lie; its folder is made if missing, the file replaced if not.
-        md5, sha256: checksums (hex digits) that the whole file must have.
-        progress: whether to show how far it is (see `mico_competition.support.progress`).
+        path: the file to write; its folder is created if needed, an existing file is replaced.
+        md5, sha256: checksums, in hex, that the complete file must have.
+        progress: whether to show a progress bar (see `mico_competition.support.progress`).
 
     Returns:
-        `path`; a file of this name is whole.
+        `path`, which is complete.
 
     Raises:
-        ValueError: if `url` is of another scheme.
-        DownloadError: if the server cannot be reached, refuses, or breaks off (what came is
-            kept, and the next call goes on from there), or if a checksum is wrong (what came
-            is deleted).
+        ValueError: if `url` has another scheme.
+        DownloadError: if the server cannot be reached, refuses, or closes the connection early
+            (the next call then resumes), or if a checksum is wrong (the part is then deleted).
     """
     if not url.lower().startswith(("http://", "https://")):
         raise ValueError(f"Cannot download {url}: only http and https addresses are fetched.")
@@ -72,7 +70,7 @@ def download(
 
 
 def _fetch(url: str, part: Path, path: Path, progress: bool) -> None:
-    """Bring `part` to its full length."""
+    """Download until `part` is complete."""
     offset = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "mico_competition"})
     if offset:
@@ -83,7 +81,7 @@ def _fetch(url: str, part: Path, path: Path, progress: bool) -> None:
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and offset:
-            # Nothing lies beyond what we have: it is whole, or it is not of this file.
+            # The server has nothing beyond `offset`: `part` is complete, or of another file.
             if error.headers.get("Content-Range", "").strip() == f"bytes */{offset}":
                 return
             part.unlink()
@@ -122,7 +120,7 @@ def _receive(response: Any, url: str, part: Path, offset: int, progress: bool) -
     """Write the body of `response` to `part`, from `offset` if the server agreed to that."""
     start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if not (response.status == 206 and start and int(start.group(1)) == offset):
-        offset = 0  # the server sends the whole file, whatever was asked for
+        offset = 0  # the server ignored the range and sends the whole file
     length = response.headers.get("Content-Length")
     total = offset + int(length) if length is not None else None
     have = offset
@@ -137,7 +135,7 @@ def _receive(response: Any, url: str, part: Path, offset: int, progress: bool) -
             file.write(block)
             received.update(len(block))
     if total is not None and have < total:
-        raise _interrupted(url, part, f"{have:,} of {total:,} bytes came")
+        raise _interrupted(url, part, f"{have:,} of {total:,} bytes arrived")
 
 
 def _interrupted(url: str, part: Path, why: str) -> DownloadError:

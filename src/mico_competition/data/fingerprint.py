@@ -1,8 +1,8 @@
-"""Which dataset it is: a fingerprint of all records, as models take them, and of their labels.
+"""Fingerprints of datasets: a hash of all records, as models take them, and of all labels.
 
-It is the same however a dataset was read or cached and wherever it lies, and differs if one record
-or label does, or their order, or how records are prepared.  It is of the whole dataset, so it tells
-nothing of what a model was trained on.
+The fingerprint does not depend on how or from where a dataset was read.  It changes with any record
+or label, with their order, and with the preparation of records.  It covers the whole dataset, so it
+reveals nothing about who is a member.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from mico_competition.data.items import labels_tensor, records_of, sentences_of
 from mico_competition.scoring.printable import printable
 from mico_competition.support.cpus import available_cpus
 
-_BLOCK_BYTES = 1 << 22  # of records that are hashed together; another number, other fingerprints
-_REASON = 200  # characters of somebody else's error
-_RAW_BYTES = 1 << 24  # of stored records that one thread hashes at a time
+_BLOCK_BYTES = 1 << 22  # records that are hashed together; changing it changes all fingerprints
+_REASON = 200  # characters of an error of another library in a message
+_RAW_BYTES = 1 << 24  # stored bytes that one thread hashes at a time
 
 _log = logging.getLogger(__name__)
 _known: WeakKeyDictionary[Any, tuple[object, str]] = WeakKeyDictionary()
@@ -34,16 +34,19 @@ _warned: set[str] = set()
 
 
 def dataset_fingerprint(dataset: Any) -> str | None:
-    """SHA-256 in hex of a dataset; None, with a warning, for one whose items cannot be compared.
+    """Compute the SHA-256, in hex, of a dataset.
+
+    An ArrayDataset has the same fingerprint as the list of its items, and a TextDataset the same
+    as the TokenDataset made from it.  Every call reads the stored data, so that changes are
+    noticed, but records are expanded again only if it has changed.
 
     Args:
-        dataset: of this package; or any sequence of (array, label, ...) or of dicts that hold one
-            array and a label, or `sentence` and `label`.  A `range`, which stands for a dataset
-            where only places are wanted, has none.
+        dataset: a dataset of this package; or any sequence of (array, label, ...), or of dicts
+            with one array and a label, or with `sentence` and `label`; or a `range`, which stands
+            for a dataset of which only the length matters.
 
-    An ArrayDataset has the fingerprint of the sequence of its items, and so has the TokenDataset
-    made of a TextDataset.  What it stores is read at every call, however it was changed; its
-    records are made anew only if it has changed.
+    Returns:
+        The fingerprint; None for a `range`, and None with a warning if the items have another form.
     """
     if id(dataset) in _held:
         return _held[id(dataset)][1]
@@ -59,7 +62,7 @@ def dataset_fingerprint(dataset: Any) -> str | None:
 
 @contextmanager
 def hashed_once(dataset: Any) -> Iterator[None]:
-    """Hash `dataset` now, and not again in this block: for many models at a time."""
+    """Compute the fingerprint of `dataset` only once in this block, for many models."""
     if id(dataset) in _held:
         yield
         return
@@ -71,17 +74,17 @@ def hashed_once(dataset: Any) -> Iterator[None]:
 
 
 def remember_fingerprint(dataset: ArrayDataset | TokenDataset, fingerprint: str) -> None:
-    """Have `dataset_fingerprint` give `fingerprint`, which is known to be that of `dataset`."""
+    """Set the fingerprint of `dataset`, if the caller knows it already."""
     _known[dataset] = (_state(dataset), fingerprint)
 
 
 def check_dataset(where: object, stated: object, dataset: Any) -> None:
-    """ValueError if `dataset` is not the one whose fingerprint is `stated` (None: not known).
+    """Raise ValueError if `dataset` is not the one that a model was trained on.
 
     Args:
         where: the model's folder, for the message.
-        stated: what its metadata say.
-        dataset: what it is to be used with; one that cannot be compared passes, with a warning.
+        stated: the fingerprint in the model's metadata; None passes.
+        dataset: the dataset at hand; one without a fingerprint passes, with a warning.
     """
     if stated is None:
         return
@@ -96,18 +99,18 @@ def check_dataset(where: object, stated: object, dataset: Any) -> None:
 
 
 def _state(dataset: ArrayDataset | TokenDataset) -> object:
-    """What is stored, as hashes of its bytes, and how it is prepared."""
+    """Hashes of the stored bytes, and of how records are prepared."""
     rest: object
     if isinstance(dataset, TokenDataset):
         parts, rest = [dataset.input_ids, dataset.attention_mask], dataset.sentences_digest
     else:
-        some = dataset.inputs(range(min(4, len(dataset))))  # which change as the preparation does
+        some = dataset.inputs(range(min(4, len(dataset))))  # changes with the preparation
         parts, rest = [dataset.storage], (dataset.expand, _raw(some))
     return [_raw(part) for part in (*parts, dataset.labels)], rest
 
 
 def _raw(part: Tensor) -> object:
-    """Type, shape and hashes of the bytes of a tensor."""
+    """The type and shape of a tensor, and hashes of its bytes."""
     rows = max(1, _RAW_BYTES // max(1, part[:1].nbytes))
     with ThreadPoolExecutor(min(4, available_cpus())) as pool:
         return part.dtype, part.shape, list(pool.map(_bytes_digest, part.detach().split(rows)))
@@ -130,7 +133,7 @@ def _of_ours(dataset: ArrayDataset | TextDataset | TokenDataset) -> str:
 
 
 def _of_items(dataset: Any) -> str | None:
-    """The same of somebody else's dataset, item by item."""
+    """The fingerprint of a dataset of another class, from its items."""
     if isinstance(dataset, range):
         return None
     try:
@@ -140,7 +143,7 @@ def _of_items(dataset: Any) -> str | None:
         labels: list[float] = []
         digests = list(_digests(_blocks(dataset, labels)))
         return _joined("records", digests, labels_tensor(labels))
-    except Exception as error:  # whatever somebody else's code raises
+    except Exception as error:  # code of others may raise anything
         _warn(type(dataset).__name__, error)
         return None
 
@@ -175,7 +178,7 @@ def _rows_of_block(record: Tensor) -> int:
 
 
 def _digests(blocks: Iterable[Tensor]) -> Iterator[bytes]:
-    """The digest of each block, in order; the next ones are hashed while one is made."""
+    """The digest of each block, in order; threads hash blocks while the next one is made."""
     count = min(4, available_cpus())
     with ThreadPoolExecutor(count) as pool:
         waiting = []

@@ -1,4 +1,4 @@
-"""Records and labels of somebody else's dataset, whatever form its items have."""
+"""Reads the records and labels of datasets of other classes, whose items may have many forms."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LABELS = ("label", "labels", "y", "target", "targets", "class")
 
 
 def records_of(dataset: Any) -> Iterator[tuple[Tensor, float]]:
-    """Each record as a tensor, and its label; ValueError or what the dataset raises if it cannot.
+    """Each record as a tensor, with its label; ValueError if an item has another form.
 
     Args:
-        dataset: has a length and items (array, label, ...), or dicts that hold one array and a
-            label.  Arrays are of torch (dense or sparse), numpy, scipy, or lists of numbers;
-            labels are numbers or one-hot.
+        dataset: has a length and items (array, label, ...), or dicts with one array and a label.
+            An array may be of torch (dense or sparse), numpy or scipy, or a list of numbers; a
+            label may be a number or a one-hot vector.
     """
     for i in range(len(dataset)):
         record, label = _parts(dataset[i])
@@ -38,7 +38,7 @@ def sentences_of(dataset: Any) -> tuple[list[str], Tensor] | None:
 
 
 def labels_tensor(labels: list[float]) -> Tensor:
-    """int64[N]; float64[N] if one is no whole number."""
+    """The labels as int64[N], or as float64[N] if one is not a whole number."""
     whole = all(float(label).is_integer() for label in labels)
     return torch.tensor(labels, dtype=torch.float64).to(torch.int64 if whole else torch.float64)
 
@@ -67,18 +67,18 @@ def _record(value: Any) -> Tensor:
     if isinstance(value, Tensor):
         value = value.detach()
         return value if value.layout == torch.strided else value.to_dense()
-    if hasattr(value, "toarray"):  # of scipy.sparse
+    if hasattr(value, "toarray"):  # a matrix of scipy.sparse
         value = value.toarray()
     if not isinstance(value, (np.ndarray, list, tuple)):
         raise ValueError(f"a record of type {type(value).__name__}, not an array")
     array = np.asarray(value)
     if array.dtype == object or isinstance(value, (list, tuple)):
         array = array.astype(np.float32)
-    return torch.from_numpy(array.copy())  # torch warns of memory that must not be written to
+    return torch.from_numpy(array.copy())  # torch warns if an array is read-only
 
 
 def _label(value: Any) -> float:
-    """A label as a number; a one-hot vector is the place of its one."""
+    """A label as a number; for a one-hot vector, the index of the one."""
     numbers = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
     if numbers.size == 1:
         return float(numbers.reshape(()))

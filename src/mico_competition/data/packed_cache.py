@@ -1,8 +1,7 @@
-"""A table of zeros and ones with labels, packed to bits, kept in a file beside its source.
+"""A cache of a table of zeros and ones, packed to bits, in a file beside the table.
 
-The cache says which file it was made from and carries a checksum of itself: one that is
-truncated, damaged or older than its source counts as none at all.  Writing one is a courtesy: a
-folder that cannot be written to is no error.
+The cache names the file that it was made from and has a checksum.  If it is truncated, damaged or
+older than its source, it is ignored.  If the folder cannot be written to, nothing is cached.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from mico_competition.support.files import written_aside
 
 FORMAT = 2
 _BLOCK_BYTES = 1 << 20
-_SETTLED_SECONDS = 2.0  # so old, a change of a file's has a time that no later change will have
+_SETTLED_SECONDS = 2.0  # after this time, a new change of a file always gets another time stamp
 
 Records = tuple[np.ndarray, np.ndarray]
 
 
 def fingerprint(source: Path) -> str:
-    """What tells one version of a file from another: all of its content, and its state.
+    """A text that identifies the version of a file: the hash of its content, and its state.
 
-    The state (size, times, number) spares hashing the content anew as long as it is the same; the
-    time of its last change (ctime) cannot be set back, as that of its content (mtime) can.
+    While the state (size, times, inode) is unchanged, the content need not be hashed again.  The
+    state includes ctime, which, unlike mtime, cannot be set back.
     """
     with open(source, "rb") as file:
         digest = hashlib.sha256()
@@ -46,7 +45,7 @@ def _state(file: int | Path) -> list[int]:
 
 
 def write(path: Path, source_fingerprint: str, records: Records) -> bool:
-    """Keep `records` at `path`; whether that was possible.
+    """Write `records` to `path`; return whether that was possible.
 
     Args:
         path: the file to write (aside, then renamed).
@@ -69,24 +68,24 @@ def write(path: Path, source_fingerprint: str, records: Records) -> bool:
 
 
 def read(path: Path, source: Path | None, width: int, num_classes: int) -> Records | None:
-    """What `write` kept, or None if there is nothing that can be relied on.
+    """Read what `write` wrote; None if it is missing, damaged or out of date.
 
     Args:
         path: the cache.
-        source: the file it must have been made from, as that is now; None for any.
-        width: bytes a record must have.
+        source: the file from whose present version it must have been made; None for any.
+        width: the number of bytes that a record must have.
         num_classes: labels must be below this.
     """
     if not path.is_file():
         return None
     try:
-        # Opened here, because np.load forgets to close a file that it cannot make sense of.
+        # The file is opened here because np.load does not close a file that it cannot read.
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             if _packed(file.zip, path.stat().st_size):
                 return None
             bits, labels = file["bits"], file["labels"]
             made_from, checksum = str(file["source"]), str(file["checksum"])
-    except Exception:  # a damaged file can fail in any way, and all of them mean "no cache"
+    except Exception:  # a damaged file can fail in any way, and counts as missing
         return None
     whole = (
         (bits.dtype, labels.dtype) == (np.uint8, np.uint8)
@@ -103,21 +102,21 @@ def read(path: Path, source: Path | None, width: int, num_classes: int) -> Recor
 
 
 def _packed(archive: zipfile.ZipFile, size: int) -> bool:
-    """Whether it stands for more than its own bytes, as `write` never makes it."""
+    """Whether the archive unpacks to more than its own size, which `write` never produces."""
     members = archive.infolist()
     stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
     return not stored or sum(member.file_size for member in members) > size
 
 
 def _is_of(path: Path, source: Path, made_from: str, records: Records) -> bool:
-    """Whether the cache at `path` was made from `source` as it is now."""
+    """Whether the cache at `path` was made from the present version of `source`."""
     _, _, state, settled, digest = json.loads(made_from)
     if settled and state == _state(source):
         return True
     found = fingerprint(source)
     if json.loads(found)[-1] != digest:
         return False
-    write(path, found, records)  # the same content, copied or touched: known by its state next time
+    write(path, found, records)  # the file was copied or touched: remember its new state
     return True
 
 

@@ -1,4 +1,4 @@
-"""Challenge points for human eyes: pictures for images and tables of bits, a frame for text."""
+"""Shows records in a notebook: as pictures, as rows of zeros and ones, or as sentences."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mico_competition.data.arrays import TextDataset
 def show_points(
     dataset: Any, indices: torch.Tensor, *, most: int = 20, class_names: Sequence[str] = ()
 ) -> Any:
-    """The first `most` of the records at `indices`, in the form that suits them.
+    """Show the first `most` of the records at `indices`, in a form that suits the dataset.
 
     Args:
-        dataset: what a loader gave: an ArrayDataset or a TextDataset.
-        indices: int64[points], places in the dataset.
+        dataset: an ArrayDataset or a TextDataset, as a loader returns it.
+        indices: int64[points], indices into the dataset.
         most: how many to show.
-        class_names: what classes are called, by label (`Task.class_names`); a class without a
-            name is shown as its number.
+        class_names: the names of classes, by label (`Task.class_names`); a class without a name
+            is shown as a number.
 
     Returns:
         A pandas frame (sentence, label) for text; else a matplotlib figure: one tile a record

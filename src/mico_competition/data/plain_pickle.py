@@ -1,8 +1,8 @@
-"""Reads the pickles of CIFAR-10 without giving them a chance to run code.
+"""Reads the pickles of CIFAR-10 without running any code that they name.
 
-A pickle names the functions it wants called.  Here it gets none of them: the few names that a
-plain array needs are answered with stand-ins that only remember what they were given, and any
-other name is refused.  Nothing of numpy runs before the values have been checked.
+A pickle names functions to call.  This reader replaces the few that a plain array needs by
+stand-ins, which only store their arguments, and refuses all other names.  No numpy function runs
+before the values have been checked.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 
 MAX_OBJECTS = 2_000_000
-_PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}  # the unpickler makes room for as many objects
+_PUTS = {"PUT", "BINPUT", "LONG_BINPUT"}  # the unpickler allocates memory up to their argument
 _SET_ASIDE = {"BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER"}
 
 
 class RefusedPickleError(ValueError):
-    """A pickle asked for something that plain arrays do not need."""
+    """A pickle names something that plain arrays do not need."""
 
 
 class _StandIn:
-    """What a pickle builds in place of a numpy object: inert, without attributes to set."""
+    """An inert object that a pickle builds instead of a numpy object."""
 
     __slots__ = ("state",)
 
@@ -43,7 +43,7 @@ class _Array(_StandIn):
     __slots__ = ()
 
     def to_numpy(self) -> np.ndarray:
-        """The array, read-only, once it is known to hold bytes and nothing else."""
+        """The array, read-only; ValueError if it holds anything but bytes."""
         _, shape, element, fortran, raw = self.state
         if not isinstance(element, _ElementType) or element.name != "u1":
             raise ValueError("the array is not of bytes (uint8)")
@@ -72,7 +72,7 @@ class _Bytes(_StandIn):
 _ADMITTED = {
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy", "ndarray"): "numpy.ndarray",  # only ever an argument: a word will do
+    ("numpy", "ndarray"): "numpy.ndarray",  # it is only an argument, so a string suffices
     ("numpy", "dtype"): _ElementType,
     ("_codecs", "encode"): _Bytes,
 }
@@ -87,11 +87,11 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def read_plain_pickle(raw: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The arrays of one CIFAR-10 batch.
+    """Read the arrays of one CIFAR-10 batch.
 
     Args:
-        raw: the pickle (official ones were written by Python 2; later protocols will do).
-        path: where it came from, for messages.
+        raw: the pickle; Python 2 wrote the official ones, and later protocols are read too.
+        path: the file, for messages.
 
     Returns:
         `data` uint8 [k, 3072] and `labels` int64 [k], read-only, not yet checked for range.
@@ -120,9 +120,9 @@ def read_plain_pickle(raw: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_cost(raw: bytes) -> None:
-    """Walk through a pickle: how many objects it makes, and what it would set memory aside for.
+    """Raise ValueError if a pickle builds too many objects, or allocates memory in advance.
 
-    A label is an object, and so is a file's name; the pixels of all records are one.
+    Each label and each file name is an object; the pixels of all records are a single one.
     """
     for count, (operation, argument, _) in enumerate(_operations(raw)):
         large = operation.name in _PUTS and isinstance(argument, int) and argument > MAX_OBJECTS
@@ -133,7 +133,7 @@ def _check_cost(raw: bytes) -> None:
 def _operations(raw: bytes) -> Iterator[tuple[Any, Any, Any]]:
     try:
         yield from pickletools.genops(raw)
-    except ValueError as error:  # told as the unpickler would
+    except ValueError as error:  # raise what the unpickler would raise
         kind = pickle.UnpicklingError if "unknown" in str(error) else EOFError
         raise kind(str(error)) from None
 

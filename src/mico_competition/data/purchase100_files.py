@@ -1,8 +1,8 @@
-"""Purchase-100 as published: finds, parses, checks and fetches the table of zeros and ones.
+"""Finds, parses, checks and downloads the official file of Purchase-100.
 
-A line of the file is a label from 1 to 100 and 600 zeros and ones.  Files of other lengths in
-the same form are read too.  A copy packed to bits (`packed_cache`) is kept beside the file, for
-the next time.  2022's `dataset_purchase.pickle` is never read: loading a pickle can run code.
+Each line of the file is a label from 1 to 100 and 600 zeros and ones.  Files of other lengths in
+the same form can be read too.  A copy packed to bits (`packed_cache`) is kept beside the file for
+later calls.  2022's `dataset_purchase.pickle` is never read, because loading a pickle can run code.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ Records = tuple[np.ndarray, np.ndarray]
 
 
 def read_purchase100(dataset_dir: PathLike, download: bool) -> Records:
-    """Packed features and labels, from the cache if it is of the file as it is now.
+    """Read packed features and labels, from the cache if it is up to date.
 
     Args:
         dataset_dir: the folder with the file, or with a folder `purchase100` that holds it.
-        download: fetch the official archive if there is nothing.
+        download: download the official archive if there is no copy.
 
     Returns:
         uint8 [N, 75], bits in the order of `numpy.packbits`, and uint8 [N], 0..99.
 
     Raises:
         MissingDataError: if there is no copy and `download` is false.
-        DownloadError: if fetching fails or brings something else.
+        DownloadError: if the download fails or is not the dataset.
         ValueError: if the file is damaged or of another form; the message names the line.
     """
     source, cache = _find(Path(dataset_dir))
@@ -72,10 +72,10 @@ def read_purchase100(dataset_dir: PathLike, download: bool) -> Records:
 
 
 def _find(root: Path) -> tuple[Path | None, Path | None]:
-    """The table or archive to read, and the cache to read should there be neither."""
-    places = (root / "purchase100", root)
-    sources = [place / name for name in (TABLE, ARCHIVE) for place in places]
-    caches = [place / CACHE for place in places]
+    """The table or archive to read, and the cache to read if there is neither."""
+    folders = (root / "purchase100", root)
+    sources = [folder / name for name in (TABLE, ARCHIVE) for folder in folders]
+    caches = [folder / CACHE for folder in folders]
     return (
         next((path for path in sources if path.is_file()), None),
         next((path for path in caches if path.is_file()), None),
@@ -83,25 +83,24 @@ def _find(root: Path) -> tuple[Path | None, Path | None]:
 
 
 def _nothing_found(root: Path, cache: Path | None) -> str:
-    """The sentence for a user without data."""
-    mend = f"download it (--download, or download=True), or put {ARCHIVE} from {URL} there"
+    """The error message for a user without data."""
+    fix = f"download it (--download, or download=True), or put {ARCHIVE} from {URL} there"
     if cache is not None:
-        return f"{cache} is damaged and there is no {TABLE} to make it anew: {mend}."
-    places = (root / "purchase100", root)
-    pickles = [place / f"{TABLE}.pickle" for place in places]
+        return f"{cache} is damaged and there is no {TABLE} to make it anew: {fix}."
+    folders = (root / "purchase100", root)
+    pickles = [folder / f"{TABLE}.pickle" for folder in folders]
     note = "".join(
         f" ({path} is not read, because loading a pickle can run code)"
         for path in pickles
         if path.exists()
     )
-    return f"There is no {TABLE} in {places[0]} or {places[1]}{note}: {mend}."
+    return f"There is no {TABLE} in {folders[0]} or {folders[1]}{note}: {fix}."
 
 
 def _fetched(folder: Path) -> Records:
-    """Download the official archive, and keep it if it holds what it should."""
+    """Download the official archive, and keep it if its content is right."""
     archive = fetch(URL, folder / ARCHIVE)
-    # Its authors publish no checksum, so the content itself is checked: every value, and the
-    # number of records.
+    # The authors publish no checksum, so every value and the number of records are checked.
     try:
         records = parse_table(archive)
     except ValueError as error:
@@ -124,7 +123,7 @@ def parse_table(path: Path) -> Records:
         uint8 [N, 75] and uint8 [N], as `read_purchase100`.
 
     Raises:
-        ValueError: at the first line that is not of the form, naming it.
+        ValueError: naming the first line that has another form.
     """
     bits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
@@ -148,7 +147,7 @@ def parse_table(path: Path) -> Records:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The table as a stream of bytes; of an archive only that member is looked at."""
+    """The table as a stream of bytes, from the file itself or from its archive."""
     if path.suffix != ".tgz":
         refuse_pointer(path)
         with open(path, "rb") as file:
@@ -163,7 +162,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _whole_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """The stream in blocks that end with a line's end, which the last line is given if need be."""
+    """The stream in blocks of whole lines; the last line gets a line feed if it has none."""
     rest = b""
     while block := file.read(_BLOCK):
         head, newline, tail = block.rpartition(b"\n")
@@ -182,9 +181,9 @@ def _whole_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
 
 
 def _parse_regular(block: bytes) -> Records | None:
-    """Lines in the usual form, all at once; None if any line is of another form.
+    """Parse lines in the usual form all at once; None if any line has another form.
 
-    The last 1,200 bytes of such a line are ",0" or ",1"; what precedes them is the label.
+    The last 1,200 bytes of such a line are ",0" or ",1", and the label precedes them.
     """
     text = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero(text == ord("\n"))
@@ -195,9 +194,9 @@ def _parse_regular(block: bytes) -> Records | None:
     if digits.min() < 1 or digits.max() > 3:
         return None
     labels: np.ndarray = np.zeros(len(ends), np.int64)
-    for place in range(3):
-        digit = text[starts + place].astype(np.int64) - ord("0")
-        has = digits > place
+    for position in range(3):
+        digit = text[starts + position].astype(np.int64) - ord("0")
+        has = digits > position
         if ((digit < 0) | (digit > 9))[has].any():
             return None
         labels = np.where(has, 10 * labels + digit, labels)
@@ -210,7 +209,7 @@ def _parse_regular(block: bytes) -> Records | None:
 
 
 def _parse_any(block: bytes, path: Path, first: int) -> Records:
-    """Lines one by one: slower, allows for spaces and other line ends, and names the faulty one.
+    """Parse lines one by one, which is slower, but allows for spaces and names a faulty line.
 
     `first` is the number of the block's first line, counted from 1.
     """
@@ -218,21 +217,21 @@ def _parse_any(block: bytes, path: Path, first: int) -> Records:
     labels: list[int] = []
     for line, text in enumerate(block.split(b"\n"), start=first):
         if len(text) > _LONGEST_LINE:
-            raise ValueError(f"{path}, line {line:,} has over {_LONGEST_LINE:,} bytes; mend it.")
+            raise ValueError(f"{path}, line {line:,} has over {_LONGEST_LINE:,} bytes; correct it.")
         fields = [field.strip() for field in text.split(b",")]
         if fields == [b""]:
             continue
-        where, mend = f"{path}, line {line:,}", "mend it, or download Purchase-100 anew"
+        where, fix = f"{path}, line {line:,}", "correct it, or download Purchase-100 anew"
         if len(fields) != 1 + FEATURES:
-            raise ValueError(f"{where}: {len(fields)} values, not {1 + FEATURES}; {mend}.")
+            raise ValueError(f"{where}: {len(fields)} values, not {1 + FEATURES}; {fix}.")
         label = int(fields[0]) if fields[0].isdigit() and len(fields[0]) <= 3 else 0
         if not 1 <= label <= CLASSES:
             shown = fields[0][:20].decode("utf-8", "replace")
-            raise ValueError(f"{where}: label {shown!r} is not 1 to {CLASSES}; {mend}.")
+            raise ValueError(f"{where}: label {shown!r} is not 1 to {CLASSES}; {fix}.")
         for column, value in enumerate(fields[1:], start=2):
             if value not in (b"0", b"1"):
                 shown = value[:20].decode("utf-8", "replace")
-                raise ValueError(f"{where}, column {column}: {shown!r} is not 0 or 1; {mend}.")
+                raise ValueError(f"{where}, column {column}: {shown!r} is not 0 or 1; {fix}.")
         features.append(b"".join(fields[1:]))
         labels.append(label - 1)
     values = np.frombuffer(b"".join(features), np.uint8).reshape(-1, FEATURES) - ord("0")

@@ -1,7 +1,7 @@
-"""SST-2 as published: GLUE's tab-separated files, or Hugging Face's dataset.
+"""Reads SST-2 from GLUE's tab-separated files, or from the dataset of Hugging Face.
 
-Sentences keep the space they end with, as both have it.  A local copy in either form is read
-without the network; Hugging Face's `datasets` is asked only when there is to be no local copy.
+Sentences keep their trailing space, as in both sources.  A local copy in either form is read
+without the network; the package `datasets` is used only without a local copy.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SPLITS = (("train", "train.tsv"), ("validation", "dev.tsv"))
 
 
 class Sentences(NamedTuple):
-    """One split, or both in a row: three lists of equal length."""
+    """The sentences of one split or of both: three lists of equal length."""
 
     sentences: list[str]
     labels: list[int]
@@ -36,17 +36,17 @@ class Sentences(NamedTuple):
 
 
 def read_sst2(dataset_dir: PathLike | None, download: bool) -> Sentences:
-    """Training sentences, then validation; `idx` starts at 0 in each.
+    """Read the training sentences, then those for validation; `idx` starts at 0 in each.
 
     Args:
         dataset_dir: a folder with `train.tsv` and `dev.tsv` (or with `SST-2` or `sst2` that holds
             them), or with Hugging Face's `sst2/train-*.parquet` and `sst2/validation-*.parquet`.
             None: the dataset of Hugging Face, from its cache or the network.
-        download: turn to Hugging Face if `dataset_dir` holds no copy.
+        download: get the dataset of Hugging Face if `dataset_dir` holds no copy.
 
     Raises:
         MissingDataError: if there is no copy and `download` is false.
-        DownloadError: if Hugging Face's copy cannot be had.
+        DownloadError: if the dataset of Hugging Face cannot be loaded.
         ValueError: if a file is damaged; the message names the line.
     """
     splits = None if dataset_dir is None else _local(Path(dataset_dir))
@@ -75,9 +75,9 @@ def _local(root: Path) -> list[Sentences] | None:
 
 
 def read_tsv(path: Path) -> Sentences:
-    """One of GLUE's files: a header, then a sentence, a tab and 0 or 1 a line.
+    """Read one of GLUE's files: a header, then lines of a sentence, a tab and 0 or 1.
 
-    Quotes are letters like any other, and only a line feed ends a line.
+    Quotes have no special meaning, and only a line feed ends a line.
     """
     if not path.is_file():
         raise MissingDataError(f"There is no {path}: put GLUE's SST-2 there as a whole.")
@@ -106,7 +106,7 @@ def read_tsv(path: Path) -> Sentences:
 
 
 def _read_parquet(paths: list[Path], folder: Path, split: str) -> Sentences:
-    """One split of Hugging Face's files, which may be in several pieces."""
+    """Read one split from Hugging Face's parquet files, of which there may be several."""
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -125,44 +125,44 @@ def _read_parquet(paths: list[Path], folder: Path, split: str) -> Sentences:
 
 
 def _table(path: Path) -> Any:
-    """The columns of a parquet file; ValueError if it stands for more than SST-2 may be.
+    """The columns of a parquet file; ValueError if it unpacks to more than the limits.
 
-    Sentences are kept as numbers of different ones until it is known how long they are together:
-    a long one may be quoted any number of times in a few bytes.
+    Sentences are read in dictionary form until their total length is known, because a few bytes
+    may repeat a long sentence any number of times.
     """
     import pyarrow.compute
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path, read_dictionary=["sentence"]) as file:
-        told = file.metadata
-        groups = [told.row_group(i) for i in range(min(told.num_row_groups, MAX_ROWS))]
+        metadata = file.metadata
+        groups = [metadata.row_group(i) for i in range(min(metadata.num_row_groups, MAX_ROWS))]
         size = sum(group.total_byte_size for group in groups)
-        if told.num_rows > MAX_ROWS or size > MAX_BYTES:
-            raise ValueError(f"{path} stands for {told.num_rows:,} rows, {size:,} bytes.")
+        if metadata.num_rows > MAX_ROWS or size > MAX_BYTES:
+            raise ValueError(f"{path} unpacks to {metadata.num_rows:,} rows, {size:,} bytes.")
         table = file.read(columns=list(_COLUMNS))
     for column in table.column("sentence").chunks if "sentence" in table.column_names else ():
         lengths = pyarrow.compute.binary_length(column.dictionary)
         total = pyarrow.compute.sum(lengths.take(column.indices)).as_py() or 0
         if total > MAX_BYTES:
-            raise ValueError(f"{path} stands for {total:,} bytes of text.")
+            raise ValueError(f"{path} unpacks to {total:,} bytes of text.")
     return table
 
 
 def _from_hub() -> list[Sentences]:
     """Both splits of Hugging Face's dataset."""
-    mend = "give a folder with GLUE's train.tsv and dev.tsv instead"
+    fix = "give a folder with GLUE's train.tsv and dev.tsv instead"
     try:
         import datasets
     except ImportError as error:
         raise ImportError(
-            f"Fetching SST-2 needs datasets: pip install -e '.[text]', or {mend}."
+            f"Fetching SST-2 needs datasets: pip install -e '.[text]', or {fix}."
         ) from error
     try:
         both = datasets.load_dataset(*HUB_NAME)
     except Exception as error:  # the hub's client fails in the ways of several libraries
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DownloadError(
-            f"Could not load {'/'.join(HUB_NAME)} from Hugging Face ({reason}): {mend}."
+            f"Could not load {'/'.join(HUB_NAME)} from Hugging Face ({reason}): {fix}."
         ) from error
     return [_from_columns(both[split][:], "/".join(HUB_NAME)) for split, _ in SPLITS]
 
@@ -170,24 +170,24 @@ def _from_hub() -> list[Sentences]:
 _COLUMNS = ("sentence", "label", "idx")
 
 
-def _from_columns(columns: Any, place: Any) -> Sentences:
+def _from_columns(columns: Any, source: Any) -> Sentences:
     missing = [name for name in _COLUMNS if name not in columns]
     if missing:
-        raise ValueError(f"{place} lacks the column {missing[0]!r}: fetch it anew.")
+        raise ValueError(f"{source} lacks the column {missing[0]!r}: fetch it anew.")
     sentences, labels, idx = (columns[name] for name in _COLUMNS)
-    return _checked(sentences, labels, idx, place)
+    return _checked(sentences, labels, idx, source)
 
 
 def _checked(
-    sentences: Sequence[str], labels: Sequence[int], idx: Sequence[int], place: Any
+    sentences: Sequence[str], labels: Sequence[int], idx: Sequence[int], source: Any
 ) -> Sentences:
-    """The columns as lists, once they are seen to hold sentences and labels."""
+    """The columns as lists; ValueError if they do not hold sentences and labels."""
     if not len(labels):
-        raise ValueError(f"{place} holds no sentence: fetch it anew.")
+        raise ValueError(f"{source} holds no sentence: fetch it anew.")
     for row, (sentence, label) in enumerate(zip(sentences, labels, strict=True)):
         if not isinstance(sentence, str) or label not in (0, 1):
             raise ValueError(
-                f"{place}, row {row:,}: {str(sentence)[:60]!r} with label {label!r} is not a "
+                f"{source}, row {row:,}: {str(sentence)[:60]!r} with label {label!r} is not a "
                 "sentence with 0 or 1; fetch it anew."
             )
     return Sentences(list(sentences), list(labels), list(idx))

@@ -1,11 +1,11 @@
-"""Makes a file in the form of Purchase-100, for running and measuring where the real one is not.
+"""Makes a SYNTHETIC dataset in the form of Purchase-100, for tests and measurements without it.
 
     python -m mico_competition.data.synthetic DEST --records 197324 --seed 0
 
-writes DEST/purchase100/dataset_purchase.  The data are SYNTHETIC: results on them say nothing of
-the real shoppers.  They are made as Purchase-100 was: baskets of products (here Bernoulli draws
-from a low-rank model of tastes), labelled by k-means into 100 clusters.  `make_baskets` gives
-baskets of other shapes as arrays.
+writes DEST/purchase100/dataset_purchase.  Results on it say nothing about the real dataset.  Like
+Purchase-100, it holds baskets of products (here Bernoulli draws from a low-rank model of tastes)
+with labels from k-means with 100 clusters.  `make_baskets` returns baskets of other shapes as
+arrays.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from mico_competition.support.files import PathLike, written_aside
 
 FEATURES = 600
 RANK = 32
-# These give a share of ones of 0.17, and clusters that overlap so much that the table's
-# MLP, trained on 15,000 records, labels 0.86 of unseen ones rightly.
+# With these values 17 % of the features are ones, and the clusters overlap so much that 2022's
+# MLP, trained on 15,000 records, classifies 86 % of other records correctly.
 PROTOTYPE_SCALE = 0.8
 TASTE_SCALE = 0.8
-EVENNESS = 3.0  # of the shares of the kinds of shopper (Dirichlet)
-POPULARITY = (-2.15, 0.9)  # mean and deviation of a product's log odds
+EVENNESS = 3.0  # the Dirichlet parameter of the shares of the kinds of shopper
+POPULARITY = (-2.15, 0.9)  # the mean and deviation of a product's log odds
 
 _BLOCK = 8192
 _FIT_RECORDS = 30_000
@@ -71,13 +71,13 @@ def make_baskets(
     features: int = FEATURES,
     prototype_scale: float = PROTOTYPE_SCALE,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Baskets in memory.
+    """Make synthetic baskets in memory.
 
     Args:
-        num_records: at least `num_classes`.
+        num_records: the number of baskets, at least `num_classes`.
         seed: the same seed gives the same baskets.
-        num_classes: kinds of shopper, and clusters.
-        features: products, a multiple of 8.
+        num_classes: the number of kinds of shopper, and of clusters.
+        features: the number of products, a multiple of 8.
         prototype_scale: how far apart the kinds of shopper are.
 
     Returns:
@@ -104,23 +104,23 @@ def _baskets(
     for start in range(0, num_records, _BLOCK):
         count = min(_BLOCK, num_records - start)
         kinds = generator.choice(num_classes, count, p=shares)
-        own = TASTE_SCALE * generator.standard_normal((count, RANK), np.float32)
-        odds = np.exp((prototypes[kinds] + own) @ loadings + popularity)
+        tastes = TASTE_SCALE * generator.standard_normal((count, RANK), np.float32)
+        odds = np.exp((prototypes[kinds] + tastes) @ loadings + popularity)
         draws = generator.random((count, features), np.float32)
         yield np.packbits(draws < odds / (1 + odds), axis=1), kinds
 
 
 def _clusters(packed: np.ndarray, kinds: np.ndarray, seed: int, num_classes: int) -> Any:
-    """k-means of a sample of the baskets; all of them are labelled by its centres.
+    """Run k-means on a sample of the baskets; its centres then label all baskets.
 
-    It starts from the means of the kinds: started from single records, a dozen clusters would
-    stay at the one record they began with.
+    It starts from the means of the kinds of shopper.  If it started from single records, a dozen
+    clusters would keep only that record.
     """
     from sklearn.cluster import MiniBatchKMeans
 
     sample = np.unpackbits(packed, axis=1).astype(np.float32)
     members = np.eye(num_classes, dtype=np.float32)[kinds]
-    overall = sample.mean(axis=0)  # counts as one more record of each kind, for kinds without any
+    overall = sample.mean(axis=0)  # is added to each kind as one record, as some kinds have none
     means = (members.T @ sample + overall) / (members.sum(axis=0)[:, None] + 1)
     model = MiniBatchKMeans(
         num_classes,
@@ -128,7 +128,7 @@ def _clusters(packed: np.ndarray, kinds: np.ndarray, seed: int, num_classes: int
         n_init=1,
         batch_size=4096,
         max_iter=8,
-        max_no_improvement=None,  # a fixed number of steps: rounding cannot change when it stops
+        max_no_improvement=None,  # a fixed number of steps, which rounding cannot change
         reassignment_ratio=0,
         random_state=seed % 2**32,
     )
@@ -146,7 +146,7 @@ def _lines(bits: np.ndarray, labels: np.ndarray) -> bytes:
 
 
 def main() -> int:
-    """The command: write the file and say that it is synthetic."""
+    """Run the command above."""
     parser = Parser(
         prog="python -m mico_competition.data.synthetic",
         description="Write a synthetic table in the form of Purchase-100.",

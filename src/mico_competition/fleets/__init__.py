@@ -1,1 +1,1 @@
-"""Hundreds of models on machines that fail: a ledger, then workers here or on a cluster."""
+"""Fleets: hundreds of models of one scenario, trained by workers that may fail at any time."""

@@ -1,4 +1,4 @@
-"""events.jsonl, what happened to a fleet and when, as it is read; half lines and strangers' go."""
+"""Reads events.jsonl, the log of what happened to a fleet and when."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EVENTS_FILE = "events.jsonl"
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """All events of the fleet whose files are in `folder`; what is none of ours is left out."""
+    """All events of the fleet in `folder`; lines that are torn or not events are left out."""
     path = folder / EVENTS_FILE
     if not path.is_file():
         return []
@@ -20,7 +20,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 
 def last_run(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The events from the last run's begin on."""
+    """The events since the last run began."""
     starts = [number for number, event in enumerate(events) if event["event"] == "run"]
     return events[starts[-1] :] if starts else events
 
@@ -35,7 +35,7 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number of a sane size."""
+    """Whether `value` is a number, and not absurdly large."""
     return type(value) in (int, float) and abs(value) < 1e15
 
 

@@ -1,8 +1,8 @@
-"""The files of finished models as they were when they were finished, so that damage is noticed.
+"""Detects damage to finished models: records their files, and compares them later.
 
-files.jsonl beside the ledger has a line for each model: size, time and SHA-256 of each of its
-files.  It is its owner's alone, as the ledger is: hashes of short secrets can be searched.
-A model has no line yet only if its fleet was stopped just after the model was finished.
+files.jsonl, beside the ledger, has a line for each finished model with the size, time and SHA-256
+of each of its files.  Only its owner can read it, because short secrets can be found from their
+hashes.  A model lacks its line only if the fleet was stopped just after finishing it.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ Stated = dict[str, dict[str, Any]]
 
 
 def record_files(ledger: Ledger, model_id: int) -> None:
-    """Write down the files of a model that has just been finished."""
-    found = {}
-    for path in sorted(ledger.place(model_id).rglob("*")):
+    """Add the line of a model that has just been finished."""
+    files = {}
+    for path in sorted(ledger.folder_of(model_id).rglob("*")):
         if path.is_file():
             state = path.stat()
-            name = str(path.relative_to(ledger.place(model_id)))
+            name = str(path.relative_to(ledger.folder_of(model_id)))
             times = {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
-            found[name] = {**times, "sha256": _sha256(path)}
-    append_line(ledger.folder / _FILES, json.dumps({"model_id": model_id, "files": found}))
+            files[name] = {**times, "sha256": _sha256(path)}
+    append_line(ledger.folder / _FILES, json.dumps({"model_id": model_id, "files": files}))
 
 
 def damage(
@@ -55,48 +55,51 @@ def damage(
     write: bool = False,
     seen: Callable[[], object] = lambda: None,
 ) -> dict[int, str]:
-    """What is wrong with models whose folders are there, by id.
+    """Find out what is wrong with the models whose folders exist.
 
     Args:
-        ledger: its models are looked at.
-        verify: hash every file, and load models that were never written down; by default a file
-            is hashed only if its time has changed, and the others' sizes are looked at.
-        write: write down whole models that were not, and new times of files that were copied;
+        ledger: the fleet to check.
+        verify: hash every file, and load models that have no line; by default only files whose
+            time has changed are hashed, and of the others the size is compared.
+        write: add missing lines of intact models, and the new times of files that were copied;
             only with `verify`.
-        seen: is called for each model that was looked at.
+        seen: is called after each model that was checked.
+
+    Returns:
+        A description of the damage for each damaged model, by id.
     """
     stated = _read(ledger.folder / _FILES)
-    task, found, done = get_task(ledger.settings.task), {}, ledger.done()
+    task, faults, done = get_task(ledger.settings.task), {}, ledger.done()
     lost = _lost(ledger, done - stated.keys())
     for entry in ledger.entries:
         model_id = entry.model_id
         if model_id not in done:
             continue
-        place = ledger.place(model_id)
+        folder = ledger.folder_of(model_id)
         if model_id in stated:
-            fault = _difference(place, stated[model_id], verify)
+            fault = _difference(folder, stated[model_id], verify)
         else:
-            fault = _missing(place, task) or (_why(place, entry) if model_id in lost else None)
+            fault = _missing(folder, task) or (_why(folder, entry) if model_id in lost else None)
             if fault is None and verify:
-                fault = _unreadable(place, task) or _twin(place, task, stated)
+                fault = _unreadable(folder, task) or _twin(folder, task, stated)
         if fault is not None:
-            found[model_id] = fault
-        elif verify and write and _is_news(place, stated.get(model_id), entry):
+            faults[model_id] = fault
+        elif verify and write and _needs_line(folder, stated.get(model_id), entry):
             record_files(ledger, model_id)
         seen()
-    return found
+    return faults
 
 
 def unwritten(ledger: Ledger) -> set[int]:
-    """The models whose folders are there, and of which files.jsonl has no line."""
+    """The models whose folders exist but which have no line in files.jsonl."""
     return ledger.done() - _read(ledger.folder / _FILES).keys()
 
 
 def _lost(ledger: Ledger, without: set[int]) -> set[int]:
-    """Of the models whose folders are there without a line, those that had one.
+    """The models, of those that have a folder but no line, whose line must have been deleted.
 
-    That is all of which events.jsonl says that they were done; and all the others unless the last
-    run was stopped, with no more of them than it had in work at once.
+    A model's line was deleted if events.jsonl says that the model was done.  So were the lines of
+    the others, unless the last run was stopped and they are no more than it trained at once.
     """
     if ledger.architecture_fingerprint is None:  # of an earlier version, which wrote no lines
         return set()
@@ -111,14 +114,14 @@ def _lost(ledger: Ledger, without: set[int]) -> set[int]:
 
 
 def check_finished(ledger: Ledger, **options: Any) -> None:
-    """ValueError naming every finished model of a fleet whose files are not what they were."""
-    found = damage(ledger, verify=True, write=True, **options)
-    if found:
-        raise ValueError("\n".join([_HEAD.format(ledger.folder), *listed(found)]))
+    """Raise ValueError with a list of the finished models whose files have changed."""
+    faults = damage(ledger, verify=True, write=True, **options)
+    if faults:
+        raise ValueError("\n".join([_HEAD.format(ledger.folder), *listed(faults)]))
 
 
 def check_fleets(root: PathLike, challenge: str) -> None:
-    """The same for all fleets of `challenge` below `root`, in one listing."""
+    """Do the same as `check_finished` for all fleets of `challenge` below `root`, in one list."""
     lines = []
     for name in fleets_in(root):
         if get_scenario(name).challenge == challenge:
@@ -134,28 +137,28 @@ _HEAD = (
     "the folders away and run the fleet again, which trains these models anew."
 )
 _LOST = (
-    f"its line in {_FILES} is lost, so that nothing says whether its files are those that were "
+    f"its line in {_FILES} is lost, so nothing shows whether its files are those that were "
     f"trained (put back a copy of {_FILES})"
 )
 
 
-def _why(place: Path, entry: Entry) -> str:
-    """What is wrong with a model without a line that should have one."""
+def _why(folder: Path, entry: Entry) -> str:
+    """Why a model that should have a line has none."""
     try:
-        ours = read_seeds(place) == entry.seeds
+        ours = read_seeds(folder) == entry.seeds
     except ValueError:
         ours = True
     return _LOST if ours else "it does not have the seeds of the ledger: another run trained it"
 
 
-def listed(found: dict[int, str]) -> list[str]:
-    """A line for each damaged model."""
-    return [f"  model_{model_id}: {fault}" for model_id, fault in sorted(found.items())]
+def listed(faults: dict[int, str]) -> list[str]:
+    """A line of text for each damaged model."""
+    return [f"  model_{model_id}: {fault}" for model_id, fault in sorted(faults.items())]
 
 
 def _read(path: Path) -> dict[int, Stated]:
-    """What files.jsonl says of each model, the last line first; odd lines count as none."""
-    found: dict[int, Stated] = {}
+    """The last line of files.jsonl for each model; lines that cannot be read are skipped."""
+    stated: dict[int, Stated] = {}
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     for line in lines:
         try:
@@ -164,17 +167,17 @@ def _read(path: Path) -> dict[int, Stated]:
                 name: {"size": file["size"], "mtime_ns": file["mtime_ns"], "sha256": file["sha256"]}
                 for name, file in row["files"].items()
             }
-            found[int(row["model_id"])] = values
+            stated[int(row["model_id"])] = values
         except (ValueError, OverflowError, KeyError, TypeError, AttributeError):
             continue
-    return found
+    return stated
 
 
-def _difference(place: Path, stated: Stated, verify: bool) -> str | None:
-    """How the files in `place` differ from what was written down of them."""
+def _difference(folder: Path, stated: Stated, verify: bool) -> str | None:
+    """How the files in `folder` differ from those that were recorded."""
     faults = []
     for name, file in stated.items():
-        path = place / name
+        path = folder / name
         if not path.is_file():
             faults.append(f"{name} is missing")
             continue
@@ -187,18 +190,18 @@ def _difference(place: Path, stated: Stated, verify: bool) -> str | None:
     return ", ".join(faults) or None
 
 
-def _is_news(place: Path, stated: Stated | None, entry: Entry) -> bool:
-    """Whether a whole model was never written down, or its files were copied since."""
-    if stated is None:  # its fleet was killed just after it was finished
-        return read_seeds(place) == entry.seeds
-    return any((place / n).stat().st_mtime_ns != f["mtime_ns"] for n, f in stated.items())
+def _needs_line(folder: Path, stated: Stated | None, entry: Entry) -> bool:
+    """Whether an intact model has no line yet, or its files were copied since."""
+    if stated is None:  # the fleet was killed just after it finished the model
+        return read_seeds(folder) == entry.seeds
+    return any((folder / n).stat().st_mtime_ns != f["mtime_ns"] for n, f in stated.items())
 
 
-def _missing(place: Path, task: Task) -> str | None:
-    """Which of the files that every model has are not there, or empty."""
+def _missing(folder: Path, task: Task) -> str | None:
+    """Which of the files that every model has are missing or empty."""
     faults = []
     for names in (*task.weights, *SEED_FILES, SOLUTION_FILE, METADATA_FILE):
-        paths = [place / name for name in names.split("|") if (place / name).is_file()]
+        paths = [folder / name for name in names.split("|") if (folder / name).is_file()]
         if not paths:
             faults.append(f"{names.split('|')[0]} is missing")
         elif not paths[0].stat().st_size:
@@ -206,18 +209,19 @@ def _missing(place: Path, task: Task) -> str | None:
     return ", ".join(faults) or None
 
 
-def _unreadable(place: Path, task: Task) -> str | None:
+def _unreadable(folder: Path, task: Task) -> str | None:
+    """Why a model's files cannot be used, if they cannot."""
     try:
-        read_seeds(place)
-        read_solution(place)
-        return constant_weight(load_model(task.name, place).state_dict())
+        read_seeds(folder)
+        read_solution(folder)
+        return constant_weight(load_model(task.name, folder).state_dict())
     except ValueError as error:
         return str(error)
 
 
-def _twin(place: Path, task: Task, stated: Mapping[int, Stated]) -> str | None:
-    """Which model has the same weights, by what was written down."""
-    path = next(place / n for n in task.weights[-1].split("|") if (place / n).is_file())
+def _twin(folder: Path, task: Task, stated: Mapping[int, Stated]) -> str | None:
+    """Which of the recorded models has the same weights, if any."""
+    path = next(folder / n for n in task.weights[-1].split("|") if (folder / n).is_file())
     digest = _sha256(path)
     for model_id, files in stated.items():
         if any(file["sha256"] == digest for file in files.values()):

@@ -1,8 +1,8 @@
-"""Many models of one scenario, over days, on machines that fail: what is missing gets trained.
+"""Trains the models of a fleet that are still missing, in spite of failures, over days.
 
-The ledger comes first, a model's folder appears when it is whole, and so a second run of the
-same command finishes what the first left.  Where models are trained is a backend's business:
-`workers` (processes of this machine) or `ray_cluster` (a cluster).
+A ledger lists the models before the first is trained, and a model's folder appears only when it is
+complete, so running the same command again finishes what an earlier run left.  A backend does the
+training: `workers` in processes of this machine, or `ray.cluster` on a cluster.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _PACE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Block:
-    """Models that are trained together, as one piece of work; `tries` it already had."""
+    """Models that are trained together in one piece of work, and how often that was tried."""
 
     entries: tuple[Entry, ...]
     tries: int = 0
 
     @property
     def model_ids(self) -> list[int]:
-        """Ids of the block's models, in order."""
+        """The ids of the block's models, in order."""
         return [entry.model_id for entry in self.entries]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a block: all its models are done where there is no `error`.
+    """What became of a block: without an `error`, all its models are done.
 
-    `lost` says that its process or machine died, which another try may mend; `fatal` that no try
-    of any block will do: the disk takes no more, or the cluster is gone.
+    `lost` means that the process or machine died, so another try may succeed.  `fatal` means that
+    no block can succeed any more: the disk is full, or the cluster is gone.
     """
 
     block: Block
@@ -59,22 +59,22 @@ class Outcome:
 
 
 class Backend(Protocol):
-    """Where blocks are trained."""
+    """Trains blocks somewhere: on this machine, or on a cluster."""
 
     def run(self, blocks: deque[Block]) -> Generator[Outcome | float | None, None, None]:
-        """Train `blocks`, to which more may be added meanwhile.
+        """Train `blocks`, to which the caller may add more meanwhile.
 
-        Between outcomes it yields how many models' worth of training is done in the blocks that
-        are not finished, or None where that is not known.  Closing the iterator stops what is
-        being trained.
+        Between outcomes it yields how much of the unfinished blocks is done, counted in models, or
+        None if that is not known.  Closing the iterator stops the training.
         """
 
 
 @dataclass
 class Progress:
-    """How far a fleet is.  `failed` maps ids to the last line of what went wrong.
+    """How far a fleet has come.
 
-    `under_way` is the part that is done of models that are not.
+    `failed` maps ids to the last line of the error, and `under_way` counts the finished fractions
+    of unfinished models.
     """
 
     total: int
@@ -94,17 +94,16 @@ class Progress:
 def run_fleet(
     ledger: Ledger, backend: Backend, *, stack: int | None = None, retries: int = RETRIES
 ) -> Generator[Progress, None, None]:
-    """Train what is missing of `ledger`; yields progress after every block, and now and then.
+    """Train the models of `ledger` that are missing, and yield progress as they are finished.
+
+    If a stack fails, each of its models is tried alone.  A model that fails leaves its traceback
+    in failures.log, and the others continue.  A `fatal` outcome ends the run and sets `stopped`.
 
     Args:
-        ledger: as written; the models in it that have no folder yet are trained.
-        backend: where to train.
-        stack: models trained together; by default as `train_many` has it.
-        retries: how often the models of a process or machine that died are tried again, >= 0.
-
-    A model that fails is kept with its traceback in failures.log, and the others go on; of a
-    stack that fails each model is tried alone.  A `fatal` outcome ends the run, with
-    `stopped` saying so.
+        ledger: the ledger as it was written; its models that have no folder yet are trained.
+        backend: what trains them.
+        stack: how many models are trained together; by default `train_many` decides.
+        retries: how often a block is tried again if its process or machine dies, >= 0.
     """
     stack = stack or stack_of(ledger.settings)
     blocks = deque(blocks_of(ledger, stack))
@@ -131,7 +130,7 @@ def run_fleet(
 
 
 class Pace:
-    """Writes how fast a run is to pace.json, for whoever asks for the status."""
+    """Writes the speed of a run to pace.json, where `mico fleet-status` reads it."""
 
     def __init__(self, ledger: Ledger, progress: Progress) -> None:
         self._path = ledger.folder / PACE_FILE
@@ -139,9 +138,9 @@ class Pace:
         self._before = progress.done
 
     def note(self, progress: Progress) -> None:
-        """Write it if that is due: time, when the run began, models trained since, and under way.
+        """Write the time, the run's begin and the models trained, if that is due.
 
-        Nobody needs it to go on, so a disk that takes no more is no fault here.
+        The training does not need this file, so a full disk is not an error here.
         """
         now = time.time()
         if now - self._written < _PACE_SECONDS and not progress.newly_done:
@@ -155,10 +154,10 @@ class Pace:
 
 
 def blocks_of(ledger: Ledger, stack: int) -> list[Block]:
-    """The models without a folder, in blocks of neighbouring ids.
+    """The models that have no folder, in blocks of neighbouring ids.
 
-    Ids alone say which block a model is in, so that it has the same neighbours wherever and
-    whenever it is trained, unless some of them were done before.
+    A model's block depends on its id alone, so it is trained with the same neighbours in every
+    run, except for those that are done already.
     """
     done = ledger.done()
     blocks: dict[int, list[Entry]] = {}
@@ -169,8 +168,8 @@ def blocks_of(ledger: Ledger, stack: int) -> list[Block]:
 
 
 def _account(ledger: Ledger, outcome: Outcome, progress: Progress, retries: int) -> list[Block]:
-    """Enter an outcome in the books; gives the blocks to try again."""
-    done = {e.model_id for e in outcome.block.entries if ledger.place(e.model_id).is_dir()}
+    """Record an outcome in the fleet's files, and return the blocks to try again."""
+    done = {e.model_id for e in outcome.block.entries if ledger.folder_of(e.model_id).is_dir()}
     progress.newly_done = sorted(done)
     progress.done += len(done)
     for model_id in sorted(done):
@@ -190,7 +189,7 @@ def _account(ledger: Ledger, outcome: Outcome, progress: Progress, retries: int)
         progress.retries += 1
         record(ledger, "lost", model_ids=block.model_ids, tries=block.tries + 1)
         return [replace(block, tries=block.tries + 1)]
-    if len(rest) > 1:  # one model of a stack is at fault: find out which
+    if len(rest) > 1:  # one model of the stack may be at fault: try each alone
         return [Block((entry,)) for entry in rest]
     progress.failed[rest[0].model_id] = error.strip().splitlines()[-1]
     record(ledger, "failed", model_id=rest[0].model_id)
@@ -213,9 +212,9 @@ def record(ledger: Ledger, event: str, **values: Any) -> None:
 def train_block(
     settings: Settings, data: Data, block: Block, folders: list[Path], **arguments: Any
 ) -> Outcome:
-    """Train the models of a block into `folders`; whatever goes wrong is in the outcome.
+    """Train the models of a block into `folders`, and report any error in the outcome.
 
-    Called where the training is, by every backend.  `arguments` go to `train_many`.
+    Every backend calls this in the process that trains.  `arguments` go to `train_many`.
     """
     runs = [
         Run(entry.seeds, folder, entry.model_id, entry.train_seed)

@@ -1,13 +1,13 @@
-"""What a fleet has set out to train: one line a model, written before the first one trains.
+"""A fleet's ledger: the models to train and their seeds, written before the first is trained.
 
-    <out>/fleet/<scenario>/settings.json    what every model of the fleet shares
+    <out>/fleet/<scenario>/settings.json    what all models of the fleet share
                            ledger.jsonl     id, phase, seeds, and train seed or secure mode of each
                            files.jsonl      sizes and hashes of finished models (`finished`)
-                           events.jsonl     what happened when; failures.log: with tracebacks
-    <out>/<challenge>/<scenario>/<phase>/model_<i>    is there exactly when the model is done
+                           events.jsonl     what happened when
+                           failures.log     tracebacks
+    <out>/<challenge>/<scenario>/<phase>/model_<i>    exists exactly when the model is done
 
-The ledger holds every secret of the competition, so only its owner may read it.  Nothing is
-trained here.
+The ledger holds every secret of the competition, so only its owner may read it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LARGEST = 1 << 28
 
 @dataclass(frozen=True)
 class Entry:
-    """One model that is to be trained; `train_seed` is None in secure mode."""
+    """One model of the ledger; `train_seed` is None in secure mode."""
 
     model_id: int
     seeds: Seeds
@@ -62,12 +62,12 @@ class Entry:
 
     @classmethod
     def of_line(cls, line: str) -> Entry:
-        """The entry in a line of the ledger; ValueError or KeyError if it holds none."""
+        """Read a line of the ledger; ValueError or KeyError if it is not an entry."""
         row = parse_json(line)
         seeds = Seeds(*(parse_seed(name, row[name]) for name in SEED_FILES))
         phase_of(row["model_id"])
         if type(row["model_id"]) is not int or type(row["train_seed"]) not in (int, type(None)):
-            raise ValueError("model_id or train_seed is no whole number.")
+            raise ValueError("model_id or train_seed is not a whole number.")
         return cls(row["model_id"], seeds, row["train_seed"])
 
 
@@ -75,9 +75,9 @@ class Entry:
 class Ledger:
     """A fleet's models, ordered by id, and what they share.
 
-    The fingerprints are of the dataset, of what the models' code computes and of how it trains, so
-    that no second run goes on with others; so is the noise of private training.  In ledgers of
-    earlier versions training_fingerprint is None.
+    The fingerprints (of the dataset, of what the models' code computes, and of how it trains) and
+    the noise multiplier make sure that a later run does not continue the fleet with others.  In
+    ledgers of earlier versions training_fingerprint is None.
     """
 
     out: Path
@@ -91,18 +91,18 @@ class Ledger:
 
     @property
     def folder(self) -> Path:
-        """Where the fleet keeps its own files."""
+        """The folder of the ledger and the fleet's other files."""
         assert self.settings.scenario is not None
         return fleet_folder(self.out, self.settings.scenario)
 
-    def place(self, model_id: int) -> Path:
+    def folder_of(self, model_id: int) -> Path:
         """The folder of model `model_id`."""
         assert self.settings.scenario is not None
         scenario = get_scenario(self.settings.scenario)
         return model_path(self.out, scenario, phase_of(model_id).name, model_id)
 
     def with_models(self, model_ids: Iterable[int]) -> Ledger:
-        """This ledger with a line for each of `model_ids`; lines it has stay as they are."""
+        """This ledger with an entry for each of `model_ids`; existing entries do not change."""
         have = {entry.model_id for entry in self.entries}
         new = [
             Entry.draw(i, secure_mode=self.settings.secure_mode, splits_of_2022=self.splits_of_2022)
@@ -112,26 +112,26 @@ class Ledger:
         return replace(self, entries=tuple(entries))
 
     def only(self, model_ids: Iterable[int]) -> Ledger:
-        """This ledger without the other models; not to be written."""
+        """This ledger without the other models; it must not be written to disk."""
         wanted = set(model_ids)
         return replace(self, entries=tuple(e for e in self.entries if e.model_id in wanted))
 
     def done(self) -> set[int]:
-        """Ids of the models whose folders are there."""
-        return {e.model_id for e in self.entries if self.place(e.model_id).is_dir()}
+        """The ids of the models whose folders exist."""
+        return {e.model_id for e in self.entries if self.folder_of(e.model_id).is_dir()}
 
     def check_done(self) -> None:
-        """ValueError naming a folder that stands in a model's place and is not that model."""
+        """Raise ValueError if a model's folder exists but has other seeds than its entry."""
         for entry in self.entries:
-            place = self.place(entry.model_id)
-            if place.exists() and not (place.is_dir() and read_seeds(place) == entry.seeds):
+            path = self.folder_of(entry.model_id)
+            if path.exists() and not (path.is_dir() and read_seeds(path) == entry.seeds):
                 raise ValueError(
-                    f"{place} does not have the seeds of the ledger in {self.folder}: it was not "
+                    f"{path} does not have the seeds of the ledger in {self.folder}: it was not "
                     "trained by this fleet. Move it away or choose another --out."
                 )
 
     def write(self) -> None:
-        """Write settings, then the ledger; each whole, on the disk itself, its owner's alone."""
+        """Write the settings, then the ledger: atomically, synced to disk, private to the owner."""
         make_folder(self.folder, PRIVATE)
         shared = {
             "format": 3,
@@ -154,7 +154,7 @@ class Ledger:
         """The ledger of `scenario` in `out`, or None if no fleet was begun there.
 
         Raises:
-            ValueError: if the files hold something else.
+            ValueError: if the files are damaged.
         """
         folder = fleet_folder(out, scenario)
         if not (folder / _LEDGER).is_file():
@@ -184,8 +184,8 @@ class Ledger:
         return ledger
 
     def clear_leftovers(self) -> None:
-        """Remove what a killed run was writing when it died; only while no other run is at work."""
-        folders = {self.place(entry.model_id).parent for entry in self.entries}
+        """Remove the temporary folders of a killed run; call it only while no other run works."""
+        folders = {self.folder_of(entry.model_id).parent for entry in self.entries}
         for folder in folders:
             for path in folder.glob(".model_*"):
                 shutil.rmtree(path, ignore_errors=True)
@@ -194,7 +194,7 @@ class Ledger:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a private file, below what a kill may have left of another line."""
+    """Append a line to a private file, after the torn line that a killed process may have left."""
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
@@ -205,7 +205,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def _refuse_twins(ledger: Ledger) -> None:
-    """ValueError for a model with two sets of seeds, or seeds with two models."""
+    """Raise ValueError if two entries have the same id or the same seeds."""
     for what in ("model_id", "seeds"):
         seen: dict[Any, Entry] = {}
         for entry in ledger.entries:
@@ -215,17 +215,17 @@ def _refuse_twins(ledger: Ledger) -> None:
                 raise ValueError(
                     f"{ledger.folder / _LEDGER} holds "
                     f"{both if what == 'seeds' else f'model_{entry.model_id} twice'}: restore it, "
-                    "or take out the line that is not of the model's folder."
+                    "or remove the line that does not match the model's folder."
                 )
 
 
 def fleet_folder(out: PathLike, scenario: str) -> Path:
-    """Where a fleet of `scenario` keeps its own files below `out`."""
+    """The folder below `out` that holds the ledger of a fleet of `scenario`."""
     return Path(out) / "fleet" / scenario
 
 
 def fleets_in(out: PathLike) -> list[str]:
-    """Scenarios that a fleet was begun for in `out`, sorted."""
+    """The scenarios for which a fleet was begun in `out`, sorted."""
     return sorted(path.parent.name for path in Path(out).glob(f"fleet/*/{_LEDGER}"))
 
 

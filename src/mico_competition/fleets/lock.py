@@ -1,7 +1,7 @@
-"""One fleet at a time in a folder: locks that the operating system lets go of with their process.
+"""Locks that allow one fleet at a time in a folder, and never go stale.
 
-A run holds `lock`; each of its workers holds `workers.lock` with the others, so that a new run
-can wait for the last worker of a killed one.  Kernel locks: nothing stale is ever left behind.
+A run locks the file `lock`, and its workers share a lock on `workers.lock`, so that a new run can
+wait for the last worker of a killed one.  The kernel releases a lock when its process ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def only_fleet(folder: Path) -> Iterator[None]:
     """Hold the lock of fleet folder `folder`.
 
     Raises:
-        ValueError: if another run holds it, or workers of a killed one do not end.
+        ValueError: if another run holds it, or the workers of a killed run do not end.
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     with _open_lock(folder), open_private(folder / _SHARED) as workers:
@@ -43,7 +43,7 @@ def only_fleet(folder: Path) -> Iterator[None]:
 
 
 def _open_lock(folder: Path) -> IO[str]:
-    """The lock of a fleet's folder, held; ValueError if another run holds it."""
+    """Take the lock of a fleet's folder; ValueError if another run holds it."""
     path = folder / _LOCK
     while True:
         try:
@@ -79,14 +79,14 @@ def is_running(folder: Path) -> bool:
 
 
 def hold_shared(folder: Path) -> IO[str]:
-    """The worker's share of the lock, held until the file is closed or the process ends."""
+    """Take a worker's share of the lock, until the file is closed or the process ends."""
     file = open_private(folder / _SHARED)
     fcntl.flock(file, fcntl.LOCK_SH)
     return file
 
 
 def try_lock(file: IO[str]) -> bool:
-    """Whether this process now holds the lock of `file`, until it closes it or ends."""
+    """Try to lock `file` until it is closed or the process ends; return whether that worked."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

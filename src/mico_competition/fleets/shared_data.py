@@ -1,7 +1,7 @@
-"""A dataset in one file that worker processes map into memory: one copy a machine, not a worker.
+"""Shares one copy of a dataset among the worker processes of a machine, as a memory-mapped file.
 
-A mapped file needs no /dev/shm, which is 64 MB in many containers, and a worker that dies
-leaves nothing behind.
+Unlike shared memory, a mapped file does not need /dev/shm, which many containers limit to 64 MB,
+and a worker that dies leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _sha256(path: Path) -> str:
 
 
 def parts_of(data: Data) -> tuple[Parts, Rebuild]:
-    """The tensors of a dataset on the CPU, and what makes the dataset of them again (pickles)."""
+    """The tensors of a dataset on the CPU, and a function (can be pickled) that rebuilds it."""
     if isinstance(data, TokenDataset):
         names = ("input_ids", "attention_mask", "labels")
         parts = {name: getattr(data, name) for name in names}
@@ -97,12 +97,12 @@ def save_parts(parts: Parts, path: PathLike) -> None:
     """Write the tensors of a dataset to one file.
 
     Raises:
-        StorageError: if the disk does not take it.
+        StorageError: if the disk is full, or the file cannot be written for another reason.
     """
     try:
         with written_aside(path, access=PRIVATE) as aside, open(aside, "wb") as file:
             torch.save(parts, file)
-    except (OSError, RuntimeError) as error:  # torch's own, where a disk fills up under it
+    except (OSError, RuntimeError) as error:  # torch raises the latter when the disk fills up
         size = sum(part.nbytes for part in parts.values())
         reason = getattr(error, "strerror", None) or "the disk did not take all of it"
         raise StorageError(
@@ -112,6 +112,6 @@ def save_parts(parts: Parts, path: PathLike) -> None:
 
 
 def map_parts(path: PathLike) -> Parts:
-    """The tensors in a file of `save_parts`, read from the file as they are needed."""
+    """The tensors in a file of `save_parts`, mapped into memory."""
     parts: Any = torch.load(Path(path), mmap=True, weights_only=True, map_location="cpu")
     return parts

@@ -1,4 +1,4 @@
-"""How far the fleets in a folder are, from what they wrote; works while they run and after."""
+"""Reports how far the fleets in a folder have come, whether they are running or not."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mico_competition.support.files import PathLike
 
 @dataclass(frozen=True)
 class FleetState:
-    """One scenario's fleet.
+    """The state of one scenario's fleet.
 
     Attributes:
-        scenario: its name.
-        total: models in the ledger.
-        done: models that are finished and whole.
-        failed: ids that failed in the last run and are not done since.
+        scenario: the scenario's name.
+        total: the number of models in the ledger.
+        done: the number of models that are finished and intact.
+        failed: the ids that failed in the last run and are still missing.
         running: whether a run is at work at this moment.
-        models_per_hour: of the last run, unfinished models by the part of them that is done.
-        damaged: by id, how the files of finished models differ from what the fleet wrote.
-        under_way: models' worth of training in models that are not finished.
-        gave_up: whether the last run ended by itself because no model could be trained any more.
+        models_per_hour: the rate of the last run; unfinished models count by the finished fraction.
+        damaged: by id, how the files of finished models differ from those that the fleet wrote.
+        under_way: the sum of the finished fractions of unfinished models.
+        gave_up: whether the last run stopped because no model could be trained any more.
     """
 
     scenario: str
@@ -60,7 +60,7 @@ class FleetState:
 
     @property
     def time_left(self) -> str | None:
-        """How long the models that are left take at the rate of the last run, as h:mm."""
+        """How long the remaining models will take at the rate of the last run, as h:mm."""
         if not self.models_per_hour or not self.running:
             return None
         minutes = round(60 * max(0.0, self.left - self.under_way) / self.models_per_hour)
@@ -68,14 +68,14 @@ class FleetState:
 
 
 def fleet_states(out: PathLike, *, verify: bool = False) -> list[FleetState]:
-    """The state of every fleet in `out`, by scenario.
+    """Report the state of every fleet in `out`, sorted by scenario.
 
     Args:
         out: the folder that was given as --out.
-        verify: hash all files of finished models; by default those whose times have changed.
+        verify: hash all files of finished models; by default only those whose time has changed.
 
     Raises:
-        ValueError: if there is none, or a ledger cannot be read.
+        ValueError: if there is no fleet, or a ledger cannot be read.
     """
     names = fleets_in(out)
     if not names:
@@ -84,7 +84,7 @@ def fleet_states(out: PathLike, *, verify: bool = False) -> list[FleetState]:
 
 
 def _no_fleet(out: Path) -> str:
-    """Why there is nothing to say of `out`, and what to name instead."""
+    """Why `out` holds no fleet, and which folder the user may have meant."""
     above = [folder for folder in absolute(out).parents if fleets_in(folder)]
     below = [folder for folder in sorted(out.glob("*")) if fleets_in(folder)]
     if above or below:
@@ -120,7 +120,7 @@ def _state(out: Path, scenario: str, verify: bool) -> FleetState:
 
 
 def _pace(path: Path, events: list[dict[str, Any]]) -> tuple[float | None, float]:
-    """Models an hour, and models' worth under way; by events where there is nothing better."""
+    """Models an hour, and models under way: from pace.json, or else from the events."""
     begun = events[0]["time"] if events else math.inf
     values = parsed(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else {}
     names = ("time", "begun", "trained", "under_way")

@@ -1,4 +1,4 @@
-"""What a worker of a fleet does in its own process: trains blocks, and tells the fleet how far."""
+"""The process of one worker: it trains blocks, and reports to the fleet how far it is."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mico_competition.fleets.ledger import Ledger
 from mico_competition.fleets.lock import hold_shared
 from mico_competition.fleets.shared_data import Rebuild, map_parts
 
-LOOK_SECONDS = 1.0  # how often the fleet hears of it
-_MESSAGE = 2000  # characters at most, so that a message is written at once or not at all
+REPORT_SECONDS = 1.0  # how often a worker reports to its fleet
+_MESSAGE = 2000  # characters of an error at most, so that a pipe takes a message in one write
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker of a fleet is told once."""
+    """What every worker of a fleet needs in order to train."""
 
     ledger: Ledger
     tokenizer: Any
@@ -36,33 +36,33 @@ class Job:
     threads: int
 
 
-# What this process, if it is a worker, works with; set once by `begin`.
-_own: dict[str, Any] = {}
+# The state of this process if it is a worker; `begin` sets it once.
+_state: dict[str, Any] = {}
 
 
 def begin(
     job: Job, dataset: Path, device: torch.device, lifeline: Connection, fleet: Connection
 ) -> None:
-    """Make this process a worker; what goes wrong is told to the fleet."""
-    os.umask(0o077)  # what is trained here holds secrets
-    os.environ["MICO_QUIET"] = "1"  # the fleet shows how far it is
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the fleet's to answer
+    """Make this process a worker, and report to the fleet if that fails."""
+    os.umask(0o077)  # a model's folder holds secrets
+    os.environ["MICO_QUIET"] = "1"  # the fleet itself shows the progress
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the fleet itself handles Ctrl-C
     threading.Thread(target=_die_with_fleet, args=(lifeline,), daemon=True).start()
     try:
-        _own["lock"] = hold_shared(job.ledger.folder)
+        _state["lock"] = hold_shared(job.ledger.folder)
         torch.set_num_threads(job.threads)
         data = job.rebuild(map_parts(dataset)).to(device)
         if job.fingerprint is not None:
             remember_fingerprint(data, job.fingerprint)
-        _own.update(job=job, device=device, data=data, fleet=fleet)
-        fleet.send(("born", None))
+        _state.update(job=job, device=device, data=data, fleet=fleet)
+        fleet.send(("started", None))
     except Exception:
         fleet.send(("failed", traceback.format_exc()[-_MESSAGE:]))
         os._exit(1)  # the executor would print the traceback for every worker
 
 
 def _die_with_fleet(lifeline: Connection) -> None:
-    """End this process when the fleet's ends, in whatever way; a half-written folder is nothing."""
+    """End this process when the fleet's process ends; a half-written folder counts for nothing."""
     try:
         lifeline.recv_bytes()
     except (EOFError, OSError):
@@ -70,28 +70,28 @@ def _die_with_fleet(lifeline: Connection) -> None:
 
 
 def train(block: Block) -> Outcome:
-    """Train the models of a block with this process's own data."""
-    job: Job = _own["job"]
+    """Train `block` in this worker."""
+    job: Job = _state["job"]
     return train_block(
         job.ledger.settings,
-        _own["data"],
+        _state["data"],
         block,
-        [job.ledger.place(model_id) for model_id in block.model_ids],
+        [job.ledger.folder_of(model_id) for model_id in block.model_ids],
         tokenizer=job.tokenizer,
-        device=_own["device"],
-        progress=_Teller(_own["fleet"]),
+        device=_state["device"],
+        progress=_Reporter(_state["fleet"]),
     )
 
 
-class _Teller:
-    """Sends the fleet how far a block is, once a second at most."""
+class _Reporter:
+    """Reports the finished fraction of a block to the fleet, at most once a second."""
 
     def __init__(self, fleet: Connection) -> None:
-        self._fleet, self._said = fleet, 0.0
+        self._fleet, self._reported = fleet, 0.0
 
     def __call__(self, part: float) -> None:
         now = time.monotonic()
-        if now - self._said >= LOOK_SECONDS:
-            self._said = now
-            with suppress(OSError):  # the fleet is gone, and this process about to go
+        if now - self._reported >= REPORT_SECONDS:
+            self._reported = now
+            with suppress(OSError):  # the fleet is gone, and this process is about to end
                 self._fleet.send(("part", part))

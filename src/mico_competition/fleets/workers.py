@@ -1,7 +1,7 @@
-"""A fleet's workers on this machine: processes that share one dataset and die with their fleet.
+"""The backend that trains a fleet on this machine, in processes that share one dataset.
 
-Each place for a worker is an executor of one process, so that a process that is killed costs
-its own models another try and nobody else's.
+Each worker is an executor of its own with one process, so a process that is killed costs another
+try only of the models that it was training.  All workers end when the fleet's process does.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from mico_competition.data.fingerprint import dataset_fingerprint
 from mico_competition.fleets.fleet import Block, Outcome
 from mico_competition.fleets.ledger import Ledger
 from mico_competition.fleets.shared_data import parts_of, save_parts
-from mico_competition.fleets.worker_process import LOOK_SECONDS, Job, begin, train
+from mico_competition.fleets.worker_process import REPORT_SECONDS, Job, begin, train
 from mico_competition.models.inputs import Data
 from mico_competition.support.cpus import share_cpus
 
 _DATASET = "dataset.pt"
-_BIRTHS = 3  # workers in a row that may die at one place before they can work
-_DEATHS = 10  # and while they work, without a block that is finished in between
-_SOCKET_BYTES = 60  # of a temporary folder's name: a socket's path in it has at most 107
+_START_FAILURES = 3  # a worker is given up after so many processes in a row that died at the start
+_FAILURES = 10  # or that died at work, without finishing a block
+_SOCKET_BYTES = 60  # of a temporary folder's path: that of a socket in it has at most 107
 
 _log = logging.getLogger(__name__)
 
@@ -41,14 +41,16 @@ _log = logging.getLogger(__name__)
 class LocalWorkers:
     """Trains blocks in processes of this machine.
 
-    Args:
-        ledger: of the fleet.
-        data: the whole dataset, on the CPU.
-        tokenizer: written beside the weights of text models.
-        workers: processes; by default one a GPU, or one a CPU where there is none.
-        threads: of each process; by default OMP_NUM_THREADS, else the CPUs are shared out.
+    Together the processes use no more CPUs than this process may (`cpus.share_cpus`).
 
-    Together they take no more CPUs than this process may use (`cpus.share_cpus`).
+    Args:
+        ledger: the fleet's ledger.
+        data: the whole dataset, on the CPU.
+        tokenizer: is written beside the weights of text models.
+        workers: the number of processes; by default one for each GPU, or for each CPU if there is
+            no GPU.
+        threads: the threads of each process; by default OMP_NUM_THREADS, or else the process's
+            share of the CPUs.
     """
 
     def __init__(
@@ -72,28 +74,28 @@ class LocalWorkers:
         save_parts(self._parts, dataset)
         reader, writer = multiprocessing.Pipe(duplex=False)
         devices = [_device(i) for i in range(min(self.workers, len(blocks)))]
-        places = [_Place(self._job, dataset, device, reader) for device in devices]
+        workers = [_Worker(self._job, dataset, device, reader) for device in devices]
         try:
-            yield from _spread(blocks, places)
+            yield from _spread(blocks, workers)
         finally:
-            writer.close()  # every worker sees this end, whether it is closed or this process dies
-            for place in places:
-                place.close()
+            writer.close()  # tells every worker to end, as the death of this process would
+            for worker in workers:
+                worker.close()
             reader.close()
             dataset.unlink(missing_ok=True)
 
 
 def _device(number: int) -> torch.device:
-    """The device of the worker at place `number`."""
+    """The device of worker `number`."""
     count = torch.cuda.device_count()
     return torch.device("cuda", number % count) if count else torch.device("cpu")
 
 
 def _keep_sockets_short() -> None:
-    """Have multiprocessing put its sockets where their paths are short enough.
+    """Make multiprocessing put its sockets into a folder whose path is short enough.
 
     Raises:
-        ValueError: if there is no such folder.
+        ValueError: if no such folder can be written to.
     """
     if len(os.fsencode(tempfile.gettempdir())) <= _SOCKET_BYTES:
         return
@@ -108,119 +110,120 @@ def _keep_sockets_short() -> None:
             return
     raise ValueError(
         f"TMPDIR={tempfile.gettempdir()} is too long for the sockets that workers are started by: "
-        f"name a folder of at most {_SOCKET_BYTES} bytes."
+        f"choose a folder whose path has at most {_SOCKET_BYTES} bytes."
     )
 
 
-def _spread(blocks: deque[Block], places: list[_Place]) -> Iterator[Outcome | float | None]:
-    """Keep every place at work until no block is left, or no place is of use."""
-    free = list(reversed(places))
-    running: dict[Future[Outcome], tuple[_Place, Block]] = {}
+def _spread(blocks: deque[Block], workers: list[_Worker]) -> Iterator[Outcome | float | None]:
+    """Keep every worker busy until no block is left, or no worker is usable."""
+    free = list(reversed(workers))
+    running: dict[Future[Outcome], tuple[_Worker, Block]] = {}
     while blocks or running:
         while blocks and free:
-            place, block = free.pop(), blocks.popleft()
-            running[place.submit(block)] = (place, block)
-        done, _ = wait(running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            worker, block = free.pop(), blocks.popleft()
+            running[worker.submit(block)] = (worker, block)
+        done, _ = wait(running, timeout=REPORT_SECONDS, return_when=FIRST_COMPLETED)
         if not done:
-            yield sum(place.part() * len(block.entries) for place, block in running.values())
+            yield sum(worker.part() * len(block.entries) for worker, block in running.values())
         for future in done:
-            place, block = running.pop(future)
-            outcome = place.outcome(future, block)
-            if place.usable:
-                free.append(place)
+            worker, block = running.pop(future)
+            outcome = worker.outcome(future, block)
+            if worker.usable:
+                free.append(worker)
             elif not free and not running:
-                yield Outcome(block, place.death, fatal=True)
+                yield Outcome(block, worker.failure, fatal=True)
                 return
             else:
-                _log.warning("%s Going on with fewer workers.", place.death.splitlines()[-1])
+                _log.warning("%s Going on with fewer workers.", worker.failure.splitlines()[-1])
             if outcome is not None:
                 yield outcome
-            else:  # nothing was tried of it
+            else:  # the worker had not begun with it
                 blocks.appendleft(block)
 
 
-class _Place:
-    """Room for one worker on a device.
+class _Worker:
+    """One worker on a device: a process, which is replaced if it dies.
 
     Attributes:
-        usable: whether it is worth while to start another worker here.
-        death: what is to be said of the worker that died last.
+        usable: whether another process may be started.
+        failure: why the last process died.
     """
 
     def __init__(self, job: Job, dataset: Path, device: torch.device, lifeline: Connection) -> None:
         self._arguments = (job, dataset, device, lifeline)
-        self._deaths = 0
-        self.usable, self.death = True, ""
+        self._failures = 0
+        self.usable, self.failure = True, ""
         self._start()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
-        # Imported once, before workers are forked: they start at once and share its memory.
-        # Nothing of torch's threads or of CUDA is started by that.
+        # The fork server imports this once, so that workers start fast and share its memory.  The
+        # import starts neither torch's threads nor CUDA.
         context.set_forkserver_preload(["mico_competition.fleets.worker_process"])
         self._reader, self._writer = multiprocessing.Pipe(duplex=False)
-        self._born, self._part, self._said = False, 0.0, ""
+        self._started, self._part, self._error = False, 0.0, ""
         self._executor = ProcessPoolExecutor(
             1, context, initializer=begin, initargs=(*self._arguments, self._writer)
         )
 
     def submit(self, block: Block) -> Future[Outcome]:
-        """Have the worker train `block`."""
+        """Let the process train `block`."""
         self._part = 0.0
         try:
             return self._executor.submit(train, block)
-        except (OSError, BrokenProcessPool) as error:  # no process could be started, or none lives
-            self._said = self._said or str(error)
+        except (OSError, BrokenProcessPool) as error:  # it could not be started, or has died
+            self._error = self._error or str(error)
             failed: Future[Outcome] = Future()
             failed.set_exception(BrokenProcessPool(str(error)))
             return failed
 
     def outcome(self, future: Future[Outcome], block: Block) -> Outcome | None:
-        """What became of a block; None if its worker died before it could begin.
+        """What became of a block; None if the process died before it could begin.
 
-        A worker that died is replaced, unless too many have died here in a row.
+        A process that died is replaced, unless too many have died in a row.
         """
         try:
             outcome = future.result()
         except BrokenProcessPool:
-            self._hear()
-            self._deaths += 1
-            self.usable = self._deaths < (_DEATHS if self._born else _BIRTHS)
-            self.death = self._epitaph()
-            tried = self._born
+            self._receive()
+            self._failures += 1
+            self.usable = self._failures < (_FAILURES if self._started else _START_FAILURES)
+            self.failure = self._describe_failure()
+            tried = self._started
             self.close()
             if self.usable:
                 self._start()
-            return Outcome(block, self.death, lost=True) if tried else None
-        self._deaths = 0
+            return Outcome(block, self.failure, lost=True) if tried else None
+        self._failures = 0
         return outcome
 
-    def _epitaph(self) -> str:
-        if self._born:
-            again = "" if self.usable else f" {_DEATHS} did in a row, without a model between them."
+    def _describe_failure(self) -> str:
+        """Why the process died, as far as that is known."""
+        if self._started:
+            again = "" if self.usable else f" {_FAILURES} did in a row, without finishing a model."
             return f"The worker process died: killed, or out of memory?{again}"
-        reason = self._said.strip().splitlines()[-1:] or ["killed, or out of memory?"]
-        return f"{self._said}\nWorker processes die before they can begin: {reason[0]}".lstrip()
+        reason = self._error.strip().splitlines()[-1:] or ["killed, or out of memory?"]
+        return f"{self._error}\nWorker processes die before they can begin: {reason[0]}".lstrip()
 
     def part(self) -> float:
-        """The part that is done of the block at work, in [0, 1]."""
-        self._hear()
+        """The finished fraction of the current block, in [0, 1]."""
+        self._receive()
         return self._part
 
-    def _hear(self) -> None:
-        """Take in what the worker has sent."""
+    def _receive(self) -> None:
+        """Read the messages that the process has sent."""
         with suppress(EOFError, OSError):
             while self._reader.poll():
                 word, value = self._reader.recv()
                 if word == "part":
                     self._part = value
-                elif word == "born":
-                    self._born = True
+                elif word == "started":
+                    self._started = True
                 else:
-                    self._said = value
+                    self._error = value
 
     def close(self) -> None:
-        """Wait for the worker to leave: it is idle, or has lost its lifeline."""
+        """Wait for the process to end: it is idle, or has lost its lifeline."""
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._reader.close()
         self._writer.close()

@@ -1,1 +1,1 @@
-"""Where others meet a competition: bundles for platforms, leaderboards, and the Hub."""
+"""Publishing a competition: bundles for Codabench and CodaLab, leaderboards, Hugging Face Hub."""

@@ -1,1 +1,1 @@
-"""Weights on disk and text models: what `models` is made of."""
+"""Models: architectures, checkpoints of 2022 and of today, and text models with tokenizers."""

@@ -1,8 +1,8 @@
-"""The models that are attacked: CNN, MLP and the RoBERTa classifier; to make, load and save them.
+"""The architectures of the tasks, and functions that create, load and save their models.
 
 A model's folder holds `model.pt`, or for text `config.json` with `model.safetensors` (2022:
-`pytorch_model.bin`).  Loading never executes anything of a file, never reaches the network and
-leaves torch's global generator alone.  What needs transformers is in `text_models`.
+`pytorch_model.bin`).  Loading never executes code from a file, never uses the network, and leaves
+torch's global generator unchanged.  `text_models` has the parts that need transformers.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ Device = str | torch.device | None
 
 
 class _Classifier(nn.Module):
-    """What the models that are read from a `model.pt` share."""
+    """Base class of models that are stored as `model.pt`."""
 
     @classmethod
     def load(cls, path: PathLike, device: Device = None) -> Self:
-        """The model whose weights are in the file `path` (`.../model_0/model.pt`), in eval mode.
+        """Load the model from the file `path` (`.../model_0/model.pt`), in eval mode.
 
         Raises:
             ValueError: as `load_model`, for the file.
@@ -70,7 +70,7 @@ class _Classifier(nn.Module):
 
 
 class CNN(_Classifier):
-    """2022's network for CIFAR-10: four layers with weights, tanh between them."""
+    """2022's network for CIFAR-10: three convolutions and a linear layer, with tanh."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,10 +93,10 @@ class CNN(_Classifier):
 
 
 class MLP(_Classifier):
-    """One hidden layer with tanh; by default 2022's network for Purchase-100.
+    """A network with one hidden layer and tanh; by default 2022's network for Purchase-100.
 
-    A `gain` over 1 stretches the inputs: hidden units saturate on small differences between
-    records, so that the model memorises rather than generalises.
+    A `gain` above 1 multiplies the inputs, so that hidden units saturate on small differences
+    between records, and the model memorises rather than generalises.
     """
 
     def __init__(
@@ -117,52 +117,52 @@ class MLP(_Classifier):
         return self.mlp(x if self.gain == 1 else x * self.gain)
 
 
-# By `Task.architecture`.  That of a text task is a model type of transformers instead.
+# By `Task.architecture`.  For text tasks, that is a model type of transformers instead.
 ARCHITECTURES: Mapping[str, Callable[[], nn.Module]] = {
     "cnn": CNN,
     "mlp": MLP,
-    # The demonstration has few records; a large gain makes their memorisation plain to see.
+    # The demonstration has few records; the large gain makes the model memorise them.
     "digits_mlp": lambda: MLP(64, 256, 10, gain=64.0),
     "baskets_mlp": lambda: MLP(240, 32, 20),
 }
 
 
 def new_model(task: Task, *, base_model: str | None = None) -> nn.Module:
-    """A model to train for `task`, in train mode on the CPU, in float32.
+    """Create a model to train for `task`, in train mode on the CPU, in float32.
 
     Args:
-        task: a row of the table.
-        base_model: for text, what is fine-tuned instead of `task.base_model`: a name on the
+        task: the task.
+        base_model: for text, the model to fine-tune instead of `task.base_model`: a name on the
             Hugging Face Hub, or a folder with a `config.json` and weights.  A folder without
             weights gives a fresh model of that configuration.
 
     Returns:
-        A module whose fresh weights come from torch's global generator; in a pretrained text
-        model that is the classifier's head only.
+        A module whose initial weights come from torch's global generator; in a pretrained text
+        model that is only the classification head.
 
     Raises:
-        ValueError: if the base model cannot be fetched or read, or is of another architecture,
-            or if the architecture is not registered.
+        ValueError: if the base model cannot be downloaded or read or has another architecture, or
+            if the architecture is not registered.
     """
     return pretrained(task, base_model) if task.text else _constructor(task)()
 
 
 def load_model(task: str, path: PathLike, device: Device = None) -> nn.Module:
-    """The trained model in folder `path`, in eval mode; gradients are left on.
+    """Load the trained model in folder `path`, in eval mode; its parameters require gradients.
 
     Args:
         task: a task's name ("cifar10", "purchase100", "sst2", "digits", "baskets").
-        path: the model's folder (`purchase100/purchase100_lo/train/model_0`), as left by 2022
-            (with or without Opacus's `_module.` before each name) or by `save_model`.
-        device: where the model is put; the CPU by default.
+        path: the model's folder (`purchase100/purchase100_lo/train/model_0`), of 2022 (with or
+            without Opacus's prefix `_module.`) or written by `save_model`.
+        device: the device of the model; by default the CPU.
 
     Returns:
         A module in float32, for `logits`.
 
     Raises:
-        ValueError: one sentence that names the file and the mend, if the task is unknown; the
-            folder lacks weights; a file is truncated, damaged or not plain tensors (nothing in
-            it is executed); the weights are of another architecture; or they are not finite.
+        ValueError: naming the file and the fix, if the task is unknown; if the folder lacks
+            weights; if a file is truncated or damaged, or holds more than plain tensors (no code
+            in it is executed); or if the weights have another architecture or are not finite.
     """
     row = get_task(task)
     weights = find_file(path, row.weights[-1])
@@ -175,10 +175,10 @@ def load_model(task: str, path: PathLike, device: Device = None) -> nn.Module:
 
 
 def weights_limit(task: str, path: PathLike) -> int:
-    """Bytes that a file of weights in folder `path` may have, whoever wrote it.
+    """The most bytes that a file of weights in folder `path` may have.
 
     Raises:
-        ValueError: as `load_model`, of all but the weights.
+        ValueError: as `load_model`, but the weights are not read.
     """
     row = get_task(task)
     if row.text:
@@ -189,15 +189,15 @@ def weights_limit(task: str, path: PathLike) -> int:
 
 
 def save_model(task: Task, model: nn.Module, folder: PathLike, tokenizer: Any = None) -> None:
-    """Write a trained model so that `load_model(task.name, folder)` gives it back.
-
-    Args:
-        task: a row of the table.
-        model: of that task's architecture, on any device; also as wrapped by Opacus.
-        folder: where to; that it is seen whole or not at all is the caller's part.
-        tokenizer: for text, what to write beside the model; None writes none.
+    """Write a trained model so that `load_model(task.name, folder)` loads it.
 
     The same weights give the same bytes.
+
+    Args:
+        task: the task.
+        model: a model of the task's architecture, on any device; Opacus may have wrapped it.
+        folder: the folder to write to; the caller makes sure that it appears atomically.
+        tokenizer: for text, the tokenizer to write beside the model, if any.
 
     Raises:
         ValueError: if the weights are not finite or not of the task's architecture.
@@ -214,7 +214,7 @@ def save_model(task: Task, model: nn.Module, folder: PathLike, tokenizer: Any = 
     check_state(state, expected, path, _what(task))
     if task.text:
         fields = {**inner.config.to_diff_dict(), "architectures": [type(inner).__name__]}
-        fields.pop("_name_or_path", None)  # where the organiser keeps the base model
+        fields.pop("_name_or_path", None)  # a path of the organiser's machine
         write_text(folder / task.weights[0], json.dumps(fields, indent=2, sort_keys=True) + "\n")
     if tokenizer is not None:
         _save_tokenizer(tokenizer, folder)
@@ -222,40 +222,45 @@ def save_model(task: Task, model: nn.Module, folder: PathLike, tokenizer: Any = 
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write a tokenizer; the same one gives the same bytes, whatever it was used for before."""
+    """Write a tokenizer; the same one gives the same bytes, whatever its last call was."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:  # what the last call left there; every call sets it anew
+    if backend is not None:  # remove the settings of the last call; every call sets its own
         backend.no_padding()
         backend.no_truncation()
     tokenizer.save_pretrained(folder)
 
 
 def logits(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
-    """Logits [B, classes] of a batch, by models of every task, plain or wrapped by Opacus.
+    """Compute the logits of a batch, by a model of any task, plain or wrapped by Opacus.
+
+    In private training, always call RoBERTa through this function: only then are its per-example
+    gradients right.
 
     Args:
-        model: on the device of `inputs`.
+        model: the model, on the device of `inputs`.
         inputs: a float tensor [B, ...], or for text the tokenizer's tensors (`input_ids` and
-            `attention_mask`, int64 [B, L]).  Call RoBERTa only through here in private training:
-            its per-example gradients are then right.  transformers cannot run B = 0 of text.
+            `attention_mask`, int64 [B, L], B > 0).
+
+    Returns:
+        Logits [B, classes].
     """
     if not isinstance(inputs, Mapping):
         return model(inputs)
     inputs = dict(inputs)
     config = getattr(getattr(model, "_module", model), "config", None)
     if "input_ids" in inputs and getattr(config, "type_vocab_size", None):
-        # If left out, transformers before 5 expands one row for all, which Opacus cannot take.
+        # Without them, transformers before 5 expands a single row, which Opacus does not support.
         inputs.setdefault("token_type_ids", torch.zeros_like(inputs["input_ids"]))
     return model(**inputs).logits
 
 
 def _what(task: Task) -> str:
-    """What a file of weights should hold, for messages."""
+    """The expected content of a file of weights, for messages."""
     return f"the weights of a {task.name} model ({task.architecture})"
 
 
 def _constructor(task: Task) -> Callable[[], nn.Module]:
-    """What builds the untrained model of a task that is not text."""
+    """The function that creates the model of a task that is not text."""
     if ":" in task.architecture:
         return partial(_own_model, task.architecture)
     if task.architecture not in ARCHITECTURES:
@@ -281,13 +286,13 @@ def _own_model(dotted: str) -> nn.Module:
 
 
 def _unseeded(build: Callable[[], Any]) -> Any:
-    """What `build` returns, leaving torch's global generator where it was."""
+    """Call `build` and leave torch's global generator unchanged."""
     with torch.random.fork_rng(devices=[]):
         return build()
 
 
 def _fill(model: nn.Module, path: PathLike, what: str) -> None:
-    """Put the weights of file `path` into `model`."""
+    """Load the weights of file `path` into `model`."""
     expected = model.state_dict()
     state = read_state(path, size_limit(expected))
     check_state(state, expected, path, what)

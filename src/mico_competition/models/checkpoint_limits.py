@@ -1,8 +1,8 @@
-"""What a file of weights may cost, checked before torch or safetensors see it.
+"""Checks how much memory and time an untrusted file of weights would take, before it is loaded.
 
 A few bytes can ask for much: a pickle for a `bytearray` of any size or for millions of objects, a
-zip for one piece of data a thousand times, a header for more memory than there is.  Here the file
-is walked through and nothing of it is built.
+zip for the same data a thousand times, a header for more memory than there is.  These checks walk
+through the file without building any object.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ MAX_OPERATIONS = 500_000
 MAX_MEMBERS = 50_000
 MAX_DIRECTORY = 8 << 20
 _PICKLE = 16 << 20
-_OLD_PICKLES = 5  # before the data in torch's format up to 1.5
+_OLD_PICKLES = 5  # pickles that precede the data in torch's format up to 1.5
 
-# What state dicts ask for: storages, dtypes, and what ties them to tensors.  torch itself admits
-# more, among it `bytearray`.  Tensors of other kinds are built, and refused for what they are.
+# The names in pickles of state dicts: storages, dtypes, and functions that make tensors of them.
+# torch admits more names, such as `bytearray`.  Sparse and meta tensors are admitted here, and
+# refused after loading with a message of their own.
 _TENSORS = re.compile(
     r"collections OrderedDict"
     r"|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter|sparse_tensor)"
@@ -33,19 +34,19 @@ _TENSORS = re.compile(
     r"|torch (\w+Storage|Size|device|[a-z]+[0-9]+\w*)"
     r"|torch\.storage (Untyped|Typed)Storage"
 )
-_END = 22  # bytes of a zip's end record
+_END = 22  # the length in bytes of a zip's end record
 
 
 class NoCheckpoint(ValueError):
-    """A file that is no checkpoint, or a damaged one; its text says in a few words why."""
+    """A file is not a checkpoint, or it is damaged; the message says why in a few words."""
 
 
 class ForbiddenName(ValueError):
-    """A pickle asks for something but tensors; its text is the name."""
+    """A pickle names something that tensors do not need; the message is that name."""
 
 
 def check_safetensors(path: Path) -> None:
-    """Raise NoCheckpoint if the header is longer than the file or than any that is needed."""
+    """Raise NoCheckpoint if the header is longer than the file, or than any header need be."""
     with open(path, "rb") as file:
         head = file.read(8)
     length = int.from_bytes(head, "little")
@@ -56,9 +57,9 @@ def check_safetensors(path: Path) -> None:
 
 
 def check_torch(path: Path) -> None:
-    """Raise NoCheckpoint or ForbiddenName for what torch should not be given."""
+    """Raise NoCheckpoint or ForbiddenName for a file that torch must not load."""
     with open(path, "rb") as file:
-        zipped = file.read(4) == b"PK\3\4"  # as torch tells its two formats apart
+        zipped = file.read(4) == b"PK\3\4"  # torch tells its two formats apart in the same way
         file.seek(0)
         if not zipped:
             for _ in range(_OLD_PICKLES):
@@ -70,9 +71,9 @@ def check_torch(path: Path) -> None:
 
 
 def _check_directory(file: BinaryIO, size: int) -> None:
-    """Hold the length of a zip's directory against the limits."""
+    """Raise NoCheckpoint if a zip's directory exceeds the limits."""
     file.seek(max(0, size - _END))
-    if not file.read(4) == b"PK\5\6":  # no comment, in which another end could be
+    if not file.read(4) == b"PK\5\6":  # a comment could contain a second end record
         raise NoCheckpoint("it does not end as torch's zips do")
     count, length = directory_size(file)
     if count > MAX_MEMBERS or length > MAX_DIRECTORY:
@@ -80,7 +81,7 @@ def _check_directory(file: BinaryIO, size: int) -> None:
 
 
 def _check_members(archive: zipfile.ZipFile, size: int) -> None:
-    """Refuse members that are damaged, or that unpack to more than the file: torch checks none."""
+    """Refuse members that are damaged or unpack to more than the file; torch does not check."""
     members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise NoCheckpoint("compressed members, which torch.save never writes")
@@ -96,7 +97,7 @@ def _check_members(archive: zipfile.ZipFile, size: int) -> None:
 
 
 def _check_pickle(file: IO[bytes]) -> None:
-    """Walk through one pickle: how much it does, and the names that it asks for."""
+    """Walk through a pickle, and check the number of its operations and the names in it."""
     for number, (operation, argument, _) in enumerate(pickletools.genops(file)):
         if number > MAX_OPERATIONS:
             raise NoCheckpoint(f"a pickle of over {MAX_OPERATIONS:,} operations")

@@ -1,8 +1,7 @@
-"""Weights on disk: read a state dict, check it against what is expected, write one.
+"""Reads state dicts from disk, checks them against an architecture, and writes them.
 
-Reads what 2022 left (`model.pt` and `pytorch_model.bin`, zipped or in the older format, with or
-without Opacus's `_module.`) and safetensors.  Never builds anything but tensors from a file,
-never reaches the network, and knows nothing of tasks or architectures.
+It reads the files of 2022 (`model.pt` and `pytorch_model.bin`, zipped or in the older format, with
+or without Opacus's prefix `_module.`) and safetensors.  Reading builds nothing but tensors.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ _ROOM = 64 << 20
 
 
 def find_file(folder: PathLike, names: str) -> Path:
-    """The first file in `folder` out of `names`, alternatives separated by "|".
+    """Find the first file in `folder` whose name is in `names`, alternatives separated by "|".
 
     Raises:
-        ValueError: if `folder` is not a folder, or holds none of them as a file.
+        ValueError: if `folder` is not a folder, or holds no file of these names.
     """
     folder, alternatives = Path(folder), names.split("|")
     wanted = " or ".join(alternatives)
@@ -50,26 +49,25 @@ def find_file(folder: PathLike, names: str) -> Path:
         if (folder / name).is_dir():
             raise ValueError(f"{folder / name} is a folder where a file is expected: replace it.")
     raise ValueError(
-        f"{folder} is not the folder of a whole model: it holds no {wanted}; fetch it again, or "
+        f"{folder} is not a complete model folder: it holds no {wanted}; fetch it again, or "
         "check the task and the path."
     )
 
 
 def read_state(path: PathLike, limit: int | None = None) -> State:
-    """The tensors of a checkpoint, on the CPU, without a `_module.` prefix.
+    """Read the tensors of a checkpoint, on the CPU, without the prefix `_module.`.
 
     Args:
-        path: a safetensors file (by its suffix), or what `torch.save` wrote of a state dict.
-        limit: bytes that the file may have; `size_limit` gives them for a model.
+        path: a safetensors file (by its suffix), or a state dict written by `torch.save`.
+        limit: the most bytes that the file may have; `size_limit` computes it for a model.
 
     Returns:
-        Names to tensors, with dtypes and shapes as in the file: as yet unchecked.
+        Tensors by name, with the dtypes and shapes of the file; `check_state` checks them.
 
     Raises:
-        ValueError: if there is no such file; if it is too long, truncated, damaged, in another
-            format, or the pointer of a file that git-LFS has not fetched; if it asks for
-            anything but tensors to be built (nothing of it is executed); or if it is not one
-            flat dictionary of dense tensors.
+        ValueError: if the file is missing, too long, truncated, damaged, in another format, or
+            only the pointer of a git-LFS file; if it asks for more than tensors (no code in it is
+            executed); or if it is not a flat dictionary of dense tensors.
     """
     path = Path(path)
     if path.is_dir():
@@ -82,28 +80,28 @@ def read_state(path: PathLike, limit: int | None = None) -> State:
 
 
 def size_limit(expected: Mapping[str, Tensor]) -> int:
-    """Bytes that a file of weights of these shapes may have: each value in 16, and some room."""
+    """The most bytes that a file with weights of these shapes may have: 16 a value, and 64 MB."""
     return 16 * sum(tensor.numel() for tensor in expected.values()) + _ROOM
 
 
 def _read_safetensors(path: Path) -> object:
-    """What safetensors finds in `path`."""
+    """Load `path` by safetensors."""
     from safetensors.torch import load_file
 
     try:
         check_safetensors(path)
         return load_file(path)
-    except MemoryError:  # this machine's, since the file is no longer than it may be
+    except MemoryError:  # the machine lacks memory: the file is within its limit
         raise
-    except Exception as error:  # whatever a damaged file can provoke in the parser
+    except Exception as error:  # a damaged file may raise nearly any error
         raise _damaged(path, error) from None
 
 
 def _read_torch(path: Path) -> object:
-    """What torch finds in `path`, restricted to tensors."""
+    """Load `path` by torch, restricted to tensors."""
     try:
         check_torch(path)
-        with warnings.catch_warnings():  # torch's guesses about a damaged file help nobody
+        with warnings.catch_warnings():  # torch's warnings about damaged files do not help
             warnings.simplefilter("ignore")
             with open(path, "rb") as file:
                 return torch.load(file, map_location="cpu", weights_only=True)
@@ -111,15 +109,15 @@ def _read_torch(path: Path) -> object:
         raise
     except ForbiddenName as error:
         raise _forbidden(path, str(error)) from None
-    except Exception as error:  # a damaged file raises nearly anything, KeyError included
-        # torch's own message advises to try again with weights_only=False: never relay it.
+    except Exception as error:  # a damaged file may raise nearly any error
+        # torch's message advises to try again with weights_only=False, so it is not passed on.
         forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise (_forbidden(path, forbidden[1]) if forbidden else _damaged(path, error)) from None
 
 
 def _forbidden(path: Path, name: str) -> ValueError:
     return ValueError(
-        f"{path} is refused, and nothing of it was executed: it asks for {printable(name)}, and a "
+        f"{path} is refused, and no code in it was executed: it asks for {printable(name)}, but a "
         "checkpoint may hold tensors only; have it written again with save_model or "
         "torch.save(model.state_dict(), ...)."
     )
@@ -137,7 +135,7 @@ def _damaged(path: Path, error: Exception) -> ValueError:
 
 
 def _flat(loaded: object, path: Path) -> State:
-    """`loaded` as names to dense CPU tensors, or a ValueError."""
+    """`loaded` as a dictionary of dense CPU tensors; ValueError if it is something else."""
     if not isinstance(loaded, Mapping):
         raise ValueError(
             f"{path} holds {type(loaded).__name__!r} where a state dict is expected: have it "
@@ -152,14 +150,14 @@ def _flat(loaded: object, path: Path) -> State:
             )
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise ValueError(
-                f"{path} states a shape of {printable(name)} that its data do not fill: fetch it "
+                f"{path} gives {printable(name)} a shape that its data do not fill: fetch it "
                 "again, or have it written again."
             )
     return dict(loaded)
 
 
 def _without_prefix(state: State) -> State:
-    """`state` as the wrapped model names it; a file that mixes both forms stays as it is."""
+    """`state` without Opacus's prefix, if all names have it."""
     if all(name.startswith(OPACUS_PREFIX) for name in state):
         return {name[len(OPACUS_PREFIX) :]: value for name, value in state.items()}
     return state
@@ -168,18 +166,18 @@ def _without_prefix(state: State) -> State:
 def check_state(
     state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: PathLike, what: str
 ) -> None:
-    """Hold `state` against the names and shapes of `expected`, and its values against NaN.
+    """Check that `state` has the names and shapes of `expected`, and finite values.
 
     Args:
-        state: what was read or is to be written.
+        state: a state dict that was read, or that will be written.
         expected: the state dict of a model of the right architecture; its values are not read,
-            so it may live on the "meta" device.
+            so it may be on the "meta" device.
         path: the file, for messages.
-        what: what the file should hold, for messages ("the weights of a cifar10 model").
+        what: the expected content, for messages ("the weights of a cifar10 model").
 
     Raises:
-        ValueError: naming the first key that is missing, unexpected, of another shape or kind,
-            or that holds NaN or infinite values.
+        ValueError: naming the first key that is missing or unexpected, has another shape or type,
+            or holds NaN or infinite values.
     """
     if state.keys() != expected.keys():
         faults = [
@@ -222,25 +220,25 @@ def _finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point():
         return True
     values = tensor.detach().to(torch.float32)
-    # The sum of a tensor is finite almost always, and ten times cheaper than looking at each value.
+    # A finite sum means finite values, and is ten times cheaper than a look at each value.
     return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
 
 
 def plain_state(model: nn.Module) -> State:
-    """A copy of the model's state dict to be written: on the CPU, floats in float32, no prefix."""
+    """A copy of the model's state dict on the CPU, with floats in float32 and no prefix."""
     state: State = {}
     for name, value in _without_prefix(model.state_dict()).items():
         dtype = torch.float32 if value.is_floating_point() else value.dtype
-        # clone, since torch.save writes the whole storage that a view looks at
+        # clone, because torch.save writes the whole storage of a view
         state[name] = value.detach().to("cpu", dtype).clone(memory_format=torch.contiguous_format)
     return state
 
 
 def write_state(path: PathLike, state: Mapping[str, Tensor]) -> None:
-    """Write `state` to a safetensors file (by its suffix) or with `torch.save`, whole or not.
+    """Write `state` atomically, to a safetensors file (by its suffix) or by `torch.save`.
 
-    The same tensors give the same bytes whatever the file and its folders are called: torch and
-    safetensors never see a path, of which `torch.save` would write a part.
+    The same tensors give the same bytes at any path, because `torch.save` gets a file object; given
+    a path, it would write a part of it into the file.
     """
     with written_aside(path) as temporary, open(temporary, "wb") as file:
         if temporary.suffix == SAFETENSORS:

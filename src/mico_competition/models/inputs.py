@@ -1,7 +1,4 @@
-"""Data as a model takes it: arrays as they are, sentences tokenised once; and where it goes.
-
-Knows datasets and models, nothing of splits, seeds or folders of a challenge.
-"""
+"""Prepares datasets as inputs of models (sentences are tokenised), and moves them to a device."""
 
 from __future__ import annotations
 
@@ -20,12 +17,12 @@ Data = ArrayDataset | TokenDataset
 
 
 def default_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
+    """CUDA if it is available, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def to_device(inputs: Any, device: torch.device) -> Any:
-    """A batch as `models.logits` takes it, a tensor or a text's tensors by name, on `device`."""
+    """Move a batch for `logits` (a tensor, or tensors by name) to `device`."""
     if isinstance(inputs, Mapping):
         return {name: value.to(device) for name, value in inputs.items()}
     return inputs.to(device)
@@ -34,13 +31,16 @@ def to_device(inputs: Any, device: torch.device) -> Any:
 def prepare(
     task_name: str, dataset: Any, tokenizer_from: PathLike | None = None
 ) -> tuple[Data, Any]:
-    """Data as the model takes it, and the tokenizer (None unless the task is text).
+    """Prepare a dataset for the models of a task.
 
     Args:
-        task_name: a task of the table.
-        dataset: what the task's loader gave.
-        tokenizer_from: folder or hub name that the tokenizer comes from; by default the task's
-            base model.  Text only.
+        task_name: the name of a task.
+        dataset: the dataset, as the task's loader returns it.
+        tokenizer_from: for text, the folder or Hub name of the tokenizer; by default that of the
+            task's base model.
+
+    Returns:
+        The data as the models take it, and the tokenizer (None unless the task is text).
     """
     task = get_task(task_name)
     if not isinstance(dataset, TextDataset):

@@ -1,9 +1,9 @@
-"""What a network does, in one hash: its answers and gradients under weights given by a formula.
+"""A hash of what a network's code computes: its outputs and gradients for given weights and inputs.
 
-The weights and the inputs come from integer arithmetic, the passes run in double precision on the
-CPU, and what is hashed keeps six digits: the hash is the same on every machine, with any number of
-threads and any version of torch, and another if the network's code computes something else.  Of
-passes in float32 only counts how they differ from those, if they do by more than rounding.
+Formulas of integer arithmetic give the weights and inputs, the passes run in double precision on
+the CPU, and six digits are hashed.  So the hash is the same on every machine and with every version
+of torch, and changes if the code computes something else.  Passes in float32 affect it only if they
+differ from double precision by more than rounding.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-# Rows of a probe reach from where units saturate to where they are linear, so that a change of
-# scale shows in some row.
+# The rows of a probe range from values at which units saturate to values at which they are linear,
+# so that a change of scale shows in some row.
 SCALES = (16.0, 1.0, 1 / 16, 1 / 256)
 
 _DIGITS = {torch.float64: 6, torch.float32: 3}
-_FLOAT32 = 1e-4  # how far a row's outputs, and gradients, may be in float32 from double precision
-_MANY, _FEW, _SMALL = 65, 9, 1024  # rows of a longer batch: of records with up to _SMALL numbers
+_FLOAT32 = 1e-4  # the relative difference between float32 and double precision that is allowed
+_MANY, _FEW, _SMALL = 65, 9, 1024  # rows of a longer batch: many if records have <= _SMALL numbers
 
 Forward = Callable[[nn.Module, Any], Tensor]
 
@@ -32,23 +32,23 @@ Forward = Callable[[nn.Module, Any], Tensor]
 def behaviour(
     build: Callable[[], nn.Module], forward: Forward, inputs: Any, longer: Any = None
 ) -> str:
-    """SHA-256 in hex of what the network that `build` makes does with `inputs`.
+    """Compute the SHA-256, in hex, of what a network does with `inputs`.
+
+    It covers evaluation mode, training mode and gradients, the names and shapes of the state dict,
+    and the rates of dropout.
 
     Args:
-        build: makes the network; its weights do not matter.
+        build: creates the network; its weights do not matter.
         forward: (network, inputs) -> outputs [B, ...], as in training.
-        inputs: a tensor, or tensors by name; floats are taken in the precision of the probe.
-        longer: a longer batch of such inputs; without one the hash is that of earlier versions,
-            which knew neither float32 nor batches of other lengths.
-
-    Evaluation mode, training mode and gradients count; so do names and shapes of what is saved, and
-    how often a dropout drops.
+        inputs: a tensor, or tensors by name; floats are converted to the precision of the probe.
+        longer: a longer batch of such inputs; without one, the hash is that of earlier versions,
+            which covered neither float32 nor batches of other lengths.
     """
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), one_thread():
         dtype = torch.float64
         try:
             facts = _facts(build(), forward, inputs, dtype)
-        except Exception:  # a network that is of one precision by its code
+        except Exception:  # the network's code works in one precision only
             dtype = torch.float32
             facts = _facts(build(), forward, inputs, dtype)
         if longer is not None:
@@ -58,7 +58,7 @@ def behaviour(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """A probe is too small to gain from more, and loses seconds on a machine that is busy."""
+    """Run torch on one thread: a probe is too small to gain from more."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -68,7 +68,7 @@ def one_thread() -> Iterator[None]:
 
 
 def probe_rows(shape: Iterable[int], dtype: torch.dtype) -> Tensor:
-    """A record of `shape` for each of SCALES, [4, *shape]; zeros and ones if they are integers."""
+    """A record of `shape` for each of SCALES, [4, *shape]; zeros and ones for integer types."""
     values = uniform((len(SCALES), *shape), stream=1)
     if not dtype.is_floating_point:
         return (2 * values).to(dtype)
@@ -77,12 +77,12 @@ def probe_rows(shape: Iterable[int], dtype: torch.dtype) -> Tensor:
 
 
 def longer_rows(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A batch of many kinds of records of `shape`, the longer the smaller they are."""
+    """A batch of many kinds of records of `shape`; it is longer if they are small."""
     return varied_rows(_MANY if math.prod(shape) <= _SMALL else _FEW, shape, dtype)
 
 
 def varied_rows(count: int, shape: Iterable[int], dtype: torch.dtype) -> Tensor:
-    """Records of `shape` of many kinds, [count, *shape]: as images are, centred, large, zeros."""
+    """Records of many kinds, [count, *shape]: like images, centred, large, small and zero."""
     values = uniform((count, *shape), stream=1)
     if not dtype.is_floating_point:
         return (2 * values).to(dtype)
@@ -92,7 +92,7 @@ def varied_rows(count: int, shape: Iterable[int], dtype: torch.dtype) -> Tensor:
 
 
 def uniform(shape: Iterable[int], *, stream: int) -> Tensor:
-    """float64 of `shape` in [0, 1): a hash of each element's number, the same everywhere."""
+    """float64 values of `shape` in [0, 1), a hash of each element's index."""
     shape = tuple(shape)
     values = torch.arange(math.prod(shape), dtype=torch.int64) + stream * 0x9E3779B1
     for factor in (0x85EBCA6B, 0xC2B2AE35):
@@ -101,7 +101,7 @@ def uniform(shape: Iterable[int], *, stream: int) -> Tensor:
 
 
 def _facts(model: nn.Module, forward: Forward, inputs: Any, dtype: torch.dtype) -> list[str]:
-    """What is hashed, as lines of text."""
+    """The lines of text that are hashed."""
     model = model.cpu().to(dtype)
     fill(model)
     digits = _DIGITS[dtype]
@@ -129,7 +129,7 @@ def _facts(model: nn.Module, forward: Forward, inputs: Any, dtype: torch.dtype) 
 def _more_facts(
     build: Callable[[], nn.Module], forward: Forward, inputs: Any, longer: Any, dtype: torch.dtype
 ) -> list[str]:
-    """Of a longer batch, of one row, of gradients in evaluation mode, and of float32."""
+    """Lines for a longer batch, a single row, gradients in evaluation mode, and float32."""
     digits, facts = _DIGITS[dtype], []
     outputs, grads = _passes(build, forward, inputs, longer, dtype)
     for output in outputs:
@@ -148,7 +148,7 @@ def _more_facts(
 def _passes(
     build: Callable[[], nn.Module], forward: Forward, inputs: Any, longer: Any, dtype: torch.dtype
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs and gradients in `dtype`."""
+    """The outputs and gradients of a network in `dtype`."""
     model = build().cpu().to(dtype)
     fill(model)
     inputs, longer, grads = _converted(inputs, dtype), _converted(longer, dtype), []
@@ -171,7 +171,7 @@ def _first_row(inputs: Any) -> Any:
 
 
 def fill(model: nn.Module, start: int = 2) -> None:
-    """Give all that is saved of a network its values by formula, of the size that layers expect.
+    """Set the state dict of a network to values of a formula, with a scale that suits each layer.
 
     Another `start` gives other values.
     """
@@ -195,7 +195,7 @@ def _converted(inputs: Any, dtype: torch.dtype) -> Any:
 
 
 def _weighted_sum(outputs: Tensor) -> Tensor:
-    """A loss that treats every output differently, and large rows no more than others."""
+    """A loss that weights every output differently, but large rows no more than others."""
     weights = uniform(outputs.shape, stream=0).to(outputs.dtype) - 0.5
     if len(outputs) == len(SCALES):
         scales = torch.tensor(SCALES).clamp(min=1).view(-1, *[1] * (outputs.ndim - 1))
@@ -217,14 +217,14 @@ def _rows(outputs: Tensor, digits: int) -> list[str]:
 
 
 def near(found: Iterable[Tensor], expected: Iterable[Tensor], tolerance: float) -> bool:
-    """Whether tensors are the expected ones but for a part `tolerance` of their joint norm."""
+    """Whether tensors differ from the expected ones by at most `tolerance` of their joint norm."""
     pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(found, expected)]
     distance = sum(float((a - b).norm() ** 2) for a, b in pairs) ** 0.5
     return distance <= tolerance * sum(float(b.norm() ** 2) for _, b in pairs) ** 0.5
 
 
 def rounded(values: Iterable[float], digits: int) -> str:
-    """Numbers in steps of 10^-digits of the largest."""
+    """The numbers as text, rounded to `digits` digits of the largest."""
     values = list(values)
     largest = max(map(abs, values), default=0.0)
     if not all(map(math.isfinite, values)) or not largest:
@@ -234,10 +234,10 @@ def rounded(values: Iterable[float], digits: int) -> str:
 
 
 class Repeatable(TorchFunctionMode):
-    """Chance that is the same in every precision and build of torch.
+    """Makes random operations give the same result in every precision and build of torch.
 
-    Dropout drops nothing and is written down in `seen`: its rate, and the shape of what it would
-    drop.  Normal noise is drawn in double precision.
+    Dropout drops nothing; `seen` records its rate and the shape of its input.  Normal noise is
+    drawn in double precision.
     """
 
     def __init__(self) -> None:

@@ -1,10 +1,10 @@
-"""A small RoBERTa with a tokenizer of its own, for tests and for machines without roberta-base.
+"""Makes a small untrained RoBERTa with its tokenizer, for tests and machines without roberta-base.
 
     python -m mico_competition.models.small_roberta DEST --dataset_dir DATA
 
-writes a folder that `--model_name DEST` takes: a configuration without weights (training then
-starts from fresh ones) and a byte-level BPE tokenizer trained on SST-2's sentences.  It is of
-roberta-base's kind, not of its size, and it was not pretrained: results say nothing of the latter.
+writes a folder for `--model_name DEST`: a configuration without weights (so training starts from
+fresh ones) and a byte-level BPE tokenizer trained on SST-2's sentences.  The model is smaller than
+roberta-base and not pretrained, so its results say nothing about roberta-base.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ def make_small_roberta(
     num_heads: int = 2,
     max_length: int = 67,
 ) -> Path:
-    """Write configuration and tokenizer to a new folder; the same sentences give the same bytes.
+    """Write a configuration and a tokenizer to a new folder.
+
+    The same sentences give the same bytes.
 
     Args:
-        folder: where to; it must not exist.
-        sentences: text that the tokenizer is trained on.
-        vocab_size: tokens at most, 256 bytes and 5 special ones included.
-        hidden_size, num_layers, num_heads: of the transformer; the inner layer is 4 times wider.
-        max_length: tokens of the longest input.
+        folder: the folder to write; it must not exist.
+        sentences: the text to train the tokenizer on.
+        vocab_size: the most tokens, including 256 bytes and 5 special tokens.
+        hidden_size, num_layers, num_heads: sizes of the transformer; its inner layer is 4 times
+            as wide.
+        max_length: the most tokens of an input.
     """
     tokenizer = _train_tokenizer(sentences, vocab_size)
     config = {
@@ -94,7 +97,7 @@ def _write_json(path: Path, value: dict) -> None:
 
 
 def main() -> int:
-    """The command line above."""
+    """Run the command above."""
     parser = Parser(
         prog="python -m mico_competition.models.small_roberta", description=__doc__.splitlines()[0]
     )

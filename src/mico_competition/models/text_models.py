@@ -1,8 +1,8 @@
-"""Text classifiers, built through transformers, and their tokenizers.
+"""Text classifiers of the package transformers, and their tokenizers.
 
-transformers is imported when it is first asked for something.  A configuration found in a
-folder is read for its numbers only: code it may point to is never fetched nor run.  Only
-`pretrained` and `load_tokenizer` reach the network, and only for what is not a local folder.
+transformers is imported at first use.  Of a configuration in a folder, only numbers are read; code
+that it may point to is neither downloaded nor run.  Only `pretrained`, `base_config` and
+`load_tokenizer` use the network, and only for names that are not local folders.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mico_competition.scoring.printable import printable
 from mico_competition.support.files import PathLike
 from mico_competition.support.untrusted import read_limited_json, refuse_pointer
 
-# What is taken over from a config.json.  The rest could name code to fetch ("auto_map",
-# "attn_implementation": "some/repository"), or only matters to other uses of the model.
+# The fields that are read from a config.json.  Others could name code to download ("auto_map",
+# "attn_implementation": "some/repository"), or matter only to other uses of the model.
 _LABELS = frozenset({"id2label", "label2id"})
 _CONFIG_FIELDS = _LABELS | {
     "attention_probs_dropout_prob",
@@ -59,16 +59,16 @@ _MAX_PARAMETERS = 2 * 10**9
 
 
 def pretrained(task: Task, base_model: str | None = None) -> nn.Module:
-    """The classifier that is fine-tuned for `task`, in train mode on the CPU, in float32.
+    """Load the classifier to fine-tune for `task`, in train mode on the CPU, in float32.
 
     Args:
-        task: a text task of the table.
-        base_model: what is fine-tuned instead of `task.base_model`: a name on the Hugging Face
-            Hub, or a folder with a `config.json` and weights.  A folder without weights gives
-            a fresh model of that configuration.
+        task: a text task.
+        base_model: the model to fine-tune instead of `task.base_model`: a name on the Hugging
+            Face Hub, or a folder with a `config.json` and weights.  A folder without weights
+            gives a fresh model of that configuration.
 
     Raises:
-        ValueError: if the model cannot be fetched or read, or is of another architecture.
+        ValueError: if the model cannot be downloaded or read, or has another architecture.
     """
     name = base_model or task.base_model or task.architecture
     folder = Path(name)
@@ -93,7 +93,7 @@ def pretrained(task: Task, base_model: str | None = None) -> nn.Module:
 
 
 def load_tokenizer(path_or_name: PathLike, fallback: str | None = None) -> Any:
-    """The tokenizer in a model's folder if it holds one, else that of `fallback`.
+    """Load the tokenizer in a model's folder if it holds one, else that of `fallback`.
 
     Args:
         path_or_name: a folder, or a name on the Hugging Face Hub.
@@ -101,7 +101,7 @@ def load_tokenizer(path_or_name: PathLike, fallback: str | None = None) -> Any:
             `Task.base_model`.
 
     Raises:
-        ValueError: if there is no tokenizer, or if it cannot be fetched or read.
+        ValueError: if there is no tokenizer, or if it cannot be downloaded or read.
     """
     folder = Path(path_or_name)
     local = folder.is_dir()
@@ -122,17 +122,17 @@ def load_tokenizer(path_or_name: PathLike, fallback: str | None = None) -> Any:
 
 
 def untrained(config: Any, path: Path) -> Any:
-    """Names and shapes of the classifier of `config`, without values; `path` is for messages."""
+    """The classifier of `config` on the "meta" device, without values; `path` is for messages."""
     transformers = _transformers(config.model_type)
     try:
-        with torch.device("meta"):  # the initialisation takes seconds
+        with torch.device("meta"):  # initialising values takes seconds
             return transformers.AutoModelForSequenceClassification.from_config(config)
-    except Exception as error:  # sizes that contradict each other fail wherever they first meet
+    except Exception as error:  # contradictory sizes may raise any error
         raise _unusable(f"The configuration beside {path}", error) from None
 
 
 def trained(config: Any, path: Path, what: str) -> nn.Module:
-    """The classifier of `config` with the weights in file `path`, in eval mode.
+    """Load the classifier of `config` with the weights of file `path`, in eval mode.
 
     Raises:
         ValueError: as `read_state` and `check_state`, or if `config` gives no model.
@@ -141,12 +141,12 @@ def trained(config: Any, path: Path, what: str) -> nn.Module:
     model = untrained(config, path)
     expected = model.state_dict()
     state = read_state(path, size_limit(expected))
-    # In the file until transformers 4.31, since then computed.
+    # transformers wrote them until 4.31, and has computed them since.
     state = {k: v for k, v in state.items() if not k.endswith(".embeddings.position_ids")}
     check_state(state, expected, path, what)
     logging = transformers.utils.logging
     bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # one for each of hundreds of models
+    logging.disable_progress_bar()  # there would be one for each model
     try:
         model = type(model).from_pretrained(None, config=config, state_dict=state)
     finally:
@@ -156,12 +156,12 @@ def trained(config: Any, path: Path, what: str) -> nn.Module:
 
 
 def read_config(task: Task, folder: PathLike, num_labels: int | None = None) -> Any:
-    """The configuration in `folder`; only its sizes, rates and names of labels are believed.
+    """Read the configuration in `folder`: only its sizes, rates and names of labels.
 
     Args:
-        task: the text task that the configuration has to suit.
-        folder: holds the `config.json`.
-        num_labels: replaces what the file says, for a model that is yet to be fine-tuned.
+        task: the text task of the model.
+        folder: the folder that holds `config.json`.
+        num_labels: replaces the number in the file, for a model before fine-tuning.
 
     Raises:
         ValueError: if the file is missing or damaged, or describes another architecture or
@@ -181,19 +181,19 @@ def read_config(task: Task, folder: PathLike, num_labels: int | None = None) -> 
     transformers = _transformers(task.architecture)
     try:
         config = transformers.AutoConfig.for_model(task.architecture, **known)
-    except Exception as error:  # transformers has many ways to say that a value is of a wrong kind
+    except Exception as error:  # transformers raises many errors for values of a wrong type
         raise _unusable(path, error) from None
     check_config(task, config, path)
     return config
 
 
 def _check_size(fields: dict[str, Any], where: object, most: float = inf) -> None:
-    """Refuse a configuration whose model would cost more than any that is meant here.
+    """Raise ValueError for a configuration of an absurdly large model.
 
     Args:
-        fields: of the configuration.
+        fields: the fields of the configuration.
         where: the file, for the message.
-        most: parameters that the model may have; without values, they cost nothing.
+        most: the most parameters that the model may have, if they will be allocated.
     """
     sizes = {name: fields.get(name) for name in _SIZES}
     counts = {name: size for name, size in sizes.items() if type(size) is int}
@@ -214,7 +214,7 @@ def _check_size(fields: dict[str, Any], where: object, most: float = inf) -> Non
 
 
 def base_config(task: Task, base_model: str | None = None) -> Any:
-    """The configuration of what is fine-tuned for `task`; see `pretrained` for the arguments."""
+    """The configuration of the model to fine-tune for `task`; arguments as in `pretrained`."""
     name = base_model or task.base_model or task.architecture
     if Path(name).is_dir():
         return read_config(task, name, num_labels=task.num_classes)
@@ -224,12 +224,12 @@ def base_config(task: Task, base_model: str | None = None) -> Any:
 
 
 def config_facts(config: Any) -> dict[str, Any]:
-    """What a configuration says of how a model computes."""
+    """The fields of a configuration that affect what a model computes."""
     return {name: getattr(config, name, None) for name in sorted(_CONFIG_FIELDS - _LABELS)}
 
 
 def small_copy(task: Task, config: Any) -> nn.Module:
-    """A model of `config` but for its size, in milliseconds; its weights are fresh ones."""
+    """A small model with fresh weights and the configuration `config` except for its sizes."""
     transformers = _transformers(task.architecture)
     special = ("bos_token_id", "eos_token_id", "pad_token_id")
     largest = max(getattr(config, name, None) or 0 for name in special)
@@ -249,10 +249,10 @@ def small_copy(task: Task, config: Any) -> nn.Module:
 
 
 def check_config(task: Task, config: Any, where: object) -> None:
-    """Refuse a model's configuration that does not suit the task; `where` is for the message.
+    """Check that a model's configuration suits the task; `where` is for the message.
 
     Raises:
-        ValueError: if it is of another architecture or number of labels.
+        ValueError: if the architecture or the number of labels is another one.
     """
     _check_type(task, getattr(config, "model_type", None), where)
     if config.num_labels != task.num_classes:
@@ -263,7 +263,7 @@ def check_config(task: Task, config: Any, where: object) -> None:
 
 
 def _check_type(task: Task, model_type: object, where: object) -> None:
-    """Refuse another architecture than the task's."""
+    """Raise ValueError if the architecture is not the task's."""
     if model_type != task.architecture:
         raise ValueError(
             f"{where} is no {task.name} model: its type is {printable(repr(model_type))} where "
@@ -272,7 +272,7 @@ def _check_type(task: Task, model_type: object, where: object) -> None:
 
 
 def _unusable(where: object, error: Exception) -> ValueError:
-    """The error for a configuration that no model can be built from."""
+    """The error for a configuration from which no model can be built."""
     reason = printable(" ".join(str(error).split()) or type(error).__name__)
     return ValueError(f"{where} is not usable ({reason}): fetch it again.")
 
@@ -286,10 +286,10 @@ def _holds_tokenizer(folder: Path) -> bool:
 
 @contextmanager
 def _fetching(kind: str, name: str) -> Iterator[None]:
-    """One sentence instead of the many errors of transformers and the Hub."""
+    """Turn the many errors of transformers and the Hub into a ValueError of one sentence."""
     try:
         yield
-    except BaseException as error:  # a panic of the tokenizers library is no Exception
+    except BaseException as error:  # a panic of the tokenizers library is not an Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
             raise
         words = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
@@ -302,13 +302,13 @@ def _fetching(kind: str, name: str) -> Iterator[None]:
 
 @cache
 def _transformers(architecture: str) -> Any:
-    """The transformers package, once it has built a model of `architecture`.
+    """Import transformers, and check that it can build a model of `architecture`.
 
-    What it lacks, or what does not fit it (torchvision, say), shows only then: as an error that
-    would otherwise be taken for one of the files at hand.
+    A missing or incompatible dependency (torchvision, say) shows only when a model is built; later
+    it would be mistaken for an error of a model's files.
 
     Raises:
-        ImportError: with the line that installs it, or with what hinders it.
+        ImportError: with the command that installs transformers, or with the cause.
     """
     try:
         import transformers
@@ -320,10 +320,10 @@ def _transformers(architecture: str) -> Any:
             transformers.AutoModelForSequenceClassification.from_config(config)
     except Exception as error:
         while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-            error = error.__cause__  # the library wraps it, several times over
+            error = error.__cause__  # the library wraps the cause several times
         raise ImportError(
             f"transformers {transformers.__version__} cannot build a {architecture} model here "
-            f"({type(error).__name__}: {printable(error)}). That is no fault of the model's files: "
+            f"({type(error).__name__}: {printable(error)}). The model's files are not the cause: "
             f"install torch {torch.__version__}, transformers, and torchvision if you have it, so "
             "that they fit each other (pip install -e '.[text]'), or uninstall torchvision."
         ) from error

@@ -1,7 +1,7 @@
-"""Tokenised sentences kept on disk, by content: what a fleet's processes need not do again.
+"""A cache of tokenised sentences on disk, so that the processes of a fleet tokenise only once.
 
-The key is a hash of the sentences, the tokenizer and the length, so a cache is never stale; a
-file that is damaged counts as none, and a folder that cannot be written to is no error.
+The key is a hash of the sentences, the tokenizer and the length, so an entry is never stale.  A
+damaged file is ignored, and if the folder cannot be written to, nothing is cached.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from mico_competition.support.files import written_aside
 
 
 def cache_folder() -> Path:
-    """`$MICO_CACHE`, else `mico_competition` in the user's cache folder.
+    """The folder of all caches: `$MICO_CACHE`, else `mico_competition` in the user's cache folder.
 
-    A user without a home directory, as containers have them, gets a private folder among the
-    temporary files.
+    A user without a home directory, as in many containers, gets a private temporary folder.
 
     Raises:
-        ValueError: if somebody else has made that folder.
+        ValueError: if the temporary folder belongs to somebody else, or is not private.
     """
     if chosen := os.environ.get("MICO_CACHE"):
         return Path(os.path.expanduser(chosen))
@@ -46,14 +45,14 @@ def _private_folder() -> Path:
         folder.mkdir(mode=0o700)
     status = folder.lstat()
     if (status.st_uid, status.st_mode) != (os.geteuid(), stat.S_IFDIR | 0o700):
-        raise ValueError(f"{folder} is not a private folder of yours: name one in MICO_CACHE.")
+        raise ValueError(f"{folder} is not a private folder of yours: set MICO_CACHE to one.")
     return folder
 
 
 def tokenise_once(dataset: TextDataset, tokenizer: Any, max_length: int) -> TokenDataset:
-    """`dataset.tokenise(tokenizer, max_length)`, from the cache where it is there.
+    """Return `dataset.tokenise(tokenizer, max_length)`, from the cache if possible.
 
-    Memory: 5 bytes a token place, 23 MB for all of SST-2 at 67 tokens.
+    The result takes 5 bytes for each token or padding: 23 MB for all of SST-2 at 67 tokens.
     """
     key = _key(dataset, tokenizer, max_length)
     if key is None:
@@ -69,17 +68,17 @@ def tokenise_once(dataset: TextDataset, tokenizer: Any, max_length: int) -> Toke
 
 
 def _key(dataset: TextDataset, tokenizer: Any, max_length: int) -> str | None:
-    """Hash of all that the result depends on; None for a tokenizer that cannot be hashed."""
+    """A hash of all that the result depends on; None for a tokenizer that cannot be hashed."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
-    # What an earlier call left in the tokenizer does not count: every call sets it anew.
+    # Ignore the settings of an earlier call, because every call sets its own.
     plain = type(backend).from_str(backend.to_str())
     plain.no_padding()
     plain.no_truncation()
     sides = (type(tokenizer).__name__, tokenizer.pad_token_id, tokenizer.padding_side)
-    told = repr((max_length, *sides, tokenizer.truncation_side))
-    facts = f"{told}\n{plain.to_str()}\n{dataset.sentences_digest}"
+    options = repr((max_length, *sides, tokenizer.truncation_side))
+    facts = f"{options}\n{plain.to_str()}\n{dataset.sentences_digest}"
     return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
@@ -89,7 +88,7 @@ def _read(path: Path, shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tenso
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             ids, mask = file["input_ids"], file["attention_mask"]
-    except Exception:  # a damaged file can fail in any way, and all of them mean "no cache"
+    except Exception:  # a damaged file can fail in any way, and counts as missing
         return None
     if (ids.dtype, mask.dtype) != (np.int32, np.uint8) or ids.shape != shape or mask.shape != shape:
         return None

@@ -1,10 +1,9 @@
-"""A stranger's tokenizer, checked before the tokenizers library sees it.
+"""Checks the files of an untrusted tokenizer before the library tokenizers reads them.
 
-A few bytes of a tokenizer.json can ask for any amount of memory or time: padding to 10^12 tokens,
-a normaliser that writes each letter a thousand times and is applied five times, a regular
-expression that never ends; and that library, which is written in Rust, then aborts the process.
-So a file is held to the parts and sizes that the tokenizers of encoders such as RoBERTa and BERT
-are made of.
+A few bytes of a tokenizer.json can ask for any amount of memory or time: padding to 10^12 tokens, a
+normaliser that repeats each letter a thousand times and is applied five times, or a regular
+expression that never ends.  The library, which is written in Rust, then aborts the process.  So
+only parts and sizes of tokenizers for encoders such as RoBERTa and BERT are accepted.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from mico_competition.support.untrusted import check_file, read_limited, read_li
 MAX_TOKENS = 2_000_000
 MAX_LENGTH = 100_000
 _MAX_PARTS = 20
-_MEND = "fetch it again, or give another tokenizer with --model_name FOLDER"
-# name -> bytes that the file may have
+_FIX = "fetch it again, or give another tokenizer with --model_name FOLDER"
+# name -> the most bytes that the file may have
 _FILES = {
     "tokenizer.json": 50_000_000,
     "vocab.json": 50_000_000,
@@ -35,7 +34,7 @@ _CLASSES = {
     *("RobertaTokenizer", "RobertaTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
     *("BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "DistilBertTokenizerFast"),
 }
-# What may stand in each place; a Sequence holds some of them, one level deep.
+# The types that each part may have; a Sequence may contain several, but no further Sequence.
 _PARTS = {
     "normalizer": {
         *("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "Strip", "StripAccents", "BertNormalizer"),
@@ -53,35 +52,35 @@ _INNER |= {"post_processor": "processors", "decoder": "decoders"}
 
 
 def tokenizer_bytes(folder: Path) -> bytes | None:
-    """The content of `tokenizer.json`, which tells tokenizers apart; None if there is none."""
+    """The content of `tokenizer.json`, by which tokenizers are compared; None if it is missing."""
     path = folder / "tokenizer.json"
     limit = _FILES[path.name]
-    return read_limited(path, limit, "a tokenizer", _MEND) if path.is_file() else None
+    return read_limited(path, limit, "a tokenizer", _FIX) if path.is_file() else None
 
 
 def check_tokenizer(folder: Path) -> None:
     """Check all files of a tokenizer in `folder`.
 
     Raises:
-        ValueError: naming the file and the part of it that is not one of a tokenizer's here.
+        ValueError: naming the file and the part of it that is not accepted.
     """
     for name, limit in _FILES.items():
         path = folder / name
         if not path.exists():
             continue
         if name.endswith(".json"):
-            value = read_limited_json(path, limit, "a JSON object", _MEND)
+            value = read_limited_json(path, limit, "a JSON object", _FIX)
             problem = _CHECKS[name](value) if isinstance(value, dict) else "is not a JSON object"
             if problem:
-                raise ValueError(f"{path} {problem}: {_MEND}.")
+                raise ValueError(f"{path} {problem}: {_FIX}.")
         else:
-            check_file(path, limit, "a vocabulary", _MEND)
+            check_file(path, limit, "a vocabulary", _FIX)
 
 
 def _whole_problem(value: Mapping[str, Any]) -> str:
     """What is wrong with tokenizer.json, in a few words; empty if nothing is."""
-    for place in _PARTS:
-        if problem := _part_problem(place, value.get(place), nested=place in _INNER):
+    for name in _PARTS:
+        if problem := _part_problem(name, value.get(name), nested=name in _INNER):
             return problem
     model, template = value.get("model"), value.get("post_processor")
     if not isinstance(model, dict) or (problem := _vocabulary_problem(model.get("vocab"))):
@@ -91,19 +90,19 @@ def _whole_problem(value: Mapping[str, Any]) -> str:
     return _lengths_problem(value) or _added_problem(value.get("added_tokens") or [])
 
 
-def _part_problem(place: str, part: Any, *, nested: bool) -> str:
+def _part_problem(name: str, part: Any, *, nested: bool) -> str:
     if part is None:
         return ""
     kind = part.get("type") if isinstance(part, dict) else part
     if nested and kind == "Sequence":
-        inner = part.get(_INNER[place])
+        inner = part.get(_INNER[name])
         if not isinstance(inner, list) or len(inner) > _MAX_PARTS:
-            return f"has a {place} of over {_MAX_PARTS} parts"
-        problems = (_part_problem(place, one, nested=False) for one in inner)
+            return f"has a {name} of over {_MAX_PARTS} parts"
+        problems = (_part_problem(name, one, nested=False) for one in inner)
         return next(filter(None, problems), "")
     # The model may leave its type out, as the library's older files do.
-    if kind not in _PARTS[place] and not (place == "model" and kind is None):
-        return f"has the {place} {printable(kind, 40)}, which may cost any amount of memory"
+    if kind not in _PARTS[name] and not (name == "model" and kind is None):
+        return f"has the {name} {printable(kind, 40)}, which may cost any amount of memory"
     return _template_problem(part) if kind == "TemplateProcessing" else ""
 
 
@@ -122,7 +121,7 @@ def _is_short(value: Any) -> bool:
 def _lengths_problem(value: Mapping[str, Any]) -> str:
     padding, truncation = value.get("padding") or {}, value.get("truncation") or {}
     if not isinstance(padding, dict) or not isinstance(truncation, dict):
-        return "has a padding or truncation that is none"
+        return "has an invalid padding or truncation"
     strategy = padding.get("strategy")
     lengths = [*(strategy.values() if isinstance(strategy, dict) else ())]
     lengths += [padding.get("pad_to_multiple_of"), *map(truncation.get, ("max_length", "stride"))]
@@ -140,7 +139,7 @@ def _added_problem(added: Any) -> str:
     sound = isinstance(added, list) and all(
         isinstance(token, dict) and _is_count(token.get("id"), MAX_TOKENS) for token in added
     )
-    return "" if sound else f"has added tokens with numbers that are none up to {MAX_TOKENS:,}"
+    return "" if sound else f"has added tokens whose ids are not numbers up to {MAX_TOKENS:,}"
 
 
 def _settings_problem(value: Mapping[str, Any]) -> str:
@@ -150,7 +149,7 @@ def _settings_problem(value: Mapping[str, Any]) -> str:
         return f"names the class {printable(kind, 40)}, none of {', '.join(sorted(_CLASSES))}"
     numbers = list(added) if isinstance(added, dict) else ["none"]
     if not all(n.isdecimal() and len(n) < 10 and int(n) <= MAX_TOKENS for n in numbers):
-        return f"has added tokens with numbers that are none up to {MAX_TOKENS:,}"
+        return f"has added tokens whose ids are not numbers up to {MAX_TOKENS:,}"
     return ""
 
 

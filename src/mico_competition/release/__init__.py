@@ -1,1 +1,1 @@
-"""What others may see of trained models, the search for leaks, and commitments."""
+"""Releases: what participants may see of trained models, commitments to the rest, leak checks."""

@@ -1,8 +1,8 @@
-"""Add the labels of a phase that is over to a release: the tree that stands, with more in it.
+"""Adds the labels of a finished phase to an existing release.
 
-What is there stays byte for byte, but release.json, SHA256SUMS and the archives of the phase.
-The new tree is made of links to the old one and searched for leaks before anything moves; a run
-that is broken off while files move is repeated, and goes on.
+All files stay as they are, byte for byte, except release.json, SHA256SUMS and the archives of the
+phase.  The new tree, made of hard links to the old one, is checked for leaks before any file moves.
+If the process is killed while files move, running it again completes the work.
 """
 
 from __future__ import annotations
@@ -53,19 +53,21 @@ def add_labels(
 ) -> int:
     """Add the labels and seeds of `phase` to the release `<to>/<challenge>`.
 
-    Gives the number of models that have them now.
-
     Args:
-        root: holds `<challenge>/...` as training wrote it, and the openings of the release.
-        challenge: name of the challenge.
-        to: folder that it was released to.
-        phase: name of the phase to reveal, "dev" or "final".
-        progress: whether to show how far it is.
+        root: the folder with `<challenge>/...` as training wrote it, and the openings of the
+            release.
+        challenge: the name of the challenge.
+        to: the folder that the challenge was released to.
+        phase: the phase to reveal, "dev" or "final".
+        progress: whether to show progress bars.
+
+    Returns:
+        The number of models whose labels are now public.
 
     Raises:
-        ValueError: if there is no such release, or its files are not what its SHA256SUMS says;
-            if the labels are not those that it commits to; if the leak check finds anything but
-            the labels of this phase and of those revealed before.  Nothing is changed then.
+        ValueError: if there is no such release, if its files do not match its SHA256SUMS, if the
+            labels are not those that it commits to, or if the leak check finds more than the
+            labels of revealed phases.  Then nothing is changed.
     """
     tree = Path(to) / challenge
     side = release_folder(tree)
@@ -98,9 +100,9 @@ def add_labels(
 
 
 def _unchanged(tree: Path, added: Mapping[str, str], progress: bool) -> dict[str, str]:
-    """Name -> SHA-256 of all files of a release that stay; ValueError if one is not as it was.
+    """Name -> SHA-256 of the files of a release that stay; ValueError if one has changed.
 
-    Files that were added by a run that was broken off are among `added` already.
+    Files that a killed run has already added are among `added`.
     """
     listed, sums = read_sums(release_folder(tree) / SUMS_FILE), {}
     summary_name = f"{release_folder(tree).name}/{RELEASE_FILE}"
@@ -117,7 +119,7 @@ def _unchanged(tree: Path, added: Mapping[str, str], progress: bool) -> dict[str
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """A tree of the same files: links to them, or copies where a file system has no hard links."""
+    """Copy a tree by hard links, or by copies if the file system has no hard links."""
 
     def link(one: str, other: str) -> None:
         try:
@@ -135,20 +137,20 @@ def _describe(
     side, challenge = release_folder(tree), tree.name
     write_json(
         side / RELEASE_FILE,
-        summary(challenge, walk_challenge(root / challenge, mend=NOT_TRAINED), phases),
+        summary(challenge, walk_challenge(root / challenge, fix=NOT_TRAINED), phases),
     )
     fresh = [(name, path) for name, path in files_of_release(tree) if name not in sums]
     write_sums(side, {**sums, **{name: sha256_of(path) for name, path in fresh}})
     if (side / ARCHIVES).is_dir():
         names = [name for name in files_below(side / ARCHIVES) if name.endswith(f"_{phase}.zip")]
         for name in names:
-            (side / ARCHIVES / name).unlink()  # or its bytes would change where they stand
+            (side / ARCHIVES / name).unlink()  # it is a link: writing would change the old file
         pairs = [(name.removesuffix(f"_{phase}.zip"), phase) for name in names]
         write_archives(side, tree.parent, challenge, pairs)
 
 
 def _changed(side: Path, phase: str) -> list[str]:
-    """Names of the files that are replaced, in the order in which they are."""
+    """The names of the files to replace, in the order of replacement."""
     archives = side / ARCHIVES
     zips = [path.name for path in archives.glob(f"*_{phase}.zip")] if archives.is_dir() else []
     names = [f"{ARCHIVES}/{name}" for name in ([*sorted(zips), SUMS_FILE] if zips else [])]
@@ -156,7 +158,7 @@ def _changed(side: Path, phase: str) -> list[str]:
 
 
 def _move(new: Path, to: Path, names: Sequence[str]) -> None:
-    """Put files of the new tree into the old one, and give their folders the releases' time."""
+    """Move files of the new tree into the old one, and reset the times of their folders."""
     for name in names:
         os.replace(new / name, to / name)
     for folder in {(to / name).parent for name in names}:

@@ -1,7 +1,8 @@
-"""Trees and archives that tell nothing but their content: one time, fixed modes, sorted names.
+"""Writes archives, checksums and file attributes that reveal nothing but the content of files.
 
-The same files give the same bytes on any machine: archives are stored, not deflated (weights do
-not shrink, and deflate differs between builds of zlib).  Knows nothing of models or secrets.
+All files have the same time and mode, and names are sorted, so the same files give the same archive
+on any machine.  Archives are not compressed, because weights do not shrink, and deflate differs
+between builds of zlib.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from mico_competition.support.zips import write_zip
 SUMS_FILE = "SHA256SUMS"
 ARCHIVES = "archives"
 
-# The first moment that a zip archive can tell: 1980-01-01, 00:00 UTC.
+# The earliest time that a zip archive can store: 1980-01-01, 00:00 UTC.
 EPOCH = 315_532_800
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 _CHUNK = 1 << 20
 _LARGEST = 1 << 26  # bytes of SHA256SUMS
 _AGAIN = "fetch it again, or have it released again"
 NO_RELEASE = (
-    "name a challenge folder that `mico release` wrote and `<challenge>.release` lies beside; one "
-    "of an earlier version, which holds release.json itself, is written anew by `mico release`"
+    "name a challenge folder that `mico release` wrote and `<challenge>.release` lies beside; "
+    "if an earlier version wrote it, with release.json inside, run `mico release` again"
 )
 
 
@@ -50,7 +51,7 @@ def write_archive(path: PathLike, root: PathLike, folder: str) -> None:
 
 
 def settle(folder: PathLike) -> None:
-    """Give `folder` and all below it one modification time, and modes 0644 and 0755."""
+    """Set one modification time, and modes 0644 and 0755, for `folder` and all below it."""
     folder = Path(folder)
     set_access(folder, PUBLIC)
     for path in (*folder.rglob("*"), folder):
@@ -58,7 +59,7 @@ def settle(folder: PathLike) -> None:
 
 
 def set_time(path: PathLike) -> None:
-    """Give a file or folder the one modification time of releases."""
+    """Set the modification time that all files and folders of releases have."""
     os.utime(path, (EPOCH, EPOCH))
 
 
@@ -81,8 +82,8 @@ def read_sums(path: PathLike) -> dict[str, str]:
     """Name -> SHA-256, from a file SHA256SUMS.
 
     Raises:
-        ValueError: if there is no such file, if it lists nothing or a file twice, or if a line of
-            it is of another form.
+        ValueError: if the file is missing, lists nothing or a file twice, or has a line of
+            another form.
     """
     path = Path(path)
     if not path.is_file():
@@ -91,7 +92,9 @@ def read_sums(path: PathLike) -> dict[str, str]:
     for number, line in enumerate(read_limited_text(path, _LARGEST).splitlines(), start=1):
         match = _LINE.fullmatch(line)
         if match is None or not _plain(match[2]) or match[2] in sums:
-            raise ValueError(f"Line {number} of {path} is no checksum, or a second: {_AGAIN}.")
+            raise ValueError(
+                f"Line {number} of {path} is not a checksum, or is a second one: {_AGAIN}."
+            )
         sums[match[2]] = match[1]
     if not sums:
         raise ValueError(f"{path} lists no files, so nothing can be checked: {_AGAIN}.")
@@ -99,18 +102,16 @@ def read_sums(path: PathLike) -> dict[str, str]:
 
 
 def _plain(name: str) -> bool:
-    """Whether `name` is a relative path that leads nowhere else."""
+    """Whether `name` is a relative path without "." and ".."."""
     return not name.startswith("/") and not {"", ".", ".."} & set(name.split("/"))
 
 
 def files_of_release(challenge_folder: PathLike) -> Iterator[tuple[str, Path]]:
-    """(name, path) of everything that SHA256SUMS of a release must list.
+    """Yield (name, path) of everything that SHA256SUMS of a release must list.
 
-    Links, and folders with nothing in them, are among it where they are there, so that nothing
-    goes unnoticed.
-
-    That is all below the challenge folder and beside it in `<challenge>.release/`, but the
-    archives, which have checksums of their own, and SHA256SUMS itself.
+    That is everything below the challenge folder and in `<challenge>.release/` beside it, except
+    SHA256SUMS itself and the archives, which have their own checksums.  Links and empty folders
+    are included, so that they do not go unnoticed.
     """
     folder = challenge_folder_of(challenge_folder)
     side = release_folder(folder)
@@ -123,7 +124,7 @@ def files_of_release(challenge_folder: PathLike) -> Iterator[tuple[str, Path]]:
 
 
 def _all_below(top: Path) -> Iterator[Path]:
-    """All below `top` but folders that hold something: files, links, what is neither, sorted."""
+    """Everything below `top` except non-empty folders: files, links and others, sorted."""
     for parent, folders, names in os.walk(top):
         folders.sort()
         if not folders and not names and Path(parent) != top:
@@ -135,15 +136,16 @@ def _all_below(top: Path) -> Iterator[Path]:
 def check_sums(
     challenge_folder: PathLike, known: Mapping[str, str] | None = None, *, progress: bool = False
 ) -> tuple[int, list[str]]:
-    """The number of a release's files that match SHA256SUMS, and a sentence for each other one.
-
-    Faults are files that do not match, that are listed and not there, and that are there and not
-    listed.  Archives are checked too, where there are any.
+    """Compare the files of a release, and its archives if there are any, with SHA256SUMS.
 
     Args:
-        challenge_folder: the folder that SHA256SUMS lies beside, in `<challenge>.release`.
-        known: name -> SHA-256 of files that may be there without being listed.
-        progress: whether to show how far it is.
+        challenge_folder: the released challenge folder, beside which `<challenge>.release` lies.
+        known: name -> SHA-256 of files that need not be listed.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The number of matching files, and a sentence for each file that does not match, is missing,
+        or is not listed.
 
     Raises:
         ValueError: as `read_sums`.
@@ -163,7 +165,7 @@ def check_sums(
 
 
 def _missing(names: Sequence[str], present: Mapping[str, Path], where: str) -> list[str]:
-    """A sentence for each missing file, but one for all models of a phase that are not there."""
+    """A sentence for each missing file, but only one for all missing models of a phase."""
     folders = {name.rpartition("/")[0] for name in present}
     single: list[str] = []
     models: dict[str, list[int]] = {}
@@ -184,7 +186,7 @@ def _missing(names: Sequence[str], present: Mapping[str, Path], where: str) -> l
 def _compare(
     sums: dict[str, str], present: dict[str, Path], where: str, progress: bool
 ) -> tuple[int, list[str]]:
-    """How many of the files `present` are as `sums` says, and what is wrong with the others."""
+    """The number of files that match `sums`, and what is wrong with the others."""
     faults, sound = _missing(sorted(sums.keys() - present), present, where), 0
     for name, path in tracked(present.items(), "Checksums", "file", show=progress):
         if name not in sums:
@@ -193,7 +195,7 @@ def _compare(
                 "folder."
             )
         elif path.is_symlink() or not path.is_file():
-            faults.append(f"{path} is no plain file: {_AGAIN}.")
+            faults.append(f"{path} is not a regular file: {_AGAIN}.")
         elif sha256_of(path) != sums[name]:
             faults.append(f"{path} does not match its checksum: {_AGAIN}.")
         else:

@@ -1,9 +1,9 @@
-"""Whether a released challenge is what it says of itself, to the last file: `mico verify`.
+"""Checks that a released challenge is complete and consistent: `mico verify`.
 
-Checksums alone say that nothing was damaged: whoever changes a release can write them anew.  So
-what says one thing twice is compared as well: release.json and the metadata of models,
-commitments and models, labels and seeds, archives and the files that they hold.
-Anybody can run this: it reads nothing but the release.
+Matching checksums show only that nothing was damaged, because somebody who changes a release can
+also rewrite its checksums.  So this module also compares everything that a release states twice:
+release.json with the metadata of models, commitments with models, labels with seeds, and archives
+with the files.  Anybody can run it, since it reads nothing but the release.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ from mico_competition.support.files import PathLike
 
 
 def check_files(challenge_folder: PathLike, *, progress: bool = False) -> tuple[int, list[str]]:
-    """Hold a release against its checksums, and all that it says twice against itself.
+    """Check a release against its checksums, and for contradictions.
 
-    Gives the number of files that are as they should be, and a sentence for each other one.
-    Labels that were revealed since are as they should be where a revealed file that verifies
-    lies in `<challenge>.release/`.
+    Labels that were revealed later are accepted if `<challenge>.release/` holds a revealed file
+    that verifies.
+
+    Returns:
+        The number of correct files, and a sentence for each fault.
 
     Raises:
         ValueError: as `read_sums`, `read_revealed` and `verify`.
@@ -63,9 +65,9 @@ def check_files(challenge_folder: PathLike, *, progress: bool = False) -> tuple[
 
 
 def _summary_faults(challenge_folder: PathLike, models: Sequence[ModelFolder]) -> Iterator[str]:
-    """What release.json says, and the folder says otherwise.
+    """Contradictions between release.json and the folder.
 
-    The accuracy is of results that are not released, so only its form is checked.
+    The accuracy comes from results that are not released, so only its form is checked.
     """
     stated = read_summary(challenge_folder)
     side = release_folder(challenge_folder)
@@ -87,7 +89,7 @@ def _summary_faults(challenge_folder: PathLike, models: Sequence[ModelFolder]) -
 def _scenario_faults(
     scenario: str, stated: Any, phases: Mapping[str, int], models: Sequence[ModelFolder]
 ) -> Iterator[str]:
-    """What release.json says of one scenario and its models say otherwise."""
+    """Contradictions between release.json and the models of one scenario."""
     if not isinstance(stated, dict) or not _is_accuracy(stated.get("accuracy")):
         yield f"{scenario}: release.json has no accuracy in [0, 1] of it."
         return
@@ -100,7 +102,7 @@ def _scenario_faults(
     for model in mine:
         for name, value in facts_of(model).items():
             if name in stated and not _same(stated[name], value):
-                yield f"{model.place} has another {name} than release.json says."
+                yield f"{model.relative_path} has another {name} than release.json says."
 
 
 def _has(name: str, values: Mapping[str, Any]) -> str:
@@ -118,20 +120,22 @@ def _same(one: object, other: object) -> bool:
 
 
 def _uncommitted(challenge_folder: PathLike, models: Sequence[ModelFolder]) -> list[str]:
-    """Models whose labels are withheld and not committed to, or that only a commitment is to."""
+    """Models with withheld labels but no commitment, and commitments without a model."""
     withholding = {
-        model.place for model in models if withheld_names(get_scenario(model.scenario), model.phase)
+        model.relative_path
+        for model in models
+        if withheld_names(get_scenario(model.scenario), model.phase)
     }
     committed = set(read_commitments(challenge_folder)[1]) if withholding else set()
     lacking, extra = sorted(withholding - committed), sorted(committed - withholding)
     return [
-        *(f"{place}: there is no commitment to it." for place in lacking),
-        *(f"{place}: it was committed to, and is missing." for place in extra),
+        *(f"{relative_path}: there is no commitment to it." for relative_path in lacking),
+        *(f"{relative_path}: it was committed to, and is missing." for relative_path in extra),
     ]
 
 
 def _contradictions(models: Sequence[ModelFolder]) -> Iterator[str]:
-    """Labels that are not those that the seeds beside them give, whatever the checksums are."""
+    """Labels that contradict the seeds in the same folder."""
     for model in models:
         try:
             check_solution(model.path)
@@ -140,7 +144,7 @@ def _contradictions(models: Sequence[ModelFolder]) -> Iterator[str]:
 
 
 def _archives_faults(challenge_folder: PathLike, models: Sequence[ModelFolder]) -> Iterator[str]:
-    """Archives that do not hold the files of their scenario and phase, or lack."""
+    """Archives that are missing, or do not hold the files of their scenario and phase."""
     folder, side = challenge_folder_of(challenge_folder), release_folder(challenge_folder)
     archives = side / ARCHIVES
     if not archives.is_dir():
@@ -150,19 +154,19 @@ def _archives_faults(challenge_folder: PathLike, models: Sequence[ModelFolder]) 
     expected = {f"{model.scenario}_{model.phase}.zip": model for model in models}
     for path in sorted(archives.iterdir()):
         if path.name not in {SUMS_FILE, *expected}:
-            yield f"{path} is no archive of a scenario and phase that is here: remove it."
+            yield f"{path} is not an archive of a scenario and phase of this release: remove it."
     for name, model in expected.items():
         path = archives / name
         start = f"{folder.name}/{model.scenario}/{model.phase}/"
         if not path.is_file() or path.is_symlink():
-            yield f"{path} is missing, or no plain file."
+            yield f"{path} is missing, or not a regular file."
             continue
         of_phase = [name for name in names if name.startswith(start)]
         yield from (f"{path} {fault}." for fault in archive_faults(path, folder.parent, of_phase))
 
 
 def read_summary(challenge_folder: PathLike) -> dict[str, Any]:
-    """What release.json says; ValueError if it is missing, or is not of a release's form."""
+    """Read release.json; ValueError if it is missing or has another form."""
     path = release_folder(challenge_folder) / RELEASE_FILE
     value = read_object(path, NO_RELEASE)
     revealed, name = value.get("revealed"), challenge_folder_of(challenge_folder).name

@@ -1,17 +1,17 @@
-"""Commitments to what a release withholds, so that labels revealed later can be verified.
+"""Commitments to the labels that a release withholds, so that anybody can verify them later.
 
 With a release the organiser publishes, for each model with a withheld solution, the SHA-256 of the
-solution, the withheld seeds and a salt.  Once they are revealed anybody can check that they are
-those that the models were released with (docs/METHODS.md, section 12.3, formula 94).  The hash is
-of these fields, each preceded by its length in bytes, as 8 bytes with the most significant first:
+solution, the withheld seeds and a salt.  When these are revealed, anybody can check that they are
+those of the release (docs/METHODS.md, section 12.3, formula 94).  The hash covers these fields,
+each preceded by its length in bytes, as 8 bytes with the most significant first:
 
     "mico commitment 1", challenge, "<scenario>/<phase>/model_<i>", salt (32 bytes),
     then name and text of each withheld file, in the order of the table:
     seeds as `splits.seed_text` writes them, the solution as "0,1,..." without spaces
 
-Without the salt, whoever has a good attack could hash the solutions it finds likeliest until one
-fits, and would know it for the truth; 32 random bytes leave nothing to try.  Salts stay with the
-organiser, in `<trained>/<challenge>/openings.json`, until they are revealed.
+Without the salt of 32 random bytes, an attacker could hash the likeliest solutions until one
+matches, and would know that it is right.  The organiser keeps the salts in
+`<trained>/<challenge>/openings.json` until they are revealed.
 """
 
 from __future__ import annotations
@@ -49,21 +49,25 @@ OPENINGS_FILE = "openings.json"
 SALT_BYTES = 32
 _DOMAIN = "mico commitment 1"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_LARGEST = 1 << 26  # bytes of a file that is read here
+_LARGEST = 1 << 26  # the most bytes of a file that is read here
 
-Openings = dict[str, dict[str, str]]  # place -> {"salt": hex, "commitment": hex}
+# relative_path of a model -> {"salt": hex, "commitment": hex}
+Openings = dict[str, dict[str, str]]
 
 
-def commitment(challenge: str, place: str, salt: bytes, withheld: Mapping[str, str]) -> str:
-    """The commitment to a model's withheld files, 64 hexadecimal digits.
+def commitment(challenge: str, relative_path: str, salt: bytes, withheld: Mapping[str, str]) -> str:
+    """Compute the commitment to a model's withheld files.
 
     Args:
-        challenge: name of the challenge.
-        place: `<scenario>/<phase>/model_<i>`.
+        challenge: the name of the challenge.
+        relative_path: `<scenario>/<phase>/model_<i>`.
         salt: 32 random bytes.
-        withheld: name of each withheld file, in the order of the table -> its canonical text.
+        withheld: the canonical text of each withheld file by name, in the order of the table.
+
+    Returns:
+        64 hexadecimal digits.
     """
-    fields: list[str | bytes] = [_DOMAIN, challenge, place, salt]
+    fields: list[str | bytes] = [_DOMAIN, challenge, relative_path, salt]
     for name, text in withheld.items():
         fields += [name, text]
     digest = hashlib.sha256()
@@ -73,9 +77,11 @@ def commitment(challenge: str, place: str, salt: bytes, withheld: Mapping[str, s
     return digest.hexdigest()
 
 
-def opens(challenge: str, place: str, opening: Mapping[str, str], texts: Mapping[str, str]) -> bool:
-    """Whether the salt of `opening` and these texts give the commitment of `opening`."""
-    value = commitment(challenge, place, bytes.fromhex(opening["salt"]), texts)
+def opens(
+    challenge: str, relative_path: str, opening: Mapping[str, str], texts: Mapping[str, str]
+) -> bool:
+    """Whether the salt of `opening` and these texts give its commitment."""
+    value = commitment(challenge, relative_path, bytes.fromhex(opening["salt"]), texts)
     return hmac.compare_digest(value.encode(), opening["commitment"].encode())
 
 
@@ -86,10 +92,10 @@ def withheld_names(scenario: Scenario, phase: str) -> tuple[str, ...]:
 
 
 def withheld_texts(model: ModelFolder) -> dict[str, str]:
-    """Name -> canonical text of each file of a trained model that a release withholds.
+    """The canonical text of each file of a trained model that a release withholds, by name.
 
     Raises:
-        ValueError: if one is missing or not of its form; as `read_solution`.
+        ValueError: if a file is missing or invalid; as `read_solution`.
     """
     texts = {}
     for name in withheld_names(get_scenario(model.scenario), model.phase):
@@ -104,7 +110,7 @@ def withheld_texts(model: ModelFolder) -> dict[str, str]:
 
 
 def consistent(texts: Mapping[str, str]) -> bool:
-    """Whether the labels are those that the membership seed gives, where both are there."""
+    """Whether the labels follow from the membership seed; True if either is missing."""
     if "seed_membership" not in texts or SOLUTION_FILE not in texts:
         return True
     labels = texts[SOLUTION_FILE].split(",")
@@ -112,35 +118,35 @@ def consistent(texts: Mapping[str, str]) -> bool:
 
 
 def commit(root: PathLike, challenge: str, models: Sequence[ModelFolder]) -> Openings:
-    """Openings of all `models` with something withheld: those on file, and fresh ones.
+    """The openings of all `models` with withheld files: stored ones, and new ones for the rest.
 
-    Nothing is written: `save_openings` does, before a release with them is seen.
+    Nothing is written; call `save_openings` before the release appears.
 
     Raises:
         ValueError: as `withheld_texts`; or naming a model whose solution or seeds are not those
-            that were committed to before.
+            of its stored commitment.
     """
     openings = read_openings(root, challenge)
     for model in models:
         texts = withheld_texts(model)
         if not texts:
             continue
-        if model.place not in openings:
+        if model.relative_path not in openings:
             salt = secrets.token_bytes(SALT_BYTES)
-            value = commitment(challenge, model.place, salt, texts)
-            openings[model.place] = {"salt": salt.hex(), "commitment": value}
-        elif not opens(challenge, model.place, openings[model.place], texts):
+            value = commitment(challenge, model.relative_path, salt, texts)
+            openings[model.relative_path] = {"salt": salt.hex(), "commitment": value}
+        elif not opens(challenge, model.relative_path, openings[model.relative_path], texts):
             raise ValueError(
                 f"The solution or a seed of {model.path} is not what was committed to: put back "
-                f"what was released; or, if that was never published, take {model.place} out of "
-                f"{openings_path(root, challenge)}."
+                f"what was released; or, if that was never published, remove "
+                f"{model.relative_path} from {openings_path(root, challenge)}."
             )
     return openings
 
 
 @contextmanager
 def only_release(root: PathLike, challenge: str) -> Iterator[None]:
-    """Hold the lock of a trained challenge, so that two releases never draw two sets of salts."""
+    """Lock a trained challenge, so that two releases at the same time do not draw two salts."""
     with folder_lock(Path(root) / challenge, f"another `mico release` of {challenge}"):
         yield
 
@@ -148,22 +154,24 @@ def only_release(root: PathLike, challenge: str) -> Iterator[None]:
 def public_commitments(
     challenge: str, models: Sequence[ModelFolder], openings: Openings
 ) -> dict[str, Any]:
-    """What commitments.json of a release holds: place -> commitment, without the salts."""
-    places = [model.place for model in models if model.place in openings]
+    """The content of a release's commitments.json: commitments without the salts."""
+    paths = [model.relative_path for model in models if model.relative_path in openings]
     return {
         "format": 1,
         "challenge": challenge,
-        "commitments": {place: openings[place]["commitment"] for place in places},
+        "commitments": {
+            relative_path: openings[relative_path]["commitment"] for relative_path in paths
+        },
     }
 
 
 def openings_path(root: PathLike, challenge: str) -> Path:
-    """Where the openings of a challenge trained below `root` are kept."""
+    """The file of the openings of a challenge trained below `root`."""
     return Path(root) / challenge / OPENINGS_FILE
 
 
 def read_openings(root: PathLike, challenge: str) -> Openings:
-    """The openings on file below trained folder `root`; none if nothing was committed to yet.
+    """Read the openings below trained folder `root`; empty if there are no commitments yet.
 
     Raises:
         ValueError: if the file is damaged.
@@ -178,14 +186,14 @@ def read_openings(root: PathLike, challenge: str) -> Openings:
 
 
 def save_openings(root: PathLike, challenge: str, openings: Openings) -> None:
-    """Put openings on file, readable by their owner only; whole or not at all.
+    """Write the openings atomically, readable by their owner only.
 
     Raises:
-        ValueError: if another release has drawn other salts meanwhile, which only file systems
-            without locks allow; a release with these must not be seen then.
+        ValueError: if another release has stored other salts meanwhile, which can happen on file
+            systems without locks; then a release with these openings must not appear.
     """
     path, kept = openings_path(root, challenge), read_openings(root, challenge)
-    if any(openings.get(place) != opening for place, opening in kept.items()):
+    if any(openings.get(relative_path) != opening for relative_path, opening in kept.items()):
         raise ValueError(f"{path} was changed by another release meanwhile: release again.")
     if openings == kept:
         return
@@ -195,14 +203,14 @@ def save_openings(root: PathLike, challenge: str, openings: Openings) -> None:
 
 
 def read_commitments(challenge_folder: PathLike) -> tuple[str, dict[str, str]]:
-    """The challenge that a release is of, and its commitments: place -> 64 hexadecimal digits.
+    """Read the challenge's name and the commitments (64 hexadecimal digits each) of a release.
 
     Args:
-        challenge_folder: the folder that commitments.json lies beside, in `<challenge>.release`.
+        challenge_folder: the released challenge folder, beside which `<challenge>.release` lies.
 
     Raises:
-        ValueError: if there is no such file, or it commits to nothing, or holds anything but
-            commitments to models of the challenge.
+        ValueError: if commitments.json is missing or empty, or holds anything but commitments to
+            models of the challenge.
     """
     path = release_folder(challenge_folder) / COMMITMENTS_FILE
     public = read_object(path, NO_RELEASE)
@@ -212,7 +220,7 @@ def read_commitments(challenge_folder: PathLike) -> tuple[str, dict[str, str]]:
         or not isinstance(challenge, str)
         or not isinstance(committed, dict)
         or not all(isinstance(v, str) and _DIGEST.fullmatch(v) for v in committed.values())
-        or not all(_is_withheld(challenge, place) for place in committed)
+        or not all(_is_withheld(challenge, relative_path) for relative_path in committed)
     ):
         raise ValueError(f"{path} is not a release's commitments: fetch it again.")
     if not committed:
@@ -220,11 +228,11 @@ def read_commitments(challenge_folder: PathLike) -> tuple[str, dict[str, str]]:
     return challenge, committed
 
 
-def _is_withheld(challenge: str, place: str) -> bool:
-    """Whether `place` is that of a model of the challenge of which something is withheld."""
-    scenario, phase, folder = [*place.split("/"), "", ""][:3]
+def _is_withheld(challenge: str, relative_path: str) -> bool:
+    """Whether `relative_path` names a model of the challenge with withheld files."""
+    scenario, phase, folder = [*relative_path.split("/"), "", ""][:3]
     return (
-        place.count("/") == 2
+        relative_path.count("/") == 2
         and scenario in get_challenge(challenge)
         and phase in PHASES
         and model_id_of(folder) is not None
@@ -232,18 +240,18 @@ def _is_withheld(challenge: str, place: str) -> bool:
     )
 
 
-def read_object(path: Path, mend: str, limit: int = _LARGEST) -> dict[str, Any]:
-    """The JSON object in a file of so many bytes; ValueError with `mend` if there is none."""
+def read_object(path: Path, fix: str, limit: int = _LARGEST) -> dict[str, Any]:
+    """Read the JSON object in a file of at most `limit` bytes; ValueError with `fix` if not."""
     if not path.is_file():
-        raise ValueError(f"There is no file {path}: {mend}.")
-    values = read_limited_json(path, limit, mend=mend)
+        raise ValueError(f"There is no file {path}: {fix}.")
+    values = read_limited_json(path, limit, fix=fix)
     if not isinstance(values, dict):
-        raise ValueError(f"{path} is not a JSON object: {mend}.")
+        raise ValueError(f"{path} is not a JSON object: {fix}.")
     return values
 
 
 def are_openings(values: object, name: str) -> TypeGuard[Openings]:
-    """Whether `values` are texts by place and name, with a whole salt and a `name` for each."""
+    """Whether `values` are openings: texts by path and name, with a salt and a `name` for each."""
     try:
         return isinstance(values, dict) and all(
             len(bytes.fromhex(opening["salt"])) == SALT_BYTES

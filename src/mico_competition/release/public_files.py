@@ -1,8 +1,8 @@
-"""What is public of each file in a model's folder, and those files, written anew.
+"""Writes the public part of each file in a model's folder.
 
-Nothing is copied as it is but `tokenizer.json`: values are read, the public ones are written in
-one form.  So nothing comes along in a checkpoint's further entries, in a seed's trailing spaces or
-in what software notes of itself in a configuration.
+Only `tokenizer.json` is copied.  Of all other files, the values are read, and the public ones are
+written in a fixed form, so that nothing leaks through additional entries of a checkpoint, trailing
+spaces of a seed, or notes that software leaves in a configuration.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from mico_competition.models.checkpoints import read_state, write_state
 from mico_competition.support.files import PathLike, write_text
 from mico_competition.support.untrusted import JSON_LIMIT, read_limited_json
 
-# Keys of metadata.json that are the same for every model of a scenario, and so tell nothing
-# of one.  Results are not among them: they are computed from what a model was (not) trained on.
+# Keys of metadata.json that have the same value for all models of a scenario, and so reveal nothing
+# about one of them.  Results are excluded, because they depend on a model's splits.
 PUBLIC_METADATA = (
     "format",
     "scenario",
@@ -44,7 +44,7 @@ PUBLIC_METADATA = (
     "dataset_fingerprint",
     "architecture_fingerprint",
 )
-# Keys of what metadata.json holds nested: all but the seed of a run, said one by one.
+# The public keys of nested objects in metadata.json: all but the seed of the run.
 _PUBLIC_NESTED = {
     "settings": (
         *("task", "scenario", "len_training", "len_challenge", "disable_dp", "target_epsilon"),
@@ -58,7 +58,7 @@ _PUBLIC_NESTED = {
         *("sampler", "accountant", "eps_error", "randomness"),
     ),
 }
-# What transformers needs of configurations; the rest says where and by what they were made.
+# The fields of configurations that transformers needs; others say where and how they were made.
 _PUBLIC_CONFIG = {
     "config.json": (
         *("architectures", "attention_probs_dropout_prob", "bos_token_id", "classifier_dropout"),
@@ -76,10 +76,10 @@ _PUBLIC_CONFIG = {
 
 
 def write_public_files(model: ModelFolder, folder: Path) -> None:
-    """Write what participants get of a trained model into a new `folder`.
+    """Write the files that participants get of a trained model into a new `folder`.
 
     Raises:
-        ValueError: if a file that they are to get is missing, damaged or not of its form.
+        ValueError: if one of the files is missing, damaged or invalid.
     """
     folder.mkdir(parents=True)
     for alternatives in model.task.weights[:-1]:
@@ -97,7 +97,7 @@ def write_public_files(model: ModelFolder, folder: Path) -> None:
 
 
 def public_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a model's metadata that says nothing of its own members."""
+    """The part of a model's metadata that reveals nothing about its members."""
     public = {name: metadata[name] for name in PUBLIC_METADATA if name in metadata}
     for name, keys in _PUBLIC_NESTED.items():
         if isinstance(public.get(name), dict):
@@ -105,17 +105,17 @@ def public_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     settings = public.get("settings")
     if isinstance(settings, dict) and "model_name" in settings:
         known = {task.base_model for task in TASKS.values()}
-        if settings["model_name"] not in known:  # a name of the organiser's own, which says much
+        if settings["model_name"] not in known:  # a name that the organiser chose may reveal much
             settings["model_name"] = None
     return public
 
 
 def write_config(source: Path, folder: Path) -> None:
-    """Write the public part of a text model's configuration, or a tokenizer as it is."""
+    """Write the public part of a text model's configuration, or copy a tokenizer."""
     if source.name not in _PUBLIC_CONFIG:
         shutil.copyfile(source, folder / source.name)
         return
-    config = read_limited_json(source, JSON_LIMIT, mend="train the model again")
+    config = read_limited_json(source, JSON_LIMIT, fix="train the model again")
     if not isinstance(config, dict):
         raise ValueError(f"{source} is not a JSON object: train the model again.")
     public = {key: config[key] for key in _PUBLIC_CONFIG[source.name] if key in config}
@@ -123,10 +123,10 @@ def write_config(source: Path, folder: Path) -> None:
 
 
 def write_weights(source: Path, target: Path) -> None:
-    """Write the tensors of a checkpoint alone: float32, contiguous, without Opacus's prefix."""
+    """Write only the tensors of a checkpoint: float32, contiguous, without Opacus's prefix."""
     state = {}
     for name, tensor in read_state(source).items():
-        if name.endswith(".embeddings.position_ids"):  # kept until transformers 4.31; a constant
+        if name.endswith(".embeddings.position_ids"):  # a constant, saved until transformers 4.31
             continue
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
         state[name] = tensor.to(dtype).clone(memory_format=torch.contiguous_format)
@@ -144,7 +144,7 @@ def write_disclosed(source: Path, folder: Path) -> None:
 
 
 def write_json(path: PathLike, value: object) -> None:
-    """Write a JSON value in the one form that releases have it in."""
+    """Write a JSON value in the fixed form of releases."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 

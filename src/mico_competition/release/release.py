@@ -1,8 +1,8 @@
-"""What participants may see of trained models: a whitelist from the table, never "all but".
+"""Writes a release: the files of trained models that the table discloses to participants.
 
-A release is made aside, searched by `leak_check`, and appears only if nothing was found and all of
-it is there.  Also what the scoring program needs: the tree of one phase's solutions, which stays
-at home.
+A release is written to a temporary folder and checked by `leak_check`.  It appears only if the
+check finds nothing and all files are there.  `write_reference` writes the solutions of one phase
+for the scoring program, which are not released.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ from mico_competition.support.scratch import scratch
 NOT_TRAINED = "name the folder that `mico train --output_dir` was given."
 RELEASE_FILE = "release.json"
 _SHOWN = 20
-_TOLD_APART_BY = {
+_DIFFERENCE = {
     "dataset_fingerprint": "on different datasets",
     "architecture_fingerprint": "with code that computes different things, or by different "
     "versions of this software",
@@ -82,34 +82,37 @@ def release(
     splits_of_2022: bool = False,
     progress: bool = True,
 ) -> int:
-    """Write the participants' tree of `challenge`; gives the number of models.
+    """Write the release of `challenge` for participants.
 
-    `<to>/<challenge>` holds the models and nothing else.  Beside it, `<to>/<challenge>.release`
-    holds release.json (what the release is), commitments.json, SHA256SUMS, the file of a
-    competition of one's own, and in archives/ one zip for each scenario and phase.  The same
-    trained models give the same bytes.  What commitments were made of is kept below `root`.  A
-    second release of the same models waits for the first.
+    `<to>/<challenge>` holds only the models.  Beside it, `<to>/<challenge>.release` holds
+    release.json (a summary), commitments.json, SHA256SUMS, the file of a competition of one's own,
+    and, in archives/, one zip for each scenario and phase.  The same trained models give the same
+    bytes.  The openings of the commitments are stored below `root`.  A second release of the same
+    models waits for the first.
 
     Args:
-        root: holds `<challenge>/<scenario>/<phase>/model_<i>`, as training wrote them.
-        challenge: name of the challenge.
-        to: folder that `<challenge>/...` is made in; it must not have that folder yet.
+        root: the folder with `<challenge>/<scenario>/<phase>/model_<i>`, as training wrote them.
+        challenge: the name of the challenge.
+        to: the folder to create `<challenge>` in; it must not exist there yet.
         archives: whether to write zip archives too.
-        splits_of_2022: release withheld phases even if their seeds are 2022's decimal integers,
-            whose 2^32 memberships whoever attacks a model can try.
-        progress: whether to show how far it is.
+        splits_of_2022: release withheld phases even if their seeds are decimal integers as in
+            2022, although an attacker can try all 2^32 of them.
+        progress: whether to show progress bars.
+
+    Returns:
+        The number of models.
 
     Raises:
-        ValueError: if models lack a file or have a damaged one, with all of these; if models of a
-            scenario were trained with different settings, data or code; if a place is taken; if
-            the leak check finds anything, with all that it found.  Nothing is released then.
+        ValueError: listing all missing and damaged files, if there are any; if models of a
+            scenario were trained with different settings, data or code; if the destination
+            exists; or listing all leaks that the leak check finds.  Then nothing is released.
     """
     get_challenge(challenge)
     destination = _free(Path(to) / challenge)
     beside = _free(release_folder(destination))
-    models = walk_challenge(Path(root) / challenge, mend=NOT_TRAINED)
+    models = walk_challenge(Path(root) / challenge, fix=NOT_TRAINED)
     with only_release(root, challenge):
-        _free(destination), _free(beside)  # the release that was waited for may stand there
+        _free(destination), _free(beside)  # a release that held the lock may have written them
         check_whole(models, progress=progress)
         _check_models(models, splits_of_2022)
         openings = commit(root, challenge, models)
@@ -117,7 +120,7 @@ def release(
         with scratch(to, f".{challenge}.aside") as aside:
             tree, side = aside / challenge, aside / beside.name
             for model in tracked(models, "Writing models", "model", show=progress):
-                write_public_files(model, tree / model.place)
+                write_public_files(model, tree / model.relative_path)
             make_folder(side)
             write_json(side / RELEASE_FILE, summary(challenge, models))
             if (table := current()).path is not None:
@@ -133,26 +136,24 @@ def release(
             found = check_release(aside, root, [challenge], openings=openings, progress=progress)
             refuse_leaks(challenge, found)
             save_openings(root, challenge, openings)
-            for made, place in ((side, beside), (tree, destination)):
-                os.replace(made, place)
-                set_time(place)
+            for made, final in ((side, beside), (tree, destination)):
+                os.replace(made, final)
+                set_time(final)
     return len(models)
 
 
 def write_reference(root: PathLike, challenge: str, phase: str, to: PathLike) -> int:
-    """Write the scoring program's `ref` tree: the solutions of one phase; gives their number.
+    """Write the scoring program's `ref` folder with the solutions of one phase; return how many.
 
     Only its owner can read it.
     """
     destination = _free(Path(to) / challenge)
-    models = walk_challenge(
-        Path(root) / challenge, phases=[get_phase(phase).name], mend=NOT_TRAINED
-    )
+    models = walk_challenge(Path(root) / challenge, phases=[get_phase(phase).name], fix=NOT_TRAINED)
     with written_aside(destination, access=PRIVATE) as aside:
         for model in models:
             read_solution(model.path)
-            (aside / model.place).mkdir(parents=True)
-            shutil.copyfile(model.path / SOLUTION_FILE, aside / model.place / SOLUTION_FILE)
+            (aside / model.relative_path).mkdir(parents=True)
+            shutil.copyfile(model.path / SOLUTION_FILE, aside / model.relative_path / SOLUTION_FILE)
     return len(models)
 
 
@@ -163,14 +164,14 @@ def _free(path: Path) -> Path:
 
 
 def _check_models(models: Sequence[ModelFolder], splits_of_2022: bool) -> None:
-    """ValueError for seeds that can be searched, and settings that tell a model from others."""
+    """Raise ValueError if seeds can be searched, or settings differ within a scenario."""
     first: dict[str, tuple[ModelFolder, dict[str, Any]]] = {}
     for model in models:
         withheld = SOLUTION_FILE not in disclosed_files(get_scenario(model.scenario), model.phase)
         if withheld and not splits_of_2022 and not read_seeds(model.path).keyed:
             raise ValueError(
-                f"{model.path} has decimal seeds of 2022's scheme, and whoever attacks it can try "
-                "all 2^32 of its memberships: train it again, or say --splits_of_2022."
+                f"{model.path} has decimal seeds as in 2022, and an attacker can try all 2^32 of "
+                "them: train it again, or use --splits_of_2022."
             )
         metadata = public_metadata(read_metadata(model.path))
         other, expected = first.setdefault(model.scenario, (model, metadata))
@@ -178,24 +179,24 @@ def _check_models(models: Sequence[ModelFolder], splits_of_2022: bool) -> None:
             if metadata.get(key) != expected.get(key):
                 if key.endswith("_fingerprint"):
                     raise ValueError(
-                        f"{model.path} and {other.path} were trained {_TOLD_APART_BY[key]} ({key} "
-                        "in their metadata): the models of a scenario go together only if all "
-                        "were trained alike, so train one of them again."
+                        f"{model.path} and {other.path} were trained {_DIFFERENCE[key]} ({key} in "
+                        "their metadata): all models of a scenario must be trained alike, so train "
+                        "one of them again."
                     )
                 raise ValueError(
                     f"{key} in the metadata of {model.path} is not that of {other.path}, and would "
-                    "tell which models were made together: train them with the same settings."
+                    "reveal which models were made together: train them with the same settings."
                 )
 
 
 def summary(
     challenge: str, models: Sequence[ModelFolder], revealed: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """What release.json says.
+    """The content of release.json.
 
-    Accuracy is the mean over models of phase train alone, to four decimals: of those all is
-    disclosed, so that nothing is told of the others.  `revealed` are the phases whose labels
-    were added since.
+    The accuracy is the mean over models of phase train, to four decimals: their splits are
+    disclosed anyway, so it reveals nothing about other models.  `revealed` are the phases whose
+    labels were added later.
     """
     scenarios: dict[str, dict[str, Any]] = {}
     for scenario in get_challenge(challenge):
@@ -231,7 +232,7 @@ def _of_competition() -> dict[str, Any]:
 
 
 def facts_of(model: ModelFolder) -> dict[str, Any]:
-    """What release.json says of a scenario that the metadata of each of its models say too."""
+    """The entries of a scenario in release.json that each model's metadata state too."""
     lengths = Lengths.of(model.path)
     return {
         "privacy": public_metadata(read_metadata(model.path)).get("privacy"),
@@ -249,7 +250,7 @@ def write_archives(
     *,
     progress: bool = True,
 ) -> None:
-    """One archive below `side` for each (scenario, phase) in `root`, and the checksums of all."""
+    """Write an archive below `side` for each (scenario, phase) in `root`, and their checksums."""
     folder = side / ARCHIVES
     for scenario, phase in tracked(phases, "Archives", "archive", show=progress):
         write_archive(folder / f"{scenario}_{phase}.zip", root, f"{challenge}/{scenario}/{phase}")
@@ -258,7 +259,7 @@ def write_archives(
 
 
 def refuse_leaks(challenge: str, faults: Sequence[str]) -> None:
-    """ValueError listing what a leak check found, if it found anything."""
+    """Raise ValueError listing the faults of a leak check, if there are any."""
     if faults:
         more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         head = f"{challenge} was not released, since the leak check found {len(faults)} faults:"

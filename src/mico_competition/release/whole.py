@@ -1,4 +1,4 @@
-"""Whether trained models are whole, before anything is released of them: all faults at once."""
+"""Checks that trained models are complete and undamaged before a release, listing all faults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mico_competition.support.progress import tracked
 
 
 def check_whole(models: Sequence[ModelFolder], *, progress: bool = True) -> None:
-    """ValueError naming every file that is missing, empty or unreadable, of all models."""
+    """Raise ValueError with all files of all models that are missing, empty or unreadable."""
     found: list[str] = []
     seen: dict[str, ModelFolder] = {}
     for model in tracked(models, "Check", "model", show=progress):
@@ -29,9 +29,9 @@ def check_whole(models: Sequence[ModelFolder], *, progress: bool = True) -> None
 
 
 def constant_weight(state: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with weights that training cannot have left: a matrix all of one value.
+    """Describe a weight matrix with one constant value, which training cannot have produced.
 
-    Of tensors called weight alone, as a buffer such as a mask may be constant.
+    Only tensors named "weight" are checked, because a buffer such as a mask may be constant.
     """
     for name, value in state.items():
         weight = name.rpartition(".")[2] == "weight" and value.is_floating_point()
@@ -45,7 +45,7 @@ def constant_weight(state: Mapping[str, Tensor]) -> str | None:
 def _faults(model: ModelFolder, seen: dict[str, ModelFolder]) -> Iterator[str]:
     for names in (*model.task.weights, *SEED_FILES, SOLUTION_FILE, METADATA_FILE):
         paths = [model.path / n for n in names.split("|") if (model.path / n).is_file()]
-        if not paths and names != METADATA_FILE:  # which models of 2022 do not have
+        if not paths and names != METADATA_FILE:  # models of 2022 have no metadata
             yield f"There is no {names.split('|')[0]} in {model.path}."
         elif paths and not paths[0].stat().st_size:
             yield f"{paths[0]} is empty."
@@ -62,7 +62,7 @@ def _faults(model: ModelFolder, seen: dict[str, ModelFolder]) -> Iterator[str]:
 def _faults_of_weights(
     model: ModelFolder, state: Mapping[str, Tensor], path: Path, seen: dict[str, ModelFolder]
 ) -> Iterator[str]:
-    """Of weights that are not finite, constant, or those of a model in `seen`, which grows."""
+    """Weights that are not finite, are constant, or are those of another model in `seen`."""
     if not all(value.isfinite().all() for value in state.values()):
         yield f"{path} has weights that are not finite."
     constant = constant_weight(state)
@@ -78,7 +78,7 @@ def _faults_of_weights(
 
 
 def _contradictions(model: ModelFolder) -> Iterator[str]:
-    """Whether the files, each of which is sound, contradict each other."""
+    """Contradictions between files that are valid by themselves."""
     try:
         read_solution(model.path)
     except ValueError as error:

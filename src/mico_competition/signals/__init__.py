@@ -1,4 +1,4 @@
-"""Models x points -> arrays: what attacks work on (torch; the slow half of an attack)."""
+"""Signals: what each model outputs at each record, as arrays for attacks; cached on disk."""
 
 from mico_competition.signals.fleet import HIDDEN, MEMBER, NONMEMBER, Fleet, read_fleet, truth
 from mico_competition.signals.forward import challenge_losses, losses

@@ -1,8 +1,8 @@
-"""Arrays on disk by what they were made from: never stale, never half of one, memory-mapped.
+"""A cache of arrays on disk, keyed by everything that their values depend on.
 
-A file's name is a hash of all that its values depend on.  It is an .npy file with a checksum
-behind the data; one that is truncated, damaged or of another shape counts as none and is made
-anew.  A folder that cannot be written to is no error: it is said once, and nothing is kept.
+A file's name is a hash of those inputs, so an entry is never stale.  It is a memory-mapped .npy
+file with a checksum behind the data; a truncated or damaged one is computed anew.  If the folder
+cannot be written to, the cache logs one warning and keeps nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mico_competition.support.files import PathLike, written_aside
 from mico_competition.support.progress import tracked
 from mico_competition.support.untrusted import check_file
 
-_ABANDONED_SECONDS = 3600.0  # so old, what somebody was writing is nobody's
+_ABANDONED_SECONDS = 3600.0  # a temporary file this old belongs to a process that was killed
 _READ_BYTES = 2**20
 _CHECKSUM_BYTES = 8
 
@@ -38,11 +38,11 @@ Stamp = tuple[tuple[int, int, int], ...]
 
 
 class Cache:
-    """Arrays by name in one folder.
+    """Named arrays in one folder.
 
     Args:
-        folder: by default `signals` in `token_cache.cache_folder()` (`$MICO_CACHE`); made when
-            something is written.
+        folder: by default `signals` in `token_cache.cache_folder()` (`$MICO_CACHE`); created at
+            the first write.
     """
 
     def __init__(self, folder: PathLike | None = None) -> None:
@@ -51,7 +51,7 @@ class Cache:
         self._clear_leftovers()
 
     def read(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray | None:
-        """The array as a read-only `np.memmap`, or None if there is none to rely on."""
+        """The array as a read-only `np.memmap`, or None if it is missing or damaged."""
         path = self.folder / f"{name}.npy"
         if not path.is_file():
             return None
@@ -62,12 +62,12 @@ class Cache:
                 with open(path, "rb") as file:
                     file.seek(-_CHECKSUM_BYTES, os.SEEK_END)
                     return found if file.read() == _checksum(_sum(found)) else None
-        except Exception:  # a damaged file can fail in any way, and all of them mean "none"
+        except Exception:  # a damaged file can fail in any way, and counts as missing
             return None
         return None
 
     def write(self, name: str, parts: Sequence[np.ndarray]) -> bool:
-        """Keep `parts`, one below the other, as one array; whether that was possible."""
+        """Write the concatenation of `parts` as one array; return whether that was possible."""
         path = self.folder / f"{name}.npy"
         first = parts[0]
         shape = (sum(len(part) for part in parts), *first.shape[1:])
@@ -88,7 +88,7 @@ class Cache:
     def _complain(self, error: OSError) -> None:
         if not self._said:
             _log.warning(
-                "Signals cannot be kept in %s (%s): they are computed anew every time; give "
+                "Signals cannot be cached in %s (%s), so they are computed anew every time: choose "
                 "another folder, or set MICO_CACHE.",
                 self.folder,
                 error.strerror or error,
@@ -96,7 +96,7 @@ class Cache:
         self._said = True
 
     def _clear_leftovers(self) -> None:
-        """Remove what killed processes were writing."""
+        """Remove the temporary files of killed processes."""
         with suppress(OSError):
             for left in self.folder.glob(".*.npy.*"):
                 if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
@@ -104,7 +104,7 @@ class Cache:
 
 
 def key(*facts: object) -> str:
-    """A file's name: SHA-256 in hex of JSON facts."""
+    """The SHA-256 in hex of some JSON values, which names a file of the cache."""
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -114,7 +114,7 @@ def weights_digests(
     """SHA-256 in hex of each model's files of weights (for text, of its configuration too).
 
     Raises:
-        ValueError: if a folder lacks them, or one has over `limit` bytes; that is not read.
+        ValueError: if a folder lacks a file, or a file has more than `limit` bytes.
     """
     for path in (path for folder in folders for path in weights_files(folder)):
         check_file(path, limit, "these weights", "check the task and the path")
@@ -124,32 +124,32 @@ def weights_digests(
 
 
 def stamp(folder: ModelFolder) -> Stamp:
-    """What changes when a model's files of weights are written anew: inode, size, time."""
+    """Inode, size and time of a model's files of weights, which change when they are rewritten."""
     states = [path.stat() for path in weights_files(folder)]
     return tuple((state.st_ino, state.st_size, state.st_mtime_ns) for state in states)
 
 
 def weights_files(folder: ModelFolder) -> list[Path]:
-    """The files that hold a model; ValueError if one is not there."""
+    """The files that hold a model; ValueError if one is missing."""
     return [find_file(folder.path, names) for names in folder.task.weights]
 
 
 def _digest(folder: ModelFolder) -> str:
     total = hashlib.sha256()
     for path in weights_files(folder):
-        own = hashlib.sha256()
+        digest = hashlib.sha256()
         with open(path, "rb") as file:
             while block := file.read(_READ_BYTES):
-                own.update(block)
-        total.update(own.digest())
+                digest.update(block)
+        total.update(digest.digest())
     return total.hexdigest()
 
 
 def _sum(part: np.ndarray) -> int:
-    """Sum of the bytes taken as numbers of 64 bits.
+    """The sum of the bytes, read as 64-bit numbers.
 
-    Sums of parts add up to that of the whole if parts but the last fill whole numbers.  It is to
-    find pages that never reached the disk, at the speed of memory.
+    The sums of parts add up to the sum of the whole if every part but the last is a multiple of 8
+    bytes.  It detects pages that never reached the disk, at the speed of memory.
     """
     raw = np.ascontiguousarray(part).reshape(-1).view(np.uint8)
     whole = len(raw) // 8 * 8
@@ -158,5 +158,5 @@ def _sum(part: np.ndarray) -> int:
 
 
 def _checksum(total: int) -> bytes:
-    """A sum as it is kept; that of zeros is not zero."""
+    """The bytes that are stored for a sum; an array of zeros does not give zeros."""
     return ((total + 1) % 2**64).to_bytes(_CHECKSUM_BYTES, "little")

@@ -1,8 +1,8 @@
-"""The models of one scenario and what is told of them: the rows and columns of every attack.
+"""The models of one scenario, and the part of their membership masks that an attack may use.
 
-Rows are models (train, then dev, then final), columns are records of the dataset.  Who trained on
-what is told exactly as far as the scenario discloses it, whatever lies in the folders: an
-organiser's own models are attacked as participants would attack them.
+A `Fleet` gives signals their rows (models: train, then dev, then final) and columns (records of the
+dataset).  It discloses membership exactly as far as the scenario does, even if the folders hold
+more: an organiser attacks the trained models just as a participant would.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ KNOWLEDGE = {"standard": STANDARD, "distinguisher": DISTINGUISHER}
 
 @dataclass(frozen=True)
 class Fleet:
-    """One scenario's models and the records that their signals are of.
+    """One scenario's models, and the records at which signals are computed.
 
     Attributes:
         scenario: the scenario's name.
-        folders: one a row.
-        records: int64[points], places in the dataset, ascending.
-        labels: int64[points], their classes.
-        challenge: int64[models, 2m], the columns of each model's challenge points, in their
-            order; -1 where a challenge point is not among `records`.
-        known_membership: int8[models, points], MEMBER or NONMEMBER where it is disclosed, and
-            HIDDEN elsewhere.
+        folders: the folder of each row's model.
+        records: int64[points], indices into the dataset, ascending: the columns.
+        labels: int64[points], the class of each column's record.
+        challenge: int64[models, 2m], the columns of each model's challenge points, in the order
+            of the challenge; -1 where a challenge point is not among `records`.
+        known_membership: int8[models, points], MEMBER or NONMEMBER where the scenario discloses
+            it, HIDDEN elsewhere.
     """
 
     scenario: str
@@ -54,16 +54,16 @@ class Fleet:
     challenge: np.ndarray
     known_membership: np.ndarray
 
-    @property
-    def told(self) -> np.ndarray:
-        """`known_membership`, under the name that attack files of earlier versions use."""
-        return self.known_membership
-
     def __len__(self) -> int:
         return len(self.folders)
 
+    @property
+    def told(self) -> np.ndarray:
+        """The earlier name of `known_membership`, for code that was written with it."""
+        return self.known_membership
+
     def rows(self, *phases: str) -> np.ndarray:
-        """int64[k], the rows of these phases' models."""
+        """int64[k], the rows of the models of these phases."""
         return np.array([i for i, f in enumerate(self.folders) if f.phase in phases], np.int64)
 
 
@@ -77,23 +77,23 @@ def read_fleet(
     models: Sequence[int] | None = None,
     knowledge: str | None = None,
 ) -> Fleet:
-    """The models of `scenario` below a challenge folder.
+    """Read which models a challenge folder holds for `scenario`, and who is known to be a member.
 
     Args:
         challenge_folder: `.../purchase100`, as downloaded, released or trained.
-        scenario: its name.
-        data: the whole dataset of its task, with `labels`.
-        records: "challenge", the union of all models' challenge points, those of other phases and
-            ids too, so that signals kept for some models serve for more; "all"; or places in the
-            dataset.
-        phases: phases to take models of.
-        models: ids to take; all by default.
-        knowledge: "standard" or "distinguisher" (what is told of dev and final models); by
+        scenario: the scenario's name.
+        data: the whole dataset of the scenario's task, with `labels`.
+        records: "challenge" takes the union of the challenge points of all models in the folder,
+            whether they were selected or not, so that cached signals stay valid when more models
+            are selected; "all" takes every record; an integer array gives indices into the dataset.
+        phases: the phases to take models from.
+        models: the model ids to take; all by default.
+        knowledge: "standard" or "distinguisher", what is disclosed of dev and final models; by
             default what the scenario discloses.
 
     Raises:
-        ValueError: if there are no such models, if they have not equally many challenge points,
-            or a seed that must be disclosed is not there.
+        ValueError: if no model matches, if models have different numbers of challenge points, or
+            if a seed that the scenario discloses is missing.
     """
     row = get_scenario(scenario)
     if knowledge is not None and knowledge not in KNOWLEDGE:
@@ -110,40 +110,38 @@ def read_fleet(
             f"There are no models of {scenario} in {challenge_folder}: expected "
             f"{scenario}/train/model_0 and the like below it."
         )
-    found = tracked(folders, "Splits", "model")
     with hashed_once(data):
-        splits = [ChallengeDataset.from_path(folder.path, data) for folder in found]
+        splits = [
+            ChallengeDataset.from_path(folder.path, data)
+            for folder in tracked(folders, "Splits", "model")
+        ]
     points = [split.challenge_indices.numpy() for split in splits]
-    for folder, own in zip(folders, points):
-        if len(own) != len(points[0]):
+    for folder, indices in zip(folders, points):
+        if len(indices) != len(points[0]):
             raise ValueError(
-                f"{folder.place} has {len(own)} challenge points and {folders[0].place} "
-                f"{len(points[0])}: the models of a fleet have equally many, so take one of them "
-                "out, or train it again."
+                f"{folder.relative_path} has {len(indices)} challenge points, but "
+                f"{folders[0].relative_path} has {len(points[0])}: all models of a fleet must have "
+                "the same number, so remove one of the two, or train it again."
             )
     labels = data.labels.cpu().numpy()
     if isinstance(records, str) and records == "challenge":
         points += _others(challenge_folder, scenario, folders, data)
-    places = _places(records, points, len(labels))
+    chosen = _chosen(records, points, len(labels))
+    known = [_known(split, folder, disclosure, chosen) for split, folder in zip(splits, folders)]
     return Fleet(
         scenario,
         folders,
-        places,
-        labels[places],
-        np.stack([_columns(places, own) for own in points[: len(folders)]]),
-        np.stack(
-            [
-                _disclosed(split, folder, disclosure, places)
-                for split, folder in zip(splits, folders)
-            ]
-        ),
+        chosen,
+        labels[chosen],
+        np.stack([_columns(chosen, indices) for indices in points[: len(folders)]]),
+        np.stack(known),
     )
 
 
 def _others(
     challenge_folder: PathLike, scenario: str, taken: Sequence[ModelFolder], data: Any
 ) -> list[np.ndarray]:
-    """Challenge points of the models of the scenario that were not taken."""
+    """The challenge points of the scenario's other models, each an array of dataset indices."""
     there = [f for phase in PHASES for f in walk_phase(challenge_folder, scenario, phase)]
     with hashed_once(data):
         return [
@@ -154,10 +152,18 @@ def _others(
 
 
 def truth(fleet: Fleet, rows: np.ndarray, data: Any) -> np.ndarray:
-    """bool[rows, points], who trained on what: for scoring only, from seeds that may be secret.
+    """The full membership mask of some models, for scoring only: it comes from withheld seeds.
+
+    Args:
+        fleet: from `read_fleet`.
+        rows: int[rows], the models.
+        data: the whole dataset.
+
+    Returns:
+        bool[rows, points], True where the model was trained on the record.
 
     Raises:
-        ValueError: if a model's folder lacks the seeds, as a participant's dev models do.
+        ValueError: if a model's folder lacks a seed, as dev models do at a participant's.
     """
     with hashed_once(data):
         splits = [_splits(fleet.folders[row], data) for row in rows]
@@ -169,55 +175,56 @@ def _splits(folder: ModelFolder, data: Any) -> ChallengeDataset:
     for name in SEED_FILES:
         if getattr(splits.seeds, name.removeprefix("seed_")) is None:
             raise ValueError(
-                f"{folder.place} has no {name}, so who is a member is not known: evaluate on the "
-                "train phase, or on models of your own."
+                f"{folder.relative_path} has no {name}, so its members are not known: evaluate on "
+                "the train phase, or on models of your own."
             )
     return splits
 
 
-def _membership(splits: ChallengeDataset, places: np.ndarray) -> np.ndarray:
+def _membership(splits: ChallengeDataset, records: np.ndarray) -> np.ndarray:
+    """bool[points], whether a model with these splits was trained on each of `records`."""
     trained = np.zeros(_length(splits), bool)
     trained[splits.train_indices.numpy()] = True
-    return trained[places]
+    return trained[records]
 
 
-def _disclosed(
-    splits: ChallengeDataset, folder: ModelFolder, disclosure: Disclosure, places: np.ndarray
+def _known(
+    splits: ChallengeDataset, folder: ModelFolder, disclosure: Disclosure, records: np.ndarray
 ) -> np.ndarray:
-    """int8[points], the disclosed membership of one model."""
+    """int8[points], what `disclosure` lets an attack know of one model's membership."""
     files = getattr(disclosure, folder.phase)
-    known_membership = np.full(len(places), HIDDEN, np.int8)
     if "seed_training" not in files:
-        return known_membership
+        return np.full(len(records), HIDDEN, np.int8)
     if "seed_membership" in files:
-        return _membership(_splits(folder, splits.dataset), places).astype(np.int8)
+        return _membership(_splits(folder, splits.dataset), records).astype(np.int8)
     if splits.seeds.training is None:
         raise ValueError(
-            f"{folder.place} has no seed_training, which the DP distinguisher tells: download it "
-            "again, or ask with standard knowledge."
+            f"{folder.relative_path} has no seed_training, which the DP distinguisher discloses: "
+            'download it again, or choose knowledge "standard".'
         )
     known = np.full(_length(splits), MEMBER, np.int8)
     known[splits.evaluation_indices.numpy()] = NONMEMBER
     known[splits.challenge_indices.numpy()] = HIDDEN
-    return known[places]
+    return known[records]
 
 
 def _length(splits: ChallengeDataset) -> int:
     return len(splits.dataset)  # type: ignore[arg-type]
 
 
-def _places(records: np.ndarray | str, points: list[np.ndarray], length: int) -> np.ndarray:
+def _chosen(records: np.ndarray | str, points: list[np.ndarray], length: int) -> np.ndarray:
+    """int64[points], the dataset indices that `records` stands for, ascending."""
     if isinstance(records, str):
         if records not in ("challenge", "all"):
             raise ValueError(f"Expected records {records!r} to be 'challenge' or 'all'.")
         return np.arange(length) if records == "all" else np.unique(np.concatenate(points))
-    places = np.unique(np.asarray(records, np.int64))
-    if places.size == 0 or places[0] < 0 or places[-1] >= length:
-        raise ValueError(f"Expected records to be places in the dataset, 0..{length - 1}.")
-    return places
+    indices = np.unique(np.asarray(records, np.int64))
+    if indices.size == 0 or indices[0] < 0 or indices[-1] >= length:
+        raise ValueError(f"Expected records to be indices into the dataset, 0..{length - 1}.")
+    return indices
 
 
-def _columns(places: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The columns of `wanted` places, -1 where they are not among `places`."""
-    columns = np.searchsorted(places, wanted).clip(max=len(places) - 1)
-    return np.where(places[columns] == wanted, columns, -1)
+def _columns(records: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The columns that hold the records `wanted`, -1 where they are not among `records`."""
+    columns = np.searchsorted(records, wanted).clip(max=len(records) - 1)
+    return np.where(records[columns] == wanted, columns, -1)

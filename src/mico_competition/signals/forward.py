@@ -1,4 +1,7 @@
-"""Models x points -> arrays: what attacks work on (torch; the slow half of an attack)."""
+"""Runs models over records, and makes the arrays that signals are derived from.
+
+This is the slow part of an attack, and the part that needs torch.
+"""
 
 from __future__ import annotations
 
@@ -25,28 +28,30 @@ from mico_competition.signals.scalars import entropies, true_logit
 from mico_competition.support.progress import tracked
 from mico_competition.training.fingerprints import check_architecture
 
-# What is computed at once and kept in one file: "logits" float32[points, classes], "logit" and
+# The arrays that one file of the cache holds: "logits" float32[points, classes], "logit" and
 # "gradient_norm" float64[points], "entropies" float64[2, points].  The numbers are versions: raise
 # one when its values change.
 KINDS = {"logits": 1, "logit": 1, "entropies": 1, "gradient_norm": 1}
 
-Arrays = dict[str, list[np.ndarray]]  # kind -> parts of the array, one below the other
+Arrays = dict[str, list[np.ndarray]]  # kind -> parts of the array, to be concatenated
 
-_ROWS = 1024  # of logits that go through `entropies` together
+_ROWS = 1024  # rows of logits that `entropies` takes together
 
 
-def make_arrays(model: nn.Module, points: Points, kinds: Collection[str], place: str) -> Arrays:
-    """Arrays of one model: of `kinds`, and of what comes with them.
+def make_arrays(model: nn.Module, points: Points, kinds: Collection[str], name: str) -> Arrays:
+    """Compute arrays of the requested kinds, and of those that the same passes give anyway.
 
     Args:
-        model: in eval mode, on the points' device; used for nothing else after "gradient_norm".
-        kinds: of KINDS.
-        place: the model's name for messages.
+        model: in eval mode, on the points' device.  "gradient_norm" leaves hooks in it, so do not
+            use it for anything else afterwards.
+        points: the records.
+        kinds: some of KINDS.
+        name: the model's name in messages.
 
     Raises:
-        ValueError: if its outputs or gradients are not finite.
+        ValueError: if the model's outputs or gradients are not finite.
     """
-    points.check_model(model, place)
+    points.check_model(model, name)
     arrays: Arrays = {}
     with full_precision():
         if set(kinds) - {"gradient_norm"}:
@@ -58,17 +63,18 @@ def make_arrays(model: nn.Module, points: Points, kinds: Collection[str], place:
     for kind in arrays.keys() - {"logits"}:  # what is not finite there shows in "logit"
         if not all(np.isfinite(part).all() for part in arrays[kind]):
             raise ValueError(
-                f"{place} gives values that are not finite ({kind}), so its scores would mean "
-                "nothing: leave it out, or have it trained again."
+                f"{name} gives values that are not finite ({kind}), so its scores would mean "
+                "nothing: leave it out, or train it again."
             )
     return arrays
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Convolutions on CUDA in float32: cuDNN's default, TF32, keeps 10 bits of each factor.
+    """Make CUDA's convolutions use float32: cuDNN's default, TF32, keeps 10 bits of each factor.
 
-    Else a GPU's logits would differ from a CPU's in the third digit, under one name in the cache.
+    With TF32 the logits of a GPU differ from those of a CPU in the third digit, and the cache has
+    one name for both.
     """
     cudnn: Any = torch.backends.cudnn
     kept = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "deterministic")}
@@ -77,9 +83,9 @@ def full_precision() -> Iterator[None]:
 
 
 def _forward(model: nn.Module, points: Points) -> Arrays:
-    """The signals "logits" and "logit".
+    """The arrays "logits" and "logit".
 
-    All batches first, then the scalars: by turns they throw each other's data out of the caches.
+    All forward passes come before the scalars; alternating them would empty the CPU's caches.
     """
     size = points.batch_size()
     with torch.inference_mode():
@@ -92,22 +98,22 @@ def _forward(model: nn.Module, points: Points) -> Arrays:
 
 
 def make_entropies(logit_parts: Sequence[np.ndarray], points: Points) -> list[np.ndarray]:
-    """The signal "entropies", from logits float32[points, classes], given in parts."""
-    found, start = [], 0
+    """The array "entropies", from logits float32[points, classes] that come in parts."""
+    parts, start = [], 0
     with torch.inference_mode():
         for part in logit_parts:
             for rows in np.split(part, range(_ROWS, len(part), _ROWS)):
                 labels = points.data.labels[start : start + len(rows)]
                 start += len(rows)
                 z = torch.from_numpy(np.array(rows)).to(points.device)  # a copy: maps are read-only
-                found.append(entropies(z, labels))
-        return [torch.cat(found, 1).cpu().numpy()]
+                parts.append(entropies(z, labels))
+        return [torch.cat(parts, 1).cpu().numpy()]
 
 
 def signals_fingerprint() -> str:
-    """SHA-256 in hex of the signals of a small network whose weights a formula gives.
+    """SHA-256 in hex of the signals of a small network whose weights are given by a formula.
 
-    Another one where the code of signals computes something else; three digits count.
+    It changes when the code of this package computes other values, to three digits.
     """
     with torch.random.fork_rng(devices=[]):
         model = MLP(8, 6, 5).eval()
@@ -122,16 +128,19 @@ def signals_fingerprint() -> str:
 def losses(
     model: nn.Module, data: Any, indices: torch.Tensor, *, batch_size: int = 512
 ) -> np.ndarray:
-    """float64[points], the cross-entropy of each record at `indices`, in nats.
+    """Compute a model's cross-entropy loss at each record.
 
-    Taken in double precision from the logits: float32 rounds the small losses of a model that
-    fits its training set to the same few values, and an attack lives on their order.
+    The loss is taken from the logits in double precision: float32 rounds the small losses of a
+    model that fits its training set to a few values, and attacks depend on their order.
 
     Args:
         model: in eval mode.
         data: an ArrayDataset or TokenDataset; batches are moved to the model's device.
-        indices: int64[points], places in the dataset.
-        batch_size: points in one forward pass.
+        indices: int64[points], indices into the dataset.
+        batch_size: records in one forward pass.
+
+    Returns:
+        float64[points], in nats, in the order of `indices`.
     """
     parts = [
         nn.functional.cross_entropy(outputs, labels, reduction="none").cpu()
@@ -143,7 +152,7 @@ def losses(
 def _outputs(
     model: nn.Module, data: Any, indices: torch.Tensor, batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Logits float64[b, classes] and labels int64[b] of the records at `indices`, by batches."""
+    """Batches of logits float64[b, classes] and labels int64[b] of the records at `indices`."""
     device = next(model.parameters()).device
     with torch.inference_mode(), full_precision():
         for chunk in indices.split(batch_size):
@@ -158,7 +167,20 @@ def challenge_losses(
     device: torch.device | None = None,
     progress: bool = True,
 ) -> np.ndarray:
-    """float64[models, 2m], each model's losses on its own challenge points, in their order."""
+    """Compute each model's loss at its own challenge points: the input of the threshold attack.
+
+    Args:
+        folders: the models, of one task.
+        data: the task's whole dataset, prepared as models take it.
+        device: where models run; by default CUDA if there is one.
+        progress: whether to show a progress bar.
+
+    Returns:
+        float64[models, 2m], in nats, in the order of each model's challenge points.
+
+    Raises:
+        ValueError: if a model was trained with other code than today's, or on another dataset.
+    """
     rows = []
     check_architecture(folders, data)
     plausible = Plausibility(folders)
@@ -168,17 +190,18 @@ def challenge_losses(
             model = load_model(folder.task.name, folder.path, device=device)
             rows.append(losses(model, data, splits.challenge_indices))
             if plausible.wants(folder):
-                _look_at(plausible, folder, model, splits)
+                _check_plausible(plausible, folder, model, splits)
     plausible.warn()
     return np.stack(rows)
 
 
-def _look_at(
+def _check_plausible(
     plausible: Plausibility, folder: ModelFolder, model: nn.Module, splits: ChallengeDataset
 ) -> None:
+    """Let `plausible` compare a model's predictions at its challenge points with the labels."""
     points = splits.challenge_indices
-    found = [(z.argmax(1), y) for z, y in _outputs(model, splits.dataset, points, len(points))]
-    predicted, labels = (torch.cat(part).cpu().numpy() for part in zip(*found))
+    batches = [(z.argmax(1), y) for z, y in _outputs(model, splits.dataset, points, len(points))]
+    predicted, labels = (torch.cat(part).cpu().numpy() for part in zip(*batches))
     known = splits.seeds.membership is not None
     members = np.array(splits.get_solutions(), bool) if known else None
     plausible.see(folder, predicted, labels, members)

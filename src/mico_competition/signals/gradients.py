@@ -1,7 +1,7 @@
-"""Norms of per-example gradients of the loss over all weights, of a trained model.
+"""The norm of the loss gradient at each record, over all weights of a trained model.
 
-Activations and output gradients give the norms, without a gradient being written out:
-docs/METHODS.md, sections 3.3 and 11.3.
+`training.bookkeeping` derives the norms from activations and output gradients, and never builds a
+per-example gradient: docs/METHODS.md, sections 3.3 and 11.3.
 """
 
 from __future__ import annotations
@@ -17,15 +17,19 @@ from mico_competition.training.bookkeeping import BookKeeper
 
 
 def negative_log_norms(model: nn.Module, points: Points) -> np.ndarray:
-    """float64[points], minus the log of the L2 norm of the cross-entropy's gradient.
+    """Compute minus the log of the L2 norm of the cross-entropy's gradient at each record.
 
-    Larger where the model fits a record better; no bound.  The gradient is linear in that of the
-    logits, (1 - p_y) u: u goes through the model, and 1 - p_y, which float32 would round to 0 for
-    a record that is fitted well, is put in as its logarithm.  Right to 1e-4 or better.
+    The gradient is linear in that of the logits, (1 - p_y) u.  Only u goes backward through the
+    model; log(1 - p_y) is added afterwards, because float32 would round 1 - p_y to 0 for a record
+    that the model fits well.  The error is 1e-4 or less.
 
     Args:
-        model: in eval mode, on the points' device; its layers must be known to
-            `training.ghost_norms`.  It keeps hooks: use it for nothing else.
+        model: in eval mode, on the points' device, with layers that `training.ghost_norms`
+            supports.  Hooks stay in it, so do not use it for anything else afterwards.
+        points: the records.
+
+    Returns:
+        float64[points], unbounded; larger where the model fits a record better.
     """
     keeper = BookKeeper(model)
     parts = []

@@ -1,4 +1,4 @@
-"""From a challenge folder to signals: reads the fleet, prepares the data, opens the cache."""
+"""Opens the signals of a challenge folder: reads its models, prepares the data, opens the cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mico_competition.signals.fleet import Fleet, read_fleet
 from mico_competition.signals.signals import Signals
 from mico_competition.support.files import PathLike
 
-# What a text model's folder says of its architecture; another task's is in `models`, not in files.
+# What makes up a text model's architecture; those of other tasks stand in `models`, not in files.
 _SIZES = (
     "hidden_size",
     "num_hidden_layers",
@@ -44,19 +44,22 @@ def open_signals(
     download: bool = False,
     **options: Any,
 ) -> Signals:
-    """Signals of the models of `scenario` below a challenge folder.
+    """Open the signals of the models of `scenario` in a challenge folder.
 
     Args:
         challenge_folder: `.../purchase100`, as downloaded, released or trained.
-        scenario: its name.
-        data: the folder that datasets are in, or the task's whole dataset.
+        scenario: the scenario's name.
+        data: the folder that holds the datasets, or the task's whole dataset.
         records, phases, models, knowledge: as in `read_fleet`.
-        download: fetch the dataset if it is not there.
+        download: fetch the dataset if it is not in that folder.
         options: as in `Signals`: cache, device, progress, runner.
 
+    Returns:
+        The signals; nothing is computed before an attack reads them.
+
     Raises:
-        ValueError: as `read_fleet` and `Signals`; or if a text model has no tokenizer, or
-            another one than the rest, or is of another size.
+        ValueError: as `read_fleet` and `Signals`; or if a text model has no tokenizer, or a
+            tokenizer or an architecture that differs from those of the other models.
     """
     task = get_scenario(scenario).task
     if isinstance(data, (str, Path)):
@@ -76,39 +79,39 @@ def open_signals(
 
 
 def _tokenised(fleet: Fleet, data: TextDataset) -> Any:
-    """Sentences as the fleet's models take them, by the tokenizer beside their weights."""
+    """The sentences, tokenised by the tokenizer that lies beside the models' weights."""
     _refuse_other_sizes(fleet.folders)
-    found = {tokenizer_bytes(folder.path): folder for folder in reversed(fleet.folders)}
-    first, *others = reversed(found.values())
+    tokenizers = {tokenizer_bytes(folder.path): folder for folder in reversed(fleet.folders)}
+    first, *others = reversed(tokenizers.values())
     if others:
         raise ValueError(
-            f"{first.place} and {others[0].place} have different tokenizers: signals are of one, "
-            "so take models of one fleet."
+            f"{first.relative_path} and {others[0].relative_path} have different tokenizers: all "
+            "models must share one, so take models of one fleet."
         )
     try:
         return prepare(first.task.name, data, first.path)[0]
     except ValueError as error:
         raise ValueError(
-            f"{first.place} has no tokenizer of use, and sentences cannot be read without: put "
-            f"that of its base model beside its weights. ({error})"
+            f"{first.relative_path} has no usable tokenizer, without which it cannot read "
+            f"sentences: put that of its base model beside its weights. ({error})"
         ) from error
 
 
 def _refuse_other_sizes(folders: Sequence[ModelFolder]) -> None:
-    """ValueError if the models are not all of the first one's architecture."""
+    """Raise ValueError if a model's architecture is not that of the first."""
     first, *others = folders
     expected = _sizes(first)
     for folder in others:
         for name, size in _sizes(folder).items():
             if size != expected[name]:
                 raise ValueError(
-                    f"{first.place} and {folder.place} are of different architectures ({name} "
-                    f"{expected[name]} and {size}): shadow models must be as their targets are, "
-                    "so take models of one fleet."
+                    f"{first.relative_path} and {folder.relative_path} have different "
+                    f"architectures ({name} {expected[name]} and {size}): shadow models must have "
+                    "that of their targets, so take models of one fleet."
                 )
 
 
 def _sizes(folder: ModelFolder) -> dict[str, Any]:
-    """By the configuration beside the weights, with what it leaves out at its default."""
+    """The sizes that the configuration beside the weights gives, defaults included."""
     config = read_config(folder.task, folder.path)
     return {name: getattr(config, name, None) for name in _SIZES}

@@ -1,8 +1,8 @@
-"""Whether models suit the dataset, where nothing in their folders says which one they had.
+"""Warns if models do not fit the dataset, where their folders name no dataset to compare with.
 
-The folders of 2022 have no fingerprint of their dataset.  A model that knows no more of the records
-it was trained on than guessing would was hardly trained, or on other records; and one that was
-trained without privacy knows them better than others, unless it was trained on others.
+The folders of 2022 have no fingerprint of their dataset.  Two things then suggest that it is the
+wrong one: a model classifies its own training records no better than guessing, or models that were
+trained without privacy classify members no better than non-members.
 """
 
 from __future__ import annotations
@@ -17,28 +17,29 @@ from mico_competition.competition.layout import ModelFolder
 from mico_competition.competition.lengths import read_metadata
 from mico_competition.competition.table import get_scenario
 
-_LEAST_GAIN = 0.05  # over guessing the most frequent class, or 3 standard errors of that
-_LEAST_POINTS = 500  # for a judgement by how members and others differ
+_LEAST_GAIN = 0.05  # in accuracy over guessing the most frequent class; or 3 standard errors
+_LEAST_POINTS = 500  # to judge by the difference between members and non-members
 
 _log = logging.getLogger(__name__)
 
 
 class Plausibility:
-    """Accuracies of models of one scenario at their challenge points.
+    """The accuracies of one scenario's models at their challenge points.
 
     Args:
-        folders: the models; only those whose metadata name no dataset are looked at.
+        folders: the models; those whose metadata name their dataset are not examined.
     """
 
     def __init__(self, folders: Sequence[ModelFolder]) -> None:
         self._open = {f for f in folders if not read_metadata(f.path).get("dataset_fingerprint")}
         self._near: list[tuple[ModelFolder, float, float]] = []
-        self._members: list[np.ndarray] = []  # of the models whose members are known: who of them
-        self._others: list[np.ndarray] = []  # is classified correctly
+        # bool[points]: which members, and which non-members, a non-private model gets right
+        self._members: list[np.ndarray] = []
+        self._others: list[np.ndarray] = []
         self._seen = 0
 
     def wants(self, folder: ModelFolder) -> bool:
-        """Whether `see` is still to be called for this model."""
+        """Whether `see` must still be called for this model."""
         return folder in self._open
 
     def see(
@@ -48,12 +49,12 @@ class Plausibility:
         labels: np.ndarray,
         members: np.ndarray | None,
     ) -> None:
-        """Take note of a model.
+        """Record how well a model classifies its challenge points.
 
         Args:
             folder: the model.
-            predicted: int64[points], the classes it gives to its challenge points.
-            labels: int64[points], the true ones.
+            predicted: int64[points], the classes that it predicts at its challenge points.
+            labels: int64[points], their true classes.
             members: bool[points], which of them it was trained on; None if that is not known.
         """
         self._open.discard(folder)
@@ -70,7 +71,7 @@ class Plausibility:
             self._near.append((folder, float(right.mean()), guess))
 
     def warn(self) -> None:
-        """Say once what is odd about the models that were seen."""
+        """Log one warning if the models seen so far look wrong, and forget them."""
         if self._near:
             folder, accuracy, guess = self._near[0]
             _log.warning(
@@ -81,7 +82,7 @@ class Plausibility:
                 len(self._near),
                 self._seen,
                 folder.scenario,
-                folder.place,
+                folder.relative_path,
                 100 * accuracy,
                 100 * guess,
             )
@@ -94,7 +95,7 @@ class Plausibility:
                     "%d models whose folders name no dataset classify the records that they were "
                     "trained on no better than others (%.1f%% and %.1f%% correct), although they "
                     "were trained without privacy: check that this is the dataset that they were "
-                    "trained on, in its order.",
+                    "trained on, in its original order.",
                     len(self._members),
                     100 * members.mean(),
                     100 * others.mean(),

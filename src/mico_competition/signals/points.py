@@ -1,7 +1,7 @@
-"""The records that signals are of, on the device where models run, ready to be gone through again.
+"""The records at which signals are computed, kept on the device where the models run.
 
-Records stay compact (bits, bytes, tokens); what models take is made of them once for all models
-where that fits into memory, else anew for each batch.
+Records are stored compactly (bits, bytes, tokens).  The inputs that models take are expanded once
+for all models if they fit into memory, and otherwise anew for each batch.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from mico_competition.competition.table import Task, get_task
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
 from mico_competition.models.inputs import Data
 
-KEPT_BYTES = 2**29  # of expanded inputs, kept between models
-_CUDA = 8  # times the batch of a CPU, whose caches are small
+KEPT_BYTES = 2**29  # the most bytes of expanded inputs that are kept between models
+_CUDA = 8  # a GPU's batch is so many times that of a CPU, whose caches are small
 
 Batch = tuple[Any, Tensor]
 
 
 @dataclass(frozen=True)
 class Points:
-    """Records with labels, in the order of a fleet's columns; pickles.
+    """Records with labels, in the order of a fleet's columns; can be pickled.
 
     Attributes:
-        task_name: of the models.
+        task_name: the task of the models.
         data: these records only, compact, on the device.
     """
 
@@ -39,60 +39,61 @@ class Points:
 
     @classmethod
     def of(cls, task_name: str, data: Any, records: np.ndarray) -> Points:
-        """`records` (int64, places in `data`) out of a dataset, on the dataset's device.
+        """Select `records` (int64[points], indices) of a dataset, on the dataset's device.
 
         Raises:
-            ValueError: if `data` is not what the task's models take, a record is out of range,
-                or a label is no class of the task.
+            ValueError: if `data` is not what the task's models take, an index is out of range, or
+                a label is not a class of the task.
         """
         task = get_task(task_name)
         expected = TokenDataset if task.text else ArrayDataset
         if not isinstance(data, expected):
             raise ValueError(
                 f"Expected a {expected.__name__} for task {task_name}, got "
-                f"{type(data).__name__}: open_signals and inputs.prepare make one"
+                f"{type(data).__name__}: open_signals and inputs.prepare return one"
                 f"{', with the tokenizer of a model' if task.text else ''}."
             )
         if len(records) == 0 or records.min() < 0 or records.max() >= len(data):
             raise ValueError(
-                f"Expected records to be places in the dataset, 0..{len(data) - 1}: were they "
+                f"Expected records to be indices into the dataset, 0..{len(data) - 1}: were they "
                 "read with another dataset?"
             )
         index = torch.from_numpy(np.asarray(records, np.int64))
         if isinstance(data, TokenDataset):
-            own: Data = TokenDataset(
+            chosen: Data = TokenDataset(
                 data.input_ids[index], data.attention_mask[index], data.labels[index]
             )
         else:
-            own = ArrayDataset(data.storage[index], data.labels[index], data.expand)
-        if int(own.labels.min()) < 0 or int(own.labels.max()) >= task.num_classes:
+            chosen = ArrayDataset(data.storage[index], data.labels[index], data.expand)
+        if int(chosen.labels.min()) < 0 or int(chosen.labels.max()) >= task.num_classes:
             raise ValueError(
                 f"Expected labels of {task_name} in 0..{task.num_classes - 1}, got "
-                f"{int(own.labels.min())}..{int(own.labels.max())}: is it another task's dataset?"
+                f"{int(chosen.labels.min())}..{int(chosen.labels.max())}: is it another task's "
+                "dataset?"
             )
-        return cls(task_name, own)
+        return cls(task_name, chosen)
 
     def __len__(self) -> int:
         return len(self.data)
 
     @property
     def task(self) -> Task:
-        """The row of the task."""
+        """The task of the models, from the table."""
         return get_task(self.task_name)
 
     @property
     def device(self) -> torch.device:
-        """Where the records are."""
+        """The device that holds the records."""
         return self.data.labels.device
 
     def to(self, device: torch.device) -> Points:
-        """The same on `device`, without what was kept."""
+        """The same records on `device`, without the inputs that were kept."""
         return Points(self.task_name, self.data.to(device))
 
     def batches(self, batch_size: int, *, keep: bool = False) -> Iterator[Batch]:
-        """(inputs as `models.logits` takes them, labels int64[b]), in order, on the device.
+        """Batches of (inputs as `models.logits` takes them, labels int64[b]), in order.
 
-        With `keep` they are there for the next model, if they are not too large.
+        With `keep` the inputs are kept for the next model, if they fit into KEPT_BYTES.
         """
         if batch_size in self._kept:
             yield from self._kept[batch_size]
@@ -109,9 +110,10 @@ class Points:
             self._kept[batch_size] = kept
 
     def batch_size(self, *, gradients: bool = False) -> int:
-        """Records in one pass: what a core's caches like, more on a GPU.
+        """How many records go through a model at once: as many as suit a core's caches or a GPU.
 
-        Even, as `cache` wants it.  Activations of images and sentences are far larger than they.
+        The number is even, as `cache` needs it.  It is smaller for images and sentences, whose
+        activations are far larger than they are themselves.
         """
         if isinstance(self.data, TokenDataset):
             size = 32
@@ -123,14 +125,14 @@ class Points:
             size *= _CUDA
         return max(2, size // 2) if gradients else size
 
-    def check_model(self, model: nn.Module, place: str) -> None:
-        """ValueError if the tokens are not of the model's vocabulary."""
+    def check_model(self, model: nn.Module, name: str) -> None:
+        """Raise ValueError if the tokens do not fit into the vocabulary of the model `name`."""
         words = getattr(getattr(model, "config", None), "vocab_size", None)
         if isinstance(self.data, TokenDataset) and words is not None:
             largest = int(self.data.input_ids.max())
             if largest >= words:
                 raise ValueError(
-                    f"{place} has {words} tokens and the dataset token {largest}: it was "
+                    f"{name} has {words} tokens, but the dataset holds token {largest}: it was "
                     "tokenised with another model's tokenizer; put the model's own beside it."
                 )
 

@@ -1,9 +1,8 @@
-"""Scalars of logits in torch: the logit of p_y, the entropies, the gradient by the logits.
+"""Signals that are functions of a model's logits, in torch: the logit of p_y and the entropies.
 
 The formulas are those of `attacks.scores.transforms` and `attacks.scores.entropy` (docs/METHODS.md,
-sections 3.1 and 3.2), written for a fleet's worth of logits on any device.  Everything is taken
-from the other classes' odds, so that no digit is lost where the probability of the true class
-rounds to 1.
+sections 3.1 and 3.2), fast and on any device.  They start from the odds of the other classes, so
+they keep all digits where the probability p_y of the true class rounds to 1.
 """
 
 from __future__ import annotations
@@ -15,37 +14,45 @@ from torch.nn.functional import softplus
 
 from mico_competition.attacks.scores.transforms import sigmoid
 
-_TINY, _HUGE = 1e-250, 1e250  # sums of exponentials beyond have lost digits
+_TINY, _HUGE = 1e-250, 1e250  # a sum of exponentials outside this range has lost digits
 
 
 def true_logit(logits: Tensor, labels: Tensor) -> Tensor:
-    """float64[b], the logit of p_y: log p_y / (1 - p_y), to a float64's digits whatever its size.
+    """Compute the logit of p_y, log(p_y / (1 - p_y)), in float64 precision whatever its size.
 
     Args:
         logits: float32 or float64 [b, classes], two classes or more.
-        labels: int64[b].
+        labels: int64[b], the true classes.
 
-    Source: `attacks.transforms.stable_logit`, whose values these are; a tenth of its time, for it
-    neither looks for the largest logit nor checks.
+    Returns:
+        float64[b].  The values are those of `attacks.scores.transforms.stable_logit`, in a tenth
+        of its time: this function neither searches for the largest logit nor checks its arguments.
     """
     true = labels[:, None]
-    own = logits.gather(1, true)[:, 0].double()
+    z_y = logits.gather(1, true)[:, 0].double()
     odds = logits.to(torch.float64, copy=True).exp_()
     total = odds.scatter_(1, true, 0.0).sum(1)
     whole = (total > _TINY) & (total < _HUGE)
     if bool(whole.all()):
-        return own - total.log_()
-    return own - logits.double().scatter(1, true, -torch.inf).logsumexp(1)
+        return z_y - total.log_()
+    return z_y - logits.double().scatter(1, true, -torch.inf).logsumexp(1)
 
 
 def entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """float64[2, b], minus the entropy and minus the modified entropy of each output.
+    """Compute minus the entropy and minus the modified entropy of each output.
 
-    Both keep 12 digits, also where they are far below the rounding of a probability near 1; where
-    a wrong class is certain, the entropy is right to 1e-13 absolutely.  Arguments as above.
+    Both keep 12 digits even where they are far below the rounding of a probability near 1; where
+    a wrong class is certain, the entropy has an absolute error below 1e-13.
 
-    Sources: `attacks.entropy`; the entropy by grouping (Shannon 1948, section 6):
-    H(p) = H(p_y, 1 - p_y) + (1 - p_y) H(the others' shares).
+    Args:
+        logits: as in `true_logit`.
+        labels: as in `true_logit`.
+
+    Returns:
+        float64[2, b].
+
+    Sources: `attacks.scores.entropy`; the entropy by grouping (Shannon 1948, section 6):
+    H(p) = H(p_y, 1 - p_y) + (1 - p_y) H(shares of the other classes).
     """
     true = labels[:, None]
     z = logits.double()
@@ -68,10 +75,10 @@ def entropies(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def direction(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient of the cross-entropy by the logits, in two factors.
+    """Compute the gradient of the cross-entropy with respect to the logits, in two factors.
 
-    It is (1 - p_y) u, where u is the others' distribution among themselves, and -1 at the true
-    class: u keeps its digits where 1 - p_y is far below what a float holds.
+    It is (1 - p_y) u, where u is -1 at the true class and elsewhere the distribution over the
+    other classes.  The factor u keeps its digits where 1 - p_y underflows.
 
     Returns:
         float64[b], log(1 - p_y); and u, of the dtype and shape of `logits`.
@@ -83,7 +90,7 @@ def direction(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def negative_loss(logit: np.ndarray) -> np.ndarray:
-    """log p_y, minus the cross-entropy, from the logit of p_y."""
+    """Minus the cross-entropy, log p_y, from the logit of p_y."""
     return -np.logaddexp(0.0, -logit)
 
 

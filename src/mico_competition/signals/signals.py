@@ -1,7 +1,7 @@
-"""Signals of a fleet: every model at every record, computed once, kept on disk, ready to be used.
+"""The signals of a fleet: arrays over models and records, computed once and cached on disk.
 
-Opening looks at all weights: what is kept on disk is found by their content, so it is never that of
-other weights, and a model that is there twice is refused.
+Opening a fleet hashes all weights.  The cache is keyed by these hashes, so it never returns the
+signals of other weights, and a fleet that holds the same model twice is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from mico_competition.support.files import PathLike
 from mico_competition.support.progress import stage
 from mico_competition.training.fingerprints import check_architecture
 
-# name -> the kind it is of, and what makes it of that kind's arrays
+# name -> the kind of array that it is derived from, and the function that derives it
 SIGNALS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "loss": ("logit", negative_loss),
     "confidence": ("logit", confidence),
@@ -47,7 +47,8 @@ SIGNALS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "gradient_norm": ("gradient_norm", lambda values: values),
 }
 
-# (points, [(folder, kinds) of a model]) -> (number in that list, arrays), in any order
+# A runner takes points and a list of (folder, kinds), and yields (index in the list, arrays) in any
+# order.
 Wanted = list[tuple[ModelFolder, list[str]]]
 Runner = Callable[[Points, Wanted], Iterator[tuple[int, Arrays]]]
 
@@ -57,34 +58,35 @@ def kinds_of(names: Collection[str]) -> list[str]:
     for name in names:
         if name not in SIGNALS and name != "logits":
             raise ValueError(
-                f"Unknown signal {name!r}: choose of {', '.join(['logits', *SIGNALS])}."
+                f"Unknown signal {name!r}: choose one of {', '.join(['logits', *SIGNALS])}."
             )
     return sorted({SIGNALS[name][0] if name in SIGNALS else name for name in names})
 
 
 @dataclass(frozen=True)
 class Computed:
-    """What `Signals.compute` did: models in all, and those that had something to compute."""
+    """What `Signals.compute` did: the number of models, and how many were not yet in the cache."""
 
     models: int
     made: int
 
 
 class Signals:
-    """Signals of a fleet's models (rows) at its records (columns).
+    """The signals of a fleet's models (rows) at its records (columns).
 
     Args:
         fleet: from `read_fleet`.
-        data: the dataset it was read with, as models take it (`inputs.prepare`).
-        cache: folder to keep arrays in; by default `signals` in `$MICO_CACHE`.
+        data: the dataset that the fleet was read with, as models take it (`inputs.prepare`).
+        cache: the folder that keeps arrays; by default `signals` in `$MICO_CACHE`.
         device: where models run; by default CUDA if there is one.
-        progress: whether to show how far it is (see `mico_competition.support.progress`).
-        runner: computes what is missing elsewhere, such as on a cluster; by default here.
+        progress: whether to show a progress bar (see `mico_competition.support.progress`).
+        runner: computes missing arrays elsewhere, such as on a cluster; by default they are
+            computed in this process.
 
     Raises:
-        ValueError: if the data are not those of the fleet or of its task, a folder lacks
-            weights, two models have the same ones, or one was trained with code that computes
-            something else.
+        ValueError: if the data are not those of the fleet or of its task, a folder lacks weights,
+            two models have the same weights, or a model was trained with code that computes other
+            outputs than today's.
     """
 
     def __init__(
@@ -104,8 +106,8 @@ class Signals:
         points = Points.of(task, data, fleet.records)
         if not np.array_equal(points.data.labels.cpu().numpy(), fleet.labels):
             raise ValueError(
-                f"The labels of the data are not those that the fleet of {fleet.scenario} was "
-                "read with: give the same dataset."
+                f"The labels of the data differ from those that the fleet of {fleet.scenario} was "
+                "read with: pass the same dataset."
             )
         self.cache = Cache(cache)
         self._points = points.to(self.device)
@@ -115,8 +117,8 @@ class Signals:
         )
         _refuse_twins(fleet.folders, self._digests, "the same weights")
         self._architectures = check_architecture(fleet.folders, data)
-        places = hashlib.sha256(fleet.records.astype("<i8").tobytes()).hexdigest()
-        self._data_facts = (dataset_fingerprint(data), places, signals_fingerprint())
+        records = hashlib.sha256(fleet.records.astype("<i8").tobytes()).hexdigest()
+        self._data_facts = (dataset_fingerprint(data), records, signals_fingerprint())
         self._plausible = Plausibility(fleet.folders)
         self._progress = progress
         self._runner = runner
@@ -125,16 +127,21 @@ class Signals:
         self._logits: dict[int, np.ndarray] = {}
 
     def get(self, name: str) -> np.ndarray:
-        """float64[models, points], read-only; larger where a member would have it larger.
+        """Return one signal of every model at every record, computing what is not cached.
+
+        The sign of each signal is such that members tend to have larger values.
 
         Args:
-            name: "loss" (minus the cross-entropy, log p_y), "confidence" (p_y), "logit" (of
-                p_y), "entropy" and "modified_entropy" (minus these), or "gradient_norm" (minus
-                the log of the norm of the loss's gradient over all weights).
+            name: "loss" (minus the cross-entropy, log p_y), "confidence" (p_y), "logit" (log
+                p_y / (1 - p_y)), "entropy" and "modified_entropy" (minus these), or
+                "gradient_norm" (minus the log of the norm of the loss gradient over all weights).
+
+        Returns:
+            float64[models, points], read-only.
 
         Raises:
-            ValueError: if the name is unknown; a model cannot be loaded, or gives values that
-                are not finite; or models that should differ give the same values.
+            ValueError: if the name is unknown, if a model cannot be loaded or gives values that
+                are not finite, or if all models give the same values.
         """
         if name not in SIGNALS:
             raise ValueError(f"Unknown signal {name!r}: choose one of {', '.join(SIGNALS)}.")
@@ -151,23 +158,23 @@ class Signals:
         return self._named[name]
 
     def logits(self, row: int) -> np.ndarray:
-        """float32[points, classes] of one model, memory-mapped where the cache could keep it."""
+        """float32[points, classes] of one model; memory-mapped if the cache could keep them."""
         if row not in self._logits:
-            found = self._read(row, "logits")
-            if found is None:
+            cached = self._read(row, "logits")
+            if cached is None:
                 arrays = self._make(row, ["logits"])
                 self._keep(row, arrays)
-                found = self._read(row, "logits")
-                if found is None:  # not held here: a fleet's logits may not fit into memory
+                cached = self._read(row, "logits")
+                if cached is None:  # not held here: a fleet's logits may not fit into memory
                     return np.concatenate(arrays["logits"])
-            self._logits[row] = found
+            self._logits[row] = cached
         return self._logits[row]
 
     def load(self, row: int) -> nn.Module:
-        """One model, in eval mode, on the device, with gradients on.
+        """Load one model, in eval mode, on the device, with parameters that require gradients.
 
         Raises:
-            ValueError: as `load_model`; or if its weights changed since the signals were opened.
+            ValueError: as `load_model`; or if the weights changed since the signals were opened.
         """
         folder = self.fleet.folders[row]
         model = load_model(folder.task.name, folder.path, device=self.device)
@@ -175,12 +182,13 @@ class Signals:
         return model
 
     def compute(self, names: Collection[str] = ("logits", "logit")) -> Computed:
-        """Compute and keep what is not in the cache yet.
+        """Compute the arrays that are not in the cache, and write them to it.
 
-        Each model is kept when it is done, so a run that is killed goes on where it stopped.
+        Each model's arrays are written when they are complete, so a killed run resumes where it
+        stopped.
 
         Args:
-            names: of signals, and "logits".
+            names: signals of SIGNALS, or "logits".
         """
         wanted = kinds_of(names)
         made = 0
@@ -193,22 +201,22 @@ class Signals:
         if kind not in self._tables:
             table = np.empty((len(self.fleet), *self._shape(kind)))
             for row, arrays in self._computed([kind], range(len(self.fleet))):
-                found = self._read(row, kind) if arrays is None else np.concatenate(arrays[kind])
-                assert found is not None  # it was there a moment ago
-                table[row] = found
+                values = self._read(row, kind) if arrays is None else np.concatenate(arrays[kind])
+                assert values is not None  # `_computed` has just read them
+                table[row] = values
             if kind == "logit":
-                prints = [row.tobytes() for row in table]
-                if len(set(prints)) > 1:  # all the same: `get` has a sentence of its own
-                    _refuse_twins(self.fleet.folders, prints, "the same outputs")
+                outputs = [row.tobytes() for row in table]
+                if len(set(outputs)) > 1:  # if all are the same, `get` says so
+                    _refuse_twins(self.fleet.folders, outputs, "the same outputs")
             self._tables[kind] = table
         return self._tables[kind]
 
     def _computed(
         self, kinds: list[str], rows: Sequence[int]
     ) -> Iterator[tuple[int, Arrays | None]]:
-        """Each row with its new arrays, None if all were there; at the end all are kept.
+        """Each row with its new arrays, or with None if the cache had them all.
 
-        A thread writes while the next model runs.
+        A thread writes one model's arrays to the cache while the next model runs.
         """
         lacking: dict[int, list[str]] = {}
         for row in rows:
@@ -216,11 +224,11 @@ class Signals:
             if kinds_lacking:
                 lacking[row] = kinds_lacking
             else:
-                self._look_at(row, None)
+                self._check_plausible(row, None)
                 yield row, None
         order = list(lacking)
-        there = len(rows) - len(order)
-        bar = stage("Signals", len(rows), "model", initial=there, show=self._progress)
+        cached = len(rows) - len(order)
+        bar = stage("Signals", len(rows), "model", initial=cached, show=self._progress)
         with bar as shown, ThreadPoolExecutor(1) as writer:
             writing: Future | None = None
             if self._runner is None:
@@ -233,15 +241,15 @@ class Signals:
                 if writing is not None:
                     writing.result()  # one model at most waits to be written
                 writing = writer.submit(self._keep, row, arrays)
-                self._look_at(row, arrays.get("logits"))
+                self._check_plausible(row, arrays.get("logits"))
                 yield row, arrays
                 shown.update()
             if writing is not None:
                 writing.result()
         self._plausible.warn()
 
-    def _look_at(self, row: int, parts: list[np.ndarray] | None) -> None:
-        """See whether a model knows what it was trained on, as far as that is told."""
+    def _check_plausible(self, row: int, parts: list[np.ndarray] | None) -> None:
+        """Compare a model's predictions at its challenge points with their labels."""
         folder = self.fleet.folders[row]
         if not self._plausible.wants(folder):
             return
@@ -250,21 +258,23 @@ class Signals:
         columns = self.fleet.challenge[row][self.fleet.challenge[row] >= 0]
         if parts is None or not len(columns):
             return
-        known_membership = self.fleet.known_membership[row][columns]
+        known = self.fleet.known_membership[row][columns]
         predicted = np.concatenate([part.argmax(1) for part in parts])[columns]
-        members = None if (known_membership == HIDDEN).any() else known_membership == MEMBER
+        members = None if (known == HIDDEN).any() else known == MEMBER
         self._plausible.see(folder, predicted, self.fleet.labels[columns], members)
 
     def _make(self, row: int, kinds: list[str]) -> Arrays:
-        """Arrays of one model, computed here."""
+        """The arrays of one model, computed in this process."""
         if kinds == ["entropies"]:
-            found = self._read(row, "logits")
-            if found is not None:
-                return {"entropies": make_entropies([found], self._points)}
-        return make_arrays(self.load(row), self._points, kinds, self.fleet.folders[row].place)
+            cached = self._read(row, "logits")
+            if cached is not None:
+                return {"entropies": make_entropies([cached], self._points)}
+        return make_arrays(
+            self.load(row), self._points, kinds, self.fleet.folders[row].relative_path
+        )
 
     def _keep(self, row: int, arrays: Arrays) -> None:
-        """Write arrays to the cache, if they are of the weights that were opened."""
+        """Write arrays to the cache, unless the weights changed meanwhile."""
         self._check_unchanged(row)
         for kind, parts in arrays.items():
             self.cache.write(self._name(row, kind), parts)
@@ -280,7 +290,7 @@ class Signals:
         )
 
     def _name(self, row: int, kind: str) -> str:
-        """The file's name: all that the values depend on."""
+        """The name of the cache's file: a hash of everything that the values depend on."""
         facts = (self._digests[row], self._architectures[row], *self._data_facts)
         name = key(kind, KINDS[kind], "float32", self._points.task_name, *facts)
         return f"{self.fleet.scenario}-{kind}-{name}"
@@ -289,17 +299,18 @@ class Signals:
         folder = self.fleet.folders[row]
         if stamp(folder) != self._stamps[row]:
             raise ValueError(
-                f"The weights of {folder.place} changed since its signals were opened: open them "
-                "again."
+                f"The weights of {folder.relative_path} changed since its signals were opened: "
+                "open them again."
             )
 
 
-def _refuse_twins(folders: Sequence[ModelFolder], prints: Sequence[Any], what: str) -> None:
+def _refuse_twins(folders: Sequence[ModelFolder], values: Sequence[Any], what: str) -> None:
+    """Raise ValueError if two models have the same of `values`."""
     seen: dict[Any, ModelFolder] = {}
-    for folder, own in zip(folders, prints):
-        if own in seen:
+    for folder, value in zip(folders, values):
+        if value in seen:
             raise ValueError(
-                f"{seen[own].place} and {folder.place} have {what}, so a target would be among "
-                "its own shadows: remove one of them."
+                f"{seen[value].relative_path} and {folder.relative_path} have {what}, so a target "
+                "model would be among its own shadow models: remove one of them."
             )
-        seen[own] = folder
+        seen[value] = folder

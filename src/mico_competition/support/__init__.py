@@ -1,1 +1,1 @@
-"""What every part shares: files, progress, messages, and the CPUs."""
+"""Tools that all other packages share: files, progress bars, messages, CPUs, the command line."""

@@ -1,8 +1,4 @@
-"""What every verb of the command line shares: how flags are read, and how mistakes end.
-
-A parser of ours reads numbers and paths in one way for all flags, and `run_command` turns
-whatever goes wrong into one sentence and an exit code.
-"""
+"""What all commands share: strict parsing of flags, and errors as a sentence with an exit code."""
 
 from __future__ import annotations
 
@@ -25,8 +21,8 @@ from mico_competition.support.output import patient_output
 from mico_competition.support.progress import heartbeat, quiet, stage
 from mico_competition.support.spelling import nearest
 
-# The extra of setup.py that brings a package; all others come with the package itself.
-_BRINGS = {
+# The extra of setup.py that installs a package; other packages are always installed.
+_EXTRAS = {
     **dict.fromkeys(("opacus", "cryptography"), "train"),
     **dict.fromkeys(("transformers", "datasets", "safetensors", "pyarrow"), "text"),
     "ray": "cluster",
@@ -52,7 +48,7 @@ class Parser(argparse.ArgumentParser):
             self.register("type", kind, read)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        """A value that is no choice is answered with the names it may stand for, or with all."""
+        """Answer an invalid choice with the nearest choices, or with all of them."""
         if action.choices is None or value in action.choices:
             return
         known = [str(choice) for choice in action.choices]
@@ -63,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         raise argparse.ArgumentError(action, f"invalid choice: {shown(value)} ({instead})")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """As argparse does; a flag that does not exist is answered with the nearest one."""
+        """Parse as argparse does, and answer an unknown flag with the nearest one."""
         parsed, others = super().parse_known_args(args, namespace)
         for flag in (text.partition("=")[0] for text in others if text.startswith("--")):
             if near := nearest(flag, self._option_string_actions):
@@ -78,20 +74,20 @@ class Parser(argparse.ArgumentParser):
 
 
 def load_torch() -> None:
-    """Import PyTorch, which takes seconds, as a stage; for verbs that need it in any case."""
+    """Import PyTorch, which takes seconds, and show that as a stage."""
     with stage("Loading PyTorch"):
         import torch  # noqa: F401
 
 
 def whole_number(text: str) -> int:
-    """A whole number in plain digits: Python alone also takes "1_0" and digits of any script."""
+    """Parse a whole number in ASCII digits; `int` would also accept "1_0" and other scripts."""
     if not _WHOLE.fullmatch(text):
         raise argparse.ArgumentTypeError(f"expected a whole number, got {shown(text)}")
     return int(text)
 
 
 def number(text: str) -> float:
-    """A number in plain digits, or inf; not nan, and nothing too large for a float."""
+    """Parse a number in ASCII digits, or inf; NaN and numbers too large for a float are refused."""
     value = float(text) if _NUMBER.fullmatch(text) else None
     if value is None or (value in (float("inf"), -float("inf")) and "inf" not in text.lower()):
         raise argparse.ArgumentTypeError(f"expected a number, got {shown(text)}")
@@ -99,12 +95,12 @@ def number(text: str) -> float:
 
 
 def path(text: str) -> Path:
-    """A path; a leading ~ is a home directory also where the shell has left it, as in --out=~/x."""
+    """Parse a path; a leading ~ is the home directory, even where shells keep it (--out=~/x)."""
     return Path(path_or_name(text))
 
 
 def output_file(text: str) -> Path:
-    """A file to write; what stands there and can never become that file is found at once."""
+    """Parse the path of a file to write, and check at once that it can be written."""
     file = path(text)
     try:
         check_output(file)
@@ -114,7 +110,7 @@ def output_file(text: str) -> Path:
 
 
 def path_or_name(text: str) -> str:
-    """A path as `path` reads it, or a name, which stays as it is."""
+    """Parse a path as `path` does; a name stays unchanged."""
     try:
         return os.path.join(Path(text).expanduser()) if text.startswith("~") else text
     except RuntimeError:
@@ -124,7 +120,7 @@ def path_or_name(text: str) -> str:
 
 
 def model_ids(text: str) -> list[int]:
-    """The ids in `7`, `0-99` or `0-9,100-104`, in order."""
+    """Parse model ids such as `7`, `0-99` or `0-9,100-104`; the result is sorted."""
     ids: set[int] = set()
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
@@ -138,10 +134,10 @@ def model_ids(text: str) -> list[int]:
 
 
 def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
-    """Parse, run, and give the exit code of the process.
+    """Parse the arguments, run the command, and return its exit code.
 
-    0; 1 for a user's mistake or what this machine cannot do, said in one sentence on stderr;
-    2 for a fault of the program itself; 130 for Ctrl-C.
+    The code is 0 for success, 1 for a mistake of the user or a failure of the machine, with one
+    sentence on standard error, 2 for a bug of this program, and 130 for Ctrl-C.
     """
     with patient_output() as output:
         code = run_verb(parser.parse_args(argv))
@@ -152,7 +148,7 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
 
 
 def run_verb(args: argparse.Namespace) -> int:
-    """Call what `args` asks for; turn whatever goes wrong into a sentence and an exit code."""
+    """Run the verb of `args`, and turn any error into one sentence and an exit code."""
     limit_threads()
     try:
         with _progress(args), _stoppable(args):
@@ -164,7 +160,7 @@ def run_verb(args: argparse.Namespace) -> int:
         sentence = _sentence(error)
         code = 2 if sentence is None else 1
         if sentence is None:
-            sentence = _own_fault(error)
+            sentence = _bug(error)
             if os.environ.get(DEBUG):
                 traceback.print_exception(error)
         print(_line(sentence), end="", file=sys.stderr)
@@ -173,12 +169,12 @@ def run_verb(args: argparse.Namespace) -> int:
 
 def refused(error: Exception) -> int:
     """Say why nothing can be run, in a sentence on stderr; gives the exit code."""
-    print(_line(_sentence(error) or _own_fault(error)), end="", file=sys.stderr)
+    print(_line(_sentence(error) or _bug(error)), end="", file=sys.stderr)
     return 1
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was told to end by the signal of this number."""
+    """The signal of this number asked the process to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -187,7 +183,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def _stoppable(args: argparse.Namespace) -> Iterator[None]:
-    """SIGTERM and SIGHUP end a `tidy` verb as Ctrl-C does: what it keeps aside is removed."""
+    """Let SIGTERM and SIGHUP end a `tidy` verb as Ctrl-C does: it removes its temporary files."""
     before: dict[int, Any] = {}
 
     def stop(number: int, frame: Any) -> None:
@@ -195,7 +191,7 @@ def _stoppable(args: argparse.Namespace) -> Iterator[None]:
 
     if getattr(args, "tidy", False) and threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) == signal.SIG_DFL:  # not what nohup has them ignore
+            if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
                 before[number] = signal.signal(number, stop)
     try:
         yield
@@ -205,7 +201,7 @@ def _stoppable(args: argparse.Namespace) -> Iterator[None]:
 
 
 def _progress(args: argparse.Namespace) -> AbstractContextManager[None]:
-    """A verb is never silent for long where there is no terminal, unless --quiet asks for it."""
+    """Show progress lines regularly if there is no terminal, unless --quiet is given."""
     verb = getattr(args, "verb", None)
     return (
         quiet() if getattr(args, "quiet", False) else heartbeat(f"mico {verb}" if verb else "mico")
@@ -217,13 +213,13 @@ def _line(sentence: str) -> str:
 
 
 def _sentence(error: Exception) -> str | None:
-    """What went wrong, if that is no fault of the program."""
+    """The error as a sentence, or None if it is a bug of this program."""
     if isinstance(error, OSError) and error.strerror:
-        place = f"{printable(os.fsdecode(error.filename))}: " if error.filename else ""
-        return f"{place}{error.strerror}."
+        prefix = f"{printable(os.fsdecode(error.filename))}: " if error.filename else ""
+        return f"{prefix}{error.strerror}."
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "A package").partition(".")[0]
-        extra = _BRINGS.get(package)
+        extra = _EXTRAS.get(package)
         what = f"'.[{extra}]'" if extra else "."
         return f"{package} is not installed: `pip install -e {what}` in the repository."
     if isinstance(error, (ValueError, OSError, ImportError)):
@@ -238,7 +234,8 @@ def _sentence(error: Exception) -> str | None:
     return None
 
 
-def _own_fault(error: Exception) -> str:
+def _bug(error: Exception) -> str:
+    """The message for a bug of this program."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{os.path.basename(frame.filename)}, line {frame.lineno}"
     return (

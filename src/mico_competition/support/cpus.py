@@ -1,7 +1,7 @@
-"""How many CPUs this process may use, and how workers share them, so that none waits for another.
+"""Finds out how many CPUs this process may use, and divides them among worker processes.
 
-What counts is the affinity (taskset, Slurm), the quota of the control group (containers) and
-OMP_NUM_THREADS, never how many CPUs the machine has.  Standard library only.
+The affinity (taskset, Slurm), the quota of the control group (containers) and OMP_NUM_THREADS
+decide, and not the number of CPUs of the machine.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ _log = logging.getLogger(__name__)
 _PROC, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-_limited = False  # whether `limit_threads` set OMP_NUM_THREADS, so that nobody asked for it
+_limited = False  # whether `limit_threads` set OMP_NUM_THREADS, rather than the user
 
 
 def available_cpus() -> int:
-    """CPUs that this process may keep busy, at least 1: by its affinity and its quota."""
+    """The number of CPUs that this process may use, by its affinity and quota; at least 1."""
     quota = _quota()
     return _affinity() if quota is None else max(1, min(_affinity(), int(quota)))
 
 
 def asked_threads() -> int | None:
-    """The threads that OMP_NUM_THREADS asks for; None if it is not set, or not to a number."""
+    """The number of threads that the user set by OMP_NUM_THREADS, or None."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 and not _limited else None
 
@@ -33,16 +33,18 @@ def asked_threads() -> int | None:
 def share_cpus(
     workers: int | None = None, threads: int | None = None, *, devices: int = 0
 ) -> tuple[int, int]:
-    """Workers, and threads of each, that together need no more CPUs than there are.
+    """Choose a number of workers, and of threads for each, that together fit the available CPUs.
+
+    Larger requests are reduced, with a warning.
 
     Args:
-        workers: that were asked for, >= 1; by default one a device, else as many as there is room
-            for.
-        threads: of each, that were asked for, >= 1; by default OMP_NUM_THREADS, else the CPUs are
-            shared out.
-        devices: GPUs.  A worker that waits for its GPU may share a CPU with others.
+        workers: the requested number, >= 1; by default one for each GPU, or else as many as fit.
+        threads: the requested threads of each worker, >= 1; by default OMP_NUM_THREADS, or else
+            an equal share of the CPUs.
+        devices: the number of GPUs; workers that wait for their GPU may share a CPU.
 
-    More than there is room for is lowered, with a warning.
+    Returns:
+        (workers, threads of each).
     """
     cpus = available_cpus()
     each = threads or asked_threads()
@@ -51,17 +53,17 @@ def share_cpus(
     else:
         count = min(workers or max(1, cpus // (each or 1)), cpus)
     most = max(1, cpus // count)
-    found = count, min(each or most, most)
-    if (workers or 0) > found[0] or (threads or 0) > found[1]:
-        asked = f"{_count(workers, 'worker')} and {_count(threads, 'thread')} each"
+    chosen = count, min(each or most, most)
+    if (workers or 0) > chosen[0] or (threads or 0) > chosen[1]:
+        requested = f"{_count(workers, 'worker')} and {_count(threads, 'thread')} each"
         _log.warning(
             "%s are more than the %d CPUs that this process may use: taking %s of %s.",
-            asked[:1].upper() + asked[1:],
+            requested[:1].upper() + requested[1:],
             cpus,
-            _count(found[0], "worker"),
-            _count(found[1], "thread"),
+            _count(chosen[0], "worker"),
+            _count(chosen[1], "thread"),
         )
-    return found
+    return chosen
 
 
 def _count(number: int | None, what: str) -> str:
@@ -71,7 +73,7 @@ def _count(number: int | None, what: str) -> str:
 
 
 def limit_threads() -> None:
-    """Have numeric libraries that are not loaded yet heed the quota; they heed the affinity."""
+    """Make numeric libraries that are imported later respect the quota as well as the affinity."""
     global _limited
     if "OMP_NUM_THREADS" not in os.environ and available_cpus() < _affinity():
         for name in _THREADS:
@@ -86,12 +88,12 @@ def _affinity() -> int:
 
 
 def _quota() -> float | None:
-    """CPUs' worth of time that the control groups of this process grant; None for no limit."""
+    """The CPU time that the control groups of this process grant, in CPUs; None for no limit."""
     try:
         lines = _PROC.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return None
-    found: list[float] = []
+    quotas: list[float] = []
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -100,11 +102,11 @@ def _quota() -> float | None:
         root = _CGROUPS / controllers if controllers else _CGROUPS
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):  # a group above may grant less
-            found += _granted(folder)
+            quotas += _granted(folder)
             if folder == root:
                 break
-        found += _granted(root)  # in a container the path may be the host's
-    return min(found, default=None)
+        quotas += _granted(root)  # in a container the path may be the host's
+    return min(quotas, default=None)
 
 
 def _granted(folder: Path) -> list[float]:

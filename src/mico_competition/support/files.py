@@ -1,8 +1,8 @@
-"""Files and folders written whole or not at all, with the permissions that their content needs.
+"""Writes files and folders atomically, with the right permissions.
 
-What others must not read is `PRIVATE` (0600, folders 0700), what everybody may read is `PUBLIC`
-(0644, folders 0755), both whatever the umask; everything else follows the umask.  Symbolic links
-are written through, and only regular files are ever replaced.
+Secret files are `PRIVATE` (0600, folders 0700) and public ones `PUBLIC` (0644, folders 0755),
+whatever the umask is; all others follow the umask.  A symbolic link is followed, and only regular
+files are replaced.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 @dataclass(frozen=True)
 class Access:
-    """Who may read: the mode of files, and that of folders."""
+    """Permissions: the mode of files, and that of folders."""
 
     file: int
     folder: int
 
 
 class OutputError(OSError, ValueError):
-    """A place that nothing can be written to, in a sentence.
+    """The output cannot be written to the given path; the message says why.
 
-    A user's mistake, and for whoever can do without the file a fault of the disk like any other.
+    It is a ValueError, since the user chose the path, and an OSError, so that code which can go
+    on without the file treats it like other failures of the disk.
     """
 
 
@@ -51,29 +52,29 @@ _LINKS = 40  # as many as Linux follows
 def written_aside(
     path: PathLike, *, durable: bool = False, access: Access | None = None
 ) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place if the block ends without error.
+    """Yield a temporary path that replaces `path` if the block ends without an error.
 
-    Works for a file or for a folder; on an error nothing is left behind and what stood at `path`
-    stays.  What a killed process left is removed by the next that writes there.
+    The block writes a file or a folder there.  After an error nothing is left behind, and `path`
+    is unchanged.  If the process is killed, the next call for `path` removes what it left.
 
     Args:
-        path: where to write.  A symbolic link stays, and what it leads to is replaced; of
-            /dev/stdout, /dev/fd/<number>, a terminal, /dev/null or a named pipe that somebody
-            reads, the bytes are written into it.
-        durable: have the bytes on the disk before the name is, so that not even a power cut
-            leaves a whole name on half a file.
-        access: the modes of all that is written, and of parent folders that have to be made; by
-            default those of the file that is replaced, or what the umask leaves.
+        path: the file or folder to write.  Of a symbolic link, the target is replaced.  For
+            /dev/stdout, /dev/fd/<number>, a terminal, /dev/null or a named pipe with a reader,
+            the bytes are written into it.
+        durable: sync the content to the disk before renaming, so that not even a power failure
+            leaves an incomplete file under the name.
+        access: the permissions of all that is written, and of new parent folders; by default
+            those of the replaced file, or those of the umask.
 
     Raises:
-        OutputError: before the block, if something stands at `path` that is neither a regular
-            file, nor an empty folder, nor takes bytes; after it, if a file was written for a
-            folder or a folder for a file.
+        OutputError: before the block, if `path` exists and is neither a regular file, nor an
+            empty folder, nor a stream; after it, if a file would replace a folder, or a folder a
+            file.
     """
     destination = _destination(path)
     if isinstance(destination, Path):
         if destination.is_dir() and any(destination.iterdir()):
-            raise OutputError(f"{path} is a folder that holds something: name another place.")
+            raise OutputError(f"{path} is a folder that is not empty: name another one.")
         folder = make_folder(destination.parent, access)
     else:
         folder = Path(tempfile.gettempdir())
@@ -106,9 +107,9 @@ def write_bytes(path: PathLike, content: bytes, *, access: Access | None = None)
 
 
 def check_output(path: PathLike) -> None:
-    """OutputError if a file cannot be written to `path`, because of what stands there or above.
+    """Raise OutputError if a file cannot be written to `path`.
 
-    For the start of a long run, whose results are written at its end.
+    It is meant for the start of a long run that writes its results at the end.
     """
     destination = _destination(path)
     if isinstance(destination, _Stream):
@@ -121,12 +122,12 @@ def check_output(path: PathLike) -> None:
 
 
 def is_stream(path: PathLike) -> bool:
-    """Whether what is written to `path` goes on to a reader, so that it is to be written once."""
+    """Whether `path` is a stream, whose reader gets all bytes that are written."""
     return isinstance(_destination(path), _Stream)
 
 
 def make_folder(folder: PathLike, access: Access | None = None) -> Path:
-    """Make `folder` with all its parents; those that are there already keep their modes."""
+    """Create `folder` and its parents; existing folders keep their permissions."""
     folder = Path(os.path.abspath(folder))
     missing = [part for part in (folder, *folder.parents) if not part.exists()]
     for part in reversed(missing):
@@ -140,16 +141,16 @@ def make_folder(folder: PathLike, access: Access | None = None) -> Path:
 
 
 def open_private(path: PathLike, mode: str = "a") -> IO[str]:
-    """Open a text file in `mode` "a" or "w" that its owner alone can read, also an existing one."""
+    """Open a text file in `mode` "a" or "w", and make it private, even if it exists already."""
     flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if mode == "a" else os.O_TRUNC)
     descriptor = os.open(path, flags, PRIVATE.file)
-    with suppress(PermissionError):  # somebody else's file, whose modes are not ours to set
+    with suppress(PermissionError):  # the file belongs to somebody else
         os.fchmod(descriptor, PRIVATE.file)
     return os.fdopen(descriptor, mode, encoding="utf-8")
 
 
 def set_access(tree: Path, access: Access | None) -> None:
-    """Give a file, or a folder with all that is in it, these modes; no link is followed."""
+    """Set the permissions of a file, or of a folder and its content; links are not followed."""
     if access is None:
         return
     for path in (tree, *tree.rglob("*")) if tree.is_dir() else (tree,):
@@ -159,29 +160,29 @@ def set_access(tree: Path, access: Access | None) -> None:
 
 @dataclass(frozen=True)
 class _Stream:
-    """What takes bytes and is never replaced: a descriptor of this process, or a device's path."""
+    """A destination that is written into, never replaced: a descriptor, or the path of a device."""
 
     target: int | str
 
 
 def _destination(path: PathLike) -> Path | _Stream:
-    """Where `path` leads through symbolic links; OutputError if nothing can be written there."""
-    place = _absolute(path)
+    """The target of `path` after symbolic links; OutputError if it cannot be written."""
+    target = _absolute(path)
     descriptor = re.compile(rf"/(?:proc/(?:self|thread-self|{os.getpid()})|dev)/fd/([0-9]+)")
     for _ in range(_LINKS):
-        place = os.path.join(os.path.realpath(os.path.dirname(place)), os.path.basename(place))
-        if match := descriptor.fullmatch(place):
+        target = os.path.join(os.path.realpath(os.path.dirname(target)), os.path.basename(target))
+        if match := descriptor.fullmatch(target):
             return _open_descriptor(int(match[1]), path)
-        if not os.path.islink(place):
-            return _replaceable(Path(place), path)
-        place = os.path.join(os.path.dirname(place), os.readlink(place))
+        if not os.path.islink(target):
+            return _replaceable(Path(target), path)
+        target = os.path.join(os.path.dirname(target), os.readlink(target))
     raise OutputError(f"{path} is a symbolic link that leads back to itself: remove it.")
 
 
 def _absolute(path: PathLike) -> str:
-    """`path` from the root on; parts ".." lead where the system finds them, past links."""
-    place = os.path.join(os.getcwd(), Path(path))
-    return os.path.realpath(place) if os.path.basename(place) == ".." else place
+    """The absolute form of `path`, with ".." resolved as the operating system does."""
+    joined = os.path.join(os.getcwd(), Path(path))
+    return os.path.realpath(joined) if os.path.basename(joined) == ".." else joined
 
 
 def _open_descriptor(number: int, path: PathLike) -> _Stream:
@@ -194,24 +195,24 @@ def _open_descriptor(number: int, path: PathLike) -> _Stream:
     return _Stream(number)
 
 
-def _replaceable(place: Path, path: PathLike) -> Path | _Stream:
-    """`place` if a file or folder can take it, a stream if it takes bytes; else OutputError."""
+def _replaceable(target: Path, path: PathLike) -> Path | _Stream:
+    """`target` if it can be created or replaced, or a stream; OutputError if neither."""
     try:
-        mode = place.lstat().st_mode
+        mode = target.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return place
+        return target
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return place
+        return target
     if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode):
-        return _Stream(str(place))
+        return _Stream(str(target))
     kind = "a socket" if stat.S_ISSOCK(mode) else "a device"
-    raise OutputError(f"{path} is {kind}, which nothing is written over: name a file.")
+    raise OutputError(f"{path} is {kind}, which cannot be replaced: name a file.")
 
 
 def _pour(temporary: Path, stream: _Stream, path: PathLike) -> None:
     """Write the bytes of `temporary` into a stream."""
     if temporary.is_dir():
-        raise OutputError(f"{path} is no place for a folder: name one.")
+        raise OutputError(f"{path} cannot hold a folder: name a folder.")
     sys.stdout.flush()
     sys.stderr.flush()
     if isinstance(stream.target, int):
@@ -229,7 +230,7 @@ def _pour(temporary: Path, stream: _Stream, path: PathLike) -> None:
 
 
 def _check_kinds(temporary: Path, destination: Path, path: PathLike) -> None:
-    """OutputError if a file would take a folder's place, or a folder a file's."""
+    """Raise OutputError if a file would replace a folder, or a folder a file."""
     if temporary.is_dir():
         if destination.is_file():
             raise OutputError(f"{path} is a file: name a folder.")
@@ -246,7 +247,7 @@ def _access_of(destination: Path) -> Access | None:
 
 
 def _flush(path: Path) -> None:
-    """Have the operating system write a file, or a folder's list of names, to the disk."""
+    """Sync a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""Standard output and error that outlive their readers, and print whatever they are given.
+"""Makes standard output and error robust: they never fail, and print only visible characters.
 
-When nobody reads on (`mico fleet ... | head -1`), or the disk that output goes to is full, the
-work goes on and what it prints is dropped.  What the terminal's encoding lacks is replaced, and
-what is not visible is escaped, but for the ends of lines and what bars move the cursor by.
+If the reader has gone (`mico fleet ... | head -1`) or the disk is full, output is dropped and the
+work continues.  Characters that the terminal's encoding lacks are replaced, and invisible ones are
+escaped, except for line feeds and the cursor movements of progress bars.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BARS = re.compile(r"(\r|\x1b\[A)")
 
 
 def _in_words(error: UnicodeError) -> tuple[str, int]:
-    """What stands in for characters that an encoding lacks."""
+    """The replacement of characters that an encoding lacks."""
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start : error.end]
     words = (_WORDS.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking)
@@ -39,11 +39,13 @@ codecs.register_error(_HANDLER, _in_words)
 
 
 class PatientStream:
-    """A stream of text that drops what nobody takes any more; `problem` says why, if not for that.
+    """A text stream that drops output which cannot be written.
+
+    `problem` says why, unless the reader has simply gone.
 
     Args:
-        stream: what to write to.
-        bars: whether bars are shown there, which go to the beginning of a line, and a line up.
+        stream: the stream to write to.
+        bars: whether progress bars are shown on it, so that cursor movements must pass.
     """
 
     def __init__(self, stream: Any, *, bars: bool) -> None:
@@ -65,7 +67,7 @@ class PatientStream:
         return "".join(parts)
 
     def flush(self) -> None:
-        """Flush, or drop what was not taken."""
+        """Flush, or drop what cannot be written."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -74,7 +76,7 @@ class PatientStream:
     def _give_up(self, error: OSError) -> None:
         if not isinstance(error, BrokenPipeError):
             self.problem = error.strerror or type(error).__name__
-        # The descriptor itself is led elsewhere: what is left in buffers goes there too.
+        # Redirect the descriptor itself, so that the content of buffers is dropped too.
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -85,10 +87,10 @@ class PatientStream:
 
 
 class _Output:
-    """The two streams of a command."""
+    """The two output streams of a command."""
 
     def __init__(self) -> None:
-        for number in (1, 2):  # closed descriptors would be taken by the next file that is opened
+        for number in (1, 2):  # if one is closed, the next file that is opened would get its number
             with suppress(OSError):
                 if not _is_open(number):
                     os.dup2(os.open(os.devnull, os.O_WRONLY), number)
@@ -99,7 +101,7 @@ class _Output:
 
     @property
     def problem(self) -> str:
-        """Why output was dropped that somebody may have wanted; empty if none was."""
+        """Why output was dropped that a reader may have wanted; empty if none was."""
         return self.streams[0].problem
 
 
@@ -113,7 +115,7 @@ def _is_open(number: int) -> bool:
 
 @contextmanager
 def patient_output() -> Iterator[_Output]:
-    """Make `sys.stdout` and `sys.stderr` patient in the block."""
+    """Replace `sys.stdout` and `sys.stderr` by robust streams in this block."""
     before = sys.stdout, sys.stderr
     output = _Output()
     errors = []

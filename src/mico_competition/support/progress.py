@@ -1,12 +1,12 @@
-"""Progress of whatever takes over two seconds: a bar on a terminal, elsewhere a line every 30 s.
+"""Shows the progress of long work: as a bar on a terminal, elsewhere as a line every 30 seconds.
 
     with stage("Signals", total=len(models), unit="model") as shown:
         for model in models:
             ...
             shown.update()
 
-Stages nest: a terminal shows a bar for each that is open, a log one line for all of them.  All of
-it goes to standard error; nothing is written inside `quiet()` or with MICO_QUIET set.
+Stages can be nested: a terminal shows a bar for each open stage, a log one line for all of them.
+The output goes to standard error; `quiet()` and the variable MICO_QUIET switch it off.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-LOG_SECONDS = 30.0  # between two lines where there is no terminal
-DELAY_SECONDS = 0.5  # a stage that is over sooner shows no bar
-REFRESH_SECONDS = 0.25  # between two looks at the stages
+LOG_SECONDS = 30.0  # between two lines if there is no terminal
+DELAY_SECONDS = 0.5  # a stage that ends sooner shows no bar
+REFRESH_SECONDS = 0.25  # between two updates of the bars
 
 Item = TypeVar("Item")
 
-_lock = threading.RLock()  # for all that follows
-_open: list[Stage] = []  # from the outermost stage to the innermost
-_clock: _Clock | None = None  # shows them while there are any
-_due = 0.0  # when the next line is to be written
-_quiet = 0  # `quiet()` blocks that are open
+_lock = threading.RLock()  # guards the variables below
+_open: list[Stage] = []  # the open stages, outermost first
+_clock: _Clock | None = None  # the thread that shows them
+_due = 0.0  # when the next line is due
+_quiet = 0  # the number of open `quiet()` blocks
 
 
 class Stage:
-    """A stage of the work, open or over.
+    """A stage of the work.
 
     Attributes:
-        name: for people, such as "Signals".
-        total: units of work in it; None where that is not known.
-        unit: what is counted, in the singular; "B" for bytes.
-        done: units done so far, those done before it began included; a part of one counts too.
-        note: a few words on how it goes, such as "loss 0.31".
+        name: a title, such as "Signals".
+        total: the number of units of work; None if it is not known.
+        unit: the name of a unit in the singular; "B" for bytes.
+        done: the number of finished units, including those from before; it may be a fraction.
+        note: a few words on the state, such as "loss 0.31".
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Stage:
         self._bar: Any = None
 
     def update(self, count: int = 1) -> None:
-        """`count` more units are done; any thread may say so."""
+        """Count `count` more units as done; any thread may call this."""
         with _lock:
             self.done += count
 
     def text(self, now: float) -> str:
-        """The stage in words: what is done, of how much, and the time left."""
+        """The stage in words: the units done, the total, and the time left."""
         note = f" ({self.note})" if self.note else ""
         if not self.total:
             return self.name + (f": {_count(self.done, self.unit)}" if self.done else "") + note
@@ -76,7 +76,7 @@ class Stage:
         return (now - self.started) / gained * (self.total - self.done)
 
     def _draw(self) -> None:
-        """Bring the bar on the terminal up to date; make it if there is none yet."""
+        """Update the bar on the terminal; create it if there is none yet."""
         if self._bar is None:
             self._bar = _new_bar(self)
         self._bar.total, self._bar.initial, self._bar.n = self.total, self.initial, self.done
@@ -99,12 +99,12 @@ def stage(
     initial: int = 0,
     show: bool = True,
 ) -> Iterator[Stage]:
-    """A stage that is open inside the `with` block.
+    """Open a stage for the `with` block.
 
     Args:
         name, total, unit: as in `Stage`.
-        initial: units that were done before.
-        show: whether anything is shown; the stage counts in any case.
+        initial: the number of units that were done before.
+        show: whether to show the stage; it counts in any case.
     """
     opened = Stage(name, total, unit, initial)
     shown = show and not _is_quiet()
@@ -125,13 +125,13 @@ def tracked(
     total: int | None = None,
     show: bool = True,
 ) -> Iterator[Item]:
-    """`items`, one after another, as a stage that counts them.
+    """Iterate over `items` in a stage that counts them.
 
     Args:
-        items: whatever is to be worked on; an iterator may itself be what takes the time.
+        items: any iterable; the iteration itself may be the slow work.
         name, unit: as in `Stage`.
-        total: how many there are; by default their `len`, where they have one.
-        show: whether anything is shown.
+        total: the number of items; by default their `len`, if they have one.
+        show: whether to show the stage.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
@@ -143,9 +143,9 @@ def tracked(
 
 @contextmanager
 def heartbeat(name: str) -> Iterator[None]:
-    """Around a whole command: where there is no terminal, no 30 s of it pass without a line.
+    """Open a stage for a whole command, so that a log gets a line at least every 30 seconds.
 
-    On a terminal it shows nothing, so that it does not disturb what the command prints.
+    On a terminal it shows nothing, so that it does not disturb the output of the command.
     """
     if on_terminal():
         yield
@@ -156,7 +156,7 @@ def heartbeat(name: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing is shown of the stages that are opened inside the `with` block."""
+    """Hide all stages that are opened inside the `with` block."""
     global _quiet
     with _lock:
         _quiet += 1
@@ -168,7 +168,7 @@ def quiet() -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """Print a line to standard output; bars on the terminal make room for it."""
+    """Print a line to standard output without disturbing the bars on the terminal."""
     if any(opened._bar is not None for opened in _open):
         _tqdm().write(line, file=sys.stdout)
     else:
@@ -214,7 +214,7 @@ def _remove(closed: Stage) -> None:
 
 
 class _Clock(threading.Thread):
-    """Shows the open stages now and then, until there are none."""
+    """The thread that shows the open stages until there are none."""
 
     def __init__(self) -> None:
         super().__init__(name="progress", daemon=True)
@@ -240,7 +240,7 @@ def _show(now: float) -> None:
             print(f"{words}; {_duration(now - _open[0].started)} so far", file=sys.stderr)
             sys.stderr.flush()
         except (AttributeError, OSError, ValueError):
-            pass  # nobody reads it: no reason to stop the work
+            pass  # the reader has gone, which must not stop the work
         _due = now + LOG_SECONDS
 
 
@@ -261,7 +261,7 @@ def _new_bar(shown: Stage) -> Any:
 
 
 def _terminal_size() -> tuple[int, int]:
-    """Columns and rows; 80 x 24 for a terminal that does not tell, or has none of them."""
+    """The columns and rows of the terminal; 80 x 24 if they are unknown."""
     try:
         columns, rows = os.get_terminal_size(sys.stderr.fileno())
     except (OSError, ValueError):
@@ -274,7 +274,9 @@ def _tqdm() -> Any:
     from tqdm import tqdm
 
     if not hasattr(tqdm, "_lock"):
-        tqdm.set_lock(threading.RLock())  # its default is a semaphore, which a kill would leak
+        tqdm.set_lock(
+            threading.RLock()
+        )  # the default semaphore would leak if the process is killed
     return tqdm
 
 
@@ -291,7 +293,7 @@ def _count(count: float, unit: str) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Such as "45 s", "2 min 5 s" or "1 h 3 min"."""
+    """A duration in words, such as "45 s", "2 min 5 s" or "1 h 3 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,7 +1,7 @@
-"""Private folders for work in progress, which a killed process leaves to the next one to remove.
+"""Private temporary folders that are removed even if the process that made them is killed.
 
-A live process holds a lock on its folder, which the operating system lets go of when the process
-dies: what can be locked by another is what a killed process left.
+A live process holds a lock on its folder, which the operating system releases when the process
+dies.  A later process removes the folders that it can lock.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
-_NUMBERS = 8  # that are searched for what killed processes left
-_LONGEST_NAME = 200  # bytes of a name that a scratch folder's name repeats; file systems take 255
+_NUMBERS = 8  # how many folder names are searched for leftovers
+_LONGEST_NAME = 200  # bytes of `name` in a folder's name; file systems allow 255 in total
 
 
 @contextmanager
 def folder_lock(folder: str | os.PathLike[str], whom: str) -> Iterator[None]:
-    """Hold the lock of an existing folder, waiting for `whom` if they hold it.
+    """Lock an existing folder, and wait if another process (called `whom`) holds the lock.
 
-    The operating system lets go of it when the process dies.  On a file system that has no locks
-    for folders nothing is held.
+    The operating system releases the lock when the process dies.  On a file system without locks
+    for folders, nothing is locked.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -45,11 +45,10 @@ def folder_lock(folder: str | os.PathLike[str], whom: str) -> Iterator[None]:
 
 @contextmanager
 def scratch(folder: str | os.PathLike[str] | None, name: str) -> Iterator[Path]:
-    """A folder of mode 0700 that is removed when the block ends, however it ends.
+    """Yield a new folder of mode 0700 that is removed at the end of the block.
 
-    If the process is killed, the next one that asks for the same `name` in the same `folder`
-    (by default that of temporary files) removes what was left: a live process holds a lock on
-    its folder, which the operating system lets go of when the process dies.
+    If the process is killed, the next call with the same `name` and `folder` (by default that of
+    temporary files) removes what it left.
     """
     folder = Path(folder or tempfile.gettempdir())
     prefix = os.fsencode(name)[:_LONGEST_NAME].decode("utf-8", "ignore")
@@ -57,37 +56,37 @@ def scratch(folder: str | os.PathLike[str] | None, name: str) -> Iterator[Path]:
         mine: Path | None = None
         number = 0
         while mine is None or number < _NUMBERS:
-            place = folder / f"{prefix}-{number}"
+            path = folder / f"{prefix}-{number}"
             number += 1
-            if mine is not None and not place.exists():
+            if mine is not None and not path.exists():
                 continue
-            descriptor = _held(place)
+            descriptor = _locked(path)
             if descriptor is None:
                 continue
             stack.callback(os.close, descriptor)
             if mine is None:
-                mine = place
-                stack.callback(shutil.rmtree, place, ignore_errors=True)
-                _empty(place)
+                mine = path
+                stack.callback(shutil.rmtree, path, ignore_errors=True)
+                _empty(path)
             else:
-                shutil.rmtree(place, ignore_errors=True)
+                shutil.rmtree(path, ignore_errors=True)
         yield mine
 
 
-def _held(place: Path) -> int | None:
-    """A descriptor that holds the lock of folder `place`, made if need be; None if taken."""
+def _locked(path: Path) -> int | None:
+    """Lock folder `path`, and create it if needed; its descriptor, or None if it is taken."""
     try:
-        place.mkdir(mode=0o700)
+        path.mkdir(mode=0o700)
         fresh = True
         with suppress(OSError):  # a file system without modes
-            place.chmod(0o700)  # also where a folder hands rights down to what is in it
+            path.chmod(0o700)  # removes rights that the parent folder passes on
     except FileExistsError:
         fresh = False
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(place.parent)) from None
+        raise OSError(error.errno, error.strerror, str(path.parent)) from None
     try:
-        descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:  # a file or a link of that name, or just removed by its owner
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:  # it is a file or a link, or its owner has just removed it
         return None
     try:
         try:
@@ -95,11 +94,11 @@ def _held(place: Path) -> int | None:
         except OSError as error:
             if not fresh or error.errno == errno.EWOULDBLOCK:
                 raise
-            # A file system without locks: what others left there cannot be told from live work.
+            # Without locks, leftovers of others cannot be told from the folders of live processes.
         status = os.fstat(descriptor)
         private = stat.S_IMODE(status.st_mode) & 0o077 == 0
         ours = fresh or (status.st_uid == os.geteuid() and private)
-        if ours and os.path.samestat(status, os.lstat(place)):
+        if ours and os.path.samestat(status, os.lstat(path)):
             return descriptor
     except OSError:
         pass

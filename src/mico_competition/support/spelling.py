@@ -1,4 +1,4 @@
-"""Names that somebody may have meant by one that does not exist."""
+"""Suggests existing names for one that is misspelt."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from difflib import get_close_matches
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """Up to three of `names` that may be meant by a name that is none of them."""
+    """Up to three of `names` that the misspelt `name` may mean."""
     plain = name.strip().lower().replace("_", "-").replace(" ", "-")
     keys: dict[str, str] = {}
-    for known in names:  # of two that differ in case only, the one in lower case
+    for known in names:  # of two that differ only in case, keep the one in lower case
         key = known.lower().replace("_", "-")
         keys[key] = max(known, keys.get(key, known))
     if plain in keys:

@@ -1,9 +1,8 @@
-"""Files that somebody else wrote: read up to a limit, as bytes, text or JSON, or refused.
+"""Reads files that somebody else wrote, as bytes, text or JSON, within limits on their size.
 
-The limit is held against the size of the file before a byte of it is read, and again while it
-is read.  What is no regular file (a pipe, a device, a folder) is never opened, and the pointer
-that git leaves in place of a large file is called what it is.  Every refusal is a ValueError of
-one sentence that names the file; errors of this machine (a disk that cannot be read) pass.
+The limit applies to the size of the file before it is read, and again while it is read.  Pipes,
+devices and folders are never opened, and the pointer of a git-LFS file is recognised.  A file that
+is refused raises a ValueError of one sentence that names it; errors of the disk stay OSErrors.
 """
 
 from __future__ import annotations
@@ -37,19 +36,19 @@ _AGAIN = "fetch or write it again"
 
 
 class HostError(OSError):
-    """What this machine cannot do (its disk is full); the file at hand is not at fault."""
+    """A failure of this machine, such as a full disk; the file being read is not at fault."""
 
 
 def is_hosts(error: OSError) -> bool:
-    """Whether an error is this machine's fault, whatever file it was met with."""
+    """Whether an error is a failure of this machine, and not of the file."""
     return isinstance(error, HostError) or error.errno in HOSTS_ERRORS
 
 
 @contextmanager
 def hosts_folder(folder: PathLike) -> Iterator[None]:
-    """Around work in a folder of our own: what goes wrong there is a `HostError`.
+    """Turn errors of work in one of our own folders into `HostError`.
 
-    Names are not: those that a stranger chose may be too long for the disk, or none to it.
+    Errors of names stay: a name that somebody else chose may be too long or invalid.
     """
     try:
         yield
@@ -59,47 +58,47 @@ def hosts_folder(folder: PathLike) -> Iterator[None]:
         raise HostError(error.errno, error.strerror, os.fspath(folder)) from error
 
 
-def read_limited(path: PathLike, limit: int, what: str = "a file", mend: str = _AGAIN) -> bytes:
-    """The content of a regular file of at most `limit` bytes.
+def read_limited(path: PathLike, limit: int, what: str = "a file", fix: str = _AGAIN) -> bytes:
+    """Read a regular file of at most `limit` bytes.
 
     Args:
         path: the file; links are followed.
-        limit: bytes; a longer file is refused before any of it is read.
+        limit: the most bytes; a longer file is refused before any of it is read.
         what: what the file should be, for messages: "a seed".
-        mend: what to do about a file that is not that, for messages.
+        fix: what the user can do about another file, for messages.
 
     Raises:
         ValueError: if it is too long, not a regular file, or the pointer of a file that git-LFS
             has not fetched.
         OSError: if there is no such file, or the machine cannot read it.
     """
-    check_file(path, limit, what, mend)
-    # Without O_NONBLOCK, a pipe put in its place since would hold this process up for ever.
+    check_file(path, limit, what, fix)
+    # If a pipe has replaced the file meanwhile, O_NONBLOCK keeps this from waiting for ever.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(path, flags), "rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
-        _refuse(path, f"is longer than the {limit:,} bytes that {what} may have: {mend}")
+        _refuse(path, f"is longer than the {limit:,} bytes that {what} may have: {fix}")
     return content
 
 
-def check_file(path: PathLike, limit: int, what: str = "a file", mend: str = _AGAIN) -> None:
-    """Raise what `read_limited` would, without reading more than the beginning of the file."""
+def check_file(path: PathLike, limit: int, what: str = "a file", fix: str = _AGAIN) -> None:
+    """Raise the errors of `read_limited`, reading only the beginning of the file."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        _refuse(path, f"is not a regular file, as {what} is: {mend}")
+        _refuse(path, f"is not a regular file, as {what} is: {fix}")
     if status.st_size > limit:
         _refuse(
             path,
-            f"has {status.st_size:,} bytes, more than the {limit:,} that {what} may have: {mend}",
+            f"has {status.st_size:,} bytes, more than the {limit:,} that {what} may have: {fix}",
         )
     refuse_pointer(path)
 
 
 def refuse_pointer(path: PathLike) -> None:
-    """ValueError if the file at `path` is what git-LFS leaves in place of one it has not fetched.
+    """Raise ValueError if the file at `path` is a pointer that git-LFS has not replaced yet.
 
-    The pointer is some 130 bytes of text, which readers of weights and data take for damage.
+    Such a pointer is some 130 bytes of text, which would otherwise look like a damaged file.
     """
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode) or status.st_size > _LONGEST_POINTER:
@@ -114,40 +113,41 @@ def refuse_pointer(path: PathLike) -> None:
 
 
 def read_limited_text(
-    path: PathLike, limit: int = SEED_LIMIT, what: str = "a small text file", mend: str = _AGAIN
+    path: PathLike, limit: int = SEED_LIMIT, what: str = "a small text file", fix: str = _AGAIN
 ) -> str:
-    """The text in UTF-8 of a file of at most `limit` bytes, without a byte order mark.
+    """Read the UTF-8 text of a file of at most `limit` bytes, without a byte order mark.
 
     Raises:
         ValueError, OSError: as `read_limited`; also if it is not text in UTF-8.
     """
-    return _decoded(read_limited(path, limit, what, mend), path, mend)
+    return _decoded(read_limited(path, limit, what, fix), path, fix)
 
 
 def read_limited_json(
-    path: PathLike, limit: int = JSON_LIMIT, what: str = "a JSON object", mend: str = _AGAIN
+    path: PathLike, limit: int = JSON_LIMIT, what: str = "a JSON object", fix: str = _AGAIN
 ) -> Any:
-    """The value in a JSON file of at most `limit` bytes; `parse_json` says what is refused.
+    """Read the value of a JSON file of at most `limit` bytes; see `parse_json`.
 
     Raises:
         ValueError, OSError: as `read_limited_text`; also if it is not JSON.
     """
-    text = read_limited_text(path, limit, what, mend)
+    text = read_limited_text(path, limit, what, fix)
     try:
         return parse_json(text)
     except ValueError as error:
-        _refuse(path, f"is not {what} ({error}): {mend}")
+        _refuse(path, f"is not {what} ({error}): {fix}")
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text: no object twice the same key, nothing nested over `MAX_DEPTH`.
+    """Parse a JSON text within limits.
 
-    At most `MAX_OBJECTS` objects and lists, for an empty one of two bytes takes 30 times as much.
-    `NaN` and infinities pass, since Python writes them; numbers of over 100 digits and halves
-    of surrogate pairs, which nothing can print, do not.
+    Refused are repeated keys, nesting deeper than `MAX_DEPTH`, more than `MAX_OBJECTS` objects and
+    lists (an empty one takes 30 times the memory of its two bytes), numbers of over 100 digits,
+    and halves of surrogate pairs, which cannot be printed.  `NaN` and infinities are accepted,
+    since Python writes them.
 
     Raises:
-        ValueError: saying in a few words what is wrong; nothing of the text but a position.
+        ValueError: saying in a few words what is wrong, without quoting the text.
     """
     if text.count("{") + text.count("[") > MAX_OBJECTS:
         raise ValueError(f"over {MAX_OBJECTS:,} objects and lists")
@@ -179,7 +179,7 @@ def _integer(digits: str) -> int:
 
 
 def _check_depth(value: Any) -> None:
-    """ValueError if lists and objects are nested over `MAX_DEPTH` deep, level by level."""
+    """Raise ValueError if lists and objects are nested deeper than `MAX_DEPTH`."""
     level = _outer([value])
     for _ in range(MAX_DEPTH):
         if not level:
@@ -195,13 +195,13 @@ def _outer(values: Iterable[Any]) -> list[Any]:
     return [value for value in values if isinstance(value, (list, dict))]
 
 
-def _decoded(content: bytes, path: PathLike, mend: str) -> str:
+def _decoded(content: bytes, path: PathLike, fix: str) -> str:
     if content.startswith(_WIDE):
         _refuse(path, "is text in UTF-16: save it in UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        _refuse(path, f"is not text in UTF-8: {mend}")
+        _refuse(path, f"is not text in UTF-8: {fix}")
 
 
 def _refuse(path: PathLike, problem: str) -> NoReturn:

@@ -1,1 +1,1 @@
-"""One model, or a stack of them, from one row of the table: settings, privacy, steps, folder."""
+"""Trains a model, or a stack of small ones, with a scenario's settings, with or without DP-SGD."""

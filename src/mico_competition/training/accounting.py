@@ -1,8 +1,7 @@
-"""What a private run costs in epsilon, and the noise that a target epsilon takes.
+"""Privacy accounting: the epsilon of a private run, and the noise multiplier for a target epsilon.
 
-Computed by Opacus' accountant, which is imported when it is first needed: whoever only reads about
-a mechanism does without.  See docs/METHODS.md, section 8.5 (formula 68).  Numbers only: no data, no
-model, no generator.
+It uses Opacus' PRV accountant, and imports Opacus only when an epsilon is computed.  See
+docs/METHODS.md, section 8.5 (formula 68).
 """
 
 from __future__ import annotations
@@ -16,27 +15,27 @@ from functools import lru_cache
 
 from mico_competition.support.progress import stage
 
-# The accountant's error: its bound is an upper one, and the true epsilon lies at most twice this
-# far below it (about once, where that was measured).  2022's; smaller where epsilon is small.
+# The accountant returns an upper bound, and the true epsilon lies at most twice this far below it
+# (about once, where that was measured).  2022 used 0.1; small epsilons get a smaller error.
 EPS_ERROR = 0.1
-# A bound is at least this many times the error that it was asked for with.
+# A bound must be at least this many times its error.
 LEAST_RATIO = 25
 
-MOST_EPSILON = 500.0  # the accountant takes e to the power of losses, which double has up to 709
-MOST_POINTS = 1e7  # of the accountant's grid: 10 s and 1 GB
+MOST_EPSILON = 500.0  # the accountant computes e**loss, which overflows a double above 709
+MOST_POINTS = 1e7  # of the accountant's grid, which then takes 10 s and 1 GB
 _MOST_LOSS = 700.0
-# The tail of a composed loss distribution is off by about this many roundings a step.
+# The tail of a composed loss distribution has an error of about this many roundings a step.
 _ROUNDINGS = 20
 
 
 @dataclass(frozen=True)
 class Mechanism:
-    """What the accountant needs: a Poisson-subsampled Gaussian, `num_steps` times.
+    """A Poisson-subsampled Gaussian mechanism, composed `num_steps` times.
 
     Attributes:
         noise_multiplier: sigma > 0, the noise's standard deviation in units of max_grad_norm.
         sample_rate: q in (0, 1], the probability that a record is in a batch.
-        num_steps: number of steps, 1 or more.
+        num_steps: the number of steps, >= 1.
     """
 
     noise_multiplier: float
@@ -44,10 +43,10 @@ class Mechanism:
     num_steps: int
 
     def epsilon(self, target_delta: float) -> float:
-        """Upper bound of epsilon at `target_delta`, at most 2 `eps_error` above the true one.
+        """Compute an upper bound of epsilon at `target_delta`, tight to 2 `eps_error`.
 
-        Numerical composition of privacy loss random variables: Gopi, Lee and Wutschitz,
-        NeurIPS 2021, arXiv 2106.02848.  Infinite where that cannot be computed.
+        The method composes privacy loss random variables numerically: Gopi, Lee and Wutschitz,
+        NeurIPS 2021, arXiv 2106.02848.  The result is infinite if the bound cannot be computed.
         """
         return self._bound(target_delta)[0]
 
@@ -55,22 +54,23 @@ class Mechanism:
         """The error of `epsilon`: EPS_ERROR, or less where epsilon is small."""
         return self._bound(target_delta)[1]
 
-    @lru_cache(maxsize=256)  # noqa: B019 (frozen and small; a fleet asks for the same few)
+    @lru_cache(maxsize=256)  # noqa: B019 (frozen and small; a fleet computes the same few)
     def _bound(self, target_delta: float) -> tuple[float, float]:
         """The last of `_bounds`."""
         return list(self._bounds(target_delta))[-1]
 
     def _bounds(self, target_delta: float) -> Iterator[tuple[float, float]]:
-        """Ever closer upper bounds of epsilon with their errors, until one is close enough.
+        """Ever tighter upper bounds of epsilon with their errors, until one is tight enough.
 
-        Each has half the error of the one before.  They end early where the next would need too
-        large a grid; two that contradict each other, or none, end in an infinite bound.
+        Each has half the error of the previous one.  The sequence ends early if the next bound
+        would need too large a grid; it ends in infinity if two bounds contradict each other, or
+        if there is none.
         """
         error, low, high = EPS_ERROR, 0.0, math.inf
         while True:
             bound = _prv_epsilon(self, target_delta, error)
             if math.isinf(bound) and math.isfinite(high):
-                return  # the grid is too large: what there is must do
+                return  # the grid is too large: the previous bound is the last
             if not low - 1e-9 <= bound or bound - 2 * error > high + 1e-9:
                 yield math.inf, error
                 return
@@ -85,9 +85,16 @@ class Mechanism:
     def for_target(
         cls, *, target_epsilon: float, target_delta: float, sample_rate: float, num_steps: int
     ) -> Mechanism:
-        """The mechanism with the least noise whose epsilon is at most `target_epsilon`.
+        """Find the mechanism with the least noise whose epsilon is at most `target_epsilon`.
 
-        To 0.01, or 0.5 % of a target below 2; the true epsilon is lower by about `eps_error`.
+        The search stops within 0.01 of the target (within 0.5 % of a target below 2).  The true
+        epsilon is lower by about `eps_error`.
+
+        Args:
+            target_epsilon: in (0, 500].
+            target_delta: in (0, 1).
+            sample_rate: q in (0, 1].
+            num_steps: the number of steps, >= 1.
 
         Raises:
             ValueError: if the accountant cannot compute an epsilon for these arguments.
@@ -108,34 +115,34 @@ class Mechanism:
                 reached = spent(high)
                 if high > 1e9:
                     raise ValueError(
-                        f"No noise is found for target_epsilon={target_epsilon} at "
+                        f"No noise multiplier reaches target_epsilon={target_epsilon} at "
                         f"target_delta={target_delta} over {num_steps} steps: raise the target."
                     )
-            # Where the error is halved, bounds jump, and none may be that near to the target.
+            # Bounds jump where their error is halved, so none may lie within the tolerance.
             while target_epsilon - reached > tolerance and high - low > 1e-4 * high:
                 middle = (low + high) / 2
-                found = spent(middle)
-                if found < target_epsilon:
-                    high, reached = middle, found
+                epsilon = spent(middle)
+                if epsilon < target_epsilon:
+                    high, reached = middle, epsilon
                 else:
                     low = middle
         return cls(high, sample_rate, num_steps)
 
     def _epsilon_near(self, target: float, target_delta: float, tolerance: float) -> float:
         """`epsilon` if it is near the target, else a bound that lies on the same side of it."""
-        found = math.inf
-        for found, error in self._bounds(target_delta):
-            if found - 2 * error > target or target - found > tolerance:
-                break  # closer bounds would not change the answer
-        return found
+        bound = math.inf
+        for bound, error in self._bounds(target_delta):
+            if bound - 2 * error > target or target - bound > tolerance:
+                break  # tighter bounds would lie on the same side
+        return bound
 
 
 def _check_target(target_epsilon: float, target_delta: float, num_steps: int) -> None:
-    """ValueError, naming the setting, for what the accountant cannot compute."""
+    """Raise ValueError if the accountant cannot compute an epsilon near the target."""
     if not 0 < target_epsilon <= MOST_EPSILON:
         raise ValueError(
             f"Expected target_epsilon={target_epsilon} in (0, {MOST_EPSILON:g}]: above that the "
-            "accountant's numbers overflow, and little is promised. Lower it, or use --disable_dp."
+            "accountant overflows, and epsilon guarantees little. Lower it, or use --disable_dp."
         )
     if not 0 < target_delta < 1:
         raise ValueError(f"Expected target_delta={target_delta} in (0, 1).")
@@ -157,7 +164,7 @@ def _check_target(target_epsilon: float, target_delta: float, num_steps: int) ->
 
 
 def _grid_points(largest_loss: float, error: float, target_delta: float, num_steps: int) -> float:
-    """Number of points of the grid on which Opacus composes losses up to `largest_loss`."""
+    """The number of points of the grid on which Opacus composes losses up to `largest_loss`."""
     mesh = error / math.sqrt(num_steps * math.log(12_000 / target_delta) / 2)
     return 2 * largest_loss / mesh
 

@@ -1,9 +1,9 @@
-"""What training reports as epsilon, held against a second accountant: Google's dp_accounting.
+"""Checks the epsilon that training reports against a second accountant, Google's dp_accounting.
 
-`accounting` uses Opacus' PRV accountant; here the same mechanism (sampling probability, noise,
-steps) goes through privacy loss distributions (PLD) of another library, by other authors, with
-another discretisation: docs/METHODS.md, sections 8.3 and 8.6.  Numbers only: no data, no model, no
-generator, and no part in training.  The library is imported when it is first needed.
+`accounting` uses Opacus' PRV accountant.  This module computes the same mechanism by privacy loss
+distributions (PLD), with another library by other authors and another discretisation:
+docs/METHODS.md, sections 8.3 and 8.6.  Training does not depend on it, and it imports the library
+only when it computes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from mico_competition.competition.table import SCENARIOS
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import resolve
 
-# Which datasets are neighbours, by the names dp_accounting gives them.
+# The relation between neighbouring datasets, and dp_accounting's name of it.
 NEIGHBOURS = {"add_or_remove": "ADD_OR_REMOVE_ONE", "replace_one": "REPLACE_ONE"}
 
-# Grid of privacy losses.  What rounding up costs grows with its square and the number of steps:
-# on the table's rows 2e-4 costs 0.0002 at most, 1e-3 costs 0.004.
+# The grid of privacy losses.  The cost of rounding up grows with its square and the number of
+# steps: for 2022's scenarios 2e-4 adds at most 0.0002 to epsilon, and 1e-3 adds 0.004.
 INTERVAL = 2e-4
 SEARCH_INTERVAL = 1e-3
 
@@ -38,7 +38,7 @@ def pld_epsilon(
     value_discretization_interval: float = INTERVAL,
     neighbours: str = "add_or_remove",
 ) -> float:
-    """A rigorous upper bound of epsilon at `target_delta`: losses are only ever rounded up.
+    """Compute a rigorous upper bound of epsilon at `target_delta`: losses are rounded up only.
 
     Privacy loss distributions (Koskela, Jälkö and Honkela, AISTATS 2020, arXiv 1906.03049)
     discretised by "connect the dots" (Doroshenko et al., PoPETs 2022, arXiv 2207.04380,
@@ -50,7 +50,7 @@ def pld_epsilon(
     Args:
         mechanism: a Poisson-subsampled Gaussian, composed with itself.
         target_delta: in (0, 1).
-        value_discretization_interval: grid of the losses, > 0; the finer, the tighter and slower.
+        value_discretization_interval: the grid of losses, > 0; a finer one is tighter and slower.
         neighbours: one of NEIGHBOURS.
 
     Returns:
@@ -67,10 +67,10 @@ def pld_epsilon(
 def delta_curves(
     mechanism: Mechanism, epsilons: np.ndarray, *, value_discretization_interval: float = INTERVAL
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Upper bounds of delta at each of `epsilons`, for each direction by itself.
+    """Compute upper bounds of delta at each of `epsilons` for each direction separately.
 
-    For subsampled mechanisms the two differ.  Together they are the whole trade-off curve: that
-    of the first at a negative epsilon follows from that of the second at a positive one.
+    For subsampled mechanisms the two directions differ.  Together they give the whole trade-off
+    curve: the first at a negative epsilon follows from the second at the positive one.
 
     Args:
         mechanism, value_discretization_interval: as in `pld_epsilon`.
@@ -88,7 +88,8 @@ def delta_curves(
     if not (epsilons >= 0).all():
         raise ValueError("Expected every epsilon >= 0.")
     losses = _composed(mechanism, value_discretization_interval, "add_or_remove", pessimistic=True)
-    # The library shows only the larger of the two; its "remove" takes the record that is in out.
+    # The library's public method gives the larger of the two.  Its "remove" direction compares
+    # outputs with the record to outputs without it.
     member, nonmember = (
         np.clip(pmf.get_delta_for_epsilon(epsilons), 0.0, 1.0)
         for pmf in (losses._pmf_remove, losses._pmf_add)
@@ -104,16 +105,16 @@ def pld_epsilon_below(
     slack: float = 0.05,
     neighbours: str = "add_or_remove",
 ) -> float:
-    """A rigorous lower bound of epsilon, about `slack` below: losses are only ever rounded down.
+    """Compute a rigorous lower bound of epsilon, about `slack` below it: losses are rounded down.
 
-    By "privacy buckets" (Meiser and Mohammadi, CCS 2018), as dp_accounting has no lower bound by
-    connecting the dots.  Half an interval is lost at each step, so the interval is
-    2 slack / num_steps, and the longest rows of the table take 20 s.
+    It uses "privacy buckets" (Meiser and Mohammadi, CCS 2018), because dp_accounting has no lower
+    bound by connecting the dots.  Each step loses half an interval, so the interval is
+    2 slack / num_steps; 2022's longest scenarios take 20 s.
 
     Args:
         mechanism: as in `pld_epsilon`.
         target_delta: in (0, 1).
-        slack: > 0, what the bound may lose by rounding.
+        slack: > 0, how much the bound may lose by rounding.
         neighbours: one of NEIGHBOURS.
 
     Returns:
@@ -130,9 +131,9 @@ def pld_epsilon_below(
 
 @lru_cache(maxsize=256)
 def rdp_epsilon(mechanism: Mechanism, target_delta: float) -> float:
-    """The bound that Rényi divergences of orders 2 to 256 give, for comparison: looser, and quick.
+    """Compute the upper bound of epsilon by Rényi divergences of orders 2 to 256: fast but loose.
 
-    Mironov, Talwar and Zhang, arXiv 1908.10530, by dp_accounting.
+    Source: Mironov, Talwar and Zhang, arXiv 1908.10530, as dp_accounting implements it.
 
     Raises:
         ValueError: if `target_delta` is out of range.
@@ -150,10 +151,10 @@ def rdp_epsilon(mechanism: Mechanism, target_delta: float) -> float:
 def least_noise(
     mechanism: Mechanism, target_epsilon: float, target_delta: float, *, tolerance: float = 1e-4
 ) -> float:
-    """The least noise multiplier, to `tolerance` above, whose PLD epsilon keeps to the target.
+    """Find the least noise multiplier, to within `tolerance`, whose PLD epsilon meets the target.
 
     Args:
-        mechanism: sampling probability and steps; its noise is where the search starts.
+        mechanism: gives the sampling rate and steps; the search starts at its noise multiplier.
         target_epsilon: finite, > 0.
         target_delta: in (0, 1).
         tolerance: > 0.
@@ -172,7 +173,7 @@ def least_noise(
         spent = pld_epsilon(tried, target_delta, value_discretization_interval=SEARCH_INTERVAL)
         return spent - target_epsilon
 
-    # In small strides: the grid that holds the losses grows with 1 / sigma**2.
+    # The strides are small because the grid of losses grows with 1 / sigma**2.
     low = high = mechanism.noise_multiplier
     while excess(high) > 0:
         low, high = high, 1.05 * high
@@ -183,15 +184,15 @@ def least_noise(
 
 @dataclass(frozen=True)
 class Row:
-    """A private scenario of the table with what two accountants say of it.
+    """A private scenario with the epsilons that both accountants compute for it.
 
     Attributes:
-        scenario: its name.
+        scenario: the scenario's name.
         len_training: n.
-        batch_size: L; the sampling probability is 1 / ceil(n / L).
-        target_epsilon: what the scenario asks for.
-        target_delta: the delta of every epsilon here.
-        mechanism: what a run with the scenario's settings composes.
+        batch_size: L; the sampling rate is 1 / ceil(n / L).
+        target_epsilon: the scenario's target.
+        target_delta: the delta of all epsilons of this row.
+        mechanism: the mechanism of a run with the scenario's settings.
     """
 
     scenario: str
@@ -218,7 +219,7 @@ class Row:
 
     @property
     def difference(self) -> float:
-        """How much more is reported than the second accountant's upper bound."""
+        """By how much the reported epsilon exceeds the second accountant's upper bound."""
         return self.reported - self.upper
 
     @property
@@ -233,12 +234,12 @@ class Row:
 
     @property
     def least_noise(self) -> float:
-        """The noise multiplier that would do, were the target held against PLD."""
+        """The noise multiplier that would suffice if PLD accounting had to meet the target."""
         return least_noise(self.mechanism, self.target_epsilon, self.target_delta)
 
 
 def private_rows() -> list[Row]:
-    """A row for every private scenario of the table, with the settings a run resolves to."""
+    """A row for every private scenario, with the settings that a run of it has."""
     rows = []
     for scenario in SCENARIOS.values():
         if not scenario.private:
@@ -279,7 +280,7 @@ def _composed(mechanism: Mechanism, interval: float, neighbours: str, *, pessimi
 
 
 def _check(target_delta: float, neighbours: str = "add_or_remove", **positive: float) -> None:
-    """ValueError, naming name, value and range, unless all is in range."""
+    """Raise ValueError, with name, value and range, if an argument is out of range."""
     if not 0 < target_delta < 1:
         raise ValueError(f"Expected target_delta={target_delta} in (0, 1).")
     if neighbours not in NEIGHBOURS:
@@ -292,7 +293,7 @@ def _check(target_delta: float, neighbours: str = "add_or_remove", **positive: f
 
 
 def _library() -> Any:
-    """dp_accounting with the parts that are used here."""
+    """Import dp_accounting with the parts that this module uses."""
     import dp_accounting
     import dp_accounting.pld.privacy_loss_distribution
     import dp_accounting.rdp

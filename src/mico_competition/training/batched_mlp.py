@@ -1,8 +1,8 @@
-"""Many small models at once: MLPs of one scenario, trained together by batched products.
+"""Trains a stack of MLPs of one scenario together, by batched matrix products.
 
-A small model's step is mostly overhead, which a stack pays once.  Each model of a stack keeps its
-own split, Poisson draws, clipping and noise, drawn as if it were alone, so that training together
-gives what training alone gives, up to rounding.
+The step of a small model is mostly overhead, which a stack pays only once.  Each model has its own
+split, Poisson batches, clipping and noise, drawn as if it were trained alone, so the weights are
+those of separate training up to rounding.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Row s of the result is layer s applied to row s of x."""
+        """Apply layer s to row s of x."""
         return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.transpose(1, 2))
 
 
 class StackedLinearRule(Rule):
-    """As for one place of a linear layer, model by model; a and g are [S, b, ...]."""
+    """The rule of a linear layer for each model of the stack; a and g are [S, b, ...]."""
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
         """float[S, b]: the squared norms of the gradients."""
@@ -63,7 +63,7 @@ RULES[StackedLinear] = StackedLinearRule
 
 
 class StackedMLP(nn.Module):
-    """S MLPs of one shape; their weights are copied from, and back to, modules of their own."""
+    """S MLPs of one shape as one module; the weights are copied from S models, and back."""
 
     def __init__(self, models: Sequence[MLP]) -> None:
         super().__init__()
@@ -80,27 +80,26 @@ class StackedMLP(nn.Module):
 
     @torch.no_grad()
     def copy_to(self, models: Sequence[MLP]) -> None:
-        """Write the weights into `models`, in the order they came from."""
-        for place in (0, 2):
+        """Copy the weights into `models`, in the order of construction."""
+        for index in (0, 2):
             for row, model in enumerate(models):
-                layer: nn.Linear = model.mlp[place]  # type: ignore[assignment]
-                layer.weight.copy_(self.layers[place].weight[row])  # type: ignore[index]
-                layer.bias.copy_(self.layers[place].bias[row])  # type: ignore[index]
+                layer: nn.Linear = model.mlp[index]  # type: ignore[assignment]
+                layer.weight.copy_(self.layers[index].weight[row])  # type: ignore[index]
+                layer.bias.copy_(self.layers[index].bias[row])  # type: ignore[index]
 
 
 class StackedBatch:
-    """The S logical batches of one step, padded to the longest; padding weighs nothing.
+    """The S logical batches of one step, padded to the longest; `counts` is False for padding.
 
     Args:
-        batches: S index tensors, positions among the model's own training records.
-        device: where to.
+        batches: S index tensors, positions among each model's training records.
     """
 
     def __init__(self, batches: Sequence[Tensor]) -> None:
         self.lengths = torch.tensor([len(batch) for batch in batches], device=batches[0].device)
         self.positions = nn.utils.rnn.pad_sequence(list(batches), batch_first=True)
-        places = torch.arange(self.positions.shape[1], device=self.positions.device)
-        self.counts = places < self.lengths.unsqueeze(1)
+        columns = torch.arange(self.positions.shape[1], device=self.positions.device)
+        self.counts = columns < self.lengths.unsqueeze(1)
 
 
 def stacked_losses(model: nn.Module, x: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
@@ -111,16 +110,16 @@ def stacked_losses(model: nn.Module, x: Tensor, labels: Tensor, counts: Tensor) 
 
 @cache
 def stacked_optimizer() -> Any:
-    """The class StackedOptimizer, made when first asked for: see `dpsgd.summed_optimizer`."""
+    """The class StackedOptimizer, created at the first call: see `dpsgd.summed_optimizer`."""
     base: Any = summed_optimizer()
 
     class StackedOptimizer(base):
-        """Opacus' contract for a stack: row s of every noise comes from generator s."""
+        """Opacus' contract for a stack: row s of all noise comes from generator s."""
 
         generators: Sequence[Generator]
 
         def add_noise(self) -> None:
-            """Noise of deviation sigma * C, each model's as it would be drawn alone."""
+            """Add noise of deviation sigma * C, drawn for each model as if it were alone."""
             std = self.noise_multiplier * self.max_grad_norm
             parameters = self.params
             models = [
@@ -140,10 +139,10 @@ def __getattr__(name: str) -> Any:
 
 
 class StackedPrivateTrainer:
-    """`PrivateTrainer` for a stack; see there for the arguments.
+    """`PrivateTrainer` for a stack; see there for the other arguments.
 
     Args:
-        noise_generators: one a model, in their order.
+        noise_generators: one for each model, in their order.
     """
 
     def __init__(
@@ -180,20 +179,23 @@ class StackedPrivateTrainer:
         )
 
     def step(self, batches: Sequence[Tensor], inputs, labels: Tensor) -> Tensor:
-        """One step of every model; gives float[S], the sums of their batches' losses.
+        """Take one step with every model.
 
         Args:
             batches: S index tensors, positions among each model's training records.
-            inputs: takes positions [S, b] and gives records [S, b, features].
+            inputs: maps positions [S, b] to records [S, b, features].
             labels: int64[S, n], labels by position.
 
+        Returns:
+            float[S], the sum of each model's losses before the step.
+
         Raises:
-            ValueError: naming what is wrong, if the models turn out not to be private.
+            ValueError: naming the fault, if the models cannot be trained privately.
         """
         batch = StackedBatch(batches)
         totals = torch.zeros(len(labels), device=labels.device)
         width = max(1, self.max_physical_batch_size // len(labels))
-        # What a step that failed half-way had summed must not count in this one.
+        # Discard the partial sum of an earlier step that failed half-way.
         self.optimizer._is_last_step_skipped = False
         self.optimizer.zero_grad(set_to_none=True)
         chunks = list(zip(batch.positions.split(width, 1), batch.counts.split(width, 1)))
@@ -215,13 +217,13 @@ class StackedPrivateTrainer:
 
     @staticmethod
     def _as_stack(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Records [S, b, features], labels and counts [S, b] of examples that all count."""
+        """Records [S, b, features], labels [S, b] and counts [S, b] of a batch without padding."""
         labels = batch.labels.view(batch.models, -1)
         x = batch.inputs.view(*labels.shape, *batch.inputs.shape[1:])
         return x, labels, torch.ones_like(labels, dtype=torch.bool)
 
     def _clipped_sum(self, batch: Batch, max_grad_norm: float) -> Delivered:
-        """What a physical batch adds to the sums, clipped to `max_grad_norm`; nothing is kept."""
+        """The clipped sums of a physical batch; the optimiser's state does not change."""
         self.optimizer.max_grad_norm = max_grad_norm
         try:
             self._backward(*self._as_stack(batch))
@@ -238,7 +240,7 @@ class StackedPrivateTrainer:
 
 
 class StackedPlainTrainer:
-    """`PlainTrainer` for a stack: the sum over models of each one's mean loss."""
+    """`PlainTrainer` for a stack: minimises the sum over models of their mean losses."""
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, max_physical_batch_size: int
@@ -248,7 +250,7 @@ class StackedPlainTrainer:
         self.max_physical_batch_size = max_physical_batch_size
 
     def step(self, batches: Sequence[Tensor], inputs, labels: Tensor) -> Tensor:
-        """One step of every model; see `StackedPrivateTrainer.step`."""
+        """Take one step with every model; see `StackedPrivateTrainer.step`."""
         batch = StackedBatch(batches)
         totals = torch.zeros(len(labels), device=labels.device)
         width = max(1, self.max_physical_batch_size // len(labels))

@@ -1,7 +1,7 @@
-"""Batches for the checks before the first step: rows picked, repeated and exchanged.
+"""Builds the batches on which a model is checked before its first private step.
 
-A row is one example.  The rows of a stack of S models lie end to end, model by model; one model
-is a stack of one.  Knows tensors only: no model, no loss, no mechanism.
+The checks compare batches whose rows (examples) are selected, repeated or exchanged.  The rows of a
+stack of S models follow each other, model by model; a single model is a stack of one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LARGE = 8.0  # what the inputs of a large example are multiplied by
+LARGE = 8.0  # the factor by which `enlarged` multiplies inputs
 
 
 def mapped(inputs: Any, change: Callable[[Tensor], Tensor], rows: int) -> Any:
@@ -27,12 +27,12 @@ def mapped(inputs: Any, change: Callable[[Tensor], Tensor], rows: int) -> Any:
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples in rows.
+    """A batch of examples, one in each row.
 
     Attributes:
-        inputs: what the model takes, a tensor or (nested) dict of tensors with a row an example.
+        inputs: the model's inputs, a tensor or (nested) dict of tensors with one row an example.
         labels: int64[rows].
-        models: S, of which each has rows / S examples.
+        models: S; each model has rows / S examples.
     """
 
     inputs: Any
@@ -44,11 +44,11 @@ class Batch:
 
     @property
     def width(self) -> int:
-        """Examples of each model."""
+        """The number of examples of each model."""
         return len(self) // self.models
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """With `change` applied to every tensor of the inputs, and to the labels."""
+        """This batch with `change` applied to every tensor of the inputs, and to the labels."""
         inputs = mapped(self.inputs, change, len(self))
         return Batch(inputs, change(self.labels), self.models)
 
@@ -57,17 +57,17 @@ class Batch:
         return self.changed(torch.clone)
 
     def columns(self, at: Tensor) -> Batch:
-        """The examples `at` of every model, in this order; repeated where `at` repeats them."""
+        """The examples at the indices `at` (which may repeat) of every model."""
         starts = torch.arange(self.models, device=at.device) * self.width
         rows = (starts.unsqueeze(1) + at).flatten()
         return self.changed(lambda values: values[rows])
 
     def of_width(self, width: int) -> Batch:
-        """The first `width` examples of every model, from the start again where they end."""
+        """The first `width` examples of every model, repeated from the start if there are fewer."""
         return self.columns(torch.arange(width, device=self.labels.device) % self.width)
 
     def exchanged(self, chosen: Tensor, other: Batch) -> Batch:
-        """With the rows that are `chosen` (bool[rows]) taken from `other`."""
+        """This batch with the rows where `chosen` (bool[rows]) is True taken from `other`."""
         inputs = _exchanged(self.inputs, other.inputs, chosen)
         return Batch(inputs, torch.where(chosen, other.labels, self.labels), self.models)
 
@@ -81,7 +81,7 @@ def _exchanged(mine: Any, other: Any, chosen: Tensor) -> Any:
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
-    """The examples of all batches, model by model."""
+    """Concatenate the examples of all batches, model by model."""
     first = batches[0]
     starts = [0]
     for batch in batches:
@@ -110,7 +110,7 @@ def _laid_end_to_end(parts: Sequence[Any], rows: Sequence[int]) -> Any:
 
 
 def blank(batch: Batch) -> Batch:
-    """Examples whose inputs are all zero; of whole numbers (tokens, masks), all like the first."""
+    """Replace real inputs by zeros, and tokens and masks by the first of each row."""
 
     def change(values: Tensor) -> Tensor:
         if values.is_floating_point():
@@ -121,10 +121,10 @@ def blank(batch: Batch) -> Batch:
 
 
 def enlarged(batch: Batch) -> Batch:
-    """Examples whose real-valued inputs are LARGE times as large.
+    """Multiply real-valued inputs by LARGE.
 
-    Real values that are all whole may be indices, and an index out of range ends a CUDA process;
-    there they stay as they are.
+    On a GPU, values that are all whole numbers stay unchanged: they may be indices, and an index
+    out of range ends a CUDA process.
     """
 
     def change(values: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def enlarged(batch: Batch) -> Batch:
 
 
 def companions(batch: Batch) -> Batch:
-    """Other examples for every row: its neighbour's, by turns as it is, blank and large."""
+    """Replace every row by its neighbour: in turn unchanged, blank and enlarged."""
     neighbours = batch.changed(lambda values: values.roll(1, 0))
     turn = torch.arange(len(batch), device=batch.labels.device) % 3
     mixed = neighbours.exchanged(turn == 1, blank(neighbours))
@@ -146,10 +146,10 @@ def companions(batch: Batch) -> Batch:
 
 
 def halves(rows: int, device: torch.device, seed: int) -> Iterator[Tensor]:
-    """bool[rows] masks and their complements.
+    """Masks bool[rows], each followed by its complement.
 
-    Up to 16 rows, every ordered pair of rows is parted by one of them, the first in and the
-    second out; of more rows a random half, and the other one.
+    For up to 16 rows, there is a mask for every ordered pair of rows that holds the first but not
+    the second; for more rows, the masks are a random half and its complement.
     """
     index = torch.arange(rows, device=device)
     if rows <= 16:
@@ -163,7 +163,7 @@ def halves(rows: int, device: torch.device, seed: int) -> Iterator[Tensor]:
 
 
 def varied(batch: Batch, count: int) -> Batch:
-    """Up to `count` examples of each model: the first, the smallest and the largest, and more."""
+    """Up to `count` examples of each model, among them the first, smallest and largest."""
     sizes = list(_sizes(batch.inputs, len(batch))) or [torch.zeros(len(batch))]
     size = torch.stack(sizes).view(len(sizes), batch.models, -1).sum((0, 1))
     order = [0, int(size.argmin()), int(size.argmax()), *range(min(count, batch.width))]
@@ -172,7 +172,7 @@ def varied(batch: Batch, count: int) -> Batch:
 
 
 def _sizes(inputs: Any, rows: int) -> Iterator[Tensor]:
-    """float[rows], sums of absolute values, of each tensor of the inputs."""
+    """For each tensor of the inputs, the sums of absolute values, float[rows]."""
     if isinstance(inputs, Mapping):
         for value in inputs.values():
             yield from _sizes(value, rows)
@@ -181,6 +181,6 @@ def _sizes(inputs: Any, rows: int) -> Iterator[Tensor]:
 
 
 def widths(largest: int) -> list[int]:
-    """Numbers of examples to try: a few small ones, and by steps up to the largest possible."""
+    """Batch lengths to try: a few small ones, then multiples of 8 up to the largest possible."""
     tried = {largest, 2, 3, *(8 * 8**power for power in range(8))}
     return sorted((width for width in tried if 2 <= width <= largest), reverse=True)

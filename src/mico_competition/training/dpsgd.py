@@ -1,11 +1,11 @@
-"""One private step: a Poisson batch, per-example clipping, noise once a logical batch.
+"""The DP-SGD step: a Poisson batch, per-example clipping, and noise once a logical batch.
 
-DP-SGD (Abadi et al., CCS 2016, arXiv 1607.00133, algorithm 1; docs/METHODS.md, sections 11.1 and
-11.2) on Opacus, which owns the modes to compare with and the optimiser's contract: clipped
-gradients are summed over the physical batches of a logical one, noise of standard deviation sigma *
-C is added once, and the sum is divided by the expected batch size.  Batches are drawn here, with
-the semantics of Opacus' `UniformWithReplacementSampler`, each record independently with probability
-`sample_rate`.  This module never sees a file, a seed of a split, or who is a member.
+This is algorithm 1 of Abadi et al. (CCS 2016, arXiv 1607.00133; docs/METHODS.md, sections 11.1 and
+11.2) with the contract of Opacus' optimiser: clipped gradients are summed over the physical batches
+of a logical one, noise of standard deviation sigma * C is added once, and the sum is divided by the
+expected batch size.
+`poisson_batches` draws each record independently with probability `sample_rate`, as Opacus'
+`UniformWithReplacementSampler` does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mico_competition.training.model_state import plain_name
 from mico_competition.training.private_checks import PrivacyChecks, check_trainable
 from mico_competition.training.secure_random import SecureGenerator
 
-# Ours first; the others are Opacus' own, for comparison and for models that ours does not know.
+# Ours is the first; the others are Opacus', for comparison and for layers that ours lacks.
 GRAD_SAMPLE_MODES = ("bookkeeping", "hooks", "functorch", "ghost")
 
 Inputs = torch.Tensor | dict
@@ -44,10 +44,17 @@ def poisson_batches(
     num_steps: int,
     generator: Generator,
 ) -> Iterator[torch.Tensor]:
-    """`num_steps` batches of positions below `num_records`, each drawn with `sample_rate`.
+    """Draw Poisson batches: each holds each record independently with probability `sample_rate`.
 
-    Each record is in a batch independently of all others, in order of position.  A batch may be
-    empty; it still counts as a step.
+    Args:
+        num_records: n, the number of records.
+        sample_rate: q in (0, 1].
+        num_steps: the number of batches.
+        generator: the generator that draws them.
+
+    Yields:
+        int64[b], the sorted positions of a batch's records in 0..n-1.  A batch may be empty; it
+        still counts as a step.
     """
     for _ in range(num_steps):
         if isinstance(generator, SecureGenerator):
@@ -57,10 +64,10 @@ def poisson_batches(
 
 
 def poisson_draw(num_records: int, sample_rate: float, generator: torch.Generator) -> torch.Tensor:
-    """int64[b], sorted: where `num_records` independent coins of `sample_rate` come up.
+    """Draw one Poisson batch: int64[b], the sorted positions of its records.
 
-    Draws the gaps between them, which are geometric (Devroye, Non-Uniform Random Variate
-    Generation, 1986, chapter X.2), so the cost grows with the batch, not with the dataset.
+    It draws the gaps between positions, which are geometric (Devroye, Non-Uniform Random Variate
+    Generation, 1986, chapter X.2), so the cost grows with the batch and not with the dataset.
     """
     if sample_rate >= 1:
         return torch.arange(num_records, device=generator.device)
@@ -81,32 +88,32 @@ def poisson_draw(num_records: int, sample_rate: float, generator: torch.Generato
 def gaussian_like(
     tensors: Sequence[torch.Tensor], std: float, generator: Generator | None
 ) -> list[torch.Tensor]:
-    """Independent Gaussian noise of deviation `std`, one tensor like each of `tensors`."""
+    """Draw independent Gaussian noise of deviation `std`, one tensor like each of `tensors`."""
     if isinstance(generator, SecureGenerator):
-        # One draw for all: each has a fixed cost.
+        # One draw for all tensors, because each draw has a fixed cost.
         flat = generator.normal((sum(t.numel() for t in tensors),), std, tensors[0].dtype)
         parts = flat.split([t.numel() for t in tensors])
         return [part.view_as(t) for part, t in zip(parts, tensors)]
-    # As Opacus draws it, so that modes can be exchanged without changing a run.
+    # In the order of Opacus, so that all modes give the same run.
     return [torch.empty_like(t).normal_(0, std, generator=generator) for t in tensors]
 
 
 class PrivateTrainer:
-    """A model and its optimiser, stepped by logical batches under DP-SGD.
+    """A model and its optimiser, trained by DP-SGD one logical batch at a time.
 
-    The first batch that is not empty goes through `private_checks` before any weight moves, so
-    a model whose examples mix, or whose gradients the mode gets wrong, is refused, not trained.
+    The first batch that is not empty goes through `private_checks` before any weight changes.  A
+    model that mixes examples, or whose per-example gradients the mode gets wrong, is refused.
 
     Args:
         model: the module to train, in train mode, on its device.  Every parameter is trained
-            and clipped; batch normalisation and the like, which mix examples, are refused.
+            and clipped.  Batch normalisation and other layers that mix examples are refused.
         optimizer: a torch optimiser over all of the model's parameters.
-        noise_multiplier: sigma > 0.
-        max_grad_norm: C > 0, the L2 norm that a per-example gradient is clipped to.
-        expected_batch_size: the logical batch's expected length, which the sum is divided by.
-        max_physical_batch_size: the most examples in one forward pass (memory, not privacy).
-        grad_sample_mode: how per-example norms are found: one of GRAD_SAMPLE_MODES.
-        noise_generator: the generator that alone drives the noise.
+        noise_multiplier: sigma > 0, the noise's standard deviation in units of `max_grad_norm`.
+        max_grad_norm: C > 0, the L2 norm to which each per-example gradient is clipped.
+        expected_batch_size: the expected length of a logical batch, which divides the sum.
+        max_physical_batch_size: the most examples in one forward pass; it affects memory only.
+        grad_sample_mode: how per-example norms are computed, one of GRAD_SAMPLE_MODES.
+        noise_generator: the generator of the noise, and of nothing else.
 
     Raises:
         ValueError: if an argument is out of range or the model cannot be trained privately.
@@ -132,7 +139,7 @@ class PrivateTrainer:
             )
         if isinstance(noise_generator, SecureGenerator) and grad_sample_mode != "bookkeeping":
             raise ValueError(
-                f"Secure randomness does not reach Opacus' mode {grad_sample_mode!r}: use "
+                f"Secure randomness does not work with Opacus' mode {grad_sample_mode!r}: use "
                 "grad_sample_mode bookkeeping."
             )
         check_trainable(model, optimizer)
@@ -158,7 +165,7 @@ class PrivateTrainer:
         )
 
     def _wrap(self, model: nn.Module) -> Any:
-        """The model, instrumented so that a backward pass finds per-example norms."""
+        """The model with the hooks by which a backward pass computes per-example norms."""
         if self.mode == "bookkeeping":
             self.keeper = BookKeeper(model)
             return model
@@ -177,22 +184,22 @@ class PrivateTrainer:
             raise unfit(self.mode, error) from error
 
     def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
-        """One step of the mechanism on a logical batch; noise is added even if it is empty.
+        """Take one step on a logical batch; noise is added even if the batch is empty.
 
         Args:
-            batch: int64[b], positions of the batch's records, b >= 0.
-            inputs: takes positions and gives the model's inputs for them.
+            batch: int64[b], the positions of the batch's records, b >= 0.
+            inputs: maps positions to the model's inputs.
             labels: int64[n], labels by position.
 
         Returns:
             The sum of the batch's losses before the step (0-dimensional, on the device).
 
         Raises:
-            ValueError: naming what is wrong, if the model turns out not to be private.
+            ValueError: naming the fault, if the model cannot be trained privately.
         """
         total = labels.new_zeros((), dtype=torch.float32)
         chunks = physical_batches(batch, self.max_physical_batch_size)
-        # What a step that failed half-way had summed must not count in this one.
+        # Discard the partial sum of an earlier step that failed half-way.
         self.optimizer._is_last_step_skipped = False
         self.optimizer.zero_grad(set_to_none=True)
         for number, chunk in enumerate(chunks, start=1):
@@ -206,7 +213,7 @@ class PrivateTrainer:
         return total
 
     def _checked_backward(self, inputs: Inputs, labels: torch.Tensor, n: int) -> torch.Tensor:
-        """`_backward`, once the checks have passed; n bounds the length of a batch."""
+        """Run the checks, then `_backward`; n bounds the length of a batch."""
         largest = min(self.max_physical_batch_size, max(n, len(labels)))
         self.checks.before(Examples(inputs, labels), largest)
         total = self._backward(inputs, labels)
@@ -214,7 +221,7 @@ class PrivateTrainer:
         return total
 
     def _backward(self, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
-        """Leave clipped or per-example gradients where the optimiser looks for them."""
+        """Leave clipped or per-example gradients where the optimiser expects them."""
         if self.mode == "bookkeeping":
             with self.keeper.recording():
                 losses = per_example_losses(self.model, inputs, labels)
@@ -223,9 +230,9 @@ class PrivateTrainer:
             return losses.detach().sum()
         losses = per_example_losses(self.model, inputs, labels)
         with warnings.catch_warnings():
-            # The inputs of the first layer need no gradient; its parameters do.
+            # The inputs of the first layer need no gradient, but its parameters do.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            warnings.filterwarnings("ignore", message="In CPU autocast")  # Opacus', of functorch
+            warnings.filterwarnings("ignore", message="In CPU autocast")  # Opacus uses functorch
             if self.mode == "ghost":
                 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 
@@ -238,7 +245,7 @@ class PrivateTrainer:
 
     @contextmanager
     def _plain(self) -> Iterator[None]:
-        """Passes in this block are plain ones: Opacus' hooks rest, as ours do by themselves."""
+        """Turn Opacus' hooks off in this block; ours are off outside `BookKeeper.recording`."""
         if self.mode == "bookkeeping":
             yield
             return
@@ -251,7 +258,7 @@ class PrivateTrainer:
             self.model.enable_hooks()
 
     def _clipped_sum(self, batch: Examples, max_grad_norm: float) -> Delivered:
-        """What a physical batch adds to the sum, clipped to `max_grad_norm`; nothing is kept."""
+        """The clipped sum of a physical batch; the optimiser's state does not change."""
         held = [self, self.optimizer, *([self.model] if self.mode == "ghost" else [])]
         for holder in held:
             holder.max_grad_norm = max_grad_norm
@@ -263,27 +270,27 @@ class PrivateTrainer:
             except Exception as error:
                 if self.mode == "bookkeeping":
                     raise
-                if isinstance(error, AttributeError):  # of ghost clipping, which stumbles there
-                    self._check_found()
+                if isinstance(error, AttributeError):  # ghost clipping found no gradient
+                    self._check_per_example()
                 raise unfit(self.mode, error) from error
-            self._check_found()
+            self._check_per_example()
             return take_sum(self.optimizer, list(self.model.parameters()))
         finally:
             for holder in held:
                 holder.max_grad_norm = self.checks.max_grad_norm
 
-    def _check_found(self) -> None:
-        """ValueError, naming a parameter of which Opacus has found no per-example gradient."""
+    def _check_per_example(self) -> None:
+        """Raise ValueError, naming a parameter without a per-example gradient."""
         for name, parameter in self.model.named_parameters() if self.mode != "bookkeeping" else ():
-            found = (getattr(parameter, name, None) for name in ("grad_sample", "_norm_sample"))
-            if all(each is None for each in found):
+            results = (getattr(parameter, name, None) for name in ("grad_sample", "_norm_sample"))
+            if all(each is None for each in results):
                 raise ValueError(
                     f"Parameter {plain_name(name)} has no per-example gradient in grad_sample_mode "
                     f"{self.mode}: call the layer that it belongs to, not a function of it."
                 )
 
     def _backward_nothing(self) -> None:
-        """What a backward pass over no example leaves, without asking the model to run on none."""
+        """Leave the gradients of an empty batch, without running the model on it."""
         for parameter in self.model.parameters():
             if self.mode in ("bookkeeping", "ghost"):
                 parameter.grad = torch.zeros_like(parameter)
@@ -292,7 +299,7 @@ class PrivateTrainer:
 
 
 def _optimizer_class(mode: str) -> Any:
-    """The optimiser that goes with a grad_sample_mode."""
+    """The class of optimiser for a grad_sample_mode."""
     if mode == "bookkeeping":
         return summed_optimizer()
     from opacus.optimizers import get_optimizer_class
@@ -302,14 +309,14 @@ def _optimizer_class(mode: str) -> Any:
 
 @cache
 def summed_optimizer() -> Any:
-    """The class SummedOptimizer, made when first asked for: only private runs need Opacus."""
+    """The class SummedOptimizer, created at the first call: only private runs import Opacus."""
     from opacus.optimizers import DPOptimizerFastGradientClipping
 
     class SummedOptimizer(DPOptimizerFastGradientClipping):
         """Opacus' optimiser for gradients that arrive clipped and summed in `grad`.
 
-        The contract is Opacus': sum over physical batches, noise once, division by the expected
-        batch size.  Only needless copies are left out.
+        The contract is that of Opacus: it sums over physical batches, adds noise once and divides
+        by the expected batch size.  Only needless copies are left out.
         """
 
         def accumulate(self) -> None:
@@ -322,7 +329,7 @@ def summed_optimizer() -> Any:
                 parameter.grad = None
 
         def add_noise(self) -> None:
-            """Noise of deviation sigma * C on the sum, into `grad`."""
+            """Write the sum with noise of deviation sigma * C into `grad`."""
             std = self.noise_multiplier * self.max_grad_norm
             parameters = self.params
             for parameter, noise in zip(parameters, gaussian_like(parameters, std, self.generator)):
@@ -338,9 +345,10 @@ def __getattr__(name: str) -> Any:
 
 
 def take_sum(optimizer: Any, parameters: Sequence[Any]) -> Delivered:
-    """The clipped sum that a backward pass has left, by the optimiser's own accumulation.
+    """Take the clipped sum that a backward pass has left, as the optimiser accumulates it.
 
-    As in a physical batch that is not the last: no noise is drawn and no step taken.
+    The optimiser treats it like a physical batch that is not the last one of a step, so it draws
+    no noise and takes no step.
     """
     try:
         optimizer.signal_skip_step(do_skip=True)
@@ -353,8 +361,8 @@ def take_sum(optimizer: Any, parameters: Sequence[Any]) -> Delivered:
 
 
 def _norms_by_parameter(parameters: Sequence[Any]) -> torch.Tensor | None:
-    """float[b, parameters], norms of per-example gradients, where Opacus has left them."""
-    found = []
+    """The norms of per-example gradients, float[b, parameters], if Opacus has left them."""
+    norms_of: list[torch.Tensor] = []
     for parameter in parameters:
         norms = getattr(parameter, "_norm_sample", None)  # ghost
         rows = getattr(parameter, "grad_sample", None)  # hooks, functorch
@@ -362,30 +370,30 @@ def _norms_by_parameter(parameters: Sequence[Any]) -> torch.Tensor | None:
             norms = torch.linalg.vector_norm(rows.flatten(1), dim=1)
         if norms is None:
             return None
-        found.append(norms)
-    return torch.stack(found, 1)
+        norms_of.append(norms)
+    return torch.stack(norms_of, 1)
 
 
 def clip_factors(norms: torch.Tensor, max_grad_norm: float) -> torch.Tensor:
-    """min(1, C / (norm + 1e-6)): the factor of each example, with Opacus' rounding margin."""
+    """The clipping factor of each example, min(1, C / (norm + 1e-6)), as in Opacus."""
     return (max_grad_norm / (norms + 1e-6)).clamp_(max=1.0)
 
 
 def per_example_losses(model: nn.Module, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
-    """float[b], the cross-entropy of each example; one loss an example, never mixed."""
+    """The cross-entropy of each example, float[b]."""
     return cross_entropy(logits(model, inputs), labels, reduction="none")
 
 
 def physical_batches(batch: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
-    """`batch` cut into parts of at most `size`; an empty batch is one empty part."""
+    """Split a logical batch into physical batches of at most `size`; an empty one is one part."""
     return batch.split(size) if len(batch) else (batch,)
 
 
 def check_private(noise_multiplier: float, max_grad_norm: float) -> None:
-    """ValueError unless there is noise, and a norm to clip to."""
+    """Raise ValueError unless both are positive and the norm is finite."""
     if not noise_multiplier > 0:
         raise ValueError(
-            f"Expected noise_multiplier={noise_multiplier} > 0: without noise nothing is private."
+            f"Expected noise_multiplier={noise_multiplier} > 0: there is no privacy without noise."
         )
     if not 0 < max_grad_norm < float("inf"):
         raise ValueError(f"Expected 0 < max_grad_norm={max_grad_norm} < inf.")

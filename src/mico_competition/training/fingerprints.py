@@ -1,8 +1,8 @@
-"""Whether today's code is the one a model was trained with: a fingerprint of what it computes.
+"""Fingerprints of what a model's code computes, which tell whether the code has changed since.
 
-Same weights in other code are another model, and nothing in a file of weights shows it: a gain, an
-activation, the order of layers, a tokenizer.  The fingerprint is in the metadata of every model,
-in the ledger of a fleet and in the names of cached signals.
+The same weights in other code (another activation, gain, order of layers, tokenizer) are another
+model, and the file of weights does not show it.  The fingerprint is in the metadata of every model,
+in the ledger of a fleet and in the keys of cached signals.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from mico_competition.models.inputs import Data
 from mico_competition.models.probe import SCALES, behaviour, longer_rows, probe_rows, uniform
 from mico_competition.models.text_models import base_config, config_facts, read_config, small_copy
 
-_TOKENS, _SENTENCES = 12, 4  # of a text probe
-_LONGER = 9  # records of a batch
+_TOKENS, _SENTENCES = 12, 4  # the size of the probe of a text model
+_LONGER = 9  # records in the larger of the two probe batches
 
 
 def architecture_fingerprint(
     task: Task, data: Data, config: Any = None, *, version: int = 2
 ) -> str:
-    """SHA-256 in hex of what the task's code makes of records, up to the logits.
+    """Compute a SHA-256, in hex, of how the task's code turns records into logits.
 
     Args:
-        task: a row of the table.
-        data: the whole dataset, as `inputs.prepare` gives it.
-        config: of a text model; by default that of the task's base model.
-        version: 1 is the fingerprint of earlier versions, which saw less.
+        task: the task.
+        data: the whole dataset, as `inputs.prepare` returns it.
+        config: the configuration of a text model; by default that of the task's base model.
+        version: 1 for the fingerprint of earlier versions, which covers less.
 
     Raises:
-        ValueError: if the architecture is not registered, or there is no such configuration.
+        ValueError: if the architecture is not registered, or the configuration is missing.
     """
     facts = [model_fingerprint(task, data, config, version=version)]
     if isinstance(data, TokenDataset):  # how arrays are prepared is in dataset_fingerprint
@@ -51,7 +51,7 @@ def architecture_fingerprint(
 
 
 def model_fingerprint(task: Task, data: Data, config: Any = None, *, version: int = 2) -> str:
-    """The part of `architecture_fingerprint` for which a few records of `data` are enough."""
+    """The part of `architecture_fingerprint` that needs only a few records of `data`."""
     if task.text:
         config = base_config(task) if config is None else config
         longer: Any = probe_sentences(config, _LONGER) if version > 1 else None
@@ -71,7 +71,7 @@ def model_fingerprint(task: Task, data: Data, config: Any = None, *, version: in
 
 
 def of_training(task_name: str, data: Data, config: Any = None) -> dict[str, str | None]:
-    """What the metadata of a model that is trained on `data` says of data and code, by its keys."""
+    """The fingerprints of data and code for the metadata of a model that is trained on `data`."""
     return {
         "dataset_fingerprint": dataset_fingerprint(data),
         "architecture_fingerprint": architecture_fingerprint(get_task(task_name), data, config),
@@ -79,40 +79,44 @@ def of_training(task_name: str, data: Data, config: Any = None) -> dict[str, str
 
 
 def check_architecture(folders: Sequence[ModelFolder], data: Data) -> list[str]:
-    """Each model's architecture_fingerprint in today's code.
+    """Check that models were trained with code that computes what today's code does.
 
     Args:
         folders: models of one task.
-        data: the whole dataset, as they take it.
+        data: the whole dataset, as the models take it.
+
+    Returns:
+        Each model's architecture_fingerprint in today's code.
 
     Raises:
-        ValueError: naming a model whose metadata say that it was trained with other code.
+        ValueError: naming a model whose metadata hold another fingerprint.
     """
-    known: dict[tuple[str, int], str] = {}
+    computed: dict[tuple[str, int], str] = {}
 
     def today(task: Task, config: Any, version: int) -> str:
         key = json.dumps(config_facts(config)) if config is not None else "", version
-        if key not in known:
-            known[key] = architecture_fingerprint(task, data, config, version=version)
-        return known[key]
+        if key not in computed:
+            computed[key] = architecture_fingerprint(task, data, config, version=version)
+        return computed[key]
 
-    found = []
+    current = []
     for folder in folders:
         config = read_config(folder.task, folder.path) if folder.task.text else None
-        found.append(today(folder.task, config, 2))
+        current.append(today(folder.task, config, 2))
         stated = read_metadata(folder.path).get("architecture_fingerprint")
-        if stated not in (None, found[-1]) and stated != today(folder.task, config, 1):
+        if stated not in (None, current[-1]) and stated != today(folder.task, config, 1):
             raise ValueError(
-                f"{folder.place} was trained with code that computes something else from the same "
-                f"weights: its {folder.task.architecture}, or its tokenizer, has changed since "
-                f"(architecture_fingerprint {found[-1][:12]}..., expected {str(stated)[:12]}...). "
+                f"{folder.relative_path} was trained with code that computes something else from "
+                f"the same weights: its {folder.task.architecture} or tokenizer has changed since "
+                f"(architecture_fingerprint {current[-1][:12]}..., expected "
+                f"{str(stated)[:12]}...). "
                 "Use the version of the code that trained it, or train it again."
             )
-    return found
+    return current
 
 
 def probe_sentences(config: Any, count: int = _SENTENCES) -> Mapping[str, torch.Tensor]:
-    """Short sentences of a small copy's vocabulary, the last one padded."""
+    """Short sentences in the vocabulary of a small copy; the last one is padded."""
     pad = config.pad_token_id or 0
     ids = pad + 1 + (uniform((count, _TOKENS), stream=1) * 60).long()
     mask = torch.ones_like(ids)

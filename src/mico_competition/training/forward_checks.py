@@ -1,10 +1,10 @@
-"""What a forward pass must not do under DP-SGD: write state, or mix the examples of a batch.
+"""Checks that a forward pass neither changes the model nor mixes the examples of a batch.
 
-The theorem takes an example's gradient to be a function of the weights and of that example.  A
-forward pass that writes a buffer or a weight carries data past the noise; one in which an
-example's loss depends on its companions makes one record move the gradients of others, unclipped.
-Both are looked for in what the model does on a small number of batches, whatever its layers are
-called.  docs/PRIVACY.md says what such a check cannot see.
+The proof of DP-SGD assumes that an example's gradient depends on the weights and on that example
+alone.  A forward pass that changes a buffer or a weight carries data past the noise; if an
+example's loss depends on the other examples of its batch, one record changes the gradients of
+others, and clipping does not bound that.  The checks run the model on a few batches, whatever its
+layers are called.  docs/PRIVACY.md says what such checks cannot detect.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from mico_competition.training.check_batches import Batch, blank, companions, ha
 from mico_competition.training.model_state import Attributes, State, plain_name, rounded
 from mico_competition.training.random_numbers import SEED, Constant, restart, torch_states
 
-# Losses may differ by this many times what a change of all weights and inputs by a rounding error
-# does to them.  docs/PRIVACY.md has what was measured over correct models: 4 at most.
+# Losses may differ by this many times the change that a rounding error of all weights and inputs
+# causes.  Over correct models at most 4 was measured (docs/PRIVACY.md).
 ROUNDINGS = 32.0
 
 Losses = Callable[[Batch], Tensor]
 """float[rows], the loss of each example, by a plain forward pass."""
 
-_FEW = 3  # examples that are held against themselves alone
+_FEW = 3  # examples whose loss in a batch is compared with their loss alone
 
 
 class NotFinite(ValueError):
@@ -35,33 +35,34 @@ class NotFinite(ValueError):
 
 
 class ForwardChecks:
-    """Passes of a model over batches made of a first batch, compared.
+    """Compares forward passes of a model over batches that are derived from its first batch.
 
     Args:
-        model: in the mode it is trained in.
-        losses: a plain forward pass.
+        model: in the mode in which it is trained.
+        losses: computes the losses of a batch by a plain forward pass.
         batch: the first physical batch that is not empty.
         largest: the most examples (of each model) that a physical batch may have.
 
     Attributes:
         random: whether two random states give different losses.
-        comparable: whether batches of different lengths can be compared, since all randomness
-            can be held constant.
+        comparable: whether all randomness can be held constant, so that batches of different
+            lengths can be compared.
     """
 
     def __init__(self, model: nn.Module, losses: Losses, batch: Batch, largest: int) -> None:
         self.model, self._losses, self.batch, self.largest = model, losses, batch, largest
         self.state = State(model)
         self.before = Attributes(model)
-        self._from_start = False  # whether each pass begins with what modules held `before`
-        self.rounding = 16 * torch.finfo(next(model.parameters()).dtype).eps  # until it is measured
+        self._from_start = False  # whether to restore `before` ahead of each pass
+        self.rounding = 16 * torch.finfo(next(model.parameters()).dtype).eps  # until measured
 
     @torch.no_grad()
     def run(self) -> None:
-        """All checks of the forward pass; ValueError at the first that fails."""
+        """Run all checks of the forward pass; ValueError at the first that fails."""
         batch = self.batch.of_width(self.largest)
-        # What is made of a first batch, and kept where nobody looks, is made of no data.
-        with suppress(RuntimeError, ValueError, IndexError):  # of inputs that nobody gave us
+        # The first pass is over blank examples, so that a model which keeps something of its
+        # first batch, in a way that these checks cannot detect, keeps no data.
+        with suppress(RuntimeError, ValueError, IndexError):  # the model may refuse blank examples
             self.losses(blank(self.batch.of_width(2)))
         self.before.restore()
         first = self.losses(batch)
@@ -73,7 +74,7 @@ class ForwardChecks:
             )
         held = Attributes(self.model)
         self._check_again(batch, first, held)
-        # What the first pass made, by data or as tables are, every pass makes again from here on.
+        # If the first pass created attributes, every pass creates them again from here on.
         self._from_start = held.digests != self.before.digests
         self._find_rounding()
         self._find_randomness()
@@ -87,7 +88,7 @@ class ForwardChecks:
         self._check_again(batch, first, held)
 
     def _check_again(self, batch: Batch, first: Tensor, held: Attributes) -> None:
-        """The same batch gives the same losses, and leaves the model as it did the first time."""
+        """Check that the same batch again gives the same losses and the same state."""
         again = self.losses(batch)
         self.state.check()
         held.grown()
@@ -95,21 +96,22 @@ class ForwardChecks:
             raise ValueError(
                 "The losses of a batch change from one forward pass to the next, with the same "
                 "weights and the same random state: private training needs a model that keeps "
-                "nothing of what it has seen, and draws from torch's global generator only."
+                "nothing of earlier batches, and draws from torch's global generator only."
             )
 
     def losses(self, batch: Batch, seed: int = SEED) -> Tensor:
-        """float[rows], always from the same random state."""
+        """The losses of a batch, float[rows], always from the same random state."""
         restart(seed)
         if self._from_start:
             self.before.restore()
         return self._losses(batch.fresh()).detach()
 
     def constant(self, version: int = 0) -> AbstractContextManager[Any]:
-        """The context in which batches of different lengths can be compared, if they can be."""
+        """The context in which batches of different lengths are compared."""
         return Constant(version) if self.random else nullcontext()
 
     def _find_randomness(self) -> None:
+        """Find out whether the model draws random numbers, and whether they can be constant."""
         few = self.batch.of_width(min(8, self.largest))
         one = self.losses(few)
         with Constant() as constant:
@@ -118,7 +120,7 @@ class ForwardChecks:
         self.comparable = torch.equal(two, three)
 
     def _find_rounding(self) -> None:
-        """How far rounding errors of weights and inputs move a loss, relative to 1 + |loss|."""
+        """Measure how far rounding errors of weights and inputs change a loss, per 1 + |loss|."""
         few = self.batch.of_width(min(8, self.largest))
         generator = torch.Generator().manual_seed(SEED)
         with Constant():
@@ -132,20 +134,20 @@ class ForwardChecks:
                     self.rounding = max(self.rounding, float(moved.max()))
 
     def _apart(self, one: Tensor, other: Tensor) -> Tensor:
-        """bool[rows], where two losses differ by more than rounding."""
+        """bool[rows], whether two losses differ by more than rounding."""
         near = (one - other).abs() <= ROUNDINGS * self.rounding * (1 + one.abs())
         return ~(near | (one == other) | (one.isnan() & other.isnan()))
 
     def _check_apart(self) -> None:
-        """Exchange the companions of half of the examples: their losses must stay."""
+        """Check that exchanging half of the examples leaves the losses of the others."""
         batches = [self.batch.of_width(width) for width in widths(self.largest)]
         agreed = [self._halves_agree(batch) for batch in batches]
         if all(agreed):
             return
-        # What is drawn depends on the data, so the same random state does not give the same pass.
+        # The number of draws depends on the data, so equal random states give different passes.
         if not self.comparable:
             raise ValueError(
-                "The model draws random numbers that depend on its inputs, so it cannot be seen "
+                "The model draws random numbers that depend on its inputs, so it cannot be checked "
                 "whether it keeps the examples of a batch apart: leave such draws out of it."
             )
         for version in (0, 1):
@@ -154,14 +156,17 @@ class ForwardChecks:
                     self._halves_agree(batch)
 
     def _halves_agree(self, batch: Batch) -> bool:
-        """False if passes over other companions drew other random numbers; ValueError if not."""
+        """Compare losses while half of the examples are exchanged.
+
+        Returns False if the passes drew different random numbers, so that nothing can be said.
+        """
         base, others = self.losses(batch), companions(batch)
         drawn = torch_states()
         alike = True
         for half in halves(len(batch), batch.labels.device, SEED + len(batch)):
             try:
                 moved = self.losses(batch.exchanged(half, others))
-            except (RuntimeError, ValueError, IndexError):  # of inputs that nobody gave us
+            except (RuntimeError, ValueError, IndexError):  # the model refuses made-up examples
                 others = batch.changed(lambda values: values.roll(1, 0))
                 moved = self.losses(batch.exchanged(half, others))
             if not all(map(torch.equal, drawn, torch_states())):
@@ -176,7 +181,7 @@ class ForwardChecks:
         return alike
 
     def _check_alone(self) -> None:
-        """An example alone has the loss that it has in batches of every length."""
+        """Check that an example has the same loss alone as in batches of every length."""
         if not self.comparable:
             return
         width = min(_FEW, self.batch.width)
@@ -205,11 +210,11 @@ class ForwardChecks:
         return losses
 
     def _where(self, one: Batch, other: Batch, half: Tensor) -> str:
-        """Where in the model the rows that were kept differ first, as words; empty if not seen."""
+        """The layer in which the rows that were kept first differ, as words; empty if unknown."""
         seen: list[dict[tuple[str, str], Tensor]] = [{}, {}]
-        for found, batch in zip(seen, (one, other)):
+        for record, batch in zip(seen, (one, other)):
             hooks = [
-                module.register_forward_hook(_keeper(found, name, len(batch)))
+                module.register_forward_hook(_recorder(record, name, len(batch)))
                 for name, module in self.model.named_modules()
             ]
             try:
@@ -229,10 +234,12 @@ class ForwardChecks:
         return ""
 
 
-def _keeper(found: dict[tuple[str, str], Tensor], name: str, rows: int) -> Callable[..., None]:
-    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+def _recorder(record: dict[tuple[str, str], Tensor], name: str, rows: int) -> Callable[..., None]:
+    """A forward hook that records a module's input and output."""
+
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         for side, value in (("input", inputs[0] if inputs else None), ("output", output)):
             if isinstance(value, Tensor) and value.ndim and len(value) == rows:
-                found[name, side] = value.detach().float()
+                record[name, side] = value.detach().float()
 
-    return keep
+    return hook

@@ -1,11 +1,11 @@
-"""For each kind of layer: norms of per-example gradients, and their weighted sum, from a and g.
+"""Rules that give each kind of layer's per-example gradient norms, and their weighted sum.
 
-a is the layer's input and g the gradient of the summed losses by its output; row i of both belongs
-to example i alone, since layers do not mix examples.  A sequence or an image has T places, and the
-squared norm of an example's gradient is a sum over pairs of places (ghost norm), or comes from the
-gradient itself where that is cheaper: docs/METHODS.md, section 11.4 (formulas 90 and 91, where g is
-called d).  The choice is by cost, layer by layer (Bu, Mao and Xu, NeurIPS 2022, arXiv 2205.10683,
-section 4).
+A rule works on the layer's input a and the gradient g of the summed losses with respect to its
+output.  Row i of both belongs to example i alone, since layers do not mix examples.  In a sequence
+or an image with T positions, the squared norm of an example's gradient is a sum over pairs of
+positions (the ghost norm): docs/METHODS.md, section 11.4 (formulas 90 and 91, where g is called d).
+If that costs more than the gradient itself, the rule computes the gradient (Bu, Mao and Xu, NeurIPS
+2022, arXiv 2205.10683, section 4).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn.grad import conv2d_weight
 
 
 class Rule:
-    """What is kept of one layer in one batch; subclasses know the layer's derivative."""
+    """The rule of one layer, with what it recorded of one batch; subclasses have the formulas."""
 
     def __init__(self, name: str, module: Any) -> None:
         self.name = name
@@ -29,34 +29,34 @@ class Rule:
         self.forget()
 
     def check(self) -> None:
-        """ValueError if the layer is used in a way that the rule does not cover."""
+        """Raise ValueError if the layer has options that the rule does not support."""
 
     def forget(self) -> None:
-        """Drop what was kept of a batch."""
+        """Drop what was recorded of a batch."""
         self._input: Tensor | None = None
         self._gradient: Tensor | None = None
 
     def see_input(self, inputs: Tensor) -> None:
-        """Keep the layer's input; a second call in one forward pass is refused."""
+        """Record the layer's input; ValueError for a second call in one forward pass."""
         if self._input is not None:
             raise ValueError(
                 f"Layer {self.name} is called twice in one forward pass: private training needs "
-                "a layer of its own for each call."
+                "a separate layer for each call."
             )
         self._input = inputs.detach()
         self._version = inputs._version
 
     def see_output_gradient(self, gradient: Tensor) -> None:
-        """Keep the gradient of the layer's output."""
+        """Record the gradient of the layer's output."""
         self._gradient = gradient.detach()
 
     def squared_norms(self, batch: torch.Size) -> Tensor:
-        """float[batch], squared norms of this layer's per-example gradients."""
+        """The squared norms of this layer's per-example gradients, float[batch]."""
         count = len(batch)
         if self._input is None or self._gradient is None:
             raise ValueError(
                 f"Layer {self.name} takes no part in the loss, so its gradient is not known: "
-                "take it out of the model."
+                "remove it from the model."
             )
         if self._input.shape[:count] != batch or self._gradient.shape[:count] != batch:
             raise ValueError(
@@ -64,28 +64,30 @@ class Rule:
                 "examples: the loss does not separate by example."
             )
         if self._input._version != self._version:
-            # Autograd looks after this for parameters that ask for a gradient; here none does.
+            # Autograd checks this only for parameters that require a gradient; here none does.
             raise ValueError(
                 f"Layer {self.name} had its input changed in place after it was called: leave "
                 "inplace=True and the like out of the model."
             )
-        # Rounding may take a sum over pairs of places below zero, of which there is no root.
+        # Rounding may make a sum over pairs of positions negative.
         return self.norms_from(self._input, self._gradient).clamp_(min=0)
 
     def write_weighted_sum(self, weights: Tensor) -> None:
-        """Put sum_i weights_i * gradient_i into the layer's parameters' `grad`."""
+        """Write sum_i weights_i * gradient_i into the `grad` of the layer's parameters."""
         assert self._input is not None and self._gradient is not None
         self.sums_into_grad(self._input, self._gradient, weights)
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
+        """The squared norms of per-example gradients, float[batch]."""
         raise NotImplementedError
 
     def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
+        """Write the weighted sum of per-example gradients into the parameters' `grad`."""
         raise NotImplementedError
 
 
 def _square(x: Tensor) -> Tensor:
-    """Squared norm of each row of x [b, ...]."""
+    """The squared norm of each row of x [b, ...]."""
     flat = x.flatten(1)
     return torch.linalg.vecdot(flat, flat)
 
@@ -95,21 +97,21 @@ def _scaled(g: Tensor, weights: Tensor) -> Tensor:
 
 
 def _pairs(x: Tensor) -> Tensor:
-    """[b, T, T], inner products of the places of each example of x [b, T, d]."""
+    """The inner products [b, T, T] of all positions of each example of x [b, T, d]."""
     return torch.bmm(x, x.transpose(1, 2))
 
 
 class LinearRule(Rule):
-    """y = W x + b, for one place (a [b, d]) or many (a [b, T, d])."""
+    """y = W x + b, for one position (a [b, d]) or many (a [b, T, d])."""
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
         if a.ndim == 2:
-            # The gradient is the outer product of g and a, and its norm that of their norms.
+            # The gradient is the outer product of g and a, so its norm is |g| |a|.
             lengths = _square(a)
             return _square(g) * (lengths + 1 if self.module.bias is not None else lengths)
         a, g = a.flatten(1, -2), g.flatten(1, -2)
-        places, inputs, outputs = a.shape[1], a.shape[2], g.shape[2]
-        if places * places * (inputs + outputs) <= places * inputs * outputs:
+        positions, inputs, outputs = a.shape[1], a.shape[2], g.shape[2]
+        if positions * positions * (inputs + outputs) <= positions * inputs * outputs:
             squares = torch.linalg.vecdot(_pairs(a).flatten(1), _pairs(g).flatten(1))
         else:
             squares = _square(torch.bmm(g.transpose(1, 2), a))
@@ -125,7 +127,7 @@ class LinearRule(Rule):
 
 
 class EmbeddingRule(Rule):
-    """y_t = row of W named by token t; rows of `padding_idx` have no gradient."""
+    """y_t is the row of W for token t; the row of `padding_idx` has no gradient."""
 
     def check(self) -> None:
         if self.module.max_norm is not None or self.module.scale_grad_by_freq or self.module.sparse:
@@ -139,7 +141,7 @@ class EmbeddingRule(Rule):
         return g if padding is None else g * (tokens != padding).unsqueeze(-1)
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
-        tokens = a.reshape(len(a), -1)  # one token an example, or many
+        tokens = a.reshape(len(a), -1)  # an example has one token or many
         g = g.reshape(*tokens.shape, -1)
         same = tokens.unsqueeze(1) == tokens.unsqueeze(2)
         return (_pairs(self._counted(tokens, g)) * same).flatten(1).sum(1)
@@ -151,14 +153,14 @@ class EmbeddingRule(Rule):
 
 
 class ScaleRule(Rule):
-    """y = w * x^ + b with x^ the normalised input; its gradients are small enough to write out."""
+    """y = w * x^ + b with x^ the normalised input; per-example gradients are small enough."""
 
     def normalised(self, a: Tensor) -> Tensor:
-        """x^: the layer's output, were w 1 and b 0."""
+        """x^, the layer's output for w = 1 and b = 0."""
         raise NotImplementedError
 
-    def places(self, a: Tensor) -> tuple[int, ...]:
-        """The dimensions of the input over which one number of w is shared."""
+    def shared_dims(self, a: Tensor) -> tuple[int, ...]:
+        """The dimensions of the input that share one element of w."""
         raise NotImplementedError
 
     def forget(self) -> None:
@@ -166,12 +168,12 @@ class ScaleRule(Rule):
         self._written: list[tuple[Tensor, Tensor]] = []
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
-        places = self.places(a)
+        dims = self.shared_dims(a)
         rows = {"weight": self.normalised(a).mul_(g), "bias": g}
         for name, row in rows.items():
             parameter = getattr(self.module, name, None)
             if parameter is not None:
-                self._written.append((parameter, row.sum(places) if places else row))
+                self._written.append((parameter, row.sum(dims) if dims else row))
         return torch.stack([_square(row) for _, row in self._written]).sum(0)
 
     def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
@@ -180,41 +182,41 @@ class ScaleRule(Rule):
 
 
 class LayerNormRule(ScaleRule):
-    """Numbers of w for each place of `normalized_shape`, the last dimensions."""
+    """w has an element for each index of the last dimensions, `normalized_shape`."""
 
     def normalised(self, a: Tensor) -> Tensor:
         return functional.layer_norm(a, self.module.normalized_shape, eps=self.module.eps)
 
-    def places(self, a: Tensor) -> tuple[int, ...]:
+    def shared_dims(self, a: Tensor) -> tuple[int, ...]:
         return tuple(range(1, a.ndim - len(self.module.normalized_shape)))
 
 
 class RMSNormRule(LayerNormRule):
-    """As LayerNorm, without a mean and without b."""
+    """Like LayerNorm, without the mean and without b."""
 
     def normalised(self, a: Tensor) -> Tensor:
         return functional.rms_norm(a, self.module.normalized_shape, eps=self.module.eps)
 
 
 class GroupNormRule(ScaleRule):
-    """Numbers of w for each channel, the second dimension."""
+    """w has an element for each channel, the second dimension."""
 
     def normalised(self, a: Tensor) -> Tensor:
         return functional.group_norm(a, self.module.num_groups, eps=self.module.eps)
 
-    def places(self, a: Tensor) -> tuple[int, ...]:
+    def shared_dims(self, a: Tensor) -> tuple[int, ...]:
         return tuple(range(2, a.ndim))
 
 
 class InstanceNormRule(GroupNormRule):
-    """Each channel is a group; running statistics, which are not private, are refused elsewhere."""
+    """Like GroupNorm with one channel a group; `private_checks` refuses running statistics."""
 
     def normalised(self, a: Tensor) -> Tensor:
         return functional.instance_norm(a, eps=self.module.eps)
 
 
 class Conv2dRule(Rule):
-    """A convolution is a linear layer on patches; the places are the pixels of its output."""
+    """A convolution is a linear layer on patches; its positions are the pixels of the output."""
 
     def check(self) -> None:
         m = self.module
@@ -227,11 +229,12 @@ class Conv2dRule(Rule):
         self.padding, self.dilation = m.padding, m.dilation
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
-        places, outputs = g.shape[2] * g.shape[3], g.shape[1]
+        positions, outputs = g.shape[2] * g.shape[3], g.shape[1]
         patch = a.shape[1] * math.prod(self.kernel_size)
         pixels = math.prod(self._padded_size(a))
-        direct = places * patch * outputs
-        if pixels * pixels * a.shape[1] + places * places * outputs < direct and self._dense():
+        direct = positions * patch * outputs
+        ghost = pixels * pixels * a.shape[1] + positions * positions * outputs
+        if ghost < direct and self._dense():
             rows = g.flatten(2).transpose(1, 2)
             squares = torch.linalg.vecdot(self._patch_pairs(a).flatten(1), _pairs(rows).flatten(1))
         else:
@@ -241,21 +244,21 @@ class Conv2dRule(Rule):
         return squares
 
     def _dense(self) -> bool:
-        """Whether patches of neighbouring places lie one pixel apart."""
+        """Whether the patches of neighbouring positions lie one pixel apart."""
         return self.stride == (1, 1) and self.dilation == (1, 1)
 
     def _padded_size(self, a: Tensor) -> tuple[int, int]:
         return a.shape[2] + 2 * self.padding[0], a.shape[3] + 2 * self.padding[1]
 
     def _patches(self, a: Tensor) -> Tensor:
-        """[b, patch, T], the input of each place."""
+        """The patch of each position, [b, patch, T]."""
         return functional.unfold(a, self.kernel_size, self.dilation, self.padding, self.stride)
 
     def _patch_pairs(self, a: Tensor) -> Tensor:
-        """[b, T, T], inner products of patches, without patches.
+        """The inner products [b, T, T] of all patches, without building the patches.
 
-        Two patches' inner product is the sum, over the offsets inside a patch, of the inner
-        products of the pixels there; pixel products are shared by all patches that hold them.
+        The inner product of two patches is a sum, over offsets inside a patch, of inner products
+        of pixels; each of these serves all pairs of patches that contain the two pixels.
         """
         above, left = self.padding
         a = functional.pad(a, (left, left, above, above))
@@ -285,7 +288,7 @@ class Conv2dRule(Rule):
 
 
 class Conv1dRule(Conv2dRule):
-    """An image one pixel high."""
+    """Treats a sequence as an image of height one."""
 
     def check(self) -> None:
         super().check()

@@ -1,8 +1,8 @@
-"""The clipped sum that a grad_sample_mode delivers, against plain autograd, example by example.
+"""Checks the clipped sum of a grad_sample_mode against plain autograd, on a few examples.
 
-Every mode finds per-example gradients from what layers see and give, so it is wrong where a weight
-is used in any other way: by a function outside its layer, in two layers, or in a layer with
-options that the mode does not know.  Here a few examples go both ways before anything is trained.
+Every mode derives per-example gradients from the inputs and outputs of layers.  The result is wrong
+if a weight is used in another way: by a function outside its layer, in two layers, or in a layer
+with options that the mode does not support.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from mico_competition.training.forward_checks import ForwardChecks
 from mico_competition.training.model_state import plain_name, rounded
 from mico_competition.training.random_numbers import SEED, restart
 
-EXAMPLES = 3  # of each model, beside a blank and a large one
+EXAMPLES = 3  # of each model, besides a blank and a large one
 
-# What may be off, in square roots of the dtype's rounding error: of a parameter's part of a sum,
-# and of the whole sum.  docs/PRIVACY.md has what was measured.
+# The tolerance, in square roots of the dtype's rounding error: relative to a parameter's part of
+# the sum, and to the whole sum.  docs/PRIVACY.md has the measurements.
 OF_PART, OF_WHOLE = 3.0, 0.3
 
-# And between passes of different lengths this many times what rounding errors of weights and
-# inputs do to an example's gradient, where units are so far saturated that it is more than that.
+# Between passes of different lengths, the tolerance is at least this many times the change of an
+# example's gradient by rounding errors of weights and inputs; saturated units make it large.
 OF_ROUNDING = 8.0
 
 
 @dataclass(frozen=True)
 class Delivered:
-    """What a mode makes of a batch.
+    """What a mode computes for a batch.
 
     Attributes:
-        sums: the sum of clipped gradients, a tensor like each parameter.
-        norms: float[rows, parameters], norms of per-example gradients, where the mode has them.
+        sums: the sum of clipped gradients, one tensor like each parameter.
+        norms: float[rows, parameters], norms of per-example gradients, if the mode has them.
     """
 
     sums: list[Tensor]
@@ -45,15 +45,15 @@ class Delivered:
 
 
 class GradientChecks:
-    """A mode's clipped sums against those of plain autograd.
+    """Compares the clipped sums of a mode with those of plain autograd.
 
     Args:
-        forward: of the same model; its checks have passed.
-        losses: float[rows] of a batch, with a graph, by a plain forward pass.
-        plain: the context in which passes are plain ones.
-        deliver: what the mode makes of a batch, clipped to a norm.
-        max_grad_norm: C.
-        mode: its name.
+        forward: the forward checks of the same model, which have passed.
+        losses: computes the losses of a batch, float[rows], with a graph.
+        plain: the context in which the mode's hooks are off.
+        deliver: runs the mode on a batch, clipped to a norm.
+        max_grad_norm: C, the clipping norm.
+        mode: the mode's name.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class GradientChecks:
         self.root = torch.finfo(parameters[0].dtype).eps ** 0.5
 
     def run(self) -> None:
-        """ValueError, naming a parameter, if the mode's sums are not autograd's."""
+        """Raise ValueError, naming a parameter, if the mode's sums differ from autograd's."""
         few = varied(self.forward.batch, EXAMPLES)
         one = few.of_width(1)
         try:
@@ -93,54 +93,54 @@ class GradientChecks:
             self._compare(example)
 
     def _check_used(self, batch: Batch) -> None:
-        """ValueError, naming a parameter that no loss depends on."""
+        """Raise ValueError, naming a parameter on which no loss depends."""
         restart()
         with torch.enable_grad(), self._plain():
             losses = self._losses(batch.fresh())
             if not losses.requires_grad:
                 raise ValueError("No parameter takes part in the loss: look for no_grad, detach.")
-            found = torch.autograd.grad(losses.sum(), self.parameters, allow_unused=True)
-        for name, gradient in zip(self.names, found):
+            gradients = torch.autograd.grad(losses.sum(), self.parameters, allow_unused=True)
+        for name, gradient in zip(self.names, gradients):
             if gradient is None:
                 raise ValueError(
                     f"Parameter {name} takes no part in the loss of the first examples, so its "
-                    "gradient is not known: take it out of the model."
+                    "gradient is not known: remove it from the model."
                 )
 
     def _usable(self, example: Batch) -> bool:
-        """Whether the model takes an example that was made up, and has finite gradients for it."""
+        """Whether the model accepts a made-up example, with finite gradients."""
         try:
             return bool(self._norms(example).isfinite().all())
         except (RuntimeError, ValueError, IndexError):
             return False
 
     def _gradients(self, batch: Batch) -> Iterator[list[Tensor]]:
-        """For each column of the batch, by autograd, a gradient a parameter, [S, numbers].
+        """For each column of the batch, the gradient of each parameter by autograd, [S, numbers].
 
-        From the pass over the whole batch, which rounds as the mode's own pass does.
+        Each comes from a pass over the whole batch, which rounds as the mode's pass does.
         """
         for column in range(batch.width):
             restart()
             with torch.enable_grad(), self._plain():
                 loss = self._losses(batch.fresh()).view(batch.models, -1)[:, column].sum()
-                found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+                gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
             yield [
                 torch.zeros_like(p).reshape(batch.models, -1) if g is None else _rows(g, batch)
-                for p, g in zip(self.parameters, found)
+                for p, g in zip(self.parameters, gradients)
             ]
 
     def _norms(self, batch: Batch) -> Tensor:
-        """float64[S, width, parameters], norms of gradients by autograd."""
+        """The norms of gradients by autograd, float64[S, width, parameters]."""
         columns = self._gradients(batch)
         norms = [[torch.linalg.vector_norm(g, dim=1).double() for g in gs] for gs in columns]
         return torch.stack([torch.stack(column, 1) for column in norms], 1)
 
     def _compare(self, batch: Batch) -> None:
-        """The mode's sums of `batch`, with all, some and none of the examples clipped."""
+        """Compare the mode's sums of `batch` with none, some and all of the examples clipped."""
         by_parameter = self._norms(batch)
         norms = by_parameter.norm(dim=2)
         longest, shortest = float(norms.max()), float(norms.min())
-        # The longest first: where none is clipped, the parameter that is wrong is alone in it.
+        # Without clipping first: there, only the parameter that is at fault differs.
         bounds = [2 * longest, self.max_grad_norm, max(shortest / 2, longest / 1000)]
         bounds = [bound for bound in bounds if bound > 0]
         delivered = [self._delivered(batch, bound) for bound in bounds]
@@ -172,9 +172,10 @@ class GradientChecks:
                 )
 
     def _excess(self, off: Tensor, norms: Tensor) -> Tensor:
-        """float64[parameters], errors [s, parameters] of sums over norms [s, width, parameters].
+        """The error of each parameter, float64[parameters], in units of the tolerance.
 
-        In units of what may be off, the largest over s; what is not a number is infinite.
+        It is the largest over s of the errors `off` [s, parameters] of sums over gradients with
+        norms [s, width, parameters]; NaN counts as infinite.
         """
         parts, whole = norms.sum(1), norms.norm(dim=2, keepdim=True).sum(1)
         allowed = self.root * (OF_PART * parts + OF_WHOLE * whole)
@@ -186,7 +187,7 @@ class GradientChecks:
             made = self._deliver(batch.fresh(), bound)
         except (ValueError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # whatever Opacus or autograd stumbles over
+        except Exception as error:  # Opacus and autograd raise errors of many kinds
             raise unfit(self.mode, error) from error
         for name, part in zip(self.names, made.sums):
             if part is None:
@@ -202,7 +203,7 @@ class GradientChecks:
         return made
 
     def _compare_alone(self, batch: Batch) -> None:
-        """With randomness held constant, an example's gradient alone is that in the batch."""
+        """Check, with constant randomness, that an example's gradient alone is that in a batch."""
         with self.forward.constant():
             columns = torch.arange(batch.width, device=batch.labels.device).split(1)
             for column, together in zip(columns, self._gradients(batch)):
@@ -212,19 +213,19 @@ class GradientChecks:
                 norms = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in alone], 1)
                 excess = self._excess(off, norms.double().unsqueeze(1))
                 if (excess > 1).any():
-                    # Saturated units and the like: rounding itself moves the gradient that far.
+                    # With saturated units, rounding errors alone may change a gradient this much.
                     off = (off - OF_ROUNDING * self._moved_by_rounding(one, alone)).clamp(min=0)
                     excess = self._excess(off, norms.double().unsqueeze(1))
                 if (excess > 1).any():
                     name = self.names[int(excess.argmax())]
                     raise ValueError(
-                        f"The gradient of an example by parameter {name} is another one in a batch "
-                        f"of {batch.width} than alone: private training needs every example by "
-                        "itself."
+                        f"The gradient of an example by parameter {name} differs between a batch "
+                        f"of {batch.width} and the example alone: private training needs every "
+                        "example by itself."
                     )
 
     def _moved_by_rounding(self, one: Batch, before: list[Tensor]) -> Tensor:
-        """float64[S, parameters], how far rounding errors of weights and inputs move gradients."""
+        """How far rounding errors of weights and inputs move gradients, float64[S, parameters]."""
         generator = torch.Generator().manual_seed(SEED)
         with self.forward.state.all_rounded(generator):
             (after,) = self._gradients(one.changed(lambda values: rounded(values, generator)))
@@ -232,14 +233,14 @@ class GradientChecks:
 
     @staticmethod
     def _apart(one: list[Tensor], other: list[Tensor]) -> Tensor:
-        """float64[S, parameters], norms of differences."""
+        """The norms of the differences of gradients, float64[S, parameters]."""
         return torch.stack(
             [torch.linalg.vector_norm(a - b, dim=1).double() for a, b in zip(one, other)], 1
         )
 
 
 def unfit(mode: str, error: Exception) -> ValueError:
-    """The sentence for a mode that stumbles over a model, which plain autograd does not."""
+    """The error for a mode that fails on a model on which plain autograd does not."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
     return ValueError(
         f"grad_sample_mode {mode} cannot train this model ({reason}): choose another one."

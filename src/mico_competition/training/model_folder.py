@@ -1,7 +1,4 @@
-"""What a trained model's folder holds: metadata and files, written whole or not at all.
-
-Nothing is computed of the model here, and nothing read back: `challenge` and `models` do that.
-"""
+"""Writes a trained model's folder: weights, seeds, solution and metadata, all of them or none."""
 
 from __future__ import annotations
 
@@ -23,12 +20,12 @@ from mico_competition.support.files import PRIVATE, PathLike, written_aside
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import Settings
 
-# What a model's numbers may depend on.
+# The packages whose versions may affect a model's weights.
 _SOFTWARE = ("mico_competition", "torch", "opacus", "transformers", "numpy")
 
 
 class StorageError(OSError):
-    """A place that cannot be written to: full, read-only, or gone."""
+    """A folder cannot be written to: the disk is full, read-only, or gone."""
 
 
 def describe(
@@ -37,16 +34,16 @@ def describe(
     labels: torch.Tensor,
     fingerprints: Mapping[str, str | None],
 ) -> dict[str, Any]:
-    """The parts of metadata.json that are known before the results are.
+    """The parts of metadata.json that do not depend on the results.
 
     Args:
-        settings: of the run.
-        mechanism: what spent the privacy; None for a run without.
-        labels: those of the whole dataset, on the device the model was trained on.
+        settings: the settings of the run.
+        mechanism: the mechanism of a private run, else None.
+        labels: the labels of the whole dataset, on the device of the training.
         fingerprints: `fingerprints.of_training` of the run.
 
     Returns:
-        Values that JSON can hold; `privacy` has the epsilon that was spent, or is None.
+        Values for JSON; `privacy` has the epsilon that was spent, or is None.
     """
     return {
         "format": 1,
@@ -68,7 +65,7 @@ def describe(
 
 
 def _privacy(settings: Settings, mechanism: Mechanism) -> dict[str, Any]:
-    """The mechanism, and what it spent."""
+    """The mechanism and its epsilon."""
     return {
         "epsilon": mechanism.epsilon(settings.target_delta),
         "delta": settings.target_delta,
@@ -107,21 +104,21 @@ def write_model_folder(
     *,
     tokenizer: Any = None,
 ) -> None:
-    """Write weights, seeds, solution and metadata of one model, whole or not at all.
+    """Write the weights, seeds, solution and metadata of one model, all of them or none.
 
-    Only their owner can read them.
+    Only their owner can read the files.
 
     Args:
-        folder: where to; it must not hold anything yet.
-        settings: of the run.
+        folder: the folder to write; it must be missing or empty.
+        settings: the settings of the run.
         model: the trained model.
-        splits: with all three seeds.
-        metadata: what goes into metadata.json; JSON must be able to hold it.
-        tokenizer: written beside the weights of a text model.
+        splits: the model's splits, with all three seeds.
+        metadata: the content of metadata.json.
+        tokenizer: is written beside the weights of a text model.
 
     Raises:
-        ValueError: as `save_model`; nothing is left behind then.
-        StorageError: if the disk does not take it.
+        ValueError: as `save_model`.
+        StorageError: if the disk is full, or the folder cannot be written for another reason.
     """
     try:
         with written_aside(Path(folder), durable=True, access=PRIVATE) as aside:
@@ -132,7 +129,7 @@ def write_model_folder(
             (aside / METADATA_FILE).write_text(f"{text}\n", encoding="utf-8")
     except ValueError:
         raise
-    except Exception as error:  # torch and safetensors have their own for a disk that is full
+    except Exception as error:  # torch and safetensors have their own errors for a full disk
         raise StorageError(
             f"{folder} could not be written ({error}): free some space there and run again."
         ) from error

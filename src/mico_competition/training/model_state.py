@@ -1,7 +1,4 @@
-"""Whether a forward pass leaves a model as it was: weights, buffers, and what modules hold besides.
-
-Knows modules only: no data, no loss, no mechanism.
-"""
+"""Detects whether a forward pass changes a model: its weights, buffers or other attributes."""
 
 from __future__ import annotations
 
@@ -23,18 +20,18 @@ from torch import Tensor, nn
 
 _INTERNAL = frozenset(vars(nn.Module())) | {"training"}
 
-SHAKEN = 0.1  # noise on a weight, in units of 1 / the root of the number of a unit's inputs
+SHAKEN = 0.1  # noise on a weight, in units of 1 / sqrt(number of inputs of a unit)
 
 
 def plain_name(name: str) -> str:
-    """A parameter's name without the prefix that Opacus puts before it."""
+    """A parameter's name without the prefix that Opacus adds."""
     return name.removeprefix("_module.")
 
 
 class WriteGuard:
-    """Sees that a pass wrote into a weight or buffer, by torch's own count of writes; quick.
+    """Detects in-place writes to weights and buffers by torch's version counters, which is fast.
 
-    Writes past that count (`.data`, some native layers) are for `State` to see.
+    `State` also detects writes that bypass the counters (`.data`, some native layers).
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -42,18 +39,18 @@ class WriteGuard:
         self.start()
 
     def start(self) -> None:
-        """Passes begin that must not write."""
+        """Remember the version counters; passes that follow must not write."""
         self._versions = [tensor._version for _, tensor in self._tensors]
 
     def check(self) -> None:
-        """ValueError, naming the weight or buffer, if one was written into since `start`."""
+        """Raise ValueError, naming the tensor, if one was written to since `start`."""
         for (name, tensor), version in zip(self._tensors, self._versions):
             if tensor._version != version:
                 raise ValueError(_written(name, tensor))
 
 
 class State(WriteGuard):
-    """A model's weights and buffers at one moment, bit for bit."""
+    """A copy of a model's weights and buffers."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -61,7 +58,7 @@ class State(WriteGuard):
         self._values = [tensor.detach().clone() for _, tensor in self._tensors]
 
     def check(self) -> None:
-        """ValueError, naming the weight or buffer, if one was written into, changed or replaced."""
+        """Raise ValueError, naming the tensor, if one was written to, changed or replaced."""
         super().check()
         now = dict(_tensors(self.model))
         for (name, tensor), value in zip(self._tensors, self._values):
@@ -77,23 +74,23 @@ class State(WriteGuard):
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put every tensor, and every value, back."""
+        """Restore every tensor and its values."""
         for (name, tensor), value in zip(self._tensors, self._values):
-            place, _, leaf = name.rpartition(".")
-            owner = self.model.get_submodule(place)
+            path, _, leaf = name.rpartition(".")
+            owner = self.model.get_submodule(path)
             held: Any = owner._parameters if leaf in owner._parameters else owner._buffers
             held[leaf] = tensor
             _write(tensor, value)
         self.start()
 
     def all_rounded(self, generator: torch.Generator) -> AbstractContextManager[None]:
-        """Every weight is off by about one rounding error inside this block."""
+        """Perturb every weight by about one rounding error inside this block."""
         return self._changed(lambda weight: rounded(weight, generator))
 
     def shaken(self, generator: torch.Generator) -> AbstractContextManager[None]:
-        """Every weight is off by a little noise inside this block, so that none is zero.
+        """Add a little noise to every weight inside this block, so that none is zero.
 
-        A layer whose weights start at zero hides what the layers before it do.
+        A layer whose weights are zero would hide the faults of the layers before it.
         """
 
         def shaken(weight: Tensor) -> Tensor:
@@ -116,7 +113,7 @@ class State(WriteGuard):
 
 
 def _written(name: str, tensor: Tensor) -> str:
-    """The sentence about a weight or buffer that a forward pass writes into."""
+    """The error message for a weight or buffer that the forward pass changes."""
     name = plain_name(name)
     if isinstance(tensor, nn.Parameter):
         return (
@@ -135,7 +132,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of one shape hold the same values, NaN included."""
+    """Whether two tensors have the same shape, type and values; NaN equals NaN."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(one, other) or bool(
@@ -144,7 +141,7 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 def rounded(values: Tensor, generator: torch.Generator) -> Tensor:
-    """Real values with an error of up to two roundings; others as they are."""
+    """Perturb real values by up to two rounding errors; return others unchanged."""
     if not values.is_floating_point():
         return values
     noise = torch.rand(values.shape, generator=generator).sub_(0.5)
@@ -152,18 +149,19 @@ def rounded(values: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class Attributes:
-    """What modules hold beside weights, buffers and submodules, at one moment."""
+    """A copy of the attributes of a model's modules, without weights, buffers and submodules."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.digests = attributes(model)
-        self._held = [(module, _own(module)) for module in model.modules()]
-        self._put_back = _keeper([held for _, held in self._held], set(), 0)
+        self._held = [(module, _attributes(module)) for module in model.modules()]
+        self._put_back = _restorer([held for _, held in self._held], set(), 0)
 
     def grown(self) -> dict[str, Any]:
-        """Digests of what is there now; ValueError, naming it, if what was there has changed.
+        """Compare with the present attributes, and return their digests.
 
-        Mappings may have more in them: tables that are made when they are first asked for.
+        ValueError, naming the attribute, if one has changed.  Mappings may have new keys, because
+        modules may fill a table when they first need it.
         """
         now = attributes(self.model)
         for name in {**self.digests, **now}:
@@ -176,66 +174,66 @@ class Attributes:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put every one back, in place."""
+        """Restore every attribute, in place."""
         for module, held in self._held:
-            for name in set(_own(module)) - set(held):
+            for name in set(_attributes(module)) - set(held):
                 delattr(module, name)
             vars(module).update(held)
         self._put_back()
 
 
 def attributes(model: nn.Module) -> dict[str, Any]:
-    """Digests of what modules hold beside weights, buffers and submodules, by name."""
+    """Digests of all modules' attributes, by name, without weights, buffers and submodules."""
     seen: dict[int, Any] = {}
     return {
         plain_name(f"{prefix}.{name}").removeprefix("."): _digest(value, seen, 0)
         for prefix, module in model.named_modules()
-        for name, value in _own(module).items()
+        for name, value in _attributes(module).items()
     }
 
 
-def _own(module: nn.Module) -> dict[str, Any]:
-    """A module's attributes but those that every module has."""
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """A module's attributes, except those that every module has."""
     return {name: value for name, value in vars(module).items() if name not in _INTERNAL}
 
 
 def _digest(value: Any, seen: dict[int, Any], depth: int) -> Any:
-    """Something that is equal for two values only if they are, as far as one can look."""
+    """A value that differs if the content of `value` does, as far as this can be inspected."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return repr(value)
     key = id(value)
     if key in seen:
         return seen[key]
-    seen[key] = type(value).__name__  # also where a value holds itself
+    seen[key] = type(value).__name__  # for a value that contains itself
     if isinstance(value, torch.Generator):
         value = value.get_state()
     if isinstance(value, Tensor):
         value = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
     if isinstance(value, np.ndarray):
-        found: Any = (value.shape, hashlib.blake2b(value.tobytes()).digest())
+        digest: Any = (value.shape, hashlib.blake2b(value.tobytes()).digest())
     elif isinstance(value, nn.Module) or callable(value) or depth > 5:
-        found = type(value).__name__
+        digest = type(value).__name__
     elif isinstance(value, Mapping):
-        found = {repr(k): _digest(v, seen, depth + 1) for k, v in list(value.items())[:1000]}
+        digest = {repr(k): _digest(v, seen, depth + 1) for k, v in list(value.items())[:1000]}
     elif isinstance(value, (Sequence, set, frozenset)) or hasattr(value, "appendleft"):
-        found = [_digest(v, seen, depth + 1) for v in list(value)[:1000]] + [len(value)]
+        digest = [_digest(v, seen, depth + 1) for v in list(value)[:1000]] + [len(value)]
     elif hasattr(value, "__dict__"):
-        found = _digest(vars(value), seen, depth + 1)
+        digest = _digest(vars(value), seen, depth + 1)
     else:
-        found = type(value).__name__
-    seen[key] = found
-    return found
+        digest = type(value).__name__
+    seen[key] = digest
+    return digest
 
 
 def _within(old: Any, new: Any) -> bool:
-    """Whether two digests are equal, but for what mappings have more now."""
+    """Whether two digests are equal, except for new keys of mappings."""
     if isinstance(old, dict) and isinstance(new, dict):
         return all(name in new and _within(value, new[name]) for name, value in old.items())
     return bool(old == new)
 
 
-def _keeper(value: Any, seen: set[int], depth: int) -> Callable[[], None]:
-    """What puts the present contents of `value` back, as far as `_digest` looks."""
+def _restorer(value: Any, seen: set[int], depth: int) -> Callable[[], None]:
+    """A function that restores the present content of `value`, as far as `_digest` inspects it."""
     if id(value) in seen or depth > 5:
         return lambda: None
     seen.add(id(value))
@@ -252,12 +250,12 @@ def _keeper(value: Any, seen: set[int], depth: int) -> Callable[[], None]:
         return lambda: None
     if isinstance(value, Mapping):
         held: Any = dict(value)
-        inside = [_keeper(each, seen, depth + 1) for each in held.values()]
+        inside = [_restorer(each, seen, depth + 1) for each in held.values()]
     elif isinstance(value, (Sequence, set)):
         held = list(value)
-        inside = [_keeper(each, seen, depth + 1) for each in held]
+        inside = [_restorer(each, seen, depth + 1) for each in held]
     elif hasattr(value, "__dict__"):
-        return _keeper(vars(value), seen, depth + 1)
+        return _restorer(vars(value), seen, depth + 1)
     else:
         return lambda: None
 
@@ -272,7 +270,7 @@ def _keeper(value: Any, seen: set[int], depth: int) -> Callable[[], None]:
 
 
 def _same(value: Any, held: Any) -> bool:
-    """Whether a container holds the very objects that it held."""
+    """Whether a container holds the same objects as before."""
     one, other = list(value), list(held)
     if isinstance(value, Mapping):
         one, other = [*one, *value.values()], [*other, *held.values()]
@@ -280,6 +278,6 @@ def _same(value: Any, held: Any) -> bool:
 
 
 def _write(tensor: Tensor, value: Tensor) -> None:
-    """Put a value back; torch counts no write where nothing changed."""
+    """Restore a tensor's values; if they are unchanged, its version counter stays."""
     if tensor.shape == value.shape and not _same_bits(tensor, value):
         tensor.copy_(value)

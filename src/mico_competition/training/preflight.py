@@ -1,6 +1,6 @@
-"""Whether a run would be refused, found before it begins: at the door of a fleet, and by --dry_run.
+"""Finds out whether training would refuse a run, before a fleet starts, and for --dry_run.
 
-The same objects are made as in training, so the same sentences come out.
+It builds the same objects as training does, so it gives the same errors.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from mico_competition.training.dpsgd import PrivateTrainer
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.train import mechanism_of, optimizer_of, private_arguments
 
-RECORDS = 16  # that go through the checks of a private trainer's first batch
+RECORDS = 16  # how many records the checks of a private trainer's first batch see
 
 
 def check_run(settings: Settings, data: Data | None = None) -> None:
-    """Make what a run trains, without training it.
+    """Build the model and the trainer of a run, without training.
+
+    A text model is replaced by a small copy of the same architecture with fresh weights.
 
     Args:
-        settings: as `settings.resolve` gives them.
-        data: the whole dataset, where it is at hand: its length is checked, and a private run's
-            model on its first records.
-
-    Of a text model a small copy of the same kind is made, with fresh weights.
+        settings: as `settings.resolve` returns them.
+        data: the whole dataset, if it is available: then its length is checked, and the model of
+            a private run is checked on its first records.
 
     Raises:
-        ValueError: as training would, for what can be seen beforehand.
+        ValueError: as training would, for faults that can be found beforehand.
     """
     if data is not None:
         check(settings, len(data))

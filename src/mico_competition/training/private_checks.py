@@ -1,9 +1,9 @@
-"""What is checked before a private trainer's first step, and at each step after it.
+"""The checks of a private trainer: before training, on its first batch, and at every later step.
 
-Before training: layers that are known to be unfit, by name, and parameters that would not be
-trained.  On the first batch that is not empty, before any weight has moved: the forward pass
-(`forward_checks`) and the clipped sum (`gradient_checks`).  At every later batch: that nothing
-writes into weights or buffers.  Whatever fails is a ValueError, and nothing is trained.
+Before training, unsuitable layers and frozen parameters are refused.  On the first batch that is
+not empty, before any weight changes, the forward pass (`forward_checks`) and the clipped sum
+(`gradient_checks`) are checked.  At every later batch, the checks make sure that the forward pass
+writes to no weight or buffer.  A failed check raises ValueError, and nothing is trained.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mico_competition.training.random_numbers import SEED, undisturbed
 
 
 def check_trainable(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """ValueError, naming layer or parameter, unless all of the model can be trained privately."""
+    """Raise ValueError, naming the layer or parameter, that cannot be trained privately."""
     if not model.training:
         raise ValueError("This model cannot be trained privately in eval mode: call model.train().")
     for name, module in model.named_modules():
@@ -40,17 +40,17 @@ def check_trainable(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 
 def check_frozen(model: nn.Module) -> None:
-    """ValueError, naming the parameter, if one asks for no gradient."""
+    """Raise ValueError, naming the parameter, if one does not require a gradient."""
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             raise ValueError(
-                f"Parameter {plain_name(name)} is frozen: train every parameter, or take it out of "
+                f"Parameter {plain_name(name)} is frozen: train every parameter, or remove it from "
                 "the model."
             )
 
 
 def _known_fault(module: nn.Module) -> str:
-    """Why a layer of this kind cannot be trained privately; empty if that is not known of it."""
+    """Why a layer of this kind cannot be trained privately; empty if no reason is known."""
     if isinstance(module, _BatchNorm):
         return "batch normalisation mixes the examples of a batch. Use GroupNorm or LayerNorm."
     if getattr(module, "track_running_stats", False):
@@ -71,12 +71,12 @@ class PrivacyChecks:
     """The checks of one trainer on its batches.
 
     Args:
-        model: what is trained.
-        losses: float[rows] of a batch, with a graph, by the trainer's own forward pass.
-        plain: the context in which passes are plain ones, without the mode's hooks.
-        clipped_sum: what the trainer makes of a batch, clipped to a norm.
-        max_grad_norm: C.
-        mode: the grad_sample_mode's name.
+        model: the model that is trained.
+        losses: computes the losses of a batch, float[rows], with a graph, as the trainer does.
+        plain: the context in which the mode's hooks are off.
+        clipped_sum: computes the trainer's clipped sum of a batch for a given norm.
+        max_grad_norm: C, the clipping norm.
+        mode: the name of the grad_sample_mode.
     """
 
     def __init__(
@@ -95,16 +95,16 @@ class PrivacyChecks:
         self._guard = WriteGuard(model)
 
     def before(self, batch: Batch, largest: int) -> None:
-        """A physical batch is about to be trained on: check it if it is the first.
+        """Check the model on a physical batch before it is trained on, if it is the first one.
 
-        It is checked again if a layer has since been switched between train and eval mode.
+        The checks run again if a layer has been switched between train and eval mode.
 
         Args:
             batch: the examples of the physical batch; at least one.
             largest: the most examples (of each model) that a physical batch may have.
 
         Raises:
-            ValueError: naming what is wrong; weights and buffers are as they were.
+            ValueError: naming the fault; weights and buffers are unchanged.
         """
         check_frozen(self.model)
         modes = tuple(module.training for module in self.model.modules())
@@ -114,7 +114,7 @@ class PrivacyChecks:
         self._guard.start()
 
     def after(self) -> None:
-        """It has been: ValueError if a weight or buffer was written into."""
+        """Raise ValueError if the passes since `before` wrote to a weight or buffer."""
         self._guard.check()
 
     def _check(self, batch: Batch, largest: int) -> None:
@@ -143,5 +143,5 @@ class PrivacyChecks:
             try:
                 with State(self.model).shaken(torch.Generator().manual_seed(SEED)):
                     run()
-            except NotFinite:  # the data's fault, or that of weights that are not the model's
+            except NotFinite:  # because of the data, or of the perturbed weights: try without
                 run()

@@ -1,7 +1,7 @@
-"""Random numbers while a model is checked: repeated, held constant, and given back as they were.
+"""Controls the global random generators while a model is checked, and restores them afterwards.
 
-Knows torch's, Python's and NumPy's global generators; a run's own generators of batches and noise
-are never touched.
+It covers those of torch, Python and NumPy.  A run draws its batches and noise from generators of
+its own, which the checks never touch.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-SEED = 20230208  # of the random state that every pass of a comparison starts from
+SEED = 20230208  # every pass of a comparison starts from the random state of this seed
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """The global random states are as before afterwards."""
+    """Restore the global random states at the end of this block."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=list(range(torch.cuda.device_count()))):
@@ -41,11 +41,11 @@ def restart(seed: int = SEED) -> None:
 
 
 def torch_states() -> list[Tensor]:
-    """Where torch's global generators are; equal after passes that drew as much."""
+    """The states of torch's global generators; equal after passes that drew equally much."""
     return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
 
 
-# What is drawn instead of random numbers, by the start of the operation's name: two versions.
+# The constants that replace random numbers, in two versions, by the start of an operation's name.
 _CONSTANTS = {
     "bernoulli": (1.0, 0.0),
     "randn": (1.0, -1.0),
@@ -57,15 +57,16 @@ _CONSTANTS = {
 
 
 class Constant(TorchDispatchMode):
-    """Random numbers of dropout and the like are constants, whatever the shape of the batch.
+    """Replaces random numbers of dropout and the like by constants, for any shape of the batch.
 
-    Batches of different lengths can then be compared.  What is not known here stays random.
+    Batches of different lengths can then be compared.  Operations that it does not know stay
+    random.
 
     Args:
-        version: 0 or 1, which of two constants is taken (of a dropout, all kept or none).
+        version: 0 or 1, which of two constants to use (for dropout: keep all, or none).
 
     Attributes:
-        used: whether anything random was asked for.
+        used: whether any operation drew random numbers.
     """
 
     def __init__(self, version: int = 0) -> None:
@@ -82,7 +83,7 @@ class Constant(TorchDispatchMode):
         given = {**dict(zip(names, args)), **kwargs}
         given.setdefault("dropout_p", 0.0 if "dropout_p" in names else None)
         if given["dropout_p"] == 0.0 or (name == "bernoulli_" and given.get("p") == 1.0):
-            return func(*args, **kwargs)  # of which nothing is random
+            return func(*args, **kwargs)  # the result is not random
         self.used = True
         if given["dropout_p"] is not None:  # fused attention
             return func(**{**given, "dropout_p": 0.0})

@@ -1,9 +1,9 @@
-"""How a scenario's models are trained, in one hash: small runs of the very code that trains them.
+"""A fingerprint of how a scenario's models are trained: the hash of small runs of the same code.
 
-A fleet's ledger keeps it, so that a fleet is not gone on with by code that trains in another way
-under the same settings: splits, batches, losses, clipping, noise, optimiser, schedule and first
-weights.  The runs are of records and weights by formula, in double precision on one thread of the
-CPU, and what is hashed keeps six digits, so the hash does not depend on the machine.
+A fleet's ledger keeps it, so that code that trains in another way under the same settings (splits,
+batches, losses, clipping, noise, optimiser, schedule, initial weights) cannot continue the fleet.
+Records and weights are given by formulas, the runs use double precision on one thread of the CPU,
+and six digits are hashed, so the fingerprint does not depend on the machine.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ from mico_competition.training.train import (
 )
 from mico_competition.training.train_many import fit_stack_records, mlp_of
 
-_EPOCHS = 50  # at most; enough for the first change of the learning rate in any row of the table
+_EPOCHS = 50  # at most; enough to see the learning rate change in every scenario of 2022
 _STEPS = 2  # an epoch
 _WEIGHTS = 6
 _BATCHES = 3  # of the scenario's first epoch
 
-# The small runs: N, and settings for n, m, L and so on.
+# The small runs: N, and the settings that they override.
 _RECORDS = 15
 _SMALL: dict[str, Any] = {
     "len_training": 11,
@@ -70,17 +70,18 @@ _SEEDS_OF_2022 = Seeds(1, 2, 3)
 
 _PHYSICAL = 3  # records of each model
 
-# How far the gradients of the first step may be in float32 from those in double precision.
+# The gradients of the first step may differ by this much between float32 and double precision.
 _FLOAT32 = 0.001
 
 
 def training_fingerprint(settings: Settings, data: Data, config: Any = None) -> str:
-    """SHA-256 in hex of how models of a scenario are trained.
+    """Compute a SHA-256, in hex, of how the models of a scenario are trained.
 
     Args:
-        settings: of the scenario.
-        data: the whole dataset, as `inputs.prepare` gives it; its form counts.
-        config: of a text model, of which a small copy is trained; by default the base model's.
+        settings: the settings of the scenario.
+        data: the whole dataset, as `inputs.prepare` returns it; only its form matters.
+        config: the configuration of a text model, of which a small copy is trained; by default
+            that of the base model.
     """
     task = get_task(settings.task)
     if task.text:
@@ -100,7 +101,7 @@ def training_fingerprint(settings: Settings, data: Data, config: Any = None) -> 
 
 
 def _schedule(settings: Settings) -> list[float]:
-    """What the scenario's optimiser and learning rates make of weights and gradients by formula."""
+    """The path of a few weights under the scenario's optimiser and learning rates."""
     model = nn.ParameterList([uniform((_WEIGHTS,), stream=1) - 0.5])
     (weights,) = model.parameters()
     optimizer = optimizer_of(settings, model)
@@ -118,7 +119,7 @@ def _schedule(settings: Settings) -> list[float]:
 
 
 def _splits(settings: Settings, length: int) -> Iterator[str]:
-    """Who is trained on of `length` records by seeds of both schemes, and the random streams."""
+    """Hashes of the splits of `length` records, for seeds of both schemes, and of the streams."""
     for seeds in (_SEEDS[0], _SEEDS_OF_2022):
         splits = splits_of(settings, range(length), seeds)  # type: ignore[arg-type]
         yield _integers(splits.challenge_indices)
@@ -129,7 +130,7 @@ def _splits(settings: Settings, length: int) -> Iterator[str]:
 
 
 def _batches(settings: Settings) -> Iterator[str]:
-    """The first batches of an epoch, and what a secure generator of a known key draws."""
+    """Hashes of an epoch's first batches, and of a secure generator's draws with a test key."""
     sampling = generator_of(replace(settings, secure_mode=False), 7, torch.device("cpu"))
     yield from map(_integers, islice(epoch_of(settings, sampling), _BATCHES))
     if settings.secure_mode:
@@ -141,14 +142,14 @@ def _batches(settings: Settings) -> Iterator[str]:
 
 
 def _first_weights(build: Callable[[], nn.Module]) -> Iterator[str]:
-    """Sums of an untrained model's tensors, drawn from one seed."""
+    """Summaries of an untrained model's tensors, initialised from a fixed seed."""
     with seeded(Streams.of(7, _SEEDS[0]), deterministic=True):
         for value in build().parameters():
             yield rounded(summary(value), 2)
 
 
 def _records(settings: Settings, data: Data, config: Any) -> Data:
-    """Records by formula, of the form of the dataset's, and labels of many classes."""
+    """Records given by a formula, in the form of the dataset, with labels of many classes."""
     labels = torch.arange(_RECORDS) * 3 % get_task(settings.task).num_classes
     if isinstance(data, TokenDataset):
         inputs = probe_sentences(config, _RECORDS)
@@ -159,13 +160,13 @@ def _records(settings: Settings, data: Data, config: Any) -> Data:
 
 @dataclass
 class _Log:
-    """What a run did, as lines of text, and its gradients step by step, then its movements."""
+    """A log of a run: lines of text, the gradients of each step, and the change of the weights."""
 
     lines: list[str] = field(default_factory=list)
     values: list[list[Tensor]] = field(default_factory=list)
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:
-        """Keep the gradients that `optimizer` steps by; see `train.Observer`."""
+        """Record the gradients of every step of `optimizer`; see `train.Observer`."""
         optimizer.register_step_pre_hook(lambda optimizer, args, kwargs: self._keep(optimizer))
 
     def _keep(self, optimizer: torch.optim.Optimizer) -> None:
@@ -173,7 +174,7 @@ class _Log:
         self.values.append([p.grad.detach().double().clone() for p in parameters])
 
     def before(self, batch: Tensor | Sequence[Tensor]) -> None:
-        """Write a batch down."""
+        """Record a batch."""
         self.lines += map(_integers, batch if isinstance(batch, tuple) else (batch,))
 
     def end_epoch(self) -> None:
@@ -183,34 +184,34 @@ class _Log:
 def _runs(
     settings: Settings, build: Callable[[], nn.Module], records: Data, data: Data
 ) -> Iterator[str]:
-    """What small runs do with models by formula: with one, and with a stack if they may stack."""
-    # One private run is as usual; the other has no noise to speak of, and clips nothing.
+    """The logs of small runs: of one model, and of a stack if the scenario's models can stack."""
+    # Of two private runs one has usual noise; the other has almost none, and does not clip.
     private = [(1.0, 1.0), (1e-9, 1e6)]
     for count in (1, len(_SEEDS)) if mlp_of(settings) is not None else (1,):
         for noise, norm in [(0.0, 1.0)] if settings.disable_dp else private:
             run = partial(_run, settings, build, count, noise, norm)
             try:
                 yield from _facts(run, records)
-            except Exception:  # a network that refuses records of other values than the dataset's
+            except Exception:  # the network accepts only values like those of the dataset
                 yield from _facts_of_real_records(run, records, data)
 
 
 def _facts_of_real_records(run: Callable[..., _Log], records: Data, data: Data) -> list[str]:
-    """The same of the dataset's own records; the name of the error if it cannot be trained."""
+    """`_facts` of records of the dataset; the name of the error if training on them fails."""
     try:
-        assert isinstance(data, ArrayDataset)  # as records of formula suit every text model
+        assert isinstance(data, ArrayDataset)  # every text model accepts the made-up records
         some = data.inputs(torch.arange(_RECORDS) % len(data)).cpu()
         return list(_facts(run, ArrayDataset(some, records.labels, torch.clone)))
-    except Exception as error:  # training gives the sentence
+    except Exception as error:  # training itself will report it
         return [type(error).__name__]
 
 
 def _facts(run: Callable[..., _Log], records: Data) -> Iterator[str]:
-    """A run in double precision, and whether one in float32 comes to the same."""
+    """The log of a run in double precision, and whether one in float32 agrees with it."""
     single, digits = run(records, torch.float32), 6
     try:
         double = run(records, torch.float64)
-    except Exception:  # a network that is of one precision by its code
+    except Exception:  # the network's code works in one precision only
         double, digits = single, 2
     yield from double.lines
     yield from (_together(values, digits) for values in double.values)
@@ -220,9 +221,9 @@ def _facts(run: Callable[..., _Log], records: Data) -> Iterator[str]:
 
 
 def _together(values: Sequence[Tensor], digits: int) -> str:
-    """Tensors of one step, in steps of 10^-digits of the largest of all their numbers.
+    """The tensors of one step, rounded together to `digits` digits of their largest number.
 
-    A gradient that is zero but for rounding, as that of an attention's key bias, counts as zero.
+    So a gradient that is zero up to rounding, like that of an attention's key bias, counts as zero.
     """
     return rounded([number for value in values for number in summary(value)], digits)
 
@@ -236,7 +237,7 @@ def _run(
     records: Data,
     dtype: torch.dtype,
 ) -> _Log:
-    """Train `count` models of `dtype`, together if there are more than one."""
+    """Train `count` models of type `dtype`, as a stack if there is more than one."""
     norm = norm * (settings.max_grad_norm or 1.0)
     sizes = {**_SMALL, "max_physical_batch_size": _PHYSICAL * count}
     settings = replace(settings, max_grad_norm=None if settings.disable_dp else norm, **sizes)
@@ -267,7 +268,7 @@ def _run(
 
 
 def _unchecked(kind: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """A private trainer without the checks of its first batch, which move nothing and take long."""
+    """A private trainer without the checks of its first batch, which are slow."""
     trainer = kind(*args, **options)
     trainer.checks._check = lambda batch, largest: None
     return trainer

@@ -1,24 +1,25 @@
-"""Secure randomness: batches and noise that nobody who lacks the operating system's key foresees.
+"""Secure randomness: batches and noise that nobody can predict or repeat.
 
-Numbers come from AES-256 in counter mode (package `cryptography`) under a key of the operating
-system's.  There is no seed: nothing drawn here can be drawn again, and a run cannot be repeated.
+The numbers come from AES-256 in counter mode (package `cryptography`) with a key that the operating
+system draws.  There is no seed, so a run cannot be repeated.
 
 What it protects:
-    - Against prediction.  torch's own generator on a CPU is a Mersenne Twister (MT19937) that
-      spreads a seed of 32 bits over its state: who tries all seeds, or sees 624 outputs, knows
-      every batch and can subtract the noise.  Here that means breaking AES-256.
-    - Against reading low-order bits.  Not every double is a value that Box-Muller can reach, so a
-      noisy sum can betray which sums before the noise are possible (Mironov, CCS 2012; Jin et al.,
-      arXiv 2112.05307).  Each number is a sum of four Gaussians divided by 2, as in Opacus' secure
-      mode (Holohan and Braghin, ESORICS 2021, arXiv 2107.10138, section 5.1; docs/METHODS.md,
-      section 11.2): by their count the attacker must try 2**159 combinations of uniforms instead of
-      2**53.
+    - It protects against prediction.  torch's generator on a CPU is a Mersenne Twister (MT19937)
+      that spreads a seed of 32 bits over its state: an attacker who tries all seeds, or sees 624
+      outputs, learns every batch and can subtract the noise.  Here that takes breaking AES-256.
+    - It protects against reading low-order bits.  Box-Muller cannot produce every double, so a
+      noisy sum can reveal which sums are possible without the noise (Mironov, CCS 2012; Jin et
+      al., arXiv 2112.05307).  Each number is a sum of four Gaussians divided by 2, as in Opacus'
+      secure mode (Holohan and Braghin, ESORICS 2021, arXiv 2107.10138, section 5.1;
+      docs/METHODS.md, section 11.2), so the attacker must try 2**159 combinations of uniforms
+      instead of 2**53.
 
 What it does not protect:
-    - Against timing and other side channels, or against whoever reads the process' memory.
-    - Against floating-point error elsewhere: gradients, norms and the noisy sum are float32, and
-      the accountant speaks of real numbers.
-    - The seeds of splits, the initial weights or the order of data: other modules draw those.
+    - It does not protect against timing and other side channels, or against reading the memory of
+      the process.
+    - It does not protect against floating-point errors elsewhere: gradients, norms and the noisy
+      sum are float32, while the accountant assumes real numbers.
+    - The seeds of splits, the initial weights and the order of data come from elsewhere.
 
 This module never reads a seed, saves its state, or touches torch's generators.
 """
@@ -35,21 +36,21 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-# Blocks of 16 bytes under one key.  Blocks of one keystream never repeat, truly random ones
-# would: at 2**32 blocks that tells them apart with advantage below 2**-65.  At 32 bytes a
-# number it is 2**31 numbers, which a long run exceeds; a new key costs microseconds.
+# Blocks of 16 bytes under one key.  Blocks of one keystream never repeat, while truly random ones
+# would, so 2**32 blocks can be told from random ones with an advantage below 2**-65.  At 32 bytes
+# a number that is 2**31 numbers, which a long run exceeds; a new key costs microseconds.
 BLOCKS_PER_KEY = 2**32
 
 KEY_BYTES = 32
 BLOCK_BYTES = 16
 GAUSSIANS_PER_NUMBER = 4  # Opacus' 2n with n = 2; their sum has deviation 2
-# Pairs per Gaussian.  The work, 1.4 MB, stays in a core's cache; with fewer than 32768 elements
-# torch does not share plain arithmetic among threads, who would wait for each other at each step.
+# Pairs per Gaussian.  The buffers, 1.4 MB, stay in a core's cache, and below 32768 elements torch
+# does not split plain arithmetic among threads, which would wait for each other at each step.
 PAIRS_AT_ONCE = 8000
 WORDS_AT_ONCE = 2 * GAUSSIANS_PER_NUMBER * PAIRS_AT_ONCE
 
-_ZEROS = memoryview(bytes(8 * WORDS_AT_ONCE))  # what is encrypted: the ciphertext is the keystream
-# Added to a word times 2**-64, in [-1/2, 1/2]: never 0, whose logarithm is infinite, and 1 at most.
+_ZEROS = memoryview(bytes(8 * WORDS_AT_ONCE))  # encrypting zeros gives the keystream
+# Added to a word times 2**-64, which lies in [-1/2, 1/2], so that the sum is in (0, 1].
 _HALF_AND_A_BIT = torch.tensor(0.5 + 2.0**-53, dtype=torch.float64, device="cpu")
 
 _forks = 0
@@ -65,13 +66,13 @@ if hasattr(os, "register_at_fork"):
 
 
 class SecureGenerator:
-    """Uniform bits and Gaussian numbers from AES-256-CTR under a fresh key of the system's.
+    """Draws uniform bits and Gaussian numbers by AES-256-CTR with a fresh key from the system.
 
-    It cannot be seeded, copied or pickled; a forked child goes on under a key of its own.  Use it
-    from one thread at a time.  What it protects and what not: the module's docstring.
+    It cannot be seeded, copied or pickled, and a forked child draws a new key.  Use it from one
+    thread at a time.  The module's docstring says what it protects.
 
     Args:
-        device: where results are put; they are drawn on the CPU.
+        device: the device of results; they are drawn on the CPU.
 
     Raises:
         ImportError: if the package `cryptography` is missing.
@@ -79,7 +80,7 @@ class SecureGenerator:
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
-        # Scratch.  The cipher asks for room of a block more than it writes.
+        # Buffers.  The cipher needs room for one block more than it writes.
         self._words = torch.empty(WORDS_AT_ONCE + 2, dtype=torch.int64, device="cpu")
         self._word_bytes = self._words.numpy().data.cast("B")
         self._doubles, self._cosines, self._numbers = (
@@ -90,13 +91,13 @@ class SecureGenerator:
 
     @classmethod
     def _from_key(cls, key: builtins.bytes, device: str | torch.device = "cpu") -> SecureGenerator:
-        """A generator under a known key, for known-answer tests alone."""
+        """A generator with a given key, only for known-answer tests."""
         generator = cls(device)
         generator._set_key(key)
         return generator
 
     def bytes(self, count: int) -> builtins.bytes:
-        """The next `count` >= 0 bytes of the keystream.
+        """Return the next `count` >= 0 bytes of the keystream.
 
         Raises:
             ValueError: if `count` is negative.
@@ -105,12 +106,13 @@ class SecureGenerator:
         return b"".join(self._keystream(size).tobytes() for size in _parts(count, len(_ZEROS)))
 
     def bernoulli(self, count: int, probability: float) -> torch.Tensor:
-        """`count` independent coins, True with `probability`, exact to 2**-64.
+        """Draw independent coins, True with `probability`, exact to 2**-64.
 
-        A coin is a word of 64 bits that lies below floor(probability * 2**64): never too often.
+        A coin is True if a word of 64 bits is below floor(probability * 2**64), so it is never
+        True too often.
 
         Args:
-            count: number of coins, 0 or more.
+            count: the number of coins, >= 0.
             probability: in (0, 1].
 
         Returns:
@@ -138,12 +140,11 @@ class SecureGenerator:
         std: float,
         dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
-        """Independent Gaussians of mean 0, each the sum of four divided by 2, times `std`.
+        """Draw independent Gaussians of mean 0, each the sum of four divided by 2, times `std`.
 
         The four are float64 and come from four Box-Muller pairs, since the two numbers of one
         pair add up to a single one: cos t + sin t = sqrt(2) cos(t - pi / 4).  The other numbers
-        of the four pairs make another element.  None is kept for a later call, so there is no
-        left-over to throw away, as Opacus must.
+        of the four pairs make another element.
 
         Args:
             shape: the result's shape, or its length.
@@ -172,7 +173,7 @@ class SecureGenerator:
         return numbers.to(self.device)
 
     def _unit_normals(self, count: int) -> torch.Tensor:
-        """float64[count], at most 2 * PAIRS_AT_ONCE, in the scratch: valid until the next draw."""
+        """float64[count], at most 2 * PAIRS_AT_ONCE, in a buffer that the next draw overwrites."""
         pairs = (count + 1) // 2
         words = 2 * GAUSSIANS_PER_NUMBER * pairs
         self._keystream(8 * words)
@@ -191,7 +192,7 @@ class SecureGenerator:
         return self._numbers[:count]
 
     def _keystream(self, size: int) -> memoryview:
-        """The next `size` <= len(_ZEROS) bytes, in the scratch: valid until the next call."""
+        """The next `size` <= len(_ZEROS) bytes, in a buffer that the next call overwrites."""
         if self._owner != _process():
             self._set_key(secrets.token_bytes(KEY_BYTES))
         self._bytes_left -= size
@@ -202,7 +203,7 @@ class SecureGenerator:
         return self._word_bytes[:size]
 
     def _set_key(self, key: builtins.bytes) -> None:
-        """Start the keystream of `key` for this process; the key stays with the cipher alone."""
+        """Start the keystream of `key` for this process; only the cipher keeps the key."""
         self._cipher = _cipher(key)
         self._bytes_left = BLOCKS_PER_KEY * BLOCK_BYTES
         self._owner = _process()
@@ -212,13 +213,13 @@ class SecureGenerator:
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError(
-            "A SecureGenerator is neither copied nor pickled, as two would give the same numbers: "
+            "A SecureGenerator cannot be copied or pickled, since two would give the same numbers: "
             "make a new one instead."
         )
 
 
 def _cipher(key: builtins.bytes) -> Any:
-    """An AES-256-CTR encryptor; its counter starts at 0, as a key is used once."""
+    """An AES-256-CTR encryptor whose counter starts at 0; a key must be used only once."""
     try:
         from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
     except ImportError as error:
@@ -229,7 +230,7 @@ def _cipher(key: builtins.bytes) -> Any:
 
 
 def _process() -> tuple[int, int]:
-    """Differs in a forked child; the count tells it even if a process id is used again."""
+    """A value that differs in a forked child; the count covers process ids that are reused."""
     return os.getpid(), _forks
 
 

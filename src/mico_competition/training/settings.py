@@ -1,6 +1,6 @@
-"""What one training run is told to do: a scenario's row, overridden by flags, checked at the door.
+"""The settings of a training run: those of a scenario, with flags that override them, checked.
 
-Pure values: no data, no model, no torch.
+This module needs no torch.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from mico_competition.competition.table import (
     steps_per_epoch,
 )
 
-# The most examples in one forward pass: a setting of the machine, not of the mechanism, so not
-# in the table.  2022 used 128 for everything; small models are faster with more.
+# The most examples in one forward pass.  This is a setting of the machine and not of the mechanism,
+# so it is not in the table.  2022 used 128 everywhere; small models are faster with more.
 PHYSICAL_BATCH_SIZE = {"cnn": 128, "roberta": 64}
 DEFAULT_PHYSICAL_BATCH_SIZE = 4096
 
@@ -40,9 +40,9 @@ _NOT_FILLED = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Resolved settings of one run; the names are those of the flags.
+    """The complete settings of one run, named like the flags.
 
-    `target_epsilon` is infinite, and `max_grad_norm` None, exactly where `disable_dp` is true.
+    `target_epsilon` is infinite, and `max_grad_norm` None, exactly if `disable_dp` is True.
     """
 
     task: str
@@ -74,42 +74,42 @@ class Settings:
 
     @property
     def num_steps(self) -> int:
-        """Steps of the whole run."""
+        """The number of steps of the whole run."""
         return self.steps_per_epoch * self.num_epochs
 
     @property
     def sample_rate(self) -> float:
-        """q = 1 / ceil(n / L): the chance of a record to be in a private batch."""
+        """The sampling rate q = 1 / ceil(n / L), each record's chance to be in a private batch."""
         return 1 / self.steps_per_epoch
 
     @property
     def expected_batch_size(self) -> int:
-        """floor(q n): what Opacus, in 2022 and today, divides the noisy sum by."""
+        """floor(q n), by which Opacus, in 2022 and today, divides the noisy sum."""
         return self.len_training // self.steps_per_epoch
 
     def public(self) -> dict[str, Any]:
-        """The public settings of training: not its seed, nor what follows training."""
+        """The settings that may be published: without the seed of training."""
         hidden = ("train_seed", "max_evaluation_records")
         values = {k: _json(v) for k, v in asdict(self).items() if k not in hidden}
         if self.model_name is not None and Path(self.model_name).exists():
-            values["model_name"] = Path(self.model_name).name  # where it lies is nobody's business
+            values["model_name"] = Path(self.model_name).name  # its path must not be published
         return {**values, "num_steps": self.num_steps, "sample_rate": self.sample_rate}
 
 
 def _json(value: Any) -> Any:
-    """JSON has no infinity: an infinite epsilon is null."""
+    """The value for JSON, which has no infinity: an infinite epsilon becomes null."""
     return None if isinstance(value, float) and math.isinf(value) else value
 
 
 def resolve(flags: Mapping[str, Any], *, len_dataset: int | None = None) -> Settings:
-    """Settings from flags; what a flag leaves out (None) the scenario fills in.
+    """Make the settings of a run from flags; the scenario fills in those that are not given.
 
     Args:
-        flags: values by Settings' names; `scenario` or `task` is needed.
-        len_dataset: N of the data that will be used, if it is known already.
+        flags: values by the names of `Settings`, None if not given; `scenario` or `task` is needed.
+        len_dataset: N, if the dataset is known already.
 
     Raises:
-        ValueError: naming the flag, its value and the mend.
+        ValueError: naming the flag, its value and the fix.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     scenario = get_scenario(given["scenario"]) if "scenario" in given else None
@@ -157,7 +157,7 @@ def _task(given: Mapping[str, Any], scenario: Scenario | None) -> Task:
 
 
 def _settle_privacy(filled: dict, given: Mapping[str, Any], scenario: Scenario | None) -> None:
-    """A run is private or not by one clear word; a half-said one is refused."""
+    """Decide whether the run is private; ValueError if flags contradict each other."""
     epsilon = given.get("target_epsilon", math.inf)
     if given.get("disable_dp") and (not math.isinf(epsilon) or (scenario and scenario.private)):
         name = f"scenario {scenario.name}" if scenario and scenario.private else "--target_epsilon"
@@ -168,7 +168,7 @@ def _settle_privacy(filled: dict, given: Mapping[str, Any], scenario: Scenario |
             f"choose one of {', '.join(s.name for s in SCENARIOS.values() if s.private)}."
         )
     if "target_epsilon" in given and math.isinf(epsilon) and not filled["disable_dp"]:
-        raise ValueError("Expected a finite --target_epsilon; say --disable_dp for none.")
+        raise ValueError("Expected a finite --target_epsilon: to train without, use --disable_dp.")
     if filled["disable_dp"]:
         filled.update(target_epsilon=math.inf, max_grad_norm=None)
         filled.setdefault("target_delta", 0.0)
@@ -181,7 +181,7 @@ def _check_filled(filled: Mapping[str, Any]) -> None:
 
 
 def check(settings: Settings, len_dataset: int | None = None) -> None:
-    """ValueError, naming name, value and range, for the first setting that is out of range."""
+    """Raise ValueError, with name, value and range, for the first setting out of range."""
     s = settings
     for name in ("batch_size", "num_epochs", "lr_scheduler_step", "max_physical_batch_size"):
         _expect(getattr(s, name) >= 1, name, getattr(s, name), ">= 1")
@@ -225,7 +225,7 @@ def _check_secure(s: Settings) -> None:
         raise ValueError("--secure_mode cannot be repeated: leave --train_seed out.")
     if s.grad_sample_mode != "bookkeeping":
         raise ValueError(
-            f"--secure_mode does not reach Opacus' mode {s.grad_sample_mode!r}: leave "
+            f"--secure_mode does not work with Opacus' mode {s.grad_sample_mode!r}: leave "
             "--grad_sample_mode out."
         )
 

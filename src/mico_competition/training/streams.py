@@ -1,6 +1,6 @@
-"""The random streams of a run: initialisation, batches and noise, each its own.
+"""The independent random streams of a training run: for initialisation, batches and noise.
 
-Splits are not among them: their seeds are part of a challenge (`splits`), these never are.
+Splits have seeds of their own, which are part of a challenge (`competition.splits`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from mico_competition.training.settings import Settings
 
 @dataclass(frozen=True)
 class Streams:
-    """Seeds of the independent random streams of a run.
+    """The seeds of a run's random streams.
 
-    They are derived from one train_seed by SHA-256, so that no two streams are the same one, or
-    drawn from the operating system.
+    They are derived from one train_seed by SHA-256, so that all streams differ, or drawn from the
+    operating system.
     """
 
     initialisation: int
@@ -35,8 +35,8 @@ class Streams:
     def of(cls, train_seed: int | None, seeds: Seeds) -> Streams:
         """The streams of `train_seed` for a model with these splits; fresh ones if it is None.
 
-        The splits count, so that models trained with one train_seed do not share their noise:
-        two of them could otherwise be subtracted, noise and all.
+        The streams depend on the splits, so that models trained with the same train_seed do not
+        share their noise, which would cancel in the difference of two models.
         """
         root = f"{train_seed}/{seeds.challenge!r}/{seeds.training!r}/{seeds.membership!r}"
         if train_seed is None:
@@ -48,7 +48,7 @@ class Streams:
 
 @contextmanager
 def seeded(streams: Streams, *, deterministic: bool) -> Iterator[None]:
-    """Initialisation and dropout come from the run's own stream; the caller's state comes back."""
+    """Seed torch for initialisation and dropout inside this block; restore the state afterwards."""
     devices = list(range(torch.cuda.device_count()))
     before = torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng(devices=devices):
@@ -61,7 +61,7 @@ def seeded(streams: Streams, *, deterministic: bool) -> Iterator[None]:
 
 
 def generator_of(settings: Settings, seed: int, device: torch.device) -> Generator:
-    """The generator of one random stream: torch's from `seed`, or one that nobody can repeat."""
+    """The generator of one stream: torch's with `seed`, or in secure mode one without a seed."""
     if settings.secure_mode:
         return SecureGenerator(device)
     return torch.Generator(device).manual_seed(seed)

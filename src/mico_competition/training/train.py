@@ -1,8 +1,8 @@
-"""One model from one row of the table: split, train (privately or not), evaluate, write the folder.
+"""Trains one model of a scenario: splits the data, trains, evaluates, and writes the folder.
 
-Private and plain training go through one loop; what differs is the batches that are drawn and
-the trainer that takes the step.  Accuracy is taken over evaluation records only: over members or
-non-members it would tell who they are.
+Private and plain training share one loop; they differ in how batches are drawn and in the trainer
+that takes the steps.  Accuracy is computed over evaluation records only, because an accuracy over
+members or non-members would reveal who they are.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.
 
 
 class Trainer(Protocol):
-    """Takes one step on a logical batch and gives the sum of its losses."""
+    """Takes a step on a logical batch and returns the sum of its losses."""
 
     def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
         """Take the step of the records `batch`, of which these are the inputs and labels."""
@@ -53,20 +53,20 @@ class Trainer(Protocol):
 
 
 class Observer(Protocol):
-    """Watches a run, for an audit of it: sees the batches here, and the rest by torch's hooks."""
+    """Watches a run for an audit: it gets the batches here, and the rest through torch's hooks."""
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:
-        """The run begins; `optimizer` is the one that moves the weights."""
+        """Called when the run begins, with the optimiser that changes the weights."""
 
     def before(self, batch: Any) -> None:
-        """A step on `batch` follows: int64[b], or a tuple of them, one for each model."""
+        """Called before a step on `batch`: int64[b], or a tuple of them, one for each model."""
 
     def end_epoch(self) -> None:
-        """The steps of an epoch are done."""
+        """Called after the steps of each epoch."""
 
 
 class PlainTrainer:
-    """A model and its optimiser, stepped by logical batches without privacy."""
+    """A model and its optimiser, trained without privacy one logical batch at a time."""
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, max_physical_batch_size: int
@@ -76,7 +76,7 @@ class PlainTrainer:
         self.max_physical_batch_size = max_physical_batch_size
 
     def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
-        """One step on the mean loss of the batch; see `PrivateTrainer.step`."""
+        """Take a step on the mean loss of the batch; see `PrivateTrainer.step`."""
         total = labels.new_zeros((), dtype=torch.float32)
         self.optimizer.zero_grad(set_to_none=True)
         for chunk in physical_batches(batch, self.max_physical_batch_size):
@@ -90,9 +90,9 @@ class PlainTrainer:
 def shuffled_batches(
     num_records: int, *, batch_size: int, generator: torch.Generator, members_first: bool = False
 ) -> Iterator[torch.Tensor]:
-    """An epoch of ceil(n / L) batches that covers every record once.
+    """Draw an epoch of ceil(n / L) batches that covers every record once.
 
-    2022 did not shuffle: members came first in every epoch.  `members_first` keeps that order.
+    2022 did not shuffle, so members came first in every epoch; `members_first` keeps that order.
     """
     if members_first:
         order = torch.arange(num_records, device=generator.device)
@@ -115,22 +115,23 @@ def train_model(
     """Train one model and write its folder.
 
     Args:
-        settings: as `settings.resolve` gives them.
-        data: the whole dataset, N records, as `inputs.prepare` gives it.
+        settings: as `settings.resolve` returns them.
+        data: the whole dataset, N records, as `inputs.prepare` returns it.
         seeds: all three seeds of the model's splits.
-        folder: where the model's files go; it must not hold anything yet.
-        tokenizer: written beside the weights of a text model.
-        model_id: its number, for the metadata.
-        device: by default a GPU where there is one.
-        progress: whether to show how far it is (see `mico_competition.support.progress`); or a
-            function that is told after each step which part of the steps is done, in (0, 1].
+        folder: the model's folder; it must be missing or empty.
+        tokenizer: is written beside the weights of a text model.
+        model_id: the model's number, for the metadata.
+        device: by default a GPU if there is one.
+        progress: whether to show a progress bar (see `mico_competition.support.progress`); or a
+            function that is called after each step with the finished fraction of the steps, in
+            (0, 1].
 
     Returns:
-        What was written to metadata.json.
+        The content of metadata.json.
 
     Raises:
-        ValueError: if the settings do not fit the data, the folder is in use, or the loss
-            stops being finite.
+        ValueError: if the settings do not fit the data, the folder is in use, or the loss is not
+            finite.
     """
     started = time.perf_counter()
     folder = free_folder(folder)
@@ -157,11 +158,11 @@ def train_model(
 
 
 def free_folder(folder: PathLike) -> Path:
-    """`folder` if nothing is there yet and something can be; found before training, not after.
+    """Check before training that `folder` is free and can be written; return its absolute path.
 
     Raises:
         ValueError: if the folder is in use.
-        StorageError: if its place cannot be written to.
+        StorageError: if its parent cannot be written to.
     """
     folder = Path(os.path.abspath(folder))
     refuse_folder_in_use(folder)
@@ -176,7 +177,7 @@ def free_folder(folder: PathLike) -> Path:
 
 
 def refuse_folder_in_use(folder: Path) -> None:
-    """ValueError if something is in `folder` already."""
+    """Raise ValueError if `folder` is not empty."""
     folder = Path(os.path.abspath(folder))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists already: remove it or choose another --output_dir.")
@@ -195,15 +196,15 @@ def splits_of(settings: Settings, data: Data, seeds: Seeds) -> ChallengeDataset:
 
 
 def evaluation_records(settings: Settings, splits: ChallengeDataset) -> torch.Tensor:
-    """int64[e], the records that accuracy is taken over: all of evaluation, or the first ones.
+    """The records over which accuracy is computed: all of the evaluation split, or the first ones.
 
-    The split's seed has shuffled them, so the first ones are a random sample.
+    The split is in random order, so the first ones are a random sample.
     """
     return splits.evaluation_indices[: settings.max_evaluation_records]
 
 
 def mechanism_of(settings: Settings) -> Mechanism | None:
-    """The mechanism that spends what the settings target; None for training without privacy."""
+    """The mechanism that meets the settings' target epsilon; None without privacy."""
     if settings.disable_dp:
         return None
     return Mechanism.for_target(
@@ -223,7 +224,7 @@ def fit_records(
     progress: Show,
     **options: Any,
 ) -> None:
-    """Train `model` on the records at `train_indices`, in place, leaving it in eval mode.
+    """Train `model` in place on the records at `train_indices`, and leave it in eval mode.
 
     `options` go to `fit`.
     """
@@ -255,19 +256,19 @@ def fit(
     epoch: Callable[..., Iterator[torch.Tensor]] | None = None,
     mechanism: Mechanism | None = None,
 ) -> None:
-    """Train one model in place; `mico audit-train` runs this same function, and watches.
+    """Train one model in place; `mico audit-train` audits this function by an observer.
 
     Args:
-        settings: of the run.
-        model: on the device of `labels`.
-        inputs: takes positions and gives the model's inputs for them.
-        labels: int64[n], by position.
-        streams: seeds of batches and noise.
+        settings: the settings of the run.
+        model: the model, on the device of `labels`.
+        inputs: maps positions to the model's inputs.
+        labels: int64[n], labels by position.
+        streams: the seeds of batches and noise.
         progress: as in `train_model`.
         observer: watches the run.
-        make_trainer: called as `PrivateTrainer` is, which it replaces in a private run.
-        epoch: draws the batches of an epoch in the place of `epoch_of`.
-        mechanism: of a private run; by default the one that meets the settings' target.
+        make_trainer: replaces `PrivateTrainer` in a private run, with the same arguments.
+        epoch: replaces `epoch_of`, which draws the batches of an epoch.
+        mechanism: the mechanism of a private run; by default that of the settings' target.
     """
     device = labels.device
     epoch = epoch or epoch_of
@@ -295,15 +296,18 @@ def run_epochs(
     progress: Show,
     observer: Observer | None = None,
 ) -> None:
-    """Every epoch's steps, then the learning rate's; ValueError once a loss is not finite.
+    """Run the steps of all epochs, and change the learning rate after each epoch.
 
     Args:
-        settings: of the run.
-        step: takes a batch and gives its summed loss: float[], or float[S] of a stack.
-        epoch: gives the batches of one epoch, anew at each call.
-        optimizer: whose learning rate is scheduled.
+        settings: the settings of the run.
+        step: takes a step on a batch and returns its summed loss: float[], or float[S] of a stack.
+        epoch: returns the batches of one epoch, anew at each call.
+        optimizer: the optimiser whose learning rate is scheduled.
         progress: as in `train_model`.
         observer: watches the run.
+
+    Raises:
+        ValueError: if the loss of an epoch is not finite.
     """
     if observer is not None:
         observer.start(optimizer)
@@ -333,7 +337,7 @@ def run_epochs(
 
 
 def epoch_of(settings: Settings, sampling: Generator) -> Iterator[torch.Tensor]:
-    """The batches of one epoch: Poisson draws for a private run, a cover of the set otherwise."""
+    """The batches of one epoch: Poisson draws for a private run, shuffled batches otherwise."""
     if settings.disable_dp:
         assert isinstance(sampling, torch.Generator)
         return shuffled_batches(
@@ -356,7 +360,7 @@ def optimizer_of(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def private_arguments(settings: Settings, mechanism: Mechanism | None = None) -> dict[str, Any]:
-    """Keyword arguments of a private trainer; the mechanism is by default that of the settings."""
+    """The keyword arguments of a private trainer, by default with the settings' mechanism."""
     mechanism = mechanism or mechanism_of(settings)
     assert mechanism is not None
     return {
@@ -387,7 +391,7 @@ def _trainer(
 
 
 def check_weights(model: nn.Module) -> None:
-    """ValueError naming a parameter that is not finite."""
+    """Raise ValueError, naming the parameter, if one is not finite."""
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise ValueError(f"Parameter {name} is not finite: lower --learning_rate.")
@@ -396,7 +400,10 @@ def check_weights(model: nn.Module) -> None:
 def evaluate(
     model: nn.Module, data: Data, indices: torch.Tensor, *, batch_size: int = 1024
 ) -> dict[str, Any]:
-    """Accuracy in [0, 1] and mean cross-entropy over the records at `indices`; None over none."""
+    """The accuracy in [0, 1] and mean cross-entropy over the records at `indices`.
+
+    Both are None if there are no records.
+    """
     if not len(indices):
         return {"accuracy": None, "loss": None, "evaluation_records": 0}
     correct, loss = 0, 0.0

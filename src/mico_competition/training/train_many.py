@@ -1,6 +1,7 @@
-"""Many models of one scenario: small ones together, as a stack; others one after another.
+"""Trains many models of one scenario: small ones together as a stack, others one after another.
 
-Training together gives what training each alone gives, with the same seeds, up to rounding.
+With the same seeds, training as a stack gives the same models as training each alone, up to
+rounding.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ from mico_competition.training.train import (
     train_model,
 )
 
-# Multiply-adds of a step's forward pass up to which a stack of MLPs is faster than one after
-# another on a CPU (benchmarks/RESULTS.md, "Stacks"); beyond, arithmetic fills the time anyway.
+# Up to this many multiply-adds in the forward pass of a step, a stack of MLPs is faster on a CPU
+# than one model after another (benchmarks/RESULTS.md, "Stacks").
 SMALL_STEP = 10_000_000
 STACK = 10
 
 
 @dataclass(frozen=True)
 class Run:
-    """What tells one model from the others of its scenario."""
+    """What distinguishes a model from the others of its scenario."""
 
     seeds: Seeds
     folder: Path
@@ -70,25 +71,24 @@ def train_many(
     device: torch.device | None = None,
     progress: Show = True,
 ) -> Iterator[dict[str, Any]]:
-    """Train models and write their folders; yields each one's metadata when its folder is whole.
+    """Train models and write their folders; yield each one's metadata when its folder is complete.
 
     Args:
-        settings: of the scenario; each run's own train_seed counts.
-        data: the whole dataset, as `inputs.prepare` gives it.
-        runs: seeds and folder of each model.
-        tokenizer: written beside the weights of text models.
-        stack: how many to train together; by default STACK where that is faster, else 1.
-        device: by default a GPU where there is one.
-        progress: whether to show how far it is (see `mico_competition.support.progress`); or, as in
-            `train_model`, a function, which is told of each stack or model anew.
+        settings: the settings of the scenario; train_seed comes from each run instead.
+        data: the whole dataset, as `inputs.prepare` returns it.
+        runs: the seeds and folder of each model.
+        tokenizer: is written beside the weights of text models.
+        stack: how many models to train together; by default STACK if that is faster, else 1.
+        device: by default a GPU if there is one.
+        progress: as in `train_model`; a function starts from 0 for each stack or model.
 
     Raises:
-        ValueError: as `train_model`; or if a stack is asked for of models that do not stack.
+        ValueError: as `train_model`; or if `stack` > 1 and the models cannot be stacked.
     """
     stack = stack or stack_of(settings)
     if stack > 1 and mlp_of(settings) is None:
         raise ValueError(f"Models of task {settings.task} do not stack: train them one by one.")
-    for run in runs:  # at the door, not after hours of the runs before it
+    for run in runs:  # before hours are spent on the first runs
         free_folder(run.folder)
     for start in range(0, len(runs), stack):
         group = runs[start : start + stack]
@@ -108,12 +108,12 @@ def train_many(
 
 
 def stack_of(settings: Settings) -> int:
-    """How many models of a scenario to train together: STACK where that is faster, else 1."""
+    """How many models of a scenario to train together: STACK if that is faster, else 1."""
     return STACK if _faster_together(settings) else 1
 
 
 def mlp_of(settings: Settings) -> MLP | None:
-    """An MLP such as the scenario trains, if it is one that stacks: plain or by book-keeping."""
+    """An untrained MLP of the scenario; None if its models cannot be stacked."""
     task = get_task(settings.task)
     if task.text or settings.grad_sample_mode != "bookkeeping":
         return None
@@ -175,7 +175,7 @@ def fit_stack_records(
     progress: Show,
     **options: Any,
 ) -> None:
-    """Train `models` in place; row s of `indices` [S, n] is what model s is trained on.
+    """Train `models` in place; model s is trained on the records in row s of `indices` [S, n].
 
     `options` go to `fit_stack`.
     """
@@ -206,15 +206,15 @@ def fit_stack(
     epoch: Callable[..., Iterator[torch.Tensor]] | None = None,
     mechanism: Mechanism | None = None,
 ) -> None:
-    """Train a stack in place; `mico audit-train` runs this same function, and watches.
+    """Train a stack in place; `mico audit-train` audits this function by an observer.
 
     Args:
-        settings: of the scenario.
-        stacked: gives logits [S, b, classes] of what `inputs` gives.
-        inputs: takes positions [S, b] among each model's training records.
-        labels: int64[S, n], by position.
-        streams: one a model.
-        progress: whether to show a bar when standard error is a terminal.
+        settings: the settings of the scenario.
+        stacked: maps what `inputs` returns to logits [S, b, classes].
+        inputs: maps positions [S, b] among each model's training records to the model's inputs.
+        labels: int64[S, n], labels by position.
+        streams: the seeds of each model's batches and noise.
+        progress: as in `train_model`.
         observer, make_trainer, epoch, mechanism: as in `train.fit`, for `StackedPrivateTrainer`.
     """
     device = labels.device

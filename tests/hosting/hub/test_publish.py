@@ -196,7 +196,7 @@ def test_links_do_not_go_up(hub, release, tmp_path):
         (lambda d: beside(d, "SHA256SUMS").unlink(), "There is no file .*SHA256SUMS: name a chall"),
         (
             lambda d: beside(d, "SHA256SUMS").write_text("no"),
-            "Line 1 of .*SHA256SUMS is no checks",
+            "Line 1 of .*SHA256SUMS is not a checks",
         ),
         (lambda d: beside(d, "SHA256SUMS").write_text(""), "SHA256SUMS lists no files, so nothing"),
         (lambda d: beside(d, "commitments.json").unlink(), "There is no file .*commitments.json"),

@@ -149,7 +149,9 @@ def test_commitments_are_found_as_release_writes_them(tmp_path):
     root = tmp_path / "truth"
     write_truth(root, phases=("dev",))
     models = walk_challenge(root / "cifar10")
-    openings = {m.place: {"salt": "ab" * 32, "commitment": f"{m.model_id:064x}"} for m in models}
+    openings = {
+        m.relative_path: {"salt": "ab" * 32, "commitment": f"{m.model_id:064x}"} for m in models
+    }
     save_openings(root, "cifar10", openings)
     first = read_truth(root, "cifar10", "dev").data_version
     assert first.startswith("sha256:")
@@ -159,7 +161,7 @@ def test_commitments_are_found_as_release_writes_them(tmp_path):
     path.parent.mkdir()
     path.write_text(json.dumps(public))
     assert read_truth(root, "cifar10", "dev").data_version == first
-    del public["commitments"][models[0].place]
+    del public["commitments"][models[0].relative_path]
     path.write_text(json.dumps(public))
     assert read_truth(root, "cifar10", "dev").data_version is None
 

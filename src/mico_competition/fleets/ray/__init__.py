@@ -1,1 +1,1 @@
-"""Fleets on a Ray cluster."""
+"""Training fleets and computing their signals on a Ray cluster."""

@@ -1,11 +1,9 @@
-"""A fleet's workers on a Ray cluster: tasks train blocks on its nodes, the head writes the folders.
+"""The backend that trains a fleet on a Ray cluster: Ray tasks train blocks on the nodes.
 
-A finished folder comes back as bytes through Ray's object store, and this process alone writes
-below --out.  So nodes need no shared storage and no lock that works across machines, and a node
-that is cut off cannot write into a fleet that went on without it: of a block that was trained
-twice, because its node was thought dead, one result counts.  --out may be shared storage.
-
-No scheduler of our own: which node trains what, and when, is Ray's business.
+A finished folder comes back as bytes through Ray's object store, and only this process writes
+below --out.  So the nodes need no shared storage (--out may still be on one) and no lock across
+machines.  If Ray gives up a node that is merely cut off and another node trains its block again,
+one of the two results counts.  Ray alone decides which node trains what, and when.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ from mico_competition.fleets.ray.task import Files, Job, Result, train
 from mico_competition.models.inputs import Data
 from mico_competition.support.files import PRIVATE, written_aside
 
-_WAITING = 16  # tasks queued beyond what runs, so that an autoscaler sees that more is wanted
+_WAITING = 16  # tasks queued beyond those that run, so that an autoscaler adds nodes
 
 _log = logging.getLogger(__name__)
 
@@ -39,13 +37,13 @@ class RayCluster:
     """Trains blocks as tasks of a Ray cluster that this machine is a node of.
 
     Args:
-        ledger: of the fleet.
+        ledger: the fleet's ledger.
         data: the whole dataset, on the CPU.
-        tokenizer: written beside the weights of text models.
+        tokenizer: is written beside the weights of text models.
         address: HOST:PORT of the cluster's head, or `auto` for the cluster of this machine.
-        threads: CPUs of each task, >= 1; by default 1.
-        gpus_per_task: GPUs of each task, in [0, 1]; a fraction lets tasks share one.  By default
-            1 if the cluster has GPUs when the fleet starts, else 0.
+        threads: the CPUs of each task, >= 1; by default 1.
+        gpus_per_task: the GPUs of each task, in [0, 1]; a fraction lets tasks share a GPU.  By
+            default 1 if the cluster has GPUs when the fleet starts, else 0.
 
     Raises:
         ImportError: if Ray is not installed.
@@ -87,7 +85,7 @@ class RayCluster:
     def _spread(
         self, blocks: deque[Block], running: dict[Any, Block], tasks: _Tasks, watch: Watch
     ) -> Iterator[Outcome | None]:
-        """Keep the cluster at work until no block is left."""
+        """Keep the cluster busy until no block is left."""
         while blocks or running:
             for _ in range(min(tasks.room() - len(running), len(blocks))):
                 block = blocks.popleft()
@@ -104,15 +102,15 @@ class RayCluster:
                 return
 
     def _outcome(self, reference: Any, block: Block, watch: Watch) -> Outcome:
-        """Fetch what a task made, and put its folders into their places."""
+        """Fetch the result of a task, and write its models' folders."""
         errors = self._ray.exceptions
         try:
             result: Result = self._ray.get(reference)
-        except errors.LocalRayletDiedError as error:  # every task after it would end so too
+        except errors.LocalRayletDiedError as error:  # every later task would fail the same way
             return Outcome(block, f"{error}\n{watch.sentence}", fatal=True)
         except errors.RayTaskError as error:
-            # `train_block` reports what training raises, so the node could not even begin: it
-            # lacks the package, say.  Left alone it would eat up every block in seconds.
+            # `train_block` reports errors of training itself, so this node could not even begin:
+            # it lacks the package, say.  It would fail all other blocks within seconds.
             cause = " ".join(str(error.cause).split())
             sentence = f"A node of the Ray cluster cannot train: {cause}"
             return Outcome(block, f"{error}\n{sentence}", fatal=True)
@@ -121,14 +119,14 @@ class RayCluster:
             return Outcome(block, f"{error}\n{sentence}", lost=True)
         try:
             for model_id, files in result.folders.items():
-                _write(files, self._ledger.place(model_id))
+                _write(files, self._ledger.folder_of(model_id))
         except OSError as error:
             return Outcome(block, f"Models could not be written: {error}", fatal=True)
         return Outcome(block, result.error, fatal=result.fatal)
 
 
 class _Tasks:
-    """Blocks as tasks of Ray, and how many of them the cluster can do with."""
+    """Submits blocks as Ray tasks, and computes how many the cluster can take."""
 
     def __init__(self, ray: Any, job: Job, gpus: float | None, watch: Watch) -> None:
         if gpus is None:
@@ -136,8 +134,7 @@ class _Tasks:
         self._cpus, self._gpus, self._watch = job.threads, gpus, watch
         self._scenario = job.settings.scenario
         self._job = ray.put(replace(job, cuda=gpus > 0))
-        # Ray itself tries nothing again: the fleet does, which counts tries in its books and
-        # splits a stack that fails.  Two who try again would multiply.
+        # Ray must not retry: the fleet does, which counts the tries and splits a failed stack.
         with_needs = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=0)
         self._task = with_needs(train)
         self._waits = False
@@ -149,10 +146,10 @@ class _Tasks:
         return self._task.options(name=name).remote(self._job, block)
 
     def room(self) -> int:
-        """How many tasks to have in flight: enough to keep the nodes of this moment busy.
+        """How many tasks may be in flight: enough to keep the current nodes busy.
 
-        Not all at once, so that a slow disk here does not fill the nodes' memory with results.
-        Says so, once, where no node takes any.
+        There is a limit so that a slow disk here does not fill the nodes' memory with results.  If
+        no node has room for a task, this logs one warning.
         """
         slots = sum(self._slots(node) for node in self._watch.resources())
         if not slots and not self._waits:
@@ -166,18 +163,18 @@ class _Tasks:
         return max(2 * slots, slots + _WAITING)
 
     def _slots(self, node: dict[str, float]) -> int:
-        """Tasks that fit on a node at once; no task has parts of two GPUs."""
+        """How many tasks a node can run at once; no task gets parts of two GPUs."""
         slots = int(node.get("CPU", 0) // self._cpus)
         if self._gpus:
             slots = min(slots, int(node.get("GPU", 0)) * int(1 / self._gpus + 1e-6))
         return slots
 
 
-def _write(files: Files, place: Path) -> None:
-    """Put a folder into its place, whole; the first one there stays."""
-    if place.is_dir():
+def _write(files: Files, folder: Path) -> None:
+    """Write a model's folder atomically, unless it exists already."""
+    if folder.is_dir():
         return
-    with written_aside(place, durable=True, access=PRIVATE) as aside:
+    with written_aside(folder, durable=True, access=PRIVATE) as aside:
         for name, content in files.items():
             path = aside / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
-"""The tie to a Ray cluster: connecting to it in bounded time, and noticing when it is gone.
+"""Connects to a Ray cluster in bounded time, and notices when the cluster is gone.
 
-Ray alone tries to connect for a quarter of an hour, and ends the process without a word when
-the head has been silent for a minute; a user is owed a sentence in both cases.  Nothing is
-known of fleets here.
+By itself Ray tries to connect for a quarter of an hour, and ends the process without a message
+when the head has been silent for a minute.  This module gives a clear error in both cases.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from contextlib import contextmanager
 from typing import Any
 
 PROBE_SECONDS = 5.0  # how long the head's port may take to answer
-LOOK_SECONDS = 1.0  # how often the cluster is looked at
-GONE_SECONDS = 30.0  # a head may be silent for so long; Ray ends this process after 60
+LOOK_SECONDS = 1.0  # how often the state of the cluster is polled
+GONE_SECONDS = 30.0  # how long the head may be silent; Ray ends this process after 60
 
 _HOST_PORT = re.compile(r"\S+:[0-9]{1,5}")
 
 
 def import_ray() -> Any:
-    """The package `ray`; ImportError with the mend if it is not installed."""
-    # One try to connect takes 41 seconds, Ray's default is 20 of them.
+    """Import `ray`; ImportError with the command that installs it if it is missing."""
+    # One try to connect takes 41 seconds, and by default Ray makes 20.
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -40,7 +39,7 @@ def import_ray() -> Any:
 
 
 def checked_address(address: str) -> str:
-    """`address` if it is `auto` or HOST:PORT; ValueError with the mend if not."""
+    """Return `address` if it is `auto` or HOST:PORT, and raise ValueError if not."""
     if address.startswith("ray://"):
         raise ValueError(
             f"--ray {address} is for Ray's client; a fleet runs on a node of the cluster: run it "
@@ -53,11 +52,11 @@ def checked_address(address: str) -> str:
 
 @contextmanager
 def connected(ray: Any, address: str) -> Iterator[None]:
-    """Connect this process to the cluster at `address`; what it runs there ends with the block.
+    """Connect this process to the cluster at `address`; its tasks end with the `with` block.
 
     Raises:
-        ValueError: if there is no cluster, it is of other versions, or this process or machine
-            cannot join it; within a minute.
+        ValueError: within a minute, if there is no cluster, if its versions differ from ours, or
+            if this process or machine cannot join it.
     """
     if ray.is_initialized():
         raise ValueError("This process is connected to Ray already: call ray.shutdown() first.")
@@ -68,10 +67,10 @@ def connected(ray: Any, address: str) -> Iterator[None]:
     except Exception as error:
         ray.shutdown()
         raise ValueError(_refusal(address, error)) from error
-    finally:  # Ray takes SIGTERM for itself
+    finally:  # Ray has replaced the handler of SIGTERM
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-    # Or a node that dies prints 60 lines of its state; what matters is in failures.log.
+    # Otherwise a node that dies prints 60 lines about its state; failures.log has what matters.
     ray._private.worker._worker_logs_enabled = False
     try:
         yield
@@ -80,11 +79,11 @@ def connected(ray: Any, address: str) -> Iterator[None]:
 
 
 def _probe_head(address: str) -> None:
-    """ValueError with the mend if nothing listens at `address`."""
+    """Raise ValueError if nothing listens at `address`."""
     from ray._private.services import canonicalize_bootstrap_address
 
     try:
-        head = canonicalize_bootstrap_address(address)  # `auto` by Ray's own rules
+        head = canonicalize_bootstrap_address(address)  # resolves `auto` by Ray's rules
     except (OSError, ValueError):
         head = None
     if head is None or not _answers(head):
@@ -95,26 +94,29 @@ def _probe_head(address: str) -> None:
 
 
 def _refusal(address: str, error: Exception) -> str:
-    """Why what listens at `address` does not take this process, as a sentence with the mend."""
-    said = " ".join(str(error).split())
-    if "Version mismatch" in said:
-        return f"The Ray cluster at {address} is of other versions; use one everywhere. {said}"
+    """Why the cluster at `address` refused this process, and what to do about it."""
+    reason = " ".join(str(error).split())
+    if "Version mismatch" in reason:
+        return (
+            f"The Ray cluster at {address} runs other versions: install the same everywhere. "
+            f"{reason}"
+        )
     if type(error).__name__ == "AuthenticationError":
         return (
-            f"The Ray cluster at {address} wants a token: give both RAY_AUTH_MODE=token and the "
+            f"The Ray cluster at {address} wants a token: set both RAY_AUTH_MODE=token and the "
             "same RAY_AUTH_TOKEN (docs/CLUSTER.md)."
         )
     return (
-        f"What listens at {address} does not take this process ({said.rstrip('.')}): check that "
-        "it is the port of Ray's head, that this machine has joined it, and that both have the "
-        "same RAY_AUTH_MODE and token (docs/CLUSTER.md)."
+        f"What listens at {address} does not accept this process ({reason.rstrip('.')}): check "
+        "that it is the port of Ray's head, that this machine has joined it, and that both have "
+        "the same RAY_AUTH_MODE and token (docs/CLUSTER.md)."
     )
 
 
 class Watch:
-    """The cluster's nodes, asked for every second, and for how long there was no answer.
+    """Polls the cluster's nodes every second, and notices if the head no longer answers.
 
-    A thread asks, because Ray does not return while the head is silent.
+    It polls in a thread, because Ray's call does not return while the head is silent.
     """
 
     sentence = (
@@ -142,7 +144,7 @@ class Watch:
         return time.monotonic() - self._when > GONE_SECONDS
 
     def resources(self) -> list[dict[str, float]]:
-        """What each node that was alive at the last look has: CPU, GPU and others."""
+        """The resources (CPU, GPU and others) of each node that was alive at the last poll."""
         return self._nodes
 
     def _look(self) -> None:
@@ -154,7 +156,7 @@ class Watch:
         while not self._over.wait(LOOK_SECONDS):
             try:
                 self._look()
-            except Exception:  # as good as no answer
+            except Exception:  # counts as no answer
                 continue
 
 

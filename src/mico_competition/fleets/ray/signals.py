@@ -1,7 +1,7 @@
-"""Signals computed on a Ray cluster: tasks run blocks of models, this process writes the cache.
+"""Computes signals on a Ray cluster: tasks run blocks of models, and this process fills the cache.
 
-Weights travel as bytes and arrays come back through Ray's object store, so nodes need no shared
-storage.  A task that is lost with its machine is tried again by Ray; there is nothing to undo.
+Weights and arrays travel through Ray's object store, so the nodes need no shared storage.  Ray
+itself retries a task whose machine is lost.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from mico_competition.signals.points import Points
 from mico_competition.signals.signals import Runner, Wanted
 from mico_competition.training.fingerprints import model_fingerprint
 
-_BLOCK_BYTES = 2**26  # of what a task takes and gives, so that few of them fit into any memory
-_AHEAD = 2  # tasks for each that can run, so that no node waits for this process
+_BLOCK_BYTES = 2**26  # the most bytes that go into and come out of a task
+_AHEAD = 2  # tasks in flight for each that can run, so that no node waits for this process
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every task is told: once in the object store, so that each node holds it once."""
+    """What all tasks share; each node keeps one copy in its object store."""
 
     task_name: str
     parts: Parts
@@ -47,25 +47,28 @@ class Job:
     versions: dict[str, str]
     threads: int
     cuda: bool
-    behaviour: str | None = None  # `fingerprints.model_fingerprint` where signals are asked for
+    behaviour: str | None = None  # `fingerprints.model_fingerprint` on the submitting machine
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model: its place for messages, its files, and the kinds that are wanted of it."""
+    """One model: its path in messages, its files, and the kinds of arrays to compute."""
 
-    place: str
+    relative_path: str
     files: dict[str, np.ndarray]
     kinds: list[str]
 
 
 def on_ray(address: str) -> Runner:
-    """A `runner` for `Signals` that computes on the cluster at `address` (HOST:PORT or `auto`).
+    """Make a `runner` for `Signals` that computes on the cluster at `address`.
+
+    Args:
+        address: HOST:PORT or `auto`.
 
     Raises:
         ImportError: if Ray is not installed.
-        ValueError: if `address` is of another form; and later, if no cluster answers there, it
-            is gone, or one of its nodes cannot compute.
+        ValueError: if `address` has another form; and later, from the runner, if no cluster
+            answers, the cluster is gone, or a node cannot compute.
     """
     checked_address(address)
     ray = import_ray()
@@ -78,45 +81,45 @@ def on_ray(address: str) -> Runner:
 
 
 def compute(job: Job, block: list[Model]) -> list[Arrays]:
-    """Arrays of each model of a block; runs on a node, and leaves nothing there.
+    """Compute the arrays of each model of a block, on a node, leaving no files there.
 
     Raises:
-        ValueError: if this node's software is not that of the machine that asks, or a model
+        ValueError: if this node's software differs from the submitting machine's, or a model
             cannot be loaded or gives values that are not finite.
     """
-    check_versions(job.versions, "signals are asked for")
+    check_versions(job.versions, "the command runs")
     torch.set_num_threads(job.threads)
     data = job.rebuild(job.parts)
     points = Points(job.task_name, data).to(torch.device("cuda" if job.cuda else "cpu"))
     config = None
-    found = []
+    arrays = []
     for model in block:
         with tempfile.TemporaryDirectory(prefix="mico_signals_") as folder:
             for name, content in model.files.items():
                 (Path(folder) / name).write_bytes(content.data)
             try:
                 loaded = load_model(points.task_name, folder, device=points.device)
-            except ValueError as error:  # names a folder that is not there any more
-                raise ValueError(str(error).replace(folder, model.place)) from error
+            except ValueError as error:  # name the model instead of the temporary folder
+                raise ValueError(str(error).replace(folder, model.relative_path)) from error
         if config is None:
             config = getattr(loaded, "config", {})
             _check_code(job, points, config or None)
-        found.append(make_arrays(loaded, points, model.kinds, model.place))
-    return found
+        arrays.append(make_arrays(loaded, points, model.kinds, model.relative_path))
+    return arrays
 
 
 def _check_code(job: Job, points: Points, config: Any) -> None:
-    """ValueError if this node's code computes something else than that of who asks."""
-    found = job.behaviour and model_fingerprint(points.task, points.data, config)
-    if found != job.behaviour:
+    """Raise ValueError if this node's code computes other outputs than the submitting machine's."""
+    behaviour = job.behaviour and model_fingerprint(points.task, points.data, config)
+    if behaviour != job.behaviour:
         raise ValueError(
             f"The {points.task.architecture} of the code on {os.uname().nodename} computes "
-            "something else than where signals are asked for: install the same on every node."
+            "something else than where the command runs: install the same on every node."
         )
 
 
 def _spread(ray: Any, watch: Watch, points: Points, wanted: Wanted) -> Iterator[tuple[int, Arrays]]:
-    """Keep the cluster at work until no model is left."""
+    """Keep the cluster busy until no model is left."""
     cuda = any(node.get("GPU") for node in watch.resources())
     folder = wanted[0][0] if wanted else None
     config = read_config(points.task, folder.path) if folder and points.task.text else None
@@ -142,7 +145,7 @@ def _spread(ray: Any, watch: Watch, points: Points, wanted: Wanted) -> Iterator[
 
 
 def _blocks(points: Points, wanted: Wanted) -> list[list[int]]:
-    """Numbers of models, as many in a block as are worth a task and fit into memory."""
+    """Blocks of indices into `wanted`, each of as many models as fit into _BLOCK_BYTES."""
     if not wanted:
         return []
     weights = sum(path.stat().st_size for path in weights_files(wanted[0][0]))
@@ -153,7 +156,7 @@ def _blocks(points: Points, wanted: Wanted) -> list[list[int]]:
 
 def _model(folder: Any, kinds: list[str]) -> Model:
     files = {path.name: np.fromfile(path, np.uint8) for path in weights_files(folder)}
-    return Model(folder.place, files, kinds)
+    return Model(folder.relative_path, files, kinds)
 
 
 def _result(ray: Any, reference: Any) -> list[Arrays]:
@@ -164,6 +167,6 @@ def _result(ray: Any, reference: Any) -> list[Arrays]:
         raise ValueError(f"A node of the Ray cluster cannot compute signals: {cause}") from error
     except ray.exceptions.RayError as error:
         raise ValueError(
-            f"A task of the Ray cluster was lost ({type(error).__name__}): run again; what was "
-            "computed is kept."
+            f"A task of the Ray cluster was lost ({type(error).__name__}): run the command again; "
+            "what was computed is kept."
         ) from error

@@ -1,7 +1,6 @@
-"""What a fleet's task does on a node of a Ray cluster: trains a block, hands its folders over.
+"""The task that runs on a node of a Ray cluster: it trains a block and returns the folders.
 
-Ray calls `train` in processes of its own.  Nothing stays on the node, and nothing is known of
-where the models belong.
+Ray calls `train` in a process of its own.  The task leaves no files on the node.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ from mico_competition.training.settings import Settings
 Files = dict[str, np.ndarray]  # a folder: path below it -> bytes
 
 _PREFIX = "mico_task_"
-_ABANDONED_SECONDS = 60.0  # so old, a folder whose lock is free is nobody's
+_ABANDONED_SECONDS = 60.0  # an unlocked folder this old belongs to a task that was killed
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every task is told: once in the object store, so that each node holds it once."""
+    """What all tasks share; each node keeps one copy in its object store."""
 
     settings: Settings
     arrays: dict[str, np.ndarray]
@@ -63,7 +62,7 @@ class Job:
         architecture_fingerprint: str | None = None,
         training_fingerprint: str | None = None,
     ) -> Job:
-        """The job of training on `data`, which is on the CPU; without GPUs until told otherwise."""
+        """The job of training on `data`, which is on the CPU; `cuda` is False at first."""
         parts, rebuild = parts_of(data)
         arrays = {name: part.contiguous().numpy() for name, part in parts.items()}
         return cls(
@@ -80,7 +79,7 @@ class Job:
         )
 
     def data(self) -> Data:
-        """The dataset over memory that all tasks of a node share."""
+        """The dataset, in memory that all tasks of a node share."""
         with warnings.catch_warnings():  # the memory is read-only, and nothing writes to it
             warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
             parts = {name: torch.from_numpy(array) for name, array in self.arrays.items()}
@@ -92,7 +91,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What a task hands back: the models that are whole, by id, and what went wrong."""
+    """What a task returns: the folders of finished models, by id, and the error if there is one."""
 
     folders: dict[int, Files]
     error: str | None
@@ -100,12 +99,12 @@ class Result:
 
 
 def versions() -> dict[str, str]:
-    """What has to be the same everywhere for a seed to give one model."""
+    """The versions that must agree on all machines for a seed to give the same model."""
     return {"mico_competition": __version__, "torch": torch.__version__.partition("+")[0]}
 
 
 def check_versions(wanted: Mapping[str, str], where: str) -> str:
-    """This node's name; ValueError if its software is not the `wanted` of the machine `where`."""
+    """Return this node's name; ValueError if its versions are not those `wanted`."""
     node = os.uname().nodename
     for name, version in versions().items():
         if version != wanted[name]:
@@ -117,7 +116,7 @@ def check_versions(wanted: Mapping[str, str], where: str) -> str:
 
 
 def check_code(job: Job, data: Data, node: str) -> None:
-    """ValueError if this node's code computes something else than that of the fleet's machine."""
+    """Raise ValueError if this node's code computes or trains in another way than the fleet's."""
     task = get_task(job.settings.task)
     config = base_config(task, job.settings.model_name) if task.text else None
     expected = job.architecture_fingerprint
@@ -135,42 +134,42 @@ def check_code(job: Job, data: Data, node: str) -> None:
 
 
 def train(job: Job, block: Block) -> Result:
-    """Train `block` and hand over its folders.
+    """Train `block` and return its folders.
 
     Raises:
-        ValueError: if this node's software is not that of the machine the fleet was started on.
+        ValueError: if this node's software differs from that of the fleet's machine.
     """
     node = check_versions(job.versions, "the fleet was started")
     torch.set_num_threads(job.threads)
     data = job.data()
     check_code(job, data, node)
     device = torch.device("cuda" if job.cuda else "cpu")
-    with _own_folder() as own:
-        places = {model_id: own / f"model_{model_id}" for model_id in block.model_ids}
+    with _temporary_folder() as parent:
+        paths = {model_id: parent / f"model_{model_id}" for model_id in block.model_ids}
         outcome = train_block(
             job.settings,
             data.to(device),
             block,
-            list(places.values()),
+            list(paths.values()),
             tokenizer=job.tokenizer,
             device=device,
             progress=False,
         )
-        folders = {i: _read(place) for i, place in places.items() if place.is_dir()}
+        folders = {i: _read(path) for i, path in paths.items() if path.is_dir()}
     error = outcome.error
     if error is not None:
-        error = f"{error.rstrip()} (on {node})"  # at the end, which is what gets quoted
+        error = f"{error.rstrip()} (on {node})"  # in the last line, which messages quote
     return Result(folders, error, outcome.fatal)
 
 
 @contextmanager
-def _own_folder() -> Iterator[Path]:
-    """An empty folder of this task's, for its user's eyes only, that goes with it.
+def _temporary_folder() -> Iterator[Path]:
+    """A private temporary folder of this task.
 
-    A task that is killed leaves its folder; the next one on the node removes it.
+    A task that is killed leaves its folder behind, and the next task on the node removes it.
     """
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # another user's, in use, or gone by now
+        with suppress(OSError):  # it is another user's, in use, or already gone
             if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
                 with _locked(left):
                     shutil.rmtree(left)
@@ -180,7 +179,7 @@ def _own_folder() -> Iterator[Path]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on `folder` that ends with this process at the latest; OSError if it is taken."""
+    """Lock `folder`, at most until this process ends; OSError if another process has locked it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -190,6 +189,6 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _read(folder: Path) -> Files:
-    """A folder's files as bytes, which Ray hands over without copying."""
+    """A folder's files as arrays of bytes, which Ray transfers without copying."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): np.fromfile(path, np.uint8) for path in paths}

@@ -1,1 +1,1 @@
-"""Bundles for Codabench and CodaLab: making, checking and rehearsing them."""
+"""Competition bundles for Codabench and CodaLab: writes, checks and rehearses them."""

@@ -1,4 +1,4 @@
-"""YAML from anywhere, read within bounds: a few lines may stand for any number of values."""
+"""Reads untrusted YAML within limits, since a few lines can expand to any number of values."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _MAX_MERGES = 20
 
 
 def load_yaml(text: str | bytes) -> Any:
-    """The value of a YAML text, built of plain types only.
+    """Parse a YAML text into plain types.
 
     Raises:
-        ValueError, yaml.YAMLError: if it is no YAML; if it writes, quotes or merges more than
-            `MAX_NODES` values, or nests them over `MAX_DEPTH` deep.  (An alias is one value,
-            whatever it stands for: as a tree, what comes back may be of any size.)
+        ValueError, yaml.YAMLError: if it is not YAML, has more than `MAX_NODES` values (also by
+            aliases or merges), or nests them deeper than `MAX_DEPTH`.  An alias counts as one
+            value, so the result may be of any size if it is walked through as a tree.
     """
     import yaml
 

@@ -119,10 +119,10 @@ def solutions(root: PathLike, challenge: str, phase: str) -> dict[str, Content]:
     """
     folder = Path(root) / challenge
     found: dict[str, Content] = {}
-    models = walk_challenge(folder, phases=[phase], mend=_MEND)
+    models = walk_challenge(folder, phases=[phase], fix=_MEND)
     for model in models:
         read_solution(model.path, count=2 * len_challenge_of(model.path))
-        name = f"{challenge}/{model.place}/{SOLUTION_FILE}"
+        name = f"{challenge}/{model.relative_path}/{SOLUTION_FILE}"
         found[name] = (model.path / SOLUTION_FILE).read_bytes()
     if {model.scenario for model in models} != set(get_challenge(challenge)):
         raise ValueError(f"{folder} lacks a scenario with {phase} models: train it.")

@@ -1,7 +1,7 @@
-"""What a bundle says of its competition: the table's rows, and what the trained models tell.
+"""Collects the facts that a competition bundle states, from the table and the models' metadata.
 
-Every number on a page and every column of a leaderboard comes from here, and so from `tracks` and
-from the models' own metadata; none is typed.  Nothing of the truth is among them.
+All numbers on a bundle's pages and all columns of its leaderboards come from here.  Solutions are
+not read.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from mico_competition.support.files import PathLike
 
 DATE_FORM = "%Y-%m-%d %H:%M:%S"
 _DATE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
-# Between two phases there must be a moment that belongs to neither: the platform refuses a phase
-# that ends when the next one starts.
+# There must be a gap between two phases: the platform refuses a phase that ends at the moment when
+# the next one starts.
 PAUSE = timedelta(minutes=1)
 PHASE_TITLES = dict(zip(SCORED_PHASES, ("Development", "Final")))
 
 # Metrics on the leaderboard, for each scenario, in the order of its columns.
 METRICS = (RANKED, "TPR_FPR_100", "TPR_FPR_10", "AUC", "MIA", "accuracy")
-TITLE_LIMIT = 36  # characters of a column's title on Codabench
+TITLE_LIMIT = 36  # the most characters of a column's title on Codabench
 _LONGEST = max(len(TITLES[key]) for key in METRICS)
 _MEND = "name the folder that `mico train --output_dir` was given."
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the leaderboard; the first one ranks.  `group` is its scenario, or "Ranking"."""
+    """A column of the leaderboard; `group` is its scenario, or "Ranking" for the first one."""
 
     key: str
     title: str
@@ -56,7 +56,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When phases start and end, in UTC; `dev_end` follows from the final phase's start."""
+    """The start and end of phases, in UTC; `dev_end` follows from the start of the final phase."""
 
     dev_start: datetime
     final_start: datetime
@@ -66,11 +66,11 @@ class Schedule:
     def of(
         cls, dev_start: str, final_start: str, end: str, *, now: datetime | None = None
     ) -> Schedule:
-        """From three texts YYYY-MM-DD HH:MM:SS.
+        """Parse three dates of the form YYYY-MM-DD HH:MM:SS.
 
         Raises:
-            ValueError: if a text is of another form, or they are not in order; with `now`, in
-                UTC, also if Final starts in the past.
+            ValueError: if a text has another form, if the dates are not in order, or, given `now`
+                in UTC, if the final phase starts in the past.
         """
         dates = cls(
             parse_date("dev_start", dev_start),
@@ -93,12 +93,12 @@ class Schedule:
 
     @property
     def dev_end(self) -> datetime:
-        """The end of Development."""
+        """The end of the development phase."""
         return self.final_start - PAUSE
 
 
 def parse_date(name: str, text: str) -> datetime:
-    """A date and time in UTC; ValueError naming `name` unless YYYY-MM-DD HH:MM:SS."""
+    """Parse a date of the form YYYY-MM-DD HH:MM:SS in UTC; ValueError naming `name` if not."""
     try:
         if _DATE.fullmatch(text):
             return datetime.strptime(text, DATE_FORM)
@@ -110,16 +110,16 @@ def parse_date(name: str, text: str) -> datetime:
 
 
 def date_text(date: datetime) -> str:
-    """A date as the bundle has it: YYYY-MM-DD HH:MM:SS."""
+    """A date as text in the form YYYY-MM-DD HH:MM:SS."""
     return date.strftime(DATE_FORM)
 
 
 @dataclass(frozen=True)
 class ScenarioFacts:
-    """One scenario: its row, lengths of its models in records, and their ids in each scored phase.
+    """A scenario with the lengths of its models' splits, and their ids in each scored phase.
 
-    `label` is its name for people, unlike that of any other scenario of the challenge.  `epsilon`
-    and `delta` are what its models' metadata state, else what the table aims at.
+    `label` is a name for display, unique in the challenge.  `epsilon` and `delta` come from the
+    models' metadata, or else from the table.
     """
 
     row: Scenario
@@ -133,24 +133,24 @@ class ScenarioFacts:
 
     @property
     def task(self) -> Task:
-        """The task its models were trained for."""
+        """The task of its models."""
         return get_task(self.row.task)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A challenge as trained: its name and its scenarios, in the scoreboard's order."""
+    """A trained challenge: its name and its scenarios, in the order of the leaderboard's keys."""
 
     challenge: str
     scenarios: tuple[ScenarioFacts, ...]
 
     @classmethod
     def of(cls, root: PathLike, challenge: str) -> Facts:
-        """Read them from `<root>/<challenge>`; solutions are not opened.
+        """Read the facts of `<root>/<challenge>`; solutions are not opened.
 
         Raises:
-            ValueError: if the folder or a model is missing; if a scenario has fewer models of a
-                phase than another; if models of a scenario are not of one kind.
+            ValueError: if the folder or a model is missing, if a scenario has fewer models of a
+                phase than another, or if the models of a scenario differ in these facts.
         """
         folder = Path(root) / challenge
         names = get_challenge(challenge)
@@ -159,7 +159,7 @@ class Facts:
                 f"Challenge {challenge} has {len(names)} scenarios, and the scoring program takes "
                 f"at most {MAX_SCENARIOS}: make two challenges of it."
             )
-        models = walk_challenge(folder, phases=list(SCORED_PHASES), mend=_MEND)
+        models = walk_challenge(folder, phases=list(SCORED_PHASES), fix=_MEND)
         for phase in SCORED_PHASES:
             counts = {name: len(walk_phase(folder, name, phase)) for name in names}
             if len(set(counts.values())) > 1 or not max(counts.values()):
@@ -173,12 +173,12 @@ class Facts:
 
     @property
     def tasks(self) -> list[Task]:
-        """The tasks of its scenarios, each once."""
+        """The tasks of its scenarios, without repetition."""
         return list({facts.task.name: facts.task for facts in self.scenarios}.values())
 
     @property
     def distinguisher(self) -> bool:
-        """Whether participants know all training records but the challenge points."""
+        """Whether participants know all training records except the challenge points."""
         return all(facts.row.disclosure == DISTINGUISHER for facts in self.scenarios)
 
     @property
@@ -188,29 +188,29 @@ class Facts:
         return f"MICO: {', '.join(task.title for task in self.tasks)}{kind}"
 
     def count(self, phase: str) -> int:
-        """Models of a phase, over all scenarios."""
+        """The number of models of a phase, over all scenarios."""
         return sum(len(facts.models[phase]) for facts in self.scenarios)
 
     @property
     def as_read(self) -> list[ScenarioFacts]:
-        """Its scenarios in the order for people."""
+        """Its scenarios in the order of display."""
         by_name = {facts.row.name: facts for facts in self.scenarios}
         return [by_name[name] for name in labels_of(by_name)]
 
     @property
     def labels(self) -> dict[str, str]:
-        """Scenario -> its name for people, in the order for people."""
+        """The label of each scenario, in the order of display."""
         return {facts.row.name: facts.label for facts in self.as_read}
 
     @property
     def heads(self) -> dict[str, str]:
-        """Scenario -> its label as it fits above the leaderboard's columns."""
+        """The label of each scenario, short enough for the leaderboard's columns."""
         return short_labels(self.labels, TITLE_LIMIT - _LONGEST - len(": "))
 
     def columns(self) -> list[Column]:
-        """The leaderboard: what ranks, then the metrics of each scenario in the order for people.
+        """The leaderboard's columns: the ranking score, then each scenario's metrics.
 
-        Keys are 2022's: scenarios are numbered by their names.
+        The keys are those of 2022, which number scenarios in the order of their names.
         """
         numbers = {facts.row.name: i for i, facts in enumerate(self.scenarios, start=1)}
         return [
@@ -224,7 +224,7 @@ class Facts:
 
 
 def short_labels(labels: Mapping[str, str], limit: int) -> dict[str, str]:
-    """Labels of at most `limit` characters, all different: cut in the middle, or numbers.
+    """Different labels of at most `limit` characters: cut in the middle, or else numbers.
 
     >>> short_labels({"a": "No DP", "b": "Faces in the crowd, ε = 4"}, 19)
     {'a': 'No DP', 'b': 'Faces …crowd, ε = 4'}
@@ -242,7 +242,7 @@ def short_labels(labels: Mapping[str, str], limit: int) -> dict[str, str]:
 
 
 def _scenario(name: str, label: str, models: Iterable[ModelFolder]) -> ScenarioFacts:
-    """The facts of one scenario, which all its models must share."""
+    """The facts of a scenario; ValueError if its models disagree."""
     mine = [model for model in models if model.scenario == name]
     found: dict[tuple[int, int, int], ModelFolder] = {}
     for model in mine:

@@ -1,7 +1,7 @@
-"""The Markdown that our own pages use -> HTML, for CodaLab, which knows no Markdown.
+"""Converts the Markdown of a bundle's pages to HTML, for CodaLab, which does not render Markdown.
 
-Headings, paragraphs, lists of one level, tables, fenced code, and within text code, bold, italics
-and links.  Other Markdown is not known; everything is escaped first, so no page can break out.
+It supports headings, paragraphs, lists of one level, tables, fenced code, and in lines code, bold,
+italics and links.  All text is escaped first, so a page cannot inject HTML.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ITEM = re.compile(r"(-|\d+\.) +")
 
 
 def as_html(markdown: str) -> str:
-    """HTML of one of our pages, without a frame of `<html>` and `<body>`."""
+    """The HTML of a page, without `<html>` and `<body>`."""
     blocks, lines = [], markdown.splitlines()
     while lines:
         if lines[0].startswith("```"):
@@ -38,7 +38,7 @@ def as_html(markdown: str) -> str:
 
 
 def _block(lines: list[str]) -> str:
-    """Lines without an empty one between them."""
+    """The HTML of lines without an empty line between them."""
     heading = _HEADING.fullmatch(lines[0])
     if heading:
         level = len(heading[1])
@@ -61,7 +61,7 @@ def _table(lines: list[str]) -> str:
 
 
 def _list(lines: list[str]) -> str:
-    """A list, bulleted or numbered; lines that begin with a space go on with an item."""
+    """A list, bulleted or numbered; lines that begin with a space continue an item."""
     items: list[str] = []
     for line in lines:
         if _ITEM.match(line):
@@ -73,7 +73,7 @@ def _list(lines: list[str]) -> str:
 
 
 def _inline(text: str) -> str:
-    """Code, bold, italics and links within a line; what is in code stays as it is."""
+    """Code, bold, italics and links in a line; the content of code is not converted."""
     parts = re.split(r"`([^`]+)`", text)
     for i, part in enumerate(parts):
         part = escape(part, quote=False)

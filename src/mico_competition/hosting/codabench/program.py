@@ -1,4 +1,4 @@
-"""The scoring program as one competition runs it: what lies in `scoring/`, and its settings."""
+"""The scoring program of a bundle: the files of `scoring/` with the competition's settings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ STEPS_FILE = "bundled.py"
 def program_files(
     labels: Mapping[str, str], steps: Mapping[str, float] | None = None
 ) -> dict[str, bytes]:
-    """Name -> content of every file of the program's folder.
+    """The content of every file of the program's folder, by name.
 
     Args:
-        labels: scenario -> what people call it, in the order for people.
-        steps: phase -> the step that its scores are rounded to; others get exact scores.
+        labels: the label of each scenario, in the order of display.
+        steps: phase -> the step to which its scores are rounded; other phases get exact scores.
 
     Raises:
-        ValueError: if the program would not take these settings.
+        ValueError: if the program would refuse these settings.
     """
     settings = check_settings(Settings(dict(labels), dict(steps or {}))._asdict())
     text = json.dumps(settings._asdict(), indent=1, ensure_ascii=False)
@@ -32,7 +32,7 @@ def program_files(
 
 
 def own_files() -> dict[str, bytes]:
-    """What lies in `scoring/`, but caches and hidden files."""
+    """The files in `scoring/`, without caches and hidden files."""
     folder = Path(scoring.__file__).parent
     found: dict[str, bytes] = {}
     for path in sorted(folder.rglob("*")):

@@ -1,8 +1,9 @@
-"""A whole competition at home: a bundle and a submission through every phase, as on the platform.
+"""Rehearses a competition locally: runs a submission through every phase of a bundle.
 
-So a failure is seen before anybody registers.  The bundle is checked first, then read once more as
-the platform reads it; each phase's program runs with its reference data on the submission.
-Nothing is sent anywhere, and the truth of Final is needed only to rehearse the swap.
+So organisers see failures before anybody registers.  The bundle is checked first, and then read as
+the platform reads it; the program of each phase is run with its reference data on the submission.
+Nothing is sent anywhere.  The solutions of the final phase are needed only to rehearse the moment
+when they replace the placeholder.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from mico_competition.support.progress import tracked
 from mico_competition.support.scratch import scratch
 
 _FORCED = ("Force_Last", "Force_Latest_Multiple", "Force_Best")
-_LIMITS = (600, 300)  # seconds where a phase names none: Codabench's, legacy CodaLab's
-_CAP = 600  # what the default queue grants at most
+_LIMITS = (600, 300)  # the default time limits in seconds, of Codabench and of legacy CodaLab
+_CAP = 600  # the largest limit of the default queue
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the leaderboard; the first one of a board ranks."""
+    """A column of the leaderboard; the first one determines the ranking."""
 
     key: str
     title: str
@@ -50,10 +51,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Plan:
-    """A phase as the platform has it.
+    """A phase as the platform understands it.
 
-    `forced` says whether submissions get on its board, and `hidden` names the logs that it keeps
-    from participants.
+    `forced` says whether submissions appear on its board, and `hidden` names the logs that
+    participants do not see.
     """
 
     name: str
@@ -67,10 +68,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class PhaseRun:
-    """One phase's rehearsal: `closed` if its reference data is a placeholder, as meant.
+    """The rehearsal of a phase; `closed` if its reference data is a placeholder, as intended.
 
-    `migration` says whether the submission came here by itself, or why not; `hidden` names the
-    logs that participants do not see.
+    `migration` says whether the submission migrated from the previous phase, or why not; `hidden`
+    names the logs that participants do not see.
     """
 
     name: str
@@ -90,18 +91,14 @@ class PhaseRun:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """All of it: the linter's faults, and the phases, none if the bundle cannot be read."""
+    """The result of a rehearsal: the linter's faults, and the phases if the bundle can be read."""
 
     faults: list[Fault]
     phases: list[PhaseRun]
 
     @property
     def sound(self) -> bool:
-        """Whether all is as meant.
-
-        That is: no error, the first phase scored in all columns, and each later one either so
-        too, or closed.
-        """
+        """Whether there is no error, and each phase is complete, or, after the first, closed."""
         return (
             not has_errors(self.faults)
             and bool(self.phases)
@@ -121,14 +118,14 @@ def rehearse(
     """Check a bundle and score a submission in each of its phases.
 
     Args:
-        bundle: zip that `bundle.write_bundle` wrote.
-        submission: zip that `submission.pack` wrote.
-        final_reference: a zip in place of the last phase's reference data.
-        python: the interpreter that `python3` is to be; by default this one.
-        out: a new folder, in which what each phase wrote is kept, for its owner's eyes.
+        bundle: a zip from `bundle.write_bundle`.
+        submission: a zip from `submission.pack`.
+        final_reference: a zip that replaces the last phase's reference data.
+        python: the interpreter to use as `python3`; by default this one.
+        out: a new private folder for the output of each phase, if it is to be kept.
 
-    The truth of a phase lies in a folder for temporary files, which nobody else can read, for as
-    long as the phase takes; what a killed rehearsal left there is removed by the next.
+    The solutions of a phase are in a private temporary folder while the phase runs; if the process
+    is killed, the next rehearsal removes the folder.
 
     Raises:
         ValueError: if a file is missing, or `out` exists already.
@@ -148,7 +145,7 @@ def rehearse(
         try:
             plans, columns = _read_plans(spec or {})
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-            # The faults say what is wrong with it, and the platform would not get here either.
+            # The faults say what is wrong, and the platform would stop here too.
             return Rehearsal(faults, [])
         legacy = platform_of(spec or {}) == CODALAB
         stage = _Stage(archive, Path(submission), columns, legacy, str(python or sys.executable))
@@ -163,7 +160,7 @@ def rehearse(
 
 @dataclass(frozen=True)
 class _Stage:
-    """What all phases of a rehearsal share."""
+    """The inputs that all phases of a rehearsal share."""
 
     archive: Archive
     submission: Path
@@ -174,7 +171,7 @@ class _Stage:
     def play(
         self, plans: list[Plan], final_reference: PathLike | None, keep: Path | None
     ) -> list[PhaseRun]:
-        """Every phase in turn."""
+        """Run every phase in turn."""
         runs: list[PhaseRun] = []
         for i, plan in enumerate(tracked(plans, "Scoring as the platform", "phase")):
             swapped = final_reference if i == len(plans) - 1 else None
@@ -202,7 +199,7 @@ class _Stage:
         return runs
 
     def _score(self, plan: Plan, swapped: PathLike | None, folder: Path) -> tuple[Outcome, bool]:
-        """One phase's outcome, and whether it is closed by a placeholder."""
+        """The outcome of a phase, and whether a placeholder closes it."""
         program = self.archive.inner(plan.program)
         if swapped is not None:
             reference: Archive | None = Archive(swapped)
@@ -215,7 +212,7 @@ class _Stage:
 
 
 def _closed(reference: Archive | None, outcome: Outcome) -> bool:
-    """Whether a submission was turned away with the placeholder's own notice."""
+    """Whether the submission was refused with the placeholder's notice."""
     if reference is None or not reference.holds(NOTICE_FILE) or outcome.status == FINISHED:
         return False
     notice = reference.read(NOTICE_FILE).decode("utf-8", errors="replace")
@@ -223,7 +220,7 @@ def _closed(reference: Archive | None, outcome: Outcome) -> bool:
 
 
 def _migration(plan: Plan, before: tuple[Plan, Outcome] | None) -> str:
-    """How a submission comes into a phase."""
+    """How the submission gets into a phase."""
     if before is None:
         return ""
     if not plan.migrates:
@@ -241,13 +238,13 @@ def _migration(plan: Plan, before: tuple[Plan, Outcome] | None) -> str:
 
 
 def _moved(run: PhaseRun, aside: Path, out: Path) -> PhaseRun:
-    """A run whose kept files were written below `aside` and now are below `out`."""
+    """A run whose files were moved from `aside` to `out`."""
     kept = out / run.kept.relative_to(aside) if run.kept else None
     return replace(run, kept=kept)
 
 
 def _read_plans(spec: Mapping[str, Any]) -> tuple[list[Plan], tuple[Column, ...]]:
-    """Phases and columns; raises what Python raises where the file lacks a part."""
+    """The phases and columns of competition.yaml; KeyError and the like if a part is missing."""
     return _plans_15(spec) if platform_of(spec) == CODALAB else _plans_2(spec)
 
 

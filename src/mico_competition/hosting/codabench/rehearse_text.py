@@ -1,4 +1,4 @@
-"""A rehearsal in plain text: what the organiser should know, and what participants will see."""
+"""Formats a rehearsal as plain text: the results, and what participants would see."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SHOWN = 2_000
 
 
 def as_text(rehearsal: Rehearsal) -> str:
-    """All of a rehearsal but the linter's faults, which are best shown as errors are."""
+    """The text of a rehearsal, without the linter's faults, which the command prints as errors."""
     lines = []
     count = len(rehearsal.faults)
     if has_errors(rehearsal.faults):
@@ -24,7 +24,7 @@ def as_text(rehearsal: Rehearsal) -> str:
 
 
 def _phase(run: PhaseRun) -> list[str]:
-    """One phase: what became of the submission, its line on the board, and the log."""
+    """The text of a phase: the submission's status, its line on the board, and the log."""
     outcome = run.outcome
     words = f": {outcome.words}" if outcome.words else ""
     lines = [f"== {run.name}: {outcome.status} ({outcome.seconds:.1f} s){words}"]

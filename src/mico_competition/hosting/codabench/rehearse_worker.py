@@ -1,9 +1,9 @@
-"""One scoring of one submission, as the platforms' workers do it, without docker.
+"""Scores one submission as the platforms' workers do, but without Docker.
 
-Two jobs: the submission's tree is copied as it is, and the scoring program is run on it.  Folders,
-the command, the limits and the reading of scores are those of Codabench's compute worker, or of
-legacy CodaLab's; what only a container could show (another image, root's rights, the network) is
-not rehearsed.
+There are two jobs: the submission is copied, and the scoring program is run on it.  Folders,
+command, limits and the reading of scores are those of Codabench's compute worker, or of legacy
+CodaLab's.  Effects of the container (another image, root permissions, the network) are not
+rehearsed.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ BAD_ZIP = "Bad or empty zip file"
 _WORKERS_METADATA = (
     "elapsedTime: null\nexitCode: null\ningestionElapsedTime: null\ningestionExitCode: null\n"
 )
-_PLACES = Decimal("1e-10")  # scores are kept as decimal(20, 10)
+_PLACES = Decimal("1e-10")  # the platforms store scores as decimal(20, 10)
 _LARGEST = Decimal(10) ** 10
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is scored, with what: three zips, the time limit in seconds, and the board's keys."""
+    """The input of a scoring: three zips, the time limit in seconds, and the board's keys."""
 
     program: Archive
     reference: Archive | None
@@ -51,10 +51,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a scoring ended: the platform's status and words, and what is then on the board.
+    """The result of a scoring: the platform's status and message, and the scores on the board.
 
-    `scores` has the keys of the board alone; one that is missing is shown as n/a.  `stdout` and
-    `stderr` are what the participant sees.
+    `scores` has only keys of the board; a missing one is shown as n/a.  `stdout` and `stderr` are
+    what the participant sees.
     """
 
     status: str
@@ -67,11 +67,11 @@ class Outcome:
 
 
 class Failure(Exception):
-    """The run ends with status Failed and these words."""
+    """The run ends with status Failed and this message."""
 
 
 def score_submission(job: Job, folder: Path) -> Outcome:
-    """Lay the platform's folders out below an empty `folder`, run the program, read its scores."""
+    """Create the platform's folders in an empty `folder`, run the program, and read its scores."""
     app = folder / "app"
     output = app / "output"
     log = {"stdout": "", "stderr": ""}
@@ -91,7 +91,7 @@ def score_submission(job: Job, folder: Path) -> Outcome:
 
 
 def _predict(job: Job, res: Path) -> None:
-    """The first job: a zip without `metadata` at its root is copied, with one of the worker's."""
+    """The first job: copy a zip without `metadata` at its root, and add the worker's."""
     try:
         with Archive(job.submission) as archive:
             if not archive.names:
@@ -109,7 +109,7 @@ def _predict(job: Job, res: Path) -> None:
 
 
 def _lay_out(job: Job, app: Path) -> None:
-    """The second job's folders."""
+    """Create the folders of the second job."""
     try:
         job.program.unpack(app / "program")
         if job.reference is not None:
@@ -189,7 +189,7 @@ def _run(words: list[str], job: Job, app: Path, folder: Path, log: dict[str, str
         except subprocess.TimeoutExpired:
             pass
         finally:
-            if code is None:  # the time is up, or somebody pressed Ctrl-C
+            if code is None:  # the time limit has passed, or the user pressed Ctrl-C
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     for name, path in files.items():
@@ -201,7 +201,7 @@ def _run(words: list[str], job: Job, app: Path, folder: Path, log: dict[str, str
 
 
 def _interpreters(folder: Path, python: PathLike) -> Path:
-    """A folder in which `python3` and `python` are the interpreter asked for."""
+    """A folder in which `python3` and `python` are the requested interpreter."""
     home = folder / "bin"
     home.mkdir(exist_ok=True)
     for name in ("python3", "python"):
@@ -212,7 +212,7 @@ def _interpreters(folder: Path, python: PathLike) -> Path:
 
 
 def _read_scores(output: Path, job: Job) -> tuple[str, str, dict[str, Decimal]]:
-    """Status, words and scores from what the program wrote."""
+    """The status, message and scores that follow from the program's output."""
     if job.legacy:
         return FINISHED, "", _legacy_scores(output / "scores.txt", job.keys)
     import yaml
@@ -233,7 +233,7 @@ def _read_scores(output: Path, job: Job) -> tuple[str, str, dict[str, Decimal]]:
 
 
 def _kept(values: Any, keys: Collection[str]) -> tuple[str, str, dict[str, Decimal]]:
-    """What the site keeps of scores: numbers under the board's keys, with ten decimals."""
+    """The scores that the site stores: numbers under the board's keys, with ten decimals."""
     if not isinstance(values, dict):
         kind = type(values).__name__
         return FINISHED, f"Without scores: the program wrote no mapping, but {kind}.", {}
@@ -256,7 +256,7 @@ def _kept(values: Any, keys: Collection[str]) -> tuple[str, str, dict[str, Decim
 
 
 def _legacy_scores(path: Path, keys: Collection[str]) -> dict[str, Decimal]:
-    """Legacy CodaLab: scores.txt alone, a `label:value` a line with one colon."""
+    """The scores as legacy CodaLab reads them: lines `label:value` of scores.txt."""
     if not path.is_file():
         raise Failure("There is no scores.txt, and legacy CodaLab reads nothing else.")
     scores = {}
@@ -283,7 +283,7 @@ def _beginning(path: Path) -> bytes:
 
 
 def _detailed(output: Path) -> Path | None:
-    """The page of detailed results: the one of that name, else any page at the top of output."""
+    """The page of detailed results: that of the usual name, or else any page in the output."""
     named = output / "detailed_results.html"
     if named.is_file():
         return named

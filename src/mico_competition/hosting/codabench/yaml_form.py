@@ -1,7 +1,7 @@
-"""competition.yaml in Codabench's form (version 2) and in CodaLab's (1.5): facts -> text.
+"""Writes competition.yaml in Codabench's form (version 2) or in CodaLab's (1.5).
 
-What each key means to which platform, and which of them are refused or ignored, is what
-`rules` and `rules_v15` check; whoever changes a key here sees it there.
+The package `rules` checks what each key means to which platform, and which keys are refused or
+ignored.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ STARTING_KIT_FILE = "starting_kit.zip"
 PUBLIC_DATA_FILE = "public_data.zip"
 DOCKER_IMAGE = "codalab/codalab-legacy:py312"
 
-# Pages in the order of their tabs; the terms are apart from them on both platforms.
+# Pages in the order of their tabs; the terms are separate on both platforms.
 PAGES = {"overview": "Overview", "evaluation": "Evaluation", "data": "Data"}
 TERMS = "terms"
 
 PRECISION = 4
-TIME_LIMIT = 600  # seconds; the most that Codabench's own queue grants
+TIME_LIMIT = 600  # seconds; the largest limit of Codabench's default queue
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How often one participant may submit in a phase: a day, and in all."""
+    """How often a participant may submit in a phase: per day, and in total."""
 
     per_day: int
     in_all: int
 
     def __post_init__(self) -> None:
-        """ValueError unless 1 <= per_day <= in_all."""
+        """Raise ValueError unless 1 <= per_day <= in_all."""
         if not 1 <= self.per_day <= self.in_all:
             raise ValueError(
                 f"Expected 1 <= per_day={self.per_day} <= in_all={self.in_all} submissions."
@@ -50,11 +50,11 @@ DEV, FINAL = SCORED_PHASES
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a bundle beside its facts and dates.
+    """The options of a bundle, besides its facts and dates.
 
-    `extras` are the files for participants that are in it.  `step` is what Development's scores
-    are multiples of, 0 if they are exact, and `limits` are those of Development: both bound what
-    scores tell of labels (docs/HOST.md).
+    `extras` are the files for participants in the bundle.  `step` is the step of scores in the
+    development phase, 0 for exact ones, and `limits` are its limits on submissions; both bound
+    what scores reveal about labels (docs/HOST.md).
     """
 
     platform: str = CODABENCH
@@ -65,30 +65,30 @@ class Options:
 
     @property
     def steps(self) -> dict[str, float]:
-        """Phase -> what its scores are multiples of, where they are not exact."""
+        """The step of each phase whose scores are not exact."""
         return {DEV: self.step} if self.step else {}
 
     @property
     def all_limits(self) -> dict[str, Limits]:
-        """Phase -> how often one may submit in it.
+        """The limits of each phase.
 
-        A submission that migrates to Final uses up its one; who has none there may send one.
+        The final phase allows one submission, which a submission that migrates to it uses up.
         """
         return {DEV: self.limits, FINAL: Limits(1, 1)}
 
 
 def reference_file(phase: str) -> str:
-    """The file that a phase's reference data are in."""
+    """The file of a phase's reference data."""
     return f"reference_data_{phase}.zip"
 
 
 def page_file(page: str, platform: str) -> str:
-    """The file that a page is in: Codabench renders Markdown, CodaLab wants HTML."""
+    """The file of a page: Codabench renders Markdown, CodaLab needs HTML."""
     return f"pages/{page}.{'md' if platform == CODABENCH else 'html'}"
 
 
 def yaml_text(facts: Facts, schedule: Schedule, options: Options) -> str:
-    """competition.yaml of a competition, in the form of `options.platform`."""
+    """The text of competition.yaml, in the form of `options.platform`."""
     import yaml
 
     form = _version_2 if options.platform == CODABENCH else _version_15
@@ -102,7 +102,7 @@ def _description(facts: Facts) -> str:
 
 
 def _spans(schedule: Schedule) -> dict[str, tuple[str, str]]:
-    """Start and end of each phase."""
+    """The start and end of each phase."""
     return {
         SCORED_PHASES[0]: (date_text(schedule.dev_start), date_text(schedule.dev_end)),
         SCORED_PHASES[1]: (date_text(schedule.final_start), date_text(schedule.end)),
@@ -110,14 +110,14 @@ def _spans(schedule: Schedule) -> dict[str, tuple[str, str]]:
 
 
 def _extras(options: Options, phase: str) -> dict[str, str]:
-    """Files for participants; once, with the first phase, since each mention stores a copy."""
+    """The files for participants, only with the first phase, since each mention stores a copy."""
     if phase != SCORED_PHASES[0]:
         return {}
     return {name.removesuffix(".zip"): name for name in options.extras}
 
 
 def _version_2(facts: Facts, schedule: Schedule, options: Options) -> dict[str, Any]:
-    """Codabench's own form."""
+    """competition.yaml in Codabench's form."""
     return {
         "version": 2,
         "title": facts.title,
@@ -186,10 +186,10 @@ def _phase_2(
 
 
 def _version_15(facts: Facts, schedule: Schedule, options: Options) -> dict[str, Any]:
-    """CodaLab's form.
+    """competition.yaml in CodaLab's form.
 
-    Legacy CodaLab crashes on a key that it does not know, so none of Codabench's own keys is
-    here, not even `version`: without it Codabench takes the file for 1.5.
+    Legacy CodaLab crashes on unknown keys, so there are no keys of Codabench, not even `version`;
+    without it, Codabench assumes 1.5.
     """
     return {
         "title": facts.title,

@@ -1,1 +1,1 @@
-"""Challenges from and to the Hugging Face Hub."""
+"""Downloads challenges from the Hugging Face Hub, and publishes releases to it."""

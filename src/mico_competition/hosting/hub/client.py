@@ -1,8 +1,7 @@
-"""The Hugging Face Hub's client as `hub` and `publish` use it: list, fetch one file, explain.
+"""Lists repositories of the Hugging Face Hub and downloads single files, by `huggingface_hub`.
 
-`huggingface_hub` does the talking; here its exceptions become one sentence that names the
-repository and the mend, and a file counts as fetched only with the checksum the Hub lists.
-Never decides what is fetched, and never prints.
+Errors of the client become a sentence that names the repository and the fix, and a file counts as
+downloaded only with the checksum that the Hub lists.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ _REFUSALS = {
 
 
 class HubError(DownloadError):
-    """The Hub cannot be reached, refuses, or does not hold what was asked for."""
+    """The Hub cannot be reached, refuses, or does not have the requested files."""
 
 
 class WrongFileError(HubError):
-    """One file of a repository is missing, or is not what the Hub lists; others may be right."""
+    """A file of a repository is missing or differs from the Hub's list; others may be right."""
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a repository: its path there, bytes, and hex checksum.
+    """A file of a repository: its path, size in bytes, and checksum in hex.
 
-    `checksum` is a sha256 (64 digits) for files in large file storage, and otherwise the name
-    that git gives the content (40 digits).
+    `checksum` is a SHA-256 (64 digits) for files in large file storage, and otherwise git's hash
+    of the content (40 digits).
     """
 
     path: str
@@ -55,7 +54,7 @@ class HubFile:
     checksum: str
 
     def fits(self, path: PathLike) -> bool:
-        """Whether the file at `path` has this content; False if there is none."""
+        """Whether the file at `path` exists and has this content."""
         try:
             return (
                 os.stat(path).st_size == self.size
@@ -65,11 +64,11 @@ class HubFile:
             return False
 
     def part(self, path: Path) -> Path:
-        """Where what has come of this content waits; `path` is where it shall lie when whole."""
+        """The path of a partial download of this content; `path` is that of the complete file."""
         return path.with_name(f"{path.name}.{self.checksum[:16]}.part")
 
     def bytes_at(self, path: Path) -> int:
-        """How much of the file an earlier try left at `path`, judged by length alone."""
+        """How many bytes of the file an earlier download left at `path`, by length alone."""
         for candidate in (path, self.part(path)):
             if candidate.is_file() and candidate.stat().st_size <= self.size:
                 return candidate.stat().st_size
@@ -77,7 +76,7 @@ class HubFile:
 
 
 def checksum_of(path: PathLike, digits: int = 64) -> str:
-    """The sha256 of a file's content (64 hex digits), or the name git gives it (40)."""
+    """The SHA-256 of a file's content (64 hex digits), or git's hash of it (40)."""
     digest = hashlib.sha256() if digits == 64 else hashlib.sha1(usedforsecurity=False)
     with open(path, "rb") as file:
         if digits != 64:
@@ -88,7 +87,7 @@ def checksum_of(path: PathLike, digits: int = 64) -> str:
 
 
 def megabytes(size: float) -> str:
-    """A number of bytes for people: `12.3 MB`."""
+    """A number of bytes as text: `12.3 MB`."""
     return f"{size / 1e6:,.1f} MB"
 
 
@@ -100,10 +99,10 @@ def hub_api(endpoint: str | None = None) -> HfApi:
 
 
 def list_files(api: HfApi, repo: str, revision: str | None = None) -> tuple[str, list[HubFile]]:
-    """The commit that `revision` of a dataset repository stands for, and all files of it.
+    """List the commit of `revision` of a dataset repository, and all its files.
 
-    Two requests, and one more for every further thousand entries.  (One request could tell
-    both, but the Hub is known to cut that list short for repositories of many files.)
+    It takes two requests, and one more for every further thousand entries.  (A single request
+    could return both, but the Hub truncates that list for repositories with many files.)
 
     Args:
         api: the client.
@@ -140,17 +139,17 @@ def fetch_file(
     path: Path,
     on_bytes: Callable[[int], None],
 ) -> None:
-    """Fetch one file to `path`, going on from what an earlier try left beside it.
+    """Download one file to `path`, resuming from a partial download beside it.
 
     Args:
         endpoint: the Hub's address.
-        repo, commit, file: what and where from, as `list_files` gave it.
-        path: where the file shall lie; a file of this name is whole and has its checksum.
-        on_bytes: called with the length of every block that has come; may raise to stop.
+        repo, commit, file: the file, as `list_files` returned it.
+        path: the file to write, which appears only when it is complete and has its checksum.
+        on_bytes: called with the length of every block that arrived; it may raise to stop.
 
     Raises:
-        WrongFileError: if the repository has no such file, or another content (which is deleted).
-        HubError: if the Hub breaks off or refuses; what came is kept.
+        WrongFileError: if the repository has no such file, or other content (which is deleted).
+        HubError: if the connection breaks or the Hub refuses; the partial download is kept.
     """
     if file.fits(path):
         return
@@ -165,7 +164,7 @@ def fetch_file(
             if out.tell() < file.size:
                 _receive(endpoint, repo, commit, file, cast(BinaryIO, counted))
         out.flush()
-        os.fsync(out.fileno())  # so that not even a power cut leaves a whole name on half a file
+        os.fsync(out.fileno())  # so that a power failure cannot leave an incomplete file
     if counted.left < 0 or not file.fits(part):
         part.unlink()
         raise WrongFileError(
@@ -176,13 +175,13 @@ def fetch_file(
 
 
 def _receive(endpoint: str, repo: str, commit: str, file: HubFile, out: BinaryIO) -> None:
-    """Append to `out` what it lacks of the file."""
+    """Append the rest of the file to `out`."""
     from huggingface_hub import errors, hf_hub_url
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
     url = hf_hub_url(repo, file.path, repo_type="dataset", revision=commit, endpoint=endpoint)
-    # Compressed on the way, a file could not be gone on with in the middle.
+    # A compressed transfer could not be resumed in the middle.
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     try:
         http_get(url, out, resume_size=out.tell(), headers=headers)
@@ -196,18 +195,18 @@ def _receive(endpoint: str, repo: str, commit: str, file: HubFile, out: BinaryIO
 
 
 class _TooLong(Exception):
-    """More has come of a file than the Hub lists."""
+    """A file is longer than the Hub lists."""
 
 
 class _Counted:
-    """A file that tells of every block written to it, and takes no more than `size` bytes."""
+    """A file that reports every block written to it, and accepts at most `size` bytes."""
 
     def __init__(self, file: BinaryIO, size: int, on_bytes: Callable[[int], None]) -> None:
         self._file, self._on_bytes = file, on_bytes
         self.left = size - file.tell()
 
     def write(self, block: bytes) -> int:
-        """Write, then tell (which may raise, to stop)."""
+        """Write a block, then report it (which may raise, to stop)."""
         self.left -= len(block)
         if self.left < 0:
             raise _TooLong
@@ -221,9 +220,9 @@ class _Counted:
 
 @contextmanager
 def hub_errors(repo: str, endpoint: str, revision: str | None = None) -> Iterator[None]:
-    """Turn what the client raises in the block into a HubError of one sentence.
+    """Turn errors of the client in the block into a HubError of one sentence.
 
-    What this machine refuses (a folder without permission) passes as it is.
+    Errors of this machine, such as missing permissions, are not changed.
     """
     from huggingface_hub import errors
 
@@ -265,7 +264,7 @@ def hub_errors(repo: str, endpoint: str, revision: str | None = None) -> Iterato
 
 
 def _refusal(error: Any, repo: str, endpoint: str, revision: str | None) -> str:
-    """The sentence for an answer that is an error."""
+    """The error message for an HTTP error."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
@@ -286,10 +285,10 @@ def _refusal(error: Any, repo: str, endpoint: str, revision: str | None) -> str:
 
 @contextmanager
 def quiet_client() -> Iterator[None]:
-    """The client without bars and warnings of its own, handing over a file in small blocks.
+    """Switch off the client's bars and warnings, and make it deliver files in small blocks.
 
-    These are settings of the whole process: enter it once, in the main thread.  The client's
-    blocks of 10 MB would be what is lost at a break and the least that a bar moves by.
+    These are settings of the whole process, so enter this context once, in the main thread.  With
+    the client's blocks of 10 MB, an interruption would lose more, and progress would be coarse.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import (

@@ -1,11 +1,11 @@
-"""Fetch a published challenge from the Hugging Face Hub: whole models, checked, or none.
+"""Downloads a published challenge from the Hugging Face Hub, model by model.
 
-A model's folder takes its place in `<to>/<challenge>/` only once all its files are there and
-have the checksums that the Hub lists; until then they lie in `<to>/.<challenge>.download/`,
-where an interrupted fetch goes on.  What stands in its place already is never overwritten.
+A model's folder appears in `<to>/<challenge>/` only when all its files are there with the checksums
+that the Hub lists.  Until then they are in `<to>/.<challenge>.download/`, from which an interrupted
+download resumes.  Existing files are never overwritten.
 
-Files are asked for directly: the client's own `hf_hub_download` makes two requests for each,
-which takes 600 models over the Hub's limit, and throws away what came when it is stopped.
+Files are requested directly: `hf_hub_download` makes two requests for each file, which exceeds the
+Hub's rate limit for 600 models, and discards partial downloads when it is stopped.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ _WORKERS = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """What a fetch will do; nothing is written yet.
+    """What a download will do; nothing is written yet.
 
-    `models` are all that were chosen, `missing` those of them to fetch, `extras` the release's
-    own files to fetch, by name.  `bytes_there` of the models' bytes are there already.
+    `models` are all selected models, `missing` those to download, and `extras` the files of the
+    release itself to download, by name.  `bytes_there` bytes of the models exist already.
     """
 
     challenge: str
@@ -66,26 +66,26 @@ class Plan:
 
     @property
     def folder(self) -> Path:
-        """Where the challenge's scenarios will lie."""
+        """The folder of the challenge's scenarios."""
         return self.to / self.challenge
 
     @property
     def side(self) -> Path:
-        """Where the release's own files will lie: beside."""
+        """The folder, beside it, of the release's own files."""
         return release_folder(self.folder)
 
     @property
     def staging(self) -> Path:
-        """Where files wait until their model is whole."""
+        """The folder of files whose model is not complete yet."""
         return self.to / f".{self.challenge}.download"
 
     @property
     def size(self) -> int:
-        """Bytes of all models that were chosen."""
+        """The size of all selected models, in bytes."""
         return sum(model.size for model in self.models)
 
     def sentence(self) -> str:
-        """What to say before anything is fetched."""
+        """A sentence for the user before the download."""
         files = sum(len(model.files) for model in self.models)
         return (
             f"Fetching {len(self.models)} models, {files} files, {megabytes(self.size)} into "
@@ -94,7 +94,7 @@ class Plan:
 
 
 class _Stopped(Exception):
-    """Another thread failed, or the user stopped the fetch."""
+    """Another thread failed, or the user stopped the download."""
 
 
 def plan_download(
@@ -108,12 +108,12 @@ def plan_download(
     revision: str | None = None,
     endpoint: str | None = None,
 ) -> Plan:
-    """List what a repository holds, choose from it, and compare with what is there.
+    """List a repository, select models, and compare them with the files that exist already.
 
     Args:
-        challenge: name of the challenge.
-        to: folder that `<challenge>/...` is or will be in.
-        scenarios, phases, models: names and ids wanted; empty means all that are published.
+        challenge: the name of the challenge.
+        to: the folder of `<challenge>/...`.
+        scenarios, phases, models: the names and ids to select; empty selects all.
         repo: OWNER/NAME of a dataset repository (default: that of 2022); its top, or a folder
             there named after the challenge, holds `<scenario>/<phase>/model_<i>/<file>`.
         revision: a branch, tag or commit (default: the main branch).
@@ -121,9 +121,8 @@ def plan_download(
 
     Raises:
         ValueError: if a name is unknown, or no repository is known for the challenge.
-        HubError: if the Hub cannot be reached or refuses, if the repository lacks what was
-            asked for or a file of it, if something else stands in a model's place, or if the
-            disk has not the room.
+        HubError: if the Hub cannot be reached or refuses, if the repository lacks a selected model
+            or a file of it, if other files exist in its folder, or if the disk is too full.
     """
     known = get_challenge(challenge)
     if foreign := sorted(set(scenarios) - set(known)):
@@ -149,7 +148,7 @@ def plan_download(
     missing, new = _compare(wanted, extras, to / challenge, repo)
     plan = Plan(challenge, repo, commit, api.endpoint, to, wanted, missing, new, 0)
     staged = sum(
-        file.bytes_at(plan.staging / model.place / name)
+        file.bytes_at(plan.staging / model.relative_path / name)
         for model in missing
         for name, file in model.files.items()
     )
@@ -161,20 +160,20 @@ def plan_download(
 def _compare(
     models: tuple[HubModel, ...], extras: dict[str, HubFile], folder: Path, repo: str
 ) -> tuple[tuple[HubModel, ...], dict[str, HubFile]]:
-    """The models, or files of them, and the release's files that are not there yet.
+    """The models, or files of models, and the release's own files that do not exist yet.
 
-    Of a release that has the same commitments, what it says of itself may have changed, as when
-    labels are added; HubError if anything else differs.
+    The files that describe a release may have changed, as when labels are added, if it has the
+    same commitments; HubError if anything else differs.
     """
     missing = []
     for model in tracked(models, "Comparing", "model"):
-        if not os.path.lexists(folder / model.place):
+        if not os.path.lexists(folder / model.relative_path):
             missing.append(model)
             continue
-        place, lacking = folder / model.place, {}
+        place, lacking = folder / model.relative_path, {}
         for name, file in model.files.items():
             if place.is_dir() and not os.path.lexists(place / name):
-                lacking[name] = file  # it was published since
+                lacking[name] = file  # it was published later
             elif not place.is_dir() or not file.fits(place / name):
                 raise HubError(
                     f"{place / name} is not what {repo} holds: move that model's folder away, or "
@@ -192,7 +191,7 @@ def _compare(
 
 
 def _check_room(to: Path, needed: int) -> None:
-    """HubError unless the disk that `to` is or will be on has `needed` bytes free."""
+    """Raise HubError if the disk of `to` has less than `needed` bytes free."""
     existing = next(folder for folder in (to, *to.parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
     if needed > free:
@@ -203,16 +202,19 @@ def _check_room(to: Path, needed: int) -> None:
 
 
 def fetch(plan: Plan, *, progress: bool = True) -> int:
-    """Carry out `plan`; gives the number of models fetched.
+    """Carry out `plan`.
 
     Args:
-        plan: as `plan_download` gave it.
-        progress: whether to show how far it is (see `mico_competition.support.progress`).
+        plan: the result of `plan_download`.
+        progress: whether to show a progress bar (see `mico_competition.support.progress`).
+
+    Returns:
+        The number of models downloaded.
 
     Raises:
-        WrongFileError: if files are not what the Hub lists; all other models are fetched.
-        HubError: if the Hub breaks off or refuses, or another fetch is at work in the same
-            folder.  What came is kept, and the next fetch goes on from there.
+        WrongFileError: if files differ from the Hub's list; all other models are downloaded.
+        HubError: if the connection breaks, the Hub refuses, or another download is at work in the
+            same folder.  The next call resumes.
     """
     from filelock import FileLock, Timeout
 
@@ -229,7 +231,7 @@ def fetch(plan: Plan, *, progress: bool = True) -> int:
 
 
 def _fetch_all(plan: Plan, progress: bool) -> None:
-    """Fetch the missing models, several at once, then the release's own files."""
+    """Download the missing models, several at once, then the release's own files."""
     stop = threading.Event()
     shown = stage(plan.challenge, plan.size, "B", initial=plan.bytes_there, show=progress)
 
@@ -261,19 +263,19 @@ def _fetch_all(plan: Plan, progress: bool) -> None:
 
 
 def _fetch_model(plan: Plan, model: HubModel, on_bytes: Any) -> None:
-    """Fetch one model; its folder takes its place when all its files are whole."""
-    staged = plan.staging / model.place
+    """Download one model; its folder appears when all its files are complete."""
+    staged = plan.staging / model.relative_path
     for name, file in model.files.items():
         _fetch_one(plan, file, staged / name, on_bytes)
-    for path in staged.iterdir():  # what an earlier revision of the repository left
+    for path in staged.iterdir():  # files of an earlier revision of the repository
         if path.name not in model.files:
             path.unlink()
-    place = plan.folder / model.place
+    place = plan.folder / model.relative_path
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.exists():
         os.rename(staged, place)
         return
-    for name in model.files:  # files that were published since, such as labels
+    for name in model.files:  # files that were published later, such as labels
         os.replace(staged / name, place / name)
     staged.rmdir()
 
@@ -283,7 +285,7 @@ def _fetch_one(plan: Plan, file: HubFile, path: Path, on_bytes: Any) -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Remove `folder` and the folders in it, but those that hold what another fetch left."""
+    """Remove `folder` and its subfolders, except those with files of another download."""
     for parent, _, _ in os.walk(folder, topdown=False):
         if not os.listdir(parent):
             os.rmdir(parent)

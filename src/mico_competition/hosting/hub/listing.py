@@ -1,8 +1,7 @@
-"""Which files of a repository are a challenge's models, and which of those are wanted.
+"""Selects the files of a challenge's models from the list of a repository's files.
 
-Works on names, sizes and the table alone: no network, no disk.  Names come from elsewhere and
-will become paths here, so only those are taken that the table can make up: none leads out of
-the challenge's folder, and everything else is passed over.
+The names in the list are untrusted and will become paths, so only names that follow from the table
+are used.  None of these leads out of the challenge's folder, and all others are ignored.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from mico_competition.competition.table import (
 from mico_competition.hosting.hub.client import HubError, HubFile
 from mico_competition.support.untrusted import SEED_LIMIT, TEXT_LIMIT
 
-# What a release says of itself, in `<challenge>.release/`.
+# The files that describe a release, in `<challenge>.release/`.
 COMMITMENTS_FILE = "commitments.json"
 RELEASE_FILES = (
     "release.json",
@@ -37,13 +36,13 @@ RELEASE_FILES = (
     COMPETITION_FILE,
     *(f"revealed_{phase}.json" for phase in SCORED_PHASES),
 )
-_EARLIER = ("release.json", COMMITMENTS_FILE)  # lay among the models; SHA256SUMS fits no more
+_EARLIER = ("release.json", COMMITMENTS_FILE)  # were among the models; SHA256SUMS no longer fits
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True, order=True)
 class HubModel:
-    """A model of a repository, and its files by name."""
+    """A model of a repository, with its files by name."""
 
     scenario: str
     phase: str
@@ -51,18 +50,18 @@ class HubModel:
     files: dict[str, HubFile] = field(default_factory=dict, compare=False)
 
     @property
-    def place(self) -> str:
+    def relative_path(self) -> str:
         """`<scenario>/<phase>/model_<i>`."""
         return f"{self.scenario}/{self.phase}/model_{self.model_id}"
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The size of all files, in bytes."""
         return sum(file.size for file in self.files.values())
 
 
 def check_repository(repo: str) -> str:
-    """`repo`; ValueError unless it is of the form OWNER/NAME."""
+    """Return `repo`; ValueError unless it has the form OWNER/NAME."""
     if not _REPOSITORY.fullmatch(repo) or "--" in repo or ".." in repo:
         raise ValueError(f"{repo!r} is not the name of a repository: expected OWNER/NAME.")
     return repo
@@ -78,8 +77,8 @@ def sort_out(files: Iterable[HubFile], challenge: str) -> tuple[list[HubModel], 
 
     Args:
         files: all files of a repository.
-        challenge: name of the challenge; a folder of this name at the top counts as the top
-            (SST-2 of 2022 lies one level down).
+        challenge: the name of the challenge; if the repository has a folder of this name, as for
+            SST-2 of 2022, the models are inside it.
     """
     models: dict[tuple[str, str, int], HubModel] = {}
     extras, earlier = {}, {}
@@ -102,7 +101,7 @@ def sort_out(files: Iterable[HubFile], challenge: str) -> tuple[list[HubModel], 
 
 
 def _names(scenario: str) -> set[str]:
-    """All names that a file of a model may have."""
+    """All names that the files of a model may have."""
     task = task_of(scenario)
     weights = {name for alternatives in task.weights for name in alternatives.split("|")}
     return weights | {*task.companions, *SEED_FILES, SOLUTION_FILE, METADATA_FILE}
@@ -117,10 +116,10 @@ def choose(
     phases: Collection[str] = (),
     ids: Collection[int] = (),
 ) -> list[HubModel]:
-    """The models of `found` that are wanted; an empty collection wants all.
+    """Select models of `found`; an empty collection selects all.
 
     Raises:
-        HubError: if there is none, or one that is named is not there.
+        HubError: if no model matches, or one that is named is missing.
     """
     if not found:
         raise HubError(f"{repo} holds no models of {challenge}: check --repo and --revision.")
@@ -149,7 +148,7 @@ def choose(
     return chosen
 
 
-# name -> bytes that it may have; of weights, a plan says how large they are before it begins.
+# name -> the most bytes; weights are not limited, but a plan states their size before it begins.
 _LARGEST = {
     **dict.fromkeys(SEED_FILES, SEED_LIMIT),
     **dict.fromkeys((SOLUTION_FILE, METADATA_FILE, "config.json"), TEXT_LIMIT),
@@ -158,7 +157,7 @@ _LARGEST_OTHER = 100 << 20
 
 
 def check_size(file: HubFile, repo: str, what: str) -> None:
-    """HubError if a file that is small by its nature is listed with a size that it cannot have."""
+    """Raise HubError if a small kind of file is listed with an absurd size."""
     limit = _LARGEST.get(file.path.rpartition("/")[2], _LARGEST_OTHER)
     if type(file.size) is not int or not 0 <= file.size <= limit:
         raise HubError(
@@ -168,27 +167,26 @@ def check_size(file: HubFile, repo: str, what: str) -> None:
 
 
 def whole(models: list[HubModel], repo: str) -> list[HubModel]:
-    """The models, each with the first of alternative weights only.
+    """The models, each with only the first of alternative files of weights.
 
     Raises:
-        HubError: if a model lacks its weights or a file that its phase discloses, or has one of a
-            size that it cannot have.
+        HubError: if a model lacks its weights or a disclosed file, or a file has an absurd size.
     """
     result, lacking = [], []
     for model in models:
         weights = task_of(model.scenario).weights[-1].split("|")
         for name in model.files.keys() - set(weights):
-            check_size(model.files[name], repo, f"{name} of {model.place}")
+            check_size(model.files[name], repo, f"{name} of {model.relative_path}")
         files = dict(model.files)
         for alternatives in task_of(model.scenario).weights:
             there = [name for name in alternatives.split("|") if name in files]
             for name in there[1:]:
                 del files[name]
             if not there:
-                lacking.append(f"{alternatives.replace('|', ' or ')} of {model.place}")
+                lacking.append(f"{alternatives.replace('|', ' or ')} of {model.relative_path}")
         for name in disclosed_files(get_scenario(model.scenario), model.phase):
             if name not in files:
-                lacking.append(f"{name} of {model.place}")
+                lacking.append(f"{name} of {model.relative_path}")
         result.append(HubModel(model.scenario, model.phase, model.model_id, files))
     if lacking:
         more = f" and {len(lacking) - 1} files more" if lacking[1:] else ""

@@ -1,13 +1,13 @@
-"""Upload a release to the Hugging Face Hub, with its page.
+"""Uploads a release to the Hugging Face Hub, with its page.
 
-The release is checked to the last byte before the first request (`released.check_publishable`).
-Models go up in commits of some two hundred files, and what describes the release comes last, so
-that its presence means that all of it is there.  A run that is broken off is simply repeated:
-files that the repository has are left out, and of the others the storage takes what it lacks.
+The release is checked completely before the first request (`released.check_publishable`).  Models
+are uploaded in commits of some two hundred files, and the files that describe the release come
+last, so that they are present only if everything is.  After an interruption, run it again: files
+that the repository has are skipped.
 
-The client's `upload_folder` would send README.md among the first, or, without its storage
-package, everything in one commit; `upload_large_folder` is gone from newer clients, and keeps
-its notes inside the folder, which a release must not hold.
+The client's `upload_folder` would send README.md among the first files, or, without its storage
+package, everything in one commit.  `upload_large_folder` was removed from newer clients, and stores
+its state inside the folder, which would break the release.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _FILES_A_COMMIT = 200
 _BYTES_AT_ONCE = 1 << 28
-_KEPT = {".gitattributes"}  # the Hub's own
+_KEPT = {".gitattributes"}  # the Hub itself writes it
 
 
 def publish(
@@ -54,24 +54,27 @@ def publish(
     say: Callable[[str], None] = lambda sentence: None,
     progress: bool = True,
 ) -> str:
-    """Check a release and upload what the repository lacks of it; gives the page's address.
+    """Check a release, and upload the files that the repository lacks.
 
     Args:
-        folder: a challenge folder that `mico release` wrote; what lies beside it in
-            `<challenge>.release` goes up too, but for the archives.
-        repo: OWNER/NAME of a dataset repository; it is made if there is none.
-        private: make it private; refused if it is there and public.
+        folder: a challenge folder that `mico release` wrote; the files beside it in
+            `<challenge>.release` are uploaded too, except the archives.
+        repo: OWNER/NAME of a dataset repository, which is created if needed.
+        private: create a private repository; HubError if it exists and is public.
         licence: the Hub's identifier of a licence.
-        page: a page of one's own for README.md; by default one is written.
-        citation: a file with BibTeX of the challenge, for the page that is written.
+        page: a file to use as README.md; by default the page is generated.
+        citation: a file with BibTeX of the challenge, for the generated page.
         endpoint: the Hub's address (default: HF_ENDPOINT, or huggingface.co).
         say: called with a sentence before anything is uploaded.
-        progress: whether to show how far it is (see `mico_competition.support.progress`).
+        progress: whether to show a progress bar (see `mico_competition.support.progress`).
+
+    Returns:
+        The address of the page.
 
     Raises:
-        ValueError: if `folder` is not a release, from `check_publishable`; nothing is sent then.
-        HubError: if the Hub cannot be reached or refuses; if the repository is public against
-            `private`, or holds files of something else.
+        ValueError: if `folder` is not a release, from `check_publishable`; then nothing is sent.
+        HubError: if the Hub cannot be reached or refuses, or if the repository is public despite
+            `private`, or holds other files.
     """
     check_repository(repo)
     release = check_publishable(folder, progress=progress)
@@ -99,9 +102,9 @@ def pages(
     page: PathLike | None = None,
     citation: PathLike | None = None,
 ) -> dict[str, str]:
-    """The files that describe a release on the Hub, by path there: README.md and the index.
+    """The files that describe a release on the Hub, by path: README.md and the index.
 
-    `page` is a file to take for README.md as it is, `citation` one with BibTeX for ours.
+    `page` is a file to use as README.md, `citation` one with BibTeX for the generated page.
     """
     if page is not None and citation is not None:
         raise ValueError("Write the citation into the page: --citation is for the page of ours.")
@@ -115,7 +118,7 @@ def pages(
     if page is not None:
         texts[CARD_FILE] = read_limited_text(page, JSON_LIMIT, "a page", "name a Markdown file")
     else:
-        example, bibtex = release.models[0].place, None
+        example, bibtex = release.models[0].relative_path, None
         if citation is not None:
             bibtex = read_limited_text(citation, JSON_LIMIT, "a citation", "name a BibTeX file")
         texts[CARD_FILE] = card_text(release.challenge, repo, licence, facts, example, bibtex)
@@ -125,7 +128,7 @@ def pages(
 def _with_page(
     release: Released, texts: dict[str, str], aside: Path
 ) -> dict[str, tuple[Path, str]]:
-    """All files of the publication, by path there: where each lies here, and its sha256."""
+    """All files to publish, by path on the Hub: the local path, and the SHA-256."""
     ours = {name: (release.files[name], digest) for name, digest in release.sums.items()}
     for name, text in texts.items():
         path = aside / name
@@ -136,7 +139,7 @@ def _with_page(
 
 
 def _open(api: HfApi, repo: str, private: bool) -> None:
-    """Make the repository if there is none; HubError if it is public against `private`."""
+    """Create the repository if needed; HubError if it is public despite `private`."""
     with hub_errors(repo, api.endpoint):
         api.create_repo(repo, repo_type="dataset", private=private or None, exist_ok=True)
         if private and not api.dataset_info(repo, timeout=10).private:
@@ -144,7 +147,7 @@ def _open(api: HfApi, repo: str, private: bool) -> None:
 
 
 def _missing(api: HfApi, repo: str, ours: dict[str, tuple[Path, str]]) -> list[str]:
-    """What the repository lacks or has otherwise; HubError if it holds anything else."""
+    """The files that the repository lacks or has in another version; HubError for other files."""
     there = {file.path: file for file in list_files(api, repo)[1]}
     if foreign := sorted(set(there) - set(ours) - _KEPT):
         raise HubError(
@@ -159,12 +162,12 @@ def _missing(api: HfApi, repo: str, ours: dict[str, tuple[Path, str]]) -> list[s
 
 
 def _same(file: HubFile, path: Path, digest: str) -> bool:
-    """Whether the repository's file has the content that is here; large ones are not read."""
+    """Whether the repository's file has the content of the local one, by their checksums."""
     return file.checksum == digest if len(file.checksum) == 64 else file.fits(path)
 
 
 def _upload(api: HfApi, repo: str, files: dict[str, Path], challenge: str, progress: bool) -> None:
-    """Commit the files, models first; what is large goes to the storage before each commit."""
+    """Commit the files, models first; large files are uploaded to storage before each commit."""
     from huggingface_hub import CommitOperationAdd
 
     sizes = {name: path.stat().st_size for name, path in files.items()}
@@ -187,7 +190,7 @@ def _upload(api: HfApi, repo: str, files: dict[str, Path], challenge: str, progr
 
 
 def _by_size(names: list[str], sizes: dict[str, int]) -> Iterator[list[str]]:
-    """The names in lists of about `_BYTES_AT_ONCE`, so that the bar moves now and then."""
+    """The names in lists of about `_BYTES_AT_ONCE` bytes, so that progress is visible."""
     some: list[str] = []
     for name in names:
         some.append(name)
@@ -199,7 +202,7 @@ def _by_size(names: list[str], sizes: dict[str, int]) -> Iterator[list[str]]:
 
 
 def _batches(files: Iterable[str], challenge: str) -> Iterator[list[str]]:
-    """The names of files, models' first, in lists of about `_FILES_A_COMMIT`."""
+    """The names of files, those of models first, in lists of about `_FILES_A_COMMIT`."""
     models: dict[str, list[str]] = {}
     rest = []
     for name in sorted(files):

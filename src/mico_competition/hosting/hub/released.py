@@ -1,8 +1,8 @@
-"""A release on disk, held against the table and against its own checksums.
+"""Checks a release on disk before it is published, against the table and its checksums.
 
-What is published cannot be called back, so the check is a whitelist: every file must be one
-that the table discloses for its phase, every checksum must be right, nothing may be missing.
-Reads only; says which file is at fault, never what is in it.
+Published files cannot be withdrawn, so the check is a whitelist: every file must be one that the
+table discloses for its phase, every checksum must be right, and no file may be missing.  Errors
+name a file, and never quote it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MEND = "name the challenge's folder that `mico release` wrote"
 
 @dataclass(frozen=True)
 class Released:
-    """A release that passed: where its files lie here, and their sha256, by path when published."""
+    """A release that passed the check: local paths and SHA-256 of its files, by published path."""
 
     folder: Path
     challenge: str
@@ -52,36 +52,39 @@ class Released:
     sums: dict[str, str]
 
     def weights(self, model: ModelFolder) -> str:
-        """Path, when published, of the file that holds the model's parameters."""
+        """The published path of the model's weights."""
         names = task_of(model.scenario).weights[-1].split("|")
-        places = (f"{self.challenge}/{model.place}/{name}" for name in names)
+        places = (f"{self.challenge}/{model.relative_path}/{name}" for name in names)
         return next(place for place in places if place in self.sums)
 
     def index(self, scenario: str, phase: str) -> list[IndexLine]:
-        """One line for each model of a scenario and phase."""
+        """A line for each model of a scenario and phase."""
         lines = []
         for model in self.models:
             if (model.scenario, model.phase) == (scenario, phase):
                 name = self.weights(model)
-                size, place = self.files[name].stat().st_size, f"{self.challenge}/{model.place}"
+                size, place = (
+                    self.files[name].stat().st_size,
+                    f"{self.challenge}/{model.relative_path}",
+                )
                 lines.append(IndexLine(model.model_id, place, name, size, self.sums[name]))
         return lines
 
 
 def check_publishable(folder: PathLike, *, progress: bool = True) -> Released:
-    """Check a challenge folder that `mico release` wrote, to the last byte.
+    """Check a challenge folder that `mico release` wrote.
 
     Args:
-        folder: named after its challenge, with its scenarios; `<challenge>.release` lies beside.
-        progress: whether to show how far it is (see `mico_competition.support.progress`).
+        folder: the folder, named after its challenge, beside which `<challenge>.release` lies.
+        progress: whether to show a progress bar (see `mico_competition.support.progress`).
 
     Raises:
-        ValueError: if the folder is missing, or not named after a challenge; if a file is in it
-            that participants are not to get, or one that they are to get is not; if SHA256SUMS
-            is missing, or does not agree with the files.
+        ValueError: if the folder is missing or not named after a challenge, if it holds a file
+            that participants must not get or lacks one that they must get, or if SHA256SUMS is
+            missing or does not match the files.
     """
     folder = challenge_folder_of(folder)
-    models = tuple(walk_challenge(folder, mend=f"{_MEND}."))
+    models = tuple(walk_challenge(folder, fix=f"{_MEND}."))
     side, files = release_folder(folder), dict(files_of_release(folder))
     revealed = read_summary(folder)["revealed"] if (side / "release.json").is_file() else []
     _check_names(folder, files, revealed)
@@ -97,7 +100,7 @@ def check_publishable(folder: PathLike, *, progress: bool = True) -> Released:
 
 
 def _check_names(folder: Path, files: dict[str, Path], revealed: Collection[str]) -> None:
-    """ValueError if a file of a model is withheld, or is none that participants get."""
+    """Raise ValueError if a file of a model is withheld, or is not one that participants get."""
     strange = []
     for name, path in files.items():
         top, *parts = name.split("/")
@@ -123,21 +126,21 @@ def _check_names(folder: Path, files: dict[str, Path], revealed: Collection[str]
 
 
 def _disclosed(scenario: str, phase: str, revealed: Collection[str]) -> tuple[str, ...]:
-    """Names of the seeds and solutions that participants have, after phases were revealed."""
+    """The seeds and solutions that participants have, after phases were revealed."""
     if phase in revealed:
         return (*SEED_FILES, SOLUTION_FILE)
     return disclosed_files(get_scenario(scenario), phase)
 
 
 def _public_names(scenario: str, phase: str, revealed: Collection[str]) -> set[str]:
-    """All names that a file of a model may have in this phase."""
+    """All names that the files of a model may have in this phase."""
     task = task_of(scenario)
     weights = {name for alternatives in task.weights for name in alternatives.split("|")}
     return weights | {*task.companions, METADATA_FILE, *_disclosed(scenario, phase, revealed)}
 
 
 def _check_model(model: ModelFolder, revealed: Collection[str]) -> None:
-    """ValueError if a model lacks a file, or its metadata tells of the model itself."""
+    """Raise ValueError if a model lacks a file, or its metadata reveal anything about it."""
     for alternatives in (
         *model.task.weights,
         *_disclosed(model.scenario, model.phase, revealed),
@@ -155,7 +158,7 @@ def _check_model(model: ModelFolder, revealed: Collection[str]) -> None:
 
 
 def facts_of(release: Released) -> list[ScenarioFacts]:
-    """What the page says of each scenario, from release.json."""
+    """The facts about each scenario for the page, from release.json."""
     summary = read_summary(release.folder)
     stated, revealed = summary["scenarios"], tuple(summary["revealed"])
     result = []
@@ -164,7 +167,7 @@ def facts_of(release: Released) -> list[ScenarioFacts]:
         counts = {p: sum(m.phase == p for m in models) for p in PHASES}
         said = stated[scenario]
         privacy, row = said.get("privacy"), get_scenario(scenario)
-        by_table = not privacy and row.private  # as of 2022's models, which say nothing
+        by_table = not privacy and row.private  # models of 2022 do not state it
         if not privacy:
             privacy = {
                 "epsilon": row.target_epsilon,

@@ -1,1 +1,1 @@
-"""Scores of many submissions: entries, the leaderboard's site, score-all."""
+"""The leaderboard: scores submissions into entries, and builds a static site of them."""

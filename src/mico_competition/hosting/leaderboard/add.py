@@ -1,10 +1,10 @@
-"""A submission and the truth -> leaderboard entries, of which every number is computed here.
+"""Makes leaderboard entries from a submission and the solutions.
 
-Entries are public, and many exact scores tell labels (docs/HOST.md): those of a phase that has a
-step in the table are multiples of it, without intervals, and made of nothing else
-(`scoring.coarse`).  Exact scores are rounded to four decimals, a hundredth of an interval's width,
-and of the curves only what `scoring.curve` lets out is kept.  Numpy only, since processes of
-`score_all` import this.
+Entries are public, and many exact scores reveal labels (docs/HOST.md).  If the table has a step for
+a phase, its scores are rounded to it and have no intervals (`scoring.coarse`).  Exact scores are
+rounded to four decimals, about a hundredth of an interval's width, and an entry keeps only the part
+of a curve that `scoring.curve` allows.  This module needs no torch, so that the processes of
+`score_all` start fast.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ DIGITS = 4
 
 @dataclass(frozen=True)
 class About:
-    """What an entry says beside numbers.  `submitted` None is now."""
+    """The texts of an entry: who submitted what, and when (`submitted`; None is now)."""
 
     name: str
     authors: tuple[str, ...] = ()
@@ -59,10 +59,10 @@ class About:
     submitted: datetime | None = None
 
     def fields(self) -> dict[str, Any]:
-        """As entries hold them, names in one form of Unicode; without the time if that is now.
+        """The fields of an entry, with names in Unicode's form NFKC; no time if that is now.
 
         Raises:
-            ValueError: listing all that entries cannot hold: at the door, not after scoring.
+            ValueError: listing all values that entries cannot hold.
         """
         names = [self.name, *self.authors]
         name, *authors = (in_one_form(n) if isinstance(n, str) else n for n in names)
@@ -84,20 +84,20 @@ def add(
     resamples: int = RESAMPLES,
     exact: bool = False,
 ) -> list[dict[str, Any]]:
-    """The entries of a submission, one for each phase of its challenge in `truths`.
+    """Make the entries of a submission, one for each phase of its challenge in `truths`.
 
     Args:
-        submission: a zip, or a folder with predictions: the challenge's own, or its parent.
-        truths: from `read_truth`; those of other challenges than the submission's are left out.
-        about: who and how.
-        resamples: of the bootstrap that gives intervals.
-        exact: give exact scores of all phases, for when the labels are public or entries are not.
+        submission: a zip, or a folder with predictions: that of the challenge, or its parent.
+        truths: the solutions, from `read_truth`; those of other challenges are ignored.
+        about: the texts of the entry.
+        resamples: the number of resamples of the bootstrap for intervals.
+        exact: use exact scores in all phases, if the labels are public or the entries are not.
 
     Returns:
-        Values as `leaderboard.write_entry` takes them.
+        Values for `entries.write_entry`.
 
     Raises:
-        ValueError: listing all faults of the submission; nothing of the truth is in it.
+        ValueError: listing all faults of the submission, without quoting any label.
     """
     about.fields()
     path = Path(submission)
@@ -135,7 +135,7 @@ def _entries(
 
 
 def _of_one_challenge(folder: Path, truths: Sequence[Truth]) -> list[Truth]:
-    """Those of the challenge that the submission is of: the only one, or the one it names."""
+    """The solutions of the submission's challenge: the only one, or the one it names."""
     names = list(dict.fromkeys(truth.challenge for truth in truths))
     if len(names) > 1:
         names = [name for name in names if folder.name == name or (folder / name).is_dir()]
@@ -150,10 +150,10 @@ def _of_one_challenge(folder: Path, truths: Sequence[Truth]) -> list[Truth]:
 def _read_predictions(
     folder: Path, truth: Truth, *, zipped: bool
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Predictions by the places of the truth, and all faults."""
+    """The predictions by the paths of the solutions, and all faults."""
     if zipped:
         return check_predictions(str(folder), {k: v.size for k, v in truth.solutions.items()})
-    # A folder at home may hold other things too, even the models.
+    # A local folder may hold other files too, even the models.
     parent = folder if (folder / truth.challenge).is_dir() else folder.parent
     if not (folder / truth.challenge).is_dir() and folder.name != truth.challenge:
         return {}, [f"{folder} holds no folder {truth.challenge}: name the predictions' folder."]
@@ -175,7 +175,7 @@ def make_entry(
     resamples: int = RESAMPLES,
     exact: bool = False,
 ) -> dict[str, Any]:
-    """The values of an entry: sound predictions scored against the truth."""
+    """The values of an entry, from valid predictions and the solutions."""
     scores = score_scenarios(truth.solutions, predictions)
     intervals: Mapping[str, Any] = {}
     step = 0.0 if exact else get_phase(truth.phase).step
@@ -217,14 +217,14 @@ def make_entry(
 
 
 def _rounded(interval: Sequence[float] | None) -> list[float] | None:
-    """An interval as it is kept; None if it is unknown, as it is for a single model."""
+    """An interval as it is stored; None if it is unknown, as for a single model."""
     if interval is None or any(map(math.isnan, interval)):
         return None
     return [round(float(end), DIGITS) for end in interval]
 
 
 def _curve(result: Mapping[str, Any], labels: np.ndarray) -> dict[str, list[float]]:
-    """What may be kept of a curve: next to the predictions the whole of it is the truth."""
+    """The part of a curve that may be public, since all of it would reveal the labels."""
     members = int(labels.sum())
     curve = shown_curve(result, {"members": members, "nonmembers": labels.size - members})
     return {
@@ -234,10 +234,10 @@ def _curve(result: Mapping[str, Any], labels: np.ndarray) -> dict[str, list[floa
 
 
 def predictions_sha256(places: Iterable[str], predictions: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of the predictions as numbers: not of how they were written, packed or ordered.
+    """The SHA-256 of the predictions, independent of their number format and order.
 
-    Of a line for each model, in the order of scenarios and ids: its place, a colon, and its
-    values joined by commas, each as the shortest decimal that reads back as the same float64.
+    It covers a line for each model, in the order of scenarios and ids, with the model's path, a
+    colon, and its values joined by commas, each as the shortest decimal of the same float64.
     """
     digest = hashlib.sha256()
     for place in places:

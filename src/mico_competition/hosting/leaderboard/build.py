@@ -1,8 +1,8 @@
-"""Entries -> a static site: a page of ranked tables, and a page an entry.
+"""Builds a static site from entries: an index with ranked tables, and a page for each entry.
 
-Needs no server and fetches nothing: styles, script and drawings are inside each page, so that it
-works from any folder, host or disk.  The same entries give the same bytes.  Entries of the final
-phase are not merely invisible before their time: they are taken out before anything is made.
+The site needs no server and fetches nothing, since styles, script and drawings are inside each
+page.  The same entries give the same bytes.  Until the final phase opens, its entries are left out
+completely, and not merely hidden.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MARKER = ".made_by_mico_leaderboard"
 
 @dataclass(frozen=True)
 class Built:
-    """What a site was made of: pages, and entries left out as their time has not come."""
+    """The number of pages of a site, and of entries that were left out until they may be shown."""
 
     entries: int
     hidden: int
@@ -39,17 +39,17 @@ def build(
     title: str = TITLE,
     now: datetime | None = None,
 ) -> Built:
-    """Write the site of the entries in `folder` to `out`, in place of an earlier one.
+    """Write the site of the entries in `folder` to `out`.
 
     Args:
-        folder: holds `<challenge>/<entry>.json`.
-        out: folder to make; a site that this function made before is replaced.
-        final_opens: from when on entries of the final phase are shown; without it they are not.
-        title: heading of the site.
-        now: the time, for tests; by default the clock's.
+        folder: the folder with `<challenge>/<entry>.json`.
+        out: the folder to write; a site that this function wrote earlier is replaced.
+        final_opens: the time from which entries of the final phase are shown; by default never.
+        title: the heading of the site.
+        now: the present time, for tests.
 
     Raises:
-        ValueError: listing all faults of all entries; or if `out` holds something else.
+        ValueError: listing all faults of all entries; or if `out` holds other files.
     """
     entries = read_entries(folder)
     opened = final_opens is not None and (now or datetime.now(UTC)) >= final_opens
@@ -60,7 +60,7 @@ def build(
 
 
 def _write(out: Path, pages: Iterable[tuple[str, str]]) -> None:
-    """Write pages beside `out` and put them into its place."""
+    """Write pages to a temporary folder, and replace `out` by it."""
     out = Path(os.path.realpath(out))
     if out.exists() and not (out / MARKER).is_file() and (out.is_file() or any(out.iterdir())):
         raise ValueError(f"{out} holds other things: choose another folder with --out.")

@@ -1,6 +1,6 @@
-"""Small drawings of the leaderboard's pages, as inline SVG: intervals, and scores over time.
+"""Draws the leaderboard's small charts as inline SVG: intervals, and scores over time.
 
-Colours come from the page's style.  Numbers only get in here: no text of an entry does.
+The page's style gives the colours.  The charts contain only numbers, and no text of an entry.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 640, 240, 56, 12, 16, 30
 
 @dataclass(frozen=True)
 class Span:
-    """The values that the drawings of one table share an axis for."""
+    """The range of values of the axis that all charts of a table share."""
 
     low: float
     high: float
 
     @classmethod
     def of(cls, measures: Sequence[Measure]) -> Span:
-        """From the lowest end of an interval to the highest, never empty."""
+        """The range from the lowest end of an interval to the highest; it is never empty."""
         low, high = min(m.low for m in measures), max(m.high for m in measures)
         room = (high - low) * 0.02 or 0.01
         return cls(low - room, high + room)
 
     def at(self, value: float, start: float, end: float) -> float:
-        """Where `value` is drawn on an axis from `start` to `end`."""
+        """The position of `value` on an axis from `start` to `end`."""
         return start + (value - self.low) / (self.high - self.low) * (end - start)
 
     def ticks(self) -> list[float]:
-        """Three to six round numbers inside."""
+        """Three to six round numbers inside the range."""
         rough = (self.high - self.low) / 4
         unit = 10.0 ** floor(log10(rough))
         step = next(unit * k for k in (1, 2, 5, 10) if unit * k >= rough)
@@ -44,7 +44,7 @@ class Span:
 
 
 def draw_range(measure: Measure, span: Span) -> str:
-    """An interval as a line with a dot for the score; the numbers stand beside it as text."""
+    """Draw an interval as a line with a dot for the score."""
     low, value, high = (span.at(v, 3, 97) for v in (measure.low, measure.value, measure.high))
     return (
         '<svg class="range" viewBox="0 0 100 10" aria-hidden="true">'
@@ -55,11 +55,11 @@ def draw_range(measure: Measure, span: Span) -> str:
 
 
 def draw_history(points: Sequence[tuple[str, Measure]], here: int) -> str:
-    """Scores over time, each with its interval; nothing if there are fewer than two.
+    """Draw scores over time, each with its interval; empty if there are fewer than two.
 
     Args:
         points: (time of submission, score), the earliest first.
-        here: which of them the page is about.
+        here: the index of the point that the page is about.
     """
     if len(points) < 2:
         return ""

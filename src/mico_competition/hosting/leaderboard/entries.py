@@ -1,9 +1,8 @@
-"""Entries of the leaderboard: one small JSON file a result, its form, and who ranks where.
+"""Reads, writes and ranks the entries of the leaderboard, one small JSON file for each result.
 
-`<folder>/<challenge>/<entry>.json` is written by `mico leaderboard add`, which computes every
-number, and comes back by pull request: every file that is read is checked against
-`form`, and all faults of all files are told at once.  Nothing here scores, draws or
-knows the truth.
+`mico leaderboard add` writes `<folder>/<challenge>/<entry>.json` and computes every number.  People
+contribute entries by pull requests, so every file that is read is checked by `form`, and all faults
+of all files are reported at once.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _NUMBERS = re.compile(r"\[\n\s*([-0-9.e,\s]+?)\s*\]")  # no text in JSON has a b
 
 @dataclass(frozen=True)
 class Measure:
-    """What entries are ranked by: a score and its 95 % interval (the score twice if unknown)."""
+    """A score with its 95 % interval (the score twice if it is unknown), used for ranking."""
 
     value: float
     low: float
@@ -43,7 +42,7 @@ class Measure:
 
     @classmethod
     def of(cls, value: float, interval: Sequence[float] | None) -> Measure:
-        """From the two fields of an entry."""
+        """Make a measure from the two fields of an entry."""
         if interval is None:
             return cls(value, value, value, known=False)
         return cls(value, interval[0], interval[1])
@@ -51,34 +50,34 @@ class Measure:
 
 @dataclass(frozen=True)
 class Entry:
-    """One sound entry; `stem` is its file's name without .json."""
+    """A valid entry; `stem` is its file's name without .json."""
 
     stem: str
     values: Values
 
     @property
     def challenge(self) -> str:
-        """Name of the challenge."""
+        """The name of the challenge."""
         return self.values["challenge"]
 
     @property
     def phase(self) -> str:
-        """Name of the phase."""
+        """The name of the phase."""
         return self.values["phase"]
 
     @cached_property
     def key(self) -> str:
-        """The name as it is compared: submissions of one key are one line of the table."""
+        """The name in the form for comparison; all submissions with one key share a table row."""
         return name_key(self.values["name"])
 
     @property
     def submitted(self) -> str:
-        """When, in UTC; sorts as a text."""
+        """The time of submission in UTC, as a text that sorts by time."""
         return self.values["submitted"]
 
     @cached_property
     def step(self) -> float:
-        """What all its scores are multiples of if they are coarse (`scoring.coarse`), else 0."""
+        """The step of its scores if they are coarse (`scoring.coarse`), else 0."""
         step = get_phase(self.phase).step
         if self.measure().known:  # coarse scores have no intervals
             return 0.0
@@ -89,7 +88,7 @@ class Entry:
         return step if step and all(to_step(v, step) == v for v in scores) else 0.0
 
     def measure(self, scenario: str | None = None, metric: str = RANKED) -> Measure:
-        """A metric of one scenario; by default the average that ranks."""
+        """A metric of one scenario; by default the average that determines the ranking."""
         if scenario is None:
             return Measure.of(self.values["average"]["score"], self.values["average"]["interval"])
         result = self.values["scenarios"][scenario]
@@ -98,7 +97,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Rank:
-    """A place in the table, shared with others if `tied`."""
+    """A rank in the table, shared with other entries if `tied`."""
 
     number: int
     tied: bool
@@ -116,11 +115,11 @@ def latest(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def ranked(entries: Iterable[Entry], scenario: str | None = None) -> list[tuple[Rank, Entry]]:
-    """Entries from the best down, each with its rank; of equals the earlier one comes first.
+    """Rank entries from the best down; of equal ones the earlier comes first.
 
-    The best score leads.  Every following entry whose interval reaches up to the leader's shares
-    its rank; the first that does not leads the next group, and its rank is 1 + the number of
-    entries above it.  So 1=, 1=, 1=, 4: ranks never go up while scores go down.
+    The best score leads a group.  Following entries whose intervals overlap the leader's share its
+    rank; the first one whose interval does not leads the next group, and its rank is 1 + the
+    number of entries above it, as in 1=, 1=, 1=, 4.
     """
     order = sorted(entries, key=lambda e: (-e.measure(scenario).value, e.submitted, e.stem))
     groups: list[list[Entry]] = []
@@ -137,7 +136,7 @@ def ranked(entries: Iterable[Entry], scenario: str | None = None) -> list[tuple[
 
 
 def entry_stem(values: Values) -> str:
-    """The name of an entry's file without .json; the same entry has the same."""
+    """The name of an entry's file without .json, which depends on the entry alone."""
     plain = unicodedata.normalize("NFKD", values["name"]).encode("ascii", "ignore").decode()
     slug = re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")[:40] or "entry"
     what = (name_key(values["name"]), values["submitted"], values["predictions_sha256"])
@@ -146,10 +145,10 @@ def entry_stem(values: Values) -> str:
 
 
 def write_entry(folder: PathLike, values: Values, *, replace: bool = False) -> Path:
-    """Write an entry below `folder`; gives its path.
+    """Write an entry below `folder`, and return its path.
 
     Raises:
-        ValueError: with the entry's faults; or if another is in its place and not to be replaced.
+        ValueError: with the entry's faults; or if the file exists and `replace` is False.
     """
     faults = check_values(values)
     if faults:
@@ -163,13 +162,13 @@ def write_entry(folder: PathLike, values: Values, *, replace: bool = False) -> P
 
 
 def entry_text(values: Values) -> str:
-    """An entry as it is kept: a line a field, except that lists of numbers take one."""
+    """The text of an entry's file, with a list of numbers in one line."""
     text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
     return _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", text) + "\n"
 
 
 def read_entries(folder: PathLike) -> list[Entry]:
-    """All entries below `folder`; ValueError listing all faults of all files if there are any."""
+    """Read all entries below `folder`; ValueError listing all faults if there are any."""
     entries, faults = check_entries(folder)
     if faults:
         raise ValueError(listing(f"The entries in {folder} have {len(faults)} faults:", faults))
@@ -177,13 +176,13 @@ def read_entries(folder: PathLike) -> list[Entry]:
 
 
 def listing(head: str, faults: Sequence[str]) -> str:
-    """Faults below a heading, a line each, up to a bound."""
+    """Faults below a heading, each in a line, up to a maximal number."""
     more = [f"and {len(faults) - MAX_FAULTS} more"] * (len(faults) > MAX_FAULTS)
     return "\n  ".join([head, *faults[:MAX_FAULTS], *more])
 
 
 def check_entries(folder: PathLike) -> tuple[list[Entry], list[str]]:
-    """The sound entries below `folder`, and a line for each fault of the others."""
+    """The valid entries below `folder`, and a line for each fault of the others."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"There is no folder {folder}: `mico leaderboard add --out` makes it.")
@@ -199,7 +198,7 @@ def check_entries(folder: PathLike) -> tuple[list[Entry], list[str]]:
 
 
 def _joint_faults(entries: Sequence[Entry]) -> Iterator[str]:
-    """Faults of sound entries that cannot stand beside each other."""
+    """Faults of valid entries that contradict each other."""
     seen: dict[tuple[str, ...], Entry] = {}
     taken = Taken()
     for entry in entries:

@@ -1,9 +1,9 @@
-"""The form of a leaderboard entry: its fields, and all faults of values that should be one.
+"""Checks the form of a leaderboard entry, and lists all its faults.
 
-Written out, and not a JSON Schema: half of the rules join fields (the scenarios are those of the
-challenge, the average is that of the scores, a curve climbs), which a schema cannot say; faults
-are sentences in our own words; and 1,000 entries are checked in a second, without one more
-package.  Entries come by pull request, so what is checked here may be anybody's.
+This is code and not a JSON Schema, because half of the rules relate fields to each other (the
+scenarios are those of the challenge, the average is that of the scores, a curve is monotone), which
+a schema cannot express.  It also gives better messages, checks 1,000 entries in a second, and needs
+no other package.  Entries come from pull requests, so the values are untrusted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RANKED = "TPR_FPR_1000"
 MAX_POINTS = 60
 _FIRST = datetime(2020, 1, 1, tzinfo=UTC)
 _LAST = datetime(2099, 12, 31, tzinfo=UTC)
-_DAYS_AHEAD = 366  # a board may be rehearsed with the dates of the competition to come
+_DAYS_AHEAD = 366  # so that a board can be rehearsed with the dates of a coming competition
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"|[0-9a-f]{7,64}")
@@ -35,7 +35,7 @@ _Rule = tuple[Callable[[Any], bool], str]
 
 
 def parse_time(text: str) -> datetime:
-    """A date and time with its offset, in UTC; ValueError if it has none or is no such thing."""
+    """Parse a date and time with an offset, and convert it to UTC; ValueError if invalid."""
     try:
         when = datetime.fromisoformat(text.strip())
         if when.tzinfo is not None:
@@ -46,9 +46,9 @@ def parse_time(text: str) -> datetime:
 
 
 def check_submitted(when: datetime) -> datetime:
-    """`when` if something can have been submitted then; ValueError if that cannot be.
+    """Return `when`; ValueError if it is not a plausible time of submission.
 
-    The latest submission of a name counts: one of the year 9999 would count for ever.
+    The latest submission of a name counts, so one of the year 9999 would count for ever.
     """
     latest = datetime.now(UTC) + timedelta(days=_DAYS_AHEAD)
     if not _FIRST <= when <= latest:
@@ -60,12 +60,12 @@ def check_submitted(when: datetime) -> datetime:
 
 
 def time_text(when: datetime) -> str:
-    """A time in the form that entries hold."""
+    """A time as text in the form of entries."""
     return when.astimezone(UTC).strftime(_TIME)
 
 
 def is_link(text: str) -> bool:
-    """Whether `text` is a whole http or https address: no other scheme may get into a page."""
+    """Whether `text` is an http or https address; pages must not contain other schemes."""
     if not _HOST.fullmatch(text) or not text.isprintable():
         return False
     try:
@@ -158,14 +158,14 @@ _CURVE: Mapping[str, _Rule] = {"fpr": _RATES, "tpr": _RATES}
 
 
 def check_values(values: Any) -> list[str]:
-    """All faults of the values of an entry, each in a line that names the field; none if sound."""
+    """All faults of the values of an entry, each in a line that names the field."""
     if type(values) is not dict:
         return ["expected an object"]
     return list(_faults_of(values))
 
 
 def check_fields(values: Values) -> list[str]:
-    """All faults of some of the fields of an entry, each looked at by itself."""
+    """All faults of single fields of an entry, which need not be complete."""
     return list(_apply("", values, {name: _FIELDS[name] for name in values}))
 
 
@@ -189,7 +189,7 @@ def _faults_of(values: dict[str, Any]) -> Iterator[str]:
 
 
 def _apply(place: str, values: Any, rules: Mapping[str, _Rule]) -> Iterator[str]:
-    """Faults of each field by itself; what is no object has been told of where it stands."""
+    """Faults of single fields; if `values` is not an object, the caller has reported it."""
     if type(values) is not dict:
         return
     for name in sorted(set(values) - set(rules)):
@@ -202,7 +202,7 @@ def _apply(place: str, values: Any, rules: Mapping[str, _Rule]) -> Iterator[str]
 
 
 def _joint_faults(values: dict[str, Any], names: tuple[str, ...]) -> Iterator[str]:
-    """Faults of fields that do not fit each other; silent where one is faulty by itself."""
+    """Faults of fields that contradict each other, if each is valid by itself."""
     try:
         curves = {name: values["scenarios"][name]["roc"] for name in names}
         lengths = {name: (len(c["fpr"]), len(c["tpr"])) for name, c in curves.items()}

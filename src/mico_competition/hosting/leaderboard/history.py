@@ -1,7 +1,7 @@
-"""Submissions under one name: those near a page's own, and a page of all where they are many.
+"""The history of submissions under one name, for an entry's page or a page of its own.
 
-An entry's page shows no more than `NEAR` of them, so that the site grows as the entries do: a
-thousand of one name, each on the pages of all others, were 300 MB.
+An entry's page shows at most `NEAR` other submissions, so that the site grows linearly: if a
+thousand submissions of one name were on each other's pages, they would take 300 MB.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class History:
 
     @property
     def latest(self) -> Entry:
-        """The one that counts."""
+        """The submission that counts."""
         return self.entries[-1]
 
     @property
     def page(self) -> str | None:
-        """The path of the page that shows them all, below the challenge's; None if all do."""
+        """The path, below the challenge's, of the page with all of them, if there is one."""
         if len(self.entries) <= NEAR:
             return None
         digest = hashlib.sha256(self.latest.key.encode()).hexdigest()[:16]
@@ -46,11 +46,11 @@ class History:
     def shown(
         self, number: Callable[[Entry], dict[str, Any]], own: Entry | None = None
     ) -> dict[str, Any]:
-        """What a page shows of them: lines of a table, the latest first, and the drawing.
+        """The rows of a page's table, the latest first, and its chart.
 
         Args:
-            number: a score as a cell shows it.
-            own: the entry whose page it is, with those near it in time; None for the page of all.
+            number: formats a score for a cell.
+            own: the entry of the page, shown with those near it in time; None for all.
         """
         here = len(self.entries) - 1 if own is None else self._places[own.stem]
         first = 0 if own is None else max(0, min(here - NEAR // 2, len(self.entries) - NEAR))

@@ -1,13 +1,12 @@
-"""Names on the leaderboard: in one form, printable, and no two that look alike.
+"""Checks names on the leaderboard: printable, in one Unicode form, and no two that look alike.
 
-Two names are one line of the table if they differ by case, width of letters or spaces only
-(`name_key`).  Two lines that a reader takes for one are refused: names are compared by what they
-look like (`skeleton`), after Unicode Technical Standard 39, "Unicode Security Mechanisms",
-section 4.  The table below is made by hand and covers the letters of Greek, Cyrillic, Armenian
-and the phonetic alphabet that look like Latin ones in common fonts, letters and digits that look
-alike among themselves (I, l and 1; O and 0; rn and m; vv and w), dashes, quotes and dots.  What
-Unicode itself relates to a letter (wide, mathematical, circled, superscript; with accents) comes
-from its own tables.  Not covered: look-alikes within and between other scripts.
+Names that differ only by case, width of letters or spaces are the same (`name_key`).  Different
+names that a reader may confuse are refused: names are compared by their appearance (`skeleton`),
+after Unicode Technical Standard 39, "Unicode Security Mechanisms", section 4.  The table below was
+made by hand.  It covers letters of Greek, Cyrillic, Armenian and the phonetic alphabet that look
+like Latin ones in common fonts, similar letters and digits (I, l and 1; O and 0; rn and m; vv and
+w), dashes, quotes and dots.  Variants of a letter (wide, mathematical, circled, superscript, with
+accents) come from Unicode's tables.  Look-alikes within and between other scripts are not covered.
 """
 
 from __future__ import annotations
@@ -74,13 +73,13 @@ _ALIKE = {
 }
 _PROTOTYPE = {ord(other): known for known, others in _ALIKE.items() for other in others}
 _JOINERS = "\u200c\u200d"
-_FIRST_JOINED = 0x600  # scripts that are misspelt without joiners begin with Arabic
+_FIRST_JOINED = 0x600  # the first code point (Arabic) of scripts that need joiners
 
 
 def is_line(text: object, longest: int, shortest: int = 0) -> bool:
-    """Whether `text` is one line in which nothing is invisible, or turns or covers the rest.
+    """Whether `text` is one line without characters that are invisible or affect others.
 
-    Joiners are invisible too, but stand between letters of scripts that are misspelt without.
+    Joiners are invisible too, but are allowed between letters of scripts that need them.
     """
     if not isinstance(text, str) or not shortest <= len(text) <= longest:
         return False
@@ -98,22 +97,22 @@ def _is_joined(char: str) -> bool:
 
 
 def is_name(text: object, longest: int = 80) -> bool:
-    """Whether `text` can be a name: a line, not empty, in Unicode's form NFKC."""
+    """Whether `text` can be a name: one line, not empty, in Unicode's form NFKC."""
     return is_line(text, longest, 1) and text == in_one_form(str(text))
 
 
 def in_one_form(name: str) -> str:
-    """`name` in Unicode's form NFKC, with single spaces: as it is kept and shown."""
+    """`name` in Unicode's form NFKC, with single spaces, as it is stored and shown."""
     return " ".join(unicodedata.normalize("NFKC", name).split(" "))
 
 
 def name_key(name: str) -> str:
-    """`name` as names are compared: not by case, width of letters or spaces."""
+    """`name` in the form for comparison, without case, width of letters and spaces."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def looks(name: str) -> frozenset[str]:
-    """What `name` may be taken for; names that share one of these look alike.
+    """The forms that `name` looks like; two names that share a form look alike.
 
     >>> looks("Раураl") & looks("PayPaI") != frozenset(), looks("Ada") & looks("Eve")
     (True, frozenset())
@@ -122,7 +121,7 @@ def looks(name: str) -> frozenset[str]:
 
 
 def skeleton(name: str) -> str:
-    """The letters that `name` looks like, in small: without marks, joiners and spaces' number."""
+    """The letters that `name` looks like, in lower case, without marks and joiners."""
     for _ in range(2):  # Unicode relates some of the table's letters to others than they look like
         name = unicodedata.normalize("NFKD", name.translate(_PROTOTYPE))
     letters = (char for char in name if unicodedata.category(char) not in ("Mn", "Me", "Cf"))
@@ -130,13 +129,13 @@ def skeleton(name: str) -> str:
 
 
 class Taken:
-    """Names that stand on a leaderboard, to find those that look like one of them."""
+    """The names on a leaderboard, to find new names that look like one of them."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
 
     def add(self, name: str) -> str | None:
-        """Take `name`; gives another that it looks like, and then takes nothing."""
+        """Add `name`, or return another name that it looks like."""
         for look in looks(name):
             other = self._names.get(look, name)
             if name_key(other) != name_key(name):

@@ -1,7 +1,7 @@
-"""The pages of the leaderboard's site, as text: what stands in them, for templates to lay out.
+"""Renders the pages of the leaderboard's site by templates.
 
-Templates escape whatever an entry holds.  What is marked as safe was drawn here from numbers, or
-is our own style and script.  Nothing here reads entries or writes files.
+The templates escape all content of entries.  Only charts, which are drawn from numbers, and the
+site's style and script are marked as safe.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ HIDDEN_PHASE = SCORED_PHASES[-1]
 
 @dataclass(frozen=True)
 class Board:
-    """The entries of one challenge and phase: a table of the site."""
+    """The entries of one challenge and phase, which are a table of the site."""
 
     challenge: str
     phase: str
@@ -50,33 +50,33 @@ class Board:
 
     @property
     def id(self) -> str:
-        """Its place in the page."""
+        """The id of its section in the page."""
         return f"{self.challenge}-{self.phase}"
 
     @property
     def title(self) -> str:
-        """The challenge's name for people."""
+        """The challenge's title."""
         task = TASKS.get(self.challenge)
         return task.title if task else self.challenge.upper()
 
     @property
     def phase_title(self) -> str:
-        """The phase's name for people."""
+        """The phase's title."""
         return self.phase.capitalize()
 
     @property
     def labels(self) -> dict[str, str]:
-        """Scenario -> its name for people, in the order for people."""
+        """The label of each scenario, in the order of display."""
         return labels_of(CHALLENGES[self.challenge])
 
     @property
     def scenarios(self) -> tuple[str, ...]:
-        """Names of the scenarios, in the order for people."""
+        """The names of the scenarios, in the order of display."""
         return tuple(self.labels)
 
 
 class Pages:
-    """Renders the pages of a site; `opens` is when a hidden phase will be shown, or None."""
+    """Renders the pages of a site; `opens` is the time when the final phase is shown, or None."""
 
     def __init__(self, title: str, opens: datetime | None) -> None:
         environment = Environment(
@@ -104,7 +104,7 @@ class Pages:
         self._history = environment.get_template("history.html")
 
     def render(self, entries: Sequence[Entry]) -> Iterator[tuple[str, str]]:
-        """All files of the site, one after the other: path and text."""
+        """Yield (path, text) of all files of the site."""
         found = [
             Board(challenge, phase, mine)
             for challenge in CHALLENGES
@@ -126,7 +126,7 @@ class Pages:
         )
 
     def _pages_of(self, board: Board, ranks: Mapping[str, Rank]) -> Iterator[tuple[str, str]]:
-        """The pages of a board's entries, and of names with many of them."""
+        """Yield the pages of a board's entries, and of names with many of them."""
         submissions: dict[str, list[Entry]] = {}
         for entry in sorted(board.entries, key=lambda e: (e.submitted, e.stem)):
             submissions.setdefault(entry.key, []).append(entry)
@@ -143,7 +143,7 @@ class Pages:
 
 
 def _hash(text: str) -> str:
-    """What a content security policy calls a style or script by."""
+    """The name of a style or script in a content security policy: its hash."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
@@ -155,7 +155,7 @@ def _opening(opens: datetime | None) -> dict[str, str] | None:
 
 
 def _number(entry: Entry, scenario: str | None = None, metric: str = RANKED) -> dict[str, Any]:
-    """A score as a cell shows it: with four decimals, or those that its step has."""
+    """A score for a cell, with four decimals or those of its step."""
     score = entry.measure(scenario, metric)
     interval = f"[{score.low:.3f}, {score.high:.3f}]" if score.known else ""
     places = digits(entry.step) if entry.step else 4
@@ -163,7 +163,7 @@ def _number(entry: Entry, scenario: str | None = None, metric: str = RANKED) -> 
 
 
 def _table(board: Board, placed: Sequence[tuple[Rank, Entry]]) -> dict[str, Any]:
-    """What the index shows of a board."""
+    """The values of a board for the index."""
     span = Span.of([entry.measure() for _, entry in placed])
     by_scenario = [
         {entry.stem: rank for rank, entry in ranked([entry for _, entry in placed], scenario)}
@@ -202,7 +202,7 @@ def _table(board: Board, placed: Sequence[tuple[Rank, Entry]]) -> dict[str, Any]
 def _page(
     board: Board, entry: Entry, ranks: Mapping[str, Rank], history: History
 ) -> dict[str, Any]:
-    """What an entry's own page shows; `history` is of its name."""
+    """The values of an entry's page; `history` is that of its name."""
     return {
         "entry": entry.values,
         "stem": entry.stem,
@@ -229,7 +229,7 @@ def _page(
 
 
 def _intervals(board: Board, entry: Entry) -> str:
-    """How the intervals of each scenario were made; nothing where they have none."""
+    """How the intervals of each scenario were computed; empty if there are none."""
     if entry.step:
         return ""
     results = entry.values["scenarios"]

@@ -1,9 +1,9 @@
-"""A folder of submissions -> leaderboard entries: in parallel, whatever some of them do.
+"""Scores a folder of submissions in parallel, and writes their leaderboard entries.
 
-What is wrong with a submission ends in `<out>/faults/<name>.faults.txt` and stops no other:
-whatever reading, scoring or writing one of them raises is its fault alone.  What this machine
-cannot do (its disk is full) is nobody's fault, and stops all.  Entries appear whole or not at
-all, and what has its entries is not scored again, so that the same command goes on afterwards.
+The faults of a submission are written to `<out>/faults/<name>.faults.txt`, and do not affect other
+submissions, whatever reading or scoring it raises.  A failure of the machine, such as a full disk,
+stops all.  Entries are written atomically, and submissions that have entries are not scored again,
+so running the same command again continues.
 """
 
 from __future__ import annotations
@@ -46,10 +46,7 @@ _TOLD = ("name", "authors", "link", "description", "command", "commit", "submitt
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a submission.
-
-    Its entries were written, or it has faults, or neither, as all its entries were there `before`.
-    """
+    """The result for a submission: its entries were written, existed `before`, or it has faults."""
 
     path: Path
     entries: tuple[Path, ...] = ()
@@ -59,7 +56,7 @@ class Outcome:
 
 @dataclass
 class Books:
-    """The entries of the folder that is written to: by their zips, by name and time, by looks."""
+    """The entries of the output folder, by zip, by name and time, and by similar names."""
 
     out: Path
     by_zip: dict[str, list[Entry]] = field(default_factory=dict)
@@ -68,7 +65,7 @@ class Books:
 
     @classmethod
     def of(cls, out: Path) -> Books:
-        """What is there; ValueError if some of it is faulty."""
+        """Read the entries of a folder; ValueError if one has a fault."""
         books = cls(out)
         entries, faults = check_entries(out) if out.is_dir() else ([], [])
         if faults:
@@ -80,11 +77,11 @@ class Books:
         return books
 
     def of_submission(self, digest: str, name: str) -> list[Entry]:
-        """Entries of a zip under a name: two people may have sent the same zip."""
+        """The entries of a zip under a name, since two people may submit the same zip."""
         return [e for e in self.by_zip.get(digest, ()) if e.key == name_key(name)]
 
     def write(self, values: Mapping[str, Any]) -> Path:
-        """Write an entry, in place of an earlier one of the same zip."""
+        """Write an entry, replacing an earlier one of the same zip."""
         digest = str(values["submission_sha256"])
         if self.by_time.setdefault(_when(values), digest) != digest:
             raise ValueError(
@@ -110,25 +107,26 @@ def score_all(
     exact: bool = False,
     again: bool = False,
 ) -> tuple[int, Iterator[Outcome]]:
-    """Score every zip in `folder` and write its entries below `out`.
+    """Score every zip in `folder`, and write its entries below `out`.
 
     Args:
-        folder: holds zips; `<name>.json` beside `<name>.zip` may say what `About` holds.
-        truths: from `read_truth`: the phases to score, of one or more challenges.
-        out: folder of entries; faults go to `<out>/faults`.
-        workers: processes at a time; by default one a core.
-        seconds: how long one submission may take.
-        memory: bytes that the scoring of one may take.
-        resamples: of the bootstrap that gives intervals.
+        folder: the folder of zips; `<name>.json` beside `<name>.zip` may have the fields of
+            `About`.
+        truths: the solutions, from `read_truth`, of the phases of one or more challenges.
+        out: the folder of entries; faults are written to `<out>/faults`.
+        workers: the number of processes; by default one for each core.
+        seconds: the time limit of a submission.
+        memory: the memory limit of a submission, in bytes.
+        resamples: the number of resamples of the bootstrap for intervals.
         exact: see `add.add`.
-        again: score also what has its entries already.
+        again: also score submissions that have entries already.
 
     Returns:
-        How many zips there are, and what becomes of each, as it does.
+        The number of zips, and an iterator over their outcomes.
 
     Raises:
         ValueError: if there are no zips, or entries in `out` have faults.
-        OSError: from the iterator, if this machine cannot go on.
+        OSError: from the iterator, if the machine fails.
     """
     paths = sorted(
         path
@@ -154,7 +152,7 @@ def _run(
             yield _settled(begun, books.out)
     ready: deque[Job] = deque()
     for job in sorted(jobs, key=lambda job: (job.about.submitted, job.path)):
-        # In the order of their times: a name is his who came first.
+        # In the order of their times: a name belongs to whoever used it first.
         if other := books.taken.add(job.about.name):
             fault = f"its name {shown(job.about.name)} looks like {shown(other)}; choose another."
             yield _settled(Outcome(job.path, faults=fault), books.out)
@@ -166,7 +164,7 @@ def _run(
 
 
 def _apart(path: Path, step: Callable[[], Job | Outcome]) -> Any:
-    """What `step` gives; whatever it raises is a fault of `path` alone, but for this machine's."""
+    """Call `step`, and turn its errors into a fault of `path`, except failures of the machine."""
     try:
         return step()
     except (ValueError, OSError) as error:
@@ -182,7 +180,7 @@ def _apart(path: Path, step: Callable[[], Job | Outcome]) -> Any:
 
 
 def _begin(path: Path, books: Books, truths: Sequence[Truth], again: bool) -> Job | Outcome:
-    """The job that `path` gives, or the outcome if it needs none; raises if it cannot be one."""
+    """The job of `path`, or its outcome if it needs none; raises if it is not a submission."""
     _check_place(path)
     check_file(path, MAX_ZIP, "a submission", "send the zip that `mico submit` wrote")
     told = read_about(path)
@@ -197,7 +195,7 @@ def _begin(path: Path, books: Books, truths: Sequence[Truth], again: bool) -> Jo
 
 
 def _check_place(path: Path) -> None:
-    """ValueError if `path` leads out of its folder: to files of the organiser's, it may be."""
+    """Raise ValueError if `path` leads out of its folder, perhaps to files of the organiser."""
     try:
         inside = path.resolve(strict=True).is_relative_to(path.parent.resolve())
     except (RuntimeError, OSError):  # a link that leads to itself, before and since Python 3.13
@@ -224,10 +222,10 @@ def _is_done(entries: Sequence[Entry], told: Mapping[str, Any], truths: Sequence
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What `<name>.json` beside `<name>.zip` says; by default the name alone.
+    """Read `<name>.json` beside `<name>.zip`; without one, the fields are the name alone.
 
     Raises:
-        ValueError: if it is not a JSON object, or has a field that no entry takes from it.
+        ValueError: if it is not a JSON object, or has an unknown field.
     """
     beside = path.with_suffix(".json")
     told: Any = {}
@@ -255,7 +253,7 @@ def about_of(path: Path, told: Mapping[str, Any], earlier: Sequence[Entry] = ())
 
 
 def _time_of_file(path: Path) -> datetime:
-    """When a zip was written; ValueError if that was not when somebody submitted it."""
+    """The time of a zip's file; ValueError if it is not a plausible time of submission."""
     try:
         modified = datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
         return check_submitted(modified)
@@ -267,7 +265,7 @@ def _time_of_file(path: Path) -> datetime:
 
 
 def _written(path: Path, found: Found, books: Books) -> Outcome:
-    """Write what was found of a submission."""
+    """Write the entries of a submission."""
     if found.faults:
         return Outcome(path, faults=found.faults)
     with hosts_folder(books.out):
@@ -275,7 +273,7 @@ def _written(path: Path, found: Found, books: Books) -> Outcome:
 
 
 def _settled(outcome: Outcome, out: Path) -> Outcome:
-    """Keep the faults of a submission in a file, or remove those of an earlier run."""
+    """Write the faults of a submission to a file, or remove those of an earlier run."""
     name = outcome.path.name
     path = out / FAULTS_FOLDER / f"{_plain(name.removesuffix('.zip'))}.faults.txt"
     with hosts_folder(path.parent):
@@ -287,7 +285,7 @@ def _settled(outcome: Outcome, out: Path) -> Outcome:
 
 
 def _plain(name: str) -> str:
-    """A zip's name as it is, or, if that is no name for a file of text, one like it."""
+    """A zip's name, changed if it cannot be the name of a text file."""
     if is_plain(name) and len(os.fsencode(name)) <= 200:
         return name
     return f"{shown(name)[1:-1]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"

@@ -1,7 +1,7 @@
-"""Scores submissions in processes of their own, each with a limit on its time and memory.
+"""Scores each submission in a separate process, with limits on its time and memory.
 
-A process that dies costs its own submission another try, and nobody else's; all of them end when
-the process that started them does, in whatever way.
+If a process dies, only its submission is tried again.  All processes end when the one that started
+them ends.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Job:
-    """One submission to score; `tries` it already had."""
+    """A submission to score, and how often that was tried."""
 
     path: Path
     about: About
@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Terms:
-    """What every submission of a run is scored by, and within: seconds, bytes.
+    """The solutions, options and limits (seconds, bytes) of all submissions of a run.
 
     `competition` is the file of the competition in use, None for the package's own.
     """
@@ -59,10 +59,9 @@ class Terms:
 
 @dataclass(frozen=True)
 class Found:
-    """What a process found: values of entries, or faults; `lost` if it died before it could.
+    """The result of a process: values of entries, or faults; `lost` if the process died.
 
-    `host` is what this machine could not do: no fault of the submission, and no other will do
-    better.
+    `host` is a failure of the machine, for which no submission is at fault.
     """
 
     entries: Sequence[dict[str, Any]] = ()
@@ -73,7 +72,7 @@ class Found:
 
 @dataclass
 class _Running:
-    """A process at work; `deadline` is when it is ended."""
+    """A running process, which is ended at `deadline`."""
 
     job: Job
     process: BaseProcess
@@ -82,13 +81,13 @@ class _Running:
 
 
 def run_jobs(jobs: deque[Job], terms: Terms, workers: int) -> Iterator[tuple[Job, Found]]:
-    """Do all `jobs`, `workers` at a time; yields what was found, in the order of their ends.
+    """Run all `jobs`, `workers` at a time, and yield results as processes end.
 
     Raises:
-        OSError: as soon as this machine cannot go on; what was yielded before is sound.
+        OSError: if the machine fails; earlier results are valid.
     """
     running: list[_Running] = []
-    # Workers wait at the reading end: it ends when this process does.
+    # Workers read from this pipe, which is closed when this process ends.
     lifeline, held = multiprocessing.Pipe(duplex=False)
     scratch = tempfile.mkdtemp(prefix="mico_score_all_")  # a process that is killed cleans nothing
     try:
@@ -117,7 +116,7 @@ def run_jobs(jobs: deque[Job], terms: Terms, workers: int) -> Iterator[tuple[Job
 
 def _start(job: Job, terms: Terms, scratch: str, lifeline: Connection) -> _Running:
     context = multiprocessing.get_context("forkserver")
-    # Imported once, before processes are forked from it: each then starts in a moment.
+    # The server imports this once, so that the processes it forks start fast.
     context.set_forkserver_preload([__name__])
     receiver, sender = multiprocessing.Pipe(duplex=False)
     process = context.Process(
@@ -130,10 +129,10 @@ def _start(job: Job, terms: Terms, scratch: str, lifeline: Connection) -> _Runni
 
 
 def _start_server() -> None:
-    """Start the process that others are forked from, with what they shall have of it.
+    """Start the server process that forks the workers.
 
-    One thread for numpy, as there is a process a core; and no ear for Ctrl-C, from their first
-    moment on: that is the first process' to answer.
+    It limits numpy to one thread, as there is a process for each core, and ignores Ctrl-C, which
+    the first process handles.
     """
     before = {name: os.environ.get(name) for name in _THREADS}
     alone = threading.current_thread() is threading.main_thread()
@@ -152,7 +151,7 @@ def _start_server() -> None:
 
 
 def _work(job: Job, terms: Terms, scratch: str, sender: Connection, lifeline: Connection) -> None:
-    """Score one submission in a process of its own, and send what came of it."""
+    """Score one submission in this process, and send the result."""
     tempfile.tempdir = scratch
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_first, args=(lifeline,), daemon=True).start()
@@ -176,7 +175,7 @@ def _work(job: Job, terms: Terms, scratch: str, sender: Connection, lifeline: Co
 
 
 def _limit_memory(size: int) -> None:
-    """Let this process take `size` bytes more than it has; where that cannot be said, any."""
+    """Limit this process to `size` bytes more than it has, if the system supports that."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         limit = pages * resource.getpagesize() + size
@@ -186,7 +185,7 @@ def _limit_memory(size: int) -> None:
 
 
 def _die_with_first(lifeline: Connection) -> None:
-    """End this process when the one that started it ends, in whatever way."""
+    """End this process when the one that started it ends."""
     try:
         lifeline.recv_bytes()
     except (EOFError, OSError):
@@ -194,7 +193,7 @@ def _die_with_first(lifeline: Connection) -> None:
 
 
 def _look(one: _Running) -> Found | None:
-    """What a process found, or why it found nothing; None while it is at work."""
+    """The result of a process, or why there is none; None while it is running."""
     found = None
     try:
         if one.receiver.poll():

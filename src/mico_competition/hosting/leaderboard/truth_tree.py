@@ -55,7 +55,7 @@ def read_truth(
         if not models:
             raise ValueError(f"There are no solutions in {folder / scenario / phase}: {_MEND}")
         for model in models:
-            solutions[f"{challenge}/{model.place}"] = read_solution(model.path)
+            solutions[f"{challenge}/{model.relative_path}"] = read_solution(model.path)
     version = data_version or _version_of(folder, list(solutions))
     return Truth(challenge, phase, version, solutions)
 

@@ -1,1 +1,1 @@
-"""Holds a release against what it must be, independently of the code that made it."""
+"""The leak check: compares a release with what it must contain, and searches it for secrets."""

@@ -1,9 +1,9 @@
-"""Many byte patterns at once in much data: one pass, however many patterns there are.
+"""Searches data for many byte patterns in a single pass.
 
-A pattern is known by its anchor, 8 of its bytes.  The 8 bytes at every place of the data are
-hashed with numpy and looked up in a table; at the few places that pass, anchors and then whole
-patterns are compared exactly.  Patterns lie one after another in one block of bytes, so that
-hundreds of thousands take little memory.  Knows nothing of what the patterns mean.
+Each pattern has an anchor, 8 of its bytes.  The 8 bytes at every offset of the data are hashed with
+numpy and looked up in a table; at the few offsets that pass, anchors and then whole patterns are
+compared exactly.  All patterns are stored in one block of bytes, so that hundreds of thousands take
+little memory.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 
 T = TypeVar("T")
 
-SHORTEST = 8  # bytes; shorter patterns stand in much data by chance
+SHORTEST = 8  # bytes; shorter patterns occur by chance
 _CHUNK = 1 << 19
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio: Knuth's, TAOCP 6.4
 _COMPARISONS = 10_000
 
 
 class ByteSearch(Generic[T]):
-    """Finds patterns, each with what it means, in any bytes.
+    """Finds patterns in bytes, and returns their meanings.
 
     Args:
-        patterns: pattern, at least `SHORTEST` bytes -> what it means that it stands somewhere.
-        bases: searches whose patterns are looked for too, without being prepared anew.
+        patterns: pattern, at least `SHORTEST` bytes -> its meaning.
+        bases: other searches, whose patterns are searched for too.
 
     Raises:
-        ValueError: if a pattern is too short to mean anything.
+        ValueError: if a pattern is too short.
     """
 
     def __init__(self, patterns: Mapping[bytes, T], *bases: ByteSearch[T]) -> None:
@@ -47,9 +47,9 @@ class ByteSearch(Generic[T]):
         self._sorted_keys, self._sorted = keys[order], order  # anchors, and whose they are
         self._starts = np.array(starts, np.int64)  # of anchors, in their patterns
         meanings = {id(meaning): meaning for meaning in patterns.values()}
-        places = {known: place for place, known in enumerate(meanings)}
+        numbers = {known: number for number, known in enumerate(meanings)}
         self._meanings = list(meanings.values())
-        self._meaning = np.array([places[id(m)] for m in patterns.values()], np.int64)
+        self._meaning = np.array([numbers[id(m)] for m in patterns.values()], np.int64)
         self._longest: int = max([0, *(b._longest for b in bases), *lengths.tolist()])
         self._keys: np.ndarray = np.unique(np.concatenate([keys, *(b._keys for b in bases)]))
         bits = min(max(len(self._keys).bit_length() + 6, 18), 23)  # a table that caches hold
@@ -58,7 +58,7 @@ class ByteSearch(Generic[T]):
         self._table[(self._keys * _MULTIPLIER) >> self._shift] = True
 
     def find(self, data: bytes | memoryview) -> list[T]:
-        """What the patterns that stand in `data` mean, in no order."""
+        """The meanings of the patterns that occur in `data`, in no particular order."""
         view = memoryview(data)
         found: dict[int, T] = {}
         if len(self._keys):
@@ -70,11 +70,11 @@ class ByteSearch(Generic[T]):
         return list(found.values())
 
     def _in_chunk(self, chunk: bytes, anchors: Mapping[int, list[int]]) -> Iterator[T]:
-        """What the patterns that stand in `chunk` mean, given where which anchors stand in it."""
-        for key, places in anchors.items():
+        """The meanings of the patterns in `chunk`, given the offsets of anchors in it."""
+        for key, offsets in anchors.items():
             first = int(np.searchsorted(self._sorted_keys, np.uint64(key), "left"))
             last = int(np.searchsorted(self._sorted_keys, np.uint64(key), "right"))
-            many = (last - first) * len(places) > _COMPARISONS
+            many = (last - first) * len(offsets) > _COMPARISONS
             for number in self._sorted[first:last].tolist():
                 end, start = int(self._ends[number]), int(self._starts[number])
                 pattern = self._block[int(self._ends[number - 1]) if number else 0 : end]
@@ -82,14 +82,14 @@ class ByteSearch(Generic[T]):
                     stands = pattern in chunk
                 else:
                     stands = any(
-                        place >= start and chunk.startswith(pattern, place - start)
-                        for place in places
+                        offset >= start and chunk.startswith(pattern, offset - start)
+                        for offset in offsets
                     )
                 if stands:
                     yield self._meanings[int(self._meaning[number])]
 
     def _anchors_in(self, chunk: bytes) -> dict[int, list[int]]:
-        """Anchor -> the places in `chunk` where it stands."""
+        """The offsets of each anchor in `chunk`."""
         found: dict[int, list[int]] = {}
         for offset in range(min(8, len(chunk) - SHORTEST + 1)):
             count = (len(chunk) - offset) // 8
@@ -105,7 +105,7 @@ class ByteSearch(Generic[T]):
 
 
 def _anchor_start(pattern: bytes) -> int:
-    """Where varied 8 bytes near the pattern's head are: a run of zeros stands everywhere."""
+    """The start of 8 varied bytes near the head of a pattern, since zeros occur everywhere."""
     best, most = 0, 0
     for start in range(0, len(pattern) - SHORTEST + 1, 4):
         variety = len(set(pattern[start : start + SHORTEST]))

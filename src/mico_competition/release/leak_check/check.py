@@ -1,24 +1,24 @@
-"""An independent check that a release tells participants nothing but what the table discloses.
+"""An independent check that a release reveals only what the table discloses to participants.
 
-Shares no code with what writes releases.  It reads the withheld seeds and solutions of the
-trained models, works out anew what must be released, and compares:
+It shares no code with the modules that write releases.  From the trained models, with their
+withheld seeds and solutions, it derives what must be released, and compares:
 
-- every small file with the bytes that it must have, its fields with a closed set of keys and
-  values (`leak_values`, `leak_fields`): there is no room for a secret, however it is written;
-- weights and archives with the bytes that trained tensors and files give (`leak_forms`);
-- names, links, times, modes, owners, sizes and extended attributes (`leak_tree`);
-- predictions that lie beside the release, which are no part of it (`leak_predictions`).
+- every small file with the bytes that it must have, and its fields with a closed set of keys and
+  values (`values`, `fields`), so that there is no room for a secret in any encoding;
+- weights and archives with the bytes that the trained tensors and files give (`forms`);
+- names, links, times, modes, owners, sizes and extended attributes (`tree`);
+- predictions beside the release, which are not part of it (`predictions`).
 
-It also searches all bytes for the secrets themselves, so that a fault says what was told, and so
-that what came into the trained models unseen is found: every small file and stray name for seeds,
-solutions, lists of records and their hashes, salts and the organiser's paths and names, also
-within base64, hexadecimal and compressed data; weights for all seeds and for their own lists.
+It also searches all bytes for the secrets themselves, so that it can say what leaks, and finds
+secrets that entered the trained models unnoticed.  In small files and names it searches for seeds,
+solutions, lists of records and their hashes, salts, and the organiser's paths and names, also
+within base64, hexadecimal and compressed data; in weights it searches for all seeds, and for the
+lists of the same model.
 
-It cannot see what training itself hides in the low bits of weights, in the last digits of the
-epsilon that it reports, or in a tokenizer's vocabulary, nor what a model learned of its members,
-which is what the competition is about; nor when a file was last read, which reading it changes:
-archives and `mico publish` do not carry that, nor owners.  A fault names a file and what it tells,
-and never quotes it.
+It cannot detect what training hides in the low bits of weights, in the last digits of the reported
+epsilon, or in a tokenizer's vocabulary, nor what a model learned about its members, which is what
+attacks look for.  It does not check when a file was last read, which archives and `mico publish` do
+not transfer.  A fault names a file and the kind of secret, and never quotes it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from mico_competition.release.leak_check.patterns import (
     withheld_of,
 )
 from mico_competition.release.leak_check.predictions import predictions_faults
-from mico_competition.release.leak_check.search import search_texts, told_by
+from mico_competition.release.leak_check.search import search_texts, secret_faults
 from mico_competition.release.leak_check.tree import Entry, Fault, tree_faults, walk
 from mico_competition.release.leak_check.values import (
     Openings,
@@ -69,7 +69,7 @@ from mico_competition.support.files import PathLike
 from mico_competition.support.progress import tracked
 
 _UNNAMED = "(a name that tells a secret)"
-_LARGEST = 1 << 26  # bytes of a file that holds no weights
+_LARGEST = 1 << 26  # the most bytes of a file without weights
 
 
 def check_release(
@@ -83,21 +83,25 @@ def check_release(
     links: int = 1,
     progress: bool = True,
 ) -> list[str]:
-    """All leaks in released challenges, each a sentence with its file; none if none was found.
+    """Find all leaks in released challenges.
 
     Args:
-        released: holds `<challenge>/...`, and `<challenge>.release/...` beside it.
-        trained: holds `<challenge>/...` as training wrote it, with all seeds and solutions.
-        challenges: names of the challenges to check.
-        openings: place -> salt of the commitments; by default those in `openings.json` of the
-            trained challenge.
-        revealed: phases whose labels were revealed, so that they may be there.
-        checked: name -> SHA-256 of weights that were checked before, and are so no more.
-        links: names that a file may have; more than one while a release is made of links.
-        progress: whether to show how far it is.
+        released: the folder with `<challenge>/...`, and `<challenge>.release/...` beside it.
+        trained: the folder with `<challenge>/...` as training wrote it, with all seeds and
+            solutions.
+        challenges: the names of the challenges to check.
+        openings: the salts of the commitments; by default those in `openings.json` of the trained
+            challenge.
+        revealed: the phases whose labels were revealed, so that the release may hold them.
+        checked: the SHA-256, by name, of weights that need not be checked again.
+        links: how many names a file may have; more than one while a release consists of links.
+        progress: whether to show progress bars.
+
+    Returns:
+        A sentence, with the file, for each leak; empty if there is none.
 
     Raises:
-        ValueError: if a challenge is not there, or a trained model lacks a seed.
+        ValueError: if a challenge is missing, or a trained model lacks a seed.
     """
     faults: list[str] = []
     for challenge in challenges:
@@ -109,7 +113,7 @@ def check_release(
 
 
 class _Checker:
-    """One challenge: what was released of it, and what is withheld of the trained models."""
+    """The check of one challenge: its released files, and its trained models with their secrets."""
 
     def __init__(
         self,
@@ -120,23 +124,23 @@ class _Checker:
         openings: Openings | None,
     ) -> None:
         self.root, self.trained, self.challenge, self.revealed = root, trained, challenge, revealed
-        self.released = walk_challenge(root / challenge, mend="name the folder released to.")
+        self.released = walk_challenge(root / challenge, fix="name the folder released to.")
         side = root / f"{challenge}.release"
         if not side.is_dir():
             raise ValueError(
-                f"There is no {side}: a release of an earlier version, which kept release.json "
-                "inside the challenge folder, is written anew by `mico release`."
+                f"There is no {side}: if an earlier version wrote this release, with release.json "
+                "inside the challenge folder, run `mico release` again."
             )
-        self.models = {model.place: model for model in walk_challenge(trained / challenge)}
+        self.models = {model.relative_path: model for model in walk_challenge(trained / challenge)}
         self.entries = walk(root, challenge)
         self.hiding = {
-            place: model
-            for place, model in self.models.items()
+            relative_path: model
+            for relative_path, model in self.models.items()
             if model.phase not in revealed and withheld_of(model)
         }
         self.openings = _openings(trained / challenge) if openings is None else openings
         self.sums: dict[str, str] = {}
-        self.texts: dict[bytes, list[Entry]] = {}  # what is searched -> where it stands
+        self.texts: dict[bytes, list[Entry]] = {}  # content to search -> the files that have it
 
     def faults(self, checked: Mapping[str, str], links: int, progress: bool) -> list[str]:
         """All faults of the challenge, as sentences."""
@@ -157,7 +161,7 @@ class _Checker:
         return list(dict.fromkeys(sentences))
 
     def _small_files(self, entries: Iterable[Entry]) -> Iterator[Fault]:
-        """Whether each small file is what it must be; the others are kept for the search."""
+        """Compare each small file with what it must be, and keep it for the search."""
         for entry in entries:
             if entry.status.st_size > _LARGEST:
                 self.sums[entry.name] = _sha256(entry.path)
@@ -165,7 +169,7 @@ class _Checker:
                 continue
             content = entry.path.read_bytes()
             self.sums[entry.name] = hashlib.sha256(content).hexdigest()
-            model = self.models.get(entry.model.place) if entry.model else None
+            model = self.models.get(entry.model.relative_path) if entry.model else None
             faults: list[str] = []
             if entry.model and model:
                 faults = list(model_file_faults(entry.model, entry.file, content, model))
@@ -174,7 +178,7 @@ class _Checker:
                 self.texts.setdefault(content, []).append(entry)
 
     def _archive(self, entry: Entry) -> Iterator[Fault]:
-        """Whether an archive holds the files of its phase and no other byte."""
+        """Check that an archive holds the files of its phase, and no other byte."""
         self.sums[entry.name] = _sha256(entry.path)
         scenario, _, phase = entry.file.removesuffix(".zip").rpartition("_")
         start = f"{self.challenge}/{scenario}/{phase}/"
@@ -184,10 +188,10 @@ class _Checker:
     def _all_weights(
         self, entries: Sequence[Entry], checked: Mapping[str, str], progress: bool
     ) -> Iterator[Fault]:
-        """Whether weights are those that were trained, and tell no seed and no list of theirs."""
+        """Check that weights are those that were trained, and search them for secrets."""
         patterns: Patterns = {}
-        for place, opening in self.openings.items():
-            if place in self.hiding:
+        for relative_path, opening in self.openings.items():
+            if relative_path in self.hiding:
                 forms = key_forms(bytes.fromhex(opening["salt"]))
                 patterns.update(dict.fromkeys(forms, Secret("the salt of a commitment", "")))
         for model in tracked(self.hiding.values(), "Leak check: seeds", "model", show=progress):
@@ -198,20 +202,20 @@ class _Checker:
             self.sums[entry.name] = _sha256(entry.path)
             if checked.get(entry.name) == self.sums[entry.name]:
                 continue
-            trained = self.models.get(entry.model.place)
+            trained = self.models.get(entry.model.relative_path)
             folder = trained.path if trained else None
             for fault in weights_faults(entry.model.task, entry.path, folder):
                 yield entry.name, fault
-            hiding = self.hiding.get(entry.model.place)
-            own = secrets_of(hiding).lists if hiding else {}
+            hiding = self.hiding.get(entry.model.relative_path)
+            lists = secrets_of(hiding).lists if hiding else {}
             with entry.path.open("rb") as file:
                 if entry.status.st_size:
                     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                        found = ByteSearch(own, self.seeds).find(content)  # type: ignore[arg-type]
-                    yield from told_by(entry.name, found)
+                        found = ByteSearch(lists, self.seeds).find(content)  # type: ignore[arg-type]
+                    yield from secret_faults(entry.name, found)
 
     def _beside(self) -> Iterator[Fault]:
-        """Whether what lies beside the models holds what it must, and no more."""
+        """Check that the files beside the models hold what they must, and no more."""
         side = f"{self.challenge}.release"
         of_models = (self.challenge, self.released, self.models)
         expected: dict[str, Callable[[bytes], Iterator[str]]] = {
@@ -237,28 +241,30 @@ class _Checker:
                 yield from ((f"{side}/{name}", fault) for fault in faults(path.read_bytes()))
 
     def _sums_of_models(self) -> dict[str, str]:
-        """Checksums of all that SHA256SUMS of a release lists."""
+        """The checksums of all files that SHA256SUMS of a release lists."""
         side = f"{self.challenge}.release/"
         without = (f"{side}archives/", f"{side}SHA256SUMS")
         return {name: s for name, s in self.sums.items() if not name.startswith(without)}
 
     def _models(self) -> Iterator[Fault]:
-        """Models that cannot be checked, and secrets that need no leak."""
+        """Models that cannot be checked, and seeds that can be guessed without any leak."""
         for model in self.released:
-            name = f"{self.challenge}/{model.place}"
-            if model.place not in self.models:
+            name = f"{self.challenge}/{model.relative_path}"
+            if model.relative_path not in self.models:
                 yield name, "is not among the trained models, so it cannot be checked"
         near = seed_faults(self.models)
-        yield from ((f"{self.challenge}/{place}", sentence) for place, sentence in near)
+        yield from (
+            (f"{self.challenge}/{relative_path}", sentence) for relative_path, sentence in near
+        )
 
     def _search(self, found: list[Fault], progress: bool) -> set[str]:
-        """Search small files and names for all secrets; adds to `found`, gives telling names."""
+        """Search small files and names for all secrets; add to `found`, return names with one."""
         quoted = [*(entry.name for entry in self.entries), *(name for name, _ in found)]
         names = {part for name in quoted for part in name.split("/")}
         for model in self.hiding.values():
             if not is_searchable(model):
-                found.append((f"{self.challenge}/{model.place}", _SHORT_SEED))
-        told = search_texts(
+                found.append((f"{self.challenge}/{model.relative_path}", _SHORT_SEED))
+        secrets = search_texts(
             {*self.texts, *map(os.fsencode, names)},
             list(self.hiding.values()),
             ByteSearch(machine_paths(self.trained), self.seeds),
@@ -267,12 +273,12 @@ class _Checker:
         organiser = machine_names()
         for text, entries in self.texts.items():
             for entry in entries:
-                found += told_by(entry.name, told[text])
+                found += secret_faults(entry.name, secrets[text])
                 if organiser and entry.file != "tokenizer.json" and organiser.search(text):
                     found.append(
                         (entry.name, "tells the name of the organiser's account or machine")
                     )
-        telling = {name for name in names if told[os.fsencode(name)]}
+        telling = {name for name in names if secrets[os.fsencode(name)]}
         for entry in self.entries:
             if entry.file in telling:
                 found.append((entry.name, "has a name that tells a secret"))
@@ -283,7 +289,7 @@ _SHORT_SEED = "has a withheld seed of under 8 digits, which anybody finds by try
 
 
 def _shown(name: str, telling: Collection[str]) -> str:
-    """`name`, up to a part of it that is itself a secret."""
+    """`name`, cut before the first part that is itself a secret."""
     parts = name.split("/")
     for at, part in enumerate(parts):
         if part in telling:
@@ -292,7 +298,7 @@ def _shown(name: str, telling: Collection[str]) -> str:
 
 
 def _openings(trained: Path) -> Openings:
-    """What the organiser's commitments were made of, if there are any yet."""
+    """The openings of the organiser's commitments, if there are any yet."""
     values = read_value(trained / "openings.json")
     found = values.get("openings", {}) if isinstance(values, dict) else {}
     return dict(found)

@@ -1,8 +1,8 @@
-"""Which fields the JSON files of a released model may have, and which values each may take.
+"""The fields that the JSON files of a released model may have, and the values that they may take.
 
-Every field has a type and a closed set of values: there is no text that can be chosen freely, and
-so none that can carry a secret, however it is written.  Numbers are those of the settings, which
-were chosen before there was a seed.  Faults name a field of the table, never what was found.
+Every field has a type and a closed set of values, so no text can be chosen freely to carry a
+secret.  Numbers are settings, which were chosen before any seed was drawn.  Faults name a field,
+and never quote a value.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mico_competition.competition.table import get_scenario
 from mico_competition.support.untrusted import read_limited_json
 
 Check = Callable[[Any], bool]
-Fields = Mapping[str, Union[Check, "Fields"]]  # a field holds a value, an object, or null for it
+Fields = Mapping[str, Union[Check, "Fields"]]  # a field holds a value, or an object or null
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNLIMITED = int(1e30)  # transformers' model_max_length of a tokenizer without a limit
@@ -26,32 +26,32 @@ _LARGEST_TOKENIZER = 50_000_000
 
 
 def one_of(*values: object) -> Check:
-    """A check for one of these values, of the same type: 1 is neither 1.0 nor True."""
+    """A check for one of these values with the same type: 1 is neither 1.0 nor True."""
     return lambda value: any(type(value) is type(v) and value == v for v in values)
 
 
 def is_count(value: object) -> bool:
-    """Whether it is a whole number such as a length."""
+    """Whether `value` is a whole number such as a length."""
     return type(value) is int and 0 <= value <= _LARGEST
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number such as a learning rate."""
+    """Whether `value` is a finite number such as a learning rate."""
     return type(value) in (int, float) and abs(value) <= _LARGEST  # type: ignore[arg-type]
 
 
 def is_flag(value: object) -> bool:
-    """Whether it is true or false."""
+    """Whether `value` is true or false."""
     return type(value) is bool
 
 
 def is_digest(value: object) -> bool:
-    """Whether it is a SHA-256 in lower-case hexadecimal."""
+    """Whether `value` is a SHA-256 in lower-case hexadecimal."""
     return isinstance(value, str) and bool(_DIGEST.fullmatch(value))
 
 
 def or_none(check: Check) -> Check:
-    """A check that null passes too."""
+    """A check that null passes, too."""
     return lambda value: value is None or check(value)
 
 
@@ -140,7 +140,7 @@ def config_fields(model: ModelFolder) -> Fields:
 
 
 def _class_of(model_type: str) -> str | None:
-    """The class of transformers that a text model of this type is."""
+    """The class of transformers for a text model of this type."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as NAMES,
     )
@@ -149,7 +149,7 @@ def _class_of(model_type: str) -> str | None:
 
 
 def tokenizer_fields(tokens: Mapping[str, int]) -> Fields:
-    """The fields of tokenizer_config.json beside a tokenizer with these special tokens."""
+    """The fields of tokenizer_config.json for a tokenizer with these special tokens."""
     flags = ("lstrip", "normalized", "rstrip", "single_word", "special")
     known = one_of(*tokens)
 
@@ -191,7 +191,7 @@ def tokenizer_fields(tokens: Mapping[str, int]) -> Fields:
 
 
 def special_tokens(path: Path) -> dict[str, int]:
-    """Content -> number of the special tokens in a tokenizer.json; none if it is no such file."""
+    """The ids of the special tokens in a tokenizer.json, by content; empty if it is invalid."""
     try:
         added = read_limited_json(path, _LARGEST_TOKENIZER)["added_tokens"]
         return {str(token["content"]): int(token["id"]) for token in added}
@@ -200,9 +200,9 @@ def special_tokens(path: Path) -> dict[str, int]:
 
 
 def public_part(value: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
-    """What of `value` is of these fields, in their order.
+    """The part of `value` in these fields, in their order.
 
-    A base model of one's own is left out: its name is a text that nobody can check.
+    The name of a base model that is not in the table is left out, since it cannot be checked.
     """
     part = {}
     for name, field in fields.items():
@@ -229,4 +229,4 @@ def field_faults(value: Any, fields: Fields, within: str = "") -> Iterator[str]:
             if value[name] is not None:
                 yield from field_faults(value[name], field, name)
         elif not field(value[name]):
-            yield f"has a {name} that is none of the values it may have"
+            yield f"has a {name} that is not one of the allowed values"

@@ -1,8 +1,8 @@
-"""Whether weights and archives hold exactly what they must, to the last byte.
+"""Checks that files of weights and archives hold exactly what they must, to the last byte.
 
-Weights are held against the bytes that the tensors of the architecture alone give, and against the
-tensors that were trained; archives against the bytes that the files of their phase alone give.
-Each check gives sentences about what is wrong, and none quotes what it found.
+Weights are compared with the trained tensors, and with the bytes that a file of only these tensors
+has; archives are compared with the bytes that an archive of the files of their phase has.  Faults
+are sentences that quote no content.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _TENSORS = "does not hold exactly the finite tensors of its architecture"
 
 
 class _Compared:
-    """A file to write to that writes nothing: bytes are compared with those of a file instead.
+    """An output that compares the bytes that are written to it with those of an existing file.
 
-    What is written over again, as `zipfile` does with headers, counts as it was written last.
+    If bytes are written twice, as `zipfile` does with headers, the last ones count.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -42,7 +42,7 @@ class _Compared:
         self._wrong: set[int] = set()
 
     def write(self, data: bytes) -> int:
-        """Compare `data` with the file's bytes at this place."""
+        """Compare `data` with the file's bytes at the current position."""
         content = bytes(data)
         self._file.seek(self._place)
         same = self._file.read(len(content)) == content
@@ -52,38 +52,38 @@ class _Compared:
         return len(content)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to a place, as in any file."""
+        """Change the current position, as in any file."""
         self._place = offset + (0, self._place, self._end)[whence]
         return self._place
 
     def tell(self) -> int:
-        """The place."""
+        """The current position."""
         return self._place
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing, as nothing is buffered."""
 
     def seekable(self) -> bool:
-        """As `zipfile` wants to know."""
+        """True; `zipfile` asks for it."""
         return True
 
     def same(self) -> bool:
-        """Whether all that was written is what the file holds, and the file holds no more."""
+        """Whether exactly the bytes of the file were written."""
         return not self._wrong and self._end == self._file.seek(0, 2)
 
 
 def weights_faults(task: Task, path: Path, trained: Path | None = None) -> Iterator[str]:
-    """What a file of weights holds beside the finite tensors of the task's architecture.
+    """Find what a file of weights holds besides the finite tensors of the task's architecture.
 
     Args:
-        task: what the model was trained for.
+        task: the task of the model.
         path: the released file.
-        trained: the folder of the trained model, whose weights these must be, bit for bit.
+        trained: the folder of the trained model, with which the tensors must agree bit for bit.
     """
     try:
         expected = _architecture(task.name, _config_of(task, path.parent))
     except (ValueError, ImportError):
-        yield "is of no architecture that could be built, so it was not checked"
+        yield "has an architecture that could not be built, so it was not checked"
         return
     try:
         state = read_state(path)
@@ -110,7 +110,7 @@ def _config_of(task: Task, folder: Path) -> str | None:
 
 @lru_cache(maxsize=16)
 def _architecture(task: str, config: str | None) -> State:
-    """State dict of an untrained model, without values."""
+    """The state dict of an untrained model, without values."""
     row = TASKS[task]
     if config is None:
         with torch.device("meta"):
@@ -125,7 +125,7 @@ def _architecture(task: str, config: str | None) -> State:
 
 
 def _is_torch(path: Path, state: State) -> bool:
-    """Whether a file is what `torch.save` writes of these tensors, each with a storage alone."""
+    """Whether a file is what `torch.save` writes for these tensors, each with its own storage."""
     alone = {name: tensor.clone() for name, tensor in state.items()}
     with path.open("rb") as file:
         compared = _Compared(file)
@@ -134,10 +134,10 @@ def _is_torch(path: Path, state: State) -> bool:
 
 
 def _is_safetensors(path: Path, state: State) -> bool:
-    """Whether a file is what safetensors writes of these float32 tensors.
+    """Whether a file is what safetensors writes for these float32 tensors.
 
-    A length, a JSON header padded with spaces to a multiple of 8 bytes, and the tensors in the
-    order of their names, without gaps.
+    That is a length, a JSON header padded with spaces to a multiple of 8 bytes, and the tensors in
+    the order of their names, without gaps.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0

@@ -1,9 +1,9 @@
-"""What a withheld secret looks like in bytes: the patterns that a leak check searches for.
+"""The byte patterns by which the leak check recognises withheld secrets.
 
-Secrets of a model are what the table does not disclose of it: seeds, solution, and what follows
-from them, the lists of members and of other training records.  Each is written in the forms that
-software writes such values in; whole secrets and telling parts of them.  Patterns only: nothing
-is searched here, and a secret never becomes part of a message.
+The secrets of a model are its seeds and solution, as far as the table does not disclose them, and
+what follows from them: the lists of members and of other training records.  This module makes
+patterns of each in all forms in which software usually writes such values.  A secret is never part
+of a message.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from mico_competition.competition.table import (
 from mico_competition.release.leak_check.byte_search import SHORTEST
 from mico_competition.support.files import PathLike
 
-_LABELS, _INDICES = 64, 8  # consecutive entries that make a pattern, of a solution and of a list
-_FEWEST_LABELS = 16  # fewer labels stand anywhere by chance
+_LABELS, _INDICES = 64, 8  # consecutive entries in a pattern of a solution, and of a list
+_FEWEST_LABELS = 16  # fewer labels occur by chance
 _SHORTEST_NAME = 5
 _SEPARATORS = (",", ", ", " ", "\n")
 _LABEL_TYPES = ("u1", "<i2", "<i4", "<i8", ">i4", ">i8", "<f4", "<f8")
@@ -46,7 +46,7 @@ _INDEX_TYPES = ("<u2", "<i4", "<i8")
 
 @dataclass(frozen=True)
 class Secret:
-    """What is withheld (`seed_membership`, `solution.csv`, ...), and of which model."""
+    """A kind of secret (`seed_membership`, `solution.csv`, ...), and its model."""
 
     what: str
     of: str
@@ -57,9 +57,9 @@ Patterns = dict[bytes, Secret]
 
 @dataclass(frozen=True)
 class Secrets:
-    """The patterns of one model's lists, and of these lists as numbers alone.
+    """The patterns of one model's lists.
 
-    `numbers` stand in a text all of whose other characters were replaced by single commas.
+    `numbers` are patterns for a text in which everything but digits is replaced by commas.
     """
 
     lists: Patterns = field(default_factory=dict)
@@ -67,28 +67,30 @@ class Secrets:
 
 
 def withheld_of(model: ModelFolder) -> tuple[str, ...]:
-    """Names of the seed and solution files of `model` that the table does not disclose."""
+    """The seed and solution files of `model` that the table does not disclose."""
     disclosed = disclosed_files(get_scenario(model.scenario), model.phase)
     return tuple(name for name in (*SEED_FILES, SOLUTION_FILE) if name not in disclosed)
 
 
 def seeds_of(model: ModelFolder) -> Patterns:
-    """The patterns of all seeds that are withheld of a trained model.
+    """The patterns of all withheld seeds of a trained model.
 
     Raises:
-        ValueError: if one is not there, so that nobody can search for it.
+        ValueError: if a seed is missing, so that it cannot be searched for.
     """
     found: Patterns = {}
     for name, seed in _hidden_seeds(model).items():
-        found.update(dict.fromkeys(_seed_forms(seed), Secret(name, model.place)))
+        found.update(dict.fromkeys(_seed_forms(seed), Secret(name, model.relative_path)))
     train_seed = read_metadata(model.path).get("train_seed")
     if isinstance(train_seed, int) and len(str(train_seed)) >= SHORTEST:
-        found.update(dict.fromkeys(_seed_forms(train_seed), Secret("train_seed", model.place)))
+        found.update(
+            dict.fromkeys(_seed_forms(train_seed), Secret("train_seed", model.relative_path))
+        )
     return found
 
 
 def is_searchable(model: ModelFolder) -> bool:
-    """Whether no withheld seed is so short that anybody finds it by trying."""
+    """Whether all withheld seeds are long enough that they cannot be guessed."""
     return all(len(seed_text(seed)) >= SHORTEST for seed in _hidden_seeds(model).values())
 
 
@@ -101,7 +103,7 @@ def _hidden_seeds(model: ModelFolder) -> dict[str, Seed]:
 
 
 def secrets_of(model: ModelFolder) -> Secrets:
-    """The patterns of the lists that are withheld of a trained model: labels, members, records.
+    """The patterns of the withheld lists of a trained model: labels, members, records.
 
     Args:
         model: a folder as training wrote it, with all three seeds.
@@ -109,16 +111,16 @@ def secrets_of(model: ModelFolder) -> Secrets:
     withheld, points, secrets = withheld_of(model), _points(model), Secrets()
     if SOLUTION_FILE in withheld:
         labels = np.array(points.get_solutions())
-        _add_labels(secrets, labels, points.challenge_indices.numpy(), model.place)
-        _add_digests(secrets, labels, model.place)
-        _add_members(secrets, points, model.place)
+        _add_labels(secrets, labels, points.challenge_indices.numpy(), model.relative_path)
+        _add_digests(secrets, labels, model.relative_path)
+        _add_members(secrets, points, model.relative_path)
     if "seed_training" in withheld:
-        _add_training(secrets, points, model.place)
+        _add_training(secrets, points, model.relative_path)
     return secrets
 
 
 def _points(model: ModelFolder) -> ChallengeDataset:
-    """The splits of a trained model, over record numbers instead of records."""
+    """The splits of a trained model, over indices instead of records."""
     lengths = Lengths.of(model.path)
     seeds = read_seeds(model.path)
     return ChallengeDataset(
@@ -132,7 +134,7 @@ def _points(model: ModelFolder) -> ChallengeDataset:
 
 
 def machine_paths(trained: PathLike) -> Patterns:
-    """Where the organiser keeps things: the trained models, the home folder, the current one."""
+    """The organiser's folders: of the trained models, home, and the current one."""
     trained, secret = Path(trained), Secret("a path of the organiser's machine", "")
     folders = {Path(os.path.abspath(trained)), trained.resolve(), Path.cwd()}
     with suppress(RuntimeError):  # no home, as for an account without a name
@@ -142,7 +144,7 @@ def machine_paths(trained: PathLike) -> Patterns:
 
 
 def machine_names() -> re.Pattern[bytes] | None:
-    """The organiser's account and machine as whole words, if they are no words of the table."""
+    """The names of the organiser's account and machine, unless the table contains them."""
     table = f"{TASKS} {SCENARIOS}".lower()
     names = {socket.gethostname(), socket.gethostname().partition(".")[0]}
     with suppress(OSError, KeyError):  # no account has this number, as in some containers
@@ -154,7 +156,7 @@ def machine_names() -> re.Pattern[bytes] | None:
 
 
 def key_forms(key: bytes) -> Iterator[bytes]:
-    """A key of 16 bytes or more: each half raw and in hexadecimal, both byte orders; base64."""
+    """The forms of a key: each half raw and in hexadecimal, in both byte orders; and base64."""
     for half in (key[: len(key) // 2], key[len(key) // 2 :]):
         for part in (half, half[::-1]):
             yield part
@@ -164,7 +166,7 @@ def key_forms(key: bytes) -> Iterator[bytes]:
 
 
 def _base64_forms(raw: bytes) -> Iterator[bytes]:
-    """What base64 of anything that holds `raw` has in it, at one of three alignments."""
+    """The text that `raw` leaves in the base64 of data around it, at each of three alignments."""
     for lead in range(3):
         for encode in (b64encode, urlsafe_b64encode):
             whole = encode(bytes(lead) + raw)
@@ -172,7 +174,7 @@ def _base64_forms(raw: bytes) -> Iterator[bytes]:
 
 
 def _seed_forms(seed: Seed) -> Iterator[bytes]:
-    """A seed as text and as bytes; of 2022's seeds also the 32 bits that count."""
+    """A seed as text and as bytes; for a seed of 2022, also the 32 bits that matter."""
     if isinstance(seed, bytes):
         yield from key_forms(seed)
         for order in ("big", "little"):
@@ -182,7 +184,7 @@ def _seed_forms(seed: Seed) -> Iterator[bytes]:
     yield from (text.encode() for text in texts if len(text) >= SHORTEST)
     if len(str(seed % 2**32)) >= SHORTEST + 1:
         yield str(seed % 2**32).encode()
-    if seed % 2**64 >= 2**32:  # a smaller one is half zeros, and its halves stand anywhere
+    if seed % 2**64 >= 2**32:  # half the bytes of a smaller one are zeros, which occur anywhere
         for order in ("big", "little"):
             raw = (seed % 2**64).to_bytes(8, order)  # type: ignore[arg-type]
             yield raw
@@ -190,17 +192,19 @@ def _seed_forms(seed: Seed) -> Iterator[bytes]:
 
 
 def _blocks(values: np.ndarray, size: int, stride: int) -> Iterator[np.ndarray]:
-    """Runs of `size` entries, so that any run of size + stride of them holds one; or all."""
+    """Runs of `size` entries, one within any `size` + `stride` entries; or all entries."""
     last = max(len(values) - size, 0)
     for start in sorted({*range(0, last + 1, stride), last}):
         yield values[start : start + size]
 
 
-def _add_labels(secrets: Secrets, labels: np.ndarray, indices: np.ndarray, place: str) -> None:
-    """Runs of labels, straight and inverted: text, bits, numbers of several types."""
+def _add_labels(
+    secrets: Secrets, labels: np.ndarray, indices: np.ndarray, relative_path: str
+) -> None:
+    """Add runs of labels, plain and inverted, as text, bits, and numbers of several types."""
     if len(labels) < _FEWEST_LABELS:
         return
-    secret = Secret(SOLUTION_FILE, place)
+    secret = Secret(SOLUTION_FILE, relative_path)
     for all_labels in (labels, 1 - labels):
         for run in _blocks(all_labels, _LABELS, _LABELS // 2):
             texts = list(map(str, run.tolist()))
@@ -221,11 +225,11 @@ def _add_labels(secrets: Secrets, labels: np.ndarray, indices: np.ndarray, place
                 secrets.numbers[b"," + text + b","] = secret
 
 
-def _add_digests(secrets: Secrets, labels: np.ndarray, place: str) -> None:
-    """Plain hashes of a solution: whoever guesses it can confirm the guess by them."""
+def _add_digests(secrets: Secrets, labels: np.ndarray, relative_path: str) -> None:
+    """Add unsalted hashes of a solution, by which an attacker could confirm a guess."""
     if len(labels) < _LABELS:  # so few labels that models may share them
         return
-    secret = Secret(f"an unsalted hash of {SOLUTION_FILE}", place)
+    secret = Secret(f"an unsalted hash of {SOLUTION_FILE}", relative_path)
     text = _joined(",", map(str, labels.tolist()))
     for content in (text, text + b"\n"):
         for name in ("md5", "sha1", "sha256", "sha512", "blake2b"):
@@ -234,29 +238,29 @@ def _add_digests(secrets: Secrets, labels: np.ndarray, place: str) -> None:
             secrets.lists[digest.digest()] = secret
 
 
-def _add_members(secrets: Secrets, points: ChallengeDataset, place: str) -> None:
-    """Lists of members and of non-members: record numbers and places, in their usual orders."""
+def _add_members(secrets: Secrets, points: ChallengeDataset, relative_path: str) -> None:
+    """Add the lists of members and of non-members, as indices into dataset and challenge."""
     indices = points.challenge_indices.numpy()
     for who, part in (("members", points.member), ("non-members", points.nonmember)):
-        places = np.array(part.indices)
-        ranks = np.sort(places)
-        lists = (places, ranks, indices[places], indices[ranks], np.sort(indices[places]))
-        _add_lists(secrets, lists, Secret(f"the list of {who}", place))
+        positions = np.array(part.indices)
+        ranks = np.sort(positions)
+        lists = (positions, ranks, indices[positions], indices[ranks], np.sort(indices[positions]))
+        _add_lists(secrets, lists, Secret(f"the list of {who}", relative_path))
 
 
-def _add_training(secrets: Secrets, points: ChallengeDataset, place: str) -> None:
-    """The heads of the lists of other training records and of evaluation records."""
+def _add_training(secrets: Secrets, points: ChallengeDataset, relative_path: str) -> None:
+    """Add the heads of the lists of other training records and of evaluation records."""
     training = points.train_indices[points.len_challenge :].numpy()
     evaluation = points.evaluation_indices.numpy()
     for who, records in (("training records", training), ("evaluation records", evaluation)):
         heads = (records[:_LABELS], np.sort(records)[:_LABELS])
-        _add_lists(secrets, heads, Secret(f"the list of {who}", place))
+        _add_lists(secrets, heads, Secret(f"the list of {who}", relative_path))
 
 
 def _add_lists(secrets: Secrets, lists: Iterable[np.ndarray], secret: Secret) -> None:
     for values in lists:
         for run in _blocks(values, _INDICES, _INDICES):
-            # An almost gapless count stands in vocabularies, and tells little.
+            # Consecutive numbers occur in vocabularies, and reveal little.
             if len(run) < _INDICES or np.ptp(run) < _INDICES + 3:
                 continue
             texts = list(map(str, run.tolist()))

@@ -1,8 +1,8 @@
-"""Whether `<challenge>.predictions/`, beside a release, holds predictions and nothing else.
+"""Checks that `<challenge>.predictions/`, beside a release, holds nothing but predictions.
 
-It is no part of a release, and no command publishes it; but it lies where a release is copied
-from.  Numbers have room for whatever somebody hides in them: that they are predictions of an
-attack cannot be checked, only that they are numbers, and not the truth itself.
+The folder is not part of a release, and no command publishes it, but it may be copied together with
+the release.  The check can only tell that it holds numbers and not the labels themselves; anything
+may be hidden in the digits of numbers.
 """
 
 from __future__ import annotations
@@ -25,40 +25,47 @@ Fault = tuple[str, str]
 def predictions_faults(
     root: Path, challenge: str, models: Mapping[str, ModelFolder], hiding: Collection[str]
 ) -> Iterator[Fault]:
-    """What is there beside predictions, and predictions that are the truth; paths and sentences.
+    """Find other files among the predictions, and predictions that give the labels away.
 
     Args:
-        root: holds the released challenge.
-        challenge: its name.
-        models: place -> trained model.
-        hiding: places of models whose labels are withheld.
+        root: the folder with the released challenge.
+        challenge: the name of the challenge.
+        models: the trained models by `<scenario>/<phase>/model_<i>`.
+        hiding: those of them whose labels are withheld.
+
+    Yields:
+        (path, sentence) of each fault.
     """
     top = root / f"{challenge}.predictions"
-    files = {f"{place}/{PREDICTION_FILE}": place for place in models}
-    folders = {"/".join(place.split("/")[:depth]) for place in models for depth in (1, 2, 3)}
+    files = {f"{relative_path}/{PREDICTION_FILE}": relative_path for relative_path in models}
+    folders = {
+        "/".join(relative_path.split("/")[:depth])
+        for relative_path in models
+        for depth in (1, 2, 3)
+    }
     if top.is_symlink():
         yield top.name, "is a link"
         return
     for parent, subfolders, names in os.walk(top):
         for path in (Path(parent, name) for name in sorted((*subfolders, *names))):
-            place = path.relative_to(top).as_posix()
+            relative_path = path.relative_to(top).as_posix()
             mode = path.lstat().st_mode
-            if stat.S_ISDIR(mode) and place in folders:
+            if stat.S_ISDIR(mode) and relative_path in folders:
                 continue
-            name = f"{top.name}/{place}"
-            if not stat.S_ISREG(mode) or place not in files:
-                yield name, "is no prediction of a model: do not publish it"
+            name = f"{top.name}/{relative_path}"
+            if not stat.S_ISREG(mode) or relative_path not in files:
+                yield name, "is not a prediction of a model: do not publish it"
                 continue
-            labels = read_solution(models[files[place]].path) == 1
+            labels = read_solution(models[files[relative_path]].path) == 1
             values = read_values(str(path), len(labels))[0]
             if values is None:
                 yield name, f"does not hold {len(labels)} numbers in [0, 1] and nothing else"
-            elif files[place] in hiding and _separates(values, labels):
-                yield name, "tells every label of the model without a mistake"
+            elif files[relative_path] in hiding and _separates(values, labels):
+                yield name, "reveals every label of the model without a mistake"
 
 
 def _separates(values: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether all members have higher values than all others, or all lower ones."""
+    """Whether all members have higher values than all non-members, or all lower ones."""
     members, others = values[labels], values[~labels]
     if not (members.size and others.size):
         return False

@@ -1,4 +1,4 @@
-"""Small files and names searched for the secrets of all models, some of them at a time."""
+"""Searches small files and names for the secrets of all models, a few models at a time."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def search_texts(
     others: ByteSearch[Secret],
     progress: bool,
 ) -> dict[bytes, set[Secret]]:
-    """Text -> the secrets that stand in it, however it is written.
+    """Find the secrets in each text, plain or encoded.
 
     Args:
-        texts: contents of small files, and names.
+        texts: the contents of small files, and names.
         models: trained models whose lists of labels and records are secret.
         others: a search for all other secrets.
-        progress: whether to show how far it is.
+        progress: whether to show a progress bar.
     """
-    looked = {text: list(views(text)) for text in texts}
-    counted = {text: [numbers_in(view) for view in seen] for text, seen in looked.items()}
-    told: dict[bytes, set[Secret]] = {text: set() for text in texts}
+    decoded = {text: list(views(text)) for text in texts}
+    digits = {text: [numbers_in(view) for view in seen] for text, seen in decoded.items()}
+    result: dict[bytes, set[Secret]] = {text: set() for text in texts}
 
     def search(plain: ByteSearch[Secret], where: dict[bytes, list[bytes]]) -> None:
         for text, seen in where.items():
-            told[text].update(secret for view in seen for secret in plain.find(view))
+            result[text].update(secret for view in seen for secret in plain.find(view))
 
-    search(others, looked)
+    search(others, decoded)
     with stage("Leak check: search", len(models), "model", show=progress) as shown:
         for start in range(0, len(models), _AT_ONCE):
             lists: Patterns = {}
@@ -45,17 +45,17 @@ def search_texts(
                 lists.update(secrets.lists)
                 numbers.update(secrets.numbers)
                 shown.update()
-            search(ByteSearch(lists), looked)
-            search(ByteSearch(numbers), counted)
-    return told
+            search(ByteSearch(lists), decoded)
+            search(ByteSearch(numbers), digits)
+    return result
 
 
-def told_by(name: str, secrets: Iterable[Secret]) -> Iterator[tuple[str, str]]:
-    """A fault for each kind of secret that a file tells."""
+def secret_faults(name: str, secrets: Iterable[Secret]) -> Iterator[tuple[str, str]]:
+    """A fault for each kind of secret that a file reveals."""
     models: dict[str, set[str]] = {}
     for secret in secrets:
         models.setdefault(secret.what, set()).add(secret.of)
-    for what, places in sorted(models.items()):
-        of = f" of {min(places)}" if min(places) else ""
-        more = f" and of {len(places) - 1} other models" if len(places) > 1 else ""
+    for what, paths in sorted(models.items()):
+        of = f" of {min(paths)}" if min(paths) else ""
+        more = f" and of {len(paths) - 1} other models" if len(paths) > 1 else ""
         yield name, f"tells {what}{of}{more}"

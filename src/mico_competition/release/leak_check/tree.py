@@ -1,7 +1,7 @@
-"""What a released tree tells beside its contents: names, links, times, modes, sizes, differences.
+"""Checks what a release could reveal besides its contents: names, links, times, modes and sizes.
 
-Reads names, sizes and the small files that all models of a scenario share; each fault is a pair
-of a path, relative to the released root, and a sentence.
+It also compares the small files that all models of a scenario share.  Each fault is a pair of a
+path, relative to the released root, and a sentence.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _DECIMAL = re.compile(rb"-?[0-9]{1,20}\n")
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder: its name relative to the released root, and the model it lies in."""
+    """A file or folder, with its name relative to the released root, and its model."""
 
     path: Path
     name: str
@@ -48,42 +48,42 @@ class Entry:
 
     @property
     def file(self) -> str:
-        """The last part of its name."""
+        """The last part of the name."""
         return self.path.name
 
     @cached_property
     def status(self) -> os.stat_result:
-        """Of the entry itself, where it is a link."""
+        """The status of the entry, also if it is a link."""
         return self.path.lstat()
 
     @property
     def is_archive(self) -> bool:
-        """Whether it is where an archive, or the checksums of archives, are expected."""
+        """Whether its path is that of an archive, or of the checksums of archives."""
         return self.name.split("/")[1:2] == ["archives"]
 
     @property
     def is_zip(self) -> bool:
-        """Whether it is where an archive is expected."""
+        """Whether its path is that of an archive."""
         return self.is_archive and self.file.endswith(".zip")
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a regular file, and no link."""
+        """Whether it is a regular file, and not a link."""
         return stat.S_ISREG(self.status.st_mode)
 
     @property
     def is_weights(self) -> bool:
-        """Whether it is where a model's weights are expected."""
+        """Whether its path is that of a model's weights."""
         return self.model is not None and self.file in weight_names(self.model.scenario)
 
 
 def weight_names(scenario: str) -> set[str]:
-    """Names of the file that holds the weights of a model, as releases write it."""
+    """The name of the file of weights in releases of a scenario."""
     return {get_task(get_scenario(scenario).task).weights[-1].split("|")[0]}
 
 
 def walk(root: Path, challenge: str) -> list[Entry]:
-    """All below `<root>/<challenge>` and `<root>/<challenge>.release`, those two included."""
+    """All files and folders of `<root>/<challenge>` and `<root>/<challenge>.release`."""
     entries = []
     for top in (root / challenge, root / f"{challenge}.release"):
         found = [top] if top.exists() else []
@@ -96,7 +96,7 @@ def walk(root: Path, challenge: str) -> list[Entry]:
 
 
 def _model_of(root: Path, name: str) -> ModelFolder | None:
-    """The model whose folder `name` is or lies in, if it is where models are expected."""
+    """The model in whose folder `name` is, if there is one."""
     challenge, scenario, phase, folder = [*name.split("/")[:4], "", "", ""][:4]
     model_id = model_id_of(folder)
     known = challenge in CHALLENGES and scenario in get_challenge(challenge) and phase in PHASES
@@ -112,14 +112,14 @@ def tree_faults(
     revealed: Collection[str] = (),
     links: int = 1,
 ) -> Iterator[Fault]:
-    """What is there beside what the table discloses, and what tells one model from another.
+    """Find files that the table does not disclose, and attributes that distinguish models.
 
     Args:
-        root: holds the released challenge, and what lies beside it.
-        challenge: its name.
-        entries: as `walk` gives them.
-        revealed: phases whose labels may be there too.
-        links: names that a file may have; more than one while a release is made of links.
+        root: the folder with the released challenge.
+        challenge: the name of the challenge.
+        entries: the result of `walk`.
+        revealed: the phases whose labels the release may hold too.
+        links: how many names a file may have; more than one while a release consists of links.
     """
     yield from _strays(root)
     models = {e.model for e in entries if e.model}
@@ -127,7 +127,7 @@ def tree_faults(
         if not _belongs(entry, challenge, models, revealed):
             yield entry.name, _STRAY
         elif not (entry.is_file or stat.S_ISDIR(entry.status.st_mode)):
-            yield entry.name, "is a link, or no plain file"
+            yield entry.name, "is a link, or not a regular file"
         elif _attributes(entry.path):
             yield entry.name, "has extended attributes"
         elif entry.is_file and entry.status.st_nlink > links:
@@ -147,21 +147,21 @@ def tree_faults(
 
 
 def _attributes(path: Path) -> list[str]:
-    """Names of a file's extended attributes, but those that a system gives every file."""
+    """The names of a file's extended attributes, except those that systems give every file."""
     try:
         names = os.listxattr(path, follow_symlinks=False)
-    except (AttributeError, OSError):  # a system without them, or a file system
+    except (AttributeError, OSError):  # the system or file system has none
         return []
     return [name for name in names if name not in ("security.selinux", "system.nfs4_acl")]
 
 
 def _strays(root: Path) -> Iterator[Fault]:
-    """What lies beside the challenges, and is neither a release nor predictions."""
+    """Files beside the challenges that are neither of a release nor predictions."""
     known = {
         f"{name}{ending}" for name in CHALLENGES for ending in ("", ".release", ".predictions")
     }
     for path in sorted(root.iterdir()):
-        left = path.name.startswith(".") and ".aside-" in path.name  # of a release that was killed
+        left = path.name.startswith(".") and ".aside-" in path.name  # a killed release left it
         if path.name not in known and not (left and stat.S_IMODE(path.lstat().st_mode) == 0o700):
             yield path.name, _STRAY
 
@@ -169,7 +169,7 @@ def _strays(root: Path) -> Iterator[Fault]:
 def _belongs(
     entry: Entry, challenge: str, models: set[ModelFolder], revealed: Collection[str]
 ) -> bool:
-    """Whether a release of `challenge` has a file or folder of this name."""
+    """Whether a release of `challenge` may have a file or folder of this name."""
     top, *parts = entry.name.split("/")
     if top == f"{challenge}.release":
         zips = {f"{m.scenario}_{m.phase}.zip" for m in models}
@@ -203,18 +203,18 @@ def _names_of_model(model: ModelFolder, revealed: Collection[str]) -> set[str]:
 
 
 def _differences(entries: Sequence[Entry]) -> Iterator[Fault]:
-    """Files of one name that differ in size, or at all where all models share them."""
+    """Files that differ between models in size, or in content where all models share it."""
     groups: dict[tuple[str, str], list[Entry]] = {}
     models: dict[str, set[str]] = {}
     for entry in entries:
         assert entry.model is not None
         groups.setdefault((entry.model.scenario, entry.file), []).append(entry)
-        models.setdefault(entry.model.scenario, set()).add(entry.model.place)
+        models.setdefault(entry.model.scenario, set()).add(entry.model.relative_path)
     for (scenario, file), group in groups.items():
         task = get_task(get_scenario(scenario).task)
         shared = {METADATA_FILE, *task.companions, *task.weights[:-1]}
         if file in shared and len(group) < len(models[scenario]):
-            yield group[0].name, "is there for some models of the scenario and not for others"
+            yield group[0].name, "exists for some models of the scenario but not for others"
         sizes = {entry.name: entry.status.st_size for entry in group if not _decimal(entry)}
         yield from _uncommon(sizes, "has another size than those of other models")
         if file in shared:
@@ -223,7 +223,7 @@ def _differences(entries: Sequence[Entry]) -> Iterator[Fault]:
 
 
 def _decimal(entry: Entry) -> bool:
-    """Whether it is a seed of 2022's, whose number of digits differs."""
+    """Whether the entry is a decimal seed as in 2022, whose number of digits varies."""
     return entry.file in SEED_FILES and bool(_DECIMAL.fullmatch(entry.path.read_bytes()))
 
 
@@ -232,7 +232,7 @@ def _digest(path: Path) -> bytes:
 
 
 def _uncommon(values: Mapping[str, object], sentence: str) -> Iterator[Fault]:
-    """A fault for each name whose value is not the commonest."""
+    """A fault for each name whose value is not the most common one."""
     if len(set(values.values())) > 1:
         common = Counter(values.values()).most_common(1)[0][0]
         yield from ((name, sentence) for name, value in values.items() if value != common)

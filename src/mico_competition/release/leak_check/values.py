@@ -1,7 +1,7 @@
-"""What every small file of a release must hold, worked out anew from the trained models.
+"""Derives the content of every small file of a release from the trained models, and compares.
 
-Files are compared byte for byte with what they must be, so that order, spaces, forms of numbers
-and repeated keys tell nothing either.  Shares no code with what writes releases.
+Files are compared byte for byte, so that order, spaces, number formats and repeated keys cannot
+reveal anything either.  This module shares no code with those that write releases.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from mico_competition.release.leak_check.fields import (
 from mico_competition.release.leak_check.patterns import withheld_of
 from mico_competition.support.untrusted import TEXT_LIMIT, read_limited_json, read_limited_text
 
-Trained = Mapping[str, ModelFolder]  # the trained models by place
+Trained = Mapping[str, ModelFolder]  # the trained models by `<scenario>/<phase>/model_<i>`
 Openings = Mapping[str, Mapping[str, str]]
 _ORDER = (*SEED_FILES, SOLUTION_FILE)
 _OTHER = "does not hold exactly what is public of the trained model's"
 
 
 def json_bytes(value: object) -> bytes:
-    """The one form in which releases hold JSON values."""
+    """The fixed form of JSON values in releases."""
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def read_value(path: Path) -> Any:
-    """The JSON value in a file, or None."""
+    """The JSON value in a file; None if it cannot be read."""
     try:
         return read_limited_json(path)
     except (OSError, ValueError):
@@ -58,11 +58,11 @@ def read_value(path: Path) -> Any:
 def model_file_faults(
     model: ModelFolder, name: str, content: bytes, trained: ModelFolder
 ) -> Iterator[str]:
-    """What is wrong with a small file of a released model, given the trained one."""
+    """What is wrong with a small file of a released model, given the trained model."""
     source = trained.path / name
     if name in _ORDER:
         if not source.is_file() or content != f"{canonical(source)}\n".encode():
-            yield "is not the trained model's, in its one form"
+            yield "is not the trained model's, in its fixed form"
     elif name == METADATA_FILE:
         yield from _json_faults(content, metadata_fields(model), read_metadata(trained.path))
     elif name == "config.json":
@@ -78,7 +78,7 @@ def model_file_faults(
 
 
 def canonical(path: Path) -> str:
-    """The text of a seed or a solution of a trained model, in its one form."""
+    """The text of a seed or a solution of a trained model, in its fixed form."""
     text = read_limited_text(path, TEXT_LIMIT).strip()
     if path.name == SOLUTION_FILE:
         return ",".join(value.strip() for value in text.split(","))
@@ -86,7 +86,7 @@ def canonical(path: Path) -> str:
 
 
 def _json_faults(content: bytes, fields: Fields, source: Any) -> Iterator[str]:
-    """What is wrong with a JSON file of these fields, made of the trained model's `source`."""
+    """What is wrong with a JSON file of these fields, given the trained model's values."""
     try:
         value = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError):
@@ -102,7 +102,7 @@ def _json_faults(content: bytes, fields: Fields, source: Any) -> Iterator[str]:
 
 
 def _is_plain_tokenizer(content: bytes) -> bool:
-    """Whether a tokenizer.json says nothing that its own library would not write of it."""
+    """Whether a tokenizer.json is exactly what the tokenizers library writes for it."""
     from tokenizers import Tokenizer
 
     try:
@@ -140,11 +140,11 @@ def competition_faults(content: bytes) -> Iterator[str]:
 
 
 def _rows(released: Sequence[ModelFolder], trained: Trained) -> dict[str, dict[str, Any]]:
-    """What release.json must say of each scenario; accuracy is that of phase train alone."""
+    """The entries of release.json for each scenario; the accuracy is that of phase train."""
     rows: dict[str, dict[str, Any]] = {}
     accuracies: dict[str, list[float]] = {}
     for model in released:
-        folder = trained.get(model.place, model).path
+        folder = trained.get(model.relative_path, model).path
         metadata, lengths = read_metadata(folder), Lengths.of(folder)
         row = rows.setdefault(model.scenario, {"phases": {}})
         row["phases"][model.phase] = row["phases"].get(model.phase, 0) + 1
@@ -172,22 +172,22 @@ def commitments_faults(
     values = {}
     for model in released:
         names = withheld_of(model)
-        if not names or model.place not in trained:
+        if not names or model.relative_path not in trained:
             continue
-        if model.place not in openings:
+        if model.relative_path not in openings:
             yield "has a commitment without a salt in openings.json, so it cannot be worked out"
             return
-        texts = {name: canonical(trained[model.place].path / name) for name in names}
-        salt = bytes.fromhex(openings[model.place]["salt"])
-        values[model.place] = _commitment(challenge, model.place, salt, texts)
+        texts = {name: canonical(trained[model.relative_path].path / name) for name in names}
+        salt = bytes.fromhex(openings[model.relative_path]["salt"])
+        values[model.relative_path] = _commitment(challenge, model.relative_path, salt, texts)
     expected = {"format": 1, "challenge": challenge, "commitments": values}
     if content != json_bytes(expected):
         yield "holds more, or else, than a commitment to each withheld solution"
 
 
-def _commitment(challenge: str, place: str, salt: bytes, texts: Mapping[str, str]) -> str:
-    """The hash that docs/ORGANISE.md and `commitments` describe, in other words."""
-    parts = [b"mico commitment 1", challenge.encode(), place.encode(), salt]
+def _commitment(challenge: str, relative_path: str, salt: bytes, texts: Mapping[str, str]) -> str:
+    """The hash that docs/ORGANISE.md and `release.commitments` describe, implemented again."""
+    parts = [b"mico commitment 1", challenge.encode(), relative_path.encode(), salt]
     for name, text in texts.items():
         parts += [name.encode(), text.encode()]
     return hashlib.sha256(b"".join(len(p).to_bytes(8, "big") + p for p in parts)).hexdigest()
@@ -204,38 +204,44 @@ def revealed_faults(
     """What is wrong with a revealed file."""
     opened = {}
     for model in released:
-        if model.phase == phase and model.place in openings and model.place in trained:
-            folder = trained[model.place].path
+        if (
+            model.phase == phase
+            and model.relative_path in openings
+            and model.relative_path in trained
+        ):
+            folder = trained[model.relative_path].path
             texts = {name: canonical(folder / name) for name in withheld_of(model)}
-            opened[model.place] = {"salt": openings[model.place]["salt"], **texts}
+            opened[model.relative_path] = {"salt": openings[model.relative_path]["salt"], **texts}
     expected = {"format": 1, "challenge": challenge, "phase": phase, "openings": opened}
     if content != json_bytes(expected):
         yield "holds more, or else, than what opens the commitments of its phase"
 
 
 def sums_faults(content: bytes, sums: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with SHA256SUMS; `sums` are those of all files that it is of."""
+    """What is wrong with SHA256SUMS, given the checksums of all its files."""
     lines = [f"{digest}  {name}\n" for name, digest in sorted(sums.items())]
     if content != "".join(lines).encode():
         yield "does not hold exactly the checksums of its files"
 
 
 def seed_faults(trained: Trained) -> Iterator[tuple[str, str]]:
-    """Withheld seeds that need no leak: (place, sentence) where one is near any other seed.
+    """Find withheld seeds that are equal or close to another seed.
 
-    Seeds that were counted up, or used twice, are found by whoever has one of them.
+    If seeds were counted up or used twice, an attacker who has one can guess the others.
     """
     for keyed, near in ((True, 2**64), (False, 2**20)):
         known = sorted(
-            (_number(seed), place, name in withheld_of(model))
-            for place, model in trained.items()
+            (_number(seed), relative_path, name in withheld_of(model))
+            for relative_path, model in trained.items()
             for name, seed in zip(SEED_FILES, vars(read_seeds(model.path)).values())
             if isinstance(seed, bytes) == keyed and seed is not None
         )
         for one, other in pairwise(known):
             if other[0] - one[0] < near:
-                for place in {place for _, place, withheld in (one, other) if withheld}:
-                    yield place, "has a withheld seed that is, or nearly is, another seed"
+                for relative_path in {
+                    relative_path for _, relative_path, withheld in (one, other) if withheld
+                }:
+                    yield relative_path, "has a withheld seed that is, or nearly is, another seed"
 
 
 def _number(seed: Seed) -> int:

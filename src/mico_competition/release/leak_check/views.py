@@ -1,4 +1,4 @@
-"""The other forms of a small file's content in which a secret may stand: decoded, or as numbers."""
+"""Decodes a small file's content in all ways in which a secret may be hidden in it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _RUN = re.compile(rb"[A-Za-z0-9+/_-]{16,}")
 _HEX = re.compile(rb"(?:[0-9a-f]{2})+|(?:[0-9A-F]{2})+")
 _URLSAFE = bytes.maketrans(b"-_", b"+/")
 _GAP = b"\xff" * 8
-_LARGEST = 1 << 24  # bytes that are unpacked of anything
+_LARGEST = 1 << 24  # the most bytes that are unpacked
 _WORDS = ((b"true", b"1"), (b"True", b"1"), (b"false", b"0"), (b"False", b"0"))
 _NO_DIGIT = re.compile(rb"[^0-9]+")
 
 
 def views(content: bytes) -> Iterator[bytes]:
-    """`content`, what it unpacks to, and what base64 and hexadecimal in it stand for, unpacked."""
+    """`content`, its base64 and hexadecimal parts decoded, and all of these decompressed."""
     yield content
-    if len(content) > _LARGEST:  # nothing of this size belongs to a release, but weights
+    if len(content) > _LARGEST:  # a release has no such file, except weights
         return
     decoded = list(_decoded(content))
     yield _GAP.join(decoded)
@@ -32,14 +32,14 @@ def views(content: bytes) -> Iterator[bytes]:
 
 
 def numbers_in(content: bytes) -> bytes:
-    """The digits of `content`, each run between single commas; words of truth are digits too."""
+    """The numbers in `content`, separated by single commas; "true" and "false" become 1 and 0."""
     for word, digit in _WORDS:
         content = content.replace(word, digit)
     return b"," + _NO_DIGIT.sub(b",", content) + b","
 
 
 def _decoded(content: bytes) -> Iterator[bytes]:
-    """What long runs of letters and digits stand for, in any alignment."""
+    """Long runs of letters and digits, decoded at every alignment."""
     for run in _RUN.findall(content):
         for start in range(2):
             digits = run[start : start + (len(run) - start) // 2 * 2]
@@ -52,7 +52,7 @@ def _decoded(content: bytes) -> Iterator[bytes]:
 
 
 def _unpacked(packed: bytes) -> Iterator[bytes]:
-    """What `packed` unpacks to, if it begins as compressed data do."""
+    """`packed` decompressed, if it begins like compressed data."""
     openers: dict[bytes, Callable[[bytes], bytes]] = {
         b"\x1f\x8b": lambda data: zlib.decompressobj(31).decompress(data, _LARGEST),
         b"\x78": lambda data: zlib.decompressobj().decompress(data, _LARGEST),

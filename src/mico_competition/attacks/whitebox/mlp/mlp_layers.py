@@ -131,4 +131,4 @@ def _shape(layers: Layers) -> str:
 
 def _name(source: Source, row: int) -> str:
     folders = source.fleet.folders
-    return folders[row].place if row < len(folders) else f"model {row}"
+    return folders[row].relative_path if row < len(folders) else f"model {row}"

@@ -1,7 +1,7 @@
-"""Rules on what a bundle lets out: scores that are an oracle for labels, and files of truth.
+"""Rules against leaks in a bundle: scores that reveal labels, and files that hold solutions.
 
-These are our own rules; the platforms accept all of this.  docs/HOST.md, section 7, has what an
-attacker reads off the scores, measured.
+The platforms do not check these.  docs/HOST.md, section 7, has measurements of what an attacker
+learns from scores.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from mico_competition.scoring.truth import scenario_of
 
 _MEND = "Write the bundle again with `mico bundle`."
 _READ = "labels can be read off scores (docs/HOST.md, section 7)"
-_FINEST = 0.001  # steps that were measured to slow the attack
-_MOST_AFTER = 10  # submissions to a phase with exact scores
+_FINEST = 0.001  # the smallest step that was measured to slow the attack
+_MOST_AFTER = 10  # the usual limit on submissions to a phase with exact scores
 _LABELS = re.compile(rb"\s*[01]([\s,;]*[01])+[\s,;]*")
 _USUAL = (".md", ".html", ".zip", ".png", ".jpg", ".jpeg", ".gif", ".webp")
 _HIDING = ("hide_output", "hide_score_output", "hide_prediction_output")
@@ -32,7 +32,7 @@ _HIDING = ("hide_output", "hide_score_output", "hide_prediction_output")
 def leaks_rule(
     spec: Mapping[str, Any], phases: Sequence[Scored], archive: Archive, platform: str
 ) -> Iterator[Fault]:
-    """All that lets more out than `mico bundle` would."""
+    """Faults of everything that reveals more than a bundle of `mico bundle` does."""
     for name in dict.fromkeys(phase.program for phase in phases):
         yield from _program_rule(name, phases, archive)
     for i, phase in enumerate(phases):
@@ -44,7 +44,7 @@ def leaks_rule(
 
 
 def _program_rule(name: str | None, phases: Sequence[Scored], archive: Archive) -> Iterator[Fault]:
-    """Our own scoring program: its settings, and that it is the one of this package."""
+    """Faults of our scoring program: its settings, and files that differ from this package."""
     program = open_inner(archive, name)
     if program is None or not program.holds("score.py"):
         return
@@ -74,7 +74,7 @@ def _program_rule(name: str | None, phases: Sequence[Scored], archive: Archive) 
 
 
 def _files_rule(name: str, program: Archive, settings: Settings) -> Iterator[Fault]:
-    """A warning where the program that runs is not the one that was tested."""
+    """A warning if the program differs from the one that was tested."""
     if not any(program.holds(file) for file in own_files() if file not in ("score.py", "metadata")):
         return
     expected = program_files(settings.scenarios, settings.steps)
@@ -99,7 +99,7 @@ def _files_rule(name: str, program: Archive, settings: Settings) -> Iterator[Fau
 
 
 def _limits_rule(phase: Scored, *, first: bool) -> Iterator[Fault]:
-    """Submissions far above the usual limits, which are what bounds the attack."""
+    """Limits on submissions that are far above the usual ones, which bound the attack."""
     usual = Options().limits
     limits = {"max_submissions_per_day": usual.per_day, "max_submissions": usual.in_all}
     for key, limit in limits.items():
@@ -114,7 +114,7 @@ def _limits_rule(phase: Scored, *, first: bool) -> Iterator[Fault]:
 
 
 def _hidden_rule(phase: Scored, platform: str) -> Iterator[Fault]:
-    """The logs and files of a phase with exact scores, which its participants should not see."""
+    """Logs and files of a phase with exact scores that participants should not see."""
     if "phasenumber" in phase.spec:
         mode = phase.spec.get("leaderboard_management_mode")
         if platform == CODALAB and mode != "hide_results":
@@ -129,14 +129,14 @@ def _hidden_rule(phase: Scored, platform: str) -> Iterator[Fault]:
 
 
 def _accounts_rule(spec: Mapping[str, Any]) -> Iterator[Fault]:
-    """Limits hold for an account, so that organisers should see who asks for one."""
+    """A warning if accounts are admitted without approval, since limits are per account."""
     if spec.get("registration_auto_approve"):
         what = "Nobody sees who registers, and the limits to submissions hold for each account."
         yield warning("registration_auto_approve", what, "Write false.")
 
 
 def _strays_rule(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault]:
-    """Truth where it does not belong, and files that nobody reads."""
+    """Solutions in files where they do not belong, and files that nobody reads."""
     named = {YAML_FILE, *(name.removeprefix("./") for name in _texts(spec))}
     references = {
         part["reference_data"]
@@ -157,7 +157,7 @@ def _strays_rule(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault]:
 
 
 def _is_truth(archive: Archive, name: str) -> bool:
-    """Whether a file is called as the truth is, or holds nothing but zeros and ones."""
+    """Whether a file is named like a solution, or holds nothing but zeros and ones."""
     if name.rpartition("/")[2] == SOLUTION_FILE:
         return True
     if archive.size(name) > MAX_TEXT:
@@ -169,7 +169,7 @@ def _is_truth(archive: Archive, name: str) -> bool:
 
 
 def _holds_truth(archive: Archive, name: str, *, any_phase: bool) -> bool:
-    """Whether a file is a zip with solutions: of the last phase, or of `any_phase` but train."""
+    """Whether a file is a zip with solutions, of the last or (`any_phase`) any phase but train."""
     inner = open_inner(archive, name) if name.lower().endswith(".zip") else None
     solutions = [n for n in (inner.names if inner else ()) if n.endswith(f"/{SOLUTION_FILE}")]
     last = f"/{SCORED_PHASES[-1]}/"
@@ -182,7 +182,7 @@ def _values(value: Any) -> list[Any]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text among the values of competition.yaml, however deep."""
+    """Every text among the values of competition.yaml, at any depth."""
     stack, seen = [value], set()
     while stack:
         part = stack.pop()

@@ -1,4 +1,4 @@
-"""Rules for dates and phases in Codabench's form; version15.py takes what it shares from here."""
+"""Rules for dates and phases in Codabench's form; version15.py uses those that both forms share."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MEND_DATE = 'Write it in quotes, in UTC: "2027-01-13 12:00:00".'
 
 @dataclass(frozen=True)
 class Span:
-    """A phase as the platform will have it; times it cannot tell are None."""
+    """The times of a phase as the platform understands them; None if it cannot read them."""
 
     where: str
     name: str
@@ -50,7 +50,7 @@ class Span:
 
 
 def read_date(where: str, value: Any) -> tuple[datetime | None, list[Fault]]:
-    """What the platform makes of a date in UTC, and where that is not what is written."""
+    """A date as the platform reads it, and faults if that differs from what is written."""
     if value is None or value == "":
         return None, []
     if isinstance(value, datetime):
@@ -78,7 +78,7 @@ def read_date(where: str, value: Any) -> tuple[datetime | None, list[Fault]]:
 
 
 def phases_rule(spec: Mapping[str, Any], archive: Archive, tasks: set[Any]) -> Iterator[Fault]:
-    """All phases; `tasks` are the indexes of the tasks that there are."""
+    """Faults of all phases; `tasks` are the existing indexes of tasks."""
     if "phases" not in spec:
         words = "Unable to find any phases for this competition"
         yield error("phases", says(words) + ".", "List at least one phase.")
@@ -106,7 +106,7 @@ def phases_rule(spec: Mapping[str, Any], archive: Archive, tasks: set[Any]) -> I
 def _phase(
     where: str, phase: Mapping[str, Any], archive: Archive, tasks: set[Any]
 ) -> tuple[Span, list[Fault]]:
-    """One phase by itself."""
+    """Faults of a single phase."""
     faults = []
     if "max_submissions_per_person" in phase:
         what = silent("allows the default of 100: in a bundle the key has another name")
@@ -151,7 +151,7 @@ def _tasks_rule(where: str, phase: Mapping[str, Any], tasks: set[Any]) -> Iterat
 
 
 def limits_rule(where: str, phase: Mapping[str, Any]) -> Iterator[Fault]:
-    """Numbers of submissions, and the time limit."""
+    """Faults of the limits on submissions and time."""
     for key in ("max_submissions", "max_submissions_per_day"):
         if key not in phase:
             continue
@@ -175,7 +175,7 @@ def limits_rule(where: str, phase: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def order_rule(spans: Sequence[Span]) -> Iterator[Fault]:
-    """Phases follow each other, with a gap between them."""
+    """Faults of the order of phases, which need gaps between them."""
     for one, two in pairwise(spans):
         mend = "End each phase a minute before the next one starts."
         if one.end is None:

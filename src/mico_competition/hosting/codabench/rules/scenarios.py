@@ -1,4 +1,4 @@
-"""Rule that joins a board with the truth: our scoring program numbers scenarios in its keys."""
+"""A rule that compares the board with the solutions, whose scenarios are numbered in its keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SOLUTION = re.compile(rf"[^/]+/([^/]+)/[^/]+/model_\d+/{re.escape(SOLUTION_FILE
 
 
 def scenarios_rule(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault]:
-    """Scenarios of the reference data without a column, and columns without a scenario."""
+    """Faults of scenarios without a column, and of columns without a scenario."""
     shown = {int(match[1]) for key in _column_keys(spec) if (match := _KEY.match(key))}
     for name in dict.fromkeys(_references(spec)) if shown else ():
         inner = open_inner(archive, name)
@@ -31,19 +31,19 @@ def scenarios_rule(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault]
 
 
 def _mappings(value: Any) -> list[Mapping[Any, Any]]:
-    """The mappings in a list, or below the keys of a mapping, whatever else is there."""
+    """The mappings in a list, or among the values of a mapping; others are skipped."""
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [part for part in parts if isinstance(part, dict)]
 
 
 def _references(spec: Mapping[str, Any]) -> list[str]:
-    """Names of the reference data of all phases, in either form."""
+    """The names of the reference data of all phases, in either form."""
     parts = [*_mappings(spec.get("tasks")), *_mappings(spec.get("phases"))]
     return [part["reference_data"] for part in parts if isinstance(part.get("reference_data"), str)]
 
 
 def _column_keys(spec: Mapping[str, Any]) -> list[str]:
-    """Keys of the columns of the first board, in either form."""
+    """The keys of the columns of the first board, in either form."""
     board = spec.get("leaderboard")
     if isinstance(board, dict) and isinstance(board.get("columns"), dict):
         return [str(key) for key in board["columns"]]

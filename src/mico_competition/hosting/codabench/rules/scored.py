@@ -1,4 +1,4 @@
-"""What each phase is scored with, in either form of competition.yaml, and what may be anything."""
+"""Reads, from either form of competition.yaml, the program and reference data of each phase."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mico_competition.hosting.codabench.rules.fault import whole
 
 @dataclass(frozen=True)
 class Scored:
-    """A phase: its place and keys, the names of its program and truth, and what its texts say.
+    """A phase: its path and keys, the names of its program and reference data, and its texts.
 
-    A name is None where there is none, or where it is no text.
+    A name is None if it is missing or not a text.
     """
 
     where: str
@@ -24,7 +24,7 @@ class Scored:
 
 
 def scored_phases(spec: Mapping[str, Any]) -> list[Scored]:
-    """All phases that are mappings, in their order."""
+    """All phases that are mappings, in order."""
     phases = spec.get("phases")
     if isinstance(phases, dict):
         entries = [(f"phases.{number}", phase) for number, phase in _mappings(phases.items())]
@@ -42,7 +42,7 @@ def _mappings(pairs: Any) -> list[tuple[Any, Mapping[str, Any]]]:
 
 
 def _scored(where: str, phase: Mapping[str, Any], tasks: Any) -> Scored:
-    """One phase, with its first task where the form has tasks."""
+    """A phase, with its first task if the form has tasks."""
     numbers = phase.get("tasks")
     first = numbers[0] if isinstance(numbers, list) and numbers else None
     listed = tasks if isinstance(tasks, list) and first is not None else ()

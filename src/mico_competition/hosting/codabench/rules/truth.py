@@ -1,6 +1,6 @@
-"""Rules on the truth: that every phase can be scored, on all its models and on no other's labels.
+"""Rules on the solutions: every phase can be scored, on all its models and with its own labels.
 
-These are our own rules.  No fault quotes a label, or says how many of a kind there are.
+The platforms do not check these.  No fault quotes a label, or the number of members.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MEND = "Write the bundle again with `mico bundle`."
 
 
 def truth_rule(phases: Sequence[Scored], archive: Archive) -> Iterator[Fault]:
-    """Faults of the reference data that lie in the bundle."""
+    """Faults of the reference data in the bundle."""
     seen: dict[str, tuple[Scored, Truth]] = {}
     for i, phase in enumerate(phases):
         name = phase.reference
@@ -53,7 +53,7 @@ def truth_rule(phases: Sequence[Scored], archive: Archive) -> Iterator[Fault]:
 
 
 def _read(inner: Archive) -> tuple[Truth, list[str]]:
-    """The truth, as the scoring program itself reads it, and its words for what is wrong."""
+    """The solutions and faults, as the scoring program reads them."""
     with scratch(None, "mico-truth") as folder:
         for name in inner.names:
             if name.rpartition("/")[2] != SOLUTION_FILE:
@@ -69,7 +69,7 @@ def _read(inner: Archive) -> tuple[Truth, list[str]]:
 
 
 def _models_rule(where: str, truth: Truth) -> Iterator[Fault]:
-    """Every model has members and non-members, all have as many points, and none is left out."""
+    """Faults unless all models have members and non-members, equally many points, and no gaps."""
     by_scenario: dict[str, dict[int, np.ndarray]] = {}
     for folder, labels in truth.items():
         by_scenario.setdefault(scenario_of(folder), {})[int(folder.rpartition("_")[2])] = labels
@@ -100,7 +100,7 @@ def _models_rule(where: str, truth: Truth) -> Iterator[Fault]:
 
 
 def _count_rule(where: str, phase: Scored, truth: Truth) -> Iterator[Fault]:
-    """As many models as the descriptions of phase and task say."""
+    """A fault if the number of models differs from that in the descriptions of phase and task."""
     for stated in sorted(set(_STATED.findall(phase.texts))) if truth else ():
         if int(stated[0]) != len(truth):
             what = f"It holds the truth of {len(truth)} models; the description says {stated[0]}."
@@ -110,7 +110,7 @@ def _count_rule(where: str, phase: Scored, truth: Truth) -> Iterator[Fault]:
 def _same_rule(
     where: str, phase: Scored, truth: Truth, earlier: Sequence[tuple[Scored, Truth]]
 ) -> Iterator[Fault]:
-    """No phase is scored on the labels of an earlier one, which all its scores were about."""
+    """A fault if a phase has the labels of an earlier one, about which scores revealed much."""
     for other, known in earlier:
         names = {phase_of(folder) for folder in truth} & {phase_of(folder) for folder in known}
         if names or _shared_scenarios(truth, known):
@@ -121,7 +121,7 @@ def _same_rule(
 
 
 def _shared_scenarios(one: Truth, two: Truth) -> bool:
-    """Whether a scenario's labels are the same in both, whatever its models are called."""
+    """Whether a scenario has the same labels in both, under any names of models."""
     return bool(_labels(one) & _labels(two))
 
 

@@ -1,4 +1,4 @@
-"""Rules for Codabench's own form of competition.yaml, `version: 2`: all but phases and boards."""
+"""Rules for Codabench's form of competition.yaml, `version: 2`, except phases and leaderboards."""
 
 from __future__ import annotations
 
