@@ -23,7 +23,7 @@ TITLE = "Membership inference: what is proven, what is promised"
 RATES = {"TPR_FPR_1000": "TPR at 10% FPR", "TPR_FPR_100": "at 1%", "TPR_FPR_10": "at 0.1%"}
 
 ASSUMED = {
-    "one-run": "labels as fair coins draw them, which halves of 200 nearly are",
+    "one-run": "labels as fair coins draw them, which halves of many points nearly are",
     "one-run of pairs": "nothing; of replacing a record by another",
     "one-run f-DP": "a Gaussian mechanism",
     "Gaussian DP": "a Gaussian mechanism, and points that do not hang together",
