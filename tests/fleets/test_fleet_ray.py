@@ -119,6 +119,7 @@ def nodes():
             patch.setenv(name, folder)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_gcs_server_port_wait_time_s", str(PATIENCE))
+        patch.setenv("RAY_agent_register_timeout_ms", str(1000 * PATIENCE))
         patch.setattr(services, "get_node", when_listed(services.get_node))
         two = TwoNodes(Path(folder))
         yield two

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
+from small_competition import NOISE
 
 from mico_competition.competition.table import PUBLISHED, SCENARIOS
 from mico_competition.training import accounting, accounting_check
@@ -325,3 +326,12 @@ def test_what_the_page_says_of_attackers(rows):
     twin = DELTA * math.expm1(8) / math.expm1(4)
     assert f"a twin makes 8 and {twin:.1e}".replace("e-04", "e-4") in PAGE
     assert f"{rows['cifar10_lo'].replace_one:.2f} where {4:.2f}" in " ".join(PAGE.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epsilon", NOISE)
+def test_the_small_competition_of_tests_has_the_noise_that_is_found(epsilon):
+    found = Mechanism.for_target(
+        target_epsilon=epsilon, target_delta=DELTA, sample_rate=0.25, num_steps=4
+    )
+    assert found.noise_multiplier == NOISE[epsilon]

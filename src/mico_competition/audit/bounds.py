@@ -55,6 +55,12 @@ def all_bounds(
 
     Raises:
         ValueError: as the methods' own functions; on a method that is none.
+
+    >>> import numpy as np
+    >>> truth = np.arange(200) % 2
+    >>> scores = truth + np.arange(200) % 5 / 4
+    >>> [bound.method for bound in all_bounds(truth, scores, delta=1e-5)]
+    ['one-run', 'one-run f-DP', 'threshold', 'Gaussian DP']
     """
     check_level(level)
     unknown = [method for method in methods if method not in METHODS]

@@ -62,6 +62,10 @@ def one_run_bound(
     Raises:
         ValueError: as `check_scores`; if an argument is out of range; if truth is so uneven that
             no fair coins gave it; if so few guesses would prove nothing if all were right.
+
+    >>> truth = np.arange(1000) % 2
+    >>> round(one_run_bound(truth, truth * 1.0, delta=0.0).epsilon, 1)  # every guess is right
+    5.1
     """
     member, value = check_scores(truth, scores)
     check_delta(delta)

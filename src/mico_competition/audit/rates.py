@@ -41,6 +41,11 @@ def tpr_interval(
 
     Raises:
         ValueError: as `check_scores`; if a number is out of range.
+
+    >>> truth = np.arange(200) % 2
+    >>> low, high = tpr_interval(truth, truth + np.arange(200) % 3, fpr=0.1)
+    >>> 0 < low < high < 1
+    True
     """
     member, value = check_scores(truth, scores)
     check_level(level)

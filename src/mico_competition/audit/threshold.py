@@ -87,6 +87,11 @@ def threshold_bound(
         ValueError: as `check_scores`; if `delta`, `level` or `choice` is none; if there are so few
             points that even perfect scores would prove nothing (at 95 % and a small delta, fewer
             than 9 of each kind for "corrected", 11 for "split").
+
+    >>> truth = np.arange(1000) % 2
+    >>> scores = truth + np.arange(1000) % 5 / 4
+    >>> threshold_bound(truth, scores, delta=1e-5).epsilon > 2
+    True
     """
     member, value = check_scores(truth, scores)
     check_delta(delta)
@@ -105,6 +110,9 @@ def epsilon_of_rates(tpr: Any, fpr: Any, delta: float) -> np.ndarray:
     """The least epsilon that allows a TPR at an FPR in (0, 1]; -inf if every one does.
 
     `tradeoff.dp_tpr`, solved for epsilon; it may be negative.
+
+    >>> round(float(epsilon_of_rates(0.5, 0.1, 0.0)), 3)  # log(0.5 / 0.1)
+    1.609
     """
     tpr, fpr = np.asarray(tpr, dtype=float), np.asarray(fpr, dtype=float)
     with np.errstate(divide="ignore"):

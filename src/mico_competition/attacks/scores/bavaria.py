@@ -44,6 +44,11 @@ def bavaria(
 
     Raises:
         ValueError: on bad input, constant signals, or nothing to fill a missing mean from.
+
+    >>> shadow = np.array([[2.0, 0.0], [2.2, 0.1], [0.0, 1.9], [0.1, 2.1]])
+    >>> is_member = shadow > 1
+    >>> bavaria(np.array([2.1, 0.0]), shadow, is_member).round(1).tolist()
+    [35.8, -22.5]
     """
     if not nu0 > 0 or not kappa0 >= 0:
         raise ValueError(f"Expected nu0 > 0 and kappa0 >= 0, got {nu0} and {kappa0}.")

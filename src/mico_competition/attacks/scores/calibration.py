@@ -104,6 +104,12 @@ def winner_2023(
 
     Raises:
         ValueError: on bad input; if "standardised" finds no spread at any point of a target.
+
+    >>> shadow = np.array([[2.0, 0.0], [2.2, 0.1], [0.0, 1.9], [0.1, 2.1]])
+    >>> is_member = shadow > 1
+    >>> target = np.array([2.1, 0.0])
+    >>> winner_2023(target, shadow, is_member, formula="standardised").round(1).tolist()
+    [0.9, -0.9]
     """
     if formula not in FORMULAS:
         raise ValueError(f"Expected formula in {FORMULAS}, got {formula!r}.")

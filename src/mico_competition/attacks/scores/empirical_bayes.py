@@ -58,6 +58,12 @@ def eb_likelihood_ratio(
     Raises:
         ValueError: on bad input; on constant signals; if no point has both kinds of shadow;
             with fewer than three shadows.
+
+    >>> shadow = np.array([[2.0, 0.0], [2.2, 0.1], [0.0, 1.9], [0.1, 2.1]])
+    >>> is_member = shadow > 1
+    >>> scores = eb_likelihood_ratio(np.array([2.1, 0.0]), shadow, is_member)
+    >>> bool(scores[0] > scores[1])  # the first record looks like a member
+    True
     """
     if bins < 1 or not nu0 >= 0:
         raise ValueError(f"Expected bins >= 1 and nu0 >= 0, got {bins} and {nu0}.")

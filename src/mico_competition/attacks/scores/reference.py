@@ -70,6 +70,11 @@ def out_reference(
 
     Raises:
         ValueError: on bad input; if no point has both IN and OUT shadows and one lacks OUT.
+
+    >>> shadow = np.array([[2.0, 0.0], [2.2, 0.1], [0.0, 1.9], [0.1, 2.1]])
+    >>> is_member = shadow > 1
+    >>> out_reference(np.array([2.1, 0.0]), shadow, is_member, references=2).round(2).tolist()
+    [2.05, -0.05]
     """
     if references < 1:
         raise ValueError(f"Expected references >= 1, got {references}.")

@@ -73,6 +73,12 @@ def first_principles(
 
     Raises:
         ValueError: as `lira`.
+
+    >>> shadow = np.array([[2.0, 0.0], [2.2, 0.1], [0.0, 1.9], [0.1, 2.1]])
+    >>> is_member = shadow > 1
+    >>> scores = first_principles(np.array([2.1, 0.0]), shadow, is_member)
+    >>> bool(scores[0] > scores[1])
+    True
     """
     target, shadow = np.asarray(target, dtype=np.float64), np.asarray(shadow, dtype=np.float64)
     if not stable_logit_scaling:
