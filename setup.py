@@ -63,6 +63,7 @@ setup(
         "mico_competition": ["py.typed"],
         "mico_competition.hosting.leaderboard": ["site/*"],
         "mico_competition.competition": ["*.toml"],
+        "mico_competition.hosting.hub": ["card.md"],
         "mico_competition.hosting.codabench": ["pages/*.md", "pages/logo.png"],
         "mico_competition.scoring": ["metadata"],
     },
