@@ -111,7 +111,7 @@ def test_columns_and_pages_use_one_set_of_words_in_one_order(table, tmp_path, co
     assert places == sorted(places)
     assert ("The mean over" in files["pages/evaluation.md"].decode()) == (count > 1)
     text = files["pages/data.md"].decode()
-    assert 'load_dataset("faces", "data")' in text and "load_faces" not in text
+    assert 'load_digits("data")' in text and "load_faces" not in text  # its built-in loader
 
 
 def test_labels_are_short_and_different():
