@@ -26,7 +26,7 @@ from mico_competition.audit.verdict import Scored, deciding_bounds, judge
 from mico_competition.cli import main
 from mico_competition.competition.layout import challenge_folder_of, scenario_of
 from mico_competition.competition.table import get_scenario
-from mico_competition.hosting.hub.dataset_card import ScenarioFacts, _table
+from mico_competition.hosting.hub.dataset_card import ScenarioFacts, card_text
 from mico_competition.training.accounting import Mechanism
 
 RUN = Mechanism(noise_multiplier=4.0, sample_rate=0.25, num_steps=40)
@@ -169,8 +169,9 @@ def test_limits_of_models_that_state_nothing_are_named_as_the_tables(tmp_path):
     ]
     folder, _ = challenge(tmp_path / "stated", {"privacy": PRIVACY})
     assert list(tpr_limits_of(folder)["digits_lo"]) == ["epsilon, delta", "Gaussian DP", "exact"]
-    table = _table([ScenarioFacts("digits_lo", {}, epsilon=4.0, by_table=True)])
-    assert "4.000 (by the table; the models state none)" in table
+    facts = [ScenarioFacts("digits_lo", {"train": 1}, epsilon=4.0, by_table=True)]
+    page = card_text("digits", "team/digits", "mit", facts, "digits_lo/train/model_0")
+    assert "4.000 (by the table; the models state none)" in page
 
 
 # --- the joint level, and plans of guesses
