@@ -127,6 +127,7 @@ def test_one_scenario_of_a_folder(participants, mico, tmp_path, name):
     assert code == 1 and f"no models of digits_hi in {folder}" in errors
 
 
+@pytest.mark.slow
 def test_evaluate_train_models_by_default(participants, mico, tmp_path):
     files = ["--csv", "e.csv", "--json", "e.json", "--html", "e.html"]
     words = ["--resamples", 50, "--shadows", "4,9", *files]
@@ -159,6 +160,7 @@ def test_all_records_are_less_noisy(small_fleet, mico, tmp_path):
     assert [a["name"] for a in found["all"]["attacks"]] == ["threshold", "eb"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["train", "dev"])
 def test_what_a_distinguisher_knows_is_offered(small_fleet, mico, phase):
     """An attack of one's own sees who else was trained on, and not what it is asked."""
@@ -191,6 +193,7 @@ def test_options_of_the_runner_up(participants, mico, tmp_path):
     assert not np.allclose(found[2], found[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", [("first-principles", "eb"), ("eb", "first-principles")])
 def test_options_of_the_runner_up_are_of_either_attack(participants, mico, tmp_path, pair):
     words = ["--attack", pair[0], "--against", pair[1], "--global_variance", "--resamples", 5]
@@ -200,6 +203,7 @@ def test_options_of_the_runner_up_are_of_either_attack(participants, mico, tmp_p
     assert {attack["name"] for attack in found["attacks"]} == names
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_kept_when_a_study_fails(participants, mico, tmp_path):
     write_attack("if not problem.targets_in_shadows: raise ZeroDivisionError")
     words = ["--attack", "mine.py:attack", "--resamples", 5, "--json", "e.json", "--csv", "e.csv"]

@@ -71,6 +71,7 @@ def test_one_legend_below_both_curves_with_every_attack(html, browser, tmp_path)
     assert browser.js("document.querySelectorAll('section').length") == 2
 
 
+@pytest.mark.slow
 def test_every_curve_has_a_band_and_zero_no_sign(html):
     section = html.split("<section>")[1]
     assert section.count('fill-opacity="0.13"') == 2 * (len(NAMES) + 1) + 1

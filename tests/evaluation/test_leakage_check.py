@@ -252,6 +252,7 @@ def keeps_a_file(folder):
     return remembers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["last", "first", "file"])
 @pytest.mark.parametrize("alone", [True, False])
 def test_an_attack_that_remembers_labels_is_refused(kind, alone, tmp_path):

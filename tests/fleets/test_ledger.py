@@ -281,6 +281,7 @@ def test_a_second_run_that_would_train_in_another_way_is_refused(
     assert "gradients, steps or first weights are others now" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_second_run_with_other_noise_is_refused(tmp_path, capsys, monkeypatch):
     """Under the same target, by an edit of the accountant."""
     assert fleet(tmp_path, "--models", "0", scenario="digits_lo") == 0

@@ -121,6 +121,7 @@ def test_device(name, tmp_path):
     assert {p.device.type for p in load_model(name, folder, "cuda").parameters()} == {"cuda"}
 
 
+@pytest.mark.slow
 def test_transformers_is_imported_late():
     code = (
         "import sys, mico_competition.models.architectures as m; m.MLP(); "

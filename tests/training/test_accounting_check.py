@@ -69,6 +69,7 @@ def test_a_reported_epsilon_is_an_upper_bound_and_a_close_one(rows, name):
     assert row.difference <= 2 * EPS_ERROR
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sst2_lo", "digits_hi", "digits_lo"])
 def test_the_two_bounds_enclose_the_true_epsilon(rows, name):
     row = rows[name]

@@ -220,6 +220,7 @@ def test_models_that_cannot_be_private_are_refused_by_name():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epsilon", "rate", "steps", "published"),
     [

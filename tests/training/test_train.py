@@ -53,6 +53,7 @@ def test_the_folder_is_what_a_challenge_needs(tmp_path, scenario):
     assert results["evaluation_records"] == 600 - 190 - 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scenario", "target"), [("digits_hi", 10.0), ("digits_lo", 4.0)])
 def test_the_spent_epsilon_is_written_and_within_the_target(tmp_path, scenario, target):
     privacy = train(tmp_path / "model_0", scenario)["privacy"]
