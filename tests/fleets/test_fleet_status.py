@@ -14,8 +14,6 @@ from mico_competition.cli.fleet import _retries
 from mico_competition.fleets.fleet import Block, Outcome, Progress, record, run_fleet
 from mico_competition.fleets.status import fleet_states
 
-pytestmark = pytest.mark.slow
-
 
 def state_of(out):
     (state,) = fleet_states(out)
@@ -119,6 +117,7 @@ def test_a_rate_counts_what_is_under_way(tmp_path, monkeypatch):
     steps.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_a_real_fleet_has_a_rate_before_its_first_stack_is_done(tmp_path, capsys):
     running = Fleet(tmp_path, "--workers", "1", "--stack", "10", "--num_epochs", "20000")
@@ -136,6 +135,7 @@ def test_a_real_fleet_has_a_rate_before_its_first_stack_is_done(tmp_path, capsys
     assert state_of(tmp_path).state == "stopped"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a shell")
 def test_a_reader_that_goes_does_not_stop_the_fleet(tmp_path):
     """`mico fleet ... | head -1`: all models are trained all the same."""
