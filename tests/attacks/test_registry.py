@@ -278,6 +278,7 @@ def test_constant_signals_are_refused(name):
         run(task, ATTACKS[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_points_that_every_shadow_saw_have_a_score(name):
     """As in SST-2, where 1.3 OUT models a point are usual."""

@@ -86,6 +86,7 @@ def test_attack_writes_one_mapping_for_all_models_of_a_phase(participants, mico,
     assert printed.strip().endswith(", in place of 4 earlier ones")
 
 
+@pytest.mark.slow
 def test_predictions_score_as_evaluate_says(small_fleet, mico, tmp_path):
     out = tmp_path / "p" / "digits"
     flags = ["--phase", "dev", "--predictions", out]
@@ -215,6 +216,7 @@ def test_what_was_measured_is_kept_when_a_study_fails(participants, mico, tmp_pa
     assert "mine.py:attack" in (tmp_path / "e.csv").read_text()
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_kept_when_another_scenario_fails(participants, mico, tmp_path):
     folder = shutil.copytree(participants, tmp_path / "digits")
     shutil.copytree(folder / "digits_inf/train", folder / "digits_lo/train")
@@ -244,6 +246,7 @@ def test_what_cannot_be_is_said_before_any_attack_runs(participants, mico, words
     assert len(errors.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["attack", "evaluate"])
 def test_an_attack_that_wants_all_records_gets_them(participants, mico, verb):
     write_attack(

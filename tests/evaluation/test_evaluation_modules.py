@@ -9,6 +9,7 @@ import types
 
 import numpy as np
 import pytest
+from helpers_cases import one_in
 from helpers_problem import make_source
 
 from mico_competition.evaluation.cross_fitting import make_task, run
@@ -101,7 +102,7 @@ KEEPERS = {
 }
 
 
-@pytest.mark.parametrize("where", KEEPERS)
+@pytest.mark.parametrize("where", one_in(4, KEEPERS))
 @either
 def test_nothing_is_kept_from_problem_to_problem(write, source, where, isolate):
     attack, task = write(KEEPERS[where], isolate=isolate), make_task(source, "dev")
@@ -222,6 +223,7 @@ attack.leaves_one_out = False
 """
 
 
+@pytest.mark.slow
 @forks
 def test_the_guard_finds_what_is_kept_in_a_librarys_object(write, source):
     text = KEEPS.format(where="json.decoder.BACKSLASH", after="")
@@ -234,6 +236,7 @@ def test_the_guard_finds_what_is_kept_in_a_librarys_object(write, source):
     check_task(write({"attack.py": KEEPS.format(where="{}", after="")}), task)
 
 
+@pytest.mark.slow
 def test_the_guard_warns_of_labels_that_are_kept_in_a_file(write, source, tmp_path, caplog):
     where = "np.load(PATH, allow_pickle=True).item() if os.path.exists(PATH) else {}"
     path = repr(str(tmp_path / "kept.npy"))

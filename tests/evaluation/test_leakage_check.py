@@ -137,6 +137,7 @@ def test_a_planted_leak_is_refused(leak):
     assert len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("leak", "least"), [(no_one_left_out, 0.3), (class_direction, 0.02)])
 def test_the_leak_is_worth_refusing(leak, least):
     """Where there is nothing to find, labels that went into the reference find something."""
@@ -189,6 +190,7 @@ def test_evaluate_refuses_a_leak_unless_told_not_to_look():
         evaluate(task, [], options=replace(few, blind_check="maybe"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["train", "dev"])
 def test_in_folds_and_other_phases_a_leak_finds_nothing(phase):
     task = make_task(make_source(), phase)
@@ -296,6 +298,7 @@ folds.leaves_one_out = False
 """
 
 
+@pytest.mark.slow
 def test_a_file_keeps_nothing_from_one_problem_to_the_next(tmp_path):
     """What it keeps in its module is gone, so a cache does not hide a leak, nor make one."""
     (tmp_path / "mine.py").write_text(MEMORY)
@@ -306,6 +309,7 @@ def test_a_file_keeps_nothing_from_one_problem_to_the_next(tmp_path):
     assert not scores.any()  # no label of any target is known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["train", "dev", "known"])
 def test_honest_attacks_pass_in_folds_and_every_phase(phase):
     task = make_task(make_source(), "dev" if phase == "dev" else "train", known=phase == "known")
@@ -340,6 +344,7 @@ def test_the_guard_asks_for_all_targets_and_for_several_at_once():
     assert sum(count == 9 for count in together) >= 6
 
 
+@pytest.mark.slow
 def test_ties_do_not_look_like_leaks():
     """Saturated signals order points by rounding; that is no label."""
     source = make_source(points=300)

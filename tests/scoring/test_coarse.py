@@ -226,6 +226,7 @@ def test_damaged_settings_let_no_score_out(tmp_path, text):
     assert "Please tell the organisers." in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [None, "3.7"])
 @pytest.mark.parametrize(
     "text",

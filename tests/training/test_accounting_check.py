@@ -216,6 +216,7 @@ def test_a_simulation_of_the_losses_agrees_and_the_worse_direction_counts(rows):
         assert sign * (1.0 - epsilon) >= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [{"noise_multiplier": 0.5}, {"sample_rate": 2}, {"num_steps": 2}],

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from helpers_cases import one_in
 from helpers_models import large_weights
 from torch.nn.functional import cross_entropy
 
@@ -175,7 +176,7 @@ EDITS = {
 }
 
 
-@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("edit", one_in(5, EDITS))
 def test_an_edit_of_training_shows(before, monkeypatch, edit):
     module, name, change, scenarios = EDITS[edit]
     monkeypatch.setattr(module, name, change(getattr(module, name)))
