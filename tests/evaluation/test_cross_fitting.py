@@ -1,4 +1,4 @@
-"""Who is attacked with which shadows: no target is its own, nothing is told that is asked."""
+"""Which targets are attacked with which shadow models: no target is its own shadow."""
 
 import copy
 

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from opacus.accountants import PRVAccountant
+from opacus.accountants.analysis import rdp
 from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from scipy import stats
 from torch import nn
@@ -237,3 +239,21 @@ def test_noise_for_a_target(epsilon, rate, steps, published):
     assert mechanism.noise_multiplier == pytest.approx(published, rel=0.01)
     spent = mechanism.epsilon(1e-5)
     assert epsilon - 2 * EPS_ERROR < spent <= epsilon
+
+
+def test_a_bound_computes_each_renyi_divergence_once(monkeypatch):
+    """Opacus alone computes each of them four times; the bound is the same to the last bit."""
+    sigma, rate, steps = 1.0625, 0.125, 8
+    alone = PRVAccountant()
+    alone.history = [(sigma, rate, steps)]
+    expected = alone.get_epsilon(delta=1e-5, eps_error=EPS_ERROR)
+    orders, plain = [], rdp._compute_rdp
+
+    def counted(q, noise, alpha):
+        orders.append(alpha)
+        return plain(q, noise, alpha)
+
+    monkeypatch.setattr(rdp, "_compute_rdp", counted)
+    assert next(Mechanism(sigma, rate, steps)._bounds(1e-5)) == (expected, EPS_ERROR)
+    assert len(orders) == len(set(orders)) > 100
+    assert rdp._compute_rdp is counted  # Opacus itself is as it was
