@@ -307,3 +307,19 @@ def test_a_model_that_gives_nan_is_refused(name):
         assert np.isfinite(run(make_task(broken, "dev"), ATTACKS[name])).all()  # it does not look
     with pytest.raises(ValueError, match="digits_inf/train/model_3|finite"):
         run(make_task(broken, "train" if name in SHADOWLESS else "dev"), ATTACKS[name])
+
+
+def test_an_attack_is_the_same_however_it_is_asked_for():
+    plain = get_attack("first-principles")
+    assert get_attack("first-principles", online_attack=False).name == plain.name
+    assert get_attack("first-principles", online_attack=True).name.endswith(" --online_attack")
+    with pytest.raises(TypeError):
+        get_attack(name="eb")  # the cache would take it for another attack
+
+
+def test_attack_files_of_earlier_versions_find_their_names():
+    from mico_competition.attacks.problem import Problem
+    from mico_competition.evaluation import problem as former
+
+    assert former.Problem is Problem
+    assert {"told", "own"} <= set(dir(former.Problem))

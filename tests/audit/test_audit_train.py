@@ -187,7 +187,9 @@ def test_the_report_says_what_was_done(honest):
 def test_a_departure_at_no_loss_of_privacy_is_told_in_the_first_sentence(honest):
     noted = replace(honest, checks=[replace(honest.checks[0], verdict=NOTE), *honest.checks[1:]])
     assert noted.notes == ["noise"] and not noted.alarms
-    assert sentence(noted).endswith("; it departs from what is told, at no loss of privacy: noise.")
+    assert sentence(noted).endswith(
+        "; it departs from the settings, without loss of privacy: noise."
+    )
 
 
 def test_more_replays_than_memory_holds_are_refused(monkeypatch):

@@ -134,9 +134,9 @@ def test_mistakes_are_sentences():
 
 def test_a_told_source_is_the_source_but_for_what_it_tells():
     source = make_source()
-    known_membership = MaskedSource(source, np.zeros_like(source.fleet.known_membership))
-    np.testing.assert_array_equal(known_membership.get("loss"), source.get("loss"))
-    assert not known_membership.fleet.known_membership.any()
-    assert copy.copy(known_membership).fleet is known_membership.fleet
+    masked = MaskedSource(source, np.zeros_like(source.fleet.known_membership))
+    np.testing.assert_array_equal(masked.get("loss"), source.get("loss"))
+    assert not masked.fleet.known_membership.any()
+    assert copy.copy(masked).fleet is masked.fleet
     with pytest.raises(AttributeError):
-        known_membership.nothing  # noqa: B018
+        masked.nothing  # noqa: B018

@@ -233,3 +233,10 @@ def test_costs_stand_in_text_csv_and_json(fleet):
     (nested,) = json.loads(table.to_json([(found, [])]))
     assert nested["interval_method"] == "both"
     assert nested["attacks"][1]["records_used"] == 300
+
+
+def test_waiting_costs_nothing():
+    """The clock counts processor time: a sleep takes next to none, however busy the machine is."""
+    before = cpu_seconds()
+    time.sleep(0.3)
+    assert cpu_seconds() - before < 0.15

@@ -292,16 +292,22 @@ def test_what_a_library_adds_to_itself_stays():
     with undisturbed():
         statistics.later, statistics.built_in = of_the_library, len
         statistics.strange, statistics.learned = lambda: None, np.zeros(3)
-        importer = type(
-            "Importer", (), {"__module__": "statistics", "find_spec": lambda *_: None}
-        )()
-        sys.meta_path.append(importer)
+        statistics.bound, statistics.__compiled_fn_0 = {}.get, {"labels": 1}
+        sys.modules.pop("this_is_new", None)
+        new = types.ModuleType("this_is_new")
+        new.__file__ = statistics.__file__
+        sys.modules["this_is_new"] = new
+        importer, strange = (
+            type("Importer", (), {"__module__": name, "find_spec": lambda *_: None})()
+            for name in ("this_is_new", "statistics")
+        )
+        sys.meta_path += [importer, strange, types.SimpleNamespace(find_spec=lambda *_: None)]
     try:
         assert statistics.later is of_the_library and statistics.built_in is len
-        assert not {"strange", "learned"} & set(vars(statistics))
-        assert importer in sys.meta_path
+        assert not {"strange", "learned", "bound", "__compiled_fn_0"} & set(vars(statistics))
+        assert sys.meta_path[-1] is importer and strange not in sys.meta_path
     finally:
-        del statistics.later, statistics.built_in
+        del statistics.later, statistics.built_in, sys.modules["this_is_new"]
         sys.meta_path.remove(importer)
 
 

@@ -279,14 +279,14 @@ def test_no_array_that_a_problem_leads_to_holds_hidden_labels(phase, known):
 
 def test_a_told_source_gives_copies_and_what_it_is_told():
     source = whole_source()
-    known_membership = MaskedSource(source, np.full_like(source.fleet.known_membership, HIDDEN))
-    np.testing.assert_array_equal(known_membership.get("loss"), source.get("loss"))
-    assert known_membership.get("loss") is known_membership.get("loss") is not source.get("loss")
-    assert (known_membership.fleet.known_membership == HIDDEN).all() and len(
-        known_membership.fleet
-    ) == len(source.fleet)
+    masked = MaskedSource(source, np.full_like(source.fleet.known_membership, HIDDEN))
+    np.testing.assert_array_equal(masked.get("loss"), source.get("loss"))
+    assert masked.get("loss") is masked.get("loss") is not source.get("loss")
+    assert (masked.fleet.known_membership == HIDDEN).all() and len(masked.fleet) == len(
+        source.fleet
+    )
     with pytest.raises(AttributeError):
-        known_membership.nothing  # noqa: B018
+        masked.nothing  # noqa: B018
 
 
 # --- the process

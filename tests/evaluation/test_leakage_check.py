@@ -12,7 +12,7 @@ from mico_competition.attacks.problem import Attack
 from mico_competition.evaluation.cross_fitting import make_task, problems, run
 from mico_competition.evaluation.custom import find_attack
 from mico_competition.evaluation.evaluate import Options, evaluate
-from mico_competition.evaluation.leakage_check import check_problem, check_task
+from mico_competition.evaluation.leakage_check import _relabelled, check_problem, check_task
 
 
 def own_problem(**options):
@@ -354,3 +354,13 @@ def test_ties_do_not_look_like_leaks():
     ((_, problem),) = problems(make_task(source, "train"), ATTACKS["eb"])
     attack = made(lambda p: p.gather("logit").score(eb_likelihood_ratio))
     check_problem(attack, problem, sample=20)
+
+
+def test_targets_of_a_fold_are_relabelled_in_the_source():
+    """Only they are: the check of cross-fitting, and of dev and final, stands on this."""
+    task = make_task(make_source(train=6), "train")
+    again = _relabelled(task, np.array([1, 3]), np.random.default_rng(0))
+    before, after = (t.source.fleet.known_membership for t in (task, again))
+    moved = (before != after).any(axis=1)
+    assert np.flatnonzero(moved).tolist() == task.targets[[1, 3]].tolist()
+    assert np.array_equal(np.sort(before, axis=1), np.sort(after, axis=1))

@@ -161,7 +161,7 @@ class Gathered:
 
     @cached_property
     def target_index(self) -> np.ndarray | None:
-        """int[t k], the row of `shadow` that each point's target is; None unless `own`."""
+        """int[t k], the row of each point's target in `shadow`; None unless they are shadows."""
         own = self._own(self.problem.targets)
         return None if own is None else np.repeat(own, self.shape[1])
 
@@ -169,8 +169,8 @@ class Gathered:
         """`attack(target, shadow, is_member, target_index=..., **options)`: float[t, k].
 
         The attack gets all points of the fleet, whichever are asked for, as float[targets,
-        points]: what it learns from many points does not hang on who else is attacked, and with
-        `own` is learnt without the target, in each row.
+        points]: what it learns from many points does not depend on who else is attacked, and with
+        `targets_in_shadows` is learnt without the target, in each row.
 
         Raises:
             ValueError: on signals that are not finite; what the attack raises.

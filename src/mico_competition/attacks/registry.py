@@ -230,7 +230,7 @@ def check_name(name: str) -> Row:
 
 
 @cache  # so that a name asked for twice gives equal attacks
-def get_attack(name: str, **flags: bool) -> Attack:
+def get_attack(name: str, /, **flags: bool) -> Attack:
     """The attack of a name, with some of its flags set.
 
     Raises:
@@ -255,7 +255,7 @@ def get_attack(name: str, **flags: bool) -> Attack:
             "`pip install -e '.[all]'` in the repository."
         ) from missing
     return Attack(
-        " ".join([name, *(f"--{flag}" for flag in flags)]),
+        " ".join([name, *(f"--{flag}" for flag, on in flags.items() if on)]),
         row.title,
         row.source,
         run,

@@ -72,7 +72,7 @@ def max_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
 
 
 def symmetric_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
-    """As `exact_tpr`, but at least the curve of each direction, "member" and "non-member".
+    """As `max_tpr`, but at least the curve of each direction, "member" and "non-member".
 
     The least curve that bounds every test of whether a record is in, whichever of the two answers
     counts as positive; where both are guessed, as in `one_run_fdp`, it takes this one.

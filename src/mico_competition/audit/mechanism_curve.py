@@ -50,7 +50,7 @@ def mechanism_curve(
     Args:
         mechanism: a Poisson-subsampled Gaussian, composed with itself.
         curve_of: gives the curve of a mechanism; by default one that holds in both directions, as
-            a `Family` must.  With `exact_tpr` only `tpr` and `epsilon` may be used.
+            a `Family` must.  With `max_tpr` only `tpr` and `epsilon` may be used.
     """
 
     def step_of(strength: float) -> int:

@@ -233,13 +233,13 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
 
 
 def _ceilings(challenge_folder: Path, phase: str) -> Mapping[str, Any]:
-    """What privacy allows in each scenario at most; nothing, and why, where that is not known."""
+    """The largest TPR that privacy allows in each scenario; empty, with a message, if not known."""
     from mico_competition.audit import tpr_limits_of
 
     try:
         return tpr_limits_of(challenge_folder, phase=phase)
     except ValueError as reason:
-        print(f"No ceilings of privacy in the report. {reason}", file=sys.stderr)
+        print(f"No limits of privacy in the report. {reason}", file=sys.stderr)
         return {}
 
 

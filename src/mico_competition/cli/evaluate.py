@@ -66,12 +66,12 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--records",
         default="challenge",
         choices=("challenge", "all"),
-        help="points asked for; all records give a low-noise estimate",
+        help="points to score; all records give a low-noise estimate",
     )
     parser.add_argument(
         "--knowledge",
         choices=("standard", "distinguisher"),
-        help="what is told of targets (default: what their scenario tells of dev models)",
+        help="known membership of the targets (default: what the scenario discloses of dev models)",
     )
     add_folds(parser)
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap over models")

@@ -65,12 +65,12 @@ def _work(line: _Line, kind: bytes, folder: str) -> None:
     _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     try:
         source = pickle.loads(line.read_frame())  # of our own process; nothing of a stranger's
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in (_CONTROL, 1, 2):  # the prints of foreign code go nowhere
+            os.dup2(nothing, number)
         _use(source["competition"])
         path = source.get("path") or _unpacked(source, folder)
         _as_at_home(source) if "path" in source else _barred(folder)
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for number in (_CONTROL, 1, 2):  # what the attack prints goes nowhere
-            os.dup2(nothing, number)
         with imported_anew(Path(path).parent):
             solve = _about if kind == b"A" else _solve
             solve(line, path, source["function"])

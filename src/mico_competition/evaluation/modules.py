@@ -11,6 +11,7 @@ finds those by a comparison with a fresh process (`leakage_check.py`).
 
 from __future__ import annotations
 
+import builtins
 import os
 import site
 import sys
@@ -78,11 +79,24 @@ def _of_a_library(name: str, modules: State) -> bool:
     return top != name and top in modules and _of_a_library(top, modules)
 
 
-def _defined_in_a_library(value: Any, modules: State) -> bool:
-    """Whether a function, a class, or the class of an object is of an installed package."""
+def _brought_by_a_library(value: Any, before: State, modules: State) -> bool:
+    """Whether a function, a class or an object's class is of a library that is new since."""
     named = value if hasattr(value, "__qualname__") else type(value)
     name = getattr(named, "__module__", None)
-    return name != "builtins" and name in modules and _of_a_library(name, modules)
+    return name not in before and name in modules and _of_a_library(name, modules)
+
+
+def _holds_no_object(value: Any) -> bool:
+    """Whether a value is a module, or a built-in function that is bound to no object."""
+    if not isinstance(value, types.BuiltinFunctionType):
+        return isinstance(value, types.ModuleType)
+    bound = value.__self__
+    return isinstance(bound, types.ModuleType | None) or type(bound).__name__ == "PyCapsule"
+
+
+def _compiled(name: str, value: Any) -> bool:
+    """Whether torch.compile added a value to a module, for the code that it made."""
+    return name.startswith(_COMPILED) and (callable(value) or value is vars(builtins))
 
 
 def _is_defined_in(value: Any, module: types.ModuleType) -> bool:
@@ -109,7 +123,7 @@ def put_back(before: tuple[State, list[Any], list[Any]]) -> None:
     )
     for importers, old in pairs:
         added = [one for one in importers if all(one is not other for other in old)]
-        importers[:] = [*old, *(one for one in added if _defined_in_a_library(one, now))]
+        importers[:] = [*old, *(one for one in added if _brought_by_a_library(one, known, now))]
     for name in now:
         if name not in known and not _of_a_library(name, now):
             sys.modules.pop(name, None)
@@ -141,9 +155,7 @@ def put_names_back(before: list[tuple[types.ModuleType, dict[str, Any]]]) -> Non
             continue
         for name, value in list(now.items()):
             if name not in old and not (
-                isinstance(value, (types.ModuleType, types.BuiltinFunctionType))
-                or name.startswith(_COMPILED)
-                or _is_defined_in(value, module)
+                _holds_no_object(value) or _compiled(name, value) or _is_defined_in(value, module)
             ):
                 del now[name]
         for name, value in old.items():

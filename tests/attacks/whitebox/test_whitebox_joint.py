@@ -177,9 +177,9 @@ def test_second_pass_equals_dense_algebra_without_the_records_own_prior(kernel, 
     exact = mean32 + solved * (spread32 + torch.tensor(1 / kappa).float() / spread32)
     np.testing.assert_allclose(exact, expected, atol=2e-3 * np.abs(expected).max())
     # With one number for the information on all records it is nearly so.
-    known_membership = information_of(kernel, spread32, [ridge])
-    assert 0.7 < known_membership[0] / np.mean(kappa / np.diag(explicit)) < 1.4
-    ours = decode_with_prior(kernel, trace, mean32, spread32, [ridge], known_membership)[0]
+    per_ridge = information_of(kernel, spread32, [ridge])
+    assert 0.7 < per_ridge[0] / np.mean(kappa / np.diag(explicit)) < 1.4
+    ours = decode_with_prior(kernel, trace, mean32, spread32, [ridge], per_ridge)[0]
     assert np.corrcoef(ours, expected)[0, 1] > 0.97
 
 

@@ -117,7 +117,7 @@ def check_finite(name: str, array: np.ndarray) -> None:
 
 
 def check_varies(varies: bool) -> None:
-    """Refuses signals that do not vary: a spread over models cannot be told of them."""
+    """Refuses signals that do not vary: they have no spread over models."""
     if not varies:
         raise ValueError(
             "Expected signals that vary between shadow models, got constant ones: is it one model "

@@ -101,7 +101,7 @@ def suri(
         [problem.known_membership[row, columns] for row, columns in chosen.items()]
     )
     if (labels == HIDDEN).any():
-        raise ValueError("Expected everything to be told of the shadow models.")
+        raise ValueError("Expected the membership of the shadow models to be known.")
     asked = list(zip(problem.targets, problem.columns))
     targets = np.concatenate(
         [features(int(r), c) for r, c in tracked(asked, "Features of targets", "model")]

@@ -40,7 +40,7 @@ def sentence(audits: Audits) -> str:
             f"ALARM: the trainer does not keep {name}'s promise of {promised}: {', '.join(alarms)}."
         )
     notes = list(dict.fromkeys(note for audit in several for note in audit.notes))
-    departs = f"; it departs from what is told, at no loss of privacy: {', '.join(notes)}"
+    departs = f"; it departs from the settings, without loss of privacy: {', '.join(notes)}"
     best = max(several, key=lambda audit: audit.proven(METHOD).epsilon)
     own, least = best.proven(METHOD), best.proven("one-run")
     runs = "one run shows" if len(several) == 1 else f"{len(several)} runs show"

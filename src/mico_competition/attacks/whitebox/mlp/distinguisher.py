@@ -15,18 +15,18 @@ from mico_competition.signals import HIDDEN, MEMBER
 
 
 def knows_members(problem: Problem) -> bool:
-    """Whether anything is told of the targets: membership of records that are not asked for."""
+    """Whether the membership of the targets is known at any record."""
     return bool((problem.known_membership[problem.targets] != HIDDEN).any())
 
 
-def told_of(problem: Problem, rows: np.ndarray, hidden: np.ndarray | None) -> np.ndarray:
-    """int8[r, N], what is taken as told of these models.
+def known_of(problem: Problem, rows: np.ndarray, hidden: np.ndarray | None) -> np.ndarray:
+    """int8[r, N], the membership of these models that an attack may use.
 
     Args:
-        problem: of targets of which something is told.
+        problem: one with some known membership of its targets.
         rows: int64[r].
-        hidden: int64[r, k], columns that a shadow in a target's place does not know; None for
-            targets, of which everything that is told is taken.
+        hidden: int64[r, k], columns to hide for shadows that stand in for targets; None for
+            targets, whose known membership is used whole.
     """
     known_membership = problem.known_membership[rows].copy()
     if hidden is not None:
@@ -35,7 +35,7 @@ def told_of(problem: Problem, rows: np.ndarray, hidden: np.ndarray | None) -> np
 
 
 def shares(believed: np.ndarray, known_membership: np.ndarray) -> np.ndarray:
-    """float[...], probabilities of membership: 0 or 1 where it is told, else what is believed."""
+    """float[...], probabilities of membership: 0 or 1 where it is known, else `believed`."""
     return np.where(
         known_membership == HIDDEN, believed, (known_membership == MEMBER).astype(believed.dtype)
     )

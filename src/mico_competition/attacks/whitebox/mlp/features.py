@@ -1,7 +1,7 @@
 """The first pass: traces and joint decodes of all models at all records, free of membership.
 
-Nothing here reads `told`, so what it gives may serve any split of the models into shadows and
-targets; that of the last source asked for is kept, as folds of one evaluation share it.
+Nothing here reads `known_membership`, so the results serve any split of the models into shadows and
+targets.  Those of the last source are kept, because the folds of one evaluation share it.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def solve_shifted(
             all, count as solved.
         steps: at most so many products with the matrix.
         strict: whether what is not solved by then is an error, or good enough.
-        solves: told how it went.
+        solves: records each solve.
 
     Raises:
         ValueError: if a shift is not above 0, or the right side is not finite; if `strict` and
@@ -181,7 +181,7 @@ def joint_decode(
         kernel: of one model.
         trace: float32[N], its first-layer trace, in the kernel's scale.
         ridges: > 0; how strong noise is beside the mean square of c.
-        solves: told how it went.
+        solves: records each solve.
     """
     return solve_shifted(kernel, trace, ridges, solves=solves)
 
@@ -200,7 +200,7 @@ def decode_with_prior(
     Solves (S K S + ridge I) c' = S (T - K mean), S = diag(spread).  mean + spread c' is the
     posterior mean; returned is what the data say of each c_i when nothing was expected of it
     (but of the others): mean + (spread^2 + 1 / kappa_i) c' / spread, kappa_i the information on
-    c_i.  It does not depend on the record's own prior, so neither on what is told of it.
+    c_i.  It does not depend on the record's own prior, so not on whether its membership is known.
 
     Args:
         kernel: of one model.
@@ -210,17 +210,15 @@ def decode_with_prior(
         ridges: > 0.
         information: kappa_i / K_ii for each ridge, as `information_of` measures it; None takes
             that without interference, 1 / ridge.
-        solves: told how it went.
+        solves: records each solve.
     """
     if not bool((spread > 0).all()):
         raise ValueError("Expected prior spreads > 0: a record that is certain cannot be decoded.")
     left = trace - kernel(mean)
     solved = solve_shifted(kernel.scaled(spread), spread * left, ridges, solves=solves)
-    known_membership = [1 / ridge for ridge in ridges] if information is None else information
+    per_ridge = [1 / ridge for ridge in ridges] if information is None else information
     diagonal = kernel.diagonal.clamp_min(1e-6)
-    parts = [
-        own * (spread + 1 / (k * diagonal * spread)) for k, own in zip(known_membership, solved)
-    ]
+    parts = [own * (spread + 1 / (k * diagonal * spread)) for k, own in zip(per_ridge, solved)]
     return mean + torch.stack(parts)
 
 

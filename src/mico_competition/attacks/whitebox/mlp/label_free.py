@@ -40,7 +40,7 @@ class Last(Generic[Made]):
 
         Args:
             problem: its shadows and targets are the rows.
-            make: looks at no label; it is given the signals without what is told of them anew.
+            make: must not use labels; it gets a source without any membership.
         """
         source = without_labels(problem.source)
         rows = np.union1d(problem.shadows, problem.targets)

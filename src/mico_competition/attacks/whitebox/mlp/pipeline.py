@@ -74,7 +74,9 @@ def joint_decoder(problem: Problem) -> np.ndarray:
 
 
 def best(problem: Problem) -> np.ndarray:
-    """float64[t, k], log odds: everything stacked, and whatever is told of the targets used.
+    """float64[t, k], log odds: all signals stacked.
+
+    Known membership of the targets is used where there is any.
 
     Raises:
         ValueError: as `trace`.
@@ -96,27 +98,27 @@ def best(problem: Problem) -> np.ndarray:
 
 
 def best_distinguisher(problem: Problem) -> np.ndarray:
-    """`best`, for problems in which the targets' other records are told.
+    """`best`, for problems with known membership of the targets' other records.
 
     Raises:
-        ValueError: as `best`; if nothing is told of the targets.
+        ValueError: as `best`; if no membership of the targets is known.
     """
     check_problem(problem)
     if not knows_members(problem):
         raise ValueError(
-            "Expected a problem that tells the targets' other records, got none told: read the "
-            "fleet with knowledge='distinguisher', or take attack best."
+            "Expected a problem with known membership of the targets' other records, got none: "
+            "read the fleet with knowledge='distinguisher', or take attack whitebox."
         )
     return best(problem)
 
 
 def best_ridge(problem: Problem, first: FirstPass, beside: Evidence) -> tuple[float, Evidence]:
     """The ridge whose decode, beside other evidence, separates the shadows' members best."""
-    known_membership = problem.is_member
+    is_member = problem.is_member
     tried = {}
     for ridge, signal in tracked(first.joint.items(), "Choice of the ridge", "ridge"):
         own = evidence(problem, signal)
-        tried[ridge] = area(own.shadow + beside.shadow, known_membership), own
+        tried[ridge] = area(own.shadow + beside.shadow, is_member), own
     ridge = max(tried, key=lambda ridge: tried[ridge][0])
     return ridge, tried[ridge][1]
 

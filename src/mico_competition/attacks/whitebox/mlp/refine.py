@@ -13,9 +13,9 @@ from mico_competition.attacks.stacking.calibrator import Calibrator
 from mico_competition.attacks.stacking.stacking import Stack
 from mico_competition.attacks.whitebox.mlp.distinguisher import (
     interference,
+    known_of,
     knows_members,
     shares,
-    told_of,
 )
 from mico_competition.attacks.whitebox.mlp.features import FirstPass
 from mico_competition.attacks.whitebox.mlp.joint import Solves, decode_with_prior, information_of
@@ -55,7 +55,7 @@ def second_pass(
         prior = coefficients(problem, c, rows)
         likely = own_beliefs
         if knows:
-            likely = shares(own_beliefs, told_of(problem, rows, hidden))
+            likely = shares(own_beliefs, known_of(problem, rows, hidden))
         for place, row in enumerate(tracked(rows.tolist(), "Second decode", "model")):
             kernel = first.kernel(row)
             mean, deviation_of_c = prior.of(place, likely[place])
@@ -82,7 +82,7 @@ def second_pass(
 
 
 def spread_left(share: float, knows: bool) -> float:
-    """A record's usual spread, where members are told, beside that where nothing is."""
+    """A record's usual spread, where members are known, over that where none are."""
     return JITTER / (share * (1 - share) + JITTER**2) ** 0.5 if knows else 1.0
 
 

@@ -1,0 +1,5 @@
+"""The former home of `mico_competition.attacks.problem`, which older attack files import."""
+
+from mico_competition.attacks.problem import Attack, Gathered, Problem, Source
+
+__all__ = ["Attack", "Gathered", "Problem", "Source"]
