@@ -27,8 +27,6 @@ from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import resolve
 from mico_competition.training.train import mechanism_of
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module", autouse=True)
 def coarse():
@@ -70,6 +68,7 @@ def by(found, method):
     return next(p.alarm for p in found.proofs if p.scores == DIRAC and p.bound.method == method)
 
 
+@pytest.mark.slow
 def test_halved_noise_is_caught_by_the_noise_and_by_epsilon():
     found = audit(make_trainer=faults.HalvedNoise)
     noise = check_of(found, "noise")
@@ -81,6 +80,7 @@ def test_halved_noise_is_caught_by_the_noise_and_by_epsilon():
     assert sentence(found).startswith("ALARM: the trainer does not keep digits_lo's promise")
 
 
+@pytest.mark.slow
 def test_the_real_trainer_passes_every_check():
     assert not names(checks(), ALARM) and not names(checks(), NOTE)
 
@@ -92,6 +92,7 @@ def test_a_layer_without_noise_is_caught_by_its_own_noise():
     assert "noise" not in alarms and "noise of mlp.0.weight" not in alarms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["mlp.0", "mlp.2"])
 def test_an_unclipped_layer_is_caught_by_that_layers_sum(layer):
     found = checks(make_trainer=partial(faults.UnclippedLayer, layer=f"model.{layer}"))
@@ -103,6 +104,7 @@ def test_an_unclipped_layer_is_caught_by_that_layers_sum(layer):
     assert found["clipping"].verdict == PASS
 
 
+@pytest.mark.slow
 def test_an_unclipped_layer_of_canaries_is_caught_by_clipping_and_by_epsilon():
     found = audit(make_trainer=partial(faults.UnclippedLayer, layer="weights"), dirac=1000)
     assert check_of(found, "clipping").measured.value == pytest.approx(1000, rel=0.01)
@@ -117,6 +119,7 @@ def test_an_unclipped_layer_of_canaries_is_caught_by_clipping_and_by_epsilon():
     assert more.epsilon > found.promise.epsilon
 
 
+@pytest.mark.slow
 def test_a_sum_divided_before_clipping_is_caught_by_what_a_canary_moves():
     """A canary in a batch of k moves the mean's clipped sum by C L / sqrt(k), not by C."""
     found = audit(make_trainer=faults.DividedBeforeClipping)
@@ -125,6 +128,7 @@ def test_a_sum_divided_before_clipping_is_caught_by_what_a_canary_moves():
     assert by(found, METHOD)
 
 
+@pytest.mark.slow
 def test_noise_for_each_physical_batch_is_noted_but_is_no_alarm():
     settings = settings_of(max_physical_batch_size=32)
     found = checks(settings=settings, make_trainer=faults.NoisePerPhysicalBatch)
@@ -136,6 +140,7 @@ def test_noise_for_each_physical_batch_is_noted_but_is_no_alarm():
     assert not names(found, ALARM)
 
 
+@pytest.mark.slow
 def test_shuffled_batches_are_caught_by_who_is_in_a_batch():
     found = checks(epoch=faults.shuffled)
     assert names(found, ALARM) == [
@@ -144,6 +149,7 @@ def test_shuffled_batches_are_caught_by_who_is_in_a_batch():
     assert found["sampling"].measured.value == 0
 
 
+@pytest.mark.slow
 def test_shuffled_batches_are_seen_in_noisy_gradients_of_as_many_canaries_as_called_for():
     """At epsilon 4 it takes thousands more than there are; with less noise a few hundred do."""
     settings, level = settings_of(), 0.99
@@ -162,15 +168,18 @@ def test_shuffled_batches_are_seen_in_noisy_gradients_of_as_many_canaries_as_cal
             assert (said in check.says) != enough
 
 
+@pytest.mark.slow
 def test_batches_of_a_fixed_length_are_caught_by_their_lengths():
     found = names(checks(epoch=faults.fixed_length), ALARM)
     assert found == ["batch lengths", "small sets"]
 
 
+@pytest.mark.slow
 def test_records_too_often_in_batches_are_caught_by_the_rate():
     assert "sample rate" in names(checks(epoch=faults.oversampled), ALARM)
 
 
+@pytest.mark.slow
 def test_two_steps_a_batch_are_caught_by_their_number_and_their_epsilon():
     found = checks(make_trainer=faults.TwoStepsABatch)
     assert {"steps", "epsilon"} <= set(names(found, ALARM))
@@ -184,11 +193,13 @@ def wrong_delta(**changes):
     return audit(promise=PrivacyClaim(told.epsilon, told.delta, run), **changes)
 
 
+@pytest.mark.slow
 def test_the_epsilon_of_another_delta_is_caught_by_accounting_again():
     epsilon = check_of(wrong_delta(replay_steps=0), "epsilon")
     assert epsilon.verdict == ALARM and epsilon.measured.value > 5.5
 
 
+@pytest.mark.slow
 def test_how_many_canaries_show_the_epsilon_of_another_delta_by_attack():
     """The bound by the mechanism's own curve, with rates as they are expected to be.
 

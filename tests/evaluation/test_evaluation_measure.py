@@ -11,6 +11,7 @@ from mico_competition.scoring import bootstrap, tpr_at_fpr
 from mico_competition.scoring.resampling import draw_weights
 
 from mico_competition.attacks.registry import WINNERS_FORMULAS
+from mico_competition.evaluation import evaluate as evaluating
 from mico_competition.evaluation import measure as module
 from mico_competition.evaluation import page, table
 from mico_competition.evaluation.cross_fitting import make_task
@@ -226,6 +227,16 @@ def test_the_winners_best_formula_is_what_is_compared_with(evaluated):
     for metric in METRICS:
         difference = eb.measured[metric].value - found.rows[0].measured[metric].value
         assert eb.gain[metric].value == pytest.approx(difference)
+
+
+def test_a_formula_of_the_winner_is_run_once(evaluated, monkeypatch):
+    """It is one of those that the others are compared with, and a row of its own."""
+    seen = []
+    monkeypatch.setattr(evaluating, "guard", lambda task, attack, options: seen.append(attack.name))
+    wanted = [ATTACKS["threshold"], ATTACKS[WINNERS_FORMULAS[0]]]
+    found = evaluate(evaluated[0], wanted, options=Options(resamples=2))
+    assert [row.name for row in found.rows[1:]] == ["threshold", WINNERS_FORMULAS[0]]
+    assert sorted(seen) == sorted(["threshold", *WINNERS_FORMULAS])
 
 
 def test_another_attack_to_compare_with(evaluated):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers_cases import one_in
 from helpers_hostile import TREES
 from helpers_hostile_zips import ZIPS, copy_files, plus, zipped
 from helpers_scoring import NUM_POINTS, OUTPUTS, SCENARIOS, SCORING, Competition, write_line
@@ -26,10 +27,7 @@ from mico_competition.competition.submission import check_zip, unpack_submission
 
 MB = 500
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.name != "posix", reason="needs links, pipes and alarms"),
-]
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs links, pipes and alarms")
 
 
 @pytest.fixture
@@ -83,7 +81,7 @@ def without_rights(folder):
 LIGHT_TREES = [case for case in TREES if not case.heavy]
 
 
-@pytest.mark.parametrize("case", LIGHT_TREES, ids=names(LIGHT_TREES))
+@pytest.mark.parametrize("case", one_in(8, LIGHT_TREES), ids=names(LIGHT_TREES))
 def test_a_hostile_tree(folder, capsys, monkeypatch, case):
     competition = Competition(folder)
     case.make(competition)
@@ -101,7 +99,7 @@ def test_a_hostile_tree(folder, capsys, monkeypatch, case):
 LIGHT_ZIPS = [case for case in ZIPS if not case.heavy]
 
 
-@pytest.mark.parametrize("case", LIGHT_ZIPS, ids=names(LIGHT_ZIPS))
+@pytest.mark.parametrize("case", one_in(8, LIGHT_ZIPS), ids=names(LIGHT_ZIPS))
 def test_a_hostile_zip(folder, capsys, case):
     competition = Competition(folder)
     path = folder / "submission.zip"
@@ -121,6 +119,7 @@ def test_a_hostile_zip(folder, capsys, case):
 HEAVY = [case for case in TREES + ZIPS if case.heavy]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HEAVY, ids=names(HEAVY))
 def test_a_heavy_case_is_bounded_in_memory(folder, case):
     competition = Competition(folder)
@@ -144,6 +143,7 @@ def fault_of(competition, capsys):
     return err
 
 
+@pytest.mark.slow
 def test_a_file_in_the_place_of_out(folder, capsys):
     competition = Competition(folder)
     competition.outputs.write_text("here first")
@@ -151,6 +151,7 @@ def test_a_file_in_the_place_of_out(folder, capsys):
     assert competition.outputs.read_text() == "here first"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_a_folder_in_the_place_of_an_output(folder, capsys, name):
     competition = Competition(folder)
@@ -162,6 +163,7 @@ def test_a_folder_in_the_place_of_an_output(folder, capsys, name):
     assert competition.written() == sorted({name, program.PAGE})
 
 
+@pytest.mark.slow
 def test_a_link_in_the_place_of_an_output_is_replaced_not_written_through(folder, capsys):
     competition = Competition(folder)
     competition.outputs.mkdir()
@@ -173,6 +175,7 @@ def test_a_link_in_the_place_of_an_output_is_replaced_not_written_through(folder
     assert not any(path.is_symlink() for path in competition.outputs.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["open", "scandir"])
 @pytest.mark.parametrize("number", ["ENOSPC", "EIO", "EMFILE", "ENOMEM"])
 def test_what_the_machine_cannot_do_is_no_fault_of_the_submission(
@@ -194,6 +197,7 @@ def test_what_the_machine_cannot_do_is_no_fault_of_the_submission(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["check_predictions", "write_outputs"])
 def test_a_run_that_hangs_ends_in_a_sentence(folder, capsys, monkeypatch, stage):
     competition = Competition(folder)
@@ -215,10 +219,12 @@ def test_a_run_that_hangs_ends_in_a_sentence(folder, capsys, monkeypatch, stage)
     assert signal.getsignal(signal.SIGALRM) == before and signal.alarm(0) == 0
 
 
+@pytest.mark.slow
 def test_the_time_limit_comes_before_those_of_the_platforms():
     assert 60 <= program.TIME_LIMIT < 300
 
 
+@pytest.mark.slow
 def test_a_python_without_numpy_is_told_in_a_sentence(folder):
     (folder / "numpy.py").write_text("raise ImportError('gone', name='numpy')")
     done = subprocess.run(
@@ -246,6 +252,7 @@ def full_size(folder):
             write_line(folder / "in" / "res" / place / "prediction.csv", values.tolist())
 
 
+@pytest.mark.slow
 def test_full_size_takes_under_a_second_and_100_mb(folder):
     full_size(folder)
     costs = []
@@ -272,6 +279,7 @@ def challenge(folder):
     return folder / "cifar10", files
 
 
+@pytest.mark.slow
 def test_check_zip_says_what_the_platform_would(challenge, folder):
     path, files = folder / "submission.zip", challenge[1]
     path.write_bytes(zipped(files))
@@ -290,6 +298,7 @@ def test_check_zip_says_what_the_platform_would(challenge, folder):
     assert "zip what is in that folder" in fault
 
 
+@pytest.mark.slow
 def test_many_faults_of_a_zip_are_counted_not_listed(challenge, folder):
     path = folder / "a\nb.zip"
     plus(*(f"../{i}" for i in range(1_000)))(path, challenge[1])

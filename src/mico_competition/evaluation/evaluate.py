@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -119,11 +119,13 @@ def evaluate(
     def row_of(attack: Attack) -> Row:
         return _row(wide if wide is not None and attack.all_records else task, attack, options)
 
-    base = winners_best(task, options) if against is None else row_of(against)
+    winners = {} if against is not None else winners_rows(task, options)
+    base = winners_best(winners) if against is None else row_of(against)
     rows = [base]
     for attack in tracked(attacks, f"Evaluation of {task.source.fleet.scenario}", "attack"):
         if attack.name != base.name:
-            rows.append(row_of(attack))
+            known = winners.get(attack.name) if is_ours(attack) else None
+            rows.append(row_of(attack) if known is None else known)
     compared = [replace(row, gain=compare(row.measured, base.measured)) for row in rows[1:]]
     return Evaluation(
         task.source.fleet.scenario,
@@ -151,10 +153,14 @@ def check_names(attacks: Sequence[Attack], against: Attack | None) -> None:
         )
 
 
-def winners_best(task: EvaluationTask, options: Options) -> Row:
-    """The winner's formula with the best ranking metric of the competition on these targets."""
-    rows = [_row(task, get_attack(name), options) for name in WINNERS_FORMULAS]
-    best = max(rows, key=lambda row: row.measured[RANKED].value)
+def winners_rows(task: EvaluationTask, options: Options) -> dict[str, Row]:
+    """The row of each of the winner's formulas, by its name."""
+    return {name: _row(task, get_attack(name), options) for name in WINNERS_FORMULAS}
+
+
+def winners_best(rows: Mapping[str, Row]) -> Row:
+    """The formula that is best on these targets by what the competition ranks by."""
+    best = max(rows.values(), key=lambda row: row.measured[RANKED].value)
     return replace(best, name=WINNERS_BEST, title=best.name)
 
 

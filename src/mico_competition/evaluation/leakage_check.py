@@ -4,8 +4,7 @@ A train model is both a target and a shadow of the other targets, so the problem
 membership.  The check changes the membership of one target at random, runs the attack again, and
 requires that the scores of this target stay the same; it does so for each target.  It finds an
 attack that uses the labels directly, and one whose labels went into a mean, a direction or a
-classifier.  Such a leak makes an attack look better than it is (AUC 0.611 instead of 0.592 in our
-trials).
+classifier.  Such a leak makes an attack look better than it is.
 
 Where the targets are not among the shadows (in cross-fitting, and in the dev and final phases) no
 problem holds their membership.  There the check changes the membership of the targets in the
