@@ -104,10 +104,10 @@ def table(found: dict[str, Any]) -> str:
         "",
         f"Labels that the attacker knows, of the {found['records']:,} of one scenario "
         f"({found['models']} models, {found['members']:,} members); means over "
-        f"{len(found['seeds'])} draws of the truth, {wrong} labels wrong in all. Whoever guesses "
-        f"all labels from steps of {guessed['step']:g} by least squares is right in {right}; a "
-        f"coin is in 50%. Python {found['software']['python']}, numpy "
-        f"{found['software']['numpy']}; `{found['command']}` runs it again.",
+        f"{len(found['seeds'])} draws of the truth, {wrong} labels wrong in all. A guess of "
+        f"all labels from steps of {guessed['step']:g} by least squares is right for {right}; a "
+        f"coin for 50%. Python {found['software']['python']}, numpy "
+        f"{found['software']['numpy']}; `{found['command']}` repeats the measurement.",
     ]
     return "\n".join(lines)
 
