@@ -151,7 +151,7 @@ def trainer(runs: int) -> dict[str, Any]:
     """
     import torch
 
-    from mico_competition.audit.trainer.audit import audit_trainer, promise_of_settings
+    from mico_competition.audit.trainer.audit import audit_trainer, claim_of_settings
     from mico_competition.data.datasets import load_dataset
     from mico_competition.models.inputs import prepare
     from mico_competition.training.settings import resolve
@@ -159,14 +159,14 @@ def trainer(runs: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     settings = resolve({"scenario": "digits_lo", "num_epochs": 10})
     data, _ = prepare("digits", load_dataset("digits", "."))
-    promise = promise_of_settings(settings)
+    claim = claim_of_settings(settings)
     found: dict[str, Any] = {"level": LEVEL}
     for name, stack in (("by itself", 1), ("stacks of 3", 3)):
         alarms: dict[str, int] = {}
         count = 0
         for seed in range(runs):
             audit = audit_trainer(
-                settings, data, dirac=300, records=30, seed=seed, promise=promise, stack=stack
+                settings, data, dirac=300, records=30, seed=seed, claim=claim, stack=stack
             )
             count += bool(audit.alarms)
             for alarm in audit.alarms:

@@ -28,12 +28,12 @@ from audit_results import AUDITED, TRAINED  # noqa: E402
 
 RANKED = "TPR_FPR_1000"
 HEADS = (
-    *("run", "attack finds at 10 % FPR", "at 1 % FPR", "proves epsilon, at least"),
+    *("run", "TPR at 10 % FPR", "at 1 % FPR", "epsilon at least"),
     *(
-        "of replacing",
-        "were the mechanism Gaussian",
-        "promises",
-        "allows at 10 % FPR",
+        "replacing",
+        "Gaussian assumed",
+        "claimed epsilon",
+        "TPR limit at 10 % FPR",
         "by Gaussian DP",
     ),
     "by epsilon, delta",
@@ -98,7 +98,7 @@ def filled(page: str, audits: dict[str, Audit], trained: dict[str, Audit]) -> st
         "trained",
         "gradient canaries",
         "steps",
-        "promised",
+        "claimed",
         *methods,
         "direct tests",
     ]
@@ -142,7 +142,7 @@ def with_false_alarms(page: str, found: dict[str, Any]) -> str:
 
 
 def bought(audits: dict[str, Audit]) -> str:
-    """What epsilon 4 bought, in a sentence: of each data set trained with it and without."""
+    """How much epsilon 4 lowers the TPR on each dataset that was trained with and without it."""
     falls = []
     for name, audit in audits.items():
         private = audits.get(name.replace("_inf", "_lo"))
@@ -166,7 +166,7 @@ def ways(audit: Audit) -> list[Audit]:
 
 
 def trainer_row(audit: Audit, methods: list[str]) -> list[str]:
-    """A line of the trainer's table: each bound with its share of the promise."""
+    """A line of the trainer's table: each bound with its share of the claimed epsilon."""
     found = {b["method"]: f"{b['epsilon']:.2f} ({100 * b['ratio']:.0f} %)" for b in worst(audit)}
     alarms = [check["name"] for check in audit["checks"] if check["verdict"] == "alarm"]
     verdict = ", ".join(alarms) if alarms else f"all {len(audit['checks'])} passed"
@@ -186,7 +186,7 @@ def row(name: str, audit: Audit) -> list[str]:
     shown = ("one-run", "one-run of pairs", "one-run f-DP")
     cells += [number(bounds[method]) for method in shown]
     if promised is None:
-        return [*cells, "nothing", *3 * ["-"]]
+        return [*cells, "none", *3 * ["-"]]
     ceilings = [at(audit["ceilings"][kind], 0.1) for kind in reversed(audit["ceilings"])]
     promises = f"{number(promised['epsilon'])} (replacing {number(promised['replace_one'])})"
     return [*cells, promises, *(f"{100 * most:.1f} %" for most in ceilings)]

@@ -230,7 +230,7 @@ def _score_like_codalab(out: Path, zip_path: Path, phase: str) -> dict[str, dict
 
 
 def _rows(trained: Path, scores: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a scenario: what was promised, what the models are worth, what leaked."""
+    """One row a scenario: what was claimed, what the models are worth, what leaked."""
     rows = []
     for name in as_read(CHALLENGES[CHALLENGE]):
         files = (trained / CHALLENGE / name).glob(f"*/model_*/{METADATA_FILE}")

@@ -60,7 +60,7 @@ def test_levels_and_deltas():
             binomial.interval(1, 2, level)
     check_delta(0.0)
     for delta, zero in ((1, True), (-1e-9, True), (float("nan"), True), (0, False)):
-        with pytest.raises(ValueError, match="take the delta of the promise"):
+        with pytest.raises(ValueError, match="take the delta of the claim"):
             check_delta(delta, zero=zero)
 
 

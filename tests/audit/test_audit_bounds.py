@@ -129,7 +129,7 @@ def test_only_the_order_of_scores_counts(bound, choice):
     assert bound(truth, scores, **{**options, "level": 0.99}).epsilon < expected.epsilon
 
 
-def test_other_promises_than_gaussian_ones():
+def test_other_claims_than_gaussian_ones():
     """With the curve of (epsilon, 0) it is the threshold's own bound."""
     pure = Family(
         "epsilon", lambda e, fpr: float(dp_tpr(e, 0, fpr)), lambda e, tpr: tpr, lambda e, _: e

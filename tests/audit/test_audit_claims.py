@@ -1,4 +1,4 @@
-"""Promises that are stated, or not; alarms at their joint level; and paths to a folder."""
+"""Claims that are stated, or not; alarms at their joint level; and paths to a folder."""
 
 import json
 import math
@@ -77,7 +77,7 @@ def test_what_is_not_stated_is_not_told_as_nothing(tmp_path, capsys, metadata):
     folder, folders = challenge(tmp_path, metadata)
     assert claim_of(folders) == TABLE
     out = audited(folder, capsys)
-    assert "nothing was promised" not in out
+    assert "no epsilon is claimed" not in out
     assert "the claim is not known" in out and "the scenario table's is epsilon 4.00" in out
     assert "where that allows" in out and "claimed by the scenario table: epsilon 4.00" in out
 
@@ -87,17 +87,17 @@ def test_without_privacy_by_the_table_the_claim_is_still_not_known(tmp_path, cap
     assert claim_of(folders) == SourcedClaim(None, BY_TABLE)
     out = audited(folder, capsys)
     assert "the claim is not known (no metadata.json states it)" in out
-    assert "the scenario table's is no privacy" in out and "nothing was promised" not in out
+    assert "the scenario table's is no privacy" in out and "no epsilon is claimed" not in out
 
 
 def test_what_is_stated_counts(tmp_path, capsys):
     folder, folders = challenge(tmp_path, {"scenario": "digits_lo", "privacy": PRIVACY})
     assert claim_of(folders) == SourcedClaim(PrivacyClaim(1.5, 1e-5, RUN), STATED)
-    assert "the mechanism promises 1.50" in audited(folder, capsys)
+    assert "the mechanism claims 1.50" in audited(folder, capsys)
     stated = {"scenario": "digits_inf", "privacy": None}
     folder, folders = challenge(tmp_path / "inf", stated, scenario="digits_inf")
     assert claim_of(folders) == SourcedClaim(None, STATED)
-    assert "and nothing was promised" in audited(folder, capsys)
+    assert "and no epsilon is claimed" in audited(folder, capsys)
 
 
 def test_without_a_scenario_nothing_is_known(tmp_path):
@@ -125,7 +125,7 @@ def test_without_a_scenario_nothing_is_known(tmp_path):
         "list",
     ],
 )
-def test_half_a_promise_is_refused_with_the_model_named(tmp_path, capsys, change):
+def test_half_a_claim_is_refused_with_the_model_named(tmp_path, capsys, change):
     told = dict(PRIVACY)
     if change == "drop":
         del told["epsilon"]
@@ -194,7 +194,7 @@ def test_two_bounds_together_raise_no_more_false_alarms_than_one_may():
 def test_the_verdict_goes_by_bounds_that_hold_jointly():
     rng = np.random.default_rng(0)
     truth = [rng.permutation(200) < 100 for _ in range(10)]
-    scored = Scored("x", "dev", "x", truth, [rng.normal(t * 1.0) for t in truth], TABLE.promise)
+    scored = Scored("x", "dev", "x", truth, [rng.normal(t * 1.0) for t in truth], TABLE.claim)
     one, three = judge(scored), judge(scored, audits=3)
     assert [bound.level for bound in one.joint] == [0.975, 0.975]
     assert three.joint[0].level == pytest.approx(1 - 0.05 / 6)
@@ -206,9 +206,9 @@ def test_the_verdict_goes_by_bounds_that_hold_jointly():
     rows = {row["method"]: row for row in record(one)["bounds"]}
     assert rows["one-run"]["joint_epsilon"] == one.proven.epsilon == record(one)["proven"]
     assert "joint_epsilon" in rows["one-run of pairs"] and "joint_epsilon" not in rows["threshold"]
-    # Between the two levels there is no alarm, and no word of more than is promised.
+    # Between the two levels there is no alarm, and no word of more than is claimed.
     between = (one.proven.epsilon + alone["one-run"]) / 2
-    kept = judge(replace(scored, promise=PrivacyClaim(between, 1e-5, RUN)))
+    kept = judge(replace(scored, claim=PrivacyClaim(between, 1e-5, RUN)))
     assert not kept.alarm and f"epsilon >= {one.proven.epsilon:.2f}" in kept.sentence()
 
 
@@ -216,7 +216,7 @@ def test_an_alarm_of_pairs_alone_says_so():
     rng = np.random.default_rng(0)
     truth = [rng.permutation(200) < 100 for _ in range(10)]
     scores = [rng.normal(t * 1.5) for t in truth]
-    loose = replace(judge(Scored("x", "dev", "x", truth, scores, TABLE.promise)), replace_one=0.5)
+    loose = replace(judge(Scored("x", "dev", "x", truth, scores, TABLE.claim)), replace_one=0.5)
     assert loose.proven.epsilon < 4 and loose.alarm
     assert "for a record replaced by another, where 0.50 would be spent" in loose.sentence()
 
@@ -299,7 +299,7 @@ def test_every_way_to_the_folder_gives_its_answer(tmp_path, capsys, monkeypatch,
         (elsewhere / "er").symlink_to(folder.parent, target_is_directory=True)
     monkeypatch.chdir(folder if form == "dot" else tmp_path / "deep")
     found = audited(path, capsys)
-    assert ("the mechanism promises 1.50" in found) == stated
+    assert ("the mechanism claims 1.50" in found) == stated
     assert ("the scenario table's is epsilon 4.00" in found) == (not stated)
     assert expected in (None, found)
 

@@ -16,7 +16,7 @@ from scipy import stats
 from mico_competition.audit.claims import PrivacyClaim
 from mico_competition.audit.mechanism_curve import METHOD, mechanism_curve
 from mico_competition.audit.one_run import one_run_bound
-from mico_competition.audit.trainer.audit import DIRAC, audit_trainer, promise_of_settings
+from mico_competition.audit.trainer.audit import DIRAC, audit_trainer, claim_of_settings
 from mico_competition.audit.trainer.canary_run import audit_set_of, run
 from mico_competition.audit.trainer.checks import ALARM, NOTE, PASS
 from mico_competition.audit.trainer.mechanism_tests import mechanism_checks
@@ -49,10 +49,10 @@ def audit(*, dirac=300, **changes):
 def checks(*, settings=None, **changes):
     """Name -> check, of the direct tests alone, at the level they have in an audit."""
     settings = settings or settings_of()
-    promise = promise_of_settings(settings)
+    claim = claim_of_settings(settings)
     audit_set = audit_set_of(settings, blobs(), dirac=300, records=24, real=120, seed=5)
-    seen = run(settings, audit_set, promise.mechanism, seed=5, **changes)
-    return {check.name: check for check in mechanism_checks(seen, promise, 0.975)}
+    seen = run(settings, audit_set, claim.mechanism, seed=5, **changes)
+    return {check.name: check for check in mechanism_checks(seen, claim, 0.975)}
 
 
 def names(found, verdict):
@@ -74,10 +74,10 @@ def test_halved_noise_is_caught_by_the_noise_and_by_epsilon():
     noise = check_of(found, "noise")
     sigma = mechanism_of(settings_of()).noise_multiplier
     assert noise.verdict == ALARM and noise.measured.value == pytest.approx(sigma / 2, rel=0.05)
-    assert noise.detail["epsilon"] > 2 * found.promise.epsilon
+    assert noise.detail["epsilon"] > 2 * found.claim.epsilon
     assert check_of(found, "epsilon, measured").verdict == ALARM
-    assert by(found, METHOD), "300 canaries are enough for a bound above the promise"
-    assert sentence(found).startswith("ALARM: the trainer does not keep digits_lo's promise")
+    assert by(found, METHOD), "300 canaries are enough for a bound above the claim"
+    assert sentence(found).startswith("ALARM: the trainer does not keep digits_lo's claim")
 
 
 @pytest.mark.slow
@@ -109,14 +109,14 @@ def test_an_unclipped_layer_of_canaries_is_caught_by_clipping_and_by_epsilon():
     found = audit(make_trainer=partial(faults.UnclippedLayer, layer="weights"), dirac=1000)
     assert check_of(found, "clipping").measured.value == pytest.approx(1000, rel=0.01)
     assert by(found, METHOD) and by(found, "one-run f-DP")
-    # Supposing nothing, half of the canaries guessed, all right, come near the promise at the
+    # Supposing nothing, half of the canaries guessed, all right, come near the claim at the
     # level where all bounds hold at once; as many as 4,000 canaries give are enough.
     one_run = next(p for p in found.proofs if p.bound.method == "one-run")
     assert one_run.joint.detail["right"] == one_run.joint.detail["guesses"] == 500
-    assert one_run.joint.epsilon > 0.9 * found.promise.epsilon
+    assert one_run.joint.epsilon > 0.9 * found.claim.epsilon
     truth = np.arange(4000) < 2000
     more = one_run_bound(truth, truth * 1.0, delta=1e-5, level=one_run.joint.level)
-    assert more.epsilon > found.promise.epsilon
+    assert more.epsilon > found.claim.epsilon
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_noise_for_each_physical_batch_is_noted_but_is_no_alarm():
     found = checks(settings=settings, make_trainer=faults.NoisePerPhysicalBatch)
     noise = found["noise"]
     assert "physical batch" in noise.says
-    assert noise.measured.low > 1.3 * noise.promised
+    assert noise.measured.low > 1.3 * noise.claimed
     parameters = (f"noise of mlp.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias"))
     assert {"noise", *parameters, "clipped sums"} >= set(names(found, NOTE)) > {"noise"}
     assert not names(found, ALARM)
@@ -186,11 +186,11 @@ def test_two_steps_a_batch_are_caught_by_their_number_and_their_epsilon():
 
 
 def wrong_delta(**changes):
-    """The noise of delta 1e-3, and the promise of 1e-5."""
+    """The noise of delta 1e-3, and the claim of 1e-5."""
     settings = settings_of()
-    told = promise_of_settings(settings)
+    told = claim_of_settings(settings)
     run = faults.mechanism_for_delta(settings, 1e-3)
-    return audit(promise=PrivacyClaim(told.epsilon, told.delta, run), **changes)
+    return audit(claim=PrivacyClaim(told.epsilon, told.delta, run), **changes)
 
 
 @pytest.mark.slow
@@ -204,7 +204,7 @@ def test_how_many_canaries_show_the_epsilon_of_another_delta_by_attack():
     """The bound by the mechanism's own curve, with rates as they are expected to be.
 
     Rates of so many canaries are normal; the number is for 0.9 of audits to find more than is
-    promised, at the best FPR.  The bound is a little lower than that: its curve holds in both
+    claimed, at the best FPR.  The bound is a little lower than that: its curve holds in both
     directions, and its FPR is planned.
     """
     settings = settings_of()

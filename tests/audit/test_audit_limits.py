@@ -95,13 +95,13 @@ def test_a_best_attack_comes_up_to_the_exact_ceiling_and_not_above():
 
 
 def test_the_three_lie_in_order_and_rise():
-    promise = PrivacyClaim.of({"privacy": PRIVACY})
-    found = tpr_limits(promise, DRAWN)
+    claim = PrivacyClaim.of({"privacy": PRIVACY})
+    found = tpr_limits(claim, DRAWN)
     assert tuple(found) == NAMES
     pair, gaussian, exact = (tpr for _, tpr in found.values())
     for tpr in (pair, gaussian, exact):
         assert (np.diff(tpr) >= -1e-12).all() and (tpr >= DRAWN - 1e-12).all() and tpr.max() <= 1
-    assert (exact <= symmetric_tpr(promise.mechanism, DRAWN)).all()
+    assert (exact <= symmetric_tpr(claim.mechanism, DRAWN)).all()
     assert (exact <= pair + 1e-3).all() and (exact <= gaussian + 1e-6).all()
     assert exact[np.searchsorted(DRAWN, 0.1)] < pair[np.searchsorted(DRAWN, 0.1)] / 2
     assert DRAWN.min() >= SMALLEST_RATE
@@ -114,7 +114,7 @@ def test_rates_out_of_range():
         tpr_limits(PrivacyClaim.of({"privacy": PRIVACY}), np.array([np.nan]))
 
 
-# --- what models promise
+# --- what models claim
 
 
 @pytest.mark.parametrize(
@@ -135,24 +135,24 @@ def test_rates_out_of_range():
         {"num_steps": math.inf},
     ],
 )
-def test_a_promise_that_is_none(change):
+def test_a_claim_that_is_none(change):
     with pytest.raises(ValueError, match="Expected `privacy` in metadata.json to have epsilon in"):
         PrivacyClaim.of({"privacy": {**PRIVACY, **change}})
 
 
-def test_promises_of_a_scenario(tmp_path):
+def test_claims_of_a_scenario(tmp_path):
     folders = [tmp_path / f"model_{i}" for i in range(3)]
     for folder in folders:
         folder.mkdir()
         (folder / "metadata.json").write_text(json.dumps({"privacy": PRIVACY}))
-    assert claim_of(folders).promise == PrivacyClaim(PRIVACY["epsilon"], 1e-5, SAMPLED)
+    assert claim_of(folders).claim == PrivacyClaim(PRIVACY["epsilon"], 1e-5, SAMPLED)
     (folders[1] / "metadata.json").write_text(json.dumps({"privacy": {**PRIVACY, "num_steps": 4}}))
     with pytest.raises(ValueError, match="audit models of one setting at a time"):
         claim_of(folders)
     (folders[1] / "metadata.json").unlink()
     with pytest.raises(ValueError, match="audit models of one setting at a time"):
         claim_of(folders)
-    assert claim_of(folders[1:2]).promise is None
+    assert claim_of(folders[1:2]).claim is None
 
 
 # --- where they are shown
@@ -209,7 +209,7 @@ def test_a_report_without_ceilings_says_why(competition, tmp_path, capsys, monke
     words = ["--phase", "train", "--predictions", str(tmp_path / "purchase100")]
     data = ["--dataset_dir", str(competition.datasets)]
     assert main(["attack", "threshold", str(folder), *words, *data]) == 0
-    # Models that do not promise the same.
+    # Models that do not claim the same.
     monkeypatch.setattr(
         PrivacyClaim, "of", classmethod(lambda cls, told: cls(told["model_id"] + 1, 1e-5, SAMPLED))
     )

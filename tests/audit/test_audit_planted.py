@@ -12,7 +12,7 @@ import pytest
 from helpers_data import blobs
 
 from mico_competition.audit.trainer import noise_tests
-from mico_competition.audit.trainer.audit import audit_paths, audit_trainer, promise_of_settings
+from mico_competition.audit.trainer.audit import audit_paths, audit_trainer, claim_of_settings
 from mico_competition.audit.trainer.canary_run import audit_set_of, run
 from mico_competition.audit.trainer.checks import ALARM
 from mico_competition.audit.trainer.independence import over_all_steps
@@ -63,13 +63,13 @@ def settings_of(**flags):
 
 
 @cache
-def promise():
-    return promise_of_settings(settings_of())
+def claim():
+    return claim_of_settings(settings_of())
 
 
 def alarms(models=None):
     """Names of the checks that raise an alarm; `models` is the size of a stack."""
-    settings, told = settings_of(), promise()
+    settings, told = settings_of(), claim()
     shares = {"dirac": 120 // (models or 1), "records": 6 // (models or 1), "real": 100}
     sets = [
         audit_set_of(settings, blobs(), **shares, seed=3, model=s, padded=models is not None)
@@ -94,7 +94,7 @@ def test_saturated_records_are_no_reason_to_refuse():
     dataset = load_dataset("digits", ".")
     data, _ = prepare("digits", dataset)
     sets = audit_set_of(settings, data, dirac=300, records=30, real=120, seed=18)
-    seen = run(settings, sets, promise().mechanism, seed=18, replay_steps=0)
+    seen = run(settings, sets, claim().mechanism, seed=18, replay_steps=0)
     assert seen.steps == settings.num_steps and not seen.probed.refused
 
 
@@ -163,7 +163,7 @@ def test_a_fault_in_a_module_of_the_fleets_is_seen_by_the_command(monkeypatch, c
     path = tmp_path / "audit.json"
     assert main(["audit-train", *words, "--seed", "1", "--json", str(path)]) == 1
     out = capsys.readouterr().out
-    assert out.startswith("ALARM: the trainer does not keep digits_lo's promise")
+    assert out.startswith("ALARM: the trainer does not keep digits_lo's claim")
     assert "(a model by itself)" in out and "(10 models in a stack)" not in out.splitlines()[0]
 
 
@@ -186,7 +186,7 @@ def test_a_trainer_that_refuses_is_an_alarm(monkeypatch):
         raise ValueError("This model cannot be trained privately: no.")
 
     monkeypatch.setattr(dpsgd.PrivateTrainer, "step", refuses)
-    audit = audit_trainer(settings_of(), blobs(), dirac=100, records=0, promise=promise())
+    audit = audit_trainer(settings_of(), blobs(), dirac=100, records=0, claim=claim())
     assert audit.alarms == ["training"] and "cannot be trained" in audit.checks[0].says
 
 
@@ -201,7 +201,7 @@ def test_more_epsilon_than_was_asked_for_is_an_alarm(monkeypatch):
             real(settings).noise_multiplier / 2, settings.sample_rate, settings.num_steps
         ),
     )
-    told = promise_of_settings(settings_of())
+    told = claim_of_settings(settings_of())
     assert told.target == 4 < told.epsilon
     audit = audit_trainer(settings_of(), blobs(), dirac=100, records=0, real=50, replay_steps=0)
     assert "epsilon" in audit.alarms

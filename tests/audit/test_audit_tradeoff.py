@@ -105,7 +105,7 @@ def test_arguments_broadcast():
 
 @pytest.mark.parametrize("mu", [0.3, 1.0, 2.5])
 def test_the_gaussian_curve_is_the_least_of_all_its_epsilons(mu):
-    """Dong, Roth and Su (2022), proposition 3: both ways of writing one promise agree."""
+    """Dong, Roth and Su (2022), proposition 3: both ways of writing one claim agree."""
     epsilons = np.linspace(0, 30, 6001)
     deltas = np.array([gdp_delta(mu, e) for e in epsilons])
     inner = RATES[RATES > 1e-5]

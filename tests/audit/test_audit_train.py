@@ -146,9 +146,9 @@ def test_an_honest_trainer_raises_no_alarm(honest):
     }
     assert honest.steps == 40 == honest.replayed
     for proof in honest.proofs:
-        assert proof.joint.epsilon <= proof.bound.epsilon <= honest.promise.epsilon
-    assert honest.proven(METHOD).epsilon > 0.45 * honest.promise.epsilon
-    assert honest.proven("one-run").epsilon > 0.2 * honest.promise.epsilon
+        assert proof.joint.epsilon <= proof.bound.epsilon <= honest.claim.epsilon
+    assert honest.proven(METHOD).epsilon > 0.45 * honest.claim.epsilon
+    assert honest.proven("one-run").epsilon > 0.2 * honest.claim.epsilon
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -223,7 +223,7 @@ def test_the_command_prints_a_verdict_and_writes_a_file(tmp_path, capsys):
     options = ("--num_epochs", 10, "--canaries", 100, "--record_canaries", 20, "--seed", 1)
     assert command("digits_lo", *options, "--json", path) == 0
     out = capsys.readouterr().out
-    assert out.startswith("The trainer keeps digits_lo's promise of epsilon 4.00")
+    assert out.startswith("The trainer keeps digits_lo's claim of epsilon 4.00")
     found = json.loads(path.read_text())
     assert found["sentence"] == out.splitlines()[0]
     assert [audit["stack"] for audit in found["audits"]] == [10, 1]
@@ -233,7 +233,7 @@ def test_the_command_prints_a_verdict_and_writes_a_file(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["digits_inf"], "Scenario digits_inf trains without privacy and promises no epsilon"),
+        (["digits_inf"], "Scenario digits_inf trains without privacy and claims no epsilon"),
         (["nothing"], "Unknown scenario 'nothing'"),
         (["digits_lo", "--canaries", 20], "Expected canaries=20 >= 100"),
         (["digits_lo", "--record_canaries", -1], "Expected record_canaries=-1 >= 0"),

@@ -1,4 +1,4 @@
-"""`mico audit`: what is proven and promised, in words, as JSON, as a page, and as an exit code."""
+"""`mico audit`: what is proven and claimed, in words, as JSON, as a page, and as an exit code."""
 
 import json
 from dataclasses import replace
@@ -20,24 +20,24 @@ RUN = Mechanism(noise_multiplier=1.0, sample_rate=0.2, num_steps=50)
 KEPT = PrivacyClaim(RUN.epsilon(1e-5), 1e-5, RUN)
 
 
-def drawn(shift, *, models=20, promise=KEPT, scenario="cifar10_lo"):
+def drawn(shift, *, models=20, claim=KEPT, scenario="cifar10_lo"):
     """Gaussian scores of members that lie higher by `shift`."""
     rng = np.random.default_rng(0)
     truth = [rng.permutation(np.repeat([False, True], 100)) for _ in range(models)]
     scores = [rng.normal(shift * part) for part in truth]
-    return Scored(scenario, "dev", "best", truth, scores, promise)
+    return Scored(scenario, "dev", "best", truth, scores, claim)
 
 
 # --- what is said
 
 
 @pytest.mark.slow
-def test_a_weak_attack_keeps_to_the_promise():
+def test_a_weak_attack_keeps_to_the_claim():
     verdict = judge(drawn(0.5))
     assert not verdict.alarm and 0 <= verdict.proven.epsilon < KEPT.epsilon
     assert verdict.sentence() == (
         f"cifar10_lo: attack best, on 20 dev models, proves epsilon >= "
-        f"{verdict.proven.epsilon:.2f} (95% confidence, delta 1e-05), and the mechanism promises "
+        f"{verdict.proven.epsilon:.2f} (95% confidence, delta 1e-05), and the mechanism claims "
         f"{KEPT.epsilon:.2f}; it finds {verdict._percent()} of members at 10% FPR, where the "
         f"mechanism allows {verdict.most:.1%} at most."
     )
@@ -45,26 +45,26 @@ def test_a_weak_attack_keeps_to_the_promise():
     assert (verdict.replace_one or 0) > KEPT.epsilon
 
 
-def test_an_attack_above_the_promise_is_an_alarm():
+def test_an_attack_above_the_claim_is_an_alarm():
     small = PrivacyClaim(0.5, 1e-5, Mechanism(20.0, 0.2, 50))
-    verdict = judge(drawn(3.0, promise=small))
+    verdict = judge(drawn(3.0, claim=small))
     assert verdict.alarm and verdict.proven.epsilon > 1
     assert verdict.sentence().startswith("ALARM: cifar10_lo: attack best, on 20 dev models, proves")
-    assert "but only 0.50 was promised" in verdict.sentence()
+    assert "but only 0.50 was claimed" in verdict.sentence()
 
 
-def test_without_privacy_nothing_is_promised():
-    verdict = judge(drawn(3.0, promise=None, scenario="cifar10_inf"))
+def test_without_privacy_nothing_is_claimed():
+    verdict = judge(drawn(3.0, claim=None, scenario="cifar10_inf"))
     assert not verdict.alarm and verdict.most is None and verdict.allowed == {}
-    assert "and nothing was promised" in verdict.sentence()
+    assert "and no epsilon is claimed" in verdict.sentence()
     assert record(verdict)["promised"] is None and record(verdict)["ceilings"] == {}
 
 
 @pytest.mark.slow
-def test_another_delta_moves_the_promise():
+def test_another_delta_moves_the_claim():
     verdict = judge(drawn(0.5), delta=1e-6)
-    assert verdict.delta == 1e-6 and verdict.scored.promise.delta == 1e-6
-    assert verdict.scored.promise.epsilon == RUN.epsilon(1e-6) > KEPT.epsilon
+    assert verdict.delta == 1e-6 and verdict.scored.claim.delta == 1e-6
+    assert verdict.scored.claim.epsilon == RUN.epsilon(1e-6) > KEPT.epsilon
     assert all(bound.delta == 1e-6 for bound in verdict.bounds)
 
 
@@ -83,10 +83,10 @@ def test_all_numbers_stand_in_the_record_and_words_in_the_text():
 
 
 def test_the_page_holds_curves_ceilings_and_bounds():
-    page = to_html([judge(drawn(0.5)), judge(drawn(2.0, promise=None, scenario="cifar10_inf"))])
+    page = to_html([judge(drawn(0.5)), judge(drawn(2.0, claim=None, scenario="cifar10_inf"))])
     assert page.count("<svg role=") == 4 and page.count('class="band"') == 4
     assert page.count('class="ceiling ceiling2"') == 3
-    assert "Without a promise there is no ceiling" in page
+    assert "Without a claim there is no ceiling" in page
     with pytest.raises(ValueError, match="at least one audit"):
         to_html([])
 
@@ -122,7 +122,7 @@ def test_labels_that_are_guessed_take_no_part(dev, phase, models):
         return ATTACKS["lira-online"].run(problem)
 
     scored = scored_attack(source, replace(ATTACKS["lira-online"], run=spying), seed=3)
-    assert (scored.phase, len(scored.truth), scored.promise) == (phase, models, None)
+    assert (scored.phase, len(scored.truth), scored.claim) == (phase, models, None)
     (problem,) = seen
     assert not set(problem.targets) & set(problem.shadows) and len(problem.shadows) == 20 - (
         models if phase == "train" else 0
@@ -169,13 +169,13 @@ def test_predictions_are_audited(purchase, tmp_path, capsys):
     assert "<!DOCTYPE html>" in (tmp_path / "a.html").read_text()
     scored = scored_predictions(folder, tmp_path / "purchase100", phase="train")
     for one in scored:
-        assert (one.promise is None) == (one.scenario == "purchase100_inf")
+        assert (one.claim is None) == (one.scenario == "purchase100_inf")
         for model, truth in zip(walk_challenge(folder, phases=["train"]), one.truth):
             assert truth.sum() == 10 and len(truth) == 20 and model.phase == "train"
 
 
 def test_perfect_predictions_raise_the_alarm(purchase, tmp_path, capsys, monkeypatch):
-    """A promise that the models cannot have kept: their predictions are the solutions."""
+    """A claim that the models cannot have kept: their predictions are the solutions."""
     folder, predictions, _ = purchase
     monkeypatch.setattr(
         PrivacyClaim, "of", classmethod(lambda cls, told: told and PrivacyClaim(0.1, 1e-5, RUN))

@@ -52,7 +52,7 @@ def check_delta(delta: float, *, zero: bool = True) -> None:
     if not (0 < delta < 1 or (zero and delta == 0)):
         allowed = "[0, 1)" if zero else "(0, 1)"
         raise ValueError(
-            f"Expected delta={delta} in {allowed}: take the delta of the promise, such as 1e-5."
+            f"Expected delta={delta} in {allowed}: take the delta of the claim, such as 1e-5."
         )
 
 

@@ -51,17 +51,17 @@ class PrivacyClaim:
             numbers = {name: _number(stated[name]) for name in _NUMBERS}
             steps = int(numbers["num_steps"])
             run = Mechanism(numbers["noise_multiplier"], numbers["sample_rate"], steps)
-            promise = cls(numbers["epsilon"], numbers["delta"], run)
+            claim = cls(numbers["epsilon"], numbers["delta"], run)
             whole = steps == numbers["num_steps"]
         except (KeyError, TypeError, ValueError, OverflowError):
-            promise, whole = None, False
-        if promise is None or not whole or not promise.is_sound():
+            claim, whole = None, False
+        if claim is None or not whole or not claim.is_sound():
             raise ValueError(
                 "Expected `privacy` in metadata.json to have epsilon in (0, 1e6], delta in "
                 "[1e-100, 1), noise_multiplier in [0.01, 1e6], sample_rate in [1e-12, 1] and "
                 "num_steps in [1, 1e9]: take the file that training wrote."
             )
-        return promise
+        return claim
 
     def is_sound(self) -> bool:
         """Whether every number is in the range that a training run can have."""
@@ -90,11 +90,11 @@ class SourcedClaim:
     """A claim, and where it comes from.
 
     Attributes:
-        promise: None if the models claim no privacy, or if their claim is not known.
+        claim: None if the models claim no privacy, or if their claim is not known.
         source: STATED, BY_TABLE or NOT_KNOWN.
     """
 
-    promise: PrivacyClaim | None
+    claim: PrivacyClaim | None
     source: str
 
     @classmethod
@@ -111,8 +111,8 @@ class SourcedClaim:
             sample_rate=settings.sample_rate,
             num_steps=settings.num_steps,
         )
-        promise = PrivacyClaim(settings.target_epsilon, settings.target_delta, mechanism)
-        return cls(promise, BY_TABLE)
+        claim = PrivacyClaim(settings.target_epsilon, settings.target_delta, mechanism)
+        return cls(claim, BY_TABLE)
 
 
 def claim_of(folders: Sequence[Path]) -> SourcedClaim:
@@ -129,11 +129,11 @@ def claim_of(folders: Sequence[Path]) -> SourcedClaim:
     if others:
         what = "not all state an epsilon" if one[0][1] != others[0][0][1] else "got several"
         raise ValueError(
-            f"Expected the models to promise the same epsilon, delta and mechanism, {what} "
+            f"Expected the models to claim the same epsilon, delta and mechanism, {what} "
             f"({one[1]} and {others[0][1]}): audit models of one setting at a time."
         )
-    (promise, stated), folder = one
-    return SourcedClaim(promise, STATED) if stated else SourcedClaim.of_table(scenario_of(folder))
+    (claim, stated), folder = one
+    return SourcedClaim(claim, STATED) if stated else SourcedClaim.of_table(scenario_of(folder))
 
 
 def _stated(folder: Path) -> tuple[PrivacyClaim | None, bool]:
@@ -146,9 +146,9 @@ def _stated(folder: Path) -> tuple[PrivacyClaim | None, bool]:
             "back the file that training wrote."
         )
     try:
-        promise = PrivacyClaim.of(metadata)
+        claim = PrivacyClaim.of(metadata)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     # The table overrules a file that states no privacy for a private scenario.
-    silent = promise is None and scenario is not None and scenario.private
-    return promise, "privacy" in metadata and not silent
+    silent = claim is None and scenario is not None and scenario.private
+    return claim, "privacy" in metadata and not silent

@@ -46,7 +46,7 @@ def scored_predictions(
             "predictions",
             [np.asarray(solutions[folder]) == 1 for folder in folders],
             [np.asarray(values[folder], dtype=np.float64) for folder in folders],
-            claims[name].promise,
+            claims[name].claim,
             claims[name].source,
         )
         for name, folders in scenarios.items()
@@ -82,6 +82,6 @@ def scored_attack(source: Source, attack: Attack, *, seed: int = 0) -> Scored:
         attack.name,
         list(task.truth[places]),
         list(scores),
-        claim.promise,
+        claim.claim,
         claim.source,
     )

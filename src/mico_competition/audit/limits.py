@@ -2,7 +2,7 @@
 
 Three for one run, from the loosest to the exact one (docs/METHODS.md, sections 8.1 to 8.4):
 
-- "epsilon, delta": what the pair in the metadata promises by itself.
+- "epsilon, delta": what the pair in the metadata claims by itself.
 - "Gaussian DP": the Gaussian curve of least mu that lies above the exact one at every rate shown.
 - "exact": the privacy loss distribution of this very sampling, noise and number of steps, of
   which every (epsilon, delta) holds at once.
@@ -111,16 +111,16 @@ def gaussian_mu(mechanism: Mechanism) -> float:
     return float(max(0.0, (norm.ppf(exact[inside]) - norm.ppf(_GRID[inside])).max()))
 
 
-def tpr_limits(promise: PrivacyClaim, fpr: np.ndarray) -> Curves:
+def tpr_limits(claim: PrivacyClaim, fpr: np.ndarray) -> Curves:
     """Each of NAMES -> (fpr, the largest TPR that the claim allows there).
 
     Raises:
         ValueError: on a rate that is not in [0, 1].
     """
     fpr = _rates(fpr)
-    run = promise.mechanism
+    run = claim.mechanism
     found = (
-        dp_tpr(promise.epsilon, promise.delta, fpr),
+        dp_tpr(claim.epsilon, claim.delta, fpr),
         gdp_tpr(gaussian_mu(run), fpr),
         max_tpr(run, fpr),
     )
@@ -147,9 +147,9 @@ def tpr_limits_of(challenge_folder: PathLike, *, phase: str = "train") -> dict[s
     found: dict[str, Curves] = {}
     for scenario, paths in folders.items():
         claim = claim_of(paths)
-        if claim.promise is not None:
+        if claim.claim is not None:
             by = "" if claim.source == STATED else ", claimed by the table"
-            curves = tpr_limits(claim.promise, DRAWN)
+            curves = tpr_limits(claim.claim, DRAWN)
             found[scenario] = {f"{name}{by}": curve for name, curve in curves.items()}
     return found
 

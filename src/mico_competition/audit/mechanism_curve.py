@@ -30,7 +30,7 @@ from mico_competition.training.accounting_check import pld_epsilon
 
 METHOD, NAME = "own curve", "strength"
 _STRIDE = 0.01
-_MOST = 2.0  # no more is proven: a promise is broken long before, and curves take long to compute
+_MOST = 2.0  # no more is proven: a claim is broken long before, and curves take long to compute
 
 
 _SIMULATED = 4000  # canaries in, and as many out
@@ -44,7 +44,7 @@ def mechanism_curve(
     """The curves of a mechanism with any noise, its sampling and steps being what they are.
 
     The parameter is strength: how many times less noise there is than the mechanism should have.
-    At 1 it keeps its promise; at 2, where the family ends, its noise is halved.  Curves are those
+    At 1 it keeps its claim; at 2, where the family ends, its noise is halved.  Curves are those
     of the next larger multiple of 0.01, so that what is excluded is excluded.
 
     Args:
@@ -87,12 +87,12 @@ def mechanism_curve_bound(
     level: float = 0.95,
     seed: int = 0,
 ) -> Bound:
-    """A lower bound of epsilon, if the mechanism is what is promised but for its noise.
+    """A lower bound of epsilon, if the mechanism is what is claimed but for its noise.
 
     Args:
         truth: bool[n], which canaries were in; both kinds.
         scores: float64[n], independent, sums of `log_ratio` over the run.
-        mechanism: as promised.
+        mechanism: as claimed.
         delta: in (0, 1).
         level: in (0, 1).
         seed: of the simulated canaries.
@@ -151,7 +151,7 @@ def _rates(tp: Any, fp: Any, inside: int, outside: int, level: float) -> tuple[A
 
 @lru_cache(maxsize=8)
 def _simulated(mechanism: Mechanism, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of canaries that are in, and of canaries that are out, if the promise is kept."""
+    """Scores of canaries that are in, and of canaries that are out, if the claim holds."""
     rng = np.random.default_rng(seed)
     scores = np.zeros(2 * _SIMULATED)
     for _ in range(mechanism.num_steps):

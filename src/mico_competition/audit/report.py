@@ -18,7 +18,7 @@ from mico_competition.scoring.intervals import describe_intervals, interval_meth
 from mico_competition.scoring.page import document
 from mico_competition.scoring.svg import SHOWN_DECADE, Axes, ceiling_key, draw_roc
 
-TITLE = "Membership inference: what is proven, what is promised"
+TITLE = "Membership inference: what is proven, what is claimed"
 
 RATES = {"TPR_FPR_1000": "TPR at 10% FPR", "TPR_FPR_100": "at 1%", "TPR_FPR_10": "at 0.1%"}
 
@@ -42,11 +42,11 @@ def _lines(verdict: Verdict) -> list[str]:
         f"  at least, by {b.method}: {b.epsilon:.2f} (assumes {assumed(b.method)}{guessed(b)})"
         for b in verdict.bounds
     ]
-    promise = verdict.scored.promise
-    if promise is not None:
-        run = promise.mechanism
+    claim = verdict.scored.claim
+    if claim is not None:
+        run = claim.mechanism
         lines += [
-            f"  {promised(verdict)}: epsilon {promise.epsilon:.2f} at delta {promise.delta:g}; if "
+            f"  {claimed(verdict)}: epsilon {claim.epsilon:.2f} at delta {claim.delta:g}; if "
             f"a record is replaced by another, {verdict.replace_one:.2f}; Gaussian mu "
             f"{verdict.mu:.2f}",
             f"  mechanism: noise_multiplier {run.noise_multiplier:g}, sample_rate "
@@ -65,10 +65,10 @@ def _intervals(verdict: Verdict) -> str:
     return describe_intervals({verdict.scored.scenario: len(verdict.scored.truth)}, verdict.level)
 
 
-def promised(verdict: Verdict) -> str:
+def claimed(verdict: Verdict) -> str:
     """What an epsilon that no attack may exceed is called: by whom it is said."""
     stated = verdict.scored.source == STATED
-    return "promised" if stated else f"claimed by {verdict.scored.source}"
+    return "claimed" if stated else f"claimed by {verdict.scored.source}"
 
 
 def guessed(bound: Bound) -> str:
@@ -98,7 +98,7 @@ def to_json(verdicts: Sequence[Verdict]) -> str:
 
 def record(verdict: Verdict) -> dict[str, Any]:
     """One audit as values that JSON can hold; what is not finite is None."""
-    scored, promise = verdict.scored, verdict.scored.promise
+    scored, claim = verdict.scored, verdict.scored.claim
     found = {
         key: {
             "value": float(verdict.result[key]),
@@ -132,15 +132,15 @@ def record(verdict: Verdict) -> dict[str, Any]:
             for b in verdict.bounds
         ],
         "promised": None
-        if promise is None
+        if claim is None
         else {
-            "epsilon": promise.epsilon,
-            "delta": promise.delta,
+            "epsilon": claim.epsilon,
+            "delta": claim.delta,
             "replace_one": verdict.replace_one,
             "gaussian_mu": _finite(verdict.mu),
-            "noise_multiplier": promise.mechanism.noise_multiplier,
-            "sample_rate": promise.mechanism.sample_rate,
-            "num_steps": promise.mechanism.num_steps,
+            "noise_multiplier": claim.mechanism.noise_multiplier,
+            "sample_rate": claim.mechanism.sample_rate,
+            "num_steps": claim.mechanism.num_steps,
         },
         "ceilings": {
             name: [[round(float(x), 6), round(float(y), 6)] for x, y in zip(fpr, tpr)]
@@ -213,7 +213,7 @@ def _key(verdict: Verdict) -> str:
     attack = f"Solid blue line with its {band}: the attack. Dashed grey: guessing. "
     attack += _intervals(verdict)
     if not verdict.allowed:
-        return f"<p>{attack} Without a promise there is no ceiling.</p>"
+        return f"<p>{attack} Without a claim there is no ceiling.</p>"
     lines = ceiling_key(verdict.allowed)
     return f"<p>{attack} The mechanism allows an attack at most:</p>\n{lines}"
 
@@ -227,11 +227,11 @@ def _bounds(verdict: Verdict) -> str:
         )
         for bound in verdict.bounds
     ]
-    promise = verdict.scored.promise
-    if promise is not None:
+    claim = verdict.scored.claim
+    if claim is not None:
         assert verdict.replace_one is not None
-        rows.append((promised(verdict), promise.epsilon, "one record added or removed"))
-        rows.append((promised(verdict), verdict.replace_one, "one record replaced by another"))
+        rows.append((claimed(verdict), claim.epsilon, "one record added or removed"))
+        rows.append((claimed(verdict), verdict.replace_one, "one record replaced by another"))
     caption = f"Epsilon at delta {verdict.delta:g}; each bound by itself at {verdict.level:.0%}"
     cells = "\n".join(
         f'<tr><th scope="row">{escape(name)} <span class="range">{escape(of)}</span></th>'

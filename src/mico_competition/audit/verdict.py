@@ -1,4 +1,4 @@
-"""What an attack proves of a scenario, beside what its mechanism promises and allows.
+"""What an attack proves of a scenario, beside what its mechanism claims and allows.
 
 The mathematics is in docs/METHODS.md, sections 9.5 and 9.8.
 """
@@ -46,7 +46,7 @@ class Scored:
         attack: its name, or "predictions" for scores that came as files.
         truth: for each model, bool[points].
         scores: for each model, float64[points].
-        promise: what every one of the models promises; None without privacy, or if it is not
+        claim: what every one of the models claims; None without privacy, or if it is not
             known.
         source: who says so: STATED, BY_TABLE or NOT_KNOWN.
     """
@@ -56,7 +56,7 @@ class Scored:
     attack: str
     truth: Sequence[np.ndarray]
     scores: Sequence[np.ndarray]
-    promise: PrivacyClaim | None
+    claim: PrivacyClaim | None
     source: str = STATED
 
 
@@ -73,8 +73,8 @@ class Verdict:
         joint: those that raise alarms, PROVING and OF_PAIRS, at the level at which all of the
             audit's hold at once at `level`.
         level: of bounds and intervals.
-        allowed: the ceilings; empty without a promise.
-        mu: of the Gaussian ceiling; None without a promise.
+        allowed: the ceilings; empty without a claim.
+        mu: of the Gaussian ceiling; None without a claim.
         replace_one: what the mechanism spends if a record is replaced by another; None likewise.
     """
 
@@ -96,14 +96,12 @@ class Verdict:
 
     @property
     def alarm(self) -> bool:
-        """Whether the attack proves more than is promised, of adding or of replacing a record.
+        """Whether the attack proves more than is claimed, of adding or of replacing a record.
 
-        Of mechanisms that keep their promise a share of 1 - level raises it, at most.
+        Of mechanisms that keep their claim a share of 1 - level raises it, at most.
         """
-        promise = self.scored.promise
-        return promise is not None and (
-            self.proven.epsilon > promise.epsilon or self._replaced_alarm
-        )
+        claim = self.scored.claim
+        return claim is not None and (self.proven.epsilon > claim.epsilon or self._replaced_alarm)
 
     @property
     def _replaced_alarm(self) -> bool:
@@ -118,8 +116,8 @@ class Verdict:
         return float(np.interp(MARK, fpr, tpr))
 
     def sentence(self) -> str:
-        """What the attack proves, and what the mechanism promises."""
-        scored, promise = self.scored, self.scored.promise
+        """What the attack proves, and what the mechanism claims."""
+        scored, claim = self.scored, self.scored.claim
         proves = (
             f"{scored.scenario}: {self._who()} proves epsilon >= {self.proven.epsilon:.2f} "
             f"({self.level:.0%} confidence, delta {self.delta:g})"
@@ -131,25 +129,25 @@ class Verdict:
             )
         found = f"it finds {self._percent()} of members at 10% FPR"
         if self.alarm:
-            return f"ALARM: {proves}, {self._promised()}; {found}."
-        if promise is not None:
+            return f"ALARM: {proves}, {self._claimed()}; {found}."
+        if claim is not None:
             what = "the mechanism" if scored.source == STATED else "that"
             found += f", where {what} allows {self.most:.1%} at most"
-        return f"{proves}, {self._promised()}; {found}."
+        return f"{proves}, {self._claimed()}; {found}."
 
-    def _promised(self) -> str:
-        """What was promised, in a clause."""
-        scored, promise = self.scored, self.scored.promise
+    def _claimed(self) -> str:
+        """What was claimed, in a clause."""
+        scored, claim = self.scored, self.scored.claim
         if scored.source == STATED:
-            if promise is None:
-                return "and nothing was promised"
+            if claim is None:
+                return "and no epsilon is claimed"
             if self.alarm:
-                return f"but only {promise.epsilon:.2f} was promised"
-            return f"and the mechanism promises {promise.epsilon:.2f}"
+                return f"but only {claim.epsilon:.2f} was claimed"
+            return f"and the mechanism claims {claim.epsilon:.2f}"
         unknown = "and the claim is not known (no metadata.json states it)"
         if scored.source == NOT_KNOWN:
             return unknown
-        table = "no privacy" if promise is None else f"epsilon {promise.epsilon:.2f}"
+        table = "no privacy" if claim is None else f"epsilon {claim.epsilon:.2f}"
         return f"{unknown}: {scored.source}'s is {table}{' only' if self.alarm else ''}"
 
     def _who(self) -> str:
@@ -179,23 +177,23 @@ def judge(
 
     Args:
         scored: scores and truth.
-        delta: at which bounds are computed; by default what is promised at, or DELTA without a
-            promise.  Another one than the promise's takes the promise's own curve to that delta.
+        delta: at which bounds are computed; by default what is claimed at, or DELTA without a
+            claim.  Another one than the claim's takes the claim's own curve to that delta.
         level: of bounds and intervals, in (0, 1).
         guesses: of the one-run bounds, see `one_run_bound`; of pairs the same share is guessed.
-        audits: how many of models with a promise are judged together, that all of them raise a
+        audits: how many of models with a claim are judged together, that all of them raise a
             false alarm no more often than `level` allows.
 
     Raises:
         ValueError: as `all_bounds`: on scores that are not finite, truth that is not 0 or 1, too
             few points.
     """
-    promise = scored.promise
-    if promise is not None and delta not in (None, promise.delta):
+    claim = scored.claim
+    if claim is not None and delta not in (None, claim.delta):
         assert delta is not None
-        promise = PrivacyClaim(promise.mechanism.epsilon(delta), delta, promise.mechanism)
-        scored = replace(scored, promise=promise)
-    at = delta or (DELTA if promise is None else promise.delta)
+        claim = PrivacyClaim(claim.mechanism.epsilon(delta), delta, claim.mechanism)
+        scored = replace(scored, claim=claim)
+    at = delta or (DELTA if claim is None else claim.delta)
     truth, scores = np.concatenate(scored.truth), np.concatenate(scored.scores)
     bounds = all_bounds(truth, scores, delta=at, level=level, guesses=guesses)
     bounds.insert(1, deciding_bounds(scored, delta=at, level=level, guesses=guesses)[1])
@@ -203,7 +201,7 @@ def judge(
     names = [f"audit/{scored.scenario}/{scored.phase}/model_{i}" for i in range(len(scored.truth))]
     solutions = {name: part.astype(int) for name, part in zip(names, scored.truth)}
     known = intervals_of(solutions, dict(zip(names, scored.scores)), level=level, rates=RATES)
-    run = None if promise is None else promise.mechanism
+    run = None if claim is None else claim.mechanism
     return Verdict(
         scored,
         score(truth.astype(int), scores),
@@ -212,7 +210,7 @@ def judge(
         tuple(bounds),
         deciding_bounds(scored, delta=at, level=each, guesses=guesses),
         level,
-        {} if promise is None else tpr_limits(promise, DRAWN),
+        {} if claim is None else tpr_limits(claim, DRAWN),
         None if run is None else gaussian_mu(run),
         None if run is None else pld_epsilon(run, at, neighbours="replace_one"),
     )

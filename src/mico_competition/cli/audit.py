@@ -46,7 +46,7 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
         "--phase", choices=PHASES, help="with --predictions: whose (default: train)"
     )
     add_scenario(parser)
-    parser.add_argument("--delta", type=float, help="of every epsilon (default: what was promised)")
+    parser.add_argument("--delta", type=float, help="of every epsilon (default: what was claimed)")
     parser.add_argument("--level", type=float, default=0.95, help="confidence of bounds")
     parser.add_argument(
         "--guesses",
@@ -76,9 +76,9 @@ def plan(text: str) -> tuple[int, int]:
 
 
 def run_audit(args: argparse.Namespace) -> int:
-    """Print what is proven of each scenario; 1 if that is more than was promised.
+    """Print what is proven of each scenario; 1 if that is more than was claimed.
 
-    Where all promises are kept, 1 comes with a probability of 1 - level at most, over all
+    Where all claims are kept, 1 comes with a probability of 1 - level at most, over all
     scenarios and bounds together.
     """
     check_attack_names([args.attack])
@@ -106,7 +106,7 @@ def run_audit(args: argparse.Namespace) -> int:
 
 
 def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
-    """How many of the scenarios have promised something; and scores, a scenario at a time."""
+    """How many of the scenarios have claimed something; and scores, a scenario at a time."""
     from mico_competition.audit.claims import claim_of
     from mico_competition.audit.gather import scored_attack, scored_predictions
     from mico_competition.audit.guesses import plans_of
@@ -122,7 +122,7 @@ def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
         by_name = {scored.scenario: scored for scored in found}
         _check_there(args, by_name)
         asked = [by_name[name] for name in args.scenario or as_read(by_name)]
-        return sum(s.promise is not None for s in asked), iter(asked)
+        return sum(s.claim is not None for s in asked), iter(asked)
     if args.phase is not None:
         raise ValueError("--phase goes with --predictions: an attack chooses its own targets.")
     (attack,) = attacks_named(args, [args.attack or _DEFAULT])
@@ -151,7 +151,7 @@ def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
     scores = (
         scored_attack(open_scenario(name, phases[name]), attack, seed=args.seed) for name in names
     )
-    return sum(claim.promise is not None for claim in audited), scores
+    return sum(claim.claim is not None for claim in audited), scores
 
 
 def _check_there(args: argparse.Namespace, there: Collection[str]) -> None:

@@ -55,13 +55,13 @@ def add_audit_train(parser: argparse.ArgumentParser) -> None:
 def run_audit_train(args: argparse.Namespace) -> int:
     """Train with canaries in every way that a fleet may, print the verdict, write the file.
 
-    1 if the promise is not kept; where it is, that comes with a probability of 1 - level at most.
+    1 if the claim is not kept; where it is, that comes with a probability of 1 - level at most.
     """
     settings = resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
     load_torch()
-    from mico_competition.audit.trainer.audit import audit_paths, promise_of_settings
+    from mico_competition.audit.trainer.audit import audit_paths, claim_of_settings
 
-    promise = promise_of_settings(settings)  # what cannot be audited is said before data are read
+    claim = claim_of_settings(settings)  # what cannot be audited is said before data are read
     from mico_competition.audit.trainer.report import text, to_json
     from mico_competition.data.datasets import load_dataset
     from mico_competition.models.inputs import default_device, prepare
@@ -79,7 +79,7 @@ def run_audit_train(args: argparse.Namespace) -> int:
             replay_steps=args.replay_steps,
             seed=secrets.randbits(62) if args.seed is None else args.seed,
             level=args.level,
-            promise=promise,
+            claim=claim,
             progress=True,
         )
     print(text(audits))

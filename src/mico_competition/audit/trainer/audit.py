@@ -68,7 +68,7 @@ class Proof:
 
     @property
     def alarm(self) -> bool:
-        """Whether more is proven than can be true of what was promised."""
+        """Whether more is proven than can be true of what was claimed."""
         return self.joint.epsilon > self.ceiling
 
 
@@ -77,9 +77,9 @@ class TrainerAudit:
     """What one audited run has shown.
 
     Attributes:
-        settings: of the promised run.
-        promise: epsilon, delta and mechanism.
-        level: with this probability a trainer that keeps its promise raises no alarm.
+        settings: of the claimed run.
+        claim: epsilon, delta and mechanism.
+        level: with this probability a trainer that keeps its claim raises no alarm.
         dirac, records, real: gradient canaries, record canaries, and real records trained on.
         let_in: canaries of the first two kinds that the coins let in.
         steps: noisy gradients seen; replayed: steps that were done again.
@@ -91,7 +91,7 @@ class TrainerAudit:
     """
 
     settings: Settings
-    promise: PrivacyClaim
+    claim: PrivacyClaim
     level: float
     dirac: int
     records: int
@@ -107,7 +107,7 @@ class TrainerAudit:
 
     @property
     def alarms(self) -> list[str]:
-        """Names of the checks and bounds that contradict the promise."""
+        """Names of the checks and bounds that contradict the claim."""
         return [check.name for check in self.checks if check.verdict == ALARM] + [
             f"epsilon by {proof.bound.method}, {proof.scores}"
             for proof in self.proofs
@@ -116,7 +116,7 @@ class TrainerAudit:
 
     @property
     def notes(self) -> list[str]:
-        """Names of the checks that depart from the promise without breaking it."""
+        """Names of the checks that depart from the claim without breaking it."""
         return [check.name for check in self.checks if check.verdict == NOTE]
 
     def proven(self, method: str) -> Bound:
@@ -128,17 +128,17 @@ class TrainerAudit:
         )
 
 
-def promise_of_settings(settings: Settings) -> PrivacyClaim:
-    """What a run with these settings will promise in its metadata.
+def claim_of_settings(settings: Settings) -> PrivacyClaim:
+    """What a run with these settings will claim in its metadata.
 
     Raises:
-        ValueError: if it is a run without privacy, which promises nothing.
+        ValueError: if it is a run without privacy, which claims nothing.
     """
     mechanism = train.mechanism_of(settings)
     if mechanism is None:
         what = f"Scenario {settings.scenario}" if settings.scenario else "A run with --disable_dp"
         raise ValueError(
-            f"{what} trains without privacy and promises no epsilon to audit: choose a private "
+            f"{what} trains without privacy and claims no epsilon to audit: choose a private "
             "scenario, such as digits_lo."
         )
     delta = settings.target_delta
@@ -152,7 +152,7 @@ def audit_paths(
 
     Args:
         settings, data, options: see `audit_trainer`.
-        level: with this probability a trainer that keeps its promise raises no alarm in any.
+        level: with this probability a trainer that keeps its claim raises no alarm in any.
     """
     paths = list(dict.fromkeys((stack_of(settings), 1)))
     each = 1 - (1 - level) / len(paths)
@@ -169,13 +169,13 @@ def audit_trainer(
     replay_steps: int | None = None,
     seed: int = 0,
     level: float = 0.95,
-    promise: PrivacyClaim | None = None,
+    claim: PrivacyClaim | None = None,
     make_trainer: MakeTrainer | None = None,
     epoch: Epoch | None = None,
     progress: bool = False,
     stack: int = 1,
 ) -> TrainerAudit:
-    """Train once with canaries, and hold what is seen against what is promised.
+    """Train once with canaries, and hold what is seen against what is claimed.
 
     Args:
         settings: of the run to audit, as `settings.resolve` gives them.
@@ -189,7 +189,7 @@ def audit_trainer(
             minute.
         seed: of everything that is drawn.
         level: in (0, 1).
-        promise: by default that of `settings`.
+        claim: by default that of `settings`.
         make_trainer: what is audited, called as PrivateTrainer is.
         epoch: what draws the batches of an epoch, called as `train.epoch_of` is.
         progress: whether to show how far it is (see `mico_competition.support.progress`).
@@ -199,7 +199,7 @@ def audit_trainer(
             being finite.
     """
     started = time.perf_counter()
-    promise = promise or promise_of_settings(settings)
+    claim = claim or claim_of_settings(settings)
     check_level(level)
     real = settings.len_training if real is None else real
     parameters = parameters_of(settings)
@@ -212,9 +212,9 @@ def audit_trainer(
             f"Expected replay_steps={replay_steps} <= {most}: the noise of more steps of such a "
             "model does not fit into memory."
         )
-    # What needs no training fails before it: a missing package, a promise out of range.
-    mu = gaussian_mu(promise.mechanism)
-    gaussian = gdp_epsilon(mu, promise.delta) if math.isfinite(mu) else math.inf
+    # What needs no training fails before it: a missing package, a claim out of range.
+    mu = gaussian_mu(claim.mechanism)
+    gaussian = gdp_epsilon(mu, claim.delta) if math.isfinite(mu) else math.inf
     shares = {"dirac": -(-dirac // stack), "records": -(-records // stack), "real": real}
     sets = [
         audit_set_of(settings, data, **shares, seed=seed, model=model, padded=stack > 1)
@@ -226,7 +226,7 @@ def audit_trainer(
         seen = run(
             settings,
             sets if stack > 1 else sets[0],
-            promise.mechanism,
+            claim.mechanism,
             seed=seed,
             make_trainer=make_trainer,
             epoch=epoch,
@@ -240,12 +240,12 @@ def audit_trainer(
         checks = [Check("training", ALARM, f"it is refused: {refusal}", 1.0, exactly(0.0))]
         steps, replayed, found = 0, 0, []
     else:
-        checks = mechanism_checks(seen, promise, half)
-        found = proofs(seen, promise, max(promise.epsilon, gaussian), half, level)
+        checks = mechanism_checks(seen, claim, half)
+        found = proofs(seen, claim, max(claim.epsilon, gaussian), half, level)
         steps, replayed = seen.steps, seen.replayed
     return TrainerAudit(
         settings,
-        promise,
+        claim,
         level,
         stack * shares["dirac"],
         stack * shares["records"],
@@ -265,7 +265,7 @@ def audit_trainer(
 
 
 def proofs(
-    seen: Observed, promise: PrivacyClaim, gaussian: float, joint: float, level: float
+    seen: Observed, claim: PrivacyClaim, gaussian: float, joint: float, level: float
 ) -> list[Proof]:
     """Bounds of epsilon from gradient canaries by four methods, from record canaries by one.
 
@@ -274,7 +274,7 @@ def proofs(
 
     Args:
         seen: the run.
-        promise: epsilon and delta.
+        claim: epsilon and delta.
         gaussian: ceiling of bounds that suppose a Gaussian mechanism.
         joint: level at which all are to hold at once.
         level: at which each is reported.
@@ -285,24 +285,24 @@ def proofs(
     let_in = seen.let_in
     if len(let_in) < FEWEST_RECORDS or let_in.all() or not let_in.any():
         of_records = {}
-    told = promise.mechanism
+    told = claim.mechanism
     of_dirac = (seen.dirac.let_in, seen.dirac.scores)
     tried: list[tuple[str, float, Callable[..., Bound]]] = [
-        (DIRAC, promise.epsilon, partial(one_run_bound, *of_dirac)),
+        (DIRAC, claim.epsilon, partial(one_run_bound, *of_dirac)),
         (
             DIRAC,
-            promise.epsilon,
+            claim.epsilon,
             partial(one_run_fdp_bound, *of_dirac, curve=mechanism_curve(told)),
         ),
-        (DIRAC, promise.epsilon, partial(mechanism_curve_bound, *of_dirac, told)),
+        (DIRAC, claim.epsilon, partial(mechanism_curve_bound, *of_dirac, told)),
         (DIRAC, gaussian, partial(gaussian_bound, *of_dirac)),
     ]
     for name, values in of_records.items():
-        tried.append((name, promise.epsilon, partial(one_run_bound, let_in, values)))
+        tried.append((name, claim.epsilon, partial(one_run_bound, let_in, values)))
     share = 1 - (1 - joint) / len(tried)
     found = []
     for name, ceiling, bound in tried:
-        alone, joined = (bound(delta=promise.delta, level=at) for at in (level, share))
+        alone, joined = (bound(delta=claim.delta, level=at) for at in (level, share))
         found.append(Proof(name, alone, joined, ceiling))
     return found
 

@@ -52,7 +52,7 @@ class CanaryModel(nn.Module):
         """Set the canaries' weights back to 0, where their gradient is what it should be.
 
         Whoever attacks may choose each step's loss anew, knowing all steps before (adaptive
-        composition), so this takes nothing from the promise.
+        composition), so this does not weaken the claim.
         """
         with torch.no_grad():
             self.weights.weight.zero_()

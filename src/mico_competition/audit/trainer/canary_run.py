@@ -128,7 +128,7 @@ def audit_set_of(
     """Real records and canaries, and a fair coin for each canary.
 
     Args:
-        settings: of the promised run.
+        settings: of the claimed run.
         data: the whole dataset, N > real records.
         dirac: m >= 1.
         records: R >= 0.
@@ -162,9 +162,9 @@ def run(
     """Train on the audit's set and look at every step.
 
     Args:
-        settings: of the promised run, private.
+        settings: of the claimed run, private.
         audit_set: as `audit_set_of` gives it; a list of them, padded, is trained as a stack.
-        mechanism: what is promised, and what the trainer is told.
+        mechanism: what is claimed, and what the trainer is told.
         seed: of initialisation, batches and noise (of the first only, in secure mode).
         make_trainer: what takes the steps, in the place of the fleet's own.
         epoch: what draws the batches, likewise.

@@ -1,4 +1,4 @@
-"""A number of a run held against what was promised of it: intervals, and what follows from them.
+"""A number of a run held against what was claimed of it: intervals, and what follows from them.
 
 Plain statistics (docs/METHODS.md, section 10.2): nothing here knows how a run is trained or
 observed.
@@ -17,7 +17,7 @@ from mico_competition.audit import binomial
 PASS, NOTE, ALARM = "pass", "note", "alarm"
 
 ROUNDING = 1e-3
-"""Departures of less, relative to the promise, are float32's and the clipping margin's."""
+"""Departures of less, relative to the claim, are float32's and the clipping margin's."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Measured:
 
     Attributes:
         value: what was found.
-        low, high: if the promise is kept, they hold the promised number with probability `level`.
+        low, high: if the claim holds, they hold the claimed number with probability `level`.
         level: in (0, 1]; 1 where there is no chance in it.
     """
 
@@ -35,24 +35,24 @@ class Measured:
     high: float
     level: float
 
-    def below(self, promised: float) -> bool:
-        """Whether it is clearly less than promised."""
-        return self.high < promised * (1 - ROUNDING)
+    def below(self, claimed: float) -> bool:
+        """Whether it is clearly less than claimed."""
+        return self.high < claimed * (1 - ROUNDING)
 
-    def above(self, promised: float) -> bool:
-        """Whether it is clearly more than promised."""
-        return self.low > promised * (1 + ROUNDING)
+    def above(self, claimed: float) -> bool:
+        """Whether it is clearly more than claimed."""
+        return self.low > claimed * (1 + ROUNDING)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One number of a run held against its promise.
+    """One number of a run held against its claim.
 
     Attributes:
         name: what it is called, such as "noise" or "clipping of mlp.0".
         verdict: PASS, NOTE or ALARM.
         says: the finding, in a clause.
-        promised: the number promised.
+        claimed: the number claimed.
         measured: the number found.
         detail: further numbers, by name.
     """
@@ -60,7 +60,7 @@ class Check:
     name: str
     verdict: str
     says: str
-    promised: float
+    claimed: float
     measured: Measured
     detail: Mapping[str, float] = field(default_factory=dict)
 

@@ -129,7 +129,7 @@ def of_small_sets(
             if len(of_epoch) != steps_per_epoch:
                 what = f"an epoch of {records} records has {len(of_epoch)} batches"
                 found.see(
-                    0.0, f"{what}, and {steps_per_epoch} are promised (are empty ones left out?)"
+                    0.0, f"{what}, and {steps_per_epoch} are claimed (are empty ones left out?)"
                 )
             for batch in of_epoch:
                 if len(np.unique(batch)) < len(batch):

@@ -34,9 +34,9 @@ def independence_checks(
 
     Args:
         seen: the run.
-        mechanism: as promised.
+        mechanism: as claimed.
         level: of each check.
-        above: whether there is more noise than promised, which is noted elsewhere: what is tested
+        above: whether there is more noise than claimed, which is noted elsewhere: what is tested
             here are then rows of noise as they are, whatever their deviation.
     """
     q, rows = mechanism.sample_rate, seen.rows

@@ -46,7 +46,7 @@ class LayerReplay:
     Args:
         model: a copy of the model, without hooks of a trainer.
         audit_set: what is trained on.
-        mechanism: as promised.
+        mechanism: as claimed.
         max_grad_norm: C.
 
     Attributes:
@@ -96,7 +96,7 @@ class LayerReplay:
     def _score(self, rest: Tensor, canaries: Tensor) -> None:
         """Add to the scores; `rest` is the noisy sum without what real records gave.
 
-        That other records' batches are known takes nothing from the promise, since each record's
+        That other records' batches are known does not weaken the claim, since each record's
         coins are its own.  Other canaries are taken out by what is expected of them.
         """
         if not len(canaries):

@@ -3,8 +3,8 @@
 Here are those of one number each; `independence` has the tests of distributions and of what must
 be so to the last bit.
 
-Each compares a number of the run with what was promised.  An **alarm** is less noise, more
-influence or other batches than promised, or an epsilon that the mechanism does not keep.  A
+Each compares a number of the run with what was claimed.  An **alarm** is less noise, more
+influence or other batches than claimed, or an epsilon that the mechanism does not keep.  A
 **note** is a departure that costs accuracy, not privacy.  These tests see what no attack on a run
 of this size can: a bound of epsilon takes canaries by the thousand to come near, a deviation is
 known to a percent from 5,000 numbers, and a run has millions.
@@ -47,50 +47,50 @@ from mico_competition.audit.trainer.sampling_tests import (
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.accounting_check import SEARCH_INTERVAL, pld_epsilon
 
-_MOST_STRENGTH = 3.0  # with less noise than a third of the promised, epsilon is told as infinite
+_MOST_STRENGTH = 3.0  # with less noise than a third of the claimed, epsilon is told as infinite
 
 
-def mechanism_checks(seen: Observed, promise: PrivacyClaim, level: float) -> list[Check]:
-    """All checks of a run; if the promise is kept, all intervals hold at once at `level`.
+def mechanism_checks(seen: Observed, claim: PrivacyClaim, level: float) -> list[Check]:
+    """All checks of a run; if the claim holds, all intervals hold at once at `level`.
 
     Args:
         seen: the run.
-        promise: epsilon, delta and mechanism, as told.
+        claim: epsilon, delta and mechanism, as told.
         level: in (0, 1); each check takes an equal share of 1 - level (Bonferroni).
     """
-    run = promise.mechanism
+    run = claim.mechanism
     layers = list(seen.replays[0].along) if seen.replayed else []
     parameters = list(seen.shapes) if seen.replayed else []
     each = 1 - (1 - level) / (5 + len(layers) + len(parameters) + INDEPENDENCE)
-    noise, rate = check_noise(seen, promise, each), check_rate(seen, run, each)
-    # More noise than promised must not be taken for a stronger signal.
+    noise, rate = check_noise(seen, claim, each), check_rate(seen, run, each)
+    # More noise than claimed must not be taken for a stronger signal.
     sigma = max(run.noise_multiplier, noise.measured.high)
     clipping = check_clipping(seen, sigma, each)
     return [
         noise,
         clipping,
         *(check_layer_clipping(seen, layer, sigma, each) for layer in layers),
-        *(check_parameter_noise(seen, name, promise, each) for name in parameters),
+        *(check_parameter_noise(seen, name, claim, each) for name in parameters),
         rate,
         check_sampling(seen, run, each),
         check_lengths(seen, run, each),
         check_sampling_unseen(seen, run, each),
         *independence_checks(seen, run, each, above=noise.verdict == NOTE),
         *exact_checks(seen),
-        check_steps(seen, promise),
-        check_epsilon(seen, promise),
-        check_measured_epsilon(noise, clipping, rate, seen.steps, promise),
+        check_steps(seen, claim),
+        check_epsilon(seen, claim),
+        check_measured_epsilon(noise, clipping, rate, seen.steps, claim),
     ]
 
 
-def check_noise(seen: Observed, promise: PrivacyClaim, level: float) -> Check:
+def check_noise(seen: Observed, claim: PrivacyClaim, level: float) -> Check:
     """The deviation of the noise, from coordinates that no record touches."""
-    run, sigma = promise.mechanism, promise.mechanism.noise_multiplier
+    run, sigma = claim.mechanism, claim.mechanism.noise_multiplier
     found = deviation(sum(seen.dirac.unused_squares), seen.dirac.unused * seen.steps, level)
-    says = f"noise_multiplier is {found.value:.4g}, and {sigma:.4g} is promised"
+    says = f"noise_multiplier is {found.value:.4g}, and {sigma:.4g} is claimed"
     if found.below(sigma):
         real = replace(run, noise_multiplier=found.value)
-        spent = pld_epsilon(real, promise.delta, value_discretization_interval=SEARCH_INTERVAL)
+        spent = pld_epsilon(real, claim.delta, value_discretization_interval=SEARCH_INTERVAL)
         says += f": epsilon is {spent:.3g} with so little"
         return Check("noise", ALARM, says, sigma, found, {"epsilon": spent})
     if found.above(sigma):
@@ -126,18 +126,18 @@ def _amplitude(name: str, what: str, found: Measured) -> Check:
     return Check(name, verdict, says, 1.0, found)
 
 
-def check_parameter_noise(seen: Observed, name: str, promise: PrivacyClaim, level: float) -> Check:
+def check_parameter_noise(seen: Observed, name: str, claim: PrivacyClaim, level: float) -> Check:
     """What a parameter's noisy sum has beyond the clipped gradients of its batch.
 
-    Too little is less noise than promised.  Too much is something of the batch that clipping
+    Too little is less noise than claimed.  Too much is something of the batch that clipping
     should have cut off, unless coordinates that no record touches have it too in the same steps.
     """
-    sigma, rows = promise.mechanism.noise_multiplier, seen.rows
+    sigma, rows = claim.mechanism.noise_multiplier, seen.rows
     mine = np.array(rows.block_names) == name
     count = len(rows) * int(rows.block_sizes[mine].sum())
     squares = float(np.stack(rows.squares)[:, mine].sum()) * sigma**2
     found = deviation(squares, count, level)
-    says = f"{name} has noise of {found.value:.4g}, and {sigma:.4g} is promised"
+    says = f"{name} has noise of {found.value:.4g}, and {sigma:.4g} is claimed"
     verdict = PASS
     if found.below(sigma):
         verdict = ALARM
@@ -153,31 +153,31 @@ def check_parameter_noise(seen: Observed, name: str, promise: PrivacyClaim, leve
     return Check(f"noise of {name}", verdict, says, sigma, found)
 
 
-def check_steps(seen: Observed, promise: PrivacyClaim) -> Check:
+def check_steps(seen: Observed, claim: PrivacyClaim) -> Check:
     """How many noisy gradients there were."""
-    told = promise.mechanism.num_steps
+    told = claim.mechanism.num_steps
     verdict = ALARM if seen.steps > told else NOTE if seen.steps < told else PASS
-    says = f"{seen.steps:,} noisy gradients were seen, and {told:,} are promised"
+    says = f"{seen.steps:,} noisy gradients were seen, and {told:,} are claimed"
     return Check("steps", verdict, says, told, exactly(seen.steps))
 
 
-def check_epsilon(seen: Observed, promise: PrivacyClaim) -> Check:
-    """The promised epsilon, against a second accountant's for the steps that ran."""
-    run = replace(promise.mechanism, num_steps=max(1, seen.steps))
-    spent = pld_epsilon(run, promise.delta)
+def check_epsilon(seen: Observed, claim: PrivacyClaim) -> Check:
+    """The claimed epsilon, against a second accountant's for the steps that ran."""
+    run = replace(claim.mechanism, num_steps=max(1, seen.steps))
+    spent = pld_epsilon(run, claim.delta)
     says = (
-        f"noise, sampling and steps as told cost epsilon {spent:.4g} at delta {promise.delta:g}, "
-        f"and {promise.epsilon:.4g} is promised"
+        f"noise, sampling and steps as told cost epsilon {spent:.4g} at delta {claim.delta:g}, "
+        f"and {claim.epsilon:.4g} is claimed"
     )
-    if promise.target is not None and promise.epsilon > promise.target:
-        says += f" where {promise.target:.4g} was asked for"
-        return Check("epsilon", ALARM, says, promise.target, exactly(promise.epsilon))
-    verdict = ALARM if spent > promise.epsilon else PASS
-    return Check("epsilon", verdict, says, promise.epsilon, exactly(spent))
+    if claim.target is not None and claim.epsilon > claim.target:
+        says += f" where {claim.target:.4g} was asked for"
+        return Check("epsilon", ALARM, says, claim.target, exactly(claim.epsilon))
+    verdict = ALARM if spent > claim.epsilon else PASS
+    return Check("epsilon", verdict, says, claim.epsilon, exactly(spent))
 
 
 def check_measured_epsilon(
-    noise: Check, clipping: Check, rate: Check, steps: int, promise: PrivacyClaim
+    noise: Check, clipping: Check, rate: Check, steps: int, claim: PrivacyClaim
 ) -> Check:
     """The epsilon of noise, clipping and sampling as they were measured, not as they were told.
 
@@ -186,13 +186,13 @@ def check_measured_epsilon(
     """
 
     def spent(sigma: float, norm: float, q: float) -> float:
-        least = promise.mechanism.noise_multiplier / _MOST_STRENGTH
+        least = claim.mechanism.noise_multiplier / _MOST_STRENGTH
         if norm <= 0:
             return 0.0
         if sigma / norm < least:
             return math.inf
         run = Mechanism(sigma / norm, min(1.0, q), max(1, steps))
-        return pld_epsilon(run, promise.delta, value_discretization_interval=SEARCH_INTERVAL)
+        return pld_epsilon(run, claim.delta, value_discretization_interval=SEARCH_INTERVAL)
 
     of, by, at = noise.measured, clipping.measured, rate.measured
     found = Measured(
@@ -202,5 +202,5 @@ def check_measured_epsilon(
         of.level,
     )
     says = f"noise, clipping and sampling as measured cost epsilon {found.value:.3g}"
-    verdict = ALARM if found.low > promise.epsilon else PASS
-    return Check("epsilon, measured", verdict, says, promise.epsilon, found)
+    verdict = ALARM if found.low > claim.epsilon else PASS
+    return Check("epsilon, measured", verdict, says, claim.epsilon, found)

@@ -74,11 +74,11 @@ def matrix_of(rows: NoiseRows, *, standardised: bool) -> np.ndarray:
 
 
 def too_little(rows: NoiseRows) -> Finding:
-    """Less noise than promised: in a step, in a block of coordinates, or in a single coordinate.
+    """Less noise than claimed: in a step, in a block of coordinates, or in a single coordinate.
 
     Blocks are looked at in every row, and, like coordinates, over all rows and all of a model.
     """
-    found = Worst("in no step, block or coordinate is there less noise than promised")
+    found = Worst("in no step, block or coordinate is there less noise than claimed")
     squares, sizes = np.stack(rows.squares), rows.block_sizes
     names, models = np.array(rows.block_names), np.array(rows.model)
     for name in rows.kept:

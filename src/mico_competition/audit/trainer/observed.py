@@ -25,7 +25,7 @@ def log_ratio(
 
     Args:
         shift: float64, the noisy sum's inner product with the clipped gradient.
-        mechanism: the promised sigma and q.
+        mechanism: the claimed sigma and q.
         length: float64, the norm of the clipped gradient, 0 to 1.
     """
     sigma, q = mechanism.noise_multiplier, mechanism.sample_rate
@@ -40,7 +40,7 @@ class DiracSeen:
 
     Args:
         let_in: bool[m], which canaries are trained on.
-        mechanism: as promised.
+        mechanism: as claimed.
 
     Attributes:
         scores: float64[m], the log likelihood ratio of all steps so far.
@@ -48,7 +48,7 @@ class DiracSeen:
             out, which no record touches.
         unused: their number.
         touched_sum, touched: sum over coordinates of canaries in the batch, and how many.
-        epoch_squares, epochs: sum of squared deviations of a canary's epoch sum from its promised
+        epoch_squares, epochs: sum of squared deviations of a canary's epoch sum from its claimed
             mean, over canaries that are in, and how many (canaries times epochs).
     """
 

@@ -25,7 +25,7 @@ class Probed:
             whose norm overflows.
         refused: what the trainer said, if it refused to train on them; else empty.
         not_a_number: what came of a record whose loss is not a number, in a clause.
-        not_a_number_kept: whether that keeps the promise.
+        not_a_number_kept: whether that keeps the claim.
     """
 
     sums: Sums

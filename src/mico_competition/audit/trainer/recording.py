@@ -1,7 +1,7 @@
 """What is written down of a run while it goes: batches, canaries' coordinates, noise of some steps.
 
 A row is the noise of one model in one step: what the optimiser was given, without the clipped sum
-that `LayerReplay` finds by itself, in units of sigma * C.  If the promise is kept, all numbers of
+that `LayerReplay` finds by itself, in units of sigma * C.  If the claim holds, all numbers of
 all rows are independent and standard normal.
 """
 
@@ -142,7 +142,7 @@ class NoiseOnly:
 
     Args:
         layout: of the run.
-        sigma: as promised.
+        sigma: as claimed.
         steps: which to look at.
         pending: of a run with the same random streams, what was released and what should be in it
             beside noise, which is then compared and forgotten.
@@ -194,7 +194,7 @@ class Recording:
 
     Args:
         layout: of the run.
-        mechanism: as promised.
+        mechanism: as claimed.
         steps: which to do again.
 
     Attributes:

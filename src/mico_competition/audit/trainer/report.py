@@ -28,7 +28,7 @@ def sentence(audits: Audits) -> str:
     several = _several(audits)
     first = several[0]
     name = first.settings.scenario or f"a run of task {first.settings.task}"
-    promised = f"epsilon {first.promise.epsilon:.2f} at delta {first.promise.delta:g}"
+    claimed = f"epsilon {first.claim.epsilon:.2f} at delta {first.claim.delta:g}"
     ways = " and ".join(way(audit) for audit in several)
     alarms = [
         f"{alarm}{f' ({way(audit)})' if len(several) > 1 else ''}"
@@ -36,16 +36,14 @@ def sentence(audits: Audits) -> str:
         for alarm in audit.alarms
     ]
     if alarms:
-        return (
-            f"ALARM: the trainer does not keep {name}'s promise of {promised}: {', '.join(alarms)}."
-        )
+        return f"ALARM: the trainer does not keep {name}'s claim of {claimed}: {', '.join(alarms)}."
     notes = list(dict.fromkeys(note for audit in several for note in audit.notes))
     departs = f"; it departs from the settings, without loss of privacy: {', '.join(notes)}"
     best = max(several, key=lambda audit: audit.proven(METHOD).epsilon)
     own, least = best.proven(METHOD), best.proven("one-run")
     runs = "one run shows" if len(several) == 1 else f"{len(several)} runs show"
     return (
-        f"The trainer keeps {name}'s promise of {promised} as far as {runs} ({ways}): "
+        f"The trainer keeps {name}'s claim of {claimed} as far as {runs} ({ways}): "
         f"{best.dirac:,} gradient canaries in {best.steps:,} steps prove epsilon >= "
         f"{own.epsilon:.2f} ({_ratio(best, own):.0%} of it), and {least.epsilon:.2f} "
         f"({_ratio(best, least):.0%}) whatever the mechanism is{departs if notes else ''}."
@@ -66,10 +64,10 @@ def text(audits: Audits) -> str:
 
 
 def _lines(audit: TrainerAudit) -> list[str]:
-    run = audit.promise.mechanism
+    run = audit.claim.mechanism
     return [
         f"Audited: {way(audit)}, by the code that a fleet runs.",
-        f"Promised: noise_multiplier {run.noise_multiplier:.4f}, sample_rate "
+        f"Claimed: noise_multiplier {run.noise_multiplier:.4f}, sample_rate "
         f"{run.sample_rate:.5g}, {run.num_steps:,} steps, max_grad_norm "
         f"{audit.settings.max_grad_norm:g}.",
         f"Trained on: {audit.real:,} real records, {audit.let_in[0]:,} of {audit.dirac:,} gradient "
@@ -79,7 +77,7 @@ def _lines(audit: TrainerAudit) -> list[str]:
         *([f"Epsilon is at least, each at {audit.level:.1%}:"] if audit.proofs else []),
         *(_proof_line(audit, proof) for proof in audit.proofs),
         "Direct tests, with intervals and p-values that all hold at once at "
-        f"{1 - (1 - audit.level) / 2:.1%} if the promise is kept:",
+        f"{1 - (1 - audit.level) / 2:.1%} if the claim holds:",
         *(_check_line(check) for check in audit.checks),
     ]
 
@@ -100,12 +98,12 @@ def _check_line(check: Check) -> str:
 
 
 def _ratio(audit: TrainerAudit, bound: Bound) -> float:
-    return bound.epsilon / audit.promise.epsilon
+    return bound.epsilon / audit.claim.epsilon
 
 
 def record(audit: TrainerAudit) -> dict[str, Any]:
     """One audit as values that JSON can hold; what is not finite is None."""
-    run = audit.promise.mechanism
+    run = audit.claim.mechanism
     return {
         "scenario": audit.settings.scenario,
         "task": audit.settings.task,
@@ -115,8 +113,8 @@ def record(audit: TrainerAudit) -> dict[str, Any]:
         "alarms": audit.alarms,
         "level": audit.level,
         "promised": {
-            "epsilon": audit.promise.epsilon,
-            "delta": audit.promise.delta,
+            "epsilon": audit.claim.epsilon,
+            "delta": audit.claim.delta,
             "noise_multiplier": run.noise_multiplier,
             "sample_rate": run.sample_rate,
             "num_steps": run.num_steps,
@@ -156,7 +154,7 @@ def _check_record(check: Check) -> dict[str, Any]:
         "name": check.name,
         "verdict": check.verdict,
         "says": check.says,
-        "promised": _finite(check.promised),
+        "promised": _finite(check.claimed),
         "measured": _finite(found.value),
         "low": _finite(found.low),
         "high": _finite(found.high),

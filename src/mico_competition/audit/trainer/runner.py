@@ -28,11 +28,11 @@ MakeTrainer = Callable[..., Any]
 class AuditSettings(Settings):
     """A run's settings with canaries in the set: another number of records, the same mechanism.
 
-    Sampling probability, steps and divisor stay those of the promised run, as they do in the
+    Sampling probability, steps and divisor stay those of the claimed run, as they do in the
     definition of neighbours (docs/PRIVACY.md).
     """
 
-    promised: Settings
+    claimed: Settings
 
     @classmethod
     def of(cls, settings: Settings, records: int, *, epochs: int | None = None) -> AuditSettings:
@@ -40,22 +40,22 @@ class AuditSettings(Settings):
         values = {field.name: getattr(settings, field.name) for field in fields(Settings)}
         values["len_training"] = records
         values["num_epochs"] = epochs or settings.num_epochs
-        return cls(**values, promised=settings)
+        return cls(**values, claimed=settings)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Of the promised run; sample_rate follows."""
-        return self.promised.steps_per_epoch
+        """Of the claimed run; sample_rate follows."""
+        return self.claimed.steps_per_epoch
 
     @property
     def num_steps(self) -> int:
-        """Of the promised run, which is what noise is drawn for."""
-        return self.promised.num_steps
+        """Of the claimed run, which is what noise is drawn for."""
+        return self.claimed.num_steps
 
     @property
     def expected_batch_size(self) -> int:
-        """Of the promised run."""
-        return self.promised.expected_batch_size
+        """Of the claimed run."""
+        return self.claimed.expected_batch_size
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Runner:
     """Runs the fleet's code on one path, again and again.
 
     Args:
-        settings: of the promised run, private.
+        settings: of the claimed run, private.
         mechanism: the claimed one; the trainer gets its noise_multiplier.
         seed: of initialisation, batches and noise (of the first only, in secure mode).
         models: how many are trained together; None for one by itself.

@@ -34,7 +34,7 @@ def check_rate(seen: Observed, mechanism: Mechanism, level: float) -> Check:
     """How often records are in batches."""
     q, batches = mechanism.sample_rate, seen.participation.lengths
     found = rate(sum(batches), seen.participation.records * len(batches), level)
-    says = f"records are in {found.value:.4g} of batches, and sample_rate={q:.4g} is promised"
+    says = f"records are in {found.value:.4g} of batches, and sample_rate={q:.4g} is claimed"
     verdict = ALARM if found.above(q) else NOTE if found.below(q) else PASS
     return Check("sample rate", verdict, says, q, found)
 
