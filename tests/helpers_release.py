@@ -23,6 +23,7 @@ from mico_competition.release.archives import (
     write_archive,
     write_sums,
 )
+from mico_competition.release.leak_check.check import check_release
 from mico_competition.release.release import release
 
 CHALLENGE = "digits"
@@ -175,6 +176,11 @@ def write_release(folder: Path) -> Released:
 def copied(original: Released, folder: Path) -> Released:
     """A copy of a release to plant a leak in; the trained tree is shared."""
     return Released(original.trained, Path(shutil.copytree(original.root, folder / "released")))
+
+
+def faults_of(made: Released) -> list[str]:
+    """What the leak check says of a release."""
+    return check_release(made.root, made.trained, [CHALLENGE], progress=False)
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helpers_release import CHALLENGE, write_trained
+from helpers_release import CHALLENGE
 
 from mico_competition.cli import main
 from mico_competition.competition.challenge import ChallengeDataset
@@ -25,14 +25,9 @@ from mico_competition.signals import fleet
 MODEL = {p: f"digits_inf/{p}/model_{i}" for p, i in (("train", 0), ("dev", 100), ("final", 150))}
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory):
-    return write_trained(tmp_path_factory.mktemp("sound"))
-
-
 @pytest.fixture
-def trained(sound, tmp_path):
-    return shutil.copytree(sound, tmp_path / "trained")
+def trained(trained, tmp_path):
+    return shutil.copytree(trained.parent, tmp_path / "trained")
 
 
 def flipped(labels):

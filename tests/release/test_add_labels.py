@@ -6,34 +6,17 @@ import subprocess
 
 import numpy as np
 import pytest
-from helpers_release import CHALLENGE, DEV, files_below, write_trained
+from helpers_release import CHALLENGE, DEV, files_below
 
 from mico_competition.cli import main
 from mico_competition.competition.challenge import ChallengeDataset
 from mico_competition.release.add_labels import add_labels
 from mico_competition.release.check_files import check_files
 from mico_competition.release.leak_check.check import check_release
-from mico_competition.release.release import release
 from mico_competition.release.reveal import as_text, reveal
 
 FINAL = DEV.replace("dev/model_100", "final/model_150")
 LABELS = ("seed_membership", "seed_training", "solution.csv")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """(trained, folder released to); read-only."""
-    folder = tmp_path_factory.mktemp("labels")
-    trained = write_trained(folder / "trained")
-    release(trained, CHALLENGE, folder / "released")
-    return trained, folder / "released"
-
-
-@pytest.fixture
-def copy(made, tmp_path):
-    """The same, to be changed."""
-    trained = shutil.copytree(made[0], tmp_path / "trained")
-    return trained, shutil.copytree(made[1], tmp_path / "released")
 
 
 def states(folder):
@@ -43,7 +26,7 @@ def states(folder):
     }
 
 
-def test_labels_are_added_and_nothing_else_changes(copy, made):
+def test_labels_are_added_and_nothing_else_changes(copy, original):
     trained, out = copy
     before = files_below(out)
     assert add_labels(trained, CHALLENGE, out, "dev") == 3
@@ -107,7 +90,7 @@ def test_one_phase_after_the_other_and_the_same_again(copy):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moved", range(0, 18, 3))
-def test_a_run_that_is_broken_off_goes_on(copy, made, monkeypatch, moved):
+def test_a_run_that_is_broken_off_goes_on(copy, original, monkeypatch, moved):
     trained, out = copy
     rename, count = os.replace, 0
 
@@ -166,10 +149,10 @@ def test_what_is_not_the_release_of_these_models_is_left_alone(copy, kind):
     assert files_below(out) == before
 
 
-def test_anybody_makes_solutions_of_a_revealed_file(copy, made, tmp_path, capsys):
+def test_anybody_makes_solutions_of_a_revealed_file(copy, original, tmp_path, capsys):
     trained, out = copy
     file = tmp_path / "dev.json"
-    file.write_text(as_text(reveal(made[0], CHALLENGE, "dev")))
+    file.write_text(as_text(reveal(original.trained, CHALLENGE, "dev")))
     folder = str(out / CHALLENGE)
     assert main(["verify", folder, str(file), "--to", str(tmp_path / "truth")]) == 0
     written = tmp_path / "truth" / DEV / "solution.csv"
@@ -191,6 +174,6 @@ def test_anybody_makes_solutions_of_a_revealed_file(copy, made, tmp_path, capsys
     assert main(["verify", folder, str(file), "--to", str(tmp_path / "no")]) == 1
     assert not (tmp_path / "no").exists()
     written.write_text("0,1\n")
-    file.write_text(as_text(reveal(made[0], CHALLENGE, "dev")))
+    file.write_text(as_text(reveal(original.trained, CHALLENGE, "dev")))
     assert main(["verify", folder, str(file), "--to", str(tmp_path / "truth")]) == 1
     assert "holds something else" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from helpers_release import CHALLENGE, DEV, write_trained
+from helpers_release import CHALLENGE, DEV, copied, write_trained
 
 from mico_competition.cli import main
 from mico_competition.competition.layout import release_folder as beside
@@ -20,12 +20,10 @@ FINAL = DEV.replace("dev/model_100", "final/model_150")
 
 
 @pytest.fixture(scope="module")
-def released(tmp_path_factory):
-    """(trained, released challenge folder); read-only."""
-    folder = tmp_path_factory.mktemp("commitments")
-    trained = write_trained(folder / "trained")
-    release(trained, CHALLENGE, folder / "released", archives=False)
-    return trained, folder / "released" / CHALLENGE
+def released(original, tmp_path_factory):
+    """(trained, released challenge folder); only this file's."""
+    made = copied(original, tmp_path_factory.mktemp("commitments"))
+    return made.trained, made.tree
 
 
 @pytest.fixture
@@ -377,7 +375,7 @@ def test_files_that_are_not_the_releases_are_faults(released, tmp_path, kind, ca
 
 def test_an_earlier_layout_is_refused_with_a_sentence(released, tmp_path, capsys):
     folder = shutil.copytree(released[1], tmp_path / CHALLENGE)
-    for path in beside(released[1]).iterdir():
+    for path in beside(released[1]).glob("*.*"):
         shutil.copy(path, folder)
     assert main(["verify", str(folder)]) == 1
     assert "run `mico release` again" in capsys.readouterr().err

@@ -5,23 +5,12 @@ import warnings
 import zipfile
 
 import pytest
-from helpers_release import CHALLENGE, copied, write_release
+from helpers_release import CHALLENGE, faults_of
 
-from mico_competition.release.leak_check.check import check_release
 from mico_competition.release.leak_check.forms import archive_faults
 
 ZIP = f"{CHALLENGE}.release/archives/digits_inf_dev.zip"
 SENTENCE = "is not exactly the archive of the files of its phase"
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return write_release(tmp_path_factory.mktemp("release"))
-
-
-@pytest.fixture
-def planted(original, tmp_path):
-    return copied(original, tmp_path)
 
 
 def rewritten(path, change):
@@ -104,7 +93,7 @@ def test_what_a_member_of_an_archive_can_tell(planted, kind):
             warnings.simplefilter("ignore")  # of a name that stands twice
             rewritten(planted.zip, ARCHIVES[kind])
     os.utime(planted.zip, (315532800, 315532800))
-    faults = check_release(planted.root, planted.trained, [CHALLENGE])
+    faults = faults_of(planted)
     assert f"{ZIP}: {SENTENCE}." in faults
 
 

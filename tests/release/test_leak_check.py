@@ -12,25 +12,11 @@ import numpy as np
 import pytest
 import torch
 from helpers_cases import one_in
-from helpers_release import CHALLENGE, DEV, Released, copied, write_release
+from helpers_release import CHALLENGE, DEV, Released, faults_of
 
 from mico_competition.competition.table import CHALLENGES
 from mico_competition.models.checkpoints import write_state
 from mico_competition.release.leak_check.check import check_release
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return write_release(tmp_path_factory.mktemp("release"))
-
-
-@pytest.fixture
-def planted(original, tmp_path):
-    return copied(original, tmp_path)
-
-
-def faults_of(planted):
-    return check_release(planted.root, planted.trained, [CHALLENGE])
 
 
 @pytest.mark.slow

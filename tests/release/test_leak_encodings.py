@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from helpers_cases import one_in
-from helpers_release import CHALLENGE, DEV, copied, write_release
+from helpers_release import CHALLENGE, DEV
 
 from mico_competition.competition.layout import ModelFolder
 from mico_competition.release.archives import sha256_of
@@ -41,16 +41,6 @@ from mico_competition.training.settings import OPTIMIZERS, resolve
 pytestmark = pytest.mark.slow
 
 SIDE = f"{CHALLENGE}.release"
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return write_release(tmp_path_factory.mktemp("release"))
-
-
-@pytest.fixture
-def planted(original, tmp_path):
-    return copied(original, tmp_path)
 
 
 def faults_of(planted):

@@ -9,28 +9,13 @@ import zipfile
 
 import pytest
 import torch
-from helpers_release import CHALLENGE, DEV, copied, write_release
+from helpers_release import CHALLENGE, DEV, faults_of
 
 from mico_competition.competition.table import TASKS
-from mico_competition.release.leak_check.check import check_release
 from mico_competition.release.leak_check.forms import weights_faults
 
 SIDE = f"{CHALLENGE}.release"
 ZIP = f"{SIDE}/archives/digits_inf_dev.zip"
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return write_release(tmp_path_factory.mktemp("release"))
-
-
-@pytest.fixture
-def planted(original, tmp_path):
-    return copied(original, tmp_path)
-
-
-def faults_of(planted):
-    return check_release(planted.root, planted.trained, [CHALLENGE])
 
 
 def replace_with(make):

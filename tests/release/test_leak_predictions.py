@@ -9,25 +9,20 @@ import zipfile
 import numpy as np
 import pytest
 from helpers_cases import one_in
-from helpers_release import CHALLENGE, DEV, Released, write_trained
+from helpers_release import CHALLENGE, DEV, faults_of
 
 from mico_competition.cli import main
 from mico_competition.release.leak_check import tree as leak_tree
-from mico_competition.release.leak_check.check import check_release
-from mico_competition.release.release import release
 
 TRAIN = "digits_inf/train/model_0"
 
 
 @pytest.fixture
-def made(tmp_path):
-    trained = write_trained(tmp_path / "trained")
-    release(trained, CHALLENGE, tmp_path / "released", progress=False)
-    found = Released(trained, tmp_path / "released")
+def made(planted):
     rng = np.random.default_rng(0)
     for place in (DEV, TRAIN):
-        write(found, f"{place}/prediction.csv", ",".join(map(str, rng.random(200).round(6))))
-    return found
+        write(planted, f"{place}/prediction.csv", ",".join(map(str, rng.random(200).round(6))))
+    return planted
 
 
 def write(made, name, text):
@@ -35,10 +30,6 @@ def write(made, name, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n")
     return path
-
-
-def faults_of(made):
-    return check_release(made.root, made.trained, [CHALLENGE], progress=False)
 
 
 def solution(made):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from helpers_release import write_model, write_trained
+from helpers_release import write_model
 from safetensors.torch import load_file
 
 from mico_competition.cli import main
@@ -23,15 +23,10 @@ WEIGHTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-    return write_trained(tmp_path_factory.mktemp("trained"))
-
-
 @pytest.fixture
-def trained(untouched, tmp_path):
+def trained(trained, tmp_path):
     """The digits' models, made without training, to be changed at will."""
-    return shutil.copytree(untouched, tmp_path / "trained")
+    return shutil.copytree(trained.parent, tmp_path / "trained")
 
 
 CONFIGURATIONS = {"metadata.json", "config.json", "tokenizer_config.json"}

@@ -1,32 +1,16 @@
 """A challenge folder holds scenario folders and nothing else; what belongs to it lies beside."""
 
 import os
-import shutil
 import zipfile
 
 import pytest
 from helpers_cases import one_in
-from helpers_release import CHALLENGE, DEV, write_trained
+from helpers_release import CHALLENGE, DEV
 
 from mico_competition.cli import main
 from mico_competition.competition.submission import find_predictions, write_prediction
-from mico_competition.release.release import release
 
 SCENARIOS = ["digits_hi", "digits_inf", "digits_lo"]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """(trained, folder released to), the digits with fresh weights; read-only."""
-    folder = tmp_path_factory.mktemp("layout")
-    trained = write_trained(folder / "trained")
-    release(trained, CHALLENGE, folder / "released")
-    return trained, folder / "released"
-
-
-@pytest.fixture
-def copy(made, tmp_path):
-    return made[0], shutil.copytree(made[1], tmp_path / "released")
 
 
 def state(folder):

@@ -30,20 +30,6 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGES = ("overview", "evaluation", "data", "terms")
 
 
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    """(challenge, platform) -> the files of its bundle, made once."""
-    made = {}
-
-    def get(challenge, platform="codabench"):
-        if (challenge, platform) not in made:
-            folder = tmp_path_factory.mktemp(f"{challenge}_{platform}")
-            made[challenge, platform] = make_bundle(folder, challenge, platform)[0]
-        return made[challenge, platform]
-
-    return get
-
-
 @pytest.mark.parametrize("challenge", CHALLENGES)
 @pytest.mark.parametrize("platform", ["codabench", "codalab"])
 def test_every_challenge_makes_a_bundle_without_a_fault(bundles, challenge, platform):

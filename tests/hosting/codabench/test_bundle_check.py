@@ -20,17 +20,10 @@ from helpers_breaks import (
     without,
     yaml_as,
 )
-from helpers_bundle import make_bundle, read_zip, write_files, zipped
+from helpers_bundle import write_files, zipped
 from helpers_cases import one_in
 
 from mico_competition.hosting.codabench.check import check_bundle, has_errors
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """The files of a good bundle."""
-    return read_zip(make_bundle(tmp_path_factory.mktemp("good"))[0])
-
 
 # How to break it, what is then wrong (error or warning), where, and words of the sentence.
 VERSION_2 = [
@@ -198,7 +191,7 @@ VERSION_2 = [
 
 @pytest.mark.parametrize(("change", "severity", "where", "words"), one_in(3, VERSION_2))
 def test_a_bundle_of_version_2_broken_in_one_way(good, tmp_path, change, severity, where, words):
-    path = write_files(tmp_path / "bundle.zip", change(good))
+    path = write_files(tmp_path / "bundle.zip", change(good["codabench"]))
     faults = check_bundle(path)
     assert find(faults, severity, where, words), "\n".join(map(str, faults))
     assert all(fault.mend for fault in faults)

@@ -2,16 +2,9 @@
 
 import pytest
 from helpers_breaks import NOON, both, drop, edit, find, program, without
-from helpers_bundle import make_bundle, read_zip, write_files
+from helpers_bundle import write_files
 
 from mico_competition.hosting.codabench.check import check_bundle
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """The files of a good bundle in CodaLab's form."""
-    return read_zip(make_bundle(tmp_path_factory.mktemp("good"), "digits", "codalab")[0])
-
 
 RESULTS = ("leaderboard", "columns", "average_TPR_FPR_1000")
 VERSION_15 = [
@@ -56,12 +49,12 @@ VERSION_15 = [
 
 @pytest.mark.parametrize(("change", "severity", "where", "words"), VERSION_15)
 def test_a_bundle_of_version_15_broken_in_one_way(good, tmp_path, change, severity, where, words):
-    faults = check_bundle(write_files(tmp_path / "bundle.zip", change(good)), "codalab")
+    faults = check_bundle(write_files(tmp_path / "bundle.zip", change(good["codalab"])), "codalab")
     assert find(faults, severity, where, words), "\n".join(map(str, faults))
 
 
 def test_codabench_ignores_much_of_this_form(good, tmp_path):
-    path = write_files(tmp_path / "bundle.zip", good)
+    path = write_files(tmp_path / "bundle.zip", good["codalab"])
     (fault,) = check_bundle(path, "codabench")
     assert (fault.severity, fault.where) == ("warning", "version")
     assert check_bundle(path) == []

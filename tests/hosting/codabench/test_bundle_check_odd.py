@@ -6,23 +6,13 @@ import json
 import pytest
 import yaml
 from helpers_breaks import COLUMN, UUID, both, command, drop, edit, find, program, put, yaml_as
-from helpers_bundle import make_bundle, read_zip, spec_of, with_values, write_files, zipped
+from helpers_bundle import spec_of, with_values, write_files, zipped
 
 from mico_competition.cli import main
 from mico_competition.hosting.codabench.check import check_bundle
 from mico_competition.hosting.codabench.files import Archive
 from mico_competition.hosting.codabench.rules.version2 import version2_rules
 from mico_competition.hosting.codabench.rules.version15 import version15_rules
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    """Platform -> the files of a good bundle; copied before they are changed."""
-    made = {}
-    for platform in ("codabench", "codalab"):
-        folder = tmp_path_factory.mktemp(platform)
-        made[platform] = read_zip(make_bundle(folder, "digits", platform)[0])
-    return made
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ import pytest
 from helpers_breaks import both, drop, edit, find, program, put
 from helpers_bundle import (
     SCHEDULE,
-    make_bundle,
     read_zip,
     spec_of,
     with_values,
@@ -29,15 +28,11 @@ LABELS = {"digits_inf": "No DP", "digits_hi": "High ε = 10", "digits_lo": "Low 
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(good, bundles, tmp_path_factory):
     """The files of a good bundle in either form, and the truth of Final."""
-    found = {}
-    for platform in ("codabench", "codalab"):
-        path, root = make_bundle(tmp_path_factory.mktemp(platform), "digits", platform)
-        found[platform] = read_zip(path)
-    final = path.parent / "final.zip"
-    write_final_reference(root, "digits", final)
-    return {**found, "final": read_zip(final)}
+    final = tmp_path_factory.mktemp("final") / "final.zip"
+    write_final_reference(bundles("digits").parent / "trained", "digits", final)
+    return {**good, "final": read_zip(final)}
 
 
 def settings(text):

@@ -16,20 +16,6 @@ ROOT = Path(__file__).resolve().parents[3]
 PAGES = ("overview", "evaluation", "data", "terms")
 
 
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory):
-    """(challenge, platform) -> the files of its bundle, made once."""
-    made = {}
-
-    def get(challenge, platform="codabench"):
-        if (challenge, platform) not in made:
-            folder = tmp_path_factory.mktemp(f"{challenge}_{platform}")
-            made[challenge, platform] = make_bundle(folder, challenge, platform)[0]
-        return made[challenge, platform]
-
-    return get
-
-
 def test_numbers_on_the_pages_are_those_of_the_models(tmp_path):
     path, _ = make_bundle(tmp_path, "purchase100", repo="someone/mico-purchase100")
     pages = {p: read_zip(path)[f"pages/{p}.md"].decode() for p in PAGES}
