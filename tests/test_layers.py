@@ -16,7 +16,9 @@ LAYERS = [
         *(
             "competition.code",
             "competition.columns",
+            "competition.names",
             "competition.reader",
+            "competition.row_checks",
             "competition.rows",
             "competition.table",
         ),

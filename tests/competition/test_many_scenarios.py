@@ -144,13 +144,6 @@ def test_a_bar_in_a_title_does_not_break_a_table(table, tmp_path):
             assert "<td>Faces | ε = 8</td>" in text
 
 
-def test_more_scenarios_than_the_program_takes_are_refused_before_upload(table, tmp_path):
-    table(21)
-    root = write_trained(tmp_path / "trained", "faces")
-    with pytest.raises(ValueError, match="has 21 scenarios, and the scoring program takes at most"):
-        write_bundle(root, "faces", tmp_path / "bundle.zip", SCHEDULE)
-
-
 @pytest.mark.slow
 def test_truth_that_lacks_a_scenario_is_the_organisers_fault(table, tmp_path):
     names = table(3)

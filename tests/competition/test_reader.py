@@ -4,6 +4,7 @@ import pytest
 from helpers_competition import PHASES, SCENARIO, TASK, competition_text
 
 from mico_competition.competition.reader import parse_competition, read_competition
+from mico_competition.competition.rows import DISTINGUISHER
 from mico_competition.competition.toml_lines import Lines
 
 ONE = {"faces_lo": {}}
@@ -49,7 +50,8 @@ def test_all_faults_are_listed_with_their_lines():
     expected = {
         "training = 1750": "training = 1750 + challenge = 100 exceed records = 1797: train on "
         "fewer records.",
-        "target_epsilon = -1.0": "target_epsilon: expected a number > 0 (inf for none), got -1.0.",
+        "target_epsilon = -1.0": "target_epsilon: expected a number > 0 and at most 500, "
+        "above which the accountant overflows, or inf for none, got -1.0.",
         'num_epochs = "30"': "num_epochs: expected a whole number >= 1, got '30'.",
         'optimiser = "adam"': "unknown column optimiser: did you mean optimizer?",
         "models = [90, 149]": "phases train and dev share models: give each its own.",
@@ -63,6 +65,8 @@ def test_all_faults_are_listed_with_their_lines():
     [
         ({"target_epsilon": 0}, "expected a number > 0"),
         ({"target_epsilon": True}, "expected a number > 0"),
+        ({"target_epsilon": 501}, "at most 500, above which the accountant overflows"),
+        ({"learning_rate": 10**400}, "learning_rate: expected a number > 0 and finite, got 1000"),
         ({"target_delta": 1.0}, "expected a number in (0, 1)"),
         ({"task": "face"}, "unknown task 'face': did you mean faces"),
         ({"optimizer": "adm"}, "unknown name 'adm': did you mean adam"),
@@ -86,15 +90,6 @@ def test_privacy_and_its_norm_go_together():
     assert "clips nothing" in refused(text.replace("target_epsilon = 4.0", "target_epsilon = inf"))
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", ".hidden", "-x", "status", "nul\\t", ""])
-def test_names_that_are_no_safe_folders(name):
-    assert "cannot be called that" in refused(competition_text({name: {}}))
-
-
-def test_names_that_differ_in_case_alone():
-    assert "would share a folder" in refused(competition_text({"Faces": {}, "faces": {}}))
-
-
 @pytest.mark.parametrize(
     ("task", "fault"),
     [
@@ -104,7 +99,22 @@ def test_names_that_differ_in_case_alone():
         ({"model": "../x:Net"}, 'model: expected "MODULE:FUNCTION"'),
         ({"class_names": ["a"]}, "class_names has 1 names for 10 classes"),
         ({"max_length": 9}, "both max_length and base_model"),
+        ({"loader": "digit"}, "line 4: loader: unknown name 'digit': did you mean digits?"),
+        ({"loader": "x" * 40}, 'or name code beside the file as "MODULE:FUNCTION"'),
+        ({"model": "resnet"}, "line 5: model: unknown name 'resnet': choose cnn, mlp, digits_mlp"),
         ({"weights": ["../model.pt"]}, "names of files"),
+        ({"weights": ["a.pt", "b.pt"]}, "a model is in one file, and 2 are named"),
+        ({"weights": ["Seed_Training"]}, "no file can be called 'Seed_Training': a model's folder"),
+        ({"companions": ["a|metadata.json"]}, "no file can be called 'metadata.json'"),
+        ({"companions": ["prediction.csv"]}, "no file can be called 'prediction.csv'"),
+        ({"companions": ["model_3"]}, "'model_3': folders of phases and models"),
+        ({"companions": ["aux.txt"]}, "'aux.txt': some systems refuse"),
+        ({"companions": ["model.pt"]}, "file 'model.pt' of a model is named twice"),
+        ({"companions": ["Model.pt"]}, "'model.pt' and 'Model.pt' of a model would be one"),
+        (
+            {"weights": ["model.pt"], "max_length": 9, "base_model": "x", "model": "roberta"},
+            'its configuration "config.json" and its weights; name the two in this order',
+        ),
         ({"colour": 1}, "unknown column colour"),
     ],
 )
@@ -128,7 +138,9 @@ def test_a_phases_faults(phases, fault):
 
 def test_a_missing_phase_and_missing_columns():
     phases = {name: row for name, row in PHASES.items() if name != "final"}
-    assert "no phase final is described" in refused(competition_text(ONE, phases=phases))
+    said = refused(competition_text(ONE, phases=phases))
+    assert "no phase final is described: add [phase.final] with models = [FIRST, LAST]" in said
+    assert said.endswith("the scoring program and a bundle have the phases dev and final.")
     text = competition_text(ONE).replace(f"num_epochs = {SCENARIO['num_epochs']}\n", "")
     assert "[scenario.faces_lo] lacks the column num_epochs" in refused(text)
 
@@ -138,7 +150,19 @@ def test_a_disclosure_never_tells_the_members():
     row += '"solution.csv"]\ndev = ["solution.csv"]\nfinal = []\n'
     assert "the others tell who the members are" in refused(competition_text(ONE) + row)
     shy = row.replace(', "solution.csv"]\ndev = ["solution.csv"]', "]\ndev = []")
-    assert "train lacks solution.csv" in refused(competition_text(ONE) + shy)
+    said = refused(competition_text(ONE) + shy)
+    assert "train lacks solution.csv" in said
+    assert all(
+        f"{name} lacks seed_challenge: participants find" in said for name in ("dev", "final")
+    )
+
+
+def test_a_disclosure_has_one_order():
+    row = '[disclosure.all]\ntrain = ["solution.csv", "seed_membership", "seed_training", '
+    row += '"seed_challenge"]\ndev = ["seed_training", "seed_challenge", "seed_training"]\n'
+    row += 'final = ["seed_training", "seed_challenge"]\n'
+    text = competition_text({"faces_lo": {"disclosure": "all"}}) + row
+    assert parse_competition(text, "x").scenarios["faces_lo"].disclosure == DISTINGUISHER
 
 
 def test_what_is_no_toml_and_what_is_twice():
@@ -146,6 +170,52 @@ def test_what_is_no_toml_and_what_is_twice():
     assert refused(text + "x =").startswith("competition.toml, line ")
     assert "is no TOML" in refused(text + "[task.faces]\ntitle = 'again'\n")
     assert "unknown table [tasks]: did you mean task" in refused(text + "[tasks.x]\na = 1\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("phase = 3", "line 1: expected tables [phase.NAME], got phase = ..."),
+        ("task = 5", "line 1: expected tables [task.NAME], got task = ..."),
+        ("scenario = []", "line 1: expected tables [scenario.NAME], got scenario = ..."),
+        ("challenge = 'x'", "expected tables [challenge.NAME]"),
+        ("task.x = 1", "line 1: expected a table [task.x]"),
+        ("x = " + "[" * 20_000, "line 1: holds lists or tables in each other, too deep"),
+        ("x = " + "{a = " * 20_000, "line 1: holds lists or tables in each other, too deep"),
+        ("\nx = " + "[\n" * 20_000, "holds lists or tables in each other, too deep"),
+        ("x = 1\ny = " + "9" * 5_001, "line 2: holds a number of thousands of digits"),
+        ("[x]\ny = 0x" + "9" * 5_001, "line 1: unknown table [x]"),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_values_that_are_no_tables_or_that_python_cannot_read(line, fault):
+    rest = competition_text(ONE).replace("[phase", "[other") if line.startswith("phase") else ""
+    assert fault in refused(f"{line}\n{rest}")
+
+
+def test_numbers_that_cannot_be_shown():
+    for digits in ("0x" + "f" * 5_000, "a." * 2_000 + "a = 1"):
+        text = competition_text(ONE).replace("batch_size = 30", "batch_size = 0")
+        key = f"batch_size.{digits}" if "=" in digits else f"batch_size = {digits}"
+        said = refused(text.replace("batch_size = 0", key))
+        assert "batch_size: expected a whole number >= 1, got a" in said and "too long" in said
+
+
+def test_lines_count_as_editors_do():
+    """Other line ends than those of TOML, and lines of a text that look like keys."""
+    title = 'title = """\n[x = [[[\n[a = ' + "[" * 20_000 + ']\n\u2028\x85"""'
+    text = competition_text(ONE).replace('title = "Faces"', title)
+    line = text.split("\n").index("batch_size = 30") + 1
+    assert f"line {line}: batch_size" in refused(text.replace("batch_size = 30", "batch_size = 0"))
+
+
+def test_more_scenarios_than_are_scored():
+    rows = {f"s{i}": {"challenge": "faces" if i < 30 else "others"} for i in range(40)}
+    text = competition_text(rows)
+    line = text.split("\n").index('[scenario."s20"]') + 3
+    fault = "challenge 'faces' has 30 scenarios, and the scoring program takes 20: make two"
+    assert f"line {line}: {fault}" in refused(text)
+    assert len(parse_competition(competition_text(dict(list(rows.items())[10:])), "x").scenarios)
 
 
 def test_files_that_are_none(tmp_path):

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mico_competition.competition.rows import OPTIMIZERS, SEED_FILES, SOLUTION_FILE
+from mico_competition.competition.names import file_fault
+from mico_competition.competition.rows import (
+    LOADERS,
+    MOST_EPSILON,
+    OPTIMIZERS,
+    SEED_FILES,
+    SOLUTION_FILE,
+)
 from mico_competition.support.spelling import nearest
 
 Read = Callable[[Any], Any]
@@ -40,7 +47,10 @@ def _expected(what: str, value: Any) -> ValueError:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists
+        return f"a {type(value).__name__} that is too long to show"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -64,6 +74,9 @@ def files(value: Any) -> tuple[str, ...]:
     for name in names:
         if not _FILE.fullmatch(name):
             raise _expected('names of files such as "model.pt"', name)
+        for alternative in name.split("|"):
+            if reason := file_fault(alternative):
+                raise ValueError(f"no file can be called {_shown(alternative)}: {reason}")
     return names
 
 
@@ -82,9 +95,13 @@ def number(holds: Callable[[float], bool], what: str) -> Read:
     """Reads a number for which `holds` is true."""
 
     def read(value: Any) -> float:
-        if type(value) not in (int, float) or math.isnan(value) or not holds(value):
+        try:
+            found = float(value) if type(value) in (int, float) else math.nan
+        except OverflowError:
+            found = math.nan
+        if math.isnan(found) or not holds(found):
             raise _expected(f"a number {what}", value)
-        return float(value)
+        return found
 
     return read
 
@@ -94,12 +111,16 @@ def choice(known: Mapping[str, Any]) -> Read:
 
     def read(value: Any) -> Any:
         if not isinstance(value, str) or value not in known:
-            near = nearest(value, known) if isinstance(value, str) else []
-            fix = f"did you mean {' or '.join(near)}?" if near else f"choose {', '.join(known)}"
-            raise ValueError(f"unknown name {_shown(value)}: {fix}")
+            raise _unknown(value, known)
         return known[value]
 
     return read
+
+
+def _unknown(value: Any, known: Iterable[str], other: str = "") -> ValueError:
+    near = nearest(value, known) if isinstance(value, str) else []
+    fix = f"did you mean {' or '.join(near)}?" if near else f"choose {', '.join(known)}{other}"
+    return ValueError(f"unknown name {_shown(value)}: {fix}")
 
 
 def code(value: Any) -> str:
@@ -107,6 +128,13 @@ def code(value: Any) -> str:
     if not isinstance(value, str) or not (_DOTTED.fullmatch(value) or _NAME.fullmatch(value)):
         raise _expected('"MODULE:FUNCTION" (code beside the file) or a name of the package', value)
     return value
+
+
+def known_code(name: str, known: Iterable[str]) -> str:
+    """The `name` that `code` gave; ValueError if it is neither dotted nor one of `known`."""
+    if ":" not in name and name not in known:
+        raise _unknown(name, known, ', or name code beside the file as "MODULE:FUNCTION"')
+    return name
 
 
 def disclosed(allowed: tuple[str, ...], missing: str = "") -> Read:
@@ -118,7 +146,7 @@ def disclosed(allowed: tuple[str, ...], missing: str = "") -> Read:
             if name not in allowed:
                 reason = f" ({missing})" if missing and name in (*SEED_FILES, SOLUTION_FILE) else ""
                 raise _expected(f"files among {', '.join(allowed)}{reason}", name)
-        return names
+        return tuple(name for name in allowed if name in names)
 
     return read
 
@@ -143,10 +171,14 @@ def repository(value: Any) -> str:
 
 
 _POSITIVE = number(lambda x: 0 < x < math.inf, "> 0 and finite")
+_EPSILON = number(
+    lambda x: 0 < x <= MOST_EPSILON or x == math.inf,
+    f"> 0 and at most {MOST_EPSILON:g}, above which the accountant overflows, or inf for none",
+)
 
 TASK: Mapping[str, Column] = {
     "title": Column("title", text),
-    "loader": Column("loader", code),
+    "loader": Column("loader", lambda value: known_code(code(value), LOADERS)),
     "model": Column("architecture", code),
     "records": Column("len_dataset", whole(1)),
     "training": Column("len_training", whole(1)),
@@ -163,7 +195,7 @@ SCENARIO: Mapping[str, Column] = {
     "title": Column("title", text, required=False),
     "task": Column("task", text),
     "challenge": Column("challenge", text, required=False),
-    "target_epsilon": Column("target_epsilon", number(lambda x: x > 0, "> 0 (inf for none)")),
+    "target_epsilon": Column("target_epsilon", _EPSILON),
     "target_delta": Column("target_delta", number(lambda x: 0 < x < 1, "in (0, 1)")),
     "max_grad_norm": Column("max_grad_norm", _POSITIVE, required=False),
     "optimizer": Column("optimizer", choice({name: name for name in OPTIMIZERS})),

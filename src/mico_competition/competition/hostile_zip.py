@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import re
 import stat
-import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from mico_competition.competition.names import as_others_see, is_portable
 from mico_competition.competition.zip_directory import (
     AGAIN,
     LESS,
@@ -27,7 +27,7 @@ from mico_competition.competition.zip_directory import (
     data_starts,
     read_directory,
 )
-from mico_competition.scoring.printable import is_plain, printable, shown
+from mico_competition.scoring.printable import printable, shown
 from mico_competition.support.files import PathLike
 from mico_competition.support.untrusted import hosts_folder, is_hosts
 
@@ -44,13 +44,6 @@ _KNOWN_FLAGS = 0x80E  # compression level, sizes that follow the data, a name in
 _DOS_FOLDER, _DOS_NO_FILE = 0x10, 0x448  # a volume's label, a device, a link of Windows
 _PIECE = 1 << 16
 _DRIVE = re.compile("[A-Za-z]:")
-# Windows does not allow these characters and names, and gives long names short ones that end in
-# "~1"; unzip drops the version that VMS appends to a name.
-_NOT_EVERYWHERE = re.compile(
-    r"[<>:\"|?*]|[. ]$|;[0-9]*$|^[^.]{1,6}~[0-9]+(\.[^.]{0,3})?$"
-    r"|^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\.|$)",
-    re.IGNORECASE,
-)
 
 
 def unpack_zip(path: PathLike, folder: PathLike) -> list[str]:
@@ -122,22 +115,12 @@ def _twin_faults(paths: Iterable[tuple[str, ...]]) -> list[str]:
     keys: dict[str, str] = {}
     faults = []
     for path in sorted(paths):
-        key = tuple(keys.setdefault(part, _as_others_see(part)) for part in path)
+        key = tuple(keys.setdefault(part, as_others_see(part)) for part in path)
         other = first.setdefault(key, path)
         if other != path and other[:-1] == path[:-1]:  # else their folders have been named
             one, two = shown("/".join(other)), shown("/".join(path))
             faults.append(f"holds {one} and {two}, which some systems take for one: {AGAIN}")
     return faults
-
-
-def _as_others_see(name: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-
-
-def _is_portable(name: str) -> bool:
-    """Whether all programs keep a name: unzip drops invisible letters, bsdtar composes them."""
-    composed = unicodedata.is_normalized("NFC", name)
-    return composed and is_plain(name) and not _NOT_EVERYWHERE.search(name)
 
 
 def _entry_fault(entry: Entry) -> str | None:
@@ -157,7 +140,7 @@ def _entry_fault(entry: Entry) -> str | None:
         or any(len(part.encode()) > MAX_PART for part in parts)
     ):
         problem = "which is too long or too deep a path"
-    elif not all(map(_is_portable, entry.parts)):
+    elif not all(map(is_portable, entry.parts)):
         problem = "a name that some systems change or refuse"
         fix = f"rename it or leave it out, and {AGAIN}"
     elif kind not in (0, stat.S_IFREG, stat.S_IFDIR) or entry.attributes & _DOS_NO_FILE:

@@ -14,8 +14,14 @@ SEED_FILES = ("seed_challenge", "seed_training", "seed_membership")
 SOLUTION_FILE = "solution.csv"
 PREDICTION_FILE = "prediction.csv"
 METADATA_FILE = "metadata.json"
+OPENINGS_FILE = "openings.json"  # of a release's commitments, in a trained challenge's folder
 COMPETITION_FILE = "competition.toml"  # of a competition of one's own, beside a release
 OPTIMIZERS = ("sgd", "adam", "adamw")
+PHASE_NAMES = ("train", "dev", "final")
+# The package's datasets and models, which a file names without a module.
+LOADERS = ("cifar10", "purchase100", "sst2", "digits", "baskets")
+ARCHITECTURES = ("cnn", "mlp", "digits_mlp", "baskets_mlp")
+MOST_EPSILON = 500.0  # the accountant computes e**loss, which overflows a double above 709
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,13 @@ from shlex import quote
 from typing import Any, TypeVar
 
 from mico_competition.competition.code import look_beside
-from mico_competition.competition.reader import PHASE_NAMES, parse_competition, read_competition
+from mico_competition.competition.reader import parse_competition, read_competition
 from mico_competition.competition.rows import (
     COMPETITION_FILE,
     DISTINGUISHER,
     METADATA_FILE,
     OPTIMIZERS,
+    PHASE_NAMES,
     PREDICTION_FILE,
     SEED_FILES,
     SOLUTION_FILE,

@@ -1,9 +1,10 @@
-"""On which line of a TOML file each table and key stands; `tomllib` does not tell."""
+"""Reads a TOML text, and tells on which lines its faults, tables and keys stand."""
 
 from __future__ import annotations
 
 import re
 import tomllib
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,49 @@ Path = tuple[str, ...]
 _HEADER = re.compile(r"\s*\[\[?(.+?)\]\]?\s*(?:#.*)?")
 _PART = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)"""
 _KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
+_AT_LINE = re.compile(r"\s*\(at line (\d+), column \d+\)$")
+
+
+class NotToml(ValueError):
+    """A text that is no TOML; `line` says where, and the message what is wrong with it."""
+
+    def __init__(self, line: int, what: str) -> None:
+        super().__init__(what)
+        self.line = line
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The values in a TOML text, by tables.
+
+    Raises:
+        NotToml: if it is none, or holds lists in lists or numbers that Python cannot read.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        at = _AT_LINE.search(str(error))
+        what = f"is no TOML: {_AT_LINE.sub('', str(error))}"
+        raise NotToml(int(at[1]) if at else text.count("\n") + 1, what) from None
+    except RecursionError:
+        what = "holds lists or tables in each other, too deep to be read: take them apart"
+        raise NotToml(_line_that_raises(RecursionError, text), what) from None
+    except ValueError:  # Python converts no longer numbers
+        what = "holds a number of thousands of digits: write a shorter one"
+        raise NotToml(_line_that_raises(ValueError, text), what) from None
+
+
+def _line_that_raises(kind: type[Exception], text: str) -> int:
+    """The first line up to which, as a text of its own, a text raises an error of a kind."""
+    lines = text.split("\n")
+
+    def raises(count: int) -> bool:
+        try:
+            tomllib.loads("\n".join(lines[:count]))
+        except Exception as error:  # a text that ends too early raises a TOMLDecodeError
+            return isinstance(error, kind) and not isinstance(error, tomllib.TOMLDecodeError)
+        return False
+
+    return bisect_left(range(len(lines)), True, key=lambda at: raises(at + 1)) + 1
 
 
 class Lines:
@@ -25,7 +69,7 @@ class Lines:
     def __init__(self, text: str) -> None:
         self._found: dict[Path, int] = {}
         table: Path = ()
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(text.split("\n"), start=1):
             if header := _HEADER.fullmatch(line):
                 named = _path(header[1])
                 table = named or table
@@ -48,7 +92,7 @@ def _path(key: str) -> Path:
     """The parts of a dotted key; none if the text is no key."""
     try:
         value: Any = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # a line of a text or a list that looks like a key
         return ()
     parts = []
     while isinstance(value, Mapping) and len(value) == 1:

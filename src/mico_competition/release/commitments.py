@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from mico_competition.competition.layout import ModelFolder, model_id_of, read_text, release_folder
+from mico_competition.competition.rows import OPENINGS_FILE
 from mico_competition.competition.solutions import membership, read_solution
 from mico_competition.competition.splits import parse_seed, seed_text
 from mico_competition.competition.table import (
@@ -45,7 +46,6 @@ from mico_competition.support.scratch import folder_lock
 from mico_competition.support.untrusted import read_limited_json
 
 COMMITMENTS_FILE = "commitments.json"
-OPENINGS_FILE = "openings.json"
 SALT_BYTES = 32
 _DOMAIN = "mico commitment 1"
 _DIGEST = re.compile(r"[0-9a-f]{64}")

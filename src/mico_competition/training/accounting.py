@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from unittest.mock import patch
 
+from mico_competition.competition.rows import MOST_EPSILON
 from mico_competition.support.progress import stage
 
 # The accountant returns an upper bound, and the true epsilon lies at most twice this far below it
@@ -22,7 +23,6 @@ EPS_ERROR = 0.1
 # A bound must be at least this many times its error.
 LEAST_RATIO = 25
 
-MOST_EPSILON = 500.0  # the accountant computes e**loss, which overflows a double above 709
 MOST_POINTS = 1e7  # of the accountant's grid, which then takes 10 s and 1 GB
 _MOST_LOSS = 700.0
 # The tail of a composed loss distribution has an error of about this many roundings a step.

@@ -28,7 +28,6 @@ from mico_competition.competition.table import (
     phase_of,
 )
 from mico_competition.scoring.metrics import RANKED, TITLES
-from mico_competition.scoring.settings import MAX_SCENARIOS
 from mico_competition.support.files import PathLike
 
 DATE_FORM = "%Y-%m-%d %H:%M:%S"
@@ -154,11 +153,6 @@ class Facts:
         """
         folder = Path(root) / challenge
         names = get_challenge(challenge)
-        if len(names) > MAX_SCENARIOS:
-            raise ValueError(
-                f"Challenge {challenge} has {len(names)} scenarios, and the scoring program takes "
-                f"at most {MAX_SCENARIOS}: make two challenges of it."
-            )
         models = walk_challenge(folder, phases=list(SCORED_PHASES), fix=_MEND)
         for phase in SCORED_PHASES:
             counts = {name: len(walk_phase(folder, name, phase)) for name in names}
