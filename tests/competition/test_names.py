@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from mico_competition.competition.names import name_fault, twins
 from mico_competition.competition.reader import parse_competition
 
-
 KINDS = ("task", "scenario", "challenge", "disclosure")
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from mico_competition.competition import rows
 from mico_competition.competition.table import TASKS
 from mico_competition.data import cifar10_files
 from mico_competition.data.datasets import (
@@ -35,6 +36,7 @@ def glue(tmp_path):
 
 def test_every_task_of_the_table_has_a_loader():
     assert set(LOADERS) == set(TASKS)
+    assert tuple(LOADERS) == rows.LOADERS  # which files are held to without importing torch
 
 
 def test_digits_are_scikit_learns():

@@ -11,6 +11,7 @@ import torch
 from helpers_models import batch, saved, write_base
 from torch import nn
 
+from mico_competition.competition import rows
 from mico_competition.competition.table import TASKS
 from mico_competition.models.architectures import (
     ARCHITECTURES,
@@ -68,6 +69,7 @@ def test_names_and_shapes(name, keys):
 
 def test_every_task_of_arrays_has_an_architecture():
     assert {TASKS[name].architecture for name in ARRAYS} == set(ARCHITECTURES)
+    assert tuple(ARCHITECTURES) == rows.ARCHITECTURES
 
 
 @pytest.mark.parametrize("name", list(TASKS))
