@@ -105,14 +105,14 @@ def test_sst2_of_hugging_face_on_disk(tmp_path):
     table = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     (tmp_path / "sst2").mkdir()
-    for name, rows in (
+    for name, lines in (
         ("train-00000-of-00002", [("good ", 1, 0)]),
         ("train-00001-of-00002", [("bad ", 0, 1)]),
         ("validation-00000-of-00001", [("fine ", 1, 0)]),
         ("test-00000-of-00001", [("unknown ", -1, 0)]),
     ):
         columns = dict(
-            zip(("sentence", "label", "idx"), map(list, zip(*rows, strict=True)), strict=True)
+            zip(("sentence", "label", "idx"), map(list, zip(*lines, strict=True)), strict=True)
         )
         parquet.write_table(table.table(columns), tmp_path / "sst2" / f"{name}.parquet")
     texts = load_sst2(tmp_path)
