@@ -1,7 +1,7 @@
 # Two commands on a bare machine: `make demo` and `make test`. Each sets up .venv when needed.
 # Other Python: make PYTHON=python3.12 test.  Arguments: make test ARGS="-k splits".
 PYTHON ?= python3
-LOCK_PYTHONS ?= python3.11 python3.12 python3.13
+LOCK_PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 READY := .venv/.ready
 PYTEST = .venv/bin/python -m pytest
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -48,7 +48,7 @@ attacks: $(READY) ## fleets, attacks, audits: docs/ATTACKS.md, PRIVACY.md (hours
 	.venv/bin/python benchmarks/audit_results.py --work runs/fleets
 	.venv/bin/python benchmarks/audits_page.py
 
-lock: ## write requirements.txt anew from setup.py; needs all of LOCK_PYTHONS
+lock: ## write requirements.txt anew from setup.py, for all of LOCK_PYTHONS
 	$(PYTHON) .ci/lock.py $(LOCK_PYTHONS)
 
 clean: ## remove caches and build leftovers; .venv and data stay
@@ -58,8 +58,8 @@ clean: ## remove caches and build leftovers; .venv and data stay
 # The stamp is written last: an interrupted set-up goes on where it stopped. Debian's python3 may
 # lack ensurepip; then the system's pip puts one into .venv (and nothing outside it is touched).
 $(READY): requirements.txt setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
-	  echo "mico_competition needs Python 3.11 to 3.13; $(PYTHON) is" \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { \
+	  echo "mico_competition needs Python 3.11 to 3.14; $(PYTHON) is" \
 	    "$$($(PYTHON) --version 2>/dev/null || echo not such a Python). Name another:" \
 	    "make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
 	  exit 1; }
