@@ -205,6 +205,7 @@ def test_gpus_that_were_wanted_and_not_had_are_an_error(tmp_path):
     assert "This job has no GPU" not in log
 
 
+@pytest.mark.slow
 def test_ray_is_told_what_the_job_has(tmp_path):
     slurm = Slurm(tmp_path)
     slurm.run(signal.SIGTERM)

@@ -29,6 +29,7 @@ def mico(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_fleets_without_privacy_and_their_status(mico, tmp_path):
     done = mico("fleet digits_inf --models 0-1 --out out --workers 1 --num_epochs 1 --stack 1")
     assert (done.returncode, "2 of 2 models done" in done.stdout) == (0, True), done.stderr
@@ -43,6 +44,7 @@ def test_a_private_fleet_is_refused_in_one_sentence_and_leaves_no_file(mico, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_dry_run_and_a_model_without_privacy(mico):
     done = mico("train --scenario purchase100_inf --dry_run")
     assert done.returncode == 0 and '"checked": "settings, model"' in done.stdout, done.stderr
