@@ -181,6 +181,23 @@ def test_an_unknown_scenario_is_told_of_the_file(tmp_path):
         ("def load_blobs(): return [[1.0]], [0.5]", "Expected labels of .* as whole numbers"),
         ("def load_blobs(): return [['a']], [0]", "got an array of <U1"),
         ("def load_blobs(): return [[float('nan')]], [0]", "finite records .* got NaN"),
+        (
+            "def load_blobs(): return [[1.0]], [0]",
+            r"my_competition:load_blobs gives 1 records where records = 600: correct the loader, "
+            r"or \[task.faces\] in .*competition.toml",
+        ),
+        *(
+            (
+                f"def load_blobs(): return [[1.0]] * 600, [{label}] * 300 + [3] * 300",
+                f"labels from {least} to {most} where classes = 4 has those from 0 to 3: correct",
+            )
+            for label, least, most in ((-1, -1, 3), (4, 3, 4))
+        ),
+        (
+            "import torch\nfrom mico_competition.data.arrays import ArrayDataset\n"
+            "def load_blobs(): return ArrayDataset(torch.zeros(600, 2), torch.ones(600) / 2, None)",
+            "Expected labels as whole numbers, one a record, got fractions or NaN",
+        ),
     ],
 )
 def test_code_that_does_not_fit_is_a_sentence(tmp_path, code, message):
@@ -206,7 +223,8 @@ def _folder_of_weights(tmp_path):
 
 def test_code_of_one_competition_is_gone_with_it(tmp_path):
     one, two = (write(tmp_path / name, {"only": {}}) for name in ("one", "two"))
-    two.with_name("my_competition.py").write_text("def load_blobs():\n    return [[2]], [1]\n")
+    code = "def load_blobs():\n    return [[2]] * 600, [1] * 600\n"
+    two.with_name("my_competition.py").write_text(code)
     before = list(sys.path)
     with using(one):
         assert len(load_dataset("faces", None)) == 600

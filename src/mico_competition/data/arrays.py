@@ -85,6 +85,14 @@ def _position(index: Any, length: int) -> int:
     return position % length
 
 
+def _whole(labels: Tensor) -> Tensor:
+    """Labels as int64; ValueError for fractions, which the conversion would cut off."""
+    whole = labels.to(torch.int64)
+    if labels.is_floating_point() and not torch.equal(whole.to(labels.dtype), labels):
+        raise ValueError("Expected labels as whole numbers, one a record, got fractions or NaN.")
+    return whole
+
+
 def _same_length(labels: Tensor, **others: int) -> None:
     for name, length in others.items():
         if length != len(labels):
@@ -104,7 +112,7 @@ class ArrayDataset(Dataset):
     def __init__(self, storage: Tensor, labels: Tensor, expand: Callable[[Tensor], Tensor]):
         _same_length(labels, records=len(storage))
         self.storage = storage
-        self.labels = labels.to(torch.int64)
+        self.labels = _whole(labels)
         self.expand = expand
 
     def __len__(self) -> int:
@@ -152,7 +160,7 @@ class TextDataset(Dataset):
     def __init__(self, sentences: list[str], labels: Tensor, idx: Tensor):
         _same_length(labels, sentences=len(sentences), idx=len(idx))
         self.sentences = sentences
-        self.labels = labels.to(torch.int64)
+        self.labels = _whole(labels)
         self.idx = idx.to(torch.int64)
 
     def __len__(self) -> int:
@@ -210,7 +218,7 @@ class TokenDataset(Dataset):
         _same_length(labels, input_ids=len(input_ids), attention_mask=len(attention_mask))
         self.input_ids = input_ids
         self.attention_mask = attention_mask
-        self.labels = labels.to(torch.int64)
+        self.labels = _whole(labels)
         self.sentences_digest = sentences_digest
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mico_competition.competition.table import TASKS
+from mico_competition.competition.table import TASKS, Task, current
 from mico_competition.data.arrays import (
     ArrayDataset,
     TextDataset,
@@ -28,6 +28,7 @@ from mico_competition.data.own_loader import load_by
 from mico_competition.data.purchase100_files import read_purchase100
 from mico_competition.data.sst2_files import read_sst2
 from mico_competition.data.synthetic import make_baskets
+from mico_competition.scoring.printable import printable
 from mico_competition.support.files import PathLike
 from mico_competition.support.progress import stage
 
@@ -144,12 +145,16 @@ def load_dataset(task: str, dataset_dir: PathLike | None = ".", download: bool =
         download: download the data if the folder does not hold them.
 
     Raises:
-        ValueError: if no loader is known for `task`, or as the loader does.
+        ValueError: if no loader is known for `task`, as the loader does, or if a loader of your
+            own gives another number of records, or other labels, than the competition's file says.
     """
     row = TASKS.get(task)
     name = row.loader if row and row.loader else task
     if ":" in name:
-        return load_by(name, dataset_dir, download)
+        data = load_by(name, dataset_dir, download)
+        if row:
+            _hold_against(row, data)
+        return data
     if name not in LOADERS:
         raise ValueError(
             f"No loader {name!r} for task {task!r}: choose one of {', '.join(LOADERS)}, or name "
@@ -158,6 +163,21 @@ def load_dataset(task: str, dataset_dir: PathLike | None = ".", download: bool =
     loader = LOADERS[name]
     with stage(f"Reading the dataset of {task}"):
         return loader(dataset_dir, download=True) if download else loader(dataset_dir)
+
+
+def _hold_against(row: Task, data: ArrayDataset | TextDataset) -> None:
+    """Raise ValueError if a dataset of one's own is not what its task says."""
+    fix = f"correct the loader, or [task.{row.name}] in {printable(current().path)}"
+    if len(data) != row.len_dataset:
+        raise ValueError(
+            f"{row.loader} gives {len(data)} records where records = {row.len_dataset}: {fix}."
+        )
+    least, most = int(data.labels.min()), int(data.labels.max())
+    if least < 0 or most >= row.num_classes:
+        raise ValueError(
+            f"{row.loader} gives labels from {least} to {most} where classes = {row.num_classes} "
+            f"has those from 0 to {row.num_classes - 1}: {fix}."
+        )
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:
