@@ -7,7 +7,8 @@ there replaces nothing.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -37,14 +38,15 @@ class _Beside(MetaPathFinder):
     ) -> ModuleSpec | None:
         if path is not None:  # of a package that is imported already
             return None
-        spec = PathFinder.find_spec(fullname, [str(self.folder)])
+        spec = self.spec_of(fullname)
         if spec is not None:
             self.found.add(fullname)
         return spec
 
-    def has(self, module: str) -> bool:
-        """Whether a module of that name lies in the folder."""
-        return (self.folder / f"{module}.py").is_file() or (self.folder / module).is_dir()
+    def spec_of(self, module: str) -> ModuleSpec | None:
+        """That of a module in the folder; None also for a folder of data, without __init__.py."""
+        spec = PathFinder.find_spec(module, [str(self.folder)])
+        return spec if spec is not None and spec.origin is not None else None
 
 
 _beside: _Beside | None = None
@@ -89,14 +91,20 @@ def resolve(dotted: str) -> Any:
 
 def _module(name: str, dotted: str) -> ModuleType:
     top = name.partition(".")[0]
+    _check_place(top)
     try:
-        module = importlib.import_module(name)
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name not in (name, top):  # of a package that the module itself needs
+        if not f"{name}.".startswith(f"{error.name}."):  # of what the module itself needs
             raise
+        if _beside and error.name == top and (_beside.folder / top).is_dir():
+            raise ValueError(
+                f"{printable(_beside.folder / top)}, which {_who(dotted)}, is a folder without "
+                "__init__.py: put an empty file of that name into it to make it a package."
+            ) from None
         raise ValueError(
-            f"There is no module {name}, which {_who(dotted)}: get {top}.py from who runs the "
-            f"competition, read it, and put it {_where()}."
+            f"There is no module {error.name}, which {_who(dotted)}: get {top}.py from who runs "
+            f"the competition, read it, and put it {_where()}."
         ) from None
     except ImportError:
         raise
@@ -104,13 +112,26 @@ def _module(name: str, dotted: str) -> ModuleType:
         raise ValueError(f"{name}, which {_who(dotted)}, does not run: {described(error)}.") from (
             error
         )
-    place = Path(getattr(sys.modules[top], "__file__", None) or "")
-    if _beside and _beside.has(top) and _beside.folder not in place.parents:
+
+
+def _check_place(top: str) -> None:
+    """Raise ValueError if an import would take another module than that beside the file.
+
+    Nothing of either runs: `find_spec` imports only the parents of a name, and `top` has none.
+    """
+    mine = _beside.spec_of(top) if _beside else None
+    if _beside is None or mine is None:
+        return
+    if top in sys.modules:
+        place = getattr(sys.modules[top], "__file__", None)
+    else:
+        spec = importlib.util.find_spec(top)
+        place = spec.origin if spec else None
+    if os.path.realpath(place or "") != os.path.realpath(mine.origin or ""):
         raise ValueError(
             f"{top} beside {printable(_beside.file)} is not what Python imports by that name, "
-            f"which is {place}: give your module another name."
+            f"which is {place or 'a module without a file'}: give your module another name."
         )
-    return module
 
 
 def _where() -> str:
