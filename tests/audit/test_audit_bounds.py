@@ -13,8 +13,8 @@ from mico_competition.audit import binomial
 from mico_competition.audit.bound import Bound, largest_excluded
 from mico_competition.audit.bounds import METHODS, all_bounds
 from mico_competition.audit.gaussian import gaussian_bound
-from mico_competition.audit.threshold import CHOICES, epsilon_of_rates, threshold_bound
-from mico_competition.audit.tradeoff import Family, dp_tpr, gdp_epsilon
+from mico_competition.audit.threshold import epsilon_of_rates, threshold_bound
+from mico_competition.audit.tradeoff import dp_tpr, gdp_epsilon
 
 BOTH = (threshold_bound, gaussian_bound)
 HALF = np.arange(200) % 2
@@ -42,9 +42,6 @@ def test_epsilon_of_rates_is_the_least_that_allows_them(delta):
 
 def test_perfect_scores_have_a_known_bound():
     for delta in (0.0, 1e-5, 0.1):
-        found = threshold_bound(HALF, HALF * 1e300, delta=delta, choice="split")
-        edge = 0.025 ** (1 / 50)  # 50 of each kind are counted
-        assert found.epsilon == pytest.approx(math.log((edge - delta) / (1 - edge)))
         found = threshold_bound(HALF, HALF * 1e300, delta=delta)
         assert found.detail["thresholds"] == 20
         edge = (0.05 / 40) ** (1 / 100)
@@ -53,33 +50,6 @@ def test_perfect_scores_have_a_known_bound():
     assert found.detail["mu"] == pytest.approx(2 * norm.ppf(edge))
     assert found.epsilon == gdp_epsilon(found.detail["mu"], 1e-5)
     assert found.method == "Gaussian DP" and math.isfinite(found.epsilon)
-
-
-def test_split_is_what_a_loop_over_thresholds_finds():
-    """The halves as drawn, the best threshold of one, Clopper and Pearson on the other."""
-    truth, scores = noisy(points=300)
-    rng = np.random.default_rng(7)
-    shuffled = rng.permutation(300)
-    first = []
-    for kind in (True, False):
-        mine = [i for i in shuffled if truth[i] == kind]
-        first += mine[: len(mine) // 2]
-    second = sorted(set(range(300)) - set(first))
-
-    def value(points, t):
-        members = [scores[i] for i in points if truth[i]]
-        others = [scores[i] for i in points if not truth[i]]
-        tp, fp = sum(s >= t for s in members), sum(s >= t for s in others)
-        tpr = binomial.lower(tp, len(members), 0.975)
-        fpr = binomial.upper(fp, len(others), 0.975)
-        with np.errstate(divide="ignore"):
-            sides = (tpr - 1e-5) / fpr, (1 - fpr - 1e-5) / (1 - tpr)
-            return np.log(np.maximum(sides, 0)).max()
-
-    best = max(sorted(scores[i] for i in first), key=lambda t: value(first, t))
-    found = threshold_bound(truth, scores, delta=1e-5, choice="split", seed=7)
-    assert found.detail["threshold"] == best and found.detail["thresholds"] == 1
-    assert found.epsilon == pytest.approx(max(0, value(second, best)))
 
 
 def test_corrected_is_what_a_loop_over_ranks_finds():
@@ -107,41 +77,22 @@ def test_corrected_is_what_a_loop_over_ranks_finds():
 
 
 @pytest.mark.parametrize("bound", BOTH)
-@pytest.mark.parametrize("choice", CHOICES)
-def test_ties_and_nonsense_prove_nothing(bound, choice):
-    options = {"delta": 1e-5, "choice": choice}
-    assert bound(HALF, np.zeros(200), **options).epsilon == 0
-    assert bound(HALF, np.full(200, -1e300), **options).epsilon == 0
-    assert bound(HALF, -1.0 * HALF, **options).epsilon == 0  # all guesses wrong
+def test_ties_and_nonsense_prove_nothing(bound):
+    assert bound(HALF, np.zeros(200), delta=1e-5).epsilon == 0
+    assert bound(HALF, np.full(200, -1e300), delta=1e-5).epsilon == 0
+    assert bound(HALF, -1.0 * HALF, delta=1e-5).epsilon == 0  # all guesses wrong
     one = np.arange(200) == 3
-    assert bound(HALF, one, **options).epsilon == 0
+    assert bound(HALF, one, delta=1e-5).epsilon == 0
 
 
 @pytest.mark.parametrize("bound", BOTH)
-@pytest.mark.parametrize("choice", CHOICES)
-def test_only_the_order_of_scores_counts(bound, choice):
+def test_only_the_order_of_scores_counts(bound):
     truth, scores = noisy()
-    options = {"delta": 1e-5, "choice": choice}
-    expected = bound(truth, scores, **options)
+    expected = bound(truth, scores, delta=1e-5)
     assert expected.epsilon > 0
-    assert bound(truth, 1e300 * np.tanh(scores), **options).epsilon == expected.epsilon
-    assert bound(list(truth), list(scores), **options) == expected
-    assert bound(truth, scores, **{**options, "level": 0.99}).epsilon < expected.epsilon
-
-
-def test_other_claims_than_gaussian_ones():
-    """With the curve of (epsilon, 0) it is the threshold's own bound."""
-    pure = Family(
-        "epsilon", lambda e, fpr: float(dp_tpr(e, 0, fpr)), lambda e, tpr: tpr, lambda e, _: e
-    )
-    truth, scores = noisy()
-    for choice in CHOICES:
-        found = gaussian_bound(truth, scores, delta=1e-5, choice=choice, curve=pure)
-        plain = threshold_bound(truth, scores, delta=0, choice=choice)
-        assert found.method == "curve of epsilon"
-        if choice == "corrected":  # the same thresholds, all of them
-            assert found.epsilon == pytest.approx(plain.epsilon, abs=1e-5)
-        assert found.epsilon > 0
+    assert bound(truth, 1e300 * np.tanh(scores), delta=1e-5).epsilon == expected.epsilon
+    assert bound(list(truth), list(scores), delta=1e-5) == expected
+    assert bound(truth, scores, delta=1e-5, level=0.99).epsilon < expected.epsilon
 
 
 def test_tied_scores_lose_nothing_of_randomised_response():
@@ -162,16 +113,6 @@ def test_all_bounds_are_each_methods_own():
         assert one == METHODS[one.method](truth, scores, delta=1e-5, level=0.9, seed=3)
         assert isinstance(one, Bound) and (one.delta, one.level) == (1e-5, 0.9)
         assert 0 < one.epsilon < 4.5 and all(type(v) is float for v in one.detail.values())
-    some = all_bounds(truth, scores, delta=1e-5, methods=("threshold", "one-run"))
-    assert [one.method for one in some] == ["threshold", "one-run"]
-
-
-def test_jointly_each_takes_its_share_of_what_may_fail():
-    truth, scores = noisy()
-    alone = all_bounds(truth, scores, delta=1e-5)
-    jointly = all_bounds(truth, scores, delta=1e-5, jointly=True)
-    for one, other in zip(alone, jointly):
-        assert other.level == pytest.approx(1 - 0.05 / 4) and other.epsilon < one.epsilon
 
 
 def test_presuming_more_proves_more():
@@ -184,9 +125,7 @@ def test_presuming_more_proves_more():
 def test_no_call_for_each_of_ten_thousand_points():
     truth, scores = noisy(points=10_000)
     for bound in BOTH:
-        for choice in CHOICES:
-            work = calls(lambda: bound(truth, scores, delta=1e-5, choice=choice))  # noqa: B023
-            assert work < 10_000
+        assert calls(lambda: bound(truth, scores, delta=1e-5)) < 10_000  # noqa: B023
 
 
 def test_the_largest_excluded():
@@ -200,9 +139,7 @@ def test_the_largest_excluded():
     ("truth", "options", "words"),
     [
         (np.arange(12) % 2, {}, "at least 9 members and 9 non-members for a bound above 0"),
-        (np.arange(12) % 2, {"choice": "split"}, "11 members and 11 non-members"),
         (np.arange(60) % 2, {"level": 1 - 1e-9}, "got 30 and 30: add points, or lower the level"),
-        (HALF, {"choice": "best"}, "Unknown choice 'best'"),
         (HALF, {"delta": 1.5}, "delta=1.5 in"),
         (HALF, {"delta": float("nan")}, "delta=nan in"),
         (HALF, {"level": 95}, "level=95 in (0, 1)"),
@@ -217,16 +154,11 @@ def test_what_cannot_be_bounded_is_refused_in_one_sentence(truth, options, words
 
 
 def test_so_many_points_as_the_sentence_asks_for_are_enough():
-    for choice, enough in (("corrected", 9), ("split", 11)):
-        truth = np.arange(2 * enough) % 2
-        assert threshold_bound(truth, truth, delta=1e-5, choice=choice).epsilon > 0
+    truth = np.arange(18) % 2
+    assert threshold_bound(truth, truth, delta=1e-5).epsilon > 0
 
 
-def test_methods_and_deltas_of_all():
-    with pytest.raises(ValueError, match="one-run, .*, got magic"):
-        all_bounds(HALF, HALF, delta=1e-5, methods=["one-run", "magic"])
-    with pytest.raises(ValueError, match="got none"):
-        all_bounds(HALF, HALF, delta=1e-5, methods=[])
+def test_deltas_and_levels_of_all():
     with pytest.raises(ValueError, match=r"delta=0 in \(0, 1\)"):
         all_bounds(HALF, HALF, delta=0)
     with pytest.raises(ValueError, match="level=1 "):

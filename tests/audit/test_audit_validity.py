@@ -11,7 +11,6 @@ from helpers_audit_bounds import ALLOWED, RUNS, alarms, coins, gaussian, randomi
 from scipy.stats import norm
 
 from mico_competition.audit.bounds import METHODS, all_bounds
-from mico_competition.audit.gaussian import gaussian_bound
 from mico_competition.audit.guesses import guess, plan_for
 from mico_competition.audit.one_run import one_run_bound
 from mico_competition.audit.threshold import threshold_bound
@@ -20,16 +19,16 @@ from mico_competition.audit.tradeoff import gdp_mu
 DELTA = 1e-5
 
 
-def tightness(epsilon, points, runs=20, seed=0, methods=tuple(METHODS)):
+def tightness(epsilon, points, runs=20, seed=0):
     """Mean bound / true epsilon of each method, on Gaussian mechanisms with fair coins."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(runs):
         truth = coins(rng, points)
         scores = gaussian(rng, truth, epsilon, DELTA)
-        bounds = all_bounds(truth, scores, delta=DELTA, methods=methods)
+        bounds = all_bounds(truth, scores, delta=DELTA)
         found.append([bound.epsilon / epsilon for bound in bounds])
-    return dict(zip(methods, np.mean(found, axis=0).round(3).tolist()))
+    return dict(zip(METHODS, np.mean(found, axis=0).round(3).tolist()))
 
 
 def gaussian_runs(epsilon, points, half=False):
@@ -46,8 +45,6 @@ def test_no_false_alarms_on_gaussian_noise(epsilon, points):
     simulate = gaussian_runs(epsilon, points)
     for bound in METHODS.values():
         assert alarms(bound, simulate, epsilon, delta=DELTA) <= ALLOWED, bound
-    for bound in (threshold_bound, gaussian_bound):
-        assert alarms(bound, simulate, epsilon, delta=DELTA, choice="split") <= ALLOWED, bound
 
 
 def test_no_false_alarms_without_any_signal():
@@ -67,9 +64,7 @@ def test_no_false_alarms_on_randomised_response(epsilon):
         truth = coins(rng, 1000)
         return truth, randomised_response(rng, truth, epsilon)
 
-    for choice in ("split", "corrected"):
-        count = alarms(threshold_bound, simulate, epsilon, delta=0, choice=choice)
-        assert count <= ALLOWED, choice
+    assert alarms(threshold_bound, simulate, epsilon, delta=0) <= ALLOWED
     for guesses in ((500, 500), (300, 0)):
         count = alarms(one_run_bound, simulate, epsilon, delta=0, guesses=guesses)
         assert count <= ALLOWED, guesses
@@ -92,16 +87,6 @@ def test_no_false_alarms_where_a_few_points_are_told(delta, plans):
     assert alarms(threshold_bound, simulate, 1.0, delta=delta) <= ALLOWED
     if delta == 0.01:  # without regard to delta there are false alarms: the simulation can tell
         assert alarms(one_run_bound, simulate, 1.0, delta=0, guesses=(5, 5)) > ALLOWED
-
-
-def test_jointly_the_largest_bound_is_as_good_as_any():
-    rng = np.random.default_rng(2)
-    count = 0
-    for _ in range(RUNS):
-        truth = coins(rng, 300)
-        found = all_bounds(truth, rng.normal(size=300), delta=DELTA, jointly=True)
-        count += max(bound.epsilon for bound in found) > 0
-    assert count <= ALLOWED
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ The mathematics is in docs/METHODS.md, section 9.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mico_competition.audit.bound import Bound
@@ -32,29 +32,24 @@ def all_bounds(
     delta: float,
     level: float = 0.95,
     seed: int = 0,
-    jointly: bool = False,
-    methods: Sequence[str] = tuple(METHODS),
     guesses: Any = None,
 ) -> list[Bound]:
     """A lower bound of epsilon by each method.
 
-    By itself each bound holds with probability `level`, but the largest of them does not: to
-    report the largest, ask for bounds that hold jointly.
+    By itself each bound holds with probability `level`; the largest of them does not.
 
     Args:
         truth, scores: see `check_scores`; only the order of the scores counts.
         delta: in (0, 1).
-        level: in (0, 1): of each bound, or of all at once.
+        level: in (0, 1), of each bound.
         seed: of what is drawn.
-        jointly: whether all of them are to hold at once (Bonferroni).
-        methods: some of METHODS.
         guesses: of the one-run bounds, see `one_run_bound`.
 
     Returns:
-        The bounds, in the order of `methods`, each with the level that it has by itself.
+        The bounds, in the order of METHODS.
 
     Raises:
-        ValueError: as the methods' own functions; on a method that is none.
+        ValueError: as the methods' own functions.
 
     >>> import numpy as np
     >>> truth = np.arange(200) % 2
@@ -63,14 +58,8 @@ def all_bounds(
     ['one-run', 'one-run f-DP', 'threshold', 'Gaussian DP']
     """
     check_level(level)
-    unknown = [method for method in methods if method not in METHODS]
-    if unknown or not methods:
-        raise ValueError(
-            f"Expected methods among {', '.join(METHODS)}, got {', '.join(unknown) or 'none'}."
-        )
-    each = 1 - (1 - level) / len(methods) if jointly else level
     plans = {name: {"guesses": guesses} for name in ("one-run", "one-run f-DP")}
     return [
-        METHODS[method](truth, scores, delta=delta, level=each, seed=seed, **plans.get(method, {}))
-        for method in methods
+        bound(truth, scores, delta=delta, level=level, seed=seed, **plans.get(method, {}))
+        for method, bound in METHODS.items()
     ]

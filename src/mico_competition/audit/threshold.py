@@ -5,14 +5,9 @@ section 9.2 (formula 71).  Sources: Jagielski, Ullman and Oprea, NeurIPS 2020 (a
 Nasr et al., S&P 2021 (arXiv 2101.04535).  Points must be independent; those of one model are not,
 and then the bound may fail.  The one-run bounds do not need that.
 
-How the threshold is chosen:
-
-- "split": on a random half of the members and of the non-members, for the largest bound there; the
-  other half is counted.
-- "corrected" (default): every threshold of a fixed list of ranks is bounded on all points, all of
-  them at once by Bonferroni.  The ranks are the k-th largest score of the non-members and the k-th
-  smallest of the members, k = 1, 2, 3, 4, 6, ..., so the counts that are bounded do not choose the
-  threshold.
+Every threshold of a fixed list of ranks is bounded on all points, all of them at once by
+Bonferroni.  The ranks are the k-th largest score of the non-members and the k-th smallest of the
+members, k = 1, 2, 3, 4, 6, ..., so the counts that are bounded do not choose the threshold.
 """
 
 from __future__ import annotations
@@ -28,7 +23,6 @@ from mico_competition.audit import binomial
 from mico_competition.audit.bound import Bound
 from mico_competition.audit.checked import check_delta, check_level, check_scores
 
-CHOICES = ("split", "corrected")
 _STRIDE = 1.5  # from one rank of the list to the next
 _MOST = 2**20  # points of a kind up to which it is searched how many are needed
 
@@ -66,7 +60,6 @@ def threshold_bound(
     *,
     delta: float,
     level: float = 0.95,
-    choice: str = "corrected",
     seed: int = 0,
 ) -> Bound:
     """A lower bound of epsilon from the best threshold, for points that are independent.
@@ -75,8 +68,7 @@ def threshold_bound(
         truth, scores: see `check_scores`; only the order of the scores counts.
         delta: in [0, 1).
         level: in (0, 1), how often the bound holds, at least.
-        choice: one of CHOICES: see the head of this file.
-        seed: of the halves ("split"), and of the order of tied scores ("corrected").
+        seed: of the order of tied scores.
 
     Returns:
         A `Bound`: the larger of log((TPR - delta) / FPR) and log((TNR - delta) / FNR), with the
@@ -84,9 +76,9 @@ def threshold_bound(
         the counts and the bounds of the rates there, and how many thresholds were tried.
 
     Raises:
-        ValueError: as `check_scores`; if `delta`, `level` or `choice` is none; if there are so few
+        ValueError: as `check_scores`; if `delta` or `level` is out of range; if there are so few
             points that even perfect scores would prove nothing (at 95 % and a small delta, fewer
-            than 9 of each kind for "corrected", 11 for "split").
+            than 9 of each kind).
 
     >>> truth = np.arange(1000) % 2
     >>> scores = truth + np.arange(1000) % 5 / 4
@@ -99,7 +91,7 @@ def threshold_bound(
     def worth(tpr_low: np.ndarray, fpr_high: np.ndarray) -> np.ndarray:
         return epsilon_of_rates(tpr_low, fpr_high, delta)
 
-    rates = honest_rates(member, value, level=level, choice=choice, worth=worth, seed=seed)
+    rates = honest_rates(member, value, level=level, worth=worth, seed=seed)
     found = worth(rates.tpr_low, rates.fpr_high)
     best = int(found.argmax())
     epsilon = 0.0 if (value == value[0]).all() else max(0.0, float(found[best]))
@@ -122,54 +114,23 @@ def epsilon_of_rates(tpr: Any, fpr: Any, delta: float) -> np.ndarray:
 
 
 def honest_rates(
-    member: np.ndarray, value: np.ndarray, *, level: float, choice: str, worth: Worth, seed: int
+    member: np.ndarray, value: np.ndarray, *, level: float, worth: Worth, seed: int
 ) -> Rates:
     """Bounds of both rates, at thresholds that the counted points did not choose.
 
     Args:
         member, value: bool[n] and float64[n], of `check_scores`.
         level: how often all bounds hold at once, at least.  TPR and FPR share what may fail.
-        choice: one of CHOICES.
         worth: (lower bounds of TPR, upper bounds of FPR) -> what is to be largest, and is above 0
             if something is proven.
         seed: see `threshold_bound`.
 
     Raises:
-        ValueError: on a choice or a level that is none, or too few points.
+        ValueError: if `level` is out of range, or there are too few points.
     """
     check_level(level)
-    if choice not in CHOICES:
-        raise ValueError(f"Unknown choice {choice!r} of a threshold: take one of {CHOICES}.")
-    inside, outside = np.count_nonzero(member), np.count_nonzero(~member)
-    _enough(int(inside), int(outside), level, choice, worth)
+    _enough(int(np.count_nonzero(member)), int(np.count_nonzero(~member)), level, worth)
     rng = np.random.default_rng(seed)
-    if choice == "corrected":
-        return _at_ranks(member, value, level, rng)
-    shuffled = rng.permutation(member.size)
-    first = np.zeros(member.size, dtype=bool)
-    for kind in (member, ~member):
-        mine = shuffled[kind[shuffled]]
-        first[mine[: mine.size // 2]] = True
-    tried = _counted(member[first], value[first], np.unique(value[first]), level)
-    best = int(worth(tried.tpr_low, tried.fpr_high).argmax())
-    return _counted(member[~first], value[~first], tried.threshold[best : best + 1], level)
-
-
-def _counted(member: np.ndarray, value: np.ndarray, threshold: np.ndarray, level: float) -> Rates:
-    """Scores at or above each threshold, with the two bounds of each threshold by itself."""
-    inside, outside = np.sort(value[member]), np.sort(value[~member])
-    tp = inside.size - inside.searchsorted(threshold)
-    fp = outside.size - outside.searchsorted(threshold)
-    each = (1 + level) / 2
-    tpr_low = binomial.lower(tp, inside.size, each)
-    fpr_high = binomial.upper(fp, outside.size, each)
-    return Rates(threshold, tp, fp, tpr_low, fpr_high, inside.size, outside.size)
-
-
-def _at_ranks(
-    member: np.ndarray, value: np.ndarray, level: float, rng: np.random.Generator
-) -> Rates:
-    """Thresholds at the top ranks of the non-members and the bottom ranks of the members."""
     # Ties in random order: as if each score had a random digit more, which costs no privacy.
     order = np.lexsort((rng.random(value.size), value))
     inside, outside = np.flatnonzero(member[order]), np.flatnonzero(~member[order])
@@ -195,28 +156,25 @@ def _ranks(points: int) -> np.ndarray:
     return np.unique(found)
 
 
-def _enough(inside: int, outside: int, level: float, choice: str, worth: Worth) -> None:
+def _enough(inside: int, outside: int, level: float, worth: Worth) -> None:
     """ValueError if perfect scores of so many points would not be worth anything."""
-    if _proves(inside, outside, level, choice, worth):
+    if _proves(inside, outside, level, worth):
         return
     low, high = 1, 2
-    while high <= _MOST and not _proves(high, high, level, choice, worth):
+    while high <= _MOST and not _proves(high, high, level, worth):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        enough = _proves(middle, middle, level, choice, worth)
+        enough = _proves(middle, middle, level, worth)
         low, high = (low, middle) if enough else (middle, high)
     raise ValueError(
         f"Expected at least {high} members and {high} non-members for a bound above 0 at level "
-        f"{level} (choice {choice!r}), got {inside} and {outside}: add points, or lower the level."
+        f"{level}, got {inside} and {outside}: add points, or lower the level."
     )
 
 
-def _proves(inside: int, outside: int, level: float, choice: str, worth: Worth) -> bool:
-    if choice == "split":
-        inside, outside, tried = inside - inside // 2, outside - outside // 2, 1
-    else:
-        tried = _ranks(inside).size + _ranks(outside).size
+def _proves(inside: int, outside: int, level: float, worth: Worth) -> bool:
+    tried = _ranks(inside).size + _ranks(outside).size
     each = 1 - (1 - level) / (2 * tried)
     perfect = binomial.lower(inside, inside, each), binomial.upper(0, outside, each)
     return bool(worth(*(np.array([rate]) for rate in perfect))[0] > 0)
