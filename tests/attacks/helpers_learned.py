@@ -7,23 +7,25 @@ import torch
 from helpers_problem import Arrays
 
 from mico_competition.attacks.problem import Problem
-from mico_competition.attacks.scores.entropy import negative_entropy, negative_modified_entropy
 from mico_competition.attacks.scores.transforms import confidence, negative_loss, stable_logit
 from mico_competition.data.arrays import ArrayDataset
 from mico_competition.models.architectures import MLP
 from mico_competition.signals import HIDDEN, Fleet
+from mico_competition.signals.scalars import entropies
 
 FEATURES, CLASSES = 8, 3
 
 
 def signals_of(logits, labels):
     """What `Signals.get` gives, of float[models, points, classes]."""
+    every = torch.from_numpy(logits).flatten(0, 1), torch.from_numpy(labels).repeat(len(logits))
+    entropy, modified = entropies(*every).view(2, *logits.shape[:2]).numpy()
     return {
         "logit": stable_logit(logits, labels),
         "loss": negative_loss(logits, labels),
         "confidence": confidence(logits, labels),
-        "entropy": negative_entropy(logits),
-        "modified_entropy": negative_modified_entropy(logits, labels),
+        "entropy": entropy,
+        "modified_entropy": modified,
     }
 
 

@@ -276,7 +276,7 @@ def test_a_study_of_train_models_is_in_folds():
 
 def test_tables_hold_the_numbers(evaluated):
     _, found, steps = evaluated
-    words = table.text(found, steps)
+    words = table.text(found) + table.study_text(steps)
     auc = found.rows[2].measured["AUC"]
     assert f"{auc.value:.3f} [{auc.low:.3f}, {auc.high:.3f}]" in words
     assert "digits_inf, dev: 12 models, 360 members and 360 non-members" in words

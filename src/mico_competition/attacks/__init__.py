@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from mico_competition.attacks.scores.bavaria import bavaria
     from mico_competition.attacks.scores.calibration import WINNER_2023, calibrate, winner_2023
     from mico_competition.attacks.scores.empirical_bayes import eb_likelihood_ratio
-    from mico_competition.attacks.scores.entropy import negative_entropy, negative_modified_entropy
     from mico_competition.attacks.scores.lira import lira, lira_multivariate
     from mico_competition.attacks.scores.quantile import quantile_regression
-    from mico_competition.attacks.scores.reference import out_reference, reference_difference
+    from mico_competition.attacks.scores.reference import out_reference
     from mico_competition.attacks.scores.rmia import rmia
     from mico_competition.attacks.scores.threshold import loss_threshold
     from mico_competition.attacks.unit_interval import to_unit
@@ -33,11 +32,8 @@ __all__ = [
     "lira",
     "lira_multivariate",
     "loss_threshold",
-    "negative_entropy",
-    "negative_modified_entropy",
     "out_reference",
     "quantile_regression",
-    "reference_difference",
     "rmia",
     "to_unit",
     "winner_2023",
@@ -52,11 +48,8 @@ _HOME = {
     "lira": "mico_competition.attacks.scores.lira",
     "lira_multivariate": "mico_competition.attacks.scores.lira",
     "loss_threshold": "mico_competition.attacks.scores.threshold",
-    "negative_entropy": "mico_competition.attacks.scores.entropy",
-    "negative_modified_entropy": "mico_competition.attacks.scores.entropy",
     "out_reference": "mico_competition.attacks.scores.reference",
     "quantile_regression": "mico_competition.attacks.scores.quantile",
-    "reference_difference": "mico_competition.attacks.scores.reference",
     "rmia": "mico_competition.attacks.scores.rmia",
     "to_unit": "mico_competition.attacks.unit_interval",
     "winner_2023": "mico_competition.attacks.scores.calibration",

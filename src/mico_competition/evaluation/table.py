@@ -103,8 +103,8 @@ def headline(found: Evaluation) -> str:
     )
 
 
-def text(found: Evaluation, steps: Sequence[Step] = ()) -> str:
-    """Tables for a terminal: the numbers, the paired gains, the study if there is one."""
+def text(found: Evaluation) -> str:
+    """Tables for a terminal: the numbers, the paired gains, what they cost."""
     base = found.rows[0]
     lines = [headline(found), "", f"TPR in %. {intervals(found)}"]
     lines += _table([(label(row), row.measured.estimates) for row in found.rows], gain=False)
@@ -113,8 +113,6 @@ def text(found: Evaluation, steps: Sequence[Step] = ()) -> str:
         lines += ["", f"gain over {label(base)}, paired (* = the interval excludes 0)"]
         lines += _table(gains, gain=True)
     lines += ["", COST, *_costs(found)]
-    if steps:
-        lines += ["", study_text(steps)]
     return "\n".join(lines)
 
 

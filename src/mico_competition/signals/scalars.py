@@ -1,8 +1,7 @@
 """Signals that are functions of a model's logits, in torch: the logit of p_y and the entropies.
 
-The formulas are those of `attacks.scores.transforms` and `attacks.scores.entropy` (docs/METHODS.md,
-sections 3.1 and 3.2), fast and on any device.  They start from the odds of the other classes, so
-they keep all digits where the probability p_y of the true class rounds to 1.
+The formulas are in docs/METHODS.md, sections 3.1 and 3.2.  They start from the odds of the other
+classes, so they keep all digits where the probability p_y of the true class rounds to 1.
 """
 
 from __future__ import annotations
@@ -51,7 +50,8 @@ def entropies(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         float64[2, b].
 
-    Sources: `attacks.scores.entropy`; the entropy by grouping (Shannon 1948, section 6):
+    Sources: Song and Mittal, USENIX Security 2021 (arXiv 2003.10595), equation 7, for the modified
+    entropy; the entropy by grouping (Shannon 1948, section 6):
     H(p) = H(p_y, 1 - p_y) + (1 - p_y) H(shares of the other classes).
     """
     true = labels[:, None]

@@ -9,7 +9,6 @@ from mico_competition.attacks import (
     calibrate,
     first_principles,
     out_reference,
-    reference_difference,
     to_unit,
     winner_2023,
 )
@@ -157,18 +156,6 @@ def test_first_principles_by_hand():
     seen = np.array([[False], [False], [True]])
     found = first_principles(logit[1] + 0.0, logit, seen)
     np.testing.assert_allclose(found, [0.841344746], atol=1e-6)
-
-
-def test_reference_difference():
-    references = np.array([[0.5, 0.5], [0.7, 0.1]])
-    np.testing.assert_allclose(reference_difference([0.9, 0.4], references), [0.3, 0.1])
-    np.testing.assert_allclose(
-        reference_difference([[0.9, 0.4], [0.5, 0.5]], references), [[0.4, -0.1], [-0.2, 0.4]]
-    )
-    with pytest.raises(ValueError, match="Expected reference of shape"):
-        reference_difference([0.9, 0.4], [0.5])
-    with pytest.raises(ValueError, match="NaN"):
-        reference_difference([0.9, 0.4], [0.5, np.nan])
 
 
 def test_out_reference_takes_the_first_out_shadow():

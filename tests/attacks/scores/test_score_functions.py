@@ -1,4 +1,4 @@
-"""Attacks on one model alone, and the signals: transforms, entropies, quantile regression."""
+"""Attacks on one model alone, and the signals: transforms, quantile regression."""
 
 import math
 import sys
@@ -8,11 +8,7 @@ import pytest
 from helpers_attacks import tpr
 
 from mico_competition import attacks
-from mico_competition.attacks import (
-    negative_entropy,
-    negative_modified_entropy,
-    quantile_regression,
-)
+from mico_competition.attacks import quantile_regression
 from mico_competition.attacks.scores.transforms import (
     confidence,
     logit_scaled,
@@ -53,7 +49,6 @@ def test_stable_where_probabilities_round(labels):
     np.testing.assert_allclose(stable_logit(-far, labels), -500 - math.log(6))
     assert (confidence(far, labels) == 1).all() and (negative_loss(-far, labels) < -500).all()
     np.testing.assert_allclose(logit_scaled([0.0, 1.0]), [math.log(1e-29), -math.log(1e-29)])
-    assert np.isfinite(negative_modified_entropy(-far, labels)).all()
 
 
 def test_bad_signals_are_named(logits, labels):
@@ -63,38 +58,10 @@ def test_bad_signals_are_named(logits, labels):
         (lambda: stable_logit(logits, labels / 1), "ints"),
         (lambda: stable_logit(logits[..., :1], labels), "classes"),
         (lambda: stable_logit(logits * np.nan, labels), "NaN"),
-        (lambda: negative_entropy(logits[0, 0]), "classes"),
-        (lambda: negative_modified_entropy(logits, labels - 7), "0..6"),
-        (lambda: negative_modified_entropy(logits, labels[:4]), "one int label"),
         (lambda: logit_scaled([1.2]), r"in \[0, 1\]"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()
-
-
-def test_entropies_equal_their_definitions(logits, labels):
-    p = probabilities(logits)
-    np.testing.assert_allclose(negative_entropy(logits), (p * np.log(p)).sum(axis=-1), rtol=1e-10)
-    expected = np.empty((4, 30))
-    for i in range(4):
-        for j in range(30):
-            y, q = labels[j], p[i, j]
-            expected[i, j] = (1 - q[y]) * np.log(q[y])
-            expected[i, j] += sum(q[c] * np.log(1 - q[c]) for c in range(7) if c != y)
-    np.testing.assert_allclose(negative_modified_entropy(logits, labels), expected, rtol=1e-8)
-
-
-def test_entropies_by_hand():
-    quarter = np.log(np.array([[0.75, 0.25]]))
-    entropy = 0.75 * math.log(0.75) + 0.25 * math.log(0.25)
-    np.testing.assert_allclose(negative_entropy(quarter), [entropy])
-    # Two classes: both terms have the factor 1 - p_y and the logarithm of p_y.
-    np.testing.assert_allclose(
-        negative_modified_entropy(quarter, np.array([0])), [2 * 0.25 * math.log(0.75)]
-    )
-    np.testing.assert_allclose(
-        negative_modified_entropy(quarter, np.array([1])), [2 * 0.75 * math.log(0.25)]
-    )
 
 
 def heteroscedastic(seed, n):
@@ -118,13 +85,12 @@ def test_linear_quantiles_equal_scikit_learns():
         assert pinball(_linear(x, y, level, x)) < pinball(exact) * (1 + 1e-4)
 
 
-@pytest.mark.parametrize("model", ["linear", "boosting"])
-def test_quantile_regression_holds_its_false_positive_rate_and_beats_the_threshold(model):
+def test_quantile_regression_holds_its_false_positive_rate_and_beats_the_threshold():
     x_out, y_out = heteroscedastic(0, 2000)
     x, y = heteroscedastic(1, 2000)
     is_member = np.arange(2000) % 2 == 0
     signal = y + 0.8 * is_member
-    score = quantile_regression(signal, x, y_out, x_out, model=model)
+    score = quantile_regression(signal, x, y_out, x_out)
     assert 0.06 < (score[~is_member] > 1).mean() < 0.16
     assert tpr(score, is_member) > tpr(signal, is_member) + 0.05
 
@@ -138,7 +104,6 @@ def test_quantile_regression_bad_input():
         ((y, x, y * 0, x), {}, "constant"),
         ((y, x, y * np.nan, x), {}, "NaN or infinite in outside"),
         ((y, x, y, x), {"high": 0.4}, "high"),
-        ((y, x, y, x), {"model": "forest"}, "model"),
     ]:
         with pytest.raises(ValueError, match=message):
             quantile_regression(*args, **kwargs)
@@ -161,6 +126,4 @@ def test_exported_attacks_are_sorted_and_say_their_shapes():
     assert attacks.__all__ == sorted(attacks.__all__)
     for name in set(attacks.__all__) - {"WINNER_2023"}:
         text = getattr(attacks, name).__doc__
-        assert "float[" in text and (
-            name == "negative_entropy" or "Returns" in text or ">>>" in text
-        )
+        assert "float[" in text and ("Returns" in text or ">>>" in text)

@@ -18,7 +18,6 @@ from mico_competition.attacks.whitebox.mlp.features import first_pass
 from mico_competition.attacks.whitebox.mlp.pipeline import (
     area,
     best,
-    best_distinguisher,
     best_ridge,
     evidence,
     joint_decoder,
@@ -71,14 +70,11 @@ def test_scores_are_finite_deterministic_and_of_the_right_shape():
 
 @pytest.mark.slow
 def test_what_is_told_of_targets_is_used():
-    blind, truth, scores = answers()
-    knowing, _, knowing_scores = answers(known=True)
+    _, truth, scores = answers()
+    _, _, knowing_scores = answers(known=True)
     np.testing.assert_array_equal(scores["joint"], knowing_scores["joint"])
     assert not np.allclose(scores["best"], knowing_scores["best"])
     assert area(knowing_scores["best"], truth) > 0.85
-    np.testing.assert_array_equal(best_distinguisher(knowing), knowing_scores["best"])
-    with pytest.raises(ValueError, match="knowledge='distinguisher'"):
-        best_distinguisher(blind)
 
 
 def with_known_membership(problem, known_membership):
@@ -300,7 +296,7 @@ def test_problems_of_the_wrong_kind_are_refused():
     few = Problem(
         part, problem.shadows, problem.targets, problem.columns % 100, fleet.known_membership
     )
-    for attack in (trace, joint_decoder, best, best_distinguisher):
+    for attack in (trace, joint_decoder, best):
         for asked, words in (
             (own, "folds of models"),
             (alone, "at least 2 shadow models"),

@@ -29,8 +29,6 @@ def quantile_regression(
     outside_features: np.ndarray,
     *,
     high: float = 0.9,
-    model: str = "linear",
-    seed: int = 0,
 ) -> np.ndarray:
     """How far the signal lies above what is usual for such a point outside training.
 
@@ -41,8 +39,6 @@ def quantile_regression(
         outside: float[others]: the target's signal on points that it did not train on.
         outside_features: float[others, features].
         high: the quantile to predict beside the median, between 0.5 and 1.
-        model: "linear" (numpy), or "boosting" (scikit-learn's histogram gradient boosting).
-        seed: of the boosting.
 
     Returns:
         float[points]: (s - median) / (high quantile - median), both predicted for the point.
@@ -53,7 +49,6 @@ def quantile_regression(
     Raises:
         ValueError: on shapes that do not match, on fewer than 10 others, on signals that are not
             finite or are constant.
-        ImportError: if "boosting" is asked for and scikit-learn is missing.
     """
     if not 0.5 < high < 1:
         raise ValueError(f"Expected high between 0.5 and 1, got {high}.")
@@ -67,12 +62,7 @@ def quantile_regression(
         raise ValueError(f"Expected at least 10 points outside training, got {len(y_out)}.")
     if np.ptp(y_out) == 0:
         raise ValueError("Expected signals that vary, got constant ones outside training.")
-    if model == "linear":
-        centre, upper = (_linear(x_out, y_out, level, x) for level in (0.5, high))
-    elif model == "boosting":
-        centre, upper = (_boosted(x_out, y_out, level, x, seed) for level in (0.5, high))
-    else:
-        raise ValueError(f'Expected model "linear" or "boosting", got {model!r}.')
+    centre, upper = (_linear(x_out, y_out, level, x) for level in (0.5, high))
     distance = upper - centre
     positive = distance[distance > 0]
     usual = np.median(positive) if len(positive) else np.std(y_out)
@@ -119,14 +109,6 @@ def _linear(x: np.ndarray, y: np.ndarray, level: float, at: np.ndarray) -> np.nd
         if done:
             break
     return design(at) @ beta
-
-
-def _boosted(x: np.ndarray, y: np.ndarray, level: float, at: np.ndarray, seed: int) -> np.ndarray:
-    """Gradient-boosted quantile regression, predicted at `at`."""
-    from sklearn.ensemble import HistGradientBoostingRegressor
-
-    regressor = HistGradientBoostingRegressor(loss="quantile", quantile=level, random_state=seed)
-    return np.asarray(regressor.fit(x, y).predict(at), dtype=np.float64)
 
 
 def quantile_attack(problem: Problem) -> np.ndarray:

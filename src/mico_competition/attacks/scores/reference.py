@@ -13,38 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from mico_competition.attacks.scores.calibration import calibrate
-from mico_competition.attacks.scores.common import check_finite, check_inputs
-
-
-def reference_difference(target: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """The target's signal less the reference's: positive where the target knows more.
-
-    Args:
-        target: float[points] or float[targets, points]; he used the probability of the true class.
-        reference: of the target's shape (one reference a target), float[points], or
-            float[references, points] for a target of float[points]: then their mean counts.
-
-    Returns:
-        float of the target's shape, in the signal's unit; [-1, 1] for probabilities.
-
-    Raises:
-        ValueError: on shapes that do not match, on signals that are not finite.
-
-    >>> reference_difference(np.array([0.9, 0.4]), np.array([0.5, 0.5])).round(6)
-    array([ 0.4, -0.1])
-    """
-    target, reference = np.asarray(target), np.asarray(reference)
-    check_finite("target", target)
-    check_finite("reference", reference)
-    target, reference = target.astype(np.float64), reference.astype(np.float64)
-    if target.ndim == 1 and reference.ndim == 2 and reference.shape[0] > 0:
-        reference = reference.mean(axis=0)
-    if target.ndim not in (1, 2) or reference.shape not in (target.shape, target.shape[-1:]):
-        raise ValueError(
-            f"Expected reference of shape {target.shape} or [references, points], got "
-            f"{reference.shape}."
-        )
-    return target - reference
+from mico_competition.attacks.scores.common import check_inputs
 
 
 def out_reference(

@@ -27,12 +27,6 @@ def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     return logits.astype(np.float64), labels
 
 
-def log_sum_exp(logits: np.ndarray) -> np.ndarray:
-    """log(sum(exp(x))) over the last axis, without overflow; -inf entries count nothing."""
-    top = logits.max(axis=-1, keepdims=True)
-    return (top + np.log(np.exp(logits - top).sum(axis=-1, keepdims=True)))[..., 0]
-
-
 def stable_logit(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """z_y - log sum of exp of the other logits: the logit of p_y, without loss of digits.
 
@@ -52,7 +46,8 @@ def stable_logit(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     true = np.take_along_axis(logits, labels, axis=-1)
     others = logits - true
     np.put_along_axis(others, labels, -np.inf, axis=-1)
-    return -log_sum_exp(others)
+    top = others.max(axis=-1, keepdims=True)
+    return -(top + np.log(np.exp(others - top).sum(axis=-1, keepdims=True)))[..., 0]
 
 
 def confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

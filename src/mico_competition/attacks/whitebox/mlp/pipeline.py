@@ -18,7 +18,6 @@ from mico_competition.attacks.stacking.stacking import Stack
 from mico_competition.attacks.whitebox.mlp.distinguisher import knows_members
 from mico_competition.attacks.whitebox.mlp.evidence import calibrator, make_stack
 from mico_competition.attacks.whitebox.mlp.features import FirstPass, first_pass
-from mico_competition.attacks.whitebox.mlp.label_free import check_problem
 from mico_competition.attacks.whitebox.mlp.prior import membership
 from mico_competition.attacks.whitebox.mlp.refine import second_pass
 from mico_competition.support.progress import tracked
@@ -95,21 +94,6 @@ def best(problem: Problem) -> np.ndarray:
         both = believed.shadow, believed.target
         second_pass(problem, first, ridge, both, stack)
     return stack.scores()
-
-
-def best_distinguisher(problem: Problem) -> np.ndarray:
-    """`best`, for problems with known membership of the targets' other records.
-
-    Raises:
-        ValueError: as `best`; if no membership of the targets is known.
-    """
-    check_problem(problem)
-    if not knows_members(problem):
-        raise ValueError(
-            "Expected a problem with known membership of the targets' other records, got none: "
-            "read the fleet with knowledge='distinguisher', or take attack whitebox."
-        )
-    return best(problem)
 
 
 def best_ridge(problem: Problem, first: FirstPass, beside: Evidence) -> tuple[float, Evidence]:
