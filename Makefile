@@ -1,9 +1,11 @@
 # Two commands on a bare machine: `make demo` and `make test`. Each sets up .venv when needed.
 # Other Python: make PYTHON=python3.12 test.  Arguments: make test ARGS="-k splits".
+# A second environment beside the first: make VENV=.venv-other PYTHON=python3.13 test.
 PYTHON ?= python3
 LOCK_PYTHONS ?= python3.11 python3.12 python3.13 python3.14
-READY := .venv/.ready
-PYTEST = .venv/bin/python -m pytest
+VENV ?= .venv
+READY := $(VENV)/.ready
+PYTEST = $(VENV)/bin/python -m pytest
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help demo test test-all test-slow lint bench results attacks lock clean
@@ -12,7 +14,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
 demo: $(READY) ## a small competition from splits to leaderboard, on this machine
-	.venv/bin/mico demo $(ARGS)
+	$(VENV)/bin/mico demo $(ARGS)
 
 test: $(READY) ## the tests and the docstrings' examples that take seconds (4 minutes on two cores)
 	$(PYTEST) -n auto --dist loadfile -m "not slow" $(ARGS) || [ $$? -eq 5 ]
@@ -24,29 +26,29 @@ test-slow: $(READY) # what `make test` leaves out
 	$(PYTEST) -m alone $(ARGS) || [ $$? -eq 5 ]
 
 lint: $(READY) ## ruff and mypy
-	.venv/bin/ruff check
-	.venv/bin/ruff format --check
-	.venv/bin/mypy
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
 
 bench: $(READY) ## speed and memory of private training: benchmarks/RESULTS.md (15 minutes)
-	.venv/bin/python benchmarks/bench.py $(ARGS)
+	$(VENV)/bin/python benchmarks/bench.py $(ARGS)
 
 results: $(READY) ## real runs: docs/RESULTS.md (90 minutes; needs ../shared)
-	.venv/bin/python benchmarks/real_runs.py --work runs $(ARGS)
-	.venv/bin/python benchmarks/results_page.py
-	.venv/bin/python benchmarks/privacy_table.py
-	.venv/bin/python benchmarks/reliability_page.py
-	.venv/bin/python benchmarks/attacks_page.py
-	.venv/bin/python benchmarks/audits_page.py
-	.venv/bin/python benchmarks/score_oracle_page.py --run
+	$(VENV)/bin/python benchmarks/real_runs.py --work runs $(ARGS)
+	$(VENV)/bin/python benchmarks/results_page.py
+	$(VENV)/bin/python benchmarks/privacy_table.py
+	$(VENV)/bin/python benchmarks/reliability_page.py
+	$(VENV)/bin/python benchmarks/attacks_page.py
+	$(VENV)/bin/python benchmarks/audits_page.py
+	$(VENV)/bin/python benchmarks/score_oracle_page.py --run
 
 attacks: $(READY) ## fleets, attacks, audits: docs/ATTACKS.md, PRIVACY.md (hours; needs ../shared)
-	.venv/bin/python benchmarks/attack_fleets.py --work runs/fleets
-	.venv/bin/python benchmarks/attack_results.py --work runs/fleets
-	.venv/bin/python benchmarks/attack_speed.py --models runs/fleets/A/purchase100 --dataset_dir runs/fleets/A_data
-	.venv/bin/python benchmarks/attacks_page.py
-	.venv/bin/python benchmarks/audit_results.py --work runs/fleets
-	.venv/bin/python benchmarks/audits_page.py
+	$(VENV)/bin/python benchmarks/attack_fleets.py --work runs/fleets
+	$(VENV)/bin/python benchmarks/attack_results.py --work runs/fleets
+	$(VENV)/bin/python benchmarks/attack_speed.py --models runs/fleets/A/purchase100 --dataset_dir runs/fleets/A_data
+	$(VENV)/bin/python benchmarks/attacks_page.py
+	$(VENV)/bin/python benchmarks/audit_results.py --work runs/fleets
+	$(VENV)/bin/python benchmarks/audits_page.py
 
 lock: ## write requirements.txt anew from setup.py, for all of LOCK_PYTHONS
 	$(PYTHON) .ci/lock.py $(LOCK_PYTHONS)
@@ -63,13 +65,13 @@ $(READY): requirements.txt setup.py
 	    "$$($(PYTHON) --version 2>/dev/null || echo not such a Python). Name another:" \
 	    "make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
 	  exit 1; }
-	@echo "Setting up .venv (a few minutes, about 2 GB on disk; more where torch brings CUDA)..."
-	@.venv/bin/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv; \
-	  $(PYTHON) -m venv .venv >/dev/null 2>&1; } || { rm -rf .venv; \
-	  $(PYTHON) -m venv --without-pip .venv && .venv/bin/python \
+	@echo "Setting up $(VENV) (a few minutes, about 2 GB on disk; more where torch brings CUDA)..."
+	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { rm -rf $(VENV); \
+	  $(PYTHON) -m venv $(VENV) >/dev/null 2>&1; } || { rm -rf $(VENV); \
+	  $(PYTHON) -m venv --without-pip $(VENV) && $(VENV)/bin/python \
 	  "$$($(PYTHON) -c 'import pip; print(pip.__path__[0])')" install -qq --ignore-installed pip; }
-	@.venv/bin/python -m pip install -qq -r requirements.txt && \
-	  .venv/bin/python -m pip install -qq --no-deps --no-build-isolation -e . || { \
-	  echo "Setting up .venv failed; the same command goes on from here (or remove .venv first)." >&2; \
+	@$(VENV)/bin/python -m pip install -qq -r requirements.txt && \
+	  $(VENV)/bin/python -m pip install -qq --no-deps --no-build-isolation -e . || { \
+	  echo "Setting up $(VENV) failed; the same command goes on from here (or remove $(VENV) first)." >&2; \
 	  exit 1; }
 	@touch $@
