@@ -3,6 +3,8 @@
 import json
 from math import isinf
 
+from mico_competition.competition.init import init
+
 TASK = {
     "title": "Faces",
     "loader": "digits",
@@ -50,3 +52,23 @@ def _value(value):
     if isinstance(value, float) and isinf(value):
         return "inf"
     return json.dumps(value, ensure_ascii=False)
+
+
+OWN_TASK = {
+    "title": "Blobs",
+    "loader": "my_competition:load_blobs",
+    "model": "my_competition:BlobNet",
+    "records": 600,
+    "training": 60,
+    "challenge": 7,
+    "classes": 4,
+}
+OWN_PHASES = {"train": {"models": [5, 8]}, "dev": {"models": [0, 1]}, "final": {"models": [20, 20]}}
+
+
+def write_own(folder, scenarios, **task):
+    """The module that `mico init` writes, and a file of so many scenarios beside it."""
+    file, _ = init(folder)
+    rows = {name: {"num_epochs": 2, "batch_size": 30, **row} for name, row in scenarios.items()}
+    file.write_text(competition_text(rows, {**OWN_TASK, **task}, OWN_PHASES), encoding="utf-8")
+    return file

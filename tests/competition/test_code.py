@@ -1,13 +1,16 @@
 """The organiser's code: what is imported from beside a competition's file, and what never runs."""
 
 import importlib
+import re
 import sys
 
 import pytest
-from helpers_competition import TASK, competition_text
+from helpers_competition import TASK, competition_text, write_own
 
+from mico_competition import load_model
 from mico_competition.competition.code import resolve
 from mico_competition.competition.table import using
+from mico_competition.data.datasets import load_dataset
 
 
 @pytest.fixture
@@ -82,3 +85,77 @@ def test_what_ones_own_module_lacks_is_named_as_such(file):
     file.with_name("mico_t_needs.py").write_text("import mico_t_absent\n")
     with using(file), pytest.raises(ModuleNotFoundError, match="mico_t_absent"):
         resolve("mico_t_needs:f")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (None, "There is no module my_competition, .*: get my_competition.py from who runs"),
+        ("x = ", "my_competition, .*, does not run: SyntaxError in line 1"),
+        ("1 / 0", "does not run: ZeroDivisionError in line 1 of my_competition.py: division"),
+        ("def load_blob(): pass", "There is no load_blobs in .*: did you mean load_blob?"),
+        ("load_blobs = 3", "Expected my_competition:load_blobs to be a function or a class, got 3"),
+        ("def load_blobs(): raise KeyError('a')", "The loader .* failed: KeyError in line 1"),
+        ("def load_blobs(): return 3", r"or a pair \(records, labels\) of arrays from .*, got int"),
+        ("def load_blobs(): return [[1.0]], [0.5]", "Expected labels of .* as whole numbers"),
+        ("def load_blobs(): return [['a']], [0]", "got an array of <U1"),
+        ("def load_blobs(): return [[float('nan')]], [0]", "finite records .* got NaN"),
+        (
+            "def load_blobs(): return [[1.0]], [0]",
+            r"my_competition:load_blobs gives 1 records where records = 600: correct the loader, "
+            r"or \[task.faces\] in .*competition.toml",
+        ),
+        *(
+            (
+                f"def load_blobs(): return [[1.0]] * 600, [{label}] * 300 + [3] * 300",
+                f"labels from {least} to {most} where classes = 4 has those from 0 to 3: correct",
+            )
+            for label, least, most in ((-1, -1, 3), (4, 3, 4))
+        ),
+        (
+            "import torch\nfrom mico_competition.data.arrays import ArrayDataset\n"
+            "def load_blobs(): return ArrayDataset(torch.zeros(600, 2), torch.ones(600) / 2, None)",
+            "Expected labels as whole numbers, one a record, got fractions or NaN",
+        ),
+    ],
+)
+def test_code_that_does_not_fit_is_a_sentence(tmp_path, code, message):
+    file = write_own(tmp_path, {"only": {}})
+    module = file.with_name("my_competition.py")
+    module.unlink()
+    if code is not None:
+        module.write_text(code + "\n")
+    with using(file), pytest.raises(ValueError, match=re.compile(message, re.DOTALL)):
+        load_dataset("faces", None)
+
+
+def test_a_model_that_cannot_be_made_is_a_sentence(tmp_path):
+    file = write_own(tmp_path, {"only": {}}, model="my_competition:load_blobs")
+    with using(file), pytest.raises(ValueError, match=r"to be a torch module, got tuple"):
+        load_model("faces", _folder_of_weights(tmp_path))
+
+
+def _folder_of_weights(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"")
+    return tmp_path
+
+
+def test_code_of_one_competition_is_gone_with_it(tmp_path):
+    one, two = (write_own(tmp_path / name, {"only": {}}) for name in ("one", "two"))
+    code = "def load_blobs():\n    return [[2]] * 600, [1] * 600\n"
+    two.with_name("my_competition.py").write_text(code)
+    before = list(sys.path)
+    with using(one):
+        assert len(load_dataset("faces", None)) == 600
+    assert "my_competition" not in sys.modules
+    with using(two):
+        record, label = load_dataset("faces", None)[0]
+        assert (record.tolist(), label) == ([2.0], 1)
+    assert sys.path == before
+
+
+def test_a_module_never_hides_an_installed_one(tmp_path):
+    file = write_own(tmp_path, {"only": {}}, loader="json:loads")
+    file.with_name("json.py").write_text("def loads(): return [[1]], [0]\n")
+    with using(file), pytest.raises(ValueError, match="is not what Python imports by that name"):
+        load_dataset("faces", None)

@@ -2,51 +2,29 @@
 
 import json
 import os
-import re
 import shutil
-import sys
 from importlib.resources import files
 
 import pytest
-from helpers_competition import competition_text
+from helpers_competition import write_own
 
-from mico_competition import load_model
 from mico_competition.cli import main, split_competition
-from mico_competition.competition.init import init
 from mico_competition.competition.table import (
     CHALLENGES,
     SCENARIOS,
     VARIABLE,
     current,
     get_scenario,
+    use,
     using,
 )
-from mico_competition.data.datasets import load_dataset
 from mico_competition.release.leak_check.check import check_release
 from mico_competition.release.release import release
 
-TASK = {
-    "title": "Blobs",
-    "loader": "my_competition:load_blobs",
-    "model": "my_competition:BlobNet",
-    "records": 600,
-    "training": 60,
-    "challenge": 7,
-    "classes": 4,
-}
-PHASES = {"train": {"models": [5, 8]}, "dev": {"models": [0, 1]}, "final": {"models": [20, 20]}}
 DATES = [
     *("--dev_start", "2036-01-01 00:00:00", "--final_start", "2036-02-01 00:00:00"),
     *("--end", "2036-03-01 00:00:00"),
 ]
-
-
-def write(folder, scenarios, **task):
-    """The module that `mico init` writes, and a file of so many scenarios beside it."""
-    file, _ = init(folder)
-    rows = {name: {"num_epochs": 2, "batch_size": 30, **row} for name, row in scenarios.items()}
-    file.write_text(competition_text(rows, {**TASK, **task}, PHASES), encoding="utf-8")
-    return file
 
 
 def mico(file, *words):
@@ -71,7 +49,7 @@ FIVE = {
 )
 def test_a_competition_from_its_file_to_its_leaderboard(tmp_path, monkeypatch, capsys, scenarios):
     monkeypatch.chdir(tmp_path)
-    file = write(tmp_path / "mine", scenarios)
+    file = write_own(tmp_path / "mine", scenarios)
     for name in scenarios:
         mico(file, "fleet", name, "--models", "0,1,5-8,20", "--out", "trained", "--workers", "1")
     mico(file, "release", "trained", "--to", "released")
@@ -112,7 +90,7 @@ def test_a_competition_from_its_file_to_its_leaderboard(tmp_path, monkeypatch, c
 
 
 def test_the_flag_stands_anywhere_and_ends_with_the_command(tmp_path, capsys):
-    file = write(tmp_path, {"only": {}})
+    file = write_own(tmp_path, {"only": {}})
     for words in (["--competition", str(file), "tracks"], ["tracks", f"--competition={file}"]):
         assert main(words) == 0
         assert "only" in capsys.readouterr().out
@@ -129,7 +107,7 @@ def test_the_flag_stands_anywhere_and_ends_with_the_command(tmp_path, capsys):
 def test_the_variable_brings_a_competition_and_its_faults_are_a_sentence(
     tmp_path, monkeypatch, capsys
 ):
-    file = write(tmp_path, {"only": {}})
+    file = write_own(tmp_path, {"only": {}})
     monkeypatch.setattr("mico_competition.competition.table._in_use", None)
     monkeypatch.setenv(VARIABLE, str(file))
     assert list(SCENARIOS) == ["only"] and current().path == file
@@ -143,8 +121,41 @@ def test_the_variable_brings_a_competition_and_its_faults_are_a_sentence(
         assert "cifar10_lo" in SCENARIOS
 
 
+def test_the_variable_may_name_no_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mico_competition.competition.table._in_use", None)
+    missing = tmp_path / "mine" / "competition.toml"
+    monkeypatch.setenv(VARIABLE, str(missing))
+    said = f"mico: {VARIABLE} names no competition that can be used: There is no competition file "
+    for words in (["tracks"], ["attacks"], ["--quiet"], []):
+        assert main(words) == 1
+        assert capsys.readouterr().err.startswith(f"{said}{missing}: name one, or `mico init")
+    for words in (["--help"], ["-h"], ["fleet", "--help"]):
+        with pytest.raises(SystemExit, match="0"):
+            main(words)
+        assert "usage: mico" in capsys.readouterr().out
+    monkeypatch.setattr("mico_competition.demo.run_demo", lambda *_, **__: print(list(SCENARIOS)))
+    assert main(["demo", "--quiet"]) == 0
+    assert "digits_lo" in capsys.readouterr().out
+    assert os.environ[VARIABLE] == str(missing)
+    assert main(["init", str(missing.parent)]) == 0 and missing.is_file()
+    assert main(["tracks"]) == 0
+    assert "blobs_eps2" in capsys.readouterr().out
+    use(None)
+
+
+def test_a_flag_without_a_name(capsys):
+    for words in (
+        ["tracks", "--competition="],
+        ["--competition", "", "tracks"],
+        ["--competition="],
+    ):
+        assert main(words) == 1
+        said = "mico: Expected --competition FILE, got an empty name: name the file.\n"
+        assert capsys.readouterr().err == said
+
+
 def test_no_file_is_picked_up_from_a_folder(tmp_path, monkeypatch, capsys):
-    write(tmp_path, {"only": {}})
+    write_own(tmp_path, {"only": {}})
     monkeypatch.chdir(tmp_path)
     assert main(["tracks"]) == 0
     assert "only" not in capsys.readouterr().out
@@ -161,85 +172,11 @@ def test_a_release_of_another_competition_says_which_flag(tmp_path, capsys):
 
 
 def test_an_unknown_scenario_is_told_of_the_file(tmp_path):
-    file = write(tmp_path, {"only": {}})
+    file = write_own(tmp_path, {"only": {}})
     with using(file), pytest.raises(ValueError, match="choose one of only of .*competition.toml"):
         get_scenario("cifar10_lo")
     with pytest.raises(ValueError, match="or name the competition that has it"):
         get_scenario("only")
-
-
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        (None, "There is no module my_competition, .*: get my_competition.py from who runs"),
-        ("x = ", "my_competition, .*, does not run: SyntaxError in line 1"),
-        ("1 / 0", "does not run: ZeroDivisionError in line 1 of my_competition.py: division"),
-        ("def load_blob(): pass", "There is no load_blobs in .*: did you mean load_blob?"),
-        ("load_blobs = 3", "Expected my_competition:load_blobs to be a function or a class, got 3"),
-        ("def load_blobs(): raise KeyError('a')", "The loader .* failed: KeyError in line 1"),
-        ("def load_blobs(): return 3", r"or a pair \(records, labels\) of arrays from .*, got int"),
-        ("def load_blobs(): return [[1.0]], [0.5]", "Expected labels of .* as whole numbers"),
-        ("def load_blobs(): return [['a']], [0]", "got an array of <U1"),
-        ("def load_blobs(): return [[float('nan')]], [0]", "finite records .* got NaN"),
-        (
-            "def load_blobs(): return [[1.0]], [0]",
-            r"my_competition:load_blobs gives 1 records where records = 600: correct the loader, "
-            r"or \[task.faces\] in .*competition.toml",
-        ),
-        *(
-            (
-                f"def load_blobs(): return [[1.0]] * 600, [{label}] * 300 + [3] * 300",
-                f"labels from {least} to {most} where classes = 4 has those from 0 to 3: correct",
-            )
-            for label, least, most in ((-1, -1, 3), (4, 3, 4))
-        ),
-        (
-            "import torch\nfrom mico_competition.data.arrays import ArrayDataset\n"
-            "def load_blobs(): return ArrayDataset(torch.zeros(600, 2), torch.ones(600) / 2, None)",
-            "Expected labels as whole numbers, one a record, got fractions or NaN",
-        ),
-    ],
-)
-def test_code_that_does_not_fit_is_a_sentence(tmp_path, code, message):
-    file = write(tmp_path, {"only": {}})
-    module = file.with_name("my_competition.py")
-    module.unlink()
-    if code is not None:
-        module.write_text(code + "\n")
-    with using(file), pytest.raises(ValueError, match=re.compile(message, re.DOTALL)):
-        load_dataset("faces", None)
-
-
-def test_a_model_that_cannot_be_made_is_a_sentence(tmp_path):
-    file = write(tmp_path, {"only": {}}, model="my_competition:load_blobs")
-    with using(file), pytest.raises(ValueError, match=r"to be a torch module, got tuple"):
-        load_model("faces", _folder_of_weights(tmp_path))
-
-
-def _folder_of_weights(tmp_path):
-    (tmp_path / "model.pt").write_bytes(b"")
-    return tmp_path
-
-
-def test_code_of_one_competition_is_gone_with_it(tmp_path):
-    one, two = (write(tmp_path / name, {"only": {}}) for name in ("one", "two"))
-    code = "def load_blobs():\n    return [[2]] * 600, [1] * 600\n"
-    two.with_name("my_competition.py").write_text(code)
-    before = list(sys.path)
-    with using(one):
-        assert len(load_dataset("faces", None)) == 600
-    assert "my_competition" not in sys.modules
-    with using(two):
-        record, label = load_dataset("faces", None)[0]
-        assert (record.tolist(), label) == ([2.0], 1)
-    assert sys.path == before
-
-
-def test_a_module_never_hides_an_installed_one(tmp_path):
-    file = write(tmp_path, {"only": {}}, loader="json:loads")
-    file.with_name("json.py").write_text("def loads(): return [[1]], [0]\n")
-    with using(file), pytest.raises(ValueError, match="is not what Python imports by that name"):
-        load_dataset("faces", None)
 
 
 def test_a_changed_file_in_a_release_is_a_leak(trained, tmp_path):
@@ -264,7 +201,7 @@ def test_a_changed_file_in_a_release_is_a_leak(trained, tmp_path):
     assert any("competition.toml: is not among what" in fault for fault in found), found
 
 
-def test_init_refuses_to_overwrite(tmp_path, capsys):
+def test_init_refuses_to_overwrite_own(tmp_path, capsys):
     assert main(["init", str(tmp_path / "mine")]) == 0
     assert "competition.toml" in capsys.readouterr().out
     (tmp_path / "mine" / "competition.toml").unlink()

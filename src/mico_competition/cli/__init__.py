@@ -53,6 +53,8 @@ from mico_competition.support.command_line import (
 from mico_competition.support.progress import stage
 
 _FLAG = "--competition"
+# Verbs that work whatever MICO_COMPETITION names: `init` writes what it may name later.
+_OF_NO_COMPETITION = ("init", "demo")
 _DESCRIPTION = "Membership inference competitions: train, release, attack, pack, score."
 
 
@@ -65,11 +67,15 @@ def main(argv: list[str] | None = None) -> int:
     file, words = split_competition(words)
     with ExitStack() as stack:
         try:
+            if file == "":
+                raise ValueError(f"Expected {_FLAG} FILE, got an empty name: name the file.")
             if file is not None:
                 stack.enter_context(using(file))
             current()
         except (OSError, ValueError) as error:
-            return refused(error)
+            if file is not None or not _needs_no_competition(words):
+                return refused(error)
+            stack.enter_context(using(None))
         return run_command(build_parser(), words)
 
 
@@ -82,6 +88,13 @@ def split_competition(words: list[str]) -> tuple[str | None, list[str]]:
         if word == _FLAG and at + 1 < end:
             return words[at + 1], [*words[:at], *words[at + 2 :]]
     return None, words
+
+
+def _needs_no_competition(words: list[str]) -> bool:
+    """Whether a command works without the competition that MICO_COMPETITION names."""
+    flags = words[: words.index("--")] if "--" in words else words
+    verb = next((word for word in words if not word.startswith("-")), None)
+    return verb in _OF_NO_COMPETITION or "--help" in flags or "-h" in flags
 
 
 def build_parser() -> argparse.ArgumentParser:

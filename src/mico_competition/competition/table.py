@@ -90,11 +90,14 @@ def current() -> Competition:
     """The competition in use: that of `use`, else that of MICO_COMPETITION, else the package's.
 
     Raises:
-        ValueError: if MICO_COMPETITION names a file that has faults, with all of them.
+        ValueError: if MICO_COMPETITION names no file, or one that has faults, with all of them.
     """
-    if _in_use is None:
+    if _in_use is not None:
+        return _in_use
+    try:
         return use(os.environ.get(VARIABLE) or None)
-    return _in_use
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{VARIABLE} names no competition that can be used: {error}") from None
 
 
 def use(path: str | os.PathLike[str] | None) -> Competition:
