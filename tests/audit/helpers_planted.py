@@ -288,7 +288,7 @@ CLIPPING = {
 
 def _after_noise(patch, change):
     """`change(optimizer, before)` once the gradient is noisy; `before` is the sum without noise."""
-    for kind in (dpsgd.SummedOptimizer, stack.StackedOptimizer):
+    for kind in (dpsgd.summed_optimizer(), stack.stacked_optimizer()):
 
         def faulty(self, real=kind.add_noise):
             sums = [p.summed_grad.clone() for p in self.params]

@@ -123,7 +123,7 @@ def stream_of_its_own(patch):
         for parameter, noise in zip(self.params, drawn):
             parameter.grad = noise.expand_as(parameter) + parameter.summed_grad
 
-    patch.setattr(stack.StackedOptimizer, "add_noise", faulty)
+    patch.setattr(stack.stacked_optimizer(), "add_noise", faulty)
 
 
 def one_seed(patch):

@@ -24,6 +24,7 @@ from mico_competition.training.dpsgd import (
     check_private,
     clip_factors,
     gaussian_like,
+    logical_step,
     summed_optimizer,
     take_sum,
 )
@@ -132,12 +133,6 @@ def stacked_optimizer() -> Any:
     return StackedOptimizer
 
 
-def __getattr__(name: str) -> Any:
-    if name == "StackedOptimizer":
-        return stacked_optimizer()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 class StackedPrivateTrainer:
     """`PrivateTrainer` for a stack; see there for the other arguments.
 
@@ -195,11 +190,8 @@ class StackedPrivateTrainer:
         batch = StackedBatch(batches)
         totals = torch.zeros(len(labels), device=labels.device)
         width = max(1, self.max_physical_batch_size // len(labels))
-        # Discard the partial sum of an earlier step that failed half-way.
-        self.optimizer._is_last_step_skipped = False
-        self.optimizer.zero_grad(set_to_none=True)
         chunks = list(zip(batch.positions.split(width, 1), batch.counts.split(width, 1)))
-        for number, (positions, counts) in enumerate(chunks, start=1):
+        for positions, counts in logical_step(self.optimizer, chunks):
             if positions.numel():
                 x, wanted = inputs(positions), labels.gather(1, positions)
                 largest = min(width, max(labels.shape[1], positions.shape[1]))
@@ -210,9 +202,6 @@ class StackedPrivateTrainer:
             else:
                 for parameter in self.model.parameters():
                     parameter.grad = torch.zeros_like(parameter)
-            self.optimizer.signal_skip_step(do_skip=number < len(chunks))
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
         return totals
 
     @staticmethod
