@@ -57,4 +57,5 @@ def gaussian_bound(
 
 def _distance(tpr: np.ndarray, fpr: np.ndarray) -> np.ndarray:
     """Phi^-1(TPR) - Phi^-1(FPR), -inf at a TPR of 0 or an FPR of 1."""
-    return ndtri(tpr) - ndtri(fpr)
+    distance: np.ndarray = ndtri(tpr) - ndtri(fpr)
+    return distance

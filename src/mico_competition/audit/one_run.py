@@ -118,7 +118,8 @@ def _p_value(guessed: Guessed, epsilon: float, delta: float, log_choices: np.nda
 def _log_choices(r: int) -> np.ndarray:
     """log of r over 0, ..., r."""
     k = np.arange(r + 1)
-    return gammaln(r + 1) - gammaln(k + 1) - gammaln(r - k + 1)
+    log_choices: np.ndarray = gammaln(r + 1) - gammaln(k + 1) - gammaln(r - k + 1)
+    return log_choices
 
 
 def _epsilon(guessed: Guessed, delta: float, alpha: float) -> float:

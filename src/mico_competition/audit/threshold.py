@@ -111,7 +111,8 @@ def epsilon_of_rates(tpr: Any, fpr: Any, delta: float) -> np.ndarray:
     with np.errstate(divide="ignore"):
         above = np.log(np.maximum(tpr - delta, 0)) - np.log(fpr)
         below = np.log(np.maximum(1 - fpr - delta, 0)) - np.log(1 - tpr)
-    return np.maximum(above, below)
+    epsilon: np.ndarray = np.maximum(above, below)
+    return epsilon
 
 
 def honest_rates(

@@ -52,7 +52,8 @@ def dp_tpr(epsilon: Any, delta: Any, fpr: Any) -> np.ndarray:
     grown = np.where(np.isinf(epsilon), 1.0, grown)
     # The second line, written so that small rates are not lost beside 1.
     other = -np.expm1(-epsilon) + np.exp(-epsilon) * (delta + fpr)
-    return np.minimum(1, np.minimum(grown + delta, other))
+    tpr: np.ndarray = np.minimum(1, np.minimum(grown + delta, other))
+    return tpr
 
 
 def gdp_tpr(mu: Any, fpr: Any) -> np.ndarray:

@@ -137,7 +137,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _verb(verbs: Any, name: str, help_text: str) -> argparse.ArgumentParser:
     sentence = f"{help_text[:1].upper()}{help_text[1:]}."
-    parser = verbs.add_parser(name, help=help_text, description=sentence, allow_abbrev=False)
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=help_text, description=sentence, allow_abbrev=False
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_competition(parser)
     return parser

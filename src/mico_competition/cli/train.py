@@ -15,6 +15,7 @@ from typing import Any
 
 from mico_competition.competition.layout import model_path
 from mico_competition.competition.table import (
+    OPTIMIZERS,
     SCENARIOS,
     TASKS,
     get_scenario,
@@ -30,7 +31,7 @@ from mico_competition.support.command_line import (
     run_command,
 )
 from mico_competition.support.progress import say, tracked
-from mico_competition.training.settings import OPTIMIZERS, Settings, resolve
+from mico_competition.training.settings import Settings, resolve
 
 _SEEDS = ("seed_challenge", "seed_training", "seed_membership")
 

@@ -27,9 +27,9 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from mico_competition.attacks.problem import Attack, Problem
+from mico_competition.competition.code import one_line
 from mico_competition.competition.in_use import InUse
 from mico_competition.evaluation import landlock
-from mico_competition.evaluation.custom import one_line
 from mico_competition.evaluation.modules import python_files
 from mico_competition.scoring.printable import printable
 

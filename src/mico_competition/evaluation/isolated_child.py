@@ -30,11 +30,11 @@ import torch
 
 from mico_competition import scoring
 from mico_competition.attacks.problem import Attack, Problem
-from mico_competition.competition.code import resolve
+from mico_competition.competition.code import described, resolve
 from mico_competition.competition.in_use import InUse
 from mico_competition.competition.table import current
 from mico_competition.evaluation import landlock
-from mico_competition.evaluation.custom import described, plain
+from mico_competition.evaluation.custom import plain
 from mico_competition.evaluation.modules import imported_anew
 from mico_competition.evaluation.undisturbed import undisturbed
 
@@ -257,7 +257,7 @@ class _Remote:
 
 
 def _array(raw: bytes) -> np.ndarray:
-    found = np.load(io.BytesIO(raw), allow_pickle=False)
+    found: np.ndarray = np.load(io.BytesIO(raw), allow_pickle=False)
     found.setflags(write=False)
     return found
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -90,5 +89,5 @@ def save_parts(parts: Parts, path: PathLike) -> None:
 
 def map_parts(path: PathLike) -> Parts:
     """The tensors in a file of `save_parts`, mapped into memory."""
-    parts: Any = torch.load(Path(path), mmap=True, weights_only=True, map_location="cpu")
+    parts: Parts = torch.load(Path(path), mmap=True, weights_only=True, map_location="cpu")
     return parts

@@ -306,7 +306,7 @@ def summed_optimizer() -> Any:
     """The class SummedOptimizer, created at the first call: only private runs import Opacus."""
     from opacus.optimizers import DPOptimizerFastGradientClipping
 
-    class SummedOptimizer(DPOptimizerFastGradientClipping):
+    class SummedOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc] # no types
         """Opacus' optimiser for gradients that arrive clipped and summed in `grad`.
 
         The contract is that of Opacus: it sums over physical batches, adds noise once and divides

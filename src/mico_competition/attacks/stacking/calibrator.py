@@ -118,7 +118,8 @@ def standard_score(
     """
     m = moments_of(check_inputs(target, shadow, is_member, target_index))
     var = _median_shrunk(m) if variance == "median" else _pooled_shrunk(m)
-    return (target - m.mean_all) / np.sqrt(var)
+    standard: np.ndarray = (target - m.mean_all) / np.sqrt(var)
+    return standard
 
 
 def _median_shrunk(m: Moments) -> np.ndarray:
@@ -130,7 +131,8 @@ def _median_shrunk(m: Moments) -> np.ndarray:
     mean = own.mean(axis=-1, keepdims=True)
     usual = np.where(usual > CONSTANT * mean, usual, mean)
     check_varies(bool((usual > 0).all()))
-    return (within + NU0 * usual) / (free + NU0)
+    shrunk: np.ndarray = (within + NU0 * usual) / (free + NU0)
+    return shrunk
 
 
 def _pooled_shrunk(m: Moments) -> np.ndarray:

@@ -85,7 +85,8 @@ def _both_tails(counts: np.ndarray, trials: int, q: float) -> np.ndarray:
     """Two-sided p-values of binomial counts."""
     values, where = np.unique(np.asarray(counts).astype(np.int64), return_inverse=True)
     low, high = stats.binom.cdf(values, trials, q), stats.binom.sf(values - 1, trials, q)
-    return np.minimum(1.0, 2 * np.minimum(low, high))[where]
+    p_values: np.ndarray = np.minimum(1.0, 2 * np.minimum(low, high))[where]
+    return p_values
 
 
 def _lags(found: Worst, coins: np.ndarray, q: float) -> None:

@@ -141,7 +141,10 @@ class LayerReplay:
         """name -> [b, ...], the gradient of each record's loss."""
         one = grad(self._loss)
         if not isinstance(inputs, dict):
-            return vmap(one, in_dims=(None, 0, 0), randomness="error")(parameters, inputs, labels)
+            gradients: dict[str, Tensor] = vmap(one, in_dims=(None, 0, 0), randomness="error")(
+                parameters, inputs, labels
+            )
+            return gradients
         # transformers branches on values of its masks, which vmap cannot do.
         found = [
             one(parameters, {name: value[i] for name, value in inputs.items()}, labels[i])
@@ -155,7 +158,8 @@ class LayerReplay:
             one: Any = {name: value.unsqueeze(0) for name, value in inputs.items()}
         else:
             one = inputs.unsqueeze(0)
-        return functional_call(self._losses, parameters, (one, label.unsqueeze(0)))[0]
+        loss: Tensor = functional_call(self._losses, parameters, (one, label.unsqueeze(0)))[0]
+        return loss
 
 
 def _layers(sizes: Mapping[str, int]) -> dict[str, slice]:

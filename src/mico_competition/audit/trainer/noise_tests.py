@@ -62,7 +62,8 @@ class Worst:
 
 def two_sided(z: np.ndarray) -> np.ndarray:
     """The two-sided p-value of standard normal numbers."""
-    return 2 * ndtr(-np.abs(z))
+    p_value: np.ndarray = 2 * ndtr(-np.abs(z))
+    return p_value
 
 
 def matrix_of(rows: NoiseRows, *, standardised: bool) -> np.ndarray:
@@ -70,7 +71,8 @@ def matrix_of(rows: NoiseRows, *, standardised: bool) -> np.ndarray:
     values = np.stack(rows.values)
     if not standardised:
         return values
-    return values / np.sqrt(np.mean(np.square(values), axis=1, keepdims=True))
+    matrix: np.ndarray = values / np.sqrt(np.mean(np.square(values), axis=1, keepdims=True))
+    return matrix
 
 
 def too_little(rows: NoiseRows) -> Finding:

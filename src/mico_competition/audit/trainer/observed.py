@@ -32,7 +32,8 @@ def log_ratio(
     exponent = (shift - np.square(length) / 2) / sigma**2
     if q >= 1:
         return exponent
-    return np.logaddexp(np.log1p(-q), np.log(q) + exponent)
+    log_ratio: np.ndarray = np.logaddexp(np.log1p(-q), np.log(q) + exponent)
+    return log_ratio
 
 
 class DiracSeen:

@@ -117,7 +117,8 @@ class Layout:
     @property
     def length(self) -> int:
         """The number of coordinates of a row that are kept individually."""
-        return max(part.stop for part in self.kept.values())
+        length: int = max(part.stop for part in self.kept.values())
+        return length
 
     def rows(self) -> NoiseRows:
         """Empty rows."""

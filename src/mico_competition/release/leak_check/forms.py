@@ -122,7 +122,8 @@ def _architecture(competition: InUse, task: str, config: str | None) -> State:
         (Path(folder) / row.weights[0]).write_text(config, encoding="utf-8")
         with torch.device("meta"):
             model = AutoModelForSequenceClassification.from_config(read_config(row, folder))
-    return model.state_dict()
+    state: State = model.state_dict()
+    return state
 
 
 def _is_torch(path: Path, state: State) -> bool:
