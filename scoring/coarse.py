@@ -62,5 +62,4 @@ def average(scores: Mapping[str, Mapping[str, Any]], key: str) -> float:
 
 def step_of(scores: Mapping[str, Mapping[str, Any]]) -> float:
     """The step of coarse scores, or 0 for exact ones."""
-    step: float = max(result.get("step", 0.0) for result in scores.values())
-    return step
+    return max(result.get("step", 0.0) for result in scores.values())

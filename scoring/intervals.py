@@ -373,8 +373,7 @@ def bootstrap_average(
         ValueError: as `bootstrap`, or there are no scenarios.
     """
     found = _intervals_of_scenarios(scenarios, resamples, level, seed, ())
-    average: Interval = found["average_" + AVERAGED]
-    return average
+    return found["average_" + AVERAGED]
 
 
 def _intervals_of_scenarios(

@@ -103,8 +103,7 @@ class Problem:
     @property
     def is_member(self) -> np.ndarray:
         """bool[s, points], the membership mask of the shadow models."""
-        is_member: np.ndarray = self.known_membership[self.shadows] == MEMBER
-        return is_member
+        return self.known_membership[self.shadows] == MEMBER
 
     def gather(self, name: str) -> Gathered:
         """Signal `name`, ready for the functions of `attacks`."""
@@ -139,21 +138,18 @@ class Gathered:
     @property
     def shape(self) -> tuple[int, ...]:
         """[t, k]."""
-        shape: tuple[int, ...] = self.problem.columns.shape
-        return shape
+        return self.problem.columns.shape
 
     @cached_property
     def target(self) -> np.ndarray:
         """float[t k], the targets' own signals."""
         rows = np.repeat(self.problem.targets, self.shape[1])
-        target: np.ndarray = self.signal[rows, self.problem.columns.ravel()]
-        return target
+        return self.signal[rows, self.problem.columns.ravel()]
 
     @cached_property
     def shadow(self) -> np.ndarray:
         """float[s, t k]."""
-        shadow: np.ndarray = self.signal[np.ix_(self.problem.shadows, self.problem.columns.ravel())]
-        return shadow
+        return self.signal[np.ix_(self.problem.shadows, self.problem.columns.ravel())]
 
     @cached_property
     def is_member(self) -> np.ndarray:
@@ -161,8 +157,7 @@ class Gathered:
         known_membership = self.problem.known_membership[
             np.ix_(self.problem.shadows, self.problem.columns.ravel())
         ]
-        is_member: np.ndarray = known_membership == MEMBER
-        return is_member
+        return known_membership == MEMBER
 
     @cached_property
     def target_index(self) -> np.ndarray | None:

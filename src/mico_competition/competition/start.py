@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 
-def load_blobs(dataset_dir: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+def load_blobs(dataset_dir=None):
     """600 points around 4 centres, the same ones each time.
 
     Args:
@@ -32,5 +32,4 @@ class BlobNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, 4] of records [B, 32]."""
-        logits: Tensor = self.layers(x)
-        return logits
+        return self.layers(x)

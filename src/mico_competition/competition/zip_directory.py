@@ -292,8 +292,7 @@ def _check_header(file: BinaryIO, entry: Entry) -> int:
             f"gives {shown(entry.name)} one {differing[0]} in its directory and another before "
             f"the data: {OTHER}"
         )
-    start: int = entry.offset + len(header) + name_length + extra
-    return start
+    return entry.offset + len(header) + name_length + extra
 
 
 def _descriptors(entry: Entry) -> tuple[bytes, ...]:

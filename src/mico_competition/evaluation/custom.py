@@ -174,8 +174,7 @@ def plain(given: Any) -> np.ndarray:
     if isinstance(given, (list, tuple)):
         return np.asarray([plain(part) for part in given])
     if isinstance(given, np.ma.MaskedArray):
-        values: np.ndarray = np.ma.filled(given.astype(np.float64), np.nan)
-        return values
+        return np.ma.filled(given.astype(np.float64), np.nan)
     return np.asarray(given)
 
 

@@ -6,15 +6,18 @@ and a worker that dies leaves nothing behind.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from mico_competition.competition.in_use import InUse
+from mico_competition.competition.table import current, use
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
 from mico_competition.models.inputs import Data
 from mico_competition.support.files import PRIVATE, PathLike, written_aside
@@ -29,16 +32,20 @@ class Rebuilt:
     """What makes a dataset again in another process, which may not use the competition yet.
 
     A dataset may hold a function of the organiser's, which only a process that uses the
-    competition can unpickle.
+    competition can unpickle; `competition` is its file and `sha256` what is in it.
     """
 
     function: bytes
-    competition: InUse
+    competition: str | None = None
+    sha256: str | None = None
 
     @classmethod
     def by(cls, function: Rebuild) -> Rebuilt:
         """As `function` makes it, with the competition that is in use here."""
-        return cls(pickle.dumps(function), InUse.here())
+        path = current().path
+        if path is None:
+            return cls(pickle.dumps(function))
+        return cls(pickle.dumps(function), str(path), _sha256(path))
 
     def __call__(self, parts: Parts) -> Data:
         """The dataset.
@@ -46,9 +53,26 @@ class Rebuilt:
         Raises:
             ValueError: if the competition's file is not here, or is another one.
         """
-        self.competition.use()
+        self._use()
         rebuild: Rebuild = pickle.loads(self.function)  # of our own process
         return rebuild(parts)
+
+    def _use(self) -> None:
+        """Use the competition here, whatever this process began with."""
+        if self.competition is None:
+            use(None)
+            return
+        path, node = Path(self.competition), os.uname().nodename
+        same = "put the competition's folder at the same path on every machine"
+        if not path.is_file():
+            raise ValueError(f"There is no competition file {path} on {node}: {same}.")
+        if _sha256(path) != self.sha256:
+            raise ValueError(f"{path} on {node} is not the file that was named: {same}.")
+        use(path)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def parts_of(data: Data) -> tuple[Parts, Rebuild]:
@@ -89,5 +113,5 @@ def save_parts(parts: Parts, path: PathLike) -> None:
 
 def map_parts(path: PathLike) -> Parts:
     """The tensors in a file of `save_parts`, mapped into memory."""
-    parts: Parts = torch.load(Path(path), mmap=True, weights_only=True, map_location="cpu")
+    parts: Any = torch.load(Path(path), mmap=True, weights_only=True, map_location="cpu")
     return parts

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,6 @@ __all__ = [
 ]
 
 Device = str | torch.device | None
-_T = TypeVar("_T")
 
 
 class _Classifier(nn.Module):
@@ -90,8 +89,7 @@ class CNN(_Classifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, 10] of normalised images [B, 3, 32, 32]."""
-        logits: Tensor = self.cnn(x)
-        return logits
+        return self.cnn(x)
 
 
 class MLP(_Classifier):
@@ -116,8 +114,7 @@ class MLP(_Classifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, out_features] of records [B, in_features]."""
-        logits: Tensor = self.mlp(x if self.gain == 1 else x * self.gain)
-        return logits
+        return self.mlp(x if self.gain == 1 else x * self.gain)
 
 
 # By `Task.architecture`.  For text tasks, that is a model type of transformers instead.
@@ -248,15 +245,13 @@ def logits(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
         Logits [B, classes].
     """
     if not isinstance(inputs, Mapping):
-        of_records: Tensor = model(inputs)
-        return of_records
+        return model(inputs)
     inputs = dict(inputs)
     config = getattr(getattr(model, "_module", model), "config", None)
     if "input_ids" in inputs and getattr(config, "type_vocab_size", None):
         # Without them, transformers before 5 expands a single row, which Opacus does not support.
         inputs.setdefault("token_type_ids", torch.zeros_like(inputs["input_ids"]))
-    logits: Tensor = model(**inputs).logits
-    return logits
+    return model(**inputs).logits
 
 
 def _what(task: Task) -> str:
@@ -290,7 +285,7 @@ def _own_model(dotted: str) -> nn.Module:
     return model
 
 
-def _unseeded(build: Callable[[], _T]) -> _T:
+def _unseeded(build: Callable[[], Any]) -> Any:
     """Call `build` and leave torch's global generator unchanged."""
     with torch.random.fork_rng(devices=[]):
         return build()

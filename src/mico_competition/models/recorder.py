@@ -62,8 +62,7 @@ class Recorder:
             return
         if torch.is_grad_enabled() and not output.requires_grad:
             # No parameter or input below asks for a gradient.
-            start: Callable[[Tensor, Tensor], Tensor] = _GraphStart.apply
-            output = start(output, torch.zeros((), requires_grad=True))
+            output = _GraphStart.apply(output, torch.zeros((), requires_grad=True))
         self._see(module, inputs[0] if inputs else named["input"], output)
 
 

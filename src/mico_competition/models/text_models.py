@@ -80,8 +80,7 @@ def pretrained(task: Task, base_model: str | None = None) -> nn.Module:
         weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
         if not weights:
             try:
-                model: nn.Module = auto.from_config(config)
-                return model.train()
+                return auto.from_config(config).train()
             except Exception as error:  # as in `trained`
                 raise _unusable(folder, error) from None
         for path in weights:
@@ -149,11 +148,11 @@ def trained(config: Any, path: Path, what: str) -> nn.Module:
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # there would be one for each model
     try:
-        loaded: nn.Module = type(model).from_pretrained(None, config=config, state_dict=state)
+        model = type(model).from_pretrained(None, config=config, state_dict=state)
     finally:
         if bars:
             logging.enable_progress_bar()
-    return loaded.float().eval()
+    return model.float().eval()
 
 
 def read_config(task: Task, folder: PathLike, num_labels: int | None = None) -> Any:
@@ -246,8 +245,7 @@ def small_copy(task: Task, config: Any) -> nn.Module:
     small = transformers.AutoConfig.for_model(
         task.architecture, **{**fields, **sizes, "num_labels": task.num_classes}
     )
-    model: nn.Module = transformers.AutoModelForSequenceClassification.from_config(small)
-    return model
+    return transformers.AutoModelForSequenceClassification.from_config(small)
 
 
 def check_config(task: Task, config: Any, where: object) -> None:

@@ -185,8 +185,7 @@ def _membership(splits: ChallengeDataset, records: np.ndarray) -> np.ndarray:
     """bool[points], whether a model with these splits was trained on each of `records`."""
     trained = np.zeros(_length(splits), bool)
     trained[splits.train_indices.numpy()] = True
-    membership: np.ndarray = trained[records]
-    return membership
+    return trained[records]
 
 
 def _known(
@@ -206,8 +205,7 @@ def _known(
     known = np.full(_length(splits), MEMBER, np.int8)
     known[splits.evaluation_indices.numpy()] = NONMEMBER
     known[splits.challenge_indices.numpy()] = HIDDEN
-    known_membership: np.ndarray = known[records]
-    return known_membership
+    return known[records]
 
 
 def _length(splits: ChallengeDataset) -> int:

@@ -70,7 +70,7 @@ class Constant(TorchDispatchMode):
     """
 
     def __init__(self, version: int = 0) -> None:
-        TorchDispatchMode.__init__(self)
+        super().__init__()
         self.version = version
         self.used = False
 

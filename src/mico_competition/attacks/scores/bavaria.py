@@ -75,8 +75,7 @@ def bavaria(
         common.var_out,
         prior,
     )
-    log_ratio: np.ndarray = inside - outside
-    return log_ratio
+    return inside - outside
 
 
 def _log_predictive(
@@ -110,5 +109,4 @@ def log_student(
     gammas = np.asarray(_lgamma((values + 1) / 2) - _lgamma(values / 2), dtype=np.float64)
     norm = (gammas - 0.5 * np.log(values * np.pi))[where].reshape(nu.shape)
     far = np.log1p((x - centre) ** 2 / (nu * scale2))
-    log_density: np.ndarray = norm - 0.5 * np.log(scale2) - (nu + 1) / 2 * far
-    return log_density
+    return norm - 0.5 * np.log(scale2) - (nu + 1) / 2 * far

@@ -67,17 +67,13 @@ def calibrate(
     inputs = check_inputs(target, shadow, is_member, target_index)
     moments = moments_of(inputs)
     if centre == "all":
-        distance: np.ndarray = inputs.target - moments.mean_all
-        return distance
+        return inputs.target - moments.mean_all
     if centre not in ("in", "out", "midpoint"):
         raise ValueError(f'Expected centre "out", "in", "midpoint" or "all", got {centre!r}.')
     needed = ("in", "out") if centre == "midpoint" else (centre,)
     mean_in, mean_out = filled_means(moments, needed=needed)
     middle = (mean_in + mean_out) / 2
-    from_centre: np.ndarray = (
-        inputs.target - {"in": mean_in, "out": mean_out, "midpoint": middle}[centre]
-    )
-    return from_centre
+    return inputs.target - {"in": mean_in, "out": mean_out, "midpoint": middle}[centre]
 
 
 def winner_2023(
@@ -122,13 +118,10 @@ def winner_2023(
     no_in = m.n_in == 0
     mean_in = np.where(no_in, m.mean_out, m.mean_in)
     if formula == "in":
-        from_mean: np.ndarray = inputs.target - mean_in
-        return from_mean
+        return inputs.target - mean_in
     replaced = (m.n_out < 2) & ~no_in
     if formula == "midpoint":
-        middle = (mean_in + np.where(replaced, mean_in, m.mean_out)) / 2
-        from_middle: np.ndarray = inputs.target - middle
-        return from_middle
+        return inputs.target - (mean_in + np.where(replaced, mean_in, m.mean_out)) / 2
     mean_all = np.where(replaced, m.mean_in, m.mean_all)
     squares = np.where(replaced, 2 * m.ss_in, m.ss_all)
     count = np.where(replaced, 2 * m.n_in, m.n)
@@ -138,5 +131,4 @@ def winner_2023(
     if not spread.all():
         usual = np.nanmedian(np.where(spread, sigma, np.nan), axis=-1, keepdims=True)
         sigma = np.where(spread, sigma, usual)
-    standardised: np.ndarray = (inputs.target - mean_all) / sigma
-    return standardised
+    return (inputs.target - mean_all) / sigma

@@ -50,21 +50,18 @@ class Moments:
     @property
     def n(self) -> np.ndarray:
         """Number of shadows."""
-        count: np.ndarray = self.n_in + self.n_out
-        return count
+        return self.n_in + self.n_out
 
     @property
     def mean_all(self) -> np.ndarray:
         """Mean over all shadows."""
-        mean: np.ndarray = (self.n_in * self.mean_in + self.n_out * self.mean_out) / self.n
-        return mean
+        return (self.n_in * self.mean_in + self.n_out * self.mean_out) / self.n
 
     @property
     def ss_all(self) -> np.ndarray:
         """Sum of squared deviations of all shadows from their common mean."""
         between = self.n_in * self.n_out / self.n * (self.mean_in - self.mean_out) ** 2
-        squares: np.ndarray = self.ss_in + self.ss_out + between
-        return squares
+        return self.ss_in + self.ss_out + between
 
 
 def check_inputs(

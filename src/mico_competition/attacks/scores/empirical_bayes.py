@@ -85,8 +85,7 @@ def eb_likelihood_ratio(
     # The pooled variance is (1 - f) OUT + f IN, roughly; split it in the bin's proportion.
     out = 1 / ((1 - f) + f * ratio)
     inside = log_normal(u, (1 - f) * shift, (1 + 1 / n + (1 - f) ** 2 * shift_var) * out * ratio)
-    log_ratio: np.ndarray = inside - log_normal(u, -f * shift, (1 + 1 / n + f**2 * shift_var) * out)
-    return log_ratio
+    return inside - log_normal(u, -f * shift, (1 + 1 / n + f**2 * shift_var) * out)
 
 
 def _rows(moments: Moments) -> list[Moments]:
@@ -117,7 +116,7 @@ def _variances(m: Moments, parts: list[np.ndarray], nu0: float) -> np.ndarray:
     largest = np.abs(m.mean_all).max()
     check_varies(within.max() > (1e-14 * largest) ** 2)
     overall = np.median(within[within > 0])
-    var: np.ndarray = np.empty_like(within)
+    var = np.empty_like(within)
     for part in parts:
         usual = np.median(within[part])
         usual = usual if usual > CONSTANT * overall else overall
@@ -187,8 +186,7 @@ def _squared_noise(m: Moments, sd: np.ndarray, noise: np.ndarray, nu0: float) ->
     """
     free = np.maximum(m.n - (m.n_in > 0) - (m.n_out > 0), 1)
     within = (m.ss_in + m.ss_out) / free
-    squared: np.ndarray = noise * within / sd**2 * (1 + 2 / (nu0 + free))
-    return squared
+    return noise * within / sd**2 * (1 + 2 / (nu0 + free))
 
 
 def _variance_ratios(m: Moments, parts: list[np.ndarray]) -> np.ndarray:
@@ -208,8 +206,7 @@ def _variance_ratios(m: Moments, parts: list[np.ndarray]) -> np.ndarray:
         mine = logs[part][known[part]]
         usual[part] = np.median(mine) if len(mine) >= LEAST_IN_BIN // 2 else everything
     harmonic = free_in * free_out / np.maximum(free_in + free_out, 1)
-    ratios: np.ndarray = np.exp(usual * harmonic / (harmonic + RATIO_FREEDOM))
-    return ratios
+    return np.exp(usual * harmonic / (harmonic + RATIO_FREEDOM))
 
 
 def _median_log_variance(free: np.ndarray) -> np.ndarray:

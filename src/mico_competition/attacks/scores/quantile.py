@@ -66,8 +66,7 @@ def quantile_regression(
     distance = upper - centre
     positive = distance[distance > 0]
     usual = np.median(positive) if len(positive) else np.std(y_out)
-    standardised: np.ndarray = (y - centre) / np.maximum(distance, 0.1 * usual)
-    return standardised
+    return (y - centre) / np.maximum(distance, 0.1 * usual)
 
 
 def _pair(
@@ -109,8 +108,7 @@ def _linear(x: np.ndarray, y: np.ndarray, level: float, at: np.ndarray) -> np.nd
         beta = new
         if done:
             break
-    line: np.ndarray = design(at) @ beta
-    return line
+    return design(at) @ beta
 
 
 def quantile_attack(problem: Problem) -> np.ndarray:

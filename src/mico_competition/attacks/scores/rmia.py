@@ -170,8 +170,7 @@ def _offline_prior(mean_out: np.ndarray, a: np.ndarray | float) -> np.ndarray:
 
 def _log(p: np.ndarray) -> np.ndarray:
     """Its logarithm; a probability of 0 beats nothing, but is no infinity."""
-    log_p: np.ndarray = np.log(np.maximum(p, np.finfo(np.float64).tiny))
-    return log_p
+    return np.log(np.maximum(p, np.finfo(np.float64).tiny))
 
 
 def _population(
@@ -216,8 +215,7 @@ def _log_ratio(
     prior = _offline_prior(mean_out, a)
     if online:
         prior = np.where(m.n_in > 0, (m.mean_in + mean_out) / 2, prior)
-    log_ratio: np.ndarray = _log(inputs.target) - _log(prior)
-    return log_ratio
+    return _log(inputs.target) - _log(prior)
 
 
 def _share_beaten(ratio: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -227,5 +225,4 @@ def _share_beaten(ratio: np.ndarray, others: np.ndarray) -> np.ndarray:
     slack = 1e-12
     rows, against = np.atleast_2d(ratio), np.sort(np.atleast_2d(others), axis=-1)
     found = [np.searchsorted(z, x + slack, side="right") for x, z in zip(rows, against)]
-    shares: np.ndarray = (np.array(found) / against.shape[-1]).reshape(ratio.shape)
-    return shares
+    return (np.array(found) / against.shape[-1]).reshape(ratio.shape)

@@ -51,10 +51,7 @@ class Logistic:
             )
         check_finite("features", features)
         slopes = self.weights / self.scale
-        scores: np.ndarray = features.astype(np.float64) @ slopes + (
-            self.intercept - self.mean @ slopes
-        )
-        return scores
+        return features.astype(np.float64) @ slopes + (self.intercept - self.mean @ slopes)
 
 
 def fit_logistic(

@@ -46,21 +46,18 @@ class Table:
     @property
     def places(self) -> np.ndarray:
         """int64[p], the points' places in the dataset."""
-        places: np.ndarray = self.problem.source.fleet.records[self.points]
-        return places
+        return self.problem.source.fleet.records[self.points]
 
     @property
     def labels(self) -> np.ndarray:
         """int64[p], the points' classes."""
-        labels: np.ndarray = self.problem.source.fleet.labels[self.points]
-        return labels
+        return self.problem.source.fleet.labels[self.points]
 
     def values(self, name: str) -> np.ndarray:
         """float32[s + t, p], the source's signal `name`, checked."""
         signal = self.problem.source.get(name)[np.ix_(self.rows, self.points)]
         check_finite(f"signal {name!r}", signal)
-        values: np.ndarray = signal.astype(np.float32)
-        return values
+        return signal.astype(np.float32)
 
     def logits(self, row: int) -> np.ndarray:
         """float32[p, classes] of one row of the fleet, checked."""

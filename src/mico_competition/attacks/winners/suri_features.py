@@ -188,8 +188,7 @@ def _each_with_its_own(
 ) -> Tensor:
     """Logits [b, classes], of each record by its own weights."""
     if not isinstance(inputs, Mapping):
-        logits: Tensor = vmap(lambda w, x: functional_call(model, w, (x[None],))[0])(moved, inputs)
-        return logits
+        return vmap(lambda w, x: functional_call(model, w, (x[None],))[0])(moved, inputs)
     rows = []
     for i in range(count):
         own = {name: value[i] for name, value in moved.items()}

@@ -93,8 +93,7 @@ def yaml_text(facts: Facts, schedule: Schedule, options: Options) -> str:
 
     form = _version_2 if options.platform == CODABENCH else _version_15
     spec = form(facts, schedule, options)
-    text: str = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100)
-    return text
+    return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100)
 
 
 def _description(facts: Facts) -> str:

@@ -24,7 +24,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mico_competition.competition.in_use import InUse
+from mico_competition.competition.table import use
 from mico_competition.hosting.leaderboard.add import About, add
 from mico_competition.hosting.leaderboard.truth_tree import Truth
 
@@ -44,27 +44,30 @@ class Job:
 
 @dataclass(frozen=True)
 class Terms:
-    """The competition, solutions, options and limits (seconds, bytes) of a run's submissions."""
+    """The solutions, options and limits (seconds, bytes) of all submissions of a run.
 
-    competition: InUse
+    `competition` is the file of the competition in use, None for the package's own.
+    """
+
     truths: Sequence[Truth]
     resamples: int
     exact: bool
     seconds: float
     memory: int
+    competition: Path | None = None
 
 
 @dataclass(frozen=True)
 class Found:
     """The result of a process: values of entries, or faults; `lost` if the process died.
 
-    `host` is a failure of the machine or of the organiser's, for which no submission is at fault.
+    `host` is a failure of the machine, for which no submission is at fault.
     """
 
     entries: Sequence[dict[str, Any]] = ()
     faults: str = ""
     lost: bool = False
-    host: OSError | ValueError | None = None
+    host: OSError | None = None
 
 
 @dataclass
@@ -82,7 +85,6 @@ def run_jobs(jobs: deque[Job], terms: Terms, workers: int) -> Iterator[tuple[Job
 
     Raises:
         OSError: if the machine fails; earlier results are valid.
-        ValueError: if the competition's file was changed; likewise.
     """
     running: list[_Running] = []
     # Workers read from this pipe, which is closed when this process ends.
@@ -153,13 +155,9 @@ def _work(job: Job, terms: Terms, scratch: str, sender: Connection, lifeline: Co
     tempfile.tempdir = scratch
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_first, args=(lifeline,), daemon=True).start()
-    try:
-        terms.competition.use()  # the server that forked this process may have begun with another
-    except ValueError as error:
-        sender.send(Found(host=error))
-        return
     _limit_memory(terms.memory)
     try:
+        use(terms.competition)  # the server that forked this process may have begun with another
         entries = add(
             job.path, terms.truths, job.about, resamples=terms.resamples, exact=terms.exact
         )
