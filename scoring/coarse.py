@@ -62,4 +62,5 @@ def average(scores: Mapping[str, Mapping[str, Any]], key: str) -> float:
 
 def step_of(scores: Mapping[str, Mapping[str, Any]]) -> float:
     """The step of coarse scores, or 0 for exact ones."""
-    return max(result.get("step", 0.0) for result in scores.values())
+    step: float = max(result.get("step", 0.0) for result in scores.values())
+    return step

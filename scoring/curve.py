@@ -97,7 +97,8 @@ def _rounded(fpr: List[float], exact: np.ndarray, unit: float) -> np.ndarray:
     # Rounding may have lifted a point above a score to its right, or sunk one below its left.
     low = np.maximum.accumulate(np.where(scored, exact, 0.0))
     high = np.minimum.accumulate(np.where(scored, exact, 1.0)[::-1])[::-1]
-    return np.minimum(np.maximum(values, low), high)
+    rounded: np.ndarray = np.minimum(np.maximum(values, low), high)
+    return rounded
 
 
 def shown_curve(result: Mapping[str, Any], intervals: Optional[Mapping[str, Any]] = None) -> Curve:

@@ -373,7 +373,8 @@ def bootstrap_average(
         ValueError: as `bootstrap`, or there are no scenarios.
     """
     found = _intervals_of_scenarios(scenarios, resamples, level, seed, ())
-    return found["average_" + AVERAGED]
+    average: Interval = found["average_" + AVERAGED]
+    return average
 
 
 def _intervals_of_scenarios(

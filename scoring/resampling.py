@@ -66,7 +66,7 @@ def _limits(negatives: np.ndarray, rates: np.ndarray) -> np.ndarray:
 
     It uses the same division and comparison as `metrics.score`, including rounding.
     """
-    limit = np.ceil(rates * negatives[:, None])
+    limit: np.ndarray = np.ceil(rates * negatives[:, None])
     limit += limit / negatives[:, None] < rates
     limit -= (limit - 1) / negatives[:, None] >= rates
     return limit
@@ -93,7 +93,8 @@ class _Rates:
         found = self._true_positives(weights, upper - 1)
         if self.ties:
             self._step_back(weights, upper, found)
-        return found / positives[:, None]
+        rates: np.ndarray = found / positives[:, None]
+        return rates
 
     def _true_positives(self, weights: np.ndarray, step: np.ndarray) -> np.ndarray:
         above = self.counts.positives_above[np.maximum(step, 0)]
@@ -150,16 +151,21 @@ class _Advantage:
         """The advantages of a chunk of resamples."""
         # tpr - fpr with a common denominator, in whole numbers, so that it is exact.
         if self.even:
-            return (weights.astype(self.kind) @ self.table).max(axis=1, initial=0) / positives
-        both = [weights * negatives[:, None], weights * positives[:, None]]
-        lead = np.concatenate(both, axis=1) @ self.table
-        return lead.max(axis=1, initial=0) / (positives * negatives)
+            lead = weights.astype(self.kind) @ self.table
+            common = positives
+        else:
+            both = [weights * negatives[:, None], weights * positives[:, None]]
+            lead = np.concatenate(both, axis=1) @ self.table
+            common = positives * negatives
+        advantages: np.ndarray = lead.max(axis=1, initial=0) / common
+        return advantages
 
 
 def _pairs(counts: Counts) -> np.ndarray:
     """Twice the number of ordered pairs (member of m, non-member of k), ties count half: [m, k]."""
     below = counts.negatives_above[-1] - counts.negatives_above
-    return counts.positives.T @ (2 * below + counts.negatives)
+    pairs: np.ndarray = counts.positives.T @ (2 * below + counts.negatives)
+    return pairs
 
 
 def check_models(solutions: Sequence[Any], predictions: Sequence[Any]) -> None:

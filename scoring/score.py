@@ -20,7 +20,8 @@ def load_main() -> Callable[[List[str]], int]:
         package = types.ModuleType(parent)
         package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
         sys.modules[parent] = package
-    return importlib.import_module(parent + ".program").main
+    main: Callable[[List[str]], int] = importlib.import_module(parent + ".program").main
+    return main
 
 
 def start(arguments: List[str]) -> int:

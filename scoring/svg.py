@@ -39,7 +39,8 @@ class Axes:
     def _scaled(self, rate: np.ndarray) -> np.ndarray:
         if not self.decade:
             return rate
-        return 1 - np.log10(np.maximum(rate, 10.0**self.decade)) / self.decade
+        along: np.ndarray = 1 - np.log10(np.maximum(rate, 10.0**self.decade)) / self.decade
+        return along
 
     def xy(self, fpr: Any, tpr: Any) -> Tuple[np.ndarray, np.ndarray]:
         """The pixels of points of the curve; rates below the axes' start are drawn on the axes."""

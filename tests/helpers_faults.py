@@ -12,10 +12,10 @@ import torch
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.dpsgd import (
     PrivateTrainer,
-    SummedOptimizer,
     clip_factors,
     gaussian_like,
     per_example_losses,
+    summed_optimizer,
 )
 from mico_competition.training.train import mechanism_of, shuffled_batches
 
@@ -99,7 +99,7 @@ class DividedBeforeClipping(PrivateTrainer):
         return losses.detach().sum()
 
 
-class _NoiseEachTime(SummedOptimizer):
+class _NoiseEachTime(summed_optimizer()):
     def accumulate(self):
         super().accumulate()
         std = self.noise_multiplier * self.max_grad_norm

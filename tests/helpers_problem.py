@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 
 from mico_competition.attacks.problem import Problem
 from mico_competition.attacks.registry import ROWS, get_attack
@@ -118,3 +120,23 @@ def make_source(
     return Arrays(
         Fleet(scenario, folders, np.arange(points), labels, columns, known_membership), signals
     )
+
+
+class Data:
+    """A dataset in memory."""
+
+    def __init__(self, points):
+        self.x, self.labels = torch.randn(points, 3), torch.zeros(points, dtype=torch.int64)
+
+    def inputs(self, indices):
+        return self.x[indices]
+
+
+def whole_source(**options):
+    """A source that also has data, logits and models."""
+    source = make_source(**options)
+    models, points = source.fleet.known_membership.shape
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(models, points, 3)).astype(np.float32)
+    networks = [nn.Linear(3, 3) for _ in range(models)]
+    return Arrays(source.fleet, source._signals, logits, networks, Data(points))

@@ -77,7 +77,7 @@ def test_halved_noise_is_caught_by_the_noise_and_by_epsilon():
     assert noise.detail["epsilon"] > 2 * found.claim.epsilon
     assert check_of(found, "epsilon, measured").verdict == ALARM
     assert by(found, METHOD), "300 canaries are enough for a bound above the claim"
-    assert sentence(found).startswith("ALARM: the trainer does not keep digits_lo's claim")
+    assert sentence(found).startswith("ALARM: the trainer does not meet digits_lo's claim")
 
 
 @pytest.mark.slow

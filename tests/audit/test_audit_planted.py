@@ -123,7 +123,7 @@ def stream_of_its_own(patch):
         for parameter, noise in zip(self.params, drawn):
             parameter.grad = noise.expand_as(parameter) + parameter.summed_grad
 
-    patch.setattr(stack.StackedOptimizer, "add_noise", faulty)
+    patch.setattr(stack.stacked_optimizer(), "add_noise", faulty)
 
 
 def one_seed(patch):
@@ -163,8 +163,8 @@ def test_a_fault_in_a_module_of_the_fleets_is_seen_by_the_command(monkeypatch, c
     path = tmp_path / "audit.json"
     assert main(["audit-train", *words, "--seed", "1", "--json", str(path)]) == 1
     out = capsys.readouterr().out
-    assert out.startswith("ALARM: the trainer does not keep digits_lo's claim")
-    assert "(a model by itself)" in out and "(10 models in a stack)" not in out.splitlines()[0]
+    assert out.startswith("ALARM: the trainer does not meet digits_lo's claim")
+    assert "(a single model)" in out and "(10 models in a stack)" not in out.splitlines()[0]
 
 
 def test_both_ways_in_which_a_fleet_trains_are_audited(monkeypatch):

@@ -162,15 +162,15 @@ def test_the_report_says_what_was_done(honest):
     said = sentence(honest)
     assert "1,000 gradient canaries in 40 steps" in said and "epsilon 4.00 at delta 1e-05" in said
     lines = text(honest).splitlines()
-    assert lines[0] == said and "as one run shows (a model by itself)" in said
-    assert lines[1] == "Audited: a model by itself, by the code that a fleet runs."
+    assert lines[0] == said and "as one run shows (a single model)" in said
+    assert lines[1] == "Audited: a single model, by the code that a fleet runs."
     assert sum("record canaries in mlp.0" in line for line in lines) == 1
     whole = json.loads(to_json(honest))
     assert whole["alarm"] is False and whole["sentence"] == said
     (found,) = whole["audits"]
     assert found["alarm"] is False and found["steps"] == 40 and found["stack"] == 1
     both = [honest, replace(honest, stack=10)]
-    assert "as 2 runs show (a model by itself and 10 models in a stack)" in sentence(both)
+    assert "as 2 runs show (a single model and 10 models in a stack)" in sentence(both)
     alarmed = replace(honest.checks[0], verdict=ALARM)
     both[1] = replace(both[1], checks=[alarmed])
     assert sentence(both).endswith(": noise (10 models in a stack).")
@@ -223,7 +223,7 @@ def test_the_command_prints_a_verdict_and_writes_a_file(tmp_path, capsys):
     options = ("--num_epochs", 10, "--canaries", 100, "--record_canaries", 20, "--seed", 1)
     assert command("digits_lo", *options, "--json", path) == 0
     out = capsys.readouterr().out
-    assert out.startswith("The trainer keeps digits_lo's claim of epsilon 4.00")
+    assert out.startswith("The trainer meets digits_lo's claim of epsilon 4.00")
     found = json.loads(path.read_text())
     assert found["sentence"] == out.splitlines()[0]
     assert [audit["stack"] for audit in found["audits"]] == [10, 1]

@@ -235,7 +235,7 @@ def test_what_was_measured_is_kept_when_another_scenario_fails(participants, mic
         ("--shadows 2 --attack eb", "shadow models from 3 to 9 to study attack eb, got 2"),
         ("--csv .", ". is a folder: name the file to write"),
         ("--json mine.py/e.json", "mine.py/e.json cannot be written, because of"),
-        ("--csv e --html ./e", "a file of its own for each of --csv, --json and --html"),
+        ("--csv e --html ./e", "different files for --csv, --json and --html"),
         ("--attack ./mine.py:attack", "two named mine.py:attack: give each once"),
     ],
 )

@@ -9,8 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from helpers_problem import Arrays, make_source
-from test_evaluation_sealed import whole_source
+from helpers_problem import Arrays, make_source, whole_source
 
 from mico_competition.data.arrays import ArrayDataset
 from mico_competition.evaluation import isolated, landlock

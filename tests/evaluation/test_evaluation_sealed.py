@@ -1,7 +1,5 @@
-"""Attacks get copies: what one does to its arrays, or to the process, reaches nobody else."""
+"""Attacks get copies: what one does to its arrays reaches nobody else, and labels are in none."""
 
-import os
-import random
 import types
 import warnings
 from dataclasses import replace
@@ -9,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers_problem import ATTACKS, Arrays, make_source
-from torch import nn
+from helpers_problem import ATTACKS, whole_source
 
 from mico_competition.attacks.masked_source import frozen, sealed
 from mico_competition.attacks.problem import Attack
 from mico_competition.evaluation.cross_fitting import MaskedSource, make_task, problems, run
-from mico_competition.evaluation.custom import answer, find_attack
+from mico_competition.evaluation.custom import answer
 from mico_competition.evaluation.evaluate import Options, evaluate
 from mico_competition.evaluation.predict import attack_folder
 from mico_competition.evaluation.study import study
@@ -24,31 +21,8 @@ from mico_competition.signals import HIDDEN
 FEW = Options(resamples=20, blind_check="never")
 
 
-class Data:
-    """A dataset in memory."""
-
-    def __init__(self, points):
-        self.x, self.labels = torch.randn(points, 3), torch.zeros(points, dtype=torch.int64)
-
-    def inputs(self, indices):
-        return self.x[indices]
-
-
-def whole_source(**options):
-    """A source that also has data, logits and models."""
-    source = make_source(**options)
-    models, points = source.fleet.known_membership.shape
-    rng = np.random.default_rng(1)
-    logits = rng.normal(size=(models, points, 3)).astype(np.float32)
-    networks = [nn.Linear(3, 3) for _ in range(models)]
-    return Arrays(source.fleet, source._signals, logits, networks, Data(points))
-
-
 def loss(problem):
     return problem.source.get("loss")[problem.targets[:, None], problem.columns]
-
-
-# --- what is read-only, and what a change cannot reach
 
 
 def sorts_columns(problem):
@@ -231,9 +205,6 @@ def test_frozen_arrays():
         assert not np.shares_memory(found, array) or not array.size
 
 
-# --- labels are out of reach
-
-
 def reached(thing, seen, depth=0):
     """Every array that attributes, containers, closures and bound methods lead to."""
     if id(thing) in seen or depth > 12 or isinstance(thing, (type, types.ModuleType)):
@@ -287,202 +258,6 @@ def test_a_told_source_gives_copies_and_what_it_is_told():
     )
     with pytest.raises(AttributeError):
         masked.nothing  # noqa: B018
-
-
-# --- the process
-
-
-def seeds_everything(_):
-    np.random.seed(3)
-    torch.manual_seed(3)
-    random.seed(3)
-
-
-def floats_in_64_bits(_):
-    torch.set_default_dtype(torch.float64)
-
-
-def takes_threads(_):
-    torch.set_num_threads(7)
-
-
-def raises_on_warnings(_):
-    warnings.simplefilter("error")
-    np.seterr(all="raise")
-
-
-def changes_the_environment(_):
-    os.environ["MICO_CACHE"] = "/nowhere"
-    os.environ.pop("HOME", None)
-
-
-def changes_the_folder(_):
-    os.chdir("/")
-
-
-def turns_gradients_off(_):
-    torch.set_grad_enabled(False)
-    torch.set_default_device("meta")
-
-
-def changes_other_things(_):
-    import decimal
-    import gc
-    import logging
-    import sys
-
-    logging.disable(logging.CRITICAL)
-    decimal.getcontext().prec = 3
-    gc.disable()
-    sys.setrecursionlimit(5000)
-    sys.path.insert(0, "/nowhere")
-    sys.stdout = None
-    os.umask(0)
-    torch.set_flush_denormal(True)
-
-
-def state():
-    """What others depend on."""
-    import decimal
-    import gc
-    import logging
-    import sys
-
-    return (
-        np.random.get_state()[1].tolist(),
-        torch.get_rng_state().tolist(),
-        random.getstate(),
-        torch.get_default_dtype(),
-        torch.get_default_device(),
-        torch.get_num_threads(),
-        torch.is_grad_enabled(),
-        list(warnings.filters),
-        np.geterr(),
-        dict(os.environ),
-        os.getcwd(),
-        logging.root.manager.disable,
-        decimal.getcontext().prec,
-        gc.isenabled(),
-        sys.getrecursionlimit(),
-        list(sys.path),
-        sys.stdout,
-        os.umask(0o022) or os.umask(0o022),
-        bool((torch.full((1,), 1e-310, dtype=torch.float64) * 1 == 0).all()),
-    )
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        seeds_everything,
-        floats_in_64_bits,
-        takes_threads,
-        raises_on_warnings,
-        changes_the_environment,
-        changes_the_folder,
-        turns_gradients_off,
-        changes_other_things,
-    ],
-)
-@pytest.mark.parametrize("fails", [False, True])
-def test_the_process_is_as_it_was(change, fails, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    os.umask(0o022)
-    task = make_task(make_source(), "dev")
-
-    def attack(problem):
-        change(problem)
-        if fails:
-            raise ZeroDivisionError
-        return np.zeros(problem.columns.shape)
-
-    before = state()
-    try:
-        run(task, Attack("a", "", "", attack))
-    except ZeroDivisionError:
-        assert fails
-    assert state() == before
-
-
-def test_global_generators_begin_alike_for_every_attack():
-    """So an attack that seeds nothing gives the same, whatever ran before it."""
-    task = make_task(make_source(), "dev")
-    dice = Attack("dice", "", "", lambda p: np.random.random(p.columns.shape) + random.random())
-    alone = run(task, dice)
-    np.random.seed(99)
-    run(task, Attack("b", "", "", lambda p: np.random.random(p.columns.shape)))
-    np.testing.assert_array_equal(run(task, dice), alone)
-
-
-def test_a_file_changes_nothing_when_it_is_read_either(tmp_path):
-    (tmp_path / "mine.py").write_text(
-        "import os, numpy as np, torch, warnings\n"
-        "os.chdir('/'); os.environ['X_MINE'] = '1'; np.random.seed(1)\n"
-        "torch.set_default_dtype(torch.float64); warnings.simplefilter('error')\n"
-        "def attack(problem):\n"
-        "    assert torch.get_default_dtype() == torch.float64 and os.environ['X_MINE'] == '1'\n"
-        "    return problem.columns\n"
-    )
-    before = state()
-    attack = find_attack(f"{tmp_path}/mine.py:attack")
-    assert state() == before
-    run(make_task(make_source(), "dev"), attack)
-    assert state() == before
-
-
-# --- what an attack may give back
-
-
-@pytest.mark.parametrize(
-    "give",
-    [
-        lambda values: torch.tensor(values, requires_grad=True) * 1,
-        lambda values: nn.Parameter(torch.tensor(values)),
-        lambda values: torch.tensor(values).to(torch.bfloat16),
-        lambda values: [torch.tensor(row, requires_grad=True) for row in values],
-        lambda values: [[torch.tensor(v, requires_grad=True) for v in row] for row in values],
-        lambda values: tuple(map(tuple, values.tolist())),
-        lambda values: torch.tensor(values).T.contiguous().T,
-    ],
-)
-def test_tensors_of_any_kind_are_scores(give):
-    task = make_task(make_source(), "dev")
-    values = np.arange(120.0).reshape(6, 20) % 8
-    found = run(task, Attack("a", "", "", lambda p: give(values)))
-    np.testing.assert_array_equal(found, values)
-    assert found.dtype == np.float64
-
-
-@pytest.mark.parametrize(
-    ("give", "message"),
-    [
-        (lambda p: None, "real numbers of shape"),
-        (lambda p: {"scores": 1}, "real numbers of shape"),
-        (lambda p: torch.zeros(p.columns.shape, dtype=torch.complex64), "real numbers"),
-        (lambda p: torch.zeros(p.columns.shape, device="meta"), "real numbers of shape"),
-        (lambda p: torch.full(p.columns.shape, float("nan")), "finite scores, got 120"),
-        (lambda p: torch.zeros(3, requires_grad=True), r"of shape \(3,\)"),
-        (lambda p: np.ma.masked_less(p.columns * 1.0, 200), "finite scores, got 120"),
-        (lambda p: [torch.zeros(2), torch.zeros(3)], "real numbers of shape"),
-        (lambda p: torch.zeros(p.columns.shape).to_sparse(), "real numbers of shape"),
-        (lambda p: (x for x in range(3)), "real numbers of shape"),
-    ],
-)
-def test_what_is_no_score_is_refused_in_a_sentence(give, message):
-    task = make_task(make_source(), "dev")
-    with pytest.raises(ValueError, match=message) as mistake:
-        run(task, Attack("a", "", "", give))
-    assert "\n" not in str(mistake.value) and str(mistake.value).endswith(".")
-
-
-@pytest.mark.parametrize("ending", ["raise SystemExit(0)", "exit()", "raise GeneratorExit"])
-def test_an_attack_cannot_end_the_program(ending, tmp_path):
-    (tmp_path / "mine.py").write_text(f"def attack(problem):\n    {ending}\n")
-    with pytest.raises(ValueError, match="mine.py:attack failed: "):
-        run(make_task(make_source(), "dev"), find_attack(f"{tmp_path}/mine.py:attack"))
-    (tmp_path / "mine.py").write_text(f"{ending}\n")
-    with pytest.raises(ValueError, match="does not run: "):
-        find_attack(f"{tmp_path}/mine.py:attack")
 
 
 def test_predictions_are_made_from_copies_too(tmp_path):

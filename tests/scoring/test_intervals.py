@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from helpers_scoring import image_python
 from helpers_work import calls
 from mico_competition.scoring import bootstrap, bootstrap_average, intervals_of, score
 from mico_competition.scoring import intervals as module
@@ -16,7 +17,6 @@ from mico_competition.scoring.few_records import _accepted, exact_interval
 from mico_competition.scoring.intervals import describe_intervals, interval_method
 from mico_competition.scoring.metrics import SCALARS
 from mico_competition.scoring.resampling import draw_weights, resample_scores
-from test_score_program import python_3_7
 
 RATES = (0.03, 0.25, 0.5, 0.77, 1.0)
 TIES = (
@@ -424,7 +424,7 @@ def test_python_3_7_gives_the_same_intervals(tmp_path, count):
     )
     folder = os.path.dirname(module.__file__)
     arguments = [
-        python_3_7(),
+        image_python("3.7"),
         "-B",
         "-c",
         code,

@@ -103,7 +103,8 @@ class Problem:
     @property
     def is_member(self) -> np.ndarray:
         """bool[s, points], the membership mask of the shadow models."""
-        return self.known_membership[self.shadows] == MEMBER
+        is_member: np.ndarray = self.known_membership[self.shadows] == MEMBER
+        return is_member
 
     def gather(self, name: str) -> Gathered:
         """Signal `name`, ready for the functions of `attacks`."""
@@ -138,18 +139,21 @@ class Gathered:
     @property
     def shape(self) -> tuple[int, ...]:
         """[t, k]."""
-        return self.problem.columns.shape
+        shape: tuple[int, ...] = self.problem.columns.shape
+        return shape
 
     @cached_property
     def target(self) -> np.ndarray:
         """float[t k], the targets' own signals."""
         rows = np.repeat(self.problem.targets, self.shape[1])
-        return self.signal[rows, self.problem.columns.ravel()]
+        target: np.ndarray = self.signal[rows, self.problem.columns.ravel()]
+        return target
 
     @cached_property
     def shadow(self) -> np.ndarray:
         """float[s, t k]."""
-        return self.signal[np.ix_(self.problem.shadows, self.problem.columns.ravel())]
+        shadow: np.ndarray = self.signal[np.ix_(self.problem.shadows, self.problem.columns.ravel())]
+        return shadow
 
     @cached_property
     def is_member(self) -> np.ndarray:
@@ -157,7 +161,8 @@ class Gathered:
         known_membership = self.problem.known_membership[
             np.ix_(self.problem.shadows, self.problem.columns.ravel())
         ]
-        return known_membership == MEMBER
+        is_member: np.ndarray = known_membership == MEMBER
+        return is_member
 
     @cached_property
     def target_index(self) -> np.ndarray | None:

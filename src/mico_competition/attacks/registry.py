@@ -281,7 +281,8 @@ def _run(row: Row, flags: Mapping[str, bool]) -> Callable[[Problem], np.ndarray]
 def _own_signal(signal: str, problem: Problem) -> np.ndarray:
     """The target's signal itself: no shadow model is looked at."""
     values = problem.source.get(signal)[problem.targets[:, None], problem.columns]
-    return values.astype("float64")
+    scores: np.ndarray = values.astype("float64")
+    return scores
 
 
 def _of_signal(

@@ -61,7 +61,8 @@ def _ranks(scores: np.ndarray) -> np.ndarray:
     _, where, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     middle = ends - (counts + 1) / 2  # mean of the 0-based ranks of each tie
-    return middle[where] / (scores.size - 1)
+    ranks: np.ndarray = middle[where] / (scores.size - 1)
+    return ranks
 
 
 def _stretched(scores: np.ndarray) -> np.ndarray:
@@ -72,4 +73,5 @@ def _stretched(scores: np.ndarray) -> np.ndarray:
     if low == high:
         return np.full(scores.shape, 0.5)
     span = high / 2 - low / 2  # halves, as the difference of two large numbers may overflow
-    return np.clip((scores / 2 - low / 2) / span, 0.0, 1.0)
+    stretched: np.ndarray = np.clip((scores / 2 - low / 2) / span, 0.0, 1.0)
+    return stretched

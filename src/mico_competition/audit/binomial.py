@@ -1,7 +1,8 @@
 """Exact bounds of a probability from counts: Clopper and Pearson.
 
-They hold at least as often as they say for every probability and every n, and are never 0 (upper)
-or 1 (lower), so that ratios of them are finite: docs/METHODS.md, section 9.1 (formula 70).
+Their coverage is at least the stated level for every probability and every n. An upper bound is
+never 0 and a lower bound never 1, so ratios of them are finite: docs/METHODS.md, section 9.1
+(formula 70).
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from mico_competition.audit.checked import check_level
 
 
 def lower(successes: Any, trials: Any, level: float) -> Any:
-    """The probability below which so many successes, or more, have a chance of 1 - `level`.
+    """The lower Clopper-Pearson bound on a probability.
 
     Args:
         successes: k, a whole number in [0, trials], or an array of them.
         trials: n >= 1, or an array that goes with k.
-        level: in (0, 1), how often the true probability is at or above the bound, at least.
+        level: in (0, 1), the least probability with which the bound holds.
 
     Returns:
         A float in [0, 1), or an array of them; 0 for k = 0.
@@ -38,7 +39,7 @@ def lower(successes: Any, trials: Any, level: float) -> Any:
 
 
 def upper(successes: Any, trials: Any, level: float) -> Any:
-    """The probability above which so many successes, or fewer, have a chance of 1 - `level`.
+    """The upper Clopper-Pearson bound on a probability.
 
     Arguments and errors are those of `lower`.
 
@@ -54,7 +55,7 @@ def upper(successes: Any, trials: Any, level: float) -> Any:
 
 
 def interval(successes: Any, trials: Any, level: float) -> tuple[Any, Any]:
-    """Both bounds, each at level (1 + `level`) / 2, so that both hold at once at `level`.
+    """Both bounds, each at level (1 + `level`) / 2, so that both hold jointly at `level`.
 
     Arguments and errors are those of `lower`.
 
@@ -69,7 +70,7 @@ def interval(successes: Any, trials: Any, level: float) -> tuple[Any, Any]:
 def _checked(successes: Any, trials: Any, level: float) -> tuple[np.ndarray, np.ndarray]:
     check_level(level)
     k, n = np.asarray(successes), np.asarray(trials)
-    # Comparisons that NaN fails, too.
+    # These comparisons are false for NaN, too.
     if not ((n >= 1) & (k >= 0) & (k <= n) & (k == np.floor(k)) & (n == np.floor(n))).all():
         raise ValueError(
             "Expected whole numbers with 0 <= successes <= trials and trials >= 1: pass counts, "

@@ -1,4 +1,4 @@
-"""What every method of the audit returns: a lower bound of epsilon, and where it comes from."""
+"""What every audit method returns: a lower bound on epsilon, with its method and level."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bound:
-    """A lower bound of epsilon: with probability `level` or more, the true one is not below it.
+    """A lower bound on epsilon: with probability `level` or more, the true epsilon is not below it.
 
     Attributes:
-        method: how it was found: "threshold", "Gaussian DP", "one-run" or "one-run f-DP".
-        epsilon: >= 0 and finite; 0 says nothing.
+        method: the name of the method: "threshold", "Gaussian DP", "one-run" or "one-run f-DP".
+        epsilon: >= 0 and finite; 0 is no information.
         delta: the delta that epsilon goes with, in [0, 1).
-        level: how often, at least, such a bound holds, in (0, 1): over new runs and new points.
-        detail: numbers that explain it, by name; which ones, the function says that made it.
+        level: in (0, 1), the least probability, over new runs and new points, with which the bound
+            holds.
+        detail: numbers that explain the bound, by name; the function that computes it lists them.
     """
 
     method: str
@@ -26,14 +27,15 @@ class Bound:
 
 
 def largest_excluded(excluded: Callable[[float], bool], *, tolerance: float = 1e-6) -> float:
-    """The largest parameter that the data exclude, from below, to a relative `tolerance`.
+    """The largest parameter that the data exclude, to a relative `tolerance`.
 
     Args:
-        excluded: whether the data exclude a parameter >= 0; not for all large ones.
+        excluded: whether the data exclude a parameter >= 0; it must be false for some large
+            parameter.
 
     Returns:
         A parameter that is excluded, within `tolerance` (relative above 1, absolute below) of one
-        that is not; 0 if 0 itself is not excluded, that is, if nothing is known.
+        that is not; 0 if 0 itself is not excluded.
     """
     if not excluded(0.0):
         return 0.0

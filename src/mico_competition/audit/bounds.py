@@ -1,4 +1,4 @@
-"""All lower bounds of epsilon from the scores of one attack, each by its own method.
+"""Lower bounds on epsilon from the scores of one attack, by several methods.
 
 The mathematics is in docs/METHODS.md, section 9.
 """
@@ -21,8 +21,9 @@ METHODS: Mapping[str, Callable[..., Bound]] = {
     "threshold": threshold_bound,
     "Gaussian DP": gaussian_bound,
 }
-"""Bound.method -> what computes it, from what takes least for granted.  The first needs fair coins
-alone; the second presumes Gaussian DP as well, the third independent points, the fourth both."""
+"""Bound.method -> the function that computes it, from the fewest assumptions to the most. The first
+assumes fair coins only, the second Gaussian DP as well, the third independent points, the fourth
+both."""
 
 
 def all_bounds(
@@ -34,22 +35,22 @@ def all_bounds(
     seed: int = 0,
     guesses: Any = None,
 ) -> list[Bound]:
-    """A lower bound of epsilon by each method.
+    """A lower bound on epsilon by each method.
 
-    By itself each bound holds with probability `level`; the largest of them does not.
+    Each bound holds with probability `level`; the largest of them does not.
 
     Args:
         truth, scores: see `check_scores`; only the order of the scores counts.
         delta: in (0, 1).
         level: in (0, 1), of each bound.
-        seed: of what is drawn.
+        seed: for random choices, such as the order of tied scores.
         guesses: of the one-run bounds, see `one_run_bound`.
 
     Returns:
         The bounds, in the order of METHODS.
 
     Raises:
-        ValueError: as the methods' own functions.
+        ValueError: as the functions of METHODS.
 
     >>> import numpy as np
     >>> truth = np.arange(200) % 2

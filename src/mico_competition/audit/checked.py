@@ -1,4 +1,4 @@
-"""What every bound is given, checked: truth, scores, delta, level; refused in a sentence each."""
+"""Checks of the arguments that all bounds share: truth, scores, delta and level."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def check_scores(truth: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Truth and scores of an attack, as arrays that a bound can be computed from.
+    """Truth and scores of an attack, checked and as arrays.
 
     Args:
         truth: n values, 1 or True for a member, 0 or False for a non-member.
@@ -18,8 +18,8 @@ def check_scores(truth: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
         `(truth, scores)`, bool[n] and float64[n].
 
     Raises:
-        ValueError: if one is empty, not flat or not numeric, the lengths differ, a score is NaN
-            or infinite, truth has other values than 0 and 1, or one kind only.
+        ValueError: if one is empty, not flat or not numeric, the lengths differ, a score is NaN or
+            infinite, truth has values other than 0 and 1, or only one of the two.
     """
     member, value = _flat("truth", truth), _flat("scores", scores)
     if member.size != value.size:
@@ -66,7 +66,7 @@ def _flat(name: str, given: Any) -> np.ndarray:
     """`given` as a flat array of numbers, not empty."""
     try:
         found = np.asarray(given)
-    except ValueError:  # a ragged list
+    except ValueError:  # of a ragged list
         found = np.empty(1, dtype=object)
     if found.ndim != 1 or (found.size and found.dtype.kind not in "biuf"):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The epsilon that models claim in their metadata, and the mechanism that it is computed from.
+"""The epsilon that models claim in their metadata, and the mechanism behind it.
 
 Models without metadata.json, such as those of 2022, state no epsilon.  The scenario table then says
 what is claimed for a scenario of that name.
@@ -23,7 +23,7 @@ STATED, BY_TABLE, NOT_KNOWN = "metadata.json", "the scenario table", "not known"
 
 @dataclass(frozen=True)
 class PrivacyClaim:
-    """The (epsilon, delta) that a private run claims, and the mechanism it is computed from.
+    """The (epsilon, delta) that a private run claims, and the mechanism from which they follow.
 
     Attributes:
         epsilon: in (0, 1e6].
@@ -87,7 +87,7 @@ def _number(value: Any) -> float:
 
 @dataclass(frozen=True)
 class SourcedClaim:
-    """A claim, and where it comes from.
+    """A claim and its source.
 
     Attributes:
         claim: None if the models claim no privacy, or if their claim is not known.

@@ -1,9 +1,9 @@
-"""Scores to audit: of prediction files, or of an attack that is run here without a look at labels.
+"""Scores to audit: from prediction files, or from an attack that runs without the audited labels.
 
-A one-run bound wants guesses that were made without the labels guessed at.  Leave-one-out does
-not give that: there each model's labels help to attack all others, and two guesses that use each
-other's label are right or wrong together.  So dev models are attacked with the train models, and
-where there are none, one half of the train models is attacked with the other.
+A one-run bound needs guesses that do not depend on the guessed labels. Leaving one model out at a
+time is not enough: each model's labels then help to attack all others, and two guesses that use
+each other's labels are right or wrong together. So dev models are attacked with the train models,
+and where there are none, one half of the train models is attacked with the other.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mico_competition.support.files import PathLike
 def scored_predictions(
     challenge_folder: PathLike, predictions: PathLike | None, *, phase: str
 ) -> list[Scored]:
-    """The predictions of a phase whose solutions lie in the challenge folder, by scenario.
+    """The predictions of a phase whose solutions are in the challenge folder, by scenario.
 
-    They must have been made without these solutions; who made them knows.
+    The caller must know that they were made without these solutions.
 
     Raises:
         ValueError: as `submission.read_phase`; as `claim_of`.
@@ -54,13 +54,13 @@ def scored_predictions(
 
 
 def scored_attack(source: Source, attack: Attack, *, seed: int = 0) -> Scored:
-    """An attack run on challenge points whose labels take no part in it.
+    """Run an attack that does not see the labels of the audited challenge points.
 
     Args:
         source: signals of one scenario's train models, and of its dev models where their seeds
             are at hand.
-        attack: any.
-        seed: of the halves, where there are train models only.
+        attack: any attack.
+        seed: for the halves, if there are train models only.
 
     Raises:
         ValueError: with fewer than four train models and no others; as `claim_of`; what the

@@ -1,12 +1,12 @@
-"""Epsilon from the best threshold, if the mechanism is Gaussian: a bound of mu first.
+"""Epsilon from the best threshold, if the mechanism is Gaussian: it bounds mu first.
 
-One pair of rates proves much more about a mechanism whose whole trade-off curve has one parameter:
-docs/METHODS.md, section 9.3 (formula 72).  Source: Nasr et al., "Tight auditing of differentially
+One pair of rates implies more about a mechanism whose trade-off curve has a single parameter:
+docs/METHODS.md, section 9.3 (formula 72). Source: Nasr et al., "Tight auditing of differentially
 private machine learning", USENIX Security 2023 (arXiv 2302.07956), section 4.
 
-The bound presumes that the family is right, Gaussian noise once or without sampling, besides
-independent points.  Of a subsampled mechanism it says which Gaussian curve the attack reached, and
-the epsilon that is read from that curve at a small delta may lie above the true one.
+The bound assumes independent points and Gaussian noise without sampling. For a subsampled mechanism
+it gives the Gaussian curve that the attack reached, and the epsilon of that curve at a small delta
+may exceed the true one.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def gaussian_bound(
     level: float = 0.95,
     seed: int = 0,
 ) -> Bound:
-    """A lower bound of epsilon, if the mechanism's curve is Gaussian.
+    """A lower bound on epsilon, if the mechanism's curve is Gaussian.
 
     Args:
         truth, scores: see `check_scores`; only the order of the scores counts.
         delta: in (0, 1); at 0 a Gaussian has no epsilon.
-        level: in (0, 1), how often the bound holds, at least.
-        seed: of the order of tied scores.
+        level: in (0, 1), the least probability with which the bound holds.
+        seed: for the order of tied scores.
 
     Returns:
-        A `Bound`, by "Gaussian DP".  `detail` has "mu", and for the threshold at which rates are
-        furthest apart what `threshold_bound` tells.  All scores equal give 0.
+        A `Bound`, by "Gaussian DP". `detail` has "mu" and, for the threshold at which the rates are
+        furthest apart, the details of `threshold_bound`. All scores equal give 0.
 
     Raises:
         ValueError: as `threshold_bound`.
@@ -57,4 +57,5 @@ def gaussian_bound(
 
 def _distance(tpr: np.ndarray, fpr: np.ndarray) -> np.ndarray:
     """Phi^-1(TPR) - Phi^-1(FPR), -inf at a TPR of 0 or an FPR of 1."""
-    return ndtri(tpr) - ndtri(fpr)
+    distance: np.ndarray = ndtri(tpr) - ndtri(fpr)
+    return distance

@@ -1,10 +1,9 @@
-"""One-run audits: which points are guessed to be members, by a rule that does not use the truth.
+"""The guesses of a one-run audit: which points are guessed to be members, without using the truth.
 
 The k_plus largest scores are guessed to be members, the k_minus smallest to be non-members, and the
-auditor abstains from the rest.  How many is decided beforehand: to count right guesses for many
-numbers of guesses and report the best is another audit, which has to pay for each.  The default is
-such a list of plans, paid for by Bonferroni's inequality: docs/METHODS.md, section 9.5 (formula
-75).
+auditor abstains from the rest. These numbers are fixed beforehand; trying several and reporting the
+best needs a correction. The default is a list of such plans with Bonferroni's correction:
+docs/METHODS.md, section 9.5 (formula 75).
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from scipy.stats import binomtest
 
 MEMBERSHIPS = ("coins", "half")
 _FEWEST = 16  # guesses of the smallest default plan
-_UNFAIR = 1e-6  # how rarely fair coins may fall so unevenly, for truth to be taken for theirs
+_UNFAIR = 1e-6  # truth that is less probable than this under fair coins is refused
 
 Plan = tuple[int, int]
-"""(k_plus, k_minus): how many are guessed to be members, and to be none."""
+"""(k_plus, k_minus): the numbers of points guessed to be members and non-members."""
 
 
 @dataclass(frozen=True)
 class Guessed:
-    """What came of a plan.
+    """The outcome of a plan.
 
     Attributes:
-        k_plus, k_minus: how many were guessed to be members, and to be none.
-        right: how many of all guesses are.
-        points: how many there are to guess.
+        k_plus, k_minus: the numbers of points guessed to be members and non-members.
+        right: the number of right guesses.
+        points: the number of all points.
     """
 
     k_plus: int
@@ -43,7 +42,7 @@ class Guessed:
 
     @property
     def guesses(self) -> int:
-        """How many records are guessed."""
+        """The number of guesses."""
         return self.k_plus + self.k_minus
 
     @property
@@ -52,7 +51,7 @@ class Guessed:
         return 1 + (self.k_plus > 0 and self.k_minus > 0)
 
     def perfect(self) -> Guessed:
-        """The same plan with every guess right."""
+        """The same plan, if every guess were right."""
         return Guessed(self.k_plus, self.k_minus, self.guesses, self.points)
 
     def detail(self) -> dict[str, float]:
@@ -69,21 +68,21 @@ class Guessed:
 def plan_for(points: int) -> Plan:
     """The usual plan: a tenth of the points and a hundred more, half of them at each end.
 
-    Few guesses are righter, many are surer.  On Gaussian mechanisms of epsilon 1 to 10, a fifth of
-    1,000 points and a tenth of 10,000 came nearest to the truth or next to it, for both one-run
-    bounds.
+    Fewer guesses are right more often; more guesses give more certainty. On Gaussian mechanisms of
+    epsilon 1 to 10, a fifth of 1,000 points and a tenth of 10,000 gave the best or the second-best
+    bounds, for both one-run methods.
     """
     guesses = min(points, 100 + points // 10)
     return guesses - guesses // 2, guesses // 2
 
 
 def default_plans(points: int) -> list[tuple[Plan, float]]:
-    """The plans of an audit that chooses none, each with its share of what may fail.
+    """The default plans, each with its share of the error probability.
 
-    The usual plan has half of it.  The other half goes in equal parts to plans for what the usual
-    one misses: all points are known (guess all, then half of them, and so on), few are sure (down
-    to _FEWEST guesses), or few are sure and all of them are members (guess members only).  Where
-    the usual plan is best that costs a few percent of the bound; elsewhere it gains up to 2.5
+    The usual plan has half of it. The other half is divided equally among plans for other cases:
+    the attacker knows all points (guess all, then half of them, and so on), few points with
+    certainty (down to _FEWEST guesses), or only members with certainty (guess members only). Where
+    the usual plan is best, this costs a few percent of the bound; elsewhere it gains up to 2.5
     (benchmarks/audit_false_alarms.py, docs/PRIVACY.md).
     """
     sizes = []
@@ -100,11 +99,11 @@ def default_plans(points: int) -> list[tuple[Plan, float]]:
 
 
 def plans_of(guesses: Any, points: int) -> list[tuple[Plan, float]]:
-    """The plans that `guesses` means, and the share of each of what may fail.
+    """The plans that `guesses` describes, each with its share of the error probability.
 
     Args:
         guesses: None for `default_plans`, one pair, or a sequence of pairs with equal shares.
-        points: how many there are.
+        points: the number of points.
 
     Raises:
         ValueError: if a plan is no pair of whole numbers >= 0 that sum to 1 up to `points`.
@@ -125,14 +124,14 @@ def plans_of(guesses: Any, points: int) -> list[tuple[Plan, float]]:
 
 
 def guess(member: np.ndarray, value: np.ndarray, plans: Sequence[Plan], seed: int) -> list[Guessed]:
-    """What comes of each plan.
+    """The outcome of each plan.
 
     Args:
         member, value: bool[n] and float64[n].
-        plans: what to guess.
-        seed: of the order of tied scores.
+        plans: the numbers of guesses.
+        seed: for the order of tied scores.
     """
-    # Ties in random order, not in the given one, which may know who is a member.
+    # Tied scores are ordered at random, since the given order may depend on membership.
     shuffled = np.random.default_rng(seed).permutation(value.size)
     truth = member[shuffled][np.argsort(value[shuffled], kind="stable")]
     found = []
@@ -143,19 +142,20 @@ def guess(member: np.ndarray, value: np.ndarray, plans: Sequence[Plan], seed: in
 
 
 def chance_of(member: np.ndarray, membership: str) -> float:
-    """What a p-value for fair coins is to be divided by: 1, or less if half were drawn.
+    """The divisor of a p-value for fair coins: 1, or less if exactly half are members.
 
-    Whatever happens with probability p if every point's coin is fair and independent happens with
-    p / P at most, given that just so many came out as members, P being the probability of that:
-    1 / sqrt(pi n / 2) for half of n points.
+    An event with probability p under fair and independent coins has probability at most p / P given
+    the number of members, where P is the probability of that number: 1 / sqrt(pi n / 2) for half of
+    n points.
 
     Args:
         member: bool[n].
-        membership: "coins" if each point was decided by itself, "half" if the number of members
-            was fixed and who they are drawn uniformly.
+        membership: "coins" if each point has its own coin, "half" if the number of members is fixed
+            and they are drawn uniformly.
 
     Raises:
-        ValueError: on another word; on truth that fair coins do not give in a million times.
+        ValueError: on another word; on truth that fair coins give less than once in a million
+            times.
     """
     if membership not in MEMBERSHIPS:
         raise ValueError(f"Unknown membership {membership!r}: take one of {MEMBERSHIPS}.")
@@ -173,26 +173,26 @@ def chance_of(member: np.ndarray, membership: str) -> float:
 
 
 def pairs(truth: np.ndarray, scores: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of a member and a non-member as points of their own, to be guessed by a one-run bound.
+    """Pairs of a member and a non-member, as points for a one-run bound.
 
-    For one model with a fixed number of members (half of MICO's challenge points).  Given who is
-    paired with whom, which one of the two is the member is a fair coin, independent of the other
-    pairs, so `one_run_bound` holds without "half".  But a pair's coin replaces one record by
-    another: the epsilon that is bounded is that of replacing.  Of many models, each trained by
-    itself, make the pairs within each model and join them.
+    This is for one model with a fixed number of members (half of MICO's challenge points). Given
+    the pairs, which one of the two is the member is a fair coin, independent of the other pairs, so
+    `one_run_bound` holds without "half". A pair's coin replaces one record by another, so the bound
+    is on the epsilon of replacement. For several models, make the pairs within each model and join
+    them.
 
     Args:
         truth, scores: of one model, bool[n] and float64[n] of `check_scores`.
-        seed: who is paired with whom, and in which order.
+        seed: for the pairs and their order.
 
     Returns:
         `(truth, scores)`, bool[p] and float64[p] with p the smaller of the numbers of members and
-        non-members: whether the first of the two is the member, and half of what its score is
-        above the second's.
+        non-members: whether the first of the two is the member, and half the difference of its
+        score and the second's.
     """
     rng = np.random.default_rng(seed)
     inside, outside = (rng.permutation(np.flatnonzero(kind)) for kind in (truth, ~truth))
     count = min(inside.size, outside.size)
     first_is_member = rng.random(count) < 0.5
-    gap = scores[inside[:count]] / 2 - scores[outside[:count]] / 2  # halves do not overflow
+    gap = scores[inside[:count]] / 2 - scores[outside[:count]] / 2  # halved against overflow
     return first_is_member, np.where(first_is_member, gap, -gap)

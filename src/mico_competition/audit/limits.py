@@ -2,16 +2,16 @@
 
 Three for one run, from the loosest to the exact one (docs/METHODS.md, sections 8.1 to 8.4):
 
-- "epsilon, delta": what the pair in the metadata claims by itself.
+- "epsilon, delta": the limit from the claimed pair alone.
 - "Gaussian DP": the Gaussian curve of least mu that lies above the exact one at every rate shown.
-- "exact": the privacy loss distribution of this very sampling, noise and number of steps, of
-  which every (epsilon, delta) holds at once.
+- "exact": from the privacy loss distribution of this sampling, noise and number of steps, which
+  gives an epsilon for every delta.
 
-All are for one record added or removed, and for whoever sees every noisy gradient.  The exact one
-is for the test that a membership inference attack is: the false positive rate is that of "member"
-said of a record that is out, the true positive rate that of "member" said of one that is in.  For
-"non-member" as the positive answer a subsampled mechanism has another curve; the other two limits
-hold for both.  Of models their metadata is read, never their weights.
+All are for one record added or removed, and for an attacker who sees every noisy gradient. In the
+exact limit "member" is the positive answer: the false positive rate is that of "member" for a
+record that is out, the true positive rate that of "member" for one that is in. With "non-member" as
+the positive answer a subsampled mechanism has another curve; the other two limits hold for both.
+Only the metadata of models is read, never their weights.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from mico_competition.training.accounting import Mechanism
 from mico_competition.training.accounting_check import SEARCH_INTERVAL, delta_curves
 
 SMALLEST_RATE = 1e-5
-"""The Gaussian limit holds from this false positive rate on.  Below it a subsampled mechanism
-looks more and more like one without sampling, and no useful Gaussian curve lies above it."""
+"""The Gaussian limit holds from this false positive rate on. Below it a subsampled mechanism
+approaches one without sampling, and no useful Gaussian curve lies above it."""
 
 NAMES = ("epsilon, delta", "Gaussian DP", "exact")
 _EPSILONS = np.linspace(0, 40, 4001)
@@ -54,12 +54,12 @@ Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 def max_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
-    """float64, like `fpr`: the largest TPR that the mechanism allows, by its loss distribution.
+    """The largest TPR that the mechanism permits, by its loss distribution: float64, like `fpr`.
 
-    TPR is the probability that "member" is said of a record that was trained on, FPR that it is
-    said of one that was not: docs/METHODS.md, section 8.3 (formulas 65 and 66).  Losses are rounded
-    up, so the result is an upper bound.  Sources: Dong, Roth and Su, JRSS B 2022, proposition 2.12,
-    for each direction; Zhu, Dong and Wang, AISTATS 2022.
+    TPR is the probability of the answer "member" for a record that was trained on, FPR that for one
+    that was not: docs/METHODS.md, section 8.3 (formulas 65 and 66). Losses are rounded up, so the
+    result is an upper bound. Sources: Dong, Roth and Su, JRSS B 2022, proposition 2.12, for each
+    direction; Zhu, Dong and Wang, AISTATS 2022.
 
     Args:
         mechanism: a Poisson-subsampled Gaussian, composed with itself.
@@ -74,8 +74,8 @@ def max_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
 def symmetric_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
     """As `max_tpr`, but at least the curve of each direction, "member" and "non-member".
 
-    The least curve that bounds every test of whether a record is in, whichever of the two answers
-    counts as positive; where both are guessed, as in `one_run_fdp`, it takes this one.
+    The smallest curve that bounds every membership test, whichever answer counts as positive.
+    `one_run_fdp`, which guesses both answers, needs this one.
     """
     both = np.maximum(*_deltas(mechanism))
     return _least(fpr, both, both)
@@ -96,11 +96,11 @@ def _least(fpr: Any, delta_in: np.ndarray, delta_out: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def gaussian_mu(mechanism: Mechanism) -> float:
-    """The least mu whose Gaussian curve lies above both directions', at rates from 1e-5 to 0.9999.
+    """The least mu whose Gaussian curve bounds both directions' at rates from 1e-5 to 0.9999.
 
     docs/METHODS.md, section 8.4 (formula 67).  A bound, unlike the mu of the central limit theorem,
     q sqrt(T (exp(1 / sigma^2) - 1)) (Bu et al. 2020, arXiv 1911.11607), which is an approximation.
-    Reporting such a mu is what Gomez et al. 2025 (arXiv 2503.10945) ask for.
+    Gomez et al. 2025 (arXiv 2503.10945) recommend reporting such a mu.
     """
     from scipy.stats import norm
 
@@ -112,7 +112,7 @@ def gaussian_mu(mechanism: Mechanism) -> float:
 
 
 def tpr_limits(claim: PrivacyClaim, fpr: np.ndarray) -> Curves:
-    """Each of NAMES -> (fpr, the largest TPR that the claim allows there).
+    """Each of NAMES -> (fpr, the largest TPR that the claim permits there).
 
     Raises:
         ValueError: on a rate that is not in [0, 1].
@@ -161,7 +161,7 @@ def _rates(fpr: Any) -> np.ndarray:
     return rates
 
 
-@lru_cache(maxsize=512)  # an audit by a mechanism's own curve asks for a hundred
+@lru_cache(maxsize=512)  # an audit with the mechanism's own curve needs a hundred
 def _deltas(mechanism: Mechanism) -> tuple[np.ndarray, np.ndarray]:
     """The deltas of _EPSILONS: of a record that is in over one that is out, and the reverse."""
     return delta_curves(mechanism, _EPSILONS, value_discretization_interval=SEARCH_INTERVAL)

@@ -1,12 +1,12 @@
-"""Epsilon from the trade-off curve of the very mechanism that is audited, its noise unknown.
+"""Epsilon from the trade-off curve of the audited mechanism, whose noise is unknown.
 
-Of a subsampled mechanism a Gaussian curve is an approximation, and a bad one where q is small.
-With the mechanism's own curve the question is only how much noise there is: docs/METHODS.md,
-section 9.7 (formula 78).  Sources: Nasr et al., USENIX Security 2023 (arXiv 2302.07956), section 5;
-Mahloujifar, Melis and Chaudhuri, ICML 2025 (arXiv 2410.22235).
+For a subsampled mechanism a Gaussian curve is an approximation, and a poor one if q is small. With
+the mechanism's own curve only the noise has to be estimated: docs/METHODS.md, section 9.7 (formula
+78). Sources: Nasr et al., USENIX Security 2023 (arXiv 2302.07956), section 5; Mahloujifar, Melis
+and Chaudhuri, ICML 2025 (arXiv 2410.22235).
 
-Scores of the claimed mechanism can be simulated, so the rank to count at is planned on simulated
-canaries, and the run's own are counted once.
+Scores of the claimed mechanism can be simulated, so the threshold's rank is chosen on simulated
+canaries, and the run's canaries are counted once.
 """
 
 from __future__ import annotations
@@ -30,22 +30,24 @@ from mico_competition.training.accounting_check import pld_epsilon
 
 METHOD, NAME = "own curve", "strength"
 _STRIDE = 0.01
-_MOST = 2.0  # no more is proven: a claim is broken long before, and curves take long to compute
+_MOST = (
+    2.0  # the largest noise ratio: smaller ones contradict the claim already, and curves take long
+)
 
 
-_SIMULATED = 4000  # canaries in, and as many out
+_SIMULATED = 4000  # simulated canaries that are in, and as many that are out
 _CANDIDATES = np.concatenate([[0.002, 0.005, 0.01, 0.02], np.linspace(0.05, 0.95, 19)])
-_TRIED = np.arange(1.0, 0.0, -0.05)  # strengths, while a threshold is planned
+_TRIED = np.arange(1.0, 0.0, -0.05)  # noise ratios while a threshold is chosen
 
 
 def mechanism_curve(
     mechanism: Mechanism, curve_of: Callable[[Mechanism, np.ndarray], np.ndarray] = symmetric_tpr
 ) -> Family:
-    """The curves of a mechanism with any noise, its sampling and steps being what they are.
+    """The curves of a mechanism with its sampling and steps, and with any noise.
 
-    The parameter is strength: how many times less noise there is than the mechanism should have.
-    At 1 it keeps its claim; at 2, where the family ends, its noise is halved.  Curves are those
-    of the next larger multiple of 0.01, so that what is excluded is excluded.
+    The parameter is the noise ratio: claimed noise over actual noise. At 1 the claim holds; at 2,
+    where the family ends, the noise is half of what is claimed. Curves are those of the next larger
+    multiple of 0.01, so that what is excluded is excluded.
 
     Args:
         mechanism: a Poisson-subsampled Gaussian, composed with itself.
@@ -87,10 +89,10 @@ def mechanism_curve_bound(
     level: float = 0.95,
     seed: int = 0,
 ) -> Bound:
-    """A lower bound of epsilon, if the mechanism is what is claimed but for its noise.
+    """A lower bound on epsilon, if the mechanism is the claimed one except for its noise.
 
     Args:
-        truth: bool[n], which canaries were in; both kinds.
+        truth: bool[n], which canaries were in; some in, some out.
         scores: float64[n], independent, sums of `log_ratio` over the run.
         mechanism: as claimed.
         delta: in (0, 1).
@@ -98,8 +100,8 @@ def mechanism_curve_bound(
         seed: of the simulated canaries.
 
     Returns:
-        A `Bound`; `detail` has the strength that is proven (see `own_curve`), the threshold, the
-        counts above it and the bounds of both rates.
+        A `Bound`; `detail` has the proven noise ratio ("strength", see `mechanism_curve`), the
+        threshold, the counts above it and the bounds of both rates.
 
     Raises:
         ValueError: as `check_scores`, or if `delta` or `level` is out of range.
@@ -129,7 +131,7 @@ def mechanism_curve_bound(
 
 
 def _planned(mechanism: Mechanism, inside: int, outside: int, level: float, seed: int) -> int:
-    """The rank among canaries that are out which is expected to prove most."""
+    """The rank among canaries that are out with the largest expected bound."""
     of_in, of_out = _simulated(mechanism, seed)
     ranks = np.unique(np.maximum(1, np.rint(_CANDIDATES * outside).astype(int)))
     tried = np.quantile(of_out, 1 - ranks / (outside + 1))
@@ -140,7 +142,7 @@ def _planned(mechanism: Mechanism, inside: int, outside: int, level: float, seed
         excess = tpr_low - max_tpr(weaker, fpr_high)
         if excess.max() > 0:
             return int(ranks[excess.argmax()])
-    return int(ranks[len(ranks) // 2])  # nothing is expected to be proven
+    return int(ranks[len(ranks) // 2])  # no positive bound is expected
 
 
 def _rates(tp: Any, fp: Any, inside: int, outside: int, level: float) -> tuple[Any, Any]:
@@ -151,7 +153,7 @@ def _rates(tp: Any, fp: Any, inside: int, outside: int, level: float) -> tuple[A
 
 @lru_cache(maxsize=8)
 def _simulated(mechanism: Mechanism, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of canaries that are in, and of canaries that are out, if the claim holds."""
+    """Simulated scores of canaries that are in and that are out, if the claim holds."""
     rng = np.random.default_rng(seed)
     scores = np.zeros(2 * _SIMULATED)
     for _ in range(mechanism.num_steps):

@@ -1,14 +1,14 @@
 """Epsilon from one training run with many canaries: the bound of Steinke, Nasr and Jagielski.
 
-Each point is put in or left out by a fair coin of its own; the auditor guesses some of the coins.
-Under a private mechanism not too many guesses can be right, however points depend on each other.
-So points need not be independent, and no mechanism is presumed; but the two sides of a coin must be
-what the privacy claim is about: a record added or removed.
+A fair coin for each point decides whether it is in, and the auditor guesses some of the coins.
+Under a private mechanism the number of right guesses is limited, however points depend on each
+other. So points need not be independent, and no mechanism is assumed; but the two sides of a coin
+must be what the privacy claim is about: a record added or removed.
 
-The p-value is formula 73 of docs/METHODS.md, section 9.4, with its derivation.  Source: "Privacy
-auditing with one (1) training run", NeurIPS 2023 (arXiv 2305.08846).  What delta adds is exact
-here; theorem 5.2 there has another term, often ten times as large wherever it matters.  The tests
-hold the formula to the best of all mechanisms for few points, by linear programming.
+The p-value is formula 73 of docs/METHODS.md, section 9.4, with its derivation. Source: "Privacy
+auditing with one (1) training run", NeurIPS 2023 (arXiv 2305.08846). The term for delta is exact
+here; that of their theorem 5.2 is often ten times as large. For few points the tests compare the
+formula with the best of all mechanisms, by linear programming.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mico_competition.audit.bound import Bound, largest_excluded
 from mico_competition.audit.checked import check_delta, check_level, check_scores
 from mico_competition.audit.guesses import Guessed, chance_of, guess, plans_of
 
-_MOST = 2**14  # guesses up to which it is searched how many are needed
+_MOST = 2**14  # an error message searches up to this number of guesses for the fewest that suffice
 
 
 def one_run_bound(
@@ -36,32 +36,31 @@ def one_run_bound(
     membership: str = "coins",
     seed: int = 0,
 ) -> Bound:
-    """A lower bound of epsilon from one run, whatever the mechanism is.
+    """A lower bound on epsilon from one run, for any mechanism.
 
-    Points of several models may be joined, if each model's coins are its own.
+    Points of several models may be joined if their coins are independent.
 
     Args:
         truth, scores: see `check_scores`; only the order of the scores counts.
         delta: in [0, 1).
-        level: in (0, 1), how often the bound holds, at least.
-        guesses: (k_plus, k_minus), decided before looking at the truth; or a list of such pairs:
-            the best of them, each paying for all (Bonferroni); None for the list of
+        level: in (0, 1), the least probability with which the bound holds.
+        guesses: (k_plus, k_minus), fixed before looking at the truth; or a list of such pairs, of
+            which the best counts, with Bonferroni's correction; None for the list of
             `guesses.default_plans`.
-        membership: "coins" if each point was put in by a fair coin of its own; "half" if their
-            number was fixed and the choice uniform.  "half" holds for every mechanism, and costs
-            the p-value a factor of about sqrt(pi n / 2).  Without it the bound still held in
-            simulations with half of the points in (tests/audit/test_audit_validity.py);
-            mechanisms can be made up for which it would not.
+        membership: "coins" if each point has its own fair coin; "half" if the number of members is
+            fixed and they are drawn uniformly. "half" holds for every mechanism, and multiplies the
+            p-value by about sqrt(pi n / 2). With "coins" the bound also held in simulations with
+            half of the points in (tests/audit/test_audit_validity.py), but there are mechanisms for
+            which it would not.
         seed: of the order of tied scores.
 
     Returns:
-        A `Bound`.  All scores equal give 0.  `detail` has how many points there are, how many
-        were guessed to be in and out by the best plan, how many of its guesses are right, and how
-        many plans were tried.
+        A `Bound`. All scores equal give 0. `detail` has the number of points, how many the best
+        plan guessed to be in and out, how many of these guesses are right, and the number of plans.
 
     Raises:
-        ValueError: as `check_scores`; if an argument is out of range; if truth is so uneven that
-            no fair coins gave it; if so few guesses would prove nothing if all were right.
+        ValueError: as `check_scores`; if an argument is out of range; if truth is too uneven for
+            fair coins; if there are too few guesses for a positive bound.
 
     >>> truth = np.arange(1000) % 2
     >>> round(one_run_bound(truth, truth * 1.0, delta=0.0).epsilon, 1)  # every guess is right
@@ -75,7 +74,7 @@ def one_run_bound(
     made = guess(member, value, [plan for plan, _ in plans], seed)
     alphas = [(1 - level) * chance * share for _, share in plans]
     _enough(made, delta, alphas)
-    # What all scores equal say of the points is nothing, whatever order they are given.
+    # Equal scores carry no information, whatever the order of the points.
     constant = bool((value == value[0]).all())
     known = [0.0 if constant else _epsilon(one, delta, a) for one, a in zip(made, alphas)]
     best = int(np.argmax(known))
@@ -84,9 +83,9 @@ def one_run_bound(
 
 
 def one_run_p_value(guessed: Guessed, *, epsilon: float, delta: float) -> float:
-    """How likely, at most, so many right guesses are under (epsilon, delta), with fair coins.
+    """An upper bound on the probability of so many right guesses under (epsilon, delta).
 
-    The formula at the head of this file.
+    It is the formula of the module's docstring, for fair coins.
 
     Args:
         guessed: the plan and v, the number of right guesses.
@@ -119,22 +118,23 @@ def _p_value(guessed: Guessed, epsilon: float, delta: float, log_choices: np.nda
 def _log_choices(r: int) -> np.ndarray:
     """log of r over 0, ..., r."""
     k = np.arange(r + 1)
-    return gammaln(r + 1) - gammaln(k + 1) - gammaln(r - k + 1)
+    log_choices: np.ndarray = gammaln(r + 1) - gammaln(k + 1) - gammaln(r - k + 1)
+    return log_choices
 
 
 def _epsilon(guessed: Guessed, delta: float, alpha: float) -> float:
     """The largest epsilon under which so many right guesses are too unlikely.
 
-    With delta the p-value need not grow with epsilon.  That does no harm: what is
-    (epsilon, delta)-private is so with every larger epsilon, too, so wherever the p-value is too
-    small, all smaller ones are excluded as well.
+    With delta the p-value need not grow with epsilon. The search stays valid: an (epsilon,
+    delta)-private mechanism is private with every larger epsilon, too, so an excluded epsilon
+    excludes all smaller ones.
     """
     log_choices = _log_choices(guessed.guesses)
     return largest_excluded(lambda e: _p_value(guessed, e, delta, log_choices) <= alpha)
 
 
 def _enough(made: list[Guessed], delta: float, alphas: Sequence[float]) -> None:
-    """ValueError if no plan would prove anything, were all of its guesses right."""
+    """ValueError if no plan gives a positive bound even with all guesses right."""
 
     def proves(one: Guessed, alpha: float) -> bool:
         return one_run_p_value(one.perfect(), epsilon=0.0, delta=delta) <= alpha

@@ -1,15 +1,13 @@
-"""Epsilon from one training run, if the mechanism's trade-off curve is known up to a parameter.
+"""Epsilon from one training run, if the mechanism's trade-off curve has one unknown parameter.
 
-The setting is that of `one_run`, with a family of trade-off curves in the place of epsilon and
-delta.  The recursion that says how likely so many right guesses can be is in docs/METHODS.md,
-section 9.6 (formulas 76 and 77).  Source: Mahloujifar, Melis and Chaudhuri, "Auditing
-f-differential privacy in one run", ICML 2025 (arXiv 2410.22235).  The case that all guesses are of
-one kind is ours.
+The setting is that of `one_run`, with a family of trade-off curves in place of epsilon and delta.
+The recursion for the probability of so many right guesses is in docs/METHODS.md, section 9.6
+(formulas 76 and 77). Source: Mahloujifar, Melis and Chaudhuri, "Auditing f-differential privacy in
+one run", ICML 2025 (arXiv 2410.22235). The case that all guesses are of one kind is our addition.
 
-The curve must hold in both directions.  Points may depend on each other.  But the bound presumes
-the family: for Gaussian DP that is Gaussian noise without sampling; of another mechanism it says
-which Gaussian curve the guesses reached, and the epsilon that is read from it may lie above the
-true one.
+The curve must hold in both directions. Points may depend on each other. But the bound assumes the
+family: for Gaussian DP that is Gaussian noise without sampling. For another mechanism it gives the
+Gaussian curve that the guesses reached, whose epsilon may exceed the true one.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from mico_competition.audit.checked import check_delta, check_level, check_score
 from mico_competition.audit.guesses import Guessed, chance_of, guess, plans_of
 from mico_competition.audit.tradeoff import GAUSSIAN, Family
 
-_MOST = 2**10  # guesses up to which it is searched how many are needed
+_MOST = 2**10  # an error message searches up to this number of guesses for the fewest that suffice
 
 
 def one_run_fdp_bound(
@@ -39,7 +37,7 @@ def one_run_fdp_bound(
     seed: int = 0,
     curve: Family = GAUSSIAN,
 ) -> Bound:
-    """A lower bound of epsilon from one run, if the mechanism's curve is one of a family.
+    """A lower bound on epsilon from one run, if the mechanism's curve belongs to a family.
 
     Args:
         truth, scores, level, guesses, membership, seed: see `one_run_bound`.
@@ -47,8 +45,8 @@ def one_run_fdp_bound(
         curve: the family; Gaussian DP by default.
 
     Returns:
-        A `Bound`, by "one-run f-DP", with the parameter ("mu") in `detail`, besides what
-        `one_run_bound` tells.  All scores equal give 0.
+        A `Bound`, by "one-run f-DP", with the parameter ("mu") in `detail`, besides the details of
+        `one_run_bound`. All scores equal give 0.
 
     Raises:
         ValueError: as `one_run_bound`.
@@ -70,18 +68,18 @@ def one_run_fdp_bound(
 
 
 def impossible(guessed: Guessed, alpha: float, least_fpr: Callable[[float], float]) -> bool:
-    """Whether the curve allows so many right guesses with no probability of `alpha` or more."""
+    """Whether so many right guesses have a probability below `alpha` under the curve."""
     m, r, v = guessed.points, guessed.guesses, guessed.right
-    whole = r / m  # what R + H comes to when the p_i sum to 1
+    whole = r / m  # the value of R + H when the p_i sum to 1
     scale = 2 / guessed.sides
     right, wrong = alpha * v / m, alpha * (r - v) / m
     for i in range(v - 1, -1, -1):
-        # No more than all of one side of the coin can be right.
+        # At most all guesses of one side can be right.
         if right + wrong > whole or scale * right > 1:
             return True
         needed = least_fpr(scale * right) / scale
         if needed <= wrong:
-            return False  # nor is anything needed further down
+            return False  # and nothing further down is needed
         right += i / (r - i) * (needed - wrong)
         wrong = needed
     return right + wrong > whole
@@ -97,7 +95,7 @@ def _parameter(guessed: Guessed, alpha: float, curve: Family) -> float:
 
 
 def _enough(made: list[Guessed], alphas: Sequence[float]) -> None:
-    """ValueError if no plan would prove anything, were all of its guesses right."""
+    """ValueError if no plan gives a positive bound even with all guesses right."""
 
     def proves(one: Guessed, alpha: float) -> bool:
         return impossible(one.perfect(), alpha, float)

@@ -1,8 +1,7 @@
 """Whether one attack is better than another on the same targets: a paired test.
 
-Both are measured on the same resamples of models (`evaluation.measure`), so that what models have
-in common drops out.  The p-value is that of the interval: docs/METHODS.md, section 7.5 (formula
-59).
+Both are measured on the same resamples of models (`evaluation.measure`), so differences between
+models cancel. The p-value belongs to the interval: docs/METHODS.md, section 7.5 (formula 59).
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from mico_competition.scoring.intervals import widened
 
 
 class Paired(NamedTuple):
-    """What one attack has more than the other: the difference, its interval, and the p-value."""
+    """The difference between two attacks, with its interval and p-value."""
 
     difference: float
     low: float
@@ -49,17 +48,17 @@ def paired_test(
         truth: bool[models, points].
         scores_one, scores_other: float[models, points], finite, each comparable over models.
         metric: one of `evaluation.measure.METRICS`.
-        resamples: draws of models; p-values are multiples of 2 / resamples, about.
+        resamples: draws of models; p-values are about multiples of 2 / resamples.
         level: of the interval.
-        seed: of the draws.
+        seed: for the resamples.
 
     Returns:
-        `Paired(difference, low, high, p_value)`: the metric of `scores_one` less that of
-        `scores_other`.  Two attacks with equal scores have the p-value 1.
+        `Paired(difference, low, high, p_value)`: the metric of `scores_one` minus that of
+        `scores_other`. Two attacks with equal scores have the p-value 1.
 
     Raises:
-        ValueError: as `measure`; on an unknown metric; on one model only, which says nothing of
-            how models differ.
+        ValueError: as `measure`; on an unknown metric; on a single model, which gives no variance
+            between models.
     """
     check_level(level)
     if metric not in METRICS:
@@ -72,7 +71,7 @@ def paired_test(
     found = compare(one, other, level=level)[metric]
     likely = [p_value(found.draws, len(truth))] if len(found.draws) else []
     likely += [_t_p_value(found, len(truth))] if len(found.left) else []
-    if found.low <= 0 <= found.high:  # also where few records widen the interval
+    if found.low <= 0 <= found.high:  # also if few records widen the interval
         likely.append(1 - level)
     return Paired(found.value, found.low, found.high, max(likely))
 
@@ -88,13 +87,13 @@ def _t_p_value(found: Estimate, models: int) -> float:
 
 
 def p_value(draws: np.ndarray, models: int) -> float:
-    """How likely a difference so far from 0 is if there is none, two-sided, in (0, 1].
+    """The two-sided p-value of a difference, in (0, 1].
 
     Args:
         draws: the difference in each resample.
-        models: of how many models each resample is, 2 or more.
+        models: the number of models in each resample, 2 or more.
     """
-    # One more at each end, so that few draws do not pretend to certainty.
+    # One more at each end, so that no p-value is 0.
     ends = min(np.count_nonzero(draws <= 0), np.count_nonzero(draws >= 0)) + 1
     plain = 1 - 2 * ends / (draws.size + 1)  # the level at which a percentile interval ends at 0
     if plain <= 0:

@@ -1,7 +1,7 @@
 """An exact interval of the TPR at an FPR, for a single model.
 
-A single model says nothing about others.  If its points may be taken for independent draws, counts
-of them are binomial, and the interval is exact: docs/METHODS.md, section 7.6 (formula 60).
+A single model gives no information about others. If its points are independent draws, their counts
+are binomial, and the interval is exact: docs/METHODS.md, section 7.6 (formula 60).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ Interval = tuple[float, float]
 def tpr_interval(
     truth: Any, scores: Any, fpr: float, *, level: float = LEVEL, seed: int = 0
 ) -> Interval:
-    """An interval of the TPR at a true FPR, for points that are independent.
+    """An interval for the TPR at a true FPR, for independent points.
 
-    The threshold at which the FPR is `fpr` is not known, but lies between two scores of
-    non-members: how many of n lie above it is binomial (David and Nagaraja, "Order Statistics",
-    2003, section 7.1).  The TPR is above the one at the upper score, below the one at the lower,
-    and both have Clopper-Pearson bounds, as the members are independent of the non-members.  Each
-    of the four may fail with a quarter of 1 - `level`.
+    The threshold at which the FPR is `fpr` is unknown, but lies between two scores of non-members:
+    the number of them above it is binomial (David and Nagaraja, "Order Statistics", 2003, section
+    7.1). The TPR is above the one at the upper score, below the one at the lower, and both have
+    Clopper-Pearson bounds, as the members are independent of the non-members. Each of the four
+    bounds has an error probability of a quarter of 1 - `level`.
 
     Args:
         truth, scores: see `check_scores`.
         fpr: in [0, 1].
-        level: in (0, 1), how often the interval holds, at least.
-        seed: of the order of tied scores; ties are broken as if by chance.
+        level: in (0, 1), the least probability with which the interval holds.
+        seed: for the random order of tied scores.
 
     Returns:
         `(low, high)`, 0 <= low <= high <= 1.
@@ -54,7 +54,7 @@ def tpr_interval(
     order = np.lexsort((np.random.default_rng(seed).random(value.size), value))[::-1]
     ranked = member[order]
     outside = np.flatnonzero(~ranked)
-    # members_above[k]: above the k-th of the non-members from the top, k = 1, ..., n.
+    # members_above[k]: members above the k-th non-member from the top, k = 1, ..., n.
     members_above = np.cumsum(ranked)[outside]
     members, n = int(member.sum()), outside.size
     each = 1 - (1 - level) / 4

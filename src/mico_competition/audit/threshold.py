@@ -1,13 +1,13 @@
-"""Epsilon from the best threshold: accept scores above it, and bound both rates exactly.
+"""Epsilon from the best threshold, with exact bounds of both rates.
 
-A lower bound of the TPR and an upper bound of the FPR exclude small epsilons: docs/METHODS.md,
-section 9.2 (formula 71).  Sources: Jagielski, Ullman and Oprea, NeurIPS 2020 (arXiv 2006.07709);
-Nasr et al., S&P 2021 (arXiv 2101.04535).  Points must be independent; those of one model are not,
-and then the bound may fail.  The one-run bounds do not need that.
+A lower bound on the TPR and an upper bound on the FPR exclude small epsilons: docs/METHODS.md,
+section 9.2 (formula 71). Sources: Jagielski, Ullman and Oprea, NeurIPS 2020 (arXiv 2006.07709);
+Nasr et al., S&P 2021 (arXiv 2101.04535). Points must be independent; those of one model are not,
+and then the bound may fail. The one-run bounds do not need independence.
 
-Every threshold of a fixed list of ranks is bounded on all points, all of them at once by
-Bonferroni.  The ranks are the k-th largest score of the non-members and the k-th smallest of the
-members, k = 1, 2, 3, 4, 6, ..., so the counts that are bounded do not choose the threshold.
+Every threshold of a fixed list of ranks is bounded on all points, with Bonferroni's correction. The
+ranks are the k-th largest score of the non-members and the k-th smallest of the members, k = 1, 2,
+3, 4, 6, ..., so the bounded counts do not choose the threshold.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from mico_competition.audit import binomial
 from mico_competition.audit.bound import Bound
 from mico_competition.audit.checked import check_delta, check_level, check_scores
 
-_STRIDE = 1.5  # from one rank of the list to the next
-_MOST = 2**20  # points of a kind up to which it is searched how many are needed
+_STRIDE = 1.5  # the ratio of one rank of the list to the next
+_MOST = 2**20  # an error message searches up to this number of points of a kind
 
 Worth = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Thresholds with bounds of both rates that hold for all of them at once.
+    """Thresholds with bounds of both rates that hold for all thresholds jointly.
 
     Attributes:
-        threshold, true_positives, false_positives, tpr_low, fpr_high: one number a threshold.
-        members, nonmembers: on how many points it was counted.
+        threshold, true_positives, false_positives, tpr_low, fpr_high: one number for each
+            threshold.
+        members, nonmembers: the numbers of points counted.
     """
 
     threshold: np.ndarray
@@ -62,18 +63,18 @@ def threshold_bound(
     level: float = 0.95,
     seed: int = 0,
 ) -> Bound:
-    """A lower bound of epsilon from the best threshold, for points that are independent.
+    """A lower bound on epsilon from the best threshold, for independent points.
 
     Args:
         truth, scores: see `check_scores`; only the order of the scores counts.
         delta: in [0, 1).
-        level: in (0, 1), how often the bound holds, at least.
-        seed: of the order of tied scores.
+        level: in (0, 1), the least probability with which the bound holds.
+        seed: for the order of tied scores.
 
     Returns:
-        A `Bound`: the larger of log((TPR - delta) / FPR) and log((TNR - delta) / FNR), with the
-        rates' bounds for the rates, or 0.  All scores equal give 0.  `detail` has the threshold,
-        the counts and the bounds of the rates there, and how many thresholds were tried.
+        A `Bound`: the larger of log((TPR - delta) / FPR) and log((TNR - delta) / FNR), computed
+        from the bounds of the rates, or 0. All scores equal give 0. `detail` has the threshold, the
+        counts and the bounds of the rates there, and the number of thresholds tried.
 
     Raises:
         ValueError: as `check_scores`; if `delta` or `level` is out of range; if there are so few
@@ -99,7 +100,7 @@ def threshold_bound(
 
 
 def epsilon_of_rates(tpr: Any, fpr: Any, delta: float) -> np.ndarray:
-    """The least epsilon that allows a TPR at an FPR in (0, 1]; -inf if every one does.
+    """The least epsilon that permits a TPR at an FPR in (0, 1]; -inf if every epsilon does.
 
     `tradeoff.dp_tpr`, solved for epsilon; it may be negative.
 
@@ -110,19 +111,20 @@ def epsilon_of_rates(tpr: Any, fpr: Any, delta: float) -> np.ndarray:
     with np.errstate(divide="ignore"):
         above = np.log(np.maximum(tpr - delta, 0)) - np.log(fpr)
         below = np.log(np.maximum(1 - fpr - delta, 0)) - np.log(1 - tpr)
-    return np.maximum(above, below)
+    epsilon: np.ndarray = np.maximum(above, below)
+    return epsilon
 
 
 def honest_rates(
     member: np.ndarray, value: np.ndarray, *, level: float, worth: Worth, seed: int
 ) -> Rates:
-    """Bounds of both rates, at thresholds that the counted points did not choose.
+    """Bounds of both rates at thresholds that do not depend on the counted points.
 
     Args:
         member, value: bool[n] and float64[n], of `check_scores`.
-        level: how often all bounds hold at once, at least.  TPR and FPR share what may fail.
-        worth: (lower bounds of TPR, upper bounds of FPR) -> what is to be largest, and is above 0
-            if something is proven.
+        level: the least probability with which all bounds hold jointly; TPR and FPR share the rest.
+        worth: (lower bounds of TPR, upper bounds of FPR) -> the value to maximise, which is above 0
+            if the bound on epsilon is.
         seed: see `threshold_bound`.
 
     Raises:
@@ -131,15 +133,15 @@ def honest_rates(
     check_level(level)
     _enough(int(np.count_nonzero(member)), int(np.count_nonzero(~member)), level, worth)
     rng = np.random.default_rng(seed)
-    # Ties in random order: as if each score had a random digit more, which costs no privacy.
+    # Tied scores are ordered at random; like any processing, this costs no privacy.
     order = np.lexsort((rng.random(value.size), value))
     inside, outside = np.flatnonzero(member[order]), np.flatnonzero(~member[order])
     top, bottom = _ranks(outside.size), _ranks(inside.size)
     each = 1 - (1 - level) / (2 * (top.size + bottom.size))
-    # Accept what lies above the k-th of the non-members from the top ...
+    # Accept scores above the k-th non-member from the top ...
     places = outside[outside.size - top]
     tp = inside.size - inside.searchsorted(places)
-    # ... or from the k-th of the members from the bottom on.
+    # ... or from the k-th member from the bottom on.
     places = np.append(places, inside[bottom - 1])
     tp = np.append(tp, inside.size - bottom + 1)
     fp = np.append(top - 1, outside.size - outside.searchsorted(places[top.size :]))
@@ -157,7 +159,7 @@ def _ranks(points: int) -> np.ndarray:
 
 
 def _enough(inside: int, outside: int, level: float, worth: Worth) -> None:
-    """ValueError if perfect scores of so many points would not be worth anything."""
+    """ValueError if even perfect scores of so many points give no positive bound."""
     if _proves(inside, outside, level, worth):
         return
     low, high = 1, 2

@@ -1,4 +1,4 @@
-"""What a privacy claim allows an attack: trade-off curves of (epsilon, delta) and of Gaussian DP.
+"""Trade-off curves of (epsilon, delta) and of Gaussian DP: the TPR that a privacy claim permits.
 
 A curve gives the largest true positive rate (TPR) at each false positive rate (FPR):
 docs/METHODS.md, sections 8.1 and 8.2 (formulas 62 to 64).  It is 1 - f, with f the trade-off
@@ -23,13 +23,13 @@ _SQRT2 = math.sqrt(2)
 
 
 def dp_tpr(epsilon: Any, delta: Any, fpr: Any) -> np.ndarray:
-    """The largest TPR that (epsilon, delta) allows at each FPR.
+    """The largest TPR that (epsilon, delta) permits at each FPR.
 
     min(1, e^epsilon FPR + delta, 1 - e^-epsilon (1 - delta - FPR)): Wasserman and Zhou, JASA 2010,
     theorem 2.4; Kairouz, Oh and Viswanath, ICML 2015, theorem 2.1.
 
     Args:
-        epsilon: >= 0; infinite allows everything.
+        epsilon: >= 0; infinite permits every TPR.
         delta: in [0, 1].
         fpr: in [0, 1].  All three may be arrays whose shapes broadcast.
 
@@ -52,16 +52,17 @@ def dp_tpr(epsilon: Any, delta: Any, fpr: Any) -> np.ndarray:
     grown = np.where(np.isinf(epsilon), 1.0, grown)
     # The second line, written so that small rates are not lost beside 1.
     other = -np.expm1(-epsilon) + np.exp(-epsilon) * (delta + fpr)
-    return np.minimum(1, np.minimum(grown + delta, other))
+    tpr: np.ndarray = np.minimum(1, np.minimum(grown + delta, other))
+    return tpr
 
 
 def gdp_tpr(mu: Any, fpr: Any) -> np.ndarray:
-    """The largest TPR that Gaussian DP allows at each FPR: Phi(Phi^-1(FPR) + mu).
+    """The largest TPR that Gaussian DP permits at each FPR: Phi(Phi^-1(FPR) + mu).
 
     Dong, Roth and Su (2022), definition 3 and equation (6): telling N(0, 1) from N(mu, 1).
 
     Args:
-        mu: >= 0; infinite allows everything.
+        mu: >= 0; infinite permits every TPR.
         fpr: in [0, 1].  Both may be arrays whose shapes broadcast.
 
     Returns:
@@ -100,13 +101,13 @@ def gdp_delta(mu: float, epsilon: float) -> float:
     high, low = mu / 2 - epsilon / mu, -mu / 2 - epsilon / mu
     if high > 0:
         return float(max(0.0, ndtr(high) - math.exp(min(0.0, epsilon + log_ndtr(low)))))
-    # Both terms may be tiny: take out the density they share, phi(high) = e^epsilon phi(low).
+    # Both terms may be tiny: factor out their common density, phi(high) = e^epsilon phi(low).
     ratios = float(erfcx(-high / _SQRT2) - erfcx(-low / _SQRT2))
     return max(0.0, 0.5 * math.exp(-high * high / 2) * ratios)
 
 
 def gdp_epsilon(mu: float, delta: float) -> float:
-    """The least epsilon of a mu-GDP mechanism at a delta: `gdp_delta` the other way round.
+    """The least epsilon of a mu-GDP mechanism at a delta: the inverse of `gdp_delta`.
 
     Args:
         mu: >= 0, finite.
@@ -155,13 +156,13 @@ def gdp_mu(epsilon: float, delta: float) -> float:
 
 @dataclass(frozen=True)
 class Family:
-    """Trade-off curves with one parameter, from which a bound finds the least not excluded.
+    """Trade-off curves with one parameter, of which a bound finds the least that is not excluded.
 
     Attributes:
         name: of the parameter, in a bound's detail.
         tpr: (parameter, FPR) -> the largest TPR; concave and growing in the FPR, and growing in
             the parameter.  It must hold in both directions, record added and record removed.
-        fpr: (parameter, TPR) -> the least FPR with which that TPR is allowed: `tpr`'s inverse.
+        fpr: (parameter, TPR) -> the least FPR at which that TPR is permitted: the inverse of `tpr`.
         epsilon: (parameter, delta) -> the least epsilon of the curve.
         Parameters are >= 0, and at 0 the curve is the diagonal.
     """
@@ -185,7 +186,7 @@ GAUSSIAN = Family("mu", _gaussian_tpr, _gaussian_fpr, gdp_epsilon)
 
 
 def _check(name: str, values: np.ndarray, most: float) -> None:
-    if not ((values >= 0) & (values <= most)).all():  # NaN fails, too
+    if not ((values >= 0) & (values <= most)).all():  # false for NaN, too
         allowed = "at least 0" if math.isinf(most) else f"in [0, {most:g}]"
         raise ValueError(f"Expected {name} {allowed}, got a value outside.")
 

@@ -1,4 +1,4 @@
-"""What an attack proves of a scenario, beside what its mechanism claims and allows.
+"""The audit of one scenario: lower bounds on epsilon, the claim, and the TPR that it permits.
 
 The mathematics is in docs/METHODS.md, sections 9.5 and 9.8.
 """
@@ -27,13 +27,13 @@ LEVEL = 0.95
 DELTA = 1e-5
 RANKED = "TPR_FPR_1000"
 PROVING, OF_PAIRS = "one-run", "one-run of pairs"
-"""The bounds that raise an alarm; both hold however points of one model hang together.
+"""The bounds that raise an alarm; both hold however the points of one model depend on each other.
 
-The first takes a model's memberships for fair coins.  They nearly are: just half of its challenge
-points are members.  Simulations with such halves back the bound, no theorem does.  The second has
-one: within each model members are paired with non-members at random, and who of a pair is the
-member is a fair coin, but one that replaces a record by another.  Each is computed once more at a
-level at which both hold at once, and that is what the alarm and the sentence go by.
+The first treats a model's memberships as fair coins. They nearly are: exactly half of its challenge
+points are members. Simulations with such halves, but no theorem, support this bound. The second has
+a theorem: within each model members are paired with non-members at random, and which one of a pair
+is the member is a fair coin, which replaces one record by another. The alarm and the sentence use
+both bounds at a level at which they hold jointly.
 """
 
 
@@ -46,9 +46,8 @@ class Scored:
         attack: its name, or "predictions" for scores that came as files.
         truth: for each model, bool[points].
         scores: for each model, float64[points].
-        claim: what every one of the models claims; None without privacy, or if it is not
-            known.
-        source: who says so: STATED, BY_TABLE or NOT_KNOWN.
+        claim: the claim that all models share; None without privacy, or if it is unknown.
+        source: of the claim: STATED, BY_TABLE or NOT_KNOWN.
     """
 
     scenario: str
@@ -65,17 +64,17 @@ class Verdict:
     """An audit of one scenario.
 
     Attributes:
-        scored: what was audited.
+        scored: the audited scores.
         result: of `scoring.score`, the points of all models pooled.
         known: of `scoring.intervals_of`, for the same scenario.
-        delta: at which every epsilon is.
-        bounds: lower bounds of epsilon, each by itself at `level`.
-        joint: those that raise alarms, PROVING and OF_PAIRS, at the level at which all of the
-            audit's hold at once at `level`.
+        delta: of every epsilon.
+        bounds: lower bounds on epsilon, each at `level`.
+        joint: the bounds that raise alarms, PROVING and OF_PAIRS, such that those of all audits
+            hold jointly at `level`.
         level: of bounds and intervals.
-        allowed: the ceilings; empty without a claim.
-        mu: of the Gaussian ceiling; None without a claim.
-        replace_one: what the mechanism spends if a record is replaced by another; None likewise.
+        allowed: the limits; empty without a claim.
+        mu: of the Gaussian limit; None without a claim.
+        replace_one: epsilon if a record is replaced by another; None without a claim.
     """
 
     scored: Scored
@@ -91,14 +90,14 @@ class Verdict:
 
     @property
     def proven(self) -> Bound:
-        """The lower bound that takes least for granted, of adding or removing a record."""
+        """The lower bound with the fewest assumptions, for adding or removing a record."""
         return self.joint[0]
 
     @property
     def alarm(self) -> bool:
-        """Whether the attack proves more than is claimed, of adding or of replacing a record.
+        """Whether a lower bound exceeds the claim, for adding or for replacing a record.
 
-        Of mechanisms that keep their claim a share of 1 - level raises it, at most.
+        If the claim holds, the probability of an alarm is 1 - level at most.
         """
         claim = self.scored.claim
         return claim is not None and (self.proven.epsilon > claim.epsilon or self._replaced_alarm)
@@ -109,14 +108,14 @@ class Verdict:
 
     @property
     def most(self) -> float | None:
-        """The exact ceiling at 10 % FPR."""
+        """The exact limit at 10 % FPR."""
         if not self.allowed:
             return None
         fpr, tpr = list(self.allowed.values())[-1]
         return float(np.interp(MARK, fpr, tpr))
 
     def sentence(self) -> str:
-        """What the attack proves, and what the mechanism claims."""
+        """The lower bound and the claim, in one sentence."""
         scored, claim = self.scored, self.scored.claim
         proves = (
             f"{scored.scenario}: {self._who()} proves epsilon >= {self.proven.epsilon:.2f} "
@@ -136,7 +135,7 @@ class Verdict:
         return f"{proves}, {self._claimed()}; {found}."
 
     def _claimed(self) -> str:
-        """What was claimed, in a clause."""
+        """The claim, in a clause."""
         scored, claim = self.scored, self.scored.claim
         if scored.source == STATED:
             if claim is None:
@@ -177,12 +176,11 @@ def judge(
 
     Args:
         scored: scores and truth.
-        delta: at which bounds are computed; by default what is claimed at, or DELTA without a
-            claim.  Another one than the claim's takes the claim's own curve to that delta.
+        delta: of the bounds; by default that of the claim, or DELTA without a claim. At another
+            delta than the claim's, the claim's epsilon comes from the mechanism's curve.
         level: of bounds and intervals, in (0, 1).
-        guesses: of the one-run bounds, see `one_run_bound`; of pairs the same share is guessed.
-        audits: how many of models with a claim are judged together, that all of them raise a
-            false alarm no more often than `level` allows.
+        guesses: see `one_run_bound`; the same share of pairs is guessed.
+        audits: the number of audits of private models that share the error probability 1 - `level`.
 
     Raises:
         ValueError: as `all_bounds`: on scores that are not finite, truth that is not 0 or 1, too
@@ -217,7 +215,7 @@ def judge(
 
 
 def pairs_of(scored: Scored) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of a member and a non-member of the same model, of all models; see `guesses.pairs`."""
+    """Pairs of a member and a non-member of the same model, for all models; see `guesses.pairs`."""
     found = [
         pairs(np.asarray(truth), np.asarray(scores, dtype=np.float64), seed=seed)
         for seed, (truth, scores) in enumerate(zip(scored.truth, scored.scores))
@@ -229,7 +227,7 @@ def pairs_of(scored: Scored) -> tuple[np.ndarray, np.ndarray]:
 def deciding_bounds(
     scored: Scored, *, delta: float, level: float, guesses: Any = None
 ) -> tuple[Bound, Bound]:
-    """The bounds that raise alarms, PROVING and OF_PAIRS, each by itself at `level`."""
+    """The bounds that raise alarms, PROVING and OF_PAIRS, each at `level`."""
     points = np.concatenate(scored.truth), np.concatenate(scored.scores)
     of_pairs = pairs_of(scored)
     fewer = _fitted(guesses, points[0].size, of_pairs[0].size)
@@ -241,7 +239,7 @@ def deciding_bounds(
 
 
 def _fitted(guesses: Any, points: int, fewer: int) -> Any:
-    """Plans for `points` points as plans for `fewer`, with as large a share of them."""
+    """Plans for `points` points, scaled to `fewer` points."""
     if guesses is None:
         return None
     plans = [guesses] if np.ndim(guesses[0]) == 0 else guesses

@@ -1,6 +1,6 @@
-"""`mico <verb>`: parses, calls one function of the package, prints.
+"""`mico <verb>`: parses its arguments, calls one function of the package, and prints.
 
-Imports of torch and the like wait until a verb runs, so that --help is quick.
+Torch and other large packages are imported only when a verb runs, so --help is quick.
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ _DESCRIPTION = "Membership inference competitions: train, release, attack, pack,
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; gives the exit code.
+    """Run one verb and return the exit code.
 
-    --competition, before or after the verb, comes first: choices of other flags are its rows.
+    --competition, before or after the verb, is read first, since choices of other flags are its
+    rows.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     file, words = split_competition(words)
@@ -103,49 +104,55 @@ def build_parser() -> argparse.ArgumentParser:
     _add_competition(parser)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
     add_train(_verb(verbs, "train", "train one model of a scenario"))
-    add_fleet(_verb(verbs, "fleet", "train many models, going on where a run stopped"))
+    add_fleet(_verb(verbs, "fleet", "train many models, continuing where a run stopped"))
     add_release(_verb(verbs, "release", "write what participants may see of trained models"))
-    add_leaks(_verb(verbs, "leaks", "search a release for what it must not tell"))
+    add_leaks(_verb(verbs, "leaks", "search a release for secrets"))
     add_reference(_verb(verbs, "reference", "write one phase's solutions for the scoring program"))
     add_bundle(_verb(verbs, "bundle", "write a competition for Codabench or CodaLab, or check one"))
-    add_rehearse(_verb(verbs, "rehearse", "score a submission as the platform would, at home"))
-    add_leaderboard(_verb(verbs, "leaderboard", "score submissions into a static site of results"))
+    add_rehearse(_verb(verbs, "rehearse", "score a submission locally as the platform would"))
+    add_leaderboard(_verb(verbs, "leaderboard", "publish scores of submissions as a static site"))
     add_score_all(_verb(verbs, "score-all", "score a folder of zips into leaderboard entries"))
-    add_reveal(_verb(verbs, "reveal", "write a phase's withheld labels out, for everybody"))
-    add_verify(_verb(verbs, "verify", "hold revealed labels, or files, against a release"))
+    add_reveal(_verb(verbs, "reveal", "write a phase's withheld labels, for everybody"))
+    add_verify(_verb(verbs, "verify", "check files or revealed labels against a release"))
     add_publish(_verb(verbs, "publish", "upload a release to the Hugging Face Hub, with a page"))
-    add_download(_verb(verbs, "download", "fetch a published challenge from the Hugging Face Hub"))
-    add_signals(_verb(verbs, "signals", "compute what attacks ask of models, and keep it"))
+    add_download(
+        _verb(verbs, "download", "download a published challenge from the Hugging Face Hub")
+    )
+    add_signals(_verb(verbs, "signals", "compute and cache the signals that attacks need"))
     add_attack(_verb(verbs, "attack", "write an attack's predictions for a challenge folder"))
-    add_attacks(_verb(verbs, "attacks", "list the attacks that have a name, or describe some"))
+    add_attacks(_verb(verbs, "attacks", "list or describe the built-in attacks"))
     add_evaluate(_verb(verbs, "evaluate", "measure attacks on models whose members are known"))
-    add_audit(_verb(verbs, "audit", "say what an attack proves and what privacy claims"))
-    add_audit_train(_verb(verbs, "audit-train", "hold the private trainer against its claim"))
+    add_audit(_verb(verbs, "audit", "compare lower bounds on epsilon with the claimed one"))
+    add_audit_train(
+        _verb(verbs, "audit-train", "test the private trainer against its claimed epsilon")
+    )
     _add_check(_verb(verbs, "check", "list all faults of predictions or of a submission's zip"))
     _add_submit(_verb(verbs, "submit", "check predictions and zip them"))
-    _add_score(_verb(verbs, "score", "score predictions where solutions are at hand"))
+    _add_score(_verb(verbs, "score", "score predictions whose solutions are available"))
     _add_demo(_verb(verbs, "demo", "run a whole small competition on scikit-learn's digits"))
-    add_init(_verb(verbs, "init", "write a competition of your own to start from"))
+    add_init(_verb(verbs, "init", "write a template for your own competition"))
     _add_tracks(_verb(verbs, "tracks", "print the table of scenarios"))
     return parser
 
 
 def _verb(verbs: Any, name: str, help_text: str) -> argparse.ArgumentParser:
     sentence = f"{help_text[:1].upper()}{help_text[1:]}."
-    parser = verbs.add_parser(name, help=help_text, description=sentence, allow_abbrev=False)
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=help_text, description=sentence, allow_abbrev=False
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_competition(parser)
     return parser
 
 
 def _add_competition(parser: argparse.ArgumentParser) -> None:
-    """The flag as --help shows it; `main` takes it off the command line before."""
+    """Add the flag for --help; `main` removes it from the command line before parsing."""
     parser.add_argument(
         _FLAG,
         metavar="FILE",
         type=_again,
         help="the competition to work on (default: MICO_COMPETITION, else those of the package); "
-        "the file names code, which runs: use no file that you do not trust",
+        "the file names code, which is run: use only files that you trust",
     )
 
 
@@ -158,7 +165,7 @@ def _add_challenge_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--predictions",
         type=Path,
-        help="folder that predictions are in (default: FOLDER.predictions beside the challenge "
+        help="folder with predictions (default: FOLDER.predictions beside the challenge "
         "folder, or its model folders if they hold predictions, as in 2022)",
     )
 

@@ -1,4 +1,4 @@
-"""What verbs that run attacks share: their flags, attacks by name, and what opens signals."""
+"""Shared by verbs that run attacks: flags, attacks by name, and a function that opens signals."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def add_isolate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--isolate",
         action="store_true",
-        help="run attacks of file.py:function in a process that sees nothing but the arrays it is "
-        "given: for a file that you did not write",
+        help="run attacks of file.py:function in a process that can access only their arrays; use "
+        "it for files that you did not write",
     )
 
 
 def add_signal_flags(parser: argparse.ArgumentParser) -> None:
-    """Options of attacks that have some, datasets, the cache."""
+    """Flags for options of attacks, datasets and the cache."""
     for row in TABLE:
         for flag in row.flags:
             parser.add_argument(
@@ -58,7 +58,7 @@ def add_signal_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def attacks_named(args: argparse.Namespace, names: Sequence[str]) -> list[Attack]:
-    """The attacks of these names, once each, with the options given."""
+    """The attacks with these names, once each, with their options."""
     check_attack_names(names)
     from mico_competition.evaluation.custom import find_attack
 
@@ -77,7 +77,7 @@ def attacks_named(args: argparse.Namespace, names: Sequence[str]) -> list[Attack
 
 
 def check_attack_names(names: Iterable[str | None]) -> None:
-    """ValueError for a name of no attack, before torch is imported or data are loaded."""
+    """ValueError for an unknown attack, before torch is imported or data are loaded."""
     for name in names:
         if name is not None and not _of_a_file(name):
             check_name(name)
@@ -96,9 +96,9 @@ def _of_a_file(name: str) -> bool:
 
 
 def opener(args: argparse.Namespace, folder: Path, usual: str = "challenge") -> Open:
-    """What opens signals of a scenario's models of some phases; each dataset is loaded once.
+    """A function that opens signals of a scenario's models; it loads each dataset once.
 
-    `usual` are the records that signals are of, unless others are named on opening.
+    `usual` is the default choice of records.
     """
     from mico_competition.data.datasets import load_dataset
     from mico_competition.signals import open_signals

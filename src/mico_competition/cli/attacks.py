@@ -1,4 +1,4 @@
-"""`mico attacks [NAME ...]`: the attacks that have a name, as a table or as JSON."""
+"""`mico attacks [NAME ...]`: the built-in attacks, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_attacks(parser: argparse.ArgumentParser) -> None:
 
 
 def run_attacks(args: argparse.Namespace) -> None:
-    """Print the list, or what is said of the attacks named."""
+    """Print the list, or the descriptions of the named attacks."""
     from mico_competition.attacks.registry import ROWS, check_name
 
     rows = [check_name(name) for name in dict.fromkeys(args.name)] or list(ROWS.values())
@@ -31,7 +31,7 @@ def run_attacks(args: argparse.Namespace) -> None:
 
 
 def lines(attacks: Iterable[Row]) -> list[str]:
-    """A table of them, with what its columns mean below."""
+    """A table of the attacks, with an explanation of its columns."""
     rows = [("name", "access", "shadows", "cost", "what it is; source")]
     for e in attacks:
         what = f"the same as {e.alias_of}" if e.alias_of else f"{e.title}; {e.source}"
@@ -44,10 +44,10 @@ def lines(attacks: Iterable[Row]) -> list[str]:
         "",
         "access: black box (outputs at the records), queries (and at changed records), white box "
         "(weights);",
-        "        * uses a known training set where the scenario discloses it (DP distinguisher)",
-        "shadows: as few shadow models it needs; train models are the shadow models",
+        "        * uses the known training set if the scenario discloses it (DP distinguisher)",
+        "shadows: the least number of shadow models; train models are the shadow models",
         "cost: of 50 targets and 100 shadow models of Purchase-100's shape at a tenth of its size, "
         "on one",
         "      core, once `mico signals` are computed",
-        "An attack of your own is path/to/file.py:function: docs/ATTACKS.md",
+        "Your own attack is path/to/file.py:function: docs/ATTACKS.md",
     ]

@@ -1,4 +1,4 @@
-"""`mico audit FOLDER`: flags -> scores of an attack, bounds and ceilings, files."""
+"""`mico audit FOLDER`: flags -> scores of an attack, bounds and limits, files."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
         "--attack",
         type=path_or_name,
         metavar="NAME",
-        help="run this attack: on dev models where their seeds are at hand, else on half of the "
-        f"train models with the other half as shadows (default: {_DEFAULT})",
+        help="run this attack: on dev models if their seeds are available, else on half of the "
+        "train models with the other half as shadows (default: {_DEFAULT})",
     )
     parser.add_argument(
         "--predictions",
@@ -43,10 +43,14 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
         help="audit the predictions in this challenge folder instead",
     )
     parser.add_argument(
-        "--phase", choices=PHASES, help="with --predictions: whose (default: train)"
+        "--phase",
+        choices=PHASES,
+        help="with --predictions: the phase of the models (default: train)",
     )
     add_scenario(parser)
-    parser.add_argument("--delta", type=float, help="of every epsilon (default: what was claimed)")
+    parser.add_argument(
+        "--delta", type=float, help="delta of every epsilon (default: the claimed delta)"
+    )
     parser.add_argument("--level", type=float, default=0.95, help="confidence of bounds")
     parser.add_argument(
         "--guesses",
@@ -54,11 +58,11 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="IN,OUT",
         help="for one-run bounds, guess that the IN highest scores are members and the OUT lowest "
-        "are not, decided before looking at results; repeated: the best of several, each paying "
-        "for all (default: a list of plans from 16 guesses to all points)",
+        "are not; choose before looking at results; if repeated, the best counts, with a "
+        "correction for all (default: a list of plans from 16 guesses to all points)",
     )
-    parser.add_argument("--seed", type=seed, default=0, help="of the choice of halves")
-    for name, what in (("json", "all numbers"), ("html", "a page with curves and ceilings")):
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the choice of halves")
+    for name, what in (("json", "all numbers"), ("html", "a page with curves and limits")):
         parser.add_argument(f"--{name}", type=output_file, help=f"also write {what} here")
     add_isolate(parser)
     add_signal_flags(parser)
@@ -66,7 +70,7 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
 
 
 def plan(text: str) -> tuple[int, int]:
-    """A plan of guesses from the command line; argparse turns the error into a sentence."""
+    """Parse a plan of guesses."""
     parts = text.split(",")
     if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
         raise argparse.ArgumentTypeError(f"expected IN,OUT, such as 550,550, got {text!r}")
@@ -76,10 +80,9 @@ def plan(text: str) -> tuple[int, int]:
 
 
 def run_audit(args: argparse.Namespace) -> int:
-    """Print what is proven of each scenario; 1 if that is more than was claimed.
+    """Print the audit of each scenario; return 1 if a lower bound exceeds the claim.
 
-    Where all claims are kept, 1 comes with a probability of 1 - level at most, over all
-    scenarios and bounds together.
+    If all claims hold, the probability of 1 is 1 - level at most, over all scenarios and bounds.
     """
     check_attack_names([args.attack])
     load_torch()
@@ -106,7 +109,7 @@ def run_audit(args: argparse.Namespace) -> int:
 
 
 def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
-    """How many of the scenarios have claimed something; and scores, a scenario at a time."""
+    """The number of scenarios with a claim, and an iterator over their scores."""
     from mico_competition.audit.claims import claim_of
     from mico_competition.audit.gather import scored_attack, scored_predictions
     from mico_competition.audit.guesses import plans_of
@@ -142,7 +145,7 @@ def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
     audited = [
         claim_of([m.path for m in targets[name] if m.phase == phases[name][-1]]) for name in names
     ]
-    if args.guesses:  # more than there are points is found before the attack runs
+    if args.guesses:  # too many guesses are found before the attack runs
         for name in names:
             lengths = [
                 len_challenge_of(m.path) for m in targets[name] if m.phase == phases[name][-1]
@@ -155,7 +158,7 @@ def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
 
 
 def _check_there(args: argparse.Namespace, there: Collection[str]) -> None:
-    """ValueError, before anything is computed, for a scenario that the folder does not hold."""
+    """ValueError for a scenario that the folder does not hold, before anything is computed."""
     for name in args.scenario or ():
         if name not in there:
             raise ValueError(f"There are no models of {name} in {args.challenge_folder}.")

@@ -24,7 +24,7 @@ def add_audit_train(parser: argparse.ArgumentParser) -> None:
         "--canaries",
         type=int,
         default=1000,
-        help="gradient canaries; more prove more (default: 1000)",
+        help="gradient canaries; more give larger bounds (default: 1000)",
     )
     parser.add_argument(
         "--record_canaries",
@@ -34,19 +34,23 @@ def add_audit_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--real_records",
         type=int,
-        help="real records trained on beside the canaries (default: len_training); fewer are "
-        "quicker, and the mechanism is the same",
+        help="real records in the training set beside the canaries (default: len_training); with "
+        "fewer the audit is quicker and the mechanism the same",
     )
     parser.add_argument(
         "--replay_steps",
         type=int,
-        help="steps done again by other means (default: what takes half a minute)",
+        help="steps to repeat with torch.func (default: as many as take half a minute)",
     )
-    parser.add_argument("--level", type=float, default=0.95, help="of the audit (default: 0.95)")
     parser.add_argument(
-        "--seed", type=int, help="of all that is drawn (default: a fresh one); repeats an audit"
+        "--level", type=float, default=0.95, help="confidence level of the audit (default: 0.95)"
     )
-    parser.add_argument("--json", type=output_file, help="also write everything here")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        help="seed of all random choices, to repeat an audit (default: a fresh one)",
+    )
+    parser.add_argument("--json", type=output_file, help="also write all results here")
     add_settings(parser)
     add_data(parser)
     parser.set_defaults(run=run_audit_train)
@@ -55,13 +59,13 @@ def add_audit_train(parser: argparse.ArgumentParser) -> None:
 def run_audit_train(args: argparse.Namespace) -> int:
     """Train with canaries in every way that a fleet may, print the verdict, write the file.
 
-    1 if the claim is not kept; where it is, that comes with a probability of 1 - level at most.
+    Return 1 on an alarm; if the claim holds, its probability is 1 - level at most.
     """
     settings = resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
     load_torch()
     from mico_competition.audit.trainer.audit import audit_paths, claim_of_settings
 
-    claim = claim_of_settings(settings)  # what cannot be audited is said before data are read
+    claim = claim_of_settings(settings)  # fail before reading data if there is no claim
     from mico_competition.audit.trainer.report import text, to_json
     from mico_competition.data.datasets import load_dataset
     from mico_competition.models.inputs import default_device, prepare

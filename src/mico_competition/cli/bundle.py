@@ -1,4 +1,4 @@
-"""`mico bundle`: what an organiser uploads, and its linter;  `mico rehearse`: a dry run of it."""
+"""`mico bundle`: writes and checks a bundle; `mico rehearse`: a dry run of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico bundle` takes."""
     parser.description = (
         "Write the bundle of a competition for Codabench or CodaLab; or, with --final_reference, "
-        "the truth to swap in when Final opens; or, with --check, list all faults of a bundle."
+        "the solutions to swap in when Final opens; or, with --check, list all faults of a bundle."
     )
     parser.add_argument(
         "root", nargs="?", type=Path, help="folder that training wrote <challenge>/... into"
@@ -39,30 +39,30 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--platform",
         choices=("codabench", "codalab"),
-        help="default: codabench; with --check, the one that the bundle's version says",
+        help="default: codabench; with --check, the platform of the bundle's version",
     )
-    parser.add_argument("--docker_image", help="image that the scoring program runs in")
+    parser.add_argument("--docker_image", help="docker image for the scoring program")
     parser.add_argument(
         "--repo", metavar="OWNER/NAME", help="the release on the Hugging Face Hub, for the pages"
     )
     parser.add_argument(
-        "--code", metavar="URL", help="repository of this package, for the page on how to begin"
+        "--code", metavar="URL", help="repository of this package, for the page on how to start"
     )
     parser.add_argument("--starting_kit", type=Path, help="a zip for participants")
     parser.add_argument("--public_data", type=Path, help="another")
     parser.add_argument(
         "--step",
         type=float,
-        help="what Development's scores are multiples of; 0: exact ones (default: 0.005)",
+        help="step of Development's scores; 0: exact scores (default: 0.005)",
     )
     parser.add_argument(
-        "--per_day", type=int, help="submissions a day that Development takes (default: 5)"
+        "--per_day", type=int, help="submissions to Development allowed each day (default: 5)"
     )
     parser.add_argument(
-        "--in_all", type=int, help="submissions in all that Development takes (default: 100)"
+        "--in_all", type=int, help="submissions to Development allowed in all (default: 100)"
     )
     parser.add_argument(
-        "--final_reference", action="store_true", help="write the truth of Final, and only that"
+        "--final_reference", action="store_true", help="write only the solutions of Final"
     )
     parser.add_argument("--check", type=Path, metavar="FILE", help="write nothing; check FILE")
     parser.set_defaults(run=_run_bundle, tidy=True)
@@ -109,12 +109,12 @@ def _run_bundle(args: argparse.Namespace) -> int:
         print(fault, file=sys.stderr)
     verdict = f"its check warns of {len(faults)} things" if faults else "it passes its check"
     print(f"Wrote {args.out} ({args.out.stat().st_size:,} bytes); {verdict}")
-    print("The truth of Final is not in it: docs/HOST.md says how it gets there")
+    print("The solutions of Final are not in it: docs/HOST.md says how to add them")
     return 0
 
 
 def _options(args: argparse.Namespace) -> Options:
-    """The options of the bundle, with those that were not given left to their defaults."""
+    """The options of the bundle; those that were not given keep their defaults."""
     from mico_competition.hosting.codabench.yaml_form import Limits, Options
 
     names = ("platform", "docker_image", "step")
@@ -141,8 +141,8 @@ def _check(path: Path, platform: str | None) -> int:
 def add_rehearse(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico rehearse` takes."""
     parser.description = (
-        "Check a bundle, then score a submission in each of its phases as the platform would: its "
-        "folders, its command, its way of reading scores. Needs no docker."
+        "Check a bundle, then score a submission in each of its phases as the platform would: with "
+        "its folders, its command and its way of reading scores. It needs no docker."
     )
     parser.add_argument("bundle", type=Path, help="zip that `mico bundle` wrote")
     parser.add_argument("submission", type=Path, help="zip that `mico submit` wrote")
@@ -153,9 +153,9 @@ def add_rehearse(parser: argparse.ArgumentParser) -> None:
         help="rehearse the swap: this zip in place of the last phase's reference data",
     )
     parser.add_argument(
-        "--python", type=Path, help="interpreter that `python3` is (default: this one)"
+        "--python", type=Path, help="interpreter to run as `python3` (default: this one)"
     )
-    parser.add_argument("--out", type=Path, help="new folder to keep what each phase wrote in")
+    parser.add_argument("--out", type=Path, help="new folder that keeps what each phase wrote")
     parser.set_defaults(run=_run_rehearse, tidy=True)
 
 

@@ -60,7 +60,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--phase",
         default="train",
         choices=PHASES,
-        help="whose models to attack; dev and final need their seeds (default: train)",
+        help="phase of the target models; dev and final need their seeds (default: train)",
     )
     parser.add_argument(
         "--records",
@@ -71,18 +71,20 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--knowledge",
         choices=("standard", "distinguisher"),
-        help="known membership of the targets (default: what the scenario discloses of dev models)",
+        help="knowledge of the targets' members (default: as disclosed for dev models)",
     )
     add_folds(parser)
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap over models")
+    parser.add_argument(
+        "--resamples", type=int, default=1000, help="resamples of the bootstrap over models"
+    )
     parser.add_argument(
         "--shadows",
         type=_counts,
         default=(),
         metavar="N,N,...",
-        help="also study each attack with so many shadow models (from 2; some need 3 or 4)",
+        help="also evaluate with these numbers of shadow models (from 2; some attacks need 3 or 4)",
     )
-    parser.add_argument("--seed", type=seed, default=0, help="of folds, resamples and studies")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of folds, resamples and studies")
     parser.add_argument(
         "--blind_check",
         default="auto",
@@ -102,9 +104,9 @@ def _counts(text: str) -> tuple[int, ...]:
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
-    """Measure attacks, print a table a scenario, write files.
+    """Measure attacks, print a table for each scenario, and write files.
 
-    Files are written after each scenario, and before its study: what was measured is kept.
+    Files are written after each scenario, and before its study, so that no result is lost.
     """
     check_attack_names([*(args.attack or ()), args.against])
     load_torch()
@@ -132,9 +134,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
 def _kinds(
     args: argparse.Namespace, attacks: Sequence[Attack], against: Attack | None
 ) -> list[str]:
-    """Which signals are needed: those of all records, of the challenge points, or both.
+    """The signals that the attacks need: of all records, of the challenge points, or both.
 
-    Each attack is given what it wants, so that its numbers do not depend on the others.
+    Each attack receives what it needs, so its numbers do not depend on the others.
     """
     if args.records == "all":
         return ["all"]
@@ -151,7 +153,7 @@ def _evaluated(
     *,
     first: bool,
 ) -> Iterator[tuple[Evaluation, list[Step]]]:
-    """One scenario's numbers; then, if it is asked for, again with the study.  Both printed."""
+    """Yield one scenario's numbers; then, with --shadows, again with the study. Print both."""
     from mico_competition.evaluation import table
     from mico_competition.evaluation.cross_fitting import make_task
     from mico_competition.evaluation.evaluate import Options, evaluate
@@ -167,7 +169,7 @@ def _evaluated(
     task = next(iter(by_kind.values()))
     wide = by_kind.get("all", task)
     studied = attacks if args.shadows else ()
-    for attack in studied:  # before any has run
+    for attack in studied:  # before any attack has run
         parts_of_study(
             wide if attack.all_records else task,
             attack,
@@ -198,7 +200,7 @@ def _evaluated(
 
 
 def _attacks(args: argparse.Namespace) -> tuple[list[Attack], Attack | None]:
-    """What to measure and what to compare with, looked up together: an option is of either."""
+    """The attacks to measure and the one to compare with; an option may belong to either."""
     names = list(dict.fromkeys(args.attack or _DEFAULTS_OF_EVALUATE))
     others = [] if args.against is None else [args.against]
     found = dict(zip(dict.fromkeys([*names, *others]), attacks_named(args, [*names, *others])))
@@ -206,22 +208,22 @@ def _attacks(args: argparse.Namespace) -> tuple[list[Attack], Attack | None]:
 
 
 def _paths(args: argparse.Namespace) -> dict[str, Path]:
-    """The files asked for, by kind."""
+    """The paths of the requested files, by kind."""
     return {name: getattr(args, name) for name in _FILES if getattr(args, name) is not None}
 
 
 def _writer(args: argparse.Namespace) -> Callable[[Found, bool], None]:
-    """What writes the files that were asked for, of what was found; streams only at the end.
+    """A function that writes the requested files; it writes to streams only at the end.
 
     Raises:
-        ValueError: at once, before anything is computed, if they cannot be written.
+        ValueError: if they cannot be written, before anything is computed.
     """
     from mico_competition.evaluation import page, table
     from mico_competition.support.files import is_stream, write_text
 
     paths = _paths(args)
     if len({os.path.abspath(path) for path in paths.values()}) < len(paths):
-        raise ValueError("Expected a file of its own for each of --csv, --json and --html.")
+        raise ValueError("Expected different files for --csv, --json and --html.")
     make: dict[str, Callable[[Found], str]] = {
         "csv": lambda found: table.to_csv([row for p in found for row in table.records(*p)]),
         "json": table.to_json,
@@ -237,7 +239,7 @@ def _writer(args: argparse.Namespace) -> Callable[[Found, bool], None]:
 
 
 def _scenarios(args: argparse.Namespace) -> list[str]:
-    """The scenarios asked for, or all in the folder that have models of the phase."""
+    """The named scenarios, or all in the folder that have models of the phase."""
     from mico_competition.competition.layout import walk_challenge
 
     phases = [args.phase] if args.phase == "train" else ["train", args.phase]

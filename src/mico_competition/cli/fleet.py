@@ -39,21 +39,29 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
         help="for status: hash all files of finished models, not only those whose times changed",
     )
     parser.add_argument(
-        "--models", type=model_ids, metavar="ID-ID", help="ids to train, such as 0-199 or 0-9,100"
+        "--models",
+        type=model_ids,
+        metavar="ID-ID",
+        help="model ids to train, such as 0-199 or 0-9,100",
     )
     parser.add_argument("--out", type=Path, help="folder to write <challenge>/... and fleet/ into")
-    parser.add_argument("--workers", type=int, help="processes (default: one a GPU, else a CPU)")
+    parser.add_argument(
+        "--workers", type=int, help="processes (default: one for each GPU, else for each CPU)"
+    )
     parser.add_argument(
         "--threads",
         type=int,
-        help="CPU threads of each (default: OMP_NUM_THREADS, else the CPUs are shared out; 1 with "
-        "--ray)",
+        help="CPU threads of each process (default: OMP_NUM_THREADS, else an equal share of the "
+        "CPUs; 1 with --ray)",
     )
     parser.add_argument(
-        "--stack", type=int, help="models to train together (default: where that is faster)"
+        "--stack", type=int, help="models to train together (default: 1, or more if that is faster)"
     )
     parser.add_argument(
-        "--retries", type=int, default=2, help="tries more for models whose machine or process died"
+        "--retries",
+        type=int,
+        default=2,
+        help="further tries for models whose machine or process died",
     )
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="train on the Ray cluster at HOST:PORT, or `auto`"
@@ -72,7 +80,7 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
 
 
 def run_fleet_verb(args: argparse.Namespace) -> int:
-    """Train what is missing, or print how far fleets are; gives the exit code."""
+    """Train the missing models, or print the state of fleets; returns the exit code."""
     if args.scenario == "status":
         from mico_competition.cli.fleet_status import print_status
 
@@ -94,7 +102,7 @@ def run_fleet_verb(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     if args.verify:
-        raise ValueError("--verify is for `mico fleet status DIR`: a run verifies by itself.")
+        raise ValueError("--verify is for `mico fleet status DIR`: a run always verifies.")
     if args.dir is not None:
         raise ValueError(f"{args.dir} is one argument too many: give the folder as --out.")
     if args.models is None or args.out is None:
@@ -110,11 +118,11 @@ def _check(args: argparse.Namespace) -> None:
     if args.gpus_per_task is not None and args.ray is None:
         raise ValueError("--gpus_per_task is for --ray; without it, choose --workers.")
     if args.workers is not None and args.ray is not None:
-        raise ValueError("--workers is for this machine; with --ray the cluster's size counts.")
+        raise ValueError("--workers is for this machine: leave it out with --ray.")
 
 
 def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
-    """The ledger in --out, with the models asked for; written before anything trains."""
+    """The ledger in --out, with the requested models; written before anything trains."""
     from mico_competition.fleets.finished import check_finished, unwritten
     from mico_competition.fleets.ledger import Ledger
     from mico_competition.models.text_models import base_config
@@ -150,7 +158,7 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
         )
     check_run(ledger.settings, data)
     ledger = _with_noise(ledger, not ledger.entries).with_models(args.models)
-    # Beside those asked for, what a run before this one finished and could not write down any more.
+    # Also models that an earlier run finished but did not record.
     looked_at = ledger.only({*args.models, *unwritten(ledger)})
     with stage("Checking finished models", len(looked_at.done()), "model") as shown:
         check_finished(looked_at, seen=shown.update)
@@ -161,7 +169,7 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
 
 
 def _check_same(ledger: Ledger, found: Mapping[str, str | None]) -> None:
-    """ValueError if data or code are not those that the fleet was begun with."""
+    """ValueError if the data or the code differ from those at the start of the fleet."""
     if ledger.training_fingerprint is None:
         raise ValueError(
             f"The fleet in {ledger.folder} was begun by an earlier version, whose ledger does not "
@@ -191,7 +199,7 @@ def _check_same(ledger: Ledger, found: Mapping[str, str | None]) -> None:
 
 
 def _with_noise(ledger: Ledger, begins: bool) -> Ledger:
-    """The ledger with its noise multiplier; ValueError if the fleet began with another one."""
+    """The ledger with its noise multiplier; ValueError if it differs from the fleet's."""
     from mico_competition.training.train import mechanism_of
 
     mechanism = mechanism_of(ledger.settings)
@@ -223,7 +231,7 @@ def _backend(args: argparse.Namespace, ledger: Ledger, data: Any, tokenizer: Any
 
 
 def _train(args: argparse.Namespace, ledger: Ledger, backend: Backend) -> int:
-    """Run the fleet under a display, and sum it up."""
+    """Run the fleet with a display, and print a summary."""
     from mico_competition.fleets.fleet import run_fleet
 
     started = time.monotonic()
@@ -247,7 +255,7 @@ def _train(args: argparse.Namespace, ledger: Ledger, backend: Backend) -> int:
 
 @contextmanager
 def _private_files() -> Iterator[None]:
-    """Whatever a fleet writes holds seeds and labels: for its owner's eyes only."""
+    """Files of a fleet hold seeds and labels: only their owner may read them."""
     before = os.umask(0o077)
     try:
         yield
@@ -257,7 +265,7 @@ def _private_files() -> Iterator[None]:
 
 @contextmanager
 def _stopped_politely() -> Iterator[None]:
-    """A terminated fleet (Slurm sends SIGTERM) stops as with Ctrl-C."""
+    """SIGTERM, which Slurm sends, stops a fleet as Ctrl-C does."""
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
@@ -279,7 +287,7 @@ def _stage(ledger: Ledger) -> AbstractContextManager[Stage]:
 
 
 def _show(shown: Stage, progress: Progress) -> None:
-    """Say how far the fleet is; where there is no bar, print a line a block."""
+    """Show progress; without a bar, print a line for each block."""
     shown.done = round(progress.done + progress.under_way, 1)
     shown.note = f"{len(progress.failed)} failed, {_retries(progress)}"
     if progress.newly_done and not on_terminal():

@@ -1,4 +1,4 @@
-"""`mico fleet status DIR`: a table of fleets, and what is wrong with finished models."""
+"""`mico fleet status DIR`: a table of fleets, and faults of finished models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mico_competition.fleets.status import fleet_states
 
 
 def print_status(folder: Path | None, verify: bool) -> int:
-    """Print how far the fleets in `folder` are; exit code 1 while any is not done and whole."""
+    """Print the state of the fleets in `folder`; exit code 1 unless all are whole."""
     if folder is None:
         raise ValueError("Name the folder: mico fleet status DIR, where DIR is a fleet's --out.")
     states = fleet_states(folder, verify=verify)
@@ -33,7 +33,7 @@ def print_status(folder: Path | None, verify: bool) -> int:
     for state in states:
         if state.damaged:
             print(
-                f"{state.scenario}: finished models whose files are not what the fleet wrote:\n"
+                f"{state.scenario}: finished models whose files differ from what the fleet wrote:\n"
                 + "\n".join(listed(state.damaged)),
                 file=sys.stderr,
             )

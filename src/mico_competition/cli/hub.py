@@ -15,7 +15,7 @@ def add_download(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico download` takes."""
     parser.add_argument("challenge", choices=CHALLENGES)
     parser.add_argument(
-        "--to", type=Path, default=Path("."), help="folder to make <challenge>/... in (default: .)"
+        "--to", type=Path, default=Path("."), help="folder for <challenge>/... (default: .)"
     )
     parser.add_argument(
         "--scenario", action="append", choices=SCENARIOS, help="repeatable (default: all)"
@@ -27,10 +27,10 @@ def add_download(parser: argparse.ArgumentParser) -> None:
         "--models", type=model_ids, metavar="IDS", help="such as 0-9,100 (default: all)"
     )
     parser.add_argument(
-        "--repo", metavar="OWNER/NAME", help="dataset repository (default: that of 2022)"
+        "--repo", metavar="OWNER/NAME", help="dataset repository (default: MICO's of 2022)"
     )
     parser.add_argument("--revision", help="branch, tag or commit of it (default: main)")
-    parser.add_argument("--dry_run", action="store_true", help="say the size; fetch nothing")
+    parser.add_argument("--dry_run", action="store_true", help="print the size; download nothing")
 
     def run(args: argparse.Namespace) -> None:
         from mico_competition.hosting.hub.download import fetch, plan_download
@@ -59,20 +59,21 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
         "challenge_folder", type=Path, help="<challenge> folder that `mico release` wrote"
     )
     parser.add_argument(
-        "repo", metavar="OWNER/NAME", help="dataset repository; made if there is none"
+        "repo", metavar="OWNER/NAME", help="dataset repository; created if it does not exist"
     )
     parser.add_argument("--private", action="store_true", help="make the repository private")
     parser.add_argument(
-        "--licence", type=_licence, default="mit", help="the Hub's name of it (default: mit)"
+        "--licence",
+        type=_licence,
+        default="mit",
+        help="the Hub's identifier of the licence (default: mit)",
     )
     parser.add_argument(
-        "--page", type=Path, help="file to take for the page, README.md (default: one is written)"
+        "--page", type=Path, help="file for the page, README.md (default: a page is written)"
     )
+    parser.add_argument("--citation", type=Path, help="file with BibTeX for the default page")
     parser.add_argument(
-        "--citation", type=Path, help="file with BibTeX for the page that is written"
-    )
-    parser.add_argument(
-        "--dry_run", action="store_true", help="check, and print the page; send nothing"
+        "--dry_run", action="store_true", help="check and print the page; upload nothing"
     )
 
     def run(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`mico init FOLDER`: a competition to start from."""
+"""`mico init FOLDER`: a template for your own competition."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from shlex import quote
 
 def add_init(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the argument of init."""
-    parser.add_argument("folder", type=Path, help="where to; made if it is missing")
+    parser.add_argument("folder", type=Path, help="folder to write into; created if it is missing")
     parser.set_defaults(run=run_init)
 
 
 def run_init(args: argparse.Namespace) -> None:
-    """Write the two files, and say what comes next."""
+    """Write the two files, and print the next commands."""
     from mico_competition.competition.init import init
 
     file, module = init(args.folder)

@@ -20,14 +20,14 @@ _ABOUT = {
 
 
 def add_leaderboard(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` the verbs of `mico leaderboard`."""
+    """Add the verbs of `mico leaderboard` to `parser`."""
     verbs = parser.add_subparsers(
         dest="step", required=True, metavar="add|check|build", parser_class=type(parser)
     )
     for name, text, fill in (
         ("add", "score a submission and write its entry", _add_add),
         ("check", "list all faults of entries", _add_check),
-        ("build", "make the site of the entries", _add_build),
+        ("build", "build the site from the entries", _add_build),
     ):
         sentence = f"{text[:1].upper()}{text[1:]}."
         fill(verbs.add_parser(name, help=text, description=sentence, allow_abbrev=False))
@@ -35,13 +35,17 @@ def add_leaderboard(parser: argparse.ArgumentParser) -> None:
 
 def _add_add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("submission", type=Path, help="zip, or folder with predictions")
-    parser.add_argument("--name", required=True, help="of the team or attack: a line of the table")
     parser.add_argument(
-        "--author", action="append", default=[], dest="authors", help="may be said again"
+        "--name", required=True, help="name of the team or attack, a row of the table"
+    )
+    parser.add_argument(
+        "--author", action="append", default=[], dest="authors", help="may be repeated"
     )
     for name, text in _ABOUT.items():
         parser.add_argument(f"--{name}", default="", help=text)
-    parser.add_argument("--submitted", type=_time, help="when, with offset (default: now)")
+    parser.add_argument(
+        "--submitted", type=_time, help="time of submission, with offset (default: now)"
+    )
     _add_truth(parser)
 
     def run(args: argparse.Namespace) -> None:
@@ -89,13 +93,13 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     _add_entries(parser)
-    parser.add_argument("--out", type=Path, default=Path("site"), help="folder to make the site in")
+    parser.add_argument("--out", type=Path, default=Path("site"), help="folder for the site")
     parser.add_argument(
         "--final_opens",
         type=_time,
         metavar="TIME",
-        help="such as 2027-01-13T12:00:00Z; entries of the final phase are left out until then, "
-        "and always without this",
+        help="such as 2027-01-13T12:00:00Z; entries of the final phase are left out before this "
+        "time, and always without this flag",
     )
     parser.add_argument("--title", help="heading of the site")
 
@@ -118,14 +122,14 @@ def add_score_all(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "submissions",
         type=Path,
-        help="folder of zips; <name>.json beside <name>.zip may say name, authors, link, "
+        help="folder of zips; <name>.json beside <name>.zip may state name, authors, link, "
         "description, command, commit and submitted",
     )
     _add_truth(parser)
-    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.add_argument("--time_limit", type=float, help="seconds for one zip (default: 300)")
-    parser.add_argument("--resamples", type=int, help="for intervals (default: 2000)")
-    parser.add_argument("--again", action="store_true", help="score also what has its entries")
+    parser.add_argument("--resamples", type=int, help="resamples for intervals (default: 2000)")
+    parser.add_argument("--again", action="store_true", help="also score zips that have entries")
     parser.set_defaults(run=_run_score_all)
 
 
@@ -182,12 +186,12 @@ def _add_entries(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_truth(parser: argparse.ArgumentParser) -> None:
-    """Flags of what submissions are scored by, and where entries go."""
+    """Flags for the solutions, and for the folder of entries."""
     parser.add_argument(
         "--truth",
         required=True,
         type=Path,
-        help="folder that training wrote <challenge>/... into, or that `mico reference` made",
+        help="folder that training wrote <challenge>/... into, or that `mico reference` wrote",
     )
     parser.add_argument("--challenge", choices=CHALLENGES, help="default: the submission's own")
     parser.add_argument(
@@ -195,12 +199,12 @@ def _add_truth(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--data_version",
-        help="what to call these data (default: the SHA-256 of the release's commitments)",
+        help="name of these data (default: the SHA-256 of the release's commitments)",
     )
     parser.add_argument(
         "--exact",
         action="store_true",
-        help="exact scores of dev too, for when its labels are public: many of them tell labels",
+        help="write exact scores of dev, too, once its labels are public: many scores reveal them",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("leaderboard"), help="folder of entries to add to"
@@ -208,7 +212,7 @@ def _add_truth(parser: argparse.ArgumentParser) -> None:
 
 
 def _truths(args: argparse.Namespace) -> list[Any]:
-    """The truth of every challenge and phase that is asked for."""
+    """The solutions of every requested challenge and phase."""
     from mico_competition.competition.layout import find_challenges
     from mico_competition.hosting.leaderboard.truth_tree import read_truth
 

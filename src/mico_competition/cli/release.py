@@ -18,7 +18,7 @@ def add_release(parser: argparse.ArgumentParser) -> None:
         "--to",
         required=True,
         type=Path,
-        help="folder to make <challenge>/... and <challenge>.release/... in",
+        help="folder for <challenge>/... and <challenge>.release/...",
     )
     _add_challenges(parser)
     parser.add_argument(
@@ -68,7 +68,7 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
         action="append",
         choices=SCORED_PHASES,
         default=[],
-        help="a phase whose labels were revealed, so that they may be there (repeatable)",
+        help="a phase whose labels were revealed, so that the release may hold them (repeatable)",
     )
 
     def run(args: argparse.Namespace) -> int:
@@ -82,8 +82,8 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
         for name in (f"{challenge}.predictions" for challenge in challenges):
             if (args.released / name).exists():
                 print(
-                    f"{args.released / name} is no part of the release, and numbers in it can tell "
-                    "anything: do not publish it"
+                    f"{args.released / name} is not part of the release, and its numbers can "
+                    "encode anything: do not publish it"
                 )
         return code
 
@@ -101,7 +101,7 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
         from mico_competition.release.release import write_reference
 
         count = write_reference(args.root, args.challenge, args.phase, args.to)
-        print(f"Wrote {count} solutions to {args.to / args.challenge}; keep them to yourself")
+        print(f"Wrote {count} solutions to {args.to / args.challenge}; keep them secret")
 
     parser.set_defaults(run=run)
 
@@ -111,9 +111,9 @@ def add_reveal(parser: argparse.ArgumentParser) -> None:
     _add_root(parser)
     parser.add_argument("--phase", required=True, choices=SCORED_PHASES)
     parser.add_argument(
-        "--to", required=True, type=output_file, help="JSON file to write, for you to hand out"
+        "--to", required=True, type=output_file, help="JSON file to write and to publish"
     )
-    parser.add_argument("--challenge", choices=CHALLENGES, help="default: the only one there is")
+    parser.add_argument("--challenge", choices=CHALLENGES, help="default: the only one")
 
     def run(args: argparse.Namespace) -> None:
         from mico_competition.competition.layout import find_challenges
@@ -122,13 +122,13 @@ def add_reveal(parser: argparse.ArgumentParser) -> None:
 
         found = [args.challenge] if args.challenge else find_challenges(args.root)
         if len(found) > 1:
-            raise ValueError(f"{args.root} holds {', '.join(found)}: say which with --challenge.")
+            raise ValueError(f"{args.root} holds {', '.join(found)}: choose one with --challenge.")
         revealed = reveal(args.root, found[0], args.phase)
         write_text(args.to, as_text(revealed), access=PRIVATE)
         count = len(revealed["openings"])
         print(
             f"Wrote labels, seeds and salts of {count} models of {args.phase} to {args.to}; only "
-            "you can read it until you hand it out"
+            "you can read it until you publish it"
         )
 
     parser.set_defaults(run=run)
@@ -141,8 +141,8 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
         "revealed",
         nargs="?",
         type=Path,
-        help="file that `mico reveal` wrote, to hold against the release's commitments (default: "
-        "hold the release's files against its checksums)",
+        help="file that `mico reveal` wrote, to check against the release's commitments (default: "
+        "check the release's files against its checksums)",
     )
     parser.add_argument(
         "--to",
@@ -158,7 +158,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 
         if args.revealed is None:
             if args.to is not None:
-                raise ValueError("Name the revealed file whose labels are to be written to --to.")
+                raise ValueError("Name the revealed file whose labels --to writes.")
             count, faults = check_files(args.challenge_folder, progress=True)
             wrong = f"; {_count(faults)}" if faults else ""
             return _report(faults, f"{count} files match SHA256SUMS{wrong}")
@@ -184,7 +184,7 @@ def _add_challenges(parser: argparse.ArgumentParser) -> None:
         action="extend",
         choices=CHALLENGES,
         metavar="CHALLENGE",
-        help=f"one or more of {', '.join(CHALLENGES)} (default: all that are there)",
+        help=f"one or more of {', '.join(CHALLENGES)} (default: all that exist)",
     )
 
 
@@ -193,7 +193,7 @@ def _count(faults: Sequence[str]) -> str:
 
 
 def _report(faults: Sequence[str], verdict: str) -> int:
-    """Print faults and the verdict; gives the exit code."""
+    """Print faults and the verdict; returns the exit code."""
     for fault in faults:
         print(fault, file=sys.stderr)
     print(verdict)

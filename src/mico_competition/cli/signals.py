@@ -1,4 +1,4 @@
-"""`mico signals`: flags -> signals of a challenge folder's models, computed and kept."""
+"""`mico signals`: flags -> signals of a challenge folder's models, computed and cached."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def add_signals(parser: argparse.ArgumentParser) -> None:
         "--signals",
         metavar="NAME[,NAME]",
         default="logits",
-        help="what to compute beside logits, loss, confidence and logit, which come together: "
-        "entropy, modified_entropy, gradient_norm",
+        help="signals to compute besides logits, loss, confidence and logit, which are always "
+        "computed: entropy, modified_entropy, gradient_norm",
     )
     parser.add_argument(
-        "--cache", type=Path, help="folder to keep them in (default: $MICO_CACHE/signals)"
+        "--cache", type=Path, help="folder for the signals (default: $MICO_CACHE/signals)"
     )
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="compute on the Ray cluster at HOST:PORT, or `auto`"
@@ -46,7 +46,7 @@ def add_signals(parser: argparse.ArgumentParser) -> None:
 
 
 def run_signals(args: argparse.Namespace) -> None:
-    """Compute what is missing, scenario by scenario, and say what there is."""
+    """Compute missing signals, scenario by scenario, and print a summary of each."""
     scenarios = _scenarios(args)
     load_torch()
     from mico_competition.data.datasets import load_dataset
@@ -54,7 +54,7 @@ def run_signals(args: argparse.Namespace) -> None:
     from mico_competition.signals.signals import kinds_of
 
     names = ["logits", "logit", *args.signals.split(",")]
-    kinds_of(names)  # a slip is said before anything is loaded
+    kinds_of(names)  # invalid arguments fail before anything is loaded
     runner = None
     if args.ray is not None:
         from mico_competition.fleets.ray.signals import on_ray
@@ -85,7 +85,7 @@ def run_signals(args: argparse.Namespace) -> None:
 
 
 def _scenarios(args: argparse.Namespace) -> list[str]:
-    """Scenarios asked for, or those of the folder that have models."""
+    """The named scenarios, or all of the folder that have models."""
     from mico_competition.competition.layout import challenge_folder_of, walk_challenge
 
     folder = challenge_folder_of(args.challenge_folder)
@@ -93,7 +93,7 @@ def _scenarios(args: argparse.Namespace) -> list[str]:
         for name in args.scenario:
             if get_scenario(name).challenge != folder.name:
                 raise ValueError(
-                    f"Scenario {name} is of challenge {get_scenario(name).challenge}, not "
+                    f"Scenario {name} belongs to challenge {get_scenario(name).challenge}, not "
                     f"{folder.name}: give that challenge's folder."
                 )
         return list(dict.fromkeys(args.scenario))

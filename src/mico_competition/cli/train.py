@@ -1,6 +1,6 @@
 """`mico train`: 2022's flags -> settings and seeds -> one trained model.
 
-The scripts in `training/` come here too, each with its task filled in.
+The scripts in `training/` call it with their task.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from mico_competition.competition.layout import model_path
 from mico_competition.competition.table import (
+    OPTIMIZERS,
     SCENARIOS,
     TASKS,
     get_scenario,
@@ -30,26 +31,29 @@ from mico_competition.support.command_line import (
     run_command,
 )
 from mico_competition.support.progress import say, tracked
-from mico_competition.training.settings import OPTIMIZERS, Settings, resolve
+from mico_competition.training.settings import Settings, resolve
 
 _SEEDS = ("seed_challenge", "seed_training", "seed_membership")
 
-# flag -> (type, help); a flag left out is filled in by the scenario.
+# flag -> (type, help); the scenario fills in missing flags.
 _FLAGS: dict[str, tuple[Any, str]] = {
-    "len_training": (int, "n, records trained on, members included"),
+    "len_training": (int, "n, training records, members included"),
     "len_challenge": (int, "m: m members and m non-members are challenged"),
     "target_epsilon": (float, "epsilon to train for; > 0"),
     "target_delta": (float, "delta to train for; in (0, 1)"),
-    "max_grad_norm": (float, "C, the norm per-example gradients are clipped to"),
-    "batch_size": (int, "L, the (expected) logical batch"),
-    "max_physical_batch_size": (int, "most examples in one forward pass; memory only"),
+    "max_grad_norm": (float, "C, the clipping norm of per-example gradients"),
+    "batch_size": (int, "L, the (expected) size of a logical batch"),
+    "max_physical_batch_size": (int, "most examples in one forward pass; affects memory only"),
     "num_epochs": (int, "epochs of ceil(n / L) steps"),
     "learning_rate": (float, "initial learning rate"),
-    "lr_scheduler_gamma": (float, "factor of the learning rate every --lr_scheduler_step epochs"),
+    "lr_scheduler_gamma": (
+        float,
+        "factor of the learning rate, applied every --lr_scheduler_step epochs",
+    ),
     "lr_scheduler_step": (int, "see --lr_scheduler_gamma"),
     "max_evaluation_records": (
         int,
-        "most records to measure accuracy on, of those not trained on (default: all)",
+        "most records outside the training set to measure accuracy on (default: all)",
     ),
     "model_name": (
         path_or_name,
@@ -59,11 +63,11 @@ _FLAGS: dict[str, tuple[Any, str]] = {
 
 
 def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
-    """Give `parser` the flags of training; a script of one task has no --task."""
+    """Add the flags of training to `parser`; a script of one task has no --task."""
     scenarios = [s.name for s in SCENARIOS.values() if task in (None, s.task)]
     parser.add_argument("--scenario", choices=scenarios, help="fills in all settings below")
     if task is None:
-        parser.add_argument("--task", choices=TASKS, help="where no scenario is given")
+        parser.add_argument("--task", choices=TASKS, help="the task, if no scenario is given")
     add_settings(parser)
     parser.add_argument(
         "--disable_dp", action="store_const", const=True, help="train without privacy"
@@ -71,13 +75,13 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
     parser.add_argument(
         "--train_seed",
         type=int,
-        help="makes the run reproducible on one machine; a secret of the organiser",
+        help="makes the run reproducible on one machine; keep it secret",
     )
     parser.add_argument(
         "--split_seed",
         type=int,
         help="derives the three seeds below as 2022 did; for trials and phase train only, since "
-        "whoever has seed_challenge finds the others by trying split seeds",
+        "anybody with seed_challenge can find the others by trying split seeds",
     )
     for name in _SEEDS:
         parser.add_argument(
@@ -85,21 +89,21 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
             type=_seed_of(name),
             metavar="SEED",
             help="one of the model's three split seeds: 32 hexadecimal digits, or a decimal "
-            "integer of 2022's scheme; by default all three are fresh",
+            "integer for 2022's scheme; by default all three are fresh",
         )
     parser.add_argument(
         "--model_id",
         type=model_ids,
         metavar="ID[-ID]",
-        help="the model's number, which says its phase; a range trains them all, with fresh seeds",
+        help="the model's id, which determines its phase; a range trains all, with fresh seeds",
     )
     add_data(parser)
     parser.add_argument(
         "--output_dir",
         type=Path,
         default=Path("."),
-        help="with --scenario and --model_id: <challenge>/<scenario>/<phase>/model_<id> is made "
-        "below it; otherwise the model's own folder",
+        help="with --scenario and --model_id: <challenge>/<scenario>/<phase>/model_<id> is "
+        "created below it; otherwise the model's own folder",
     )
     parser.add_argument(
         "--dry_run", action="store_true", help="check the run and print its settings; train nothing"
@@ -108,11 +112,13 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` the flags that override what a scenario fills in."""
+    """Add the flags that override the scenario's settings to `parser`."""
     for name, (kind, text) in _FLAGS.items():
         parser.add_argument(f"--{name}", type=kind, help=text)
     parser.add_argument("--optimizer", choices=OPTIMIZERS)
-    parser.add_argument("--grad_sample_mode", help="how per-example norms are found (see dpsgd.py)")
+    parser.add_argument(
+        "--grad_sample_mode", help="how per-example norms are computed (see dpsgd.py)"
+    )
     parser.add_argument(
         "--secure_mode",
         action="store_const",
@@ -128,20 +134,20 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` the flags that say where datasets are."""
+    """Add the flags of datasets to `parser`."""
     parser.add_argument(
         "--dataset_dir",
         type=Path,
         default=Path("."),
-        help="folder that datasets are in (default: .)",
+        help="folder with the datasets (default: .)",
     )
     parser.add_argument(
-        "--download", action="store_true", help="fetch the dataset if it is not there"
+        "--download", action="store_true", help="download the dataset if it is missing"
     )
 
 
 def run_train(args: argparse.Namespace) -> None:
-    """Resolve, check, load, train, and say what came out."""
+    """Resolve the settings, check them, load the data, train, and print a summary."""
     settings = resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
     folders = _folders(args)
     seeds = _seeds(args)
@@ -157,7 +163,7 @@ def run_train(args: argparse.Namespace) -> None:
     from mico_competition.training.train import mechanism_of
     from mico_competition.training.train_many import Run, train_many
 
-    mechanism_of(settings)  # before the data are read
+    mechanism_of(settings)  # before data are read
     data, tokenizer = prepare(
         settings.task,
         load_dataset(settings.task, args.dataset_dir, args.download),
@@ -174,7 +180,7 @@ def run_train(args: argparse.Namespace) -> None:
 
 
 def _seed_of(name: str) -> Callable[[str], Any]:
-    """Parses flag --`name`; the seed itself is not repeated in a complaint."""
+    """The parser of flag --`name`; its error message does not repeat the seed."""
 
     def parse(text: str) -> Any:
         from mico_competition.competition.splits import parse_seed
@@ -190,7 +196,9 @@ def _seed_of(name: str) -> Callable[[str], Any]:
 def _folders(args: argparse.Namespace) -> list[Path]:
     if args.model_id is None or args.scenario is None:
         if args.model_id and len(args.model_id) > 1:
-            raise ValueError("A range of --model_id needs --scenario, which says their folders.")
+            raise ValueError(
+                "A range of --model_id needs --scenario, which determines the folders."
+            )
         return [args.output_dir]
     scenario = get_scenario(args.scenario)
     return [model_path(args.output_dir, scenario, phase_of(i).name, i) for i in args.model_id]
@@ -202,7 +210,9 @@ def _seeds(args: argparse.Namespace) -> list[Any]:
     ids = args.model_id or [None]
     given = [getattr(args, name) for name in _SEEDS]
     if len(ids) > 1 and (args.split_seed is not None or any(s is not None for s in given)):
-        raise ValueError("A range of --model_id draws fresh seeds: leave out yours.")
+        raise ValueError(
+            "A range of --model_id draws fresh seeds: leave out --split_seed and --seed_*."
+        )
     if all(seed is not None for seed in given):
         if args.split_seed is not None:
             raise ValueError("Give --split_seed, or the three --seed_*, not both.")
@@ -212,8 +222,8 @@ def _seeds(args: argparse.Namespace) -> list[Any]:
         raise ValueError(f"Give {' and '.join(missing)} too, or none of the three --seed_*.")
     if args.split_seed is not None and ids[0] is not None and phase_of(ids[0]).scored:
         raise ValueError(
-            f"--split_seed is not for phase {phase_of(ids[0]).name}: whoever has seed_challenge "
-            "finds the other seeds by trying; leave it out."
+            f"--split_seed is not for phase {phase_of(ids[0]).name}: anybody with seed_challenge "
+            f"can find the other seeds by trying; leave it out."
         )
     if args.split_seed is not None:
         return [derive_seeds(args.split_seed)]
@@ -221,15 +231,15 @@ def _seeds(args: argparse.Namespace) -> list[Any]:
 
 
 def _plan(args: argparse.Namespace, settings: Settings, folder: Path) -> dict[str, Any]:
-    """The resolved settings, the noise that the target takes, and what was checked; no seed.
+    """The resolved settings, the noise for the target, and the checks that passed; no seed.
 
     Raises:
-        ValueError: as training would, for what can be seen without training.
+        ValueError: as training would, for faults that show without training.
     """
     from mico_competition.training.preflight import check_run
     from mico_competition.training.train import mechanism_of, refuse_folder_in_use
 
-    if args.model_id is not None or args.output_dir != Path("."):  # else nobody has chosen it
+    if args.model_id is not None or args.output_dir != Path("."):  # otherwise nobody has chosen it
         refuse_folder_in_use(folder)
     plan: dict[str, Any] = {**settings.public(), "output_dir": str(folder)}
     data, reason = _data_at_hand(args, settings)
@@ -248,7 +258,7 @@ def _plan(args: argparse.Namespace, settings: Settings, folder: Path) -> dict[st
 
 
 def _not_checked(args: argparse.Namespace, settings: Settings, reason: str) -> str:
-    """That the data were not checked, and the command that fetches and checks them."""
+    """A message that the data were not checked, with the command that fetches and checks them."""
     sentence = f"mico: Not checked: the data. {reason[:1].upper()}{reason[1:].rstrip('.')}."
     if get_task(settings.task).text or args.download:
         return sentence
@@ -264,7 +274,7 @@ def _not_checked(args: argparse.Namespace, settings: Settings, reason: str) -> s
 
 
 def _data_at_hand(args: argparse.Namespace, settings: Settings) -> tuple[Any, str]:
-    """The dataset, if it can be read, by a download only if asked for; else None, and why."""
+    """The dataset, downloaded only on request; or None and the reason why it cannot be read."""
     from mico_competition.data.datasets import load_dataset
 
     if get_task(settings.task).text:
@@ -287,7 +297,7 @@ def _summary(metadata: dict[str, Any], folder: Path) -> str:
 
 def main_of_task(task: str, argv: list[str] | None = None) -> int:
     """The command line of `training/train_<task>.py`."""
-    use(None)  # these are 2022's commands, of 2022's tasks
+    use(None)  # 2022's commands, for 2022's tasks
     parser = Parser(prog=f"train_{task}.py", allow_abbrev=False)
     parser.description = f"Train one model of {TASKS[task].title}, privately or not."
     add_train(parser, task)

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor, nn
 
 
-def load_blobs(dataset_dir=None):
+def load_blobs(dataset_dir: str | None = None) -> tuple[np.ndarray, np.ndarray]:
     """600 points around 4 centres, the same ones each time.
 
     Args:
@@ -32,4 +32,5 @@ class BlobNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, 4] of records [B, 32]."""
-        return self.layers(x)
+        logits: Tensor = self.layers(x)
+        return logits

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from shlex import quote
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mico_competition.competition.code import look_beside
 from mico_competition.competition.reader import parse_competition, read_competition
@@ -254,7 +254,7 @@ def phase_of(model_id: int) -> Phase:
 
 def disclosed_files(scenario: Scenario, phase: str) -> tuple[str, ...]:
     """Files, beside weights and public metadata, that a release of `phase` holds."""
-    names: dict[str, Any] = vars(scenario.disclosure)
+    names: dict[str, tuple[str, ...]] = vars(scenario.disclosure)
     return names[get_phase(phase).name]
 
 

@@ -292,7 +292,8 @@ def _check_header(file: BinaryIO, entry: Entry) -> int:
             f"gives {shown(entry.name)} one {differing[0]} in its directory and another before "
             f"the data: {OTHER}"
         )
-    return entry.offset + len(header) + name_length + extra
+    start: int = entry.offset + len(header) + name_length + extra
+    return start
 
 
 def _descriptors(entry: Entry) -> tuple[bytes, ...]:

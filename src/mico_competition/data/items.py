@@ -65,8 +65,8 @@ def _is_array(value: Any) -> bool:
 
 def _record(value: Any) -> Tensor:
     if isinstance(value, Tensor):
-        value = value.detach()
-        return value if value.layout == torch.strided else value.to_dense()
+        tensor: Tensor = value.detach()
+        return tensor if tensor.layout == torch.strided else tensor.to_dense()
     if hasattr(value, "toarray"):  # a matrix of scipy.sparse
         value = value.toarray()
     if not isinstance(value, (np.ndarray, list, tuple)):

@@ -119,7 +119,7 @@ def challenge_columns(fleet: Fleet, targets: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if the fleet's records do not hold them all.
     """
-    columns = fleet.challenge[targets]
+    columns: np.ndarray = fleet.challenge[targets]
     if (columns < 0).any():
         raise ValueError(
             "Expected signals of all challenge points of the models to attack, got a choice of "

@@ -174,7 +174,8 @@ def plain(given: Any) -> np.ndarray:
     if isinstance(given, (list, tuple)):
         return np.asarray([plain(part) for part in given])
     if isinstance(given, np.ma.MaskedArray):
-        return np.ma.filled(given.astype(np.float64), np.nan)
+        values: np.ndarray = np.ma.filled(given.astype(np.float64), np.nan)
+        return values
     return np.asarray(given)
 
 

@@ -27,9 +27,9 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 
 from mico_competition.attacks.problem import Attack, Problem
-from mico_competition.competition.table import current
+from mico_competition.competition.code import one_line
+from mico_competition.competition.in_use import InUse
 from mico_competition.evaluation import landlock
-from mico_competition.evaluation.custom import one_line
 from mico_competition.evaluation.modules import python_files
 from mico_competition.scoring.printable import printable
 
@@ -65,7 +65,7 @@ def isolated_attack(path: Path, function: str) -> Attack:
             "could still open files by their paths.",
             name,
         )
-    source = {"files": python_files(path), "file": path.name, "function": function, **_in_use()}
+    source = {"files": python_files(path), "file": path.name, "function": function}
     stranger = _Stranger(name, source)
     about = stranger.about()
     return Attack(
@@ -93,16 +93,9 @@ def fresh_attack(attack: Attack) -> Attack | None:
         "function": function,
         "folder": os.getcwd(),
         "environment": dict(os.environ),
-        **_in_use(),
         "search": list(sys.path),
     }
     return replace(attack, run=_Stranger(attack.name, source).solve)
-
-
-def _in_use() -> dict[str, str | None]:
-    """The competition that the other process is to use: it knows nothing of this one's."""
-    path = current().path
-    return {"competition": str(path) if path else None}
 
 
 class _Server:
@@ -111,13 +104,18 @@ class _Server:
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._competition: InUse | None = None
 
     @contextmanager
-    def conversation(self, name: str, kind: bytes) -> Iterator[_Talk]:
+    def conversation(self, name: str, kind: bytes, competition: InUse) -> Iterator[_Talk]:
         """A socket to a new child of the process, which ends with it."""
+        if competition != self._competition:
+            self.end()
         if self._control is None:
             self._child, self._control = _start()
+            self._competition = competition
             atexit.register(self.end)
+            _send(self._control, pickle.dumps(competition))
         ours, theirs = socket.socketpair()
         try:
             with ours, ours.makefile("rb") as heard:
@@ -155,10 +153,11 @@ class _Stranger:
 
     def __init__(self, name: str, source: dict[str, Any]) -> None:
         self.name, self._source = name, pickle.dumps(source)
+        self._competition = InUse.here()
 
     def about(self) -> dict[str, Any]:
         """What the attack says of itself: words and bounds of known kinds."""
-        with _server.conversation(self.name, b"A") as talk:
+        with _server.conversation(self.name, b"A", self._competition) as talk:
             talk.send(self._source)
             words = talk.answer(None)
         fits = (
@@ -184,7 +183,7 @@ class _Stranger:
             "targets_in_shadows": problem.targets_in_shadows,
         }
         shape = problem.columns.shape
-        with _server.conversation(self.name, b"P") as talk:
+        with _server.conversation(self.name, b"P", self._competition) as talk:
             talk.send(self._source)
             talk.send(pickle.dumps(facts))
             words = talk.answer(problem)
@@ -237,16 +236,21 @@ class _Talk:
         return raw
 
     def send(self, data: bytes) -> None:
-        """Its length, and all of it."""
-        try:
-            self._line.sendall(struct.pack(">Q", len(data)))
-            self._line.sendall(data)
-        except OSError:
-            pass  # it has ended; what it said before can still be read
+        """A frame."""
+        _send(self._line, data)
 
     def refuse(self, why: str) -> NoReturn:
         """Its mistake, in a sentence."""
         raise ValueError(f"Attack {self._name} failed: {why}.")
+
+
+def _send(line: socket.socket, data: bytes) -> None:
+    """The length of the data, and all of them."""
+    try:
+        line.sendall(struct.pack(">Q", len(data)))
+        line.sendall(data)
+    except OSError:
+        pass  # the other end is gone; what it said before can still be read
 
 
 def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:

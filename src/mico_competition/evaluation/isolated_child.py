@@ -1,10 +1,10 @@
 """The process in which an untrusted attack runs: it receives arrays and returns an array.
 
-`isolated.py` starts it with one socket.  It has imported this package and holds no label.  For each
-problem it receives another socket and forks a worker.  The worker bars itself from all files but
-libraries and an empty folder (where the system has Landlock), reads its problem, runs the attack
-and ends.  Every process that the worker started is killed before the next problem, so an attack
-cannot carry labels from one problem to another.
+`isolated.py` starts it with one socket.  It has imported this package and the code of the
+competition in use, and holds no label.  For each problem it receives another socket and forks a
+worker.  The worker bars itself from all files but libraries and an empty folder (where the system
+has Landlock), reads its problem, runs the attack and ends.  Every process that the worker started
+is killed before the next problem, so an attack cannot carry labels from one problem to another.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mico_competition import scoring
 from mico_competition.attacks.problem import Attack, Problem
-from mico_competition.competition.code import resolve
-from mico_competition.competition.table import current, use
+from mico_competition.competition.code import described, resolve
+from mico_competition.competition.in_use import InUse
+from mico_competition.competition.table import current
 from mico_competition.evaluation import landlock
-from mico_competition.evaluation.custom import described, plain
+from mico_competition.evaluation.custom import plain
 from mico_competition.evaluation.modules import imported_anew
 from mico_competition.evaluation.undisturbed import undisturbed
 
@@ -45,6 +47,7 @@ def main() -> None:
     _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     _prctl(_ADOPT_ORPHANS, 1)
     control = socket.socket(fileno=_CONTROL)
+    fault = _use(pickle.loads(_Line(_CONTROL).read_frame()))  # of our own process
     while True:
         kind, numbers, _, _ = socket.recv_fds(control, 1, 1)
         if not kind:
@@ -52,23 +55,27 @@ def main() -> None:
         folder = tempfile.mkdtemp(prefix="mico_isolated_")
         worker = os.fork()
         if not worker:
-            _work(_Line(numbers[0]), kind, folder)
+            _work(_Line(numbers[0]), kind, folder, fault)
         os.close(numbers[0])
         os.waitpid(worker, 0)
         _kill_orphans()
         shutil.rmtree(folder, ignore_errors=True)
+        if fault:
+            return  # the next process may find it mended
         control.send(b".")
 
 
-def _work(line: _Line, kind: bytes, folder: str) -> None:
+def _work(line: _Line, kind: bytes, folder: str, fault: str) -> None:
     """One request, in a process of its own; does not return."""
     _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     try:
+        if fault:
+            line.say({"op": "failed", "what": fault[:1000]})
+            os._exit(0)
         source = pickle.loads(line.read_frame())  # of our own process; nothing of a stranger's
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in (_CONTROL, 1, 2):  # the prints of foreign code go nowhere
             os.dup2(nothing, number)
-        _use(source["competition"])
         path = source.get("path") or _unpacked(source, folder)
         _as_at_home(source) if "path" in source else _barred(folder)
         with imported_anew(Path(path).parent):
@@ -82,11 +89,24 @@ def _work(line: _Line, kind: bytes, folder: str) -> None:
         os._exit(0)
 
 
-def _use(competition: str | None) -> None:
-    """Use the asking process' competition, and import its code, while it can still be read."""
-    use(competition)
-    for dotted in current().code:
-        resolve(dotted)
+def _use(competition: InUse) -> str:
+    """Use the asking process' competition and import its code; what is wrong with them, or "".
+
+    Workers, which may not read that code, get it imported.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a worker would wait forever for threads that were started here
+    try:
+        competition.use()
+        for dotted in current().code:
+            resolve(dotted)
+    except (ValueError, ImportError) as error:  # sentences
+        return str(error).rstrip(".")
+    except BaseException as error:
+        return described(error)
+    finally:
+        torch.set_num_threads(threads)
+    return ""
 
 
 def _unpacked(source: dict[str, Any], folder: str) -> str:
@@ -237,7 +257,7 @@ class _Remote:
 
 
 def _array(raw: bytes) -> np.ndarray:
-    found = np.load(io.BytesIO(raw), allow_pickle=False)
+    found: np.ndarray = np.load(io.BytesIO(raw), allow_pickle=False)
     found.setflags(write=False)
     return found
 

@@ -42,9 +42,8 @@ def version() -> int:
     """The version of Landlock that this system has; 0 if it has none."""
     if not sys.platform.startswith("linux"):
         return 0
-    return max(
-        0, _libc().syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
-    )
+    found: int = _libc().syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
+    return max(0, found)
 
 
 def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
@@ -94,7 +93,7 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
 
 
 def _call(number: int, *arguments: object) -> int:
-    result = _libc().syscall(ctypes.c_long(number), *arguments)
+    result: int = _libc().syscall(ctypes.c_long(number), *arguments)
     if result < 0:
         raise OSError(ctypes.get_errno(), f"Landlock's system call {number} failed")
     return result

@@ -24,8 +24,9 @@ from mico_competition.evaluation.table import (
     starred,
 )
 from mico_competition.scoring.curve import shown_curve
+from mico_competition.scoring.metrics import percent
 from mico_competition.scoring.page import document
-from mico_competition.scoring.svg import HEIGHT, LEFT, SIDE, TOP, WIDTH, Axes, percent
+from mico_competition.scoring.svg import HEIGHT, LEFT, SIDE, TOP, WIDTH, Axes
 
 TITLE = "Membership inference: attacks compared"
 COLOURS = (

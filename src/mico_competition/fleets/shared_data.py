@@ -6,18 +6,15 @@ and a worker that dies leaves nothing behind.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from mico_competition.competition.table import current, use
+from mico_competition.competition.in_use import InUse
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
 from mico_competition.models.inputs import Data
 from mico_competition.support.files import PRIVATE, PathLike, written_aside
@@ -32,20 +29,16 @@ class Rebuilt:
     """What makes a dataset again in another process, which may not use the competition yet.
 
     A dataset may hold a function of the organiser's, which only a process that uses the
-    competition can unpickle; `competition` is its file and `sha256` what is in it.
+    competition can unpickle.
     """
 
     function: bytes
-    competition: str | None = None
-    sha256: str | None = None
+    competition: InUse
 
     @classmethod
     def by(cls, function: Rebuild) -> Rebuilt:
         """As `function` makes it, with the competition that is in use here."""
-        path = current().path
-        if path is None:
-            return cls(pickle.dumps(function))
-        return cls(pickle.dumps(function), str(path), _sha256(path))
+        return cls(pickle.dumps(function), InUse.here())
 
     def __call__(self, parts: Parts) -> Data:
         """The dataset.
@@ -53,26 +46,9 @@ class Rebuilt:
         Raises:
             ValueError: if the competition's file is not here, or is another one.
         """
-        self._use()
+        self.competition.use()
         rebuild: Rebuild = pickle.loads(self.function)  # of our own process
         return rebuild(parts)
-
-    def _use(self) -> None:
-        """Use the competition here, whatever this process began with."""
-        if self.competition is None:
-            use(None)
-            return
-        path, node = Path(self.competition), os.uname().nodename
-        same = "put the competition's folder at the same path on every machine"
-        if not path.is_file():
-            raise ValueError(f"There is no competition file {path} on {node}: {same}.")
-        if _sha256(path) != self.sha256:
-            raise ValueError(f"{path} on {node} is not the file that was named: {same}.")
-        use(path)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def parts_of(data: Data) -> tuple[Parts, Rebuild]:
@@ -113,5 +89,5 @@ def save_parts(parts: Parts, path: PathLike) -> None:
 
 def map_parts(path: PathLike) -> Parts:
     """The tensors in a file of `save_parts`, mapped into memory."""
-    parts: Any = torch.load(Path(path), mmap=True, weights_only=True, map_location="cpu")
+    parts: Parts = torch.load(Path(path), mmap=True, weights_only=True, map_location="cpu")
     return parts

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 Device = str | torch.device | None
+_T = TypeVar("_T")
 
 
 class _Classifier(nn.Module):
@@ -89,7 +90,8 @@ class CNN(_Classifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, 10] of normalised images [B, 3, 32, 32]."""
-        return self.cnn(x)
+        logits: Tensor = self.cnn(x)
+        return logits
 
 
 class MLP(_Classifier):
@@ -114,7 +116,8 @@ class MLP(_Classifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, out_features] of records [B, in_features]."""
-        return self.mlp(x if self.gain == 1 else x * self.gain)
+        logits: Tensor = self.mlp(x if self.gain == 1 else x * self.gain)
+        return logits
 
 
 # By `Task.architecture`.  For text tasks, that is a model type of transformers instead.
@@ -245,13 +248,15 @@ def logits(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
         Logits [B, classes].
     """
     if not isinstance(inputs, Mapping):
-        return model(inputs)
+        of_records: Tensor = model(inputs)
+        return of_records
     inputs = dict(inputs)
     config = getattr(getattr(model, "_module", model), "config", None)
     if "input_ids" in inputs and getattr(config, "type_vocab_size", None):
         # Without them, transformers before 5 expands a single row, which Opacus does not support.
         inputs.setdefault("token_type_ids", torch.zeros_like(inputs["input_ids"]))
-    return model(**inputs).logits
+    logits: Tensor = model(**inputs).logits
+    return logits
 
 
 def _what(task: Task) -> str:
@@ -285,7 +290,7 @@ def _own_model(dotted: str) -> nn.Module:
     return model
 
 
-def _unseeded(build: Callable[[], Any]) -> Any:
+def _unseeded(build: Callable[[], _T]) -> _T:
     """Call `build` and leave torch's global generator unchanged."""
     with torch.random.fork_rng(devices=[]):
         return build()

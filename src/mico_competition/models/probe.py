@@ -219,8 +219,9 @@ def _rows(outputs: Tensor, digits: int) -> list[str]:
 def near(found: Iterable[Tensor], expected: Iterable[Tensor], tolerance: float) -> bool:
     """Whether tensors differ from the expected ones by at most `tolerance` of their joint norm."""
     pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(found, expected)]
-    distance = sum(float((a - b).norm() ** 2) for a, b in pairs) ** 0.5
-    return distance <= tolerance * sum(float(b.norm() ** 2) for _, b in pairs) ** 0.5
+    distance: float = sum(float((a - b).norm() ** 2) for a, b in pairs) ** 0.5
+    norm: float = sum(float(b.norm() ** 2) for _, b in pairs) ** 0.5
+    return distance <= tolerance * norm
 
 
 def rounded(values: Iterable[float], digits: int) -> str:

@@ -62,7 +62,8 @@ class Recorder:
             return
         if torch.is_grad_enabled() and not output.requires_grad:
             # No parameter or input below asks for a gradient.
-            output = _GraphStart.apply(output, torch.zeros((), requires_grad=True))
+            start: Callable[[Tensor, Tensor], Tensor] = _GraphStart.apply
+            output = start(output, torch.zeros((), requires_grad=True))
         self._see(module, inputs[0] if inputs else named["input"], output)
 
 

@@ -14,9 +14,13 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mico_competition.support.command_line import Parser, run_command
 from mico_competition.support.files import PathLike, written_aside
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 
@@ -73,7 +77,7 @@ def make_small_roberta(
     return Path(folder)
 
 
-def _train_tokenizer(sentences: Iterable[str], vocab_size: int):
+def _train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())

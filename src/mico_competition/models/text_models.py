@@ -80,7 +80,8 @@ def pretrained(task: Task, base_model: str | None = None) -> nn.Module:
         weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
         if not weights:
             try:
-                return auto.from_config(config).train()
+                model: nn.Module = auto.from_config(config)
+                return model.train()
             except Exception as error:  # as in `trained`
                 raise _unusable(folder, error) from None
         for path in weights:
@@ -148,11 +149,11 @@ def trained(config: Any, path: Path, what: str) -> nn.Module:
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # there would be one for each model
     try:
-        model = type(model).from_pretrained(None, config=config, state_dict=state)
+        loaded: nn.Module = type(model).from_pretrained(None, config=config, state_dict=state)
     finally:
         if bars:
             logging.enable_progress_bar()
-    return model.float().eval()
+    return loaded.float().eval()
 
 
 def read_config(task: Task, folder: PathLike, num_labels: int | None = None) -> Any:
@@ -245,7 +246,8 @@ def small_copy(task: Task, config: Any) -> nn.Module:
     small = transformers.AutoConfig.for_model(
         task.architecture, **{**fields, **sizes, "num_labels": task.num_classes}
     )
-    return transformers.AutoModelForSequenceClassification.from_config(small)
+    model: nn.Module = transformers.AutoModelForSequenceClassification.from_config(small)
+    return model
 
 
 def check_config(task: Task, config: Any, where: object) -> None:

@@ -185,7 +185,8 @@ def _membership(splits: ChallengeDataset, records: np.ndarray) -> np.ndarray:
     """bool[points], whether a model with these splits was trained on each of `records`."""
     trained = np.zeros(_length(splits), bool)
     trained[splits.train_indices.numpy()] = True
-    return trained[records]
+    membership: np.ndarray = trained[records]
+    return membership
 
 
 def _known(
@@ -205,7 +206,8 @@ def _known(
     known = np.full(_length(splits), MEMBER, np.int8)
     known[splits.evaluation_indices.numpy()] = NONMEMBER
     known[splits.challenge_indices.numpy()] = HIDDEN
-    return known[records]
+    known_membership: np.ndarray = known[records]
+    return known_membership
 
 
 def _length(splits: ChallengeDataset) -> int:

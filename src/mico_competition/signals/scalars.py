@@ -91,7 +91,8 @@ def direction(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def negative_loss(logit: np.ndarray) -> np.ndarray:
     """Minus the cross-entropy, log p_y, from the logit of p_y."""
-    return -np.logaddexp(0.0, -logit)
+    log_probability: np.ndarray = -np.logaddexp(0.0, -logit)
+    return log_probability
 
 
 def confidence(logit: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ those of separate training up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cache
 from typing import Any
@@ -24,6 +24,7 @@ from mico_competition.training.dpsgd import (
     check_private,
     clip_factors,
     gaussian_like,
+    logical_step,
     summed_optimizer,
     take_sum,
 )
@@ -50,7 +51,8 @@ class StackedLinearRule(Rule):
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
         """float[S, b]: the squared norms of the gradients."""
-        return torch.linalg.vecdot(g, g) * (torch.linalg.vecdot(a, a) + 1)
+        squares: Tensor = torch.linalg.vecdot(g, g) * (torch.linalg.vecdot(a, a) + 1)
+        return squares
 
     def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
         """Put the weighted sum of the gradients into `grad`."""
@@ -76,7 +78,8 @@ class StackedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [S, b, classes] of records [S, b, features]."""
-        return self.layers(x if self.gain == 1 else x * self.gain)
+        logits: Tensor = self.layers(x if self.gain == 1 else x * self.gain)
+        return logits
 
     @torch.no_grad()
     def copy_to(self, models: Sequence[MLP]) -> None:
@@ -86,6 +89,10 @@ class StackedMLP(nn.Module):
                 layer: nn.Linear = model.mlp[index]  # type: ignore[assignment]
                 layer.weight.copy_(self.layers[index].weight[row])  # type: ignore[index]
                 layer.bias.copy_(self.layers[index].bias[row])  # type: ignore[index]
+
+
+Inputs = Callable[[Tensor], Tensor]
+"""Maps positions [S, b] to records [S, b, features]."""
 
 
 class StackedBatch:
@@ -113,7 +120,7 @@ def stacked_optimizer() -> Any:
     """The class StackedOptimizer, created at the first call: see `dpsgd.summed_optimizer`."""
     base: Any = summed_optimizer()
 
-    class StackedOptimizer(base):
+    class StackedOptimizer(base):  # type: ignore[misc] # no types
         """Opacus' contract for a stack: row s of all noise comes from generator s."""
 
         generators: Sequence[Generator]
@@ -130,12 +137,6 @@ def stacked_optimizer() -> Any:
                 parameter.grad = torch.stack(rows).add_(parameter.summed_grad)
 
     return StackedOptimizer
-
-
-def __getattr__(name: str) -> Any:
-    if name == "StackedOptimizer":
-        return stacked_optimizer()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class StackedPrivateTrainer:
@@ -178,7 +179,7 @@ class StackedPrivateTrainer:
             mode="bookkeeping",
         )
 
-    def step(self, batches: Sequence[Tensor], inputs, labels: Tensor) -> Tensor:
+    def step(self, batches: Sequence[Tensor], inputs: Inputs, labels: Tensor) -> Tensor:
         """Take one step with every model.
 
         Args:
@@ -195,11 +196,8 @@ class StackedPrivateTrainer:
         batch = StackedBatch(batches)
         totals = torch.zeros(len(labels), device=labels.device)
         width = max(1, self.max_physical_batch_size // len(labels))
-        # Discard the partial sum of an earlier step that failed half-way.
-        self.optimizer._is_last_step_skipped = False
-        self.optimizer.zero_grad(set_to_none=True)
         chunks = list(zip(batch.positions.split(width, 1), batch.counts.split(width, 1)))
-        for number, (positions, counts) in enumerate(chunks, start=1):
+        for positions, counts in logical_step(self.optimizer, chunks):
             if positions.numel():
                 x, wanted = inputs(positions), labels.gather(1, positions)
                 largest = min(width, max(labels.shape[1], positions.shape[1]))
@@ -210,9 +208,6 @@ class StackedPrivateTrainer:
             else:
                 for parameter in self.model.parameters():
                     parameter.grad = torch.zeros_like(parameter)
-            self.optimizer.signal_skip_step(do_skip=number < len(chunks))
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
         return totals
 
     @staticmethod
@@ -249,7 +244,7 @@ class StackedPlainTrainer:
         self.optimizer = optimizer
         self.max_physical_batch_size = max_physical_batch_size
 
-    def step(self, batches: Sequence[Tensor], inputs, labels: Tensor) -> Tensor:
+    def step(self, batches: Sequence[Tensor], inputs: Inputs, labels: Tensor) -> Tensor:
         """Take one step with every model; see `StackedPrivateTrainer.step`."""
         batch = StackedBatch(batches)
         totals = torch.zeros(len(labels), device=labels.device)

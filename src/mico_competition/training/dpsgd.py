@@ -199,17 +199,11 @@ class PrivateTrainer:
         """
         total = labels.new_zeros((), dtype=torch.float32)
         chunks = physical_batches(batch, self.max_physical_batch_size)
-        # Discard the partial sum of an earlier step that failed half-way.
-        self.optimizer._is_last_step_skipped = False
-        self.optimizer.zero_grad(set_to_none=True)
-        for number, chunk in enumerate(chunks, start=1):
+        for chunk in logical_step(self.optimizer, chunks):
             if len(chunk):
                 total += self._checked_backward(inputs(chunk), labels[chunk], len(labels))
             else:
                 self._backward_nothing()
-            self.optimizer.signal_skip_step(do_skip=number < len(chunks))
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
         return total
 
     def _checked_backward(self, inputs: Inputs, labels: torch.Tensor, n: int) -> torch.Tensor:
@@ -312,7 +306,7 @@ def summed_optimizer() -> Any:
     """The class SummedOptimizer, created at the first call: only private runs import Opacus."""
     from opacus.optimizers import DPOptimizerFastGradientClipping
 
-    class SummedOptimizer(DPOptimizerFastGradientClipping):
+    class SummedOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc] # no types
         """Opacus' optimiser for gradients that arrive clipped and summed in `grad`.
 
         The contract is that of Opacus: it sums over physical batches, adds noise once and divides
@@ -338,10 +332,16 @@ def summed_optimizer() -> Any:
     return SummedOptimizer
 
 
-def __getattr__(name: str) -> Any:
-    if name == "SummedOptimizer":
-        return summed_optimizer()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def logical_step(optimizer: Any, chunks: Sequence[Any]) -> Iterator[Any]:
+    """Yield the physical batches; the optimiser sums after each, and steps after the last."""
+    # Discard the partial sum of an earlier step that failed half-way.
+    optimizer._is_last_step_skipped = False
+    optimizer.zero_grad(set_to_none=True)
+    for number, chunk in enumerate(chunks, start=1):
+        yield chunk
+        optimizer.signal_skip_step(do_skip=number < len(chunks))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
 
 def take_sum(optimizer: Any, parameters: Sequence[Any]) -> Delivered:

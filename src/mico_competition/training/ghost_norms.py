@@ -89,7 +89,8 @@ class Rule:
 def _square(x: Tensor) -> Tensor:
     """The squared norm of each row of x [b, ...]."""
     flat = x.flatten(1)
-    return torch.linalg.vecdot(flat, flat)
+    square: Tensor = torch.linalg.vecdot(flat, flat)
+    return square
 
 
 def _scaled(g: Tensor, weights: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ class LinearRule(Rule):
         a, g = a.flatten(1, -2), g.flatten(1, -2)
         positions, inputs, outputs = a.shape[1], a.shape[2], g.shape[2]
         if positions * positions * (inputs + outputs) <= positions * inputs * outputs:
-            squares = torch.linalg.vecdot(_pairs(a).flatten(1), _pairs(g).flatten(1))
+            squares: Tensor = torch.linalg.vecdot(_pairs(a).flatten(1), _pairs(g).flatten(1))
         else:
             squares = _square(torch.bmm(g.transpose(1, 2), a))
         if self.module.bias is not None:
@@ -218,6 +219,11 @@ class InstanceNormRule(GroupNormRule):
 class Conv2dRule(Rule):
     """A convolution is a linear layer on patches; its positions are the pixels of the output."""
 
+    kernel_size: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
     def check(self) -> None:
         m = self.module
         if m.groups != 1 or m.padding_mode != "zeros" or isinstance(m.padding, str):
@@ -236,7 +242,8 @@ class Conv2dRule(Rule):
         ghost = pixels * pixels * a.shape[1] + positions * positions * outputs
         if ghost < direct and self._dense():
             rows = g.flatten(2).transpose(1, 2)
-            squares = torch.linalg.vecdot(self._patch_pairs(a).flatten(1), _pairs(rows).flatten(1))
+            pairs = self._patch_pairs(a).flatten(1)
+            squares: Tensor = torch.linalg.vecdot(pairs, _pairs(rows).flatten(1))
         else:
             squares = _square(torch.bmm(g.flatten(2), self._patches(a).transpose(1, 2)))
         if self.module.bias is not None:

@@ -179,7 +179,8 @@ class GradientChecks:
         """
         parts, whole = norms.sum(1), norms.norm(dim=2, keepdim=True).sum(1)
         allowed = self.root * (OF_PART * parts + OF_WHOLE * whole)
-        return (off / allowed.clamp(min=1e-300)).nan_to_num(nan=torch.inf).amax(0)
+        excess: Tensor = (off / allowed.clamp(min=1e-300)).nan_to_num(nan=torch.inf).amax(0)
+        return excess
 
     def _delivered(self, batch: Batch, bound: float) -> Delivered:
         restart()

@@ -70,7 +70,7 @@ class Constant(TorchDispatchMode):
     """
 
     def __init__(self, version: int = 0) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)
         self.version = version
         self.used = False
 

@@ -29,11 +29,11 @@ from mico_competition.training.accounting import Mechanism
 from mico_competition.training.dpsgd import (
     Batch,
     Generator,
-    PrivateTrainer,
     per_example_losses,
     physical_batches,
     poisson_batches,
 )
+from mico_competition.training.dpsgd import PrivateTrainer as PrivateTrainer  # audited from here
 from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import StorageError, describe, write_model_folder
 from mico_competition.training.settings import Settings, check
@@ -41,7 +41,11 @@ from mico_competition.training.streams import Streams, generator_of, seeded
 
 Show = bool | Callable[[float], None]
 
-_OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
 
 
 class Trainer(Protocol):

@@ -109,6 +109,23 @@ def test_calibration_of_shadows_is_that_of_a_fleet_without_the_row():
     np.testing.assert_allclose(ratio[s:], expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("variance", ["median", "pooled"])
+def test_shadows_that_follow_one_another_are_not_copied_and_give_the_same_bits(variance):
+    rng = np.random.default_rng(0)
+    signal, seen = rng.normal(size=(26, 77)).astype(np.float32), rng.random((21, 77)) < 0.5
+    follow = Calibrator(np.arange(3, 24), seen, variance)
+    # The same models with a row that nobody uses among them, which the shadows must skip.
+    apart = Calibrator(np.delete(np.arange(3, 25), 7), seen, variance)
+    wider, transposed = np.insert(signal, 10, 0.0, axis=0), np.asfortranarray(signal)
+    for rows in (np.arange(3, 24), np.array([0, 25])):
+        ((_, shadow, _), _) = next(follow.blocks(signal, rows))
+        assert np.shares_memory(shadow, signal)
+        for form in (Calibrator.standard_score, Calibrator.log_ratio):
+            found = form(follow, signal, rows)
+            assert np.array_equal(found, form(apart, wider, np.where(rows < 10, rows, rows + 1)))
+            assert np.array_equal(found, form(follow, transposed, rows))
+
+
 def test_standard_score_by_a_loop():
     rng = np.random.default_rng(0)
     shadow, seen = rng.normal(size=(9, 30)), rng.random((9, 30)) < 0.5

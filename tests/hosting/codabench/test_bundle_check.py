@@ -1,5 +1,8 @@
 """The linter on Codabench's form: a good bundle is broken in each way, and each fault is found."""
 
+import struct
+import zlib
+
 import pytest
 from helpers_breaks import (
     COLUMN,
@@ -25,6 +28,21 @@ from helpers_cases import one_in
 
 from mico_competition.hosting.codabench.check import check_bundle, has_errors
 
+
+def png(width, height):
+    """How a PNG of that size begins."""
+    head = b"IHDR" + struct.pack(">II", width, height) + b"\x08\x02\x00\x00\x00"
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+
+
+def computed(computation, indexes):
+    """Compute column 4 of the leaderboard from those at `indexes`."""
+    return both(
+        edit(*COLUMN, 4, "computation", to=computation),
+        edit(*COLUMN, 4, "computation_indexes", to=indexes),
+    )
+
+
 # How to break it, what is then wrong (error or warning), where, and words of the sentence.
 VERSION_2 = [
     (edit("version", to=2.0), "error", "version", "A suitable version could not be found"),
@@ -45,6 +63,12 @@ VERSION_2 = [
     (drop("image"), "error", "image", "An image for this competition could not be found"),
     (edit("image", to="no.png"), "error", "image", "Unable to find image: no.png"),
     (put("logo.png", b"<svg xmlns=''/>"), "error", "image", "logo: Please upload a valid image."),
+    (
+        put("logo.png", png(400_000, 400_000)),
+        "error",
+        "image",
+        "logo: Please upload a valid image.",
+    ),
     (drop("terms"), "error", "terms", "A file containing the terms of this competition has not"),
     (edit("terms", to="t.md"), "error", "terms", "Unable to find page: t.md"),
     (drop("pages"), "error", "pages", "'NoneType' object is not iterable"),
@@ -186,6 +210,12 @@ VERSION_2 = [
         '"down" is not',
     ),
     (edit(*COLUMN, 4, "precision", to="%.4f"), "error", "columns[4].precision", "valid integer"),
+    (computed("median", [7]), "error", "columns[4].computation", '"median" is not a valid'),
+    (computed("avg", None), "error", "[4].computation_indexes", "must have at least 1 column"),
+    (computed(None, [1]), "error", "[4].computation_indexes", "without a computation function"),
+    (computed("avg", "1,2"), "error", "[4].computation_indexes", "'1,2' is not a list"),
+    (computed("avg", [4]), "error", "[4].computation_indexes", "index 4 referencing itself"),
+    (computed("avg", [99]), "error", "[4].computation_indexes", "index 99 does not exist"),
 ]
 
 

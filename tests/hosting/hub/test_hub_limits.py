@@ -1,8 +1,8 @@
 """`mico download` against a Hub that lists one thing and sends another, or lists without end."""
 
 import pytest
+from helpers_download import FIRST, PLACES, asked_for_files, get, with_small
 from helpers_hub import Fault, made_up
-from test_hub import FIRST, PLACES, asked_for_files, get
 
 from mico_competition.hosting.hub import client
 from mico_competition.hosting.hub.client import HubError, HubFile, WrongFileError
@@ -10,9 +10,7 @@ from mico_competition.hosting.hub.client import HubError, HubFile, WrongFileErro
 
 @pytest.fixture
 def hub(hub):
-    """A Hub whose repository `team/small` holds eight models."""
-    hub.add("team/small", made_up(*PLACES))
-    return hub
+    return with_small(hub)
 
 
 @pytest.mark.parametrize(

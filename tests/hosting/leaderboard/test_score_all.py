@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from helpers_leaderboard import predictions_of, write_truth, write_zip
 from mico_competition.scoring.printable import is_plain
 
 from mico_competition.cli import main
+from mico_competition.competition.table import using
 from mico_competition.hosting.leaderboard import score_all as scoring
 from mico_competition.hosting.leaderboard.entries import check_entries, read_entries
 from mico_competition.hosting.leaderboard.score_all import score_all
@@ -240,6 +242,21 @@ def test_errors_of_this_machine_are_told_apart_while_zips_are_read(folder, monke
     with pytest.raises(OSError, match="as it happens"):
         list(score_all(folder.zips, truths, folder.out)[1])
     assert not folder.faults()
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["another table", "no table"])
+def test_a_competition_that_changes_meanwhile_is_no_submissions_fault(folder, broken):
+    text = (files("mico_competition.competition") / "mico2022.toml").read_text(encoding="utf-8")
+    file = folder.root / "competition.toml"
+    file.write_text(text, encoding="utf-8")
+    with using(file):
+        truths = [read_truth(folder.root / "truth", "cifar10", "dev")]
+        outcomes = score_all(folder.zips, truths, folder.out, workers=1)[1]
+        assert next(outcomes).entries
+        file.write_text("[" if broken else f"{text}# changed\n", encoding="utf-8")
+        with pytest.raises(ValueError, match="competition.toml on .* is not as the command read"):
+            list(outcomes)
+    assert not folder.faults() and folder.names() == ["team0"]
 
 
 @pytest.mark.alone

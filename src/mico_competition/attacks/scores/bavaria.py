@@ -75,7 +75,8 @@ def bavaria(
         common.var_out,
         prior,
     )
-    return inside - outside
+    log_ratio: np.ndarray = inside - outside
+    return log_ratio
 
 
 def _log_predictive(
@@ -109,4 +110,5 @@ def log_student(
     gammas = np.asarray(_lgamma((values + 1) / 2) - _lgamma(values / 2), dtype=np.float64)
     norm = (gammas - 0.5 * np.log(values * np.pi))[where].reshape(nu.shape)
     far = np.log1p((x - centre) ** 2 / (nu * scale2))
-    return norm - 0.5 * np.log(scale2) - (nu + 1) / 2 * far
+    log_density: np.ndarray = norm - 0.5 * np.log(scale2) - (nu + 1) / 2 * far
+    return log_density

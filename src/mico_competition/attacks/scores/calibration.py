@@ -67,13 +67,17 @@ def calibrate(
     inputs = check_inputs(target, shadow, is_member, target_index)
     moments = moments_of(inputs)
     if centre == "all":
-        return inputs.target - moments.mean_all
+        distance: np.ndarray = inputs.target - moments.mean_all
+        return distance
     if centre not in ("in", "out", "midpoint"):
         raise ValueError(f'Expected centre "out", "in", "midpoint" or "all", got {centre!r}.')
     needed = ("in", "out") if centre == "midpoint" else (centre,)
     mean_in, mean_out = filled_means(moments, needed=needed)
     middle = (mean_in + mean_out) / 2
-    return inputs.target - {"in": mean_in, "out": mean_out, "midpoint": middle}[centre]
+    from_centre: np.ndarray = (
+        inputs.target - {"in": mean_in, "out": mean_out, "midpoint": middle}[centre]
+    )
+    return from_centre
 
 
 def winner_2023(
@@ -118,10 +122,13 @@ def winner_2023(
     no_in = m.n_in == 0
     mean_in = np.where(no_in, m.mean_out, m.mean_in)
     if formula == "in":
-        return inputs.target - mean_in
+        from_mean: np.ndarray = inputs.target - mean_in
+        return from_mean
     replaced = (m.n_out < 2) & ~no_in
     if formula == "midpoint":
-        return inputs.target - (mean_in + np.where(replaced, mean_in, m.mean_out)) / 2
+        middle = (mean_in + np.where(replaced, mean_in, m.mean_out)) / 2
+        from_middle: np.ndarray = inputs.target - middle
+        return from_middle
     mean_all = np.where(replaced, m.mean_in, m.mean_all)
     squares = np.where(replaced, 2 * m.ss_in, m.ss_all)
     count = np.where(replaced, 2 * m.n_in, m.n)
@@ -131,4 +138,5 @@ def winner_2023(
     if not spread.all():
         usual = np.nanmedian(np.where(spread, sigma, np.nan), axis=-1, keepdims=True)
         sigma = np.where(spread, sigma, usual)
-    return (inputs.target - mean_all) / sigma
+    standardised: np.ndarray = (inputs.target - mean_all) / sigma
+    return standardised

@@ -50,18 +50,21 @@ class Moments:
     @property
     def n(self) -> np.ndarray:
         """Number of shadows."""
-        return self.n_in + self.n_out
+        count: np.ndarray = self.n_in + self.n_out
+        return count
 
     @property
     def mean_all(self) -> np.ndarray:
         """Mean over all shadows."""
-        return (self.n_in * self.mean_in + self.n_out * self.mean_out) / self.n
+        mean: np.ndarray = (self.n_in * self.mean_in + self.n_out * self.mean_out) / self.n
+        return mean
 
     @property
     def ss_all(self) -> np.ndarray:
         """Sum of squared deviations of all shadows from their common mean."""
         between = self.n_in * self.n_out / self.n * (self.mean_in - self.mean_out) ** 2
-        return self.ss_in + self.ss_out + between
+        squares: np.ndarray = self.ss_in + self.ss_out + between
+        return squares
 
 
 def check_inputs(

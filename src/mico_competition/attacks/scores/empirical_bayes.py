@@ -85,7 +85,8 @@ def eb_likelihood_ratio(
     # The pooled variance is (1 - f) OUT + f IN, roughly; split it in the bin's proportion.
     out = 1 / ((1 - f) + f * ratio)
     inside = log_normal(u, (1 - f) * shift, (1 + 1 / n + (1 - f) ** 2 * shift_var) * out * ratio)
-    return inside - log_normal(u, -f * shift, (1 + 1 / n + f**2 * shift_var) * out)
+    log_ratio: np.ndarray = inside - log_normal(u, -f * shift, (1 + 1 / n + f**2 * shift_var) * out)
+    return log_ratio
 
 
 def _rows(moments: Moments) -> list[Moments]:
@@ -116,7 +117,7 @@ def _variances(m: Moments, parts: list[np.ndarray], nu0: float) -> np.ndarray:
     largest = np.abs(m.mean_all).max()
     check_varies(within.max() > (1e-14 * largest) ** 2)
     overall = np.median(within[within > 0])
-    var = np.empty_like(within)
+    var: np.ndarray = np.empty_like(within)
     for part in parts:
         usual = np.median(within[part])
         usual = usual if usual > CONSTANT * overall else overall
@@ -186,7 +187,8 @@ def _squared_noise(m: Moments, sd: np.ndarray, noise: np.ndarray, nu0: float) ->
     """
     free = np.maximum(m.n - (m.n_in > 0) - (m.n_out > 0), 1)
     within = (m.ss_in + m.ss_out) / free
-    return noise * within / sd**2 * (1 + 2 / (nu0 + free))
+    squared: np.ndarray = noise * within / sd**2 * (1 + 2 / (nu0 + free))
+    return squared
 
 
 def _variance_ratios(m: Moments, parts: list[np.ndarray]) -> np.ndarray:
@@ -206,7 +208,8 @@ def _variance_ratios(m: Moments, parts: list[np.ndarray]) -> np.ndarray:
         mine = logs[part][known[part]]
         usual[part] = np.median(mine) if len(mine) >= LEAST_IN_BIN // 2 else everything
     harmonic = free_in * free_out / np.maximum(free_in + free_out, 1)
-    return np.exp(usual * harmonic / (harmonic + RATIO_FREEDOM))
+    ratios: np.ndarray = np.exp(usual * harmonic / (harmonic + RATIO_FREEDOM))
+    return ratios
 
 
 def _median_log_variance(free: np.ndarray) -> np.ndarray:

@@ -88,7 +88,8 @@ def usual_shift(moments: Moments, needed: tuple[str, ...] = ("in", "out")) -> np
             f"for {lacking[0].upper()} cannot be told: do the masks belong to these models?"
         )
     gap = (weight * (moments.mean_in - moments.mean_out)).sum(axis=-1, keepdims=True)
-    return gap / np.maximum(total, 1e-300)
+    shift: np.ndarray = gap / np.maximum(total, 1e-300)
+    return shift
 
 
 def filled_means(
@@ -110,7 +111,8 @@ def filled_means(
     def fill(n: np.ndarray, mean: np.ndarray, prior: np.ndarray, empty: np.ndarray) -> np.ndarray:
         # Where the other group is empty there is nothing to be drawn to.
         weight = np.where(n == 0, max(strength, 1.0), np.where(empty, 0.0, strength))
-        return (n * mean + weight * prior) / (n + weight)
+        shrunk: np.ndarray = (n * mean + weight * prior) / (n + weight)
+        return shrunk
 
     mean_in = fill(moments.n_in, moments.mean_in, moments.mean_out + shift, none_out)
     mean_out = fill(moments.n_out, moments.mean_out, moments.mean_in - shift, none_in)
@@ -186,4 +188,5 @@ def _spread(ss: np.ndarray, n: np.ndarray, mean: np.ndarray, prior: np.ndarray) 
 
 def log_normal(x: np.ndarray, mean: np.ndarray, var: np.ndarray) -> np.ndarray:
     """Log density of a normal distribution."""
-    return -0.5 * (np.log(2 * np.pi * var) + (x - mean) ** 2 / var)
+    log_density: np.ndarray = -0.5 * (np.log(2 * np.pi * var) + (x - mean) ** 2 / var)
+    return log_density

@@ -66,9 +66,11 @@ def lira(
     groups = shrunk(moments_of(inputs), strength=shrinkage, variance=variance, needed=needed)
     s = inputs.target
     if not online:
-        return (s - groups.mean_out) / np.sqrt(groups.var_out)
+        z_score: np.ndarray = (s - groups.mean_out) / np.sqrt(groups.var_out)
+        return z_score
     inside = log_normal(s, groups.mean_in, groups.var_in)
-    return inside - log_normal(s, groups.mean_out, groups.var_out)
+    log_ratio: np.ndarray = inside - log_normal(s, groups.mean_out, groups.var_out)
+    return log_ratio
 
 
 def lira_multivariate(
@@ -126,9 +128,13 @@ def lira_multivariate(
         ones = np.ones((target.shape[0], target.shape[1], 1))
         weights = np.linalg.solve(cov_out, ones)[..., 0]
         rise = (weights * (target - mean_out)).sum(axis=-1)
-        return rise / np.sqrt(weights.sum(axis=-1))
+        z_score: np.ndarray = rise / np.sqrt(weights.sum(axis=-1))
+        return z_score
     cov_in = _covariance(inside, outside, shrinkage)
-    return _log_density(target - mean_in, cov_in) - _log_density(target - mean_out, cov_out)
+    log_ratio: np.ndarray = _log_density(target - mean_in, cov_in) - _log_density(
+        target - mean_out, cov_out
+    )
+    return log_ratio
 
 
 def _scatter(shadow: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -174,7 +180,10 @@ def _covariance(group: tuple, other: tuple, strength: float) -> np.ndarray:
     usual = usual + 1e-9 * size * np.eye(len(usual))  # equal augmentations stay invertible
     strength = max(strength, 1e-9)
     alone = (count < 2)[:, None, None]
-    return np.where(alone, usual, (scatter + strength * usual) / (count + strength)[:, None, None])
+    covariance: np.ndarray = np.where(
+        alone, usual, (scatter + strength * usual) / (count + strength)[:, None, None]
+    )
+    return covariance
 
 
 def _log_density(rest: np.ndarray, cov: np.ndarray) -> np.ndarray:
@@ -182,4 +191,5 @@ def _log_density(rest: np.ndarray, cov: np.ndarray) -> np.ndarray:
     lower = np.linalg.cholesky(cov)
     white = np.linalg.solve(lower, rest[..., None])[..., 0]
     log_det = 2 * np.log(np.diagonal(lower, axis1=-2, axis2=-1)).sum(axis=-1)
-    return -0.5 * ((white**2).sum(axis=-1) + log_det)
+    log_density: np.ndarray = -0.5 * ((white**2).sum(axis=-1) + log_det)
+    return log_density

@@ -66,7 +66,8 @@ def quantile_regression(
     distance = upper - centre
     positive = distance[distance > 0]
     usual = np.median(positive) if len(positive) else np.std(y_out)
-    return (y - centre) / np.maximum(distance, 0.1 * usual)
+    standardised: np.ndarray = (y - centre) / np.maximum(distance, 0.1 * usual)
+    return standardised
 
 
 def _pair(
@@ -108,7 +109,8 @@ def _linear(x: np.ndarray, y: np.ndarray, level: float, at: np.ndarray) -> np.nd
         beta = new
         if done:
             break
-    return design(at) @ beta
+    line: np.ndarray = design(at) @ beta
+    return line
 
 
 def quantile_attack(problem: Problem) -> np.ndarray:

@@ -64,7 +64,7 @@ def out_reference(
         next_value = np.where(more, inputs.shadow, 0.0).sum(axis=0)
         total = base + first * (next_value - inputs.shadow[inputs.own, points])
         count = taken.sum(axis=0) + first * (more.any(axis=0) - 1)
-    score = inputs.target - total / np.maximum(count, 1)
+    score: np.ndarray = inputs.target - total / np.maximum(count, 1)
     if (count == 0).any():
         usual = calibrate(target, shadow, is_member, centre="out", target_index=target_index)
         score = np.where(count == 0, usual, score)

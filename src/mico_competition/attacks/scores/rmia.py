@@ -170,7 +170,8 @@ def _offline_prior(mean_out: np.ndarray, a: np.ndarray | float) -> np.ndarray:
 
 def _log(p: np.ndarray) -> np.ndarray:
     """Its logarithm; a probability of 0 beats nothing, but is no infinity."""
-    return np.log(np.maximum(p, np.finfo(np.float64).tiny))
+    log_p: np.ndarray = np.log(np.maximum(p, np.finfo(np.float64).tiny))
+    return log_p
 
 
 def _population(
@@ -215,7 +216,8 @@ def _log_ratio(
     prior = _offline_prior(mean_out, a)
     if online:
         prior = np.where(m.n_in > 0, (m.mean_in + mean_out) / 2, prior)
-    return _log(inputs.target) - _log(prior)
+    log_ratio: np.ndarray = _log(inputs.target) - _log(prior)
+    return log_ratio
 
 
 def _share_beaten(ratio: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -225,4 +227,5 @@ def _share_beaten(ratio: np.ndarray, others: np.ndarray) -> np.ndarray:
     slack = 1e-12
     rows, against = np.atleast_2d(ratio), np.sort(np.atleast_2d(others), axis=-1)
     found = [np.searchsorted(z, x + slack, side="right") for x, z in zip(rows, against)]
-    return (np.array(found) / against.shape[-1]).reshape(ratio.shape)
+    shares: np.ndarray = (np.array(found) / against.shape[-1]).reshape(ratio.shape)
+    return shares

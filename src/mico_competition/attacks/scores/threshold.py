@@ -23,4 +23,5 @@ def loss_threshold(losses: np.ndarray) -> np.ndarray:
     losses = np.asarray(losses, dtype=np.float64)
     if np.isnan(losses).any() or (losses < -1e-6).any():
         raise ValueError("Expected losses >= 0, got NaN or negative ones: is a model broken?")
-    return np.exp(-np.maximum(losses, 0.0))
+    probabilities: np.ndarray = np.exp(-np.maximum(losses, 0.0))
+    return probabilities

@@ -47,7 +47,9 @@ def stable_logit(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     others = logits - true
     np.put_along_axis(others, labels, -np.inf, axis=-1)
     top = others.max(axis=-1, keepdims=True)
-    return -(top + np.log(np.exp(others - top).sum(axis=-1, keepdims=True)))[..., 0]
+    log_sum: np.ndarray = top + np.log(np.exp(others - top).sum(axis=-1, keepdims=True))
+    logit: np.ndarray = -log_sum[..., 0]
+    return logit
 
 
 def confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -57,12 +59,14 @@ def confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def negative_loss(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Minus the cross-entropy, log p_y: float[..., points], <= 0.  Arguments as above."""
-    return -np.logaddexp(0.0, -stable_logit(logits, labels))
+    log_probability: np.ndarray = -np.logaddexp(0.0, -stable_logit(logits, labels))
+    return log_probability
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x)) without overflow."""
-    return np.exp(-np.logaddexp(0.0, -np.asarray(x, dtype=np.float64)))
+    probability: np.ndarray = np.exp(-np.logaddexp(0.0, -np.asarray(x, dtype=np.float64)))
+    return probability
 
 
 def logit_scaled(probabilities: np.ndarray, floor: float = 1e-29) -> np.ndarray:
@@ -82,4 +86,5 @@ def logit_scaled(probabilities: np.ndarray, floor: float = 1e-29) -> np.ndarray:
     check_finite("probabilities", p)
     if (p < 0).any() or (p > 1).any():
         raise ValueError(f"Expected probabilities in [0, 1], got {p.min()}..{p.max()}.")
-    return np.log(np.maximum(p, floor)) - np.log(1.0 - p + floor)
+    logit: np.ndarray = np.log(np.maximum(p, floor)) - np.log(1.0 - p + floor)
+    return logit

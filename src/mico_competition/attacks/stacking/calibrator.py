@@ -73,12 +73,22 @@ class Calibrator:
         own = np.isin(rows, self.shadows)
         if own.any() and not own.all():
             raise ValueError("Expected rows to be shadows, or none of them: ask for each apart.")
-        shadow = signal[self.shadows]
+        shadow = signal[self._shadow_rows(signal)]
         step = max(1, AT_ONCE // signal.shape[1])
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
             index = np.searchsorted(self.shadows, part) if own.all() else None
             yield (signal[part], shadow, self.is_member), index
+
+    def _shadow_rows(self, signal: np.ndarray) -> np.ndarray | slice:
+        """The shadows; a slice, which copies nothing, if they follow one another.
+
+        Sums over a view of another memory layout would round in another way.
+        """
+        shadows = self.shadows
+        if not len(shadows) or not signal.flags.c_contiguous or (np.diff(shadows) != 1).any():
+            return shadows
+        return slice(int(shadows[0]), int(shadows[-1]) + 1)
 
 
 Form = Callable[[Calibrator, np.ndarray, np.ndarray], np.ndarray]
@@ -108,7 +118,8 @@ def standard_score(
     """
     m = moments_of(check_inputs(target, shadow, is_member, target_index))
     var = _median_shrunk(m) if variance == "median" else _pooled_shrunk(m)
-    return (target - m.mean_all) / np.sqrt(var)
+    standard: np.ndarray = (target - m.mean_all) / np.sqrt(var)
+    return standard
 
 
 def _median_shrunk(m: Moments) -> np.ndarray:
@@ -120,7 +131,8 @@ def _median_shrunk(m: Moments) -> np.ndarray:
     mean = own.mean(axis=-1, keepdims=True)
     usual = np.where(usual > CONSTANT * mean, usual, mean)
     check_varies(bool((usual > 0).all()))
-    return (within + NU0 * usual) / (free + NU0)
+    shrunk: np.ndarray = (within + NU0 * usual) / (free + NU0)
+    return shrunk
 
 
 def _pooled_shrunk(m: Moments) -> np.ndarray:

@@ -51,7 +51,10 @@ class Logistic:
             )
         check_finite("features", features)
         slopes = self.weights / self.scale
-        return features.astype(np.float64) @ slopes + (self.intercept - self.mean @ slopes)
+        scores: np.ndarray = features.astype(np.float64) @ slopes + (
+            self.intercept - self.mean @ slopes
+        )
+        return scores
 
 
 def fit_logistic(

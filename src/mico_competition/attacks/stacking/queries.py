@@ -221,4 +221,5 @@ def _resample_tokens(
 def _inner(mask: np.ndarray) -> np.ndarray:
     """bool like mask: tokens that are neither padding nor the first or last."""
     order = mask.cumsum(axis=1)
-    return (mask == 1) & (order > 1) & (order < order[:, -1:])
+    inner: np.ndarray = (mask == 1) & (order > 1) & (order < order[:, -1:])
+    return inner

@@ -46,18 +46,21 @@ class Table:
     @property
     def places(self) -> np.ndarray:
         """int64[p], the points' places in the dataset."""
-        return self.problem.source.fleet.records[self.points]
+        places: np.ndarray = self.problem.source.fleet.records[self.points]
+        return places
 
     @property
     def labels(self) -> np.ndarray:
         """int64[p], the points' classes."""
-        return self.problem.source.fleet.labels[self.points]
+        labels: np.ndarray = self.problem.source.fleet.labels[self.points]
+        return labels
 
     def values(self, name: str) -> np.ndarray:
         """float32[s + t, p], the source's signal `name`, checked."""
         signal = self.problem.source.get(name)[np.ix_(self.rows, self.points)]
         check_finite(f"signal {name!r}", signal)
-        return signal.astype(np.float32)
+        values: np.ndarray = signal.astype(np.float32)
+        return values
 
     def logits(self, row: int) -> np.ndarray:
         """float32[p, classes] of one row of the fleet, checked."""

@@ -180,7 +180,8 @@ def _own_points(problem: Problem, row: int, count: int, rng: np.random.Generator
         return np.sort(rng.choice(own, count, replace=False))
     others = np.setdiff1d(np.arange(problem.known_membership.shape[1]), own)
     more = rng.choice(others, min(count - len(own), len(others)), replace=False)
-    return np.concatenate([own, more]).astype(np.int64)
+    points: np.ndarray = np.concatenate([own, more]).astype(np.int64)
+    return points
 
 
 def _logistic(
@@ -203,4 +204,5 @@ def _forest(
         200, max_depth=8, class_weight="balanced", random_state=seed, n_jobs=1
     )
     p = forest.fit(x, labels).predict_proba(targets)[:, 1].clip(1e-6, 1 - 1e-6)
-    return np.log(p) - np.log1p(-p)
+    logits: np.ndarray = np.log(p) - np.log1p(-p)
+    return logits

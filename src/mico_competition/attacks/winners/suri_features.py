@@ -188,7 +188,8 @@ def _each_with_its_own(
 ) -> Tensor:
     """Logits [b, classes], of each record by its own weights."""
     if not isinstance(inputs, Mapping):
-        return vmap(lambda w, x: functional_call(model, w, (x[None],))[0])(moved, inputs)
+        logits: Tensor = vmap(lambda w, x: functional_call(model, w, (x[None],))[0])(moved, inputs)
+        return logits
     rows = []
     for i in range(count):
         own = {name: value[i] for name, value in moved.items()}

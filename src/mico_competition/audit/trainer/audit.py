@@ -1,9 +1,9 @@
-"""An audit of a private trainer in one training run: canaries, direct tests, bounds of epsilon.
+"""An audit of a private trainer in one training run: canaries, direct tests, bounds on epsilon.
 
 One-run auditing by Steinke, Nasr and Jagielski (NeurIPS 2023, arXiv 2305.08846) with the gradient
-canaries of Nasr et al. (USENIX Security 2023, arXiv 2302.07956).  What is audited is the code that
-a fleet of the scenario runs: small models in stacks, and every model by itself, which is how a
-fleet trains what is left over or is tried again.
+canaries of Nasr et al. (USENIX Security 2023, arXiv 2302.07956). It audits the code that a fleet of
+the scenario runs: small models in stacks, and single models, as a fleet trains those that are left
+over or tried again.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ FEWEST = 100
 """Fewer Dirac canaries than this are refused."""
 
 FEWEST_RECORDS = 20
-"""Of fewer record canaries no bound is computed."""
+"""With fewer record canaries no bound is computed."""
 
 DIRAC, BLACK_BOX = "gradient canaries", "loss of record canaries"
 
 
 @dataclass(frozen=True)
 class Proof:
-    """A lower bound of epsilon from one set of canaries' scores.
+    """A lower bound on epsilon from the scores of one set of canaries.
 
     Attributes:
-        scores: what was scored: DIRAC, BLACK_BOX, or "record canaries in <layer>".
-        bound: by itself at its own level, for the report.
-        joint: the same with a share of the audit's level, so that all hold at once.
-        ceiling: epsilon that `joint` must not exceed.
+        scores: whose scores: DIRAC, BLACK_BOX, or "record canaries in <layer>".
+        bound: at its own level, for the report.
+        joint: the same with a share of the audit's level, so that all bounds hold jointly.
+        ceiling: the epsilon that `joint` must not exceed.
     """
 
     scores: str
@@ -68,26 +68,26 @@ class Proof:
 
     @property
     def alarm(self) -> bool:
-        """Whether more is proven than can be true of what was claimed."""
+        """Whether the joint bound exceeds its ceiling."""
         return self.joint.epsilon > self.ceiling
 
 
 @dataclass(frozen=True)
 class TrainerAudit:
-    """What one audited run has shown.
+    """The result of one audited run.
 
     Attributes:
         settings: of the claimed run.
         claim: epsilon, delta and mechanism.
-        level: with this probability a trainer that keeps its claim raises no alarm.
+        level: with this probability a trainer whose claim holds raises no alarm.
         dirac, records, real: gradient canaries, record canaries, and real records trained on.
         let_in: canaries of the first two kinds that the coins let in.
-        steps: noisy gradients seen; replayed: steps that were done again.
+        steps: noisy gradients seen; replayed: repeated steps.
         checks: direct tests.
-        proofs: bounds of epsilon.
-        seconds: that the audit took.
-        stack: how many models were trained together; 1 for a model by itself.
-        refused: what the trainer said, if it refused to train; then nothing else is known.
+        proofs: bounds on epsilon.
+        seconds: the audit's duration.
+        stack: the number of models trained together; 1 for a single model.
+        refused: the trainer's message, if it refused to train; then there are no other results.
     """
 
     settings: Settings
@@ -116,7 +116,7 @@ class TrainerAudit:
 
     @property
     def notes(self) -> list[str]:
-        """Names of the checks that depart from the claim without breaking it."""
+        """Names of the checks whose departure from the claim costs no privacy."""
         return [check.name for check in self.checks if check.verdict == NOTE]
 
     def proven(self, method: str) -> Bound:
@@ -129,10 +129,10 @@ class TrainerAudit:
 
 
 def claim_of_settings(settings: Settings) -> PrivacyClaim:
-    """What a run with these settings will claim in its metadata.
+    """The claim that a run with these settings will state in its metadata.
 
     Raises:
-        ValueError: if it is a run without privacy, which claims nothing.
+        ValueError: for a run without privacy.
     """
     mechanism = train.mechanism_of(settings)
     if mechanism is None:
@@ -148,11 +148,11 @@ def claim_of_settings(settings: Settings) -> PrivacyClaim:
 def audit_paths(
     settings: Settings, data: Data, *, level: float = 0.95, **options: Any
 ) -> list[TrainerAudit]:
-    """An audit of each way in which a fleet with these settings trains: in stacks, and one by one.
+    """Audit each way in which a fleet with these settings trains: in stacks, and single models.
 
     Args:
         settings, data, options: see `audit_trainer`.
-        level: with this probability a trainer that keeps its claim raises no alarm in any.
+        level: with this probability a trainer whose claim holds raises no alarm in any.
     """
     paths = list(dict.fromkeys((stack_of(settings), 1)))
     each = 1 - (1 - level) / len(paths)
@@ -175,24 +175,23 @@ def audit_trainer(
     progress: bool = False,
     stack: int = 1,
 ) -> TrainerAudit:
-    """Train once with canaries, and hold what is seen against what is claimed.
+    """Train once with canaries, and compare the run with the claim.
 
     Args:
         settings: of the run to audit, as `settings.resolve` gives them.
         data: the whole dataset, as `inputs.prepare` gives it.
         dirac: m, gradient canaries, FEWEST or more; each is let in with probability 1/2.
         records: R, mislabelled, blank and large records, let in likewise; by default 200, or as
-            many as their gradients can be held in memory.
-        real: real records that are trained on beside them; by default all len_training.  The
-            mechanism does not depend on it, time does.
-        replay_steps: steps that are done again by other means; by default what takes half a
-            minute.
-        seed: of everything that is drawn.
+            many as have gradients that fit into memory.
+        real: real records in the training set; by default all len_training. They affect the
+            duration, not the mechanism.
+        replay_steps: steps to repeat with torch.func; by default as many as take half a minute.
+        seed: for all random choices.
         level: in (0, 1).
         claim: by default that of `settings`.
-        make_trainer: what is audited, called as PrivateTrainer is.
-        epoch: what draws the batches of an epoch, called as `train.epoch_of` is.
-        progress: whether to show how far it is (see `mico_competition.support.progress`).
+        make_trainer: the audited trainer, called as PrivateTrainer is.
+        epoch: draws the batches of an epoch, called as `train.epoch_of` is.
+        progress: whether to show a progress bar (see `mico_competition.support.progress`).
 
     Raises:
         ValueError: if the settings are not private, a number is out of range, or the loss stops
@@ -212,7 +211,7 @@ def audit_trainer(
             f"Expected replay_steps={replay_steps} <= {most}: the noise of more steps of such a "
             "model does not fit into memory."
         )
-    # What needs no training fails before it: a missing package, a claim out of range.
+    # A missing package or a claim out of range fails before training.
     mu = gaussian_mu(claim.mechanism)
     gaussian = gdp_epsilon(mu, claim.delta) if math.isfinite(mu) else math.inf
     shares = {"dirac": -(-dirac // stack), "records": -(-records // stack), "real": real}
@@ -267,17 +266,17 @@ def audit_trainer(
 def proofs(
     seen: Observed, claim: PrivacyClaim, gaussian: float, joint: float, level: float
 ) -> list[Proof]:
-    """Bounds of epsilon from gradient canaries by four methods, from record canaries by one.
+    """Bounds on epsilon from gradient canaries by four methods, from record canaries by one.
 
-    Two of the others want scores that do not hang together.  Gradient canaries' do not, each
-    having noise of its own; record canaries' do.
+    Two of the methods need independent scores. Those of gradient canaries are, since each has its
+    own noise; those of record canaries are not.
 
     Args:
         seen: the run.
         claim: epsilon and delta.
-        gaussian: ceiling of bounds that suppose a Gaussian mechanism.
-        joint: level at which all are to hold at once.
-        level: at which each is reported.
+        gaussian: the ceiling of bounds that assume a Gaussian mechanism.
+        joint: the level at which all hold jointly.
+        level: of each reported bound.
     """
     in_layers = seen.scores().items()
     of_records = {f"record canaries in {layer}": found for layer, found in in_layers}
@@ -310,7 +309,7 @@ def proofs(
 def _check_sizes(
     dirac: int, records: int, real: int, replay_steps: int | None, len_dataset: int
 ) -> None:
-    """ValueError, naming number and mend, unless the canaries and records can be had."""
+    """ValueError unless the data allow so many canaries and records."""
     if dirac < FEWEST:
         raise ValueError(
             f"Expected canaries={dirac} >= {FEWEST}: fewer prove nothing; 1000 is usual."

@@ -1,11 +1,11 @@
-"""Canaries for the audit of a trainer: records made to be found again, each let in by a fair coin.
+"""Canaries for the audit of a trainer: records made to be detected, each let in by a fair coin.
 
-Two sorts.  A **Dirac canary** has a weight of its own in one more layer of the model, and a
-gradient that is zero in every other coordinate and clipped in that one: the worst case that the
-accountant counts with (Nasr et al., USENIX Security 2023, arXiv 2302.07956, section 4; Steinke,
-Nasr and Jagielski, NeurIPS 2023, arXiv 2305.08846, section 6).  A **record canary** goes through
-the model like any other record, but is mislabelled, or blank, or very large, so that its gradient
-is long in some layer.  Knows records and models, nothing of batches, noise or epsilon.
+There are two kinds. A **Dirac canary** has its own weight in an additional layer of the model, and
+a gradient that is zero in every other coordinate and clipped in that one: the worst case that the
+accountant assumes (Nasr et al., USENIX Security 2023, arXiv 2302.07956, section 4; Steinke, Nasr
+and Jagielski, NeurIPS 2023, arXiv 2305.08846, section 6). A **record canary** passes through the
+model like any other record, but is mislabelled, blank or very large, so its gradient is large in
+some layer.
 
 The mathematics is in docs/METHODS.md, section 10.1.
 """
@@ -23,16 +23,16 @@ from mico_competition.data.arrays import TokenDataset
 from mico_competition.models.inputs import Data
 
 LENGTH = 1000.0
-"""A Dirac canary's gradient before clipping, in units of max_grad_norm: so much that the rounding
-margin of the clipping factor does not count."""
+"""A Dirac canary's gradient before clipping, in units of max_grad_norm: large enough that the
+rounding margin of the clipping factor is negligible."""
 
 MISLABELLED, BLANK, LARGE = "mislabelled", "blank", "large"
-_LARGEST = 1000.0  # factor of a large canary's inputs; they are spread evenly over magnitudes
+_LARGEST = 1000.0  # factors of large canaries' inputs, spread evenly over magnitudes
 
 
 @dataclass(frozen=True)
 class RecordCanaries:
-    """Records to be let in or not: `inputs` as a model takes them, [R, ...], labels int64[R]."""
+    """Record canaries: `inputs` as a model takes them, [R, ...], labels int64[R]."""
 
     inputs: Any
     labels: Tensor
@@ -42,7 +42,7 @@ class RecordCanaries:
         return len(self.labels)
 
     def rows(self, at: Tensor) -> Any:
-        """The inputs of canaries number `at`."""
+        """The inputs of the canaries with numbers `at`."""
         if isinstance(self.inputs, dict):
             return {name: values[at] for name, values in self.inputs.items()}
         return self.inputs[at]
@@ -53,13 +53,14 @@ def make_record_canaries(
 ) -> RecordCanaries:
     """`count` record canaries, of all kinds in turn.
 
-    * mislabelled: a record with a label that is not its own;
-    * blank: zeros but for one input of its own, with a random label (text: one token);
-    * large: a mislabelled record, its inputs times 1 to 1000 (text has no such).
+    * mislabelled: a record with a wrong label; * blank: zeros except for one input of its own, with
+      a random label (text: one token);
+    * large: a mislabelled record, its inputs times 1 to 1000 (not for text).
 
     Args:
-        data: whose records they are made from.
-        candidates: int64[c], c >= 1, positions of records that are not trained on otherwise.
+        data: the dataset.
+        candidates: int64[c], c >= 1, positions of records outside the training set, from which
+            canaries are made.
         count: R >= 0.
         classes: K >= 2.
         generator: on the CPU; draws records, labels, inputs and factors.
@@ -89,14 +90,14 @@ def make_record_canaries(
 
 
 def _blank_text(inputs: dict[str, Tensor], kinds: tuple[str, ...]) -> None:
-    """Leave a blank sentence its opening mark and its first token."""
+    """Keep only the opening mark and the first token of a sentence."""
     for mask, kind in zip(inputs["attention_mask"], kinds):
         if kind == BLANK:
             mask[2:] = 0
 
 
 class AuditSet:
-    """What is trained on: real records, then the record canaries, then the Dirac canaries let in.
+    """The training set: real records, then the record canaries, then the Dirac canaries let in.
 
     Args:
         data: the real dataset.
@@ -104,8 +105,8 @@ class AuditSet:
         records: all record canaries, R.
         records_in: bool[R], the coins of the record canaries.
         dirac_in: bool[m], the coins of the Dirac canaries.
-        length: of the whole set; what canaries do not fill are null records, which no parameter
-            has a gradient from.  By default there are none.
+        length: of the whole set; null records, which give no gradient, fill the rest. By default
+            there are none.
 
     Attributes:
         labels: int64[N] by position, N = n + canaries let in + null records; a Dirac canary's is
@@ -132,7 +133,7 @@ class AuditSet:
         real = real.to(device)
         nulls = max(0, (length or 0) - len(real) - len(which) - len(dirac))
         dirac = torch.cat([dirac, dirac.new_full((nulls,), len(dirac_in))])
-        # A Dirac canary's record does not matter, but there must be one.
+        # A Dirac canary needs some record; which one does not matter.
         others = real[:1].expand(len(which) + len(dirac))
         self._data_at = torch.cat([real, others])
         self.record_at = torch.full_like(self._data_at, len(records_in))
@@ -145,7 +146,7 @@ class AuditSet:
         return len(self.labels)
 
     def inputs(self, batch: Tensor) -> dict[str, Any]:
-        """What `CanaryModel` takes for the positions of a batch, int64[b], in any order."""
+        """The inputs of `CanaryModel` for the positions of a batch, int64[b], in any order."""
         rows: Any = self.data.inputs(self._data_at[batch])
         record = self.record_at[batch]
         is_record = record < len(self.records)
@@ -158,7 +159,7 @@ class AuditSet:
         return {"records": rows, "canary": self.canary_at[batch]}
 
     def of_model(self, batch: Tensor) -> Tensor:
-        """The positions of a batch that go through the real layers."""
+        """The positions of a batch that pass through the real layers."""
         return batch[self.canary_at[batch] == ORDINARY]
 
     def dirac_of(self, batch: Tensor) -> Tensor:

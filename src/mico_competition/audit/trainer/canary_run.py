@@ -1,9 +1,8 @@
-"""A training run with canaries in its set, by the fleet's own code, and what an auditor sees of it.
+"""A training run of the fleet's own code with canaries, and what an auditor observes of it.
 
-Around the run itself there are shorter ones by the same code: on empty batches, with the same
-random streams, for the noise alone; on batches of one record and of few, with their empty steps;
-on a record whose loss is not a number; and, for a model trained by itself, on empty batches with
-another model's streams.
+The same code also does shorter runs: on empty batches with the same random streams, for the noise
+alone; on batches of one and of few records; on a record whose loss is not a number; and, for a
+single model, on empty batches with another model's streams.
 """
 
 from __future__ import annotations
@@ -45,35 +44,35 @@ from mico_competition.training.settings import Settings
 from mico_competition.training.streams import Streams, generator_of
 
 REPLAY_NUMBERS = 3e9
-"""Numbers of per-example gradients that replays make by default: half a minute on one core."""
+"""Numbers in the per-example gradients of all replays, by default: half a minute on one core."""
 
-_MOST_NUMBERS_KEPT = 5e7  # of record canaries' gradients, 200 MB
-_ROW_NUMBERS = 2e7  # of rows of noise, 80 MB
-_MOST_ROW_NUMBERS = 3e8  # of rows that are asked for, 1.2 GB and what tests copy of them
+_MOST_NUMBERS_KEPT = 5e7  # numbers of record canaries' gradients, 200 MB
+_ROW_NUMBERS = 2e7  # numbers of rows of noise, 80 MB
+_MOST_ROW_NUMBERS = 3e8  # numbers of rows on request, 1.2 GB and the copies of the tests
 MOST_RECORD_CANARIES = 200
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What an auditor has seen of a run.
+    """The observations of an auditor in one run.
 
     Attributes:
         dirac: coordinates of Dirac canaries, with their scores.
         participation: who was in a batch.
-        replays: steps done again, a replay for each model.
+        replays: repeated steps, one replay for each model.
         rows: noise of those steps, and of another model's empty ones.
-        sums: of those steps, without the noise of the same steps on empty batches.
+        sums: of those steps, minus the noise of the same steps on empty batches.
         least: see `Recording.least`.
         coordinates: float32[steps, S, k], canaries' noise in every step.
         sets: what each model was trained on, with the coins.
         black_box: float64[S R], minus the loss of each record canary at the end.
-        steps: noisy gradients that were seen; replayed: that were done again.
-        unexplained: how weights moved other than by released gradients; or empty.
+        steps: noisy gradients seen; replayed: repeated steps.
+        unexplained: the first change of a weight that released gradients do not explain; or empty.
         empty: the run on empty batches.
         probed: batches of few records.
         shapes: of parameters.
         seeds: of every random stream of several models.
-        draw: takes a number of records and gives an epoch's batches.
+        draw: number of records -> the batches of an epoch.
         secure: whether the noise cannot be drawn again.
     """
 
@@ -107,7 +106,7 @@ class Observed:
         return np.concatenate([one.records_in.cpu().numpy() for one in self.sets])
 
     def scores(self) -> dict[str, np.ndarray]:
-        """Layer -> float64[S R], scores of record canaries; nothing if no step was done again."""
+        """Layer -> float64[S R], scores of record canaries; empty if no step was repeated."""
         if not self.replayed:
             return {}
         layers = self.replays[0].scores
@@ -132,10 +131,10 @@ def audit_set_of(
         data: the whole dataset, N > real records.
         dirac: m >= 1.
         records: R >= 0.
-        real: real records that are trained on in any case, 1 or more.
-        seed: of this choice and of the coins, which nothing else of the run depends on.
-        model: of a stack, its number.
-        padded: whether null records stand where canaries are left out.
+        real: the number of real records in the training set, 1 or more.
+        seed: of this choice and of the coins; nothing else of the run depends on it.
+        model: the number of the model in a stack.
+        padded: whether null records take the places of canaries that are left out.
     """
     name = f"/{model}" if model else ""
     generator = torch.Generator().manual_seed(derived(seed, f"canaries{name}"))
@@ -159,18 +158,18 @@ def run(
     replay_steps: int | None = None,
     progress: bool = False,
 ) -> Observed:
-    """Train on the audit's set and look at every step.
+    """Train on the audit's set and observe every step.
 
     Args:
         settings: of the claimed run, private.
         audit_set: as `audit_set_of` gives it; a list of them, padded, is trained as a stack.
-        mechanism: what is claimed, and what the trainer is told.
+        mechanism: the claimed one, which the trainer receives.
         seed: of initialisation, batches and noise (of the first only, in secure mode).
-        make_trainer: what takes the steps, in the place of the fleet's own.
-        epoch: what draws the batches, likewise.
-        replay_steps: steps that are done again by other means, chosen at random; by default as
-            many as REPLAY_NUMBERS allow.
-        progress: whether to show how far the run is.
+        make_trainer: takes the steps, in place of the fleet's own trainer.
+        epoch: draws the batches, likewise.
+        replay_steps: steps to repeat with torch.func, chosen at random; by default as many as
+            REPLAY_NUMBERS allow.
+        progress: whether to show a progress bar.
 
     Raises:
         ValueError: if the loss stops being finite, or the trainer refuses to train.
@@ -252,19 +251,19 @@ def parameters_of(settings: Settings) -> int:
 
 
 def most_record_canaries(parameters: int) -> int:
-    """As many as their gradients can be held in memory at once, 200 at most."""
+    """How many record canaries have gradients that fit into memory together, 200 at most."""
     return min(MOST_RECORD_CANARIES, int(_MOST_NUMBERS_KEPT // parameters))
 
 
 def most_replays(parameters: int, models: int) -> int:
-    """How many steps can be done again with their noise held in memory; one in any case."""
+    """How many steps can be repeated with their noise in memory; at least one."""
     return max(1, int(_MOST_ROW_NUMBERS // (parameters * models)))
 
 
 def _replayed(
     wanted: int | None, settings: AuditSettings, sets: Sequence[AuditSet], model: Any, seed: int
 ) -> list[int]:
-    """The steps to replay, at most `wanted`, at random: no fault can keep out of their way."""
+    """The steps to repeat, at most `wanted`, at random, so that no fault can avoid them."""
     size = sum(p.numel() for p in model.parameters()) + len(sets[0].dirac_in)
     if wanted is None:
         through_model = int((sets[0].canary_at < 0).sum())

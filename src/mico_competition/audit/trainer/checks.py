@@ -1,7 +1,6 @@
-"""A number of a run held against what was claimed of it: intervals, and what follows from them.
+"""Checks of a run's numbers against the claim, with intervals.
 
-Plain statistics (docs/METHODS.md, section 10.2): nothing here knows how a run is trained or
-observed.
+These are plain statistics (docs/METHODS.md, section 10.2).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from mico_competition.audit import binomial
 PASS, NOTE, ALARM = "pass", "note", "alarm"
 
 ROUNDING = 1e-3
-"""Departures of less, relative to the claim, are float32's and the clipping margin's."""
+"""Smaller relative departures from the claim come from float32 and the clipping margin."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,10 @@ class Measured:
     """A number found in a run, with its two-sided interval.
 
     Attributes:
-        value: what was found.
-        low, high: if the claim holds, they hold the claimed number with probability `level`.
-        level: in (0, 1]; 1 where there is no chance in it.
+        value: the number found.
+        low, high: the interval, which contains the claimed number with probability `level` if the
+            claim holds.
+        level: in (0, 1]; 1 for a number without randomness.
     """
 
     value: float
@@ -46,10 +46,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Check:
-    """One number of a run held against its claim.
+    """One number of a run, compared with the claim.
 
     Attributes:
-        name: what it is called, such as "noise" or "clipping of mlp.0".
+        name: such as "noise" or "clipping of mlp.0".
         verdict: PASS, NOTE or ALARM.
         says: the finding, in a clause.
         claimed: the number claimed.
@@ -66,22 +66,22 @@ class Check:
 
 
 def exactly(value: float) -> Measured:
-    """A number that is known without chance."""
+    """A number without randomness."""
     return Measured(value, value, value, 1.0)
 
 
 def normal(value: float, error: float, level: float) -> Measured:
-    """A number that is normal about what it should be, of known standard deviation `error`."""
+    """An estimate with a normal distribution of known standard deviation `error`."""
     reach = float(stats.norm.ppf((1 + level) / 2)) * error
     return Measured(value, value - reach, value + reach, level)
 
 
 def deviation(squares: float, count: int, level: float) -> Measured:
-    """The deviation of normal numbers about 0, from the sum of their squares (chi-square, exact).
+    """The standard deviation of normal numbers of mean 0, from their squares (chi-square, exact).
 
     Args:
         squares: sum of squares.
-        count: of how many numbers; of 0 nothing is known.
+        count: the number of numbers; with 0 the interval is infinite.
         level: of the interval.
     """
     if count == 0:
@@ -99,14 +99,14 @@ def rate(successes: int, trials: int, level: float) -> Measured:
 
 
 def binomial_variance(squares: float, count: int, trials: int, q: float, level: float) -> Measured:
-    """The variance of binomial numbers over what it should be, with an interval.
+    """The variance of binomial numbers over the expected one, with an interval.
 
     Args:
         squares, count, trials, q: as in `binomial_spread`.
         level: of the interval.
 
     Returns:
-        1 if it is as it should be; infinite if there is variance where there should be none.
+        1 if it is as expected; infinite if there is variance where none is expected.
     """
     if trials * q * (1 - q) == 0:
         return exactly(1.0 if squares == 0 else math.inf)
@@ -116,14 +116,14 @@ def binomial_variance(squares: float, count: int, trials: int, q: float, level: 
 
 
 def binomial_spread(squares: float, count: int, trials: int, q: float) -> tuple[float, float]:
-    """The variance of binomial numbers over what it should be, and its degrees of freedom.
+    """The variance of binomial numbers over the expected one, and its degrees of freedom.
 
-    The sum is taken for a scaled chi-square of the same mean and variance (Satterthwaite,
+    The sum is approximated by a scaled chi-square of the same mean and variance (Satterthwaite,
     Biometrics Bulletin 2, 1946).
 
     Args:
-        squares: sum of squared deviations from the mean that they should have, trials * q.
-        count: of how many numbers.
+        squares: sum of squared deviations from the expected mean, trials * q.
+        count: the number of numbers.
         trials, q: of each of them, with 0 < q < 1.
     """
     variance = trials * q * (1 - q)

@@ -1,9 +1,9 @@
-"""Whether batches are coins: every record in every batch with probability q, by itself.
+"""Tests of Poisson sampling: every record in every batch with probability q, independently.
 
-`sampling_tests` look at rates and variances; here it is which records are together in a batch,
-which batches resemble each other, and what is drawn from sets so small that batches are empty.
-Counts of independent coins are binomial, so all p-values are exact but those of pooled lags and of
-how evenly records are drawn, which are sums of hundreds of coins.
+`sampling_tests` tests rates and variances. This module tests which records are together in a batch,
+which batches resemble each other, and the batches of sets so small that some are empty. Counts of
+independent coins are binomial, so all p-values are exact except those of pooled lags and of how
+evenly records are drawn, which are sums of hundreds of coins.
 
 The mathematics is in docs/METHODS.md, section 10.3.
 """
@@ -22,15 +22,15 @@ from mico_competition.audit.trainer.checks import binomial_spread
 from mico_competition.audit.trainer.noise_tests import Finding, Worst, two_sided
 from mico_competition.audit.trainer.observed import Participation
 
-_RECORDS, _STEPS = 1500, 2500  # that are compared pair by pair, at most
+_RECORDS, _STEPS = 1500, 2500  # compared pair by pair, at most
 _LAGS = 1000
-_ENOUGH = 200  # successes expected of coins that are summed, for the sum's law to be an easy one
+_ENOUGH = 200  # expected successes above which the sum of coins is approximated
 _SMALL = (1, 2, 5)  # records of the small sets
 _DRAWS = 4000  # batches of each
 
 
 def alike(drawn: Participation, q: float) -> Finding:
-    """How much the numbers of batches of records vary, over the whole run."""
+    """How much records vary in their numbers of batches, over the whole run."""
     found = Worst("records are in more or fewer batches than others by no more than chance")
     steps = len(drawn.drawn[0])
     counts = np.stack(
@@ -46,7 +46,7 @@ def alike(drawn: Participation, q: float) -> Finding:
 
 
 def together(drawn: Participation, q: float, rng: np.random.Generator) -> Finding:
-    """Records that are too often, or too rarely, in batches; with each other; again and again."""
+    """Records that are in batches, or together in batches, too often or too rarely."""
     found = Worst("records are in batches independently of each other and of other batches")
     if drawn.repeated:
         found.see(0.0, f"{drawn.repeated:,} batches have a record more than once")
@@ -85,11 +85,12 @@ def _both_tails(counts: np.ndarray, trials: int, q: float) -> np.ndarray:
     """Two-sided p-values of binomial counts."""
     values, where = np.unique(np.asarray(counts).astype(np.int64), return_inverse=True)
     low, high = stats.binom.cdf(values, trials, q), stats.binom.sf(values - 1, trials, q)
-    return np.minimum(1.0, 2 * np.minimum(low, high))[where]
+    p_values: np.ndarray = np.minimum(1.0, 2 * np.minimum(low, high))[where]
+    return p_values
 
 
 def _lags(found: Worst, coins: np.ndarray, q: float) -> None:
-    """Batches so many steps apart that have, over the whole run, too much or too little in common.
+    """Lags at which batches have too many or too few records in common, over the whole run.
 
     Products of two centred coins are uncorrelated, of mean 0 and variance (q (1 - q))^2.
     """
@@ -110,11 +111,11 @@ def _lags(found: Worst, coins: np.ndarray, q: float) -> None:
 def of_small_sets(
     draw: Callable[[int], Iterator[Tensor]], steps_per_epoch: int, q: float
 ) -> Finding:
-    """What an epoch draws from 1, 2 or 5 records, of which many batches are empty.
+    """The batches of an epoch of 1, 2 or 5 records, many of them empty.
 
     Args:
-        draw: takes a number of records and gives the batches of an epoch, anew at each call.
-        steps_per_epoch: how many batches an epoch has.
+        draw: number of records -> the batches of an epoch, drawn anew at each call.
+        steps_per_epoch: batches in an epoch.
         q: sampling probability.
     """
     found = Worst(

@@ -1,8 +1,8 @@
-"""Direct tests beyond single numbers: of distributions, of dependence, and of exact equality.
+"""Direct tests of distributions, of dependence, and of exact equality.
 
-The first kind gives p-values, each held against its share of the audit's level.  The second has no
-chance in it: what released gradients hold beside noise, how weights move, what a batch of one
-record does, and that empty batches are steps, too.
+Tests of distributions and dependence give p-values, each compared with its share of the audit's
+level. Tests of equality involve no randomness: what released gradients hold besides noise, how
+weights move, how far one record moves the sum, and that empty batches are steps, too.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mico_competition.training.accounting import Mechanism
 INDEPENDENCE = 12
 """How many checks of `independence_checks` share the level, at most."""
 
-_SEED = 0  # of the choice of numbers that are tested
-_AGAIN = 0.5  # of the noise's norm: what differs by more is other noise, not another sum
+_SEED = 0  # seed of the choice of numbers to test
+_AGAIN = 0.5  # relative to the noise's norm; a larger difference means other noise, not another sum
 
 
 def independence_checks(
@@ -36,8 +36,8 @@ def independence_checks(
         seen: the run.
         mechanism: as claimed.
         level: of each check.
-        above: whether there is more noise than claimed, which is noted elsewhere: what is tested
-            here are then rows of noise as they are, whatever their deviation.
+        above: whether there is more noise than claimed, which another check reports: then rows of
+            noise are standardised before these tests.
     """
     q, rows = mechanism.sample_rate, seen.rows
     rng = np.random.default_rng(_SEED)
@@ -70,8 +70,8 @@ def independence_checks(
 def least_noise(seen: Observed) -> Finding:
     """Whether each parameter has, in every step, at least the squares that noise alone has.
 
-    Whatever is added to independent noise, its squares do not become fewer (the non-central
-    chi-square grows with its centre).
+    Adding anything to independent noise only increases its squares (the non-central chi-square
+    grows with its centre).
     """
     found = Worst("every parameter has noise in every step")
     sizes = {name: int(np.prod(shape)) for name, shape in seen.shapes.items()}
@@ -85,7 +85,7 @@ def least_noise(seen: Observed) -> Finding:
 
 
 def over_all_steps(coordinates: np.ndarray, *, standardised: bool) -> Finding:
-    """Whether canaries' noise in one step resembles that in another, or of another model."""
+    """Whether canaries' noise is correlated between steps or between models."""
     found = Worst("canaries' noise of no two steps or models is correlated")
     steps, models, count = coordinates.shape
     few = max(1, min(count, int(4e10 // (steps * models) ** 2)))
@@ -98,7 +98,7 @@ def over_all_steps(coordinates: np.ndarray, *, standardised: bool) -> Finding:
 
 
 def exact_checks(seen: Observed) -> Iterator[Check]:
-    """Checks without chance."""
+    """Checks without randomness."""
     yield _check("weights", not seen.unexplained, seen.unexplained or WEIGHTS)
     if len(seen.sums.wrong):
         yield _sums("clipped sums", seen.sums, np.ones(len(seen.sums.wrong), dtype=bool))
@@ -124,7 +124,7 @@ def _check(name: str, kept: bool, says: str) -> Check:
 
 
 def _sums(name: str, sums: Sums, which: np.ndarray) -> Check:
-    """Whether released gradients are clipped sums and noise, and nothing else."""
+    """Whether released gradients are clipped sums plus noise, and nothing else."""
     wrong, noise = (np.array(values)[which] for values in (sums.wrong, sums.noise))
     over = wrong / np.maximum(sums.allowed()[which], 1e-30)
     if np.median(wrong / np.maximum(noise, 1e-30)) > _AGAIN:
@@ -138,7 +138,7 @@ def _sums(name: str, sums: Sums, which: np.ndarray) -> Check:
 
 
 def _sensitivity(seen: Observed) -> Iterator[Check]:
-    """How far one record moves a sum at most, whatever its gradient is."""
+    """How far one record moves a sum at most, for any gradient."""
     probed = seen.probed
     if probed.refused:
         yield _check("sensitivity", False, f"single records are refused: {probed.refused}")

@@ -1,10 +1,10 @@
-"""Steps of a trainer done again by other means: each record's own gradient, clipped, and summed.
+"""Repeats a trainer's steps with torch.func: each record's gradient, clipped, and their sum.
 
-The trainer never writes out a record's gradient; here torch.func does, one record at a time in
-parallel, so the two share the model's formula and nothing else.  What a noisy sum has beyond the
-clipped gradients of its batch is noise, in every parameter, of a known deviation.  The same
-gradients give the white-box scores of the record canaries, layer by layer (Nasr et al., USENIX
-Security 2023, arXiv 2302.07956, section 4; Steinke, Nasr and Jagielski, NeurIPS 2023, section 6).
+The trainer never computes a single record's gradient, so the two computations share only the
+model's formula. The difference between a noisy sum and the clipped gradients of its batch is noise,
+in every parameter, of a known deviation. The same gradients give the white-box scores of the record
+canaries, layer by layer (Nasr et al., USENIX Security 2023, arXiv 2302.07956, section 4; Steinke,
+Nasr and Jagielski, NeurIPS 2023, section 6).
 
 The mathematics is in docs/METHODS.md, section 10.1 (formula 81).
 """
@@ -25,7 +25,7 @@ from mico_competition.training.accounting import Mechanism
 from mico_competition.training.dpsgd import per_example_losses
 
 WHOLE = "all layers"
-_NUMBERS_AT_ONCE = 2e7  # of per-example gradients
+_NUMBERS_AT_ONCE = 2e7  # numbers of per-example gradients
 _PREFIX = "model."
 
 
@@ -41,17 +41,17 @@ class _Losses(nn.Module):
 
 
 class LayerReplay:
-    """Replays steps of one model, and scores its record canaries.
+    """Repeats steps of one model, and scores its record canaries.
 
     Args:
-        model: a copy of the model, without hooks of a trainer.
-        audit_set: what is trained on.
+        model: a copy of the model, without a trainer's hooks.
+        audit_set: its training set.
         mechanism: as claimed.
         max_grad_norm: C.
 
     Attributes:
-        sizes: name of each parameter -> how many numbers it has; vectors are laid out like this.
-        layers: name of each module that has parameters -> the part of a vector that they are.
+        sizes: name of each parameter -> its number of elements, in the order of vectors.
+        layers: name of each module with parameters -> their slice of a vector.
         along, length: by layer, sums over steps of <x, s> and <s, s>, where x is the noisy sum
             and s the sum of the batch's clipped gradients, both over C.  If x = a s + noise, then
             along / length is a, up to N(0, sigma^2 / length).
@@ -71,7 +71,7 @@ class LayerReplay:
 
     @torch.no_grad()
     def see(self, batch: Tensor, parameters: Mapping[str, Tensor], noisy: Tensor) -> Tensor:
-        """One step; gives the sum of the batch's clipped gradients over C, each record's once.
+        """Repeat a step; returns the sum of the batch's clipped gradients over C, each record once.
 
         Args:
             batch: int64[b], positions in the audit's set.
@@ -94,10 +94,10 @@ class LayerReplay:
         return clipped
 
     def _score(self, rest: Tensor, canaries: Tensor) -> None:
-        """Add to the scores; `rest` is the noisy sum without what real records gave.
+        """Add to the scores; `rest` is the noisy sum minus the gradients of real records.
 
-        That other records' batches are known does not weaken the claim, since each record's
-        coins are its own.  Other canaries are taken out by what is expected of them.
+        Knowing the batches of other records does not weaken the claim, since each record has its
+        own coins. The expected gradients of other canaries are subtracted.
         """
         if not len(canaries):
             return
@@ -141,8 +141,11 @@ class LayerReplay:
         """name -> [b, ...], the gradient of each record's loss."""
         one = grad(self._loss)
         if not isinstance(inputs, dict):
-            return vmap(one, in_dims=(None, 0, 0), randomness="error")(parameters, inputs, labels)
-        # transformers looks at values of its masks, which vmap cannot do.
+            gradients: dict[str, Tensor] = vmap(one, in_dims=(None, 0, 0), randomness="error")(
+                parameters, inputs, labels
+            )
+            return gradients
+        # transformers branches on values of its masks, which vmap cannot do.
         found = [
             one(parameters, {name: value[i] for name, value in inputs.items()}, labels[i])
             for i in range(len(labels))
@@ -155,11 +158,12 @@ class LayerReplay:
             one: Any = {name: value.unsqueeze(0) for name, value in inputs.items()}
         else:
             one = inputs.unsqueeze(0)
-        return functional_call(self._losses, parameters, (one, label.unsqueeze(0)))[0]
+        loss: Tensor = functional_call(self._losses, parameters, (one, label.unsqueeze(0)))[0]
+        return loss
 
 
 def _layers(sizes: Mapping[str, int]) -> dict[str, slice]:
-    """The part of a vector that each module's own parameters are; they follow each other."""
+    """The slice of a vector that holds each module's own parameters, which are adjacent."""
     found: dict[str, slice] = {}
     start = 0
     for name, size in sizes.items():

@@ -1,13 +1,12 @@
 """Direct tests of a training run's mechanism: noise, clipping, sampling, steps, accounting.
 
-Here are those of one number each; `independence` has the tests of distributions and of what must
-be so to the last bit.
+These tests check one number each; `independence` has those of distributions and exact equality.
 
-Each compares a number of the run with what was claimed.  An **alarm** is less noise, more
-influence or other batches than claimed, or an epsilon that the mechanism does not keep.  A
-**note** is a departure that costs accuracy, not privacy.  These tests see what no attack on a run
-of this size can: a bound of epsilon takes canaries by the thousand to come near, a deviation is
-known to a percent from 5,000 numbers, and a run has millions.
+Each compares a number of the run with what was claimed. An **alarm** means less noise, more
+influence or other batches than claimed, or an epsilon below that of the mechanism. A **note** is a
+departure that costs accuracy, not privacy. These tests are more sensitive than any attack on a run
+of this size: a bound on epsilon needs thousands of canaries to come near the claim, but 5,000
+numbers determine a standard deviation to a percent, and a run has millions.
 
 The mathematics is in docs/METHODS.md, section 10.2 (formula 82).
 """
@@ -47,15 +46,15 @@ from mico_competition.audit.trainer.sampling_tests import (
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.accounting_check import SEARCH_INTERVAL, pld_epsilon
 
-_MOST_STRENGTH = 3.0  # with less noise than a third of the claimed, epsilon is told as infinite
+_MOST_STRENGTH = 3.0  # with less noise than a third of the claimed, epsilon is reported as infinite
 
 
 def mechanism_checks(seen: Observed, claim: PrivacyClaim, level: float) -> list[Check]:
-    """All checks of a run; if the claim holds, all intervals hold at once at `level`.
+    """All checks of a run; if the claim holds, all intervals hold jointly at `level`.
 
     Args:
         seen: the run.
-        claim: epsilon, delta and mechanism, as told.
+        claim: epsilon, delta and mechanism.
         level: in (0, 1); each check takes an equal share of 1 - level (Bonferroni).
     """
     run = claim.mechanism
@@ -63,7 +62,7 @@ def mechanism_checks(seen: Observed, claim: PrivacyClaim, level: float) -> list[
     parameters = list(seen.shapes) if seen.replayed else []
     each = 1 - (1 - level) / (5 + len(layers) + len(parameters) + INDEPENDENCE)
     noise, rate = check_noise(seen, claim, each), check_rate(seen, run, each)
-    # More noise than claimed must not be taken for a stronger signal.
+    # More noise than claimed must not count as a stronger signal.
     sigma = max(run.noise_multiplier, noise.measured.high)
     clipping = check_clipping(seen, sigma, each)
     return [
@@ -84,7 +83,7 @@ def mechanism_checks(seen: Observed, claim: PrivacyClaim, level: float) -> list[
 
 
 def check_noise(seen: Observed, claim: PrivacyClaim, level: float) -> Check:
-    """The deviation of the noise, from coordinates that no record touches."""
+    """The standard deviation of the noise, from coordinates without any record's gradient."""
     run, sigma = claim.mechanism, claim.mechanism.noise_multiplier
     found = deviation(sum(seen.dirac.unused_squares), seen.dirac.unused * seen.steps, level)
     says = f"noise_multiplier is {found.value:.4g}, and {sigma:.4g} is claimed"
@@ -100,11 +99,11 @@ def check_noise(seen: Observed, claim: PrivacyClaim, level: float) -> Check:
 
 
 def check_clipping(seen: Observed, sigma: float, level: float) -> Check:
-    """How far a gradient canary that is in a batch moves the noisy sum, over C.
+    """How far a gradient canary in a batch moves the noisy sum, over C.
 
     Args:
         seen: the run.
-        sigma: deviation of the noise, at most.
+        sigma: an upper bound on the standard deviation of the noise.
         level: of the interval.
     """
     count = max(1, seen.dirac.touched)
@@ -113,7 +112,7 @@ def check_clipping(seen: Observed, sigma: float, level: float) -> Check:
 
 
 def check_layer_clipping(seen: Observed, layer: str, sigma: float, level: float) -> Check:
-    """How far a layer's noisy sum goes along the sum of its batch's clipped gradients."""
+    """The factor of the batch's clipped gradients in a layer's noisy sum."""
     length = max(sum(one.length[layer] for one in seen.replays), 1e-12)
     along = sum(one.along[layer] for one in seen.replays)
     found = normal(along / length, sigma / math.sqrt(length), level)
@@ -127,10 +126,10 @@ def _amplitude(name: str, what: str, found: Measured) -> Check:
 
 
 def check_parameter_noise(seen: Observed, name: str, claim: PrivacyClaim, level: float) -> Check:
-    """What a parameter's noisy sum has beyond the clipped gradients of its batch.
+    """The difference between a parameter's noisy sum and the clipped gradients of its batch.
 
-    Too little is less noise than claimed.  Too much is something of the batch that clipping
-    should have cut off, unless coordinates that no record touches have it too in the same steps.
+    Too small, it means less noise than claimed. Too large, it means that gradients were not
+    clipped, unless coordinates without any record's gradient have as much in the same steps.
     """
     sigma, rows = claim.mechanism.noise_multiplier, seen.rows
     mine = np.array(rows.block_names) == name
@@ -145,7 +144,7 @@ def check_parameter_noise(seen: Observed, name: str, claim: PrivacyClaim, level:
         steps = [step for step in set(rows.step) if step < len(seen.dirac.unused_squares)]
         unused = max(1, seen.dirac.unused * len(steps))
         noise = math.sqrt(sum(seen.dirac.unused_squares[step] for step in steps) / unused)
-        # The ratio of two deviations, were there only noise in both (Snedecor's F).
+        # The ratio of two deviations if both are of noise only (Snedecor's F).
         most = noise * math.sqrt(stats.f.ppf((1 + level) / 2, count, unused))
         verdict = ALARM if found.value > max(sigma, most) * (1 + ROUNDING) else NOTE
         if verdict == ALARM:
@@ -154,7 +153,7 @@ def check_parameter_noise(seen: Observed, name: str, claim: PrivacyClaim, level:
 
 
 def check_steps(seen: Observed, claim: PrivacyClaim) -> Check:
-    """How many noisy gradients there were."""
+    """The number of noisy gradients."""
     told = claim.mechanism.num_steps
     verdict = ALARM if seen.steps > told else NOTE if seen.steps < told else PASS
     says = f"{seen.steps:,} noisy gradients were seen, and {told:,} are claimed"
@@ -166,7 +165,7 @@ def check_epsilon(seen: Observed, claim: PrivacyClaim) -> Check:
     run = replace(claim.mechanism, num_steps=max(1, seen.steps))
     spent = pld_epsilon(run, claim.delta)
     says = (
-        f"noise, sampling and steps as told cost epsilon {spent:.4g} at delta {claim.delta:g}, "
+        f"reported noise, sampling and steps cost epsilon {spent:.4g} at delta {claim.delta:g}, "
         f"and {claim.epsilon:.4g} is claimed"
     )
     if claim.target is not None and claim.epsilon > claim.target:
@@ -179,10 +178,10 @@ def check_epsilon(seen: Observed, claim: PrivacyClaim) -> Check:
 def check_measured_epsilon(
     noise: Check, clipping: Check, rate: Check, steps: int, claim: PrivacyClaim
 ) -> Check:
-    """The epsilon of noise, clipping and sampling as they were measured, not as they were told.
+    """The epsilon of noise, clipping and sampling as measured, not as reported.
 
-    It takes for granted that the mechanism is a Poisson-subsampled Gaussian, and its interval is
-    far shorter than any attack's: with noise and sampling known to a percent, so is epsilon.
+    It assumes a Poisson-subsampled Gaussian mechanism, and its interval is far shorter than any
+    attack's: it is known to a percent if noise and sampling are.
     """
 
     def spent(sigma: float, norm: float, q: float) -> float:
@@ -201,6 +200,6 @@ def check_measured_epsilon(
         spent(of.low, by.high, at.high),
         of.level,
     )
-    says = f"noise, clipping and sampling as measured cost epsilon {found.value:.3g}"
+    says = f"measured noise, clipping and sampling cost epsilon {found.value:.3g}"
     verdict = ALARM if found.low > claim.epsilon else PASS
     return Check("epsilon, measured", verdict, says, claim.epsilon, found)

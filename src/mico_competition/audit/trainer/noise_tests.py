@@ -1,8 +1,8 @@
-"""Whether what was added to clipped sums is independent Gaussian noise in every coordinate.
+"""Tests of the noise added to clipped sums: independent and Gaussian in every coordinate.
 
-Each test gives the p-value of its most striking finding, multiplied by how many things it looked at
-(Bonferroni), and says what that was.  The nulls are exact, or normal for sums of thousands of
-numbers: rows of independent standard normal numbers.  See docs/METHODS.md, section 10.3 (formulas
+Each test gives the smallest of its p-values, multiplied by their number (Bonferroni), and describes
+the finding. The null hypothesis is rows of independent standard normal numbers; its distributions
+are exact, or normal for sums of thousands of numbers. See docs/METHODS.md, section 10.3 (formulas
 84 and 85).
 """
 
@@ -18,10 +18,10 @@ from scipy.special import ndtr
 
 from mico_competition.audit.trainer.recording import NoiseRows
 
-_MOST = 400_000  # numbers of a parameter whose distribution is tested
-_SPACED = 50_000  # numbers whose spacings are; more would show float32's own grid
-_LONGEST = 2000  # numbers of two parameters that are compared one by one
-_MATRICES = 40  # rows whose matrices are decomposed
+_MOST = 400_000  # numbers of a parameter in the test of distribution
+_SPACED = 50_000  # numbers in the test of spacings; more would show float32's own grid
+_LONGEST = 2000  # numbers of two parameters that are compared
+_MATRICES = 40  # rows whose matrices' singular values are computed
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Finding:
     """The most striking finding of a test.
 
     Attributes:
-        p: its p-value, for all that was looked at.
-        says: what it is, in a clause.
-        else_says: what to say if it is nothing out of the ordinary.
+        p: its p-value, corrected for the number of tests.
+        says: the finding, in a clause.
+        else_says: the clause if the p-value is not small.
     """
 
     p: float
@@ -46,7 +46,7 @@ class Worst:
         self.count, self.p, self.says, self.else_says = 0, 1.0, says, says
 
     def see(self, p: float | np.ndarray, says: str, count: int | None = None) -> None:
-        """A p-value, or several, of which `count` are paid for; by default all of them."""
+        """Add a p-value, or several that count as `count` tests; by default as their number."""
         values = np.atleast_1d(p).ravel()
         self.count += len(values) if count is None else count
         if not len(values):
@@ -56,27 +56,30 @@ class Worst:
             self.p, self.says = float(values[at]), says
 
     def finding(self) -> Finding:
-        """With the p-value paid for all that was seen."""
+        """The finding with its corrected p-value."""
         return Finding(min(1.0, self.p * max(1, self.count)), self.says, self.else_says)
 
 
 def two_sided(z: np.ndarray) -> np.ndarray:
-    """The p-value of standard normal numbers."""
-    return 2 * ndtr(-np.abs(z))
+    """The two-sided p-value of standard normal numbers."""
+    p_value: np.ndarray = 2 * ndtr(-np.abs(z))
+    return p_value
 
 
 def matrix_of(rows: NoiseRows, *, standardised: bool) -> np.ndarray:
-    """float32[rows, kept]; standardised, each row has the deviation 1 whatever noise it has."""
+    """float32[rows, kept]; if standardised, each row has standard deviation 1."""
     values = np.stack(rows.values)
     if not standardised:
         return values
-    return values / np.sqrt(np.mean(np.square(values), axis=1, keepdims=True))
+    matrix: np.ndarray = values / np.sqrt(np.mean(np.square(values), axis=1, keepdims=True))
+    return matrix
 
 
 def too_little(rows: NoiseRows) -> Finding:
     """Less noise than claimed: in a step, in a block of coordinates, or in a single coordinate.
 
-    Blocks are looked at in every row, and, like coordinates, over all rows and all of a model.
+    Blocks are tested in every row and, like coordinates, over all rows and over those of each
+    model.
     """
     found = Worst("in no step, block or coordinate is there less noise than claimed")
     squares, sizes = np.stack(rows.squares), rows.block_sizes
@@ -107,7 +110,7 @@ def _owner(rows: NoiseRows, column: int) -> str:
 
 
 def distribution(rows: NoiseRows, z: np.ndarray, rng: np.random.Generator) -> Finding:
-    """Another distribution than the Gaussian: its shape, its tails, or a grid that it lies on."""
+    """Departures from the Gaussian distribution: its shape, its tails, or a grid."""
     found = Worst("the noise is distributed as a Gaussian")
     for name, part in rows.kept.items():
         _shape(found, f"the noise of {name}", _some(z[:, part], _MOST, rng))
@@ -116,7 +119,7 @@ def distribution(rows: NoiseRows, z: np.ndarray, rng: np.random.Generator) -> Fi
 
 
 def _some(z: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """float64, at most so many of the numbers, evenly spread; none of them twice."""
+    """float64, at most so many of the numbers, evenly spread, each at most once."""
     stride = -(-z.size // most)
     return z.ravel()[int(rng.integers(stride)) :: stride].astype(np.float64)
 
@@ -139,7 +142,7 @@ def _shape(found: Worst, what: str, values: np.ndarray) -> None:
         q = 2 * ndtr(-edge)
         p = min(1.0, 2 * min(stats.binom.cdf(outside, n, q), stats.binom.sf(outside - 1, n, q)))
         found.see(p, f"{what} has {outside:,} of {n:,} numbers beyond {edge:g} deviations")
-    if n >= 100_000:  # sums of third and fourth powers are normal then
+    if n >= 100_000:  # then sums of third and fourth powers are normal
         moments = np.array([np.mean(values**3), np.mean(values**4) - 3])
         z = moments / np.sqrt(np.array([15, 96]) / n)
         found.see(
@@ -159,15 +162,15 @@ def _exponential_distance(gaps: np.ndarray) -> float:
 
 
 def across_steps(rows: NoiseRows, z: np.ndarray) -> Finding:
-    """Rows that resemble each other: of different steps, or of different models."""
+    """Correlated rows: of different steps, or of different models."""
     found = Worst("the noise of no two steps or models is correlated")
     resemblance(found, z, [f"step {s:,} of model {m}" for s, m in zip(rows.step, rows.model)])
-    for name, part in rows.kept.items():  # also a single parameter's noise may come again
+    for name, part in rows.kept.items():  # the noise of a single parameter may repeat, too
         if part.stop - part.start >= 32:
             labels = [f"{name} in step {s:,} of model {m}" for s, m in zip(rows.step, rows.model)]
             resemblance(found, z[:, part], labels)
     for one, other in _neighbours(rows):
-        # A stream that is shifted from one step to the next, or overlaps.
+        # A random stream that is shifted from one step to the next, or overlaps.
         _shifted(found, z[one], z[other])
     return found.finding()
 
@@ -209,7 +212,7 @@ def _shifted(found: Worst, one: np.ndarray, other: np.ndarray) -> None:
 
 
 def within_a_step(rows: NoiseRows, z: np.ndarray) -> Finding:
-    """Coordinates of one row that resemble each other: a stream that starts again, equal rows."""
+    """Correlated coordinates of one row: a random stream that starts again, or equal rows."""
     found = Worst("no two coordinates of a step's noise are correlated")
     n = z.shape[1]
     size = 1 << (2 * n - 1).bit_length()
@@ -238,7 +241,7 @@ def within_a_step(rows: NoiseRows, z: np.ndarray) -> Finding:
 
 
 def across_parameters(rows: NoiseRows, z: np.ndarray) -> Finding:
-    """Parameters whose first numbers resemble each other: streams that start alike."""
+    """Parameters with correlated first numbers, from random streams that start alike."""
     found = Worst("the noise of no two parameters is correlated")
     names = list(rows.kept)
     for i, one in enumerate(names):
@@ -255,7 +258,7 @@ def across_parameters(rows: NoiseRows, z: np.ndarray) -> Finding:
 
 
 def spectrum(rows: NoiseRows, z: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> Finding:
-    """Noise of fewer dimensions than it should have, in a parameter or over steps.
+    """Noise of too few dimensions, in a parameter or over steps.
 
     The largest singular value of a matrix [r, c] of independent normal numbers is above
     sqrt(r) + sqrt(c) + t with a probability of exp(-t^2 / 2) at most (Davidson and Szarek 2001).

@@ -1,8 +1,8 @@
-"""What an auditor of a training run writes down: canaries' coordinates, and who was in a batch.
+"""What an auditor of a training run records: canaries' coordinates, and the records of each batch.
 
-Of canaries sums over steps only, so that a run of 8,790 steps with 5,000 canaries takes little
-memory.  All observations are in units of max_grad_norm, of the noisy sum of a step before it
-is divided.  Nothing is concluded here: `mechanism_tests` and the bounds do that.
+For canaries it keeps sums over steps only, so a run of 8,790 steps with 5,000 canaries takes little
+memory. All observations are of a step's noisy sum before its division, in units of max_grad_norm.
+`mechanism_tests` and the bounds evaluate them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def log_ratio(
     """log P(observation | record is in) / P(observation | record is out), for one step.
 
     The observation is the noisy sum along the record's clipped gradient: docs/METHODS.md, section
-    10.1 (formulas 80 and 81).  No test is better than this ratio (Neyman and Pearson).
+    10.1 (formulas 80 and 81).  This ratio gives the most powerful test (Neyman and Pearson).
 
     Args:
         shift: float64, the noisy sum's inner product with the clipped gradient.
@@ -32,7 +32,8 @@ def log_ratio(
     exponent = (shift - np.square(length) / 2) / sigma**2
     if q >= 1:
         return exponent
-    return np.logaddexp(np.log1p(-q), np.log(q) + exponent)
+    log_ratio: np.ndarray = np.logaddexp(np.log1p(-q), np.log(q) + exponent)
+    return log_ratio
 
 
 class DiracSeen:
@@ -45,11 +46,11 @@ class DiracSeen:
     Attributes:
         scores: float64[m], the log likelihood ratio of all steps so far.
         unused_squares: float64[steps], sum of squares over the coordinates of canaries that are
-            out, which no record touches.
+            out, where no record has a gradient.
         unused: their number.
-        touched_sum, touched: sum over coordinates of canaries in the batch, and how many.
+        touched_sum, touched: sum over coordinates of canaries in the batch, and their number.
         epoch_squares, epochs: sum of squared deviations of a canary's epoch sum from its claimed
-            mean, over canaries that are in, and how many (canaries times epochs).
+            mean, over canaries that are in, and their number (canaries times epochs).
     """
 
     def __init__(self, let_in: np.ndarray, mechanism: Mechanism) -> None:
@@ -81,16 +82,16 @@ class DiracSeen:
 
 
 class Participation:
-    """Who was in which batch.
+    """Which records were in which batch.
 
     Args:
-        records: N, all that a model is trained on.
-        models: S, each with records of its own.
+        records: N, the training records of a model.
+        models: S, each with its own records.
 
     Attributes:
         histogram: int64[k], pairs of record and epoch in which the record was in 0, 1, ... batches.
         lengths: int64[batches], records a batch.
-        repeated: batches in which some record is more than once.
+        repeated: batches with some record more than once.
         drawn: by model, the batches so far, int64[b] each.
     """
 
@@ -104,7 +105,7 @@ class Participation:
 
     @property
     def epochs(self) -> int:
-        """Epochs that are over, one at least."""
+        """The number of finished epochs, at least 1."""
         return max(1, int(self.histogram.sum()) // (self.records * self.models))
 
     @property

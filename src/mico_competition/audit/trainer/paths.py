@@ -1,7 +1,7 @@
-"""The two ways in which a fleet trains: one model by itself, and a stack of models together.
+"""The two ways in which a fleet trains: a single model, and a stack of models together.
 
-Each is fitted by the fleet's own function, `train.fit` or `train_many.fit_stack`; what an auditor
-asks of them beside that is the same for both, model by model.
+The fleet's own functions `train.fit` and `train_many.fit_stack` train them; the auditor's interface
+is the same for both, model by model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mico_competition.training.settings import Settings
 from mico_competition.training.streams import Streams, seeded
 
 CANARIES = "gradient canaries"
-"""The name of the coordinates that are the audit's own."""
+"""The name of the audit's own coordinates."""
 
 Epoch = Callable[..., Iterator[Tensor]]
 """Gives the batches of an epoch, as `train.epoch_of` does."""
@@ -37,14 +37,14 @@ class Path:
 
     Args:
         settings: of the run, private.
-        sets: what each model is trained on, all of one length; several make a stack.
+        sets: the training set of each model, all of one length; several make a stack.
         lengths: float[m], of the Dirac canaries' gradients before clipping, over C.
-        streams: one a model.
+        streams: one for each model.
         repeated: whether initialisation is drawn from the streams.
 
     Attributes:
-        models: copies of the models as they were at first, without a trainer's hooks.
-        whole: the module that is trained.
+        models: copies of the initial models, without a trainer's hooks.
+        whole: the trained module.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Path:
                 )
 
     def _inputs(self, positions: Tensor) -> Tensor:
-        """What a stack takes for positions [S, b]."""
+        """The inputs of a stack for positions [S, b]."""
         rows = [one.inputs(at) for one, at in zip(self.sets, positions)]
         records = torch.stack([row["records"] for row in rows])
         canary = torch.stack([row["canary"] for row in rows])
@@ -127,7 +127,7 @@ class Path:
         return dict(zip(self.names, rows))
 
     def released(self, model: int) -> list[Tensor]:
-        """What the optimiser was given for each real parameter of a model; zeros for nothing."""
+        """The gradient that the optimiser received for each real parameter; zeros if none."""
         found = []
         for p in self._parameters:
             grad = torch.zeros_like(p) if p.grad is None else p.grad.detach()
@@ -135,13 +135,13 @@ class Path:
         return found
 
     def released_canaries(self) -> Tensor:
-        """float[S, m], what the optimiser was given for the Dirac canaries' coordinates."""
+        """float[S, m], the gradients received for the Dirac canaries' coordinates."""
         weight = self.whole.weights.weight
         grad = torch.zeros_like(weight) if weight.grad is None else weight.grad.detach()
         return grad[:, 0] if self.stacked else grad[: self.whole.dirac, 0].unsqueeze(0)
 
     def trained(self) -> list[nn.Module]:
-        """The models as they are now, in eval mode."""
+        """The models in their present state, in eval mode."""
         for number, model in enumerate(self.models):
             for name, parameter in model.named_parameters():
                 parameter.data.copy_(self.values(number)[name])
@@ -155,7 +155,7 @@ def _model_of(settings: Settings, streams: Streams) -> nn.Module:
         model = new_model(get_task(settings.task), base_model=settings.model_name)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
-            module.p = 0.0  # so that a step can be done again; no part of the mechanism
+            module.p = 0.0  # so that a step can be repeated; not part of the mechanism
     return model.train()
 
 

@@ -1,8 +1,8 @@
-"""Batches of one record, and of few, whose noise is known: how far a record moves the sum at most.
+"""Batches of one record, and of few, with known noise: how far a record moves the sum at most.
 
-The trainer steps on the same number of empty batches first, with the same random streams.  The
-difference of two released gradients is then the clipped sum, exactly but for rounding; no more
-than C may be left of one record, however long its gradient is.
+The trainer steps on the same number of empty batches first, with the same random streams. The
+difference of two released gradients is then the clipped sum, up to rounding. For one record it must
+not exceed C, however long its gradient is.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from mico_competition.data.arrays import TokenDataset
 from mico_competition.models.inputs import Data
 
 LENGTHS = (0.0, 1e-3, 0.5, 0.999, 1.001, 2.0, 1e3, 1e8, 1e24)
-"""Of Dirac canaries' gradients, over C; the square of the last is no float32."""
+"""Norms of Dirac canaries' gradients, over C; the square of the last overflows float32."""
 
-_OVERFLOWS = 1e15  # such a gradient may be clipped to nothing at all, its norm being infinite
-_FACTORS = (0.0, 1e2, 1e4, 1e6)  # of the inputs of real records: all-zero, and very long
+_OVERFLOWS = 1e15  # such a gradient may be clipped to zero, as its norm is infinite
+_FACTORS = (0.0, 1e2, 1e4, 1e6)  # factors of real records' inputs: all-zero, and very long
 _REAL, _CANARIES = 4, 6
 _TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class Probes:
-    """Records and the batches that are tried.
+    """The records and batches of probes.
 
     Attributes:
         audit_set: the records.
         lengths: float[m], of Dirac canaries' gradients; the first are in the set.
         batches: positions, one list a step; the first is empty.
-        regular: whether, in each batch, every record's clipped gradient must come out whole.
+        regular: whether, in each batch, every clipped gradient must be exact.
     """
 
     audit_set: AuditSet
@@ -56,11 +56,11 @@ def probes_of(
     """Real records, record canaries, all-zero and very long records, and Dirac canaries.
 
     Args:
-        data: whose records they are made from.
+        data: the dataset.
         classes: K >= 2.
-        dirac: m, how many Dirac canaries the model has weights for, if that is enough.
+        dirac: m, the number of Dirac canaries that the model has weights for, if that is enough.
         generator: draws records.
-        largest_batch: of the batches of more than one record.
+        largest_batch: the largest number of records in a batch.
     """
     dirac = max(dirac, len(LENGTHS))
     order = torch.randperm(len(data), generator=generator)
@@ -86,7 +86,7 @@ def probes_of(
 
 
 def _with_extremes(data: Data, made: RecordCanaries) -> RecordCanaries:
-    """Record canaries, and a record times each of _FACTORS; text has no such."""
+    """Record canaries, and a record times each of _FACTORS; for text, the former only."""
     if isinstance(data, TokenDataset):
         return made
     rows: Any = data.inputs(torch.zeros(len(_FACTORS), dtype=torch.long, device=data.labels.device))
@@ -100,7 +100,7 @@ def _with_extremes(data: Data, made: RecordCanaries) -> RecordCanaries:
 
 
 class Given:
-    """An epoch of given batches; a stack's models have them in turn, each beginning elsewhere.
+    """An epoch of given batches; each model of a stack begins at a different one.
 
     Called as `train.epoch_of` is, once an epoch and model.
     """
@@ -121,11 +121,11 @@ def empty_epoch(device: torch.device, steps: int) -> Given:
 
 
 def farthest(length: np.ndarray, allowed: np.ndarray, single: np.ndarray) -> tuple[float, bool]:
-    """How far a single record moved the sum at most, over C, and whether that is too far.
+    """How far a single record moved the sum at most, over C, and whether this is too far.
 
     Args:
         length: float[rows], norms of released gradients without their noise.
-        allowed: float[rows], what rounding may add.
+        allowed: float[rows], the tolerance for rounding.
         single: bool[rows], which batches are of one record.
     """
     over = np.where(single, length - 1 - allowed, -np.inf)

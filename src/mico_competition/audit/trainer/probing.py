@@ -1,4 +1,4 @@
-"""Runs on few records: how far one moves the sum, and what comes of one that is not a number."""
+"""Runs on few records: how far one moves the sum, and the effect of a loss that is not a number."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Probed:
     """Batches of one record and of few.
 
     Attributes:
-        sums: what was left without noise.
+        sums: the sums without noise.
         single, regular: bool[rows], which batches are of one record, and which have no gradient
             whose norm overflows.
-        refused: what the trainer said, if it refused to train on them; else empty.
-        not_a_number: what came of a record whose loss is not a number, in a clause.
-        not_a_number_kept: whether that keeps the claim.
+        refused: the trainer's message, if it refused to train on them; else empty.
+        not_a_number: the effect of a record whose loss is not a number, in a clause.
+        not_a_number_kept: whether the claim still holds.
     """
 
     sums: Sums
@@ -39,7 +39,7 @@ class Probed:
 def probe(runner: Runner, data: Data, dirac: int) -> Probed:
     """Batches of one record and of few, and a record whose loss is not a number.
 
-    The model has as many Dirac canaries' weights as in the run itself, so that it is the same.
+    The model has as many weights for Dirac canaries as in the run itself.
     """
     settings = replace(runner.settings, secure_mode=False)
     runner = runner.with_settings(settings)
@@ -65,7 +65,7 @@ def probe(runner: Runner, data: Data, dirac: int) -> Probed:
 
 
 def _not_a_number(runner: Runner, audit_set: AuditSet) -> tuple[str, bool]:
-    """What comes of a batch of one record whose loss is not a number, and whether that is well."""
+    """The effect of one record whose loss is not a number, and whether the claim still holds."""
     lengths = torch.full((len(audit_set.dirac_in),), float("nan"))
     bad = int((audit_set.canary_at == 0).nonzero()[0])
     device = audit_set.labels.device
@@ -87,4 +87,7 @@ def _not_a_number(runner: Runner, audit_set: AuditSet) -> tuple[str, bool]:
     ]
     if left and max(left) <= 1.001:
         return "a record whose loss is not a number moves the sum by no more than others", True
-    return "a record whose loss is not a number is trained on, and shows in what is released", False
+    return (
+        "a record whose loss is not a number is trained on, and shows in released gradients",
+        False,
+    )

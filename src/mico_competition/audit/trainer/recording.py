@@ -1,8 +1,8 @@
-"""What is written down of a run while it goes: batches, canaries' coordinates, noise of some steps.
+"""Records a run as it trains: batches, canaries' coordinates, and the noise of some steps.
 
-A row is the noise of one model in one step: what the optimiser was given, without the clipped sum
-that `LayerReplay` finds by itself, in units of sigma * C.  If the claim holds, all numbers of
-all rows are independent and standard normal.
+A row is the noise of one model in one step: the released gradient minus the clipped sum that
+`LayerReplay` computes, in units of sigma * C. If the claim holds, all numbers of all rows are
+independent and standard normal.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from mico_competition.audit.trainer.paths import CANARIES, Path
 from mico_competition.training.accounting import Mechanism
 
 BLOCK = 256
-"""Coordinates that lie side by side in a parameter are also looked at in blocks of so many."""
+"""Adjacent coordinates of a parameter are also tested in blocks of this size."""
 
-_KEPT = 30_000  # coordinates of a row that are kept one by one
-_FEWEST = 2000  # of them, of each parameter that has so many
-_ROUNDING_NOISE = 4e-6  # float32's, of the norm of a noisy sum
-_ROUNDING_SUM = 2e-3  # of the norm of the clipped sum, found twice in float32
+_KEPT = 30_000  # coordinates of a row that are kept individually
+_FEWEST = 2000  # of these, from each parameter that has so many
+_ROUNDING_NOISE = 4e-6  # float32's relative error of the norm of a noisy sum
+_ROUNDING_SUM = 2e-3  # relative error of the norm of the clipped sum, computed twice in float32
 
 
 @dataclass
@@ -33,8 +33,8 @@ class NoiseRows:
     """Rows of noise.
 
     Attributes:
-        kept: name of a parameter -> the part of a kept row that it is.
-        blocks: by block of all coordinates, how many they are, and of which parameter.
+        kept: name of a parameter -> its slice of a kept row.
+        blocks: for each block of all coordinates, their number and their parameter.
         step, model: of each row.
         values: float32[rows, kept], the first coordinates of each parameter.
         squares: float64[rows, blocks], sums of squares.
@@ -54,14 +54,14 @@ class NoiseRows:
 
 @dataclass
 class Sums:
-    """What released gradients hold beside the noise of an empty batch, step by step.
+    """Released gradients minus the noise of an empty batch, step by step.
 
     Attributes:
         step, model: of each row.
         noise: float[rows], the norm of the noise, over C.
-        length: float[rows], the norm of what is left when an empty step's noise is taken out.
-        wrong: float[rows], the norm of that without the clipped sum that should be there.
-        clipped: float[rows], the norm of the clipped sum that should be there.
+        length: float[rows], the norm of the released gradient minus an empty step's noise.
+        wrong: float[rows], the norm of this minus the expected clipped sum.
+        clipped: float[rows], the norm of the expected clipped sum.
     """
 
     step: list[int] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Sums:
     clipped: list[float] = field(default_factory=list)
 
     def see(self, step: int, model: int, released: Tensor, clipped: Tensor, empty: Tensor) -> None:
-        """What one step released, the clipped sum that should be in it, and an empty step's."""
+        """Add a step: its released gradient, the expected clipped sum, an empty step's gradient."""
         left = (released - empty).double()
         for found, vector in (
             (self.noise, (released - clipped).double()),
@@ -85,12 +85,12 @@ class Sums:
         self.model.append(model)
 
     def allowed(self) -> np.ndarray:
-        """float64[rows], how long `wrong` may be by rounding."""
+        """float64[rows], the largest `wrong` that rounding explains."""
         return _ROUNDING_NOISE * np.array(self.noise) + _ROUNDING_SUM * np.array(self.clipped)
 
 
 class Layout:
-    """How the numbers of a row lie: real parameters, then the canaries' coordinates."""
+    """The order of a row's numbers: real parameters, then the canaries' coordinates."""
 
     def __init__(self, path: Path, unit: float) -> None:
         self.path, self.unit = path, unit
@@ -116,15 +116,16 @@ class Layout:
 
     @property
     def length(self) -> int:
-        """Numbers of a row that are kept one by one."""
-        return max(part.stop for part in self.kept.values())
+        """The number of coordinates of a row that are kept individually."""
+        length: int = max(part.stop for part in self.kept.values())
+        return length
 
     def rows(self) -> NoiseRows:
-        """No rows yet."""
+        """Empty rows."""
         return NoiseRows(self.kept, self.block_sizes, self.block_names)
 
     def released(self, model: int) -> Tensor:
-        """float[P + m], what the optimiser was given, times the divisor, over C."""
+        """float[P + m], the gradients that the optimiser received, times the divisor, over C."""
         parts = [part.flatten() for part in self.path.released(model)]
         return torch.cat([*parts, self.path.released_canaries()[model]]).float() * self.unit
 
@@ -138,20 +139,20 @@ class Layout:
 
 
 class NoiseOnly:
-    """Records a run on empty batches: the noise of its steps, in the auditor's hands.
+    """Records a run on empty batches, which is the noise of its steps.
 
     Args:
         layout: of the run.
         sigma: as claimed.
-        steps: which to look at.
-        pending: of a run with the same random streams, what was released and what should be in it
-            beside noise, which is then compared and forgotten.
+        steps: the steps to record.
+        pending: released gradients and expected clipped sums of a run with the same random streams,
+            which are compared and dropped.
 
     Attributes:
         rows: noise of those steps.
-        sums: what was found of `pending`.
+        sums: the comparisons of `pending`.
         full: (step, model) -> float[P + m], released gradients over C; only without `pending`.
-        begun, released: steps begun, and gradients released.
+        begun, released: numbers of steps begun and of gradients released.
     """
 
     def __init__(
@@ -186,7 +187,7 @@ class NoiseOnly:
                 self.sums.see(step, model, *self._pending.pop((step, model)), found)
 
     def end_epoch(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Recording:
@@ -195,15 +196,15 @@ class Recording:
     Args:
         layout: of the run.
         mechanism: as claimed.
-        steps: which to do again.
+        steps: the steps to repeat.
 
     Attributes:
-        dirac, participation, replays, rows: what was seen; a replay for each model.
-        pending: (step, model) -> what was released, and what should be in it beside noise.
-        least: name of a parameter -> float64[steps * S], squares of what was released over
-            sigma * C, of every step; noise alone has so much.
-        coordinates: float32[steps, S, k], canaries' coordinates without what canaries gave.
-        steps: noisy gradients seen; replayed: of those steps that were to be done again.
+        dirac, participation, replays, rows: the observations; one replay for each model.
+        pending: (step, model) -> the released gradient and the expected clipped sum.
+        least: name of a parameter -> float64[steps * S], sums of squares of released gradients over
+            sigma * C, of every step, which noise alone should reach.
+        coordinates: float32[steps, S, k], canaries' coordinates minus their gradients.
+        steps: noisy gradients seen; replayed: those of repeated steps.
     """
 
     def __init__(
@@ -234,7 +235,7 @@ class Recording:
         self.batch_number += 1
 
     def release(self, batches: Sequence[Tensor]) -> None:
-        """The optimiser was given the gradients of these batches."""
+        """The optimiser received the gradients of these batches."""
         path, step = self._layout.path, self.batch_number - 1
         values = path.released_canaries().double().cpu().numpy() * self._layout.unit
         gave = np.zeros_like(values)
@@ -258,7 +259,7 @@ class Recording:
         return self._mechanism.noise_multiplier
 
     def _replay(self, step: int, model: int, batch: Tensor, released: Tensor, gave: Tensor) -> None:
-        """Find the clipped sum of a step again, and the noise beside it."""
+        """Compute the clipped sum of a step again, and its noise."""
         real = self._layout.real
         found = self.replays[model].see(batch, self._layout.path.values(model), released[:real])
         clipped = torch.cat([found, gave.to(found)])

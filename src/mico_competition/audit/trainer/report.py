@@ -15,12 +15,12 @@ from mico_competition.audit.trainer.checks import ALARM, NOTE, Check
 Audits = TrainerAudit | Sequence[TrainerAudit]
 
 ASSUMED = {
-    "one-run": "nothing but fair coins",
+    "one-run": "fair coins only",
     "one-run f-DP": "a Poisson-subsampled Gaussian, noise unknown",
-    METHOD: "a Poisson-subsampled Gaussian, noise unknown, and noise of its own for each canary",
-    "Gaussian DP": "a Gaussian without sampling, and noise of its own for each canary",
+    METHOD: "a Poisson-subsampled Gaussian, noise unknown, and independent noise for each canary",
+    "Gaussian DP": "a Gaussian without sampling, and independent noise for each canary",
 }
-"""Bound.method -> what it takes for granted here, beyond its confidence."""
+"""Bound.method -> its assumptions in an audit of a trainer."""
 
 
 def sentence(audits: Audits) -> str:
@@ -36,14 +36,14 @@ def sentence(audits: Audits) -> str:
         for alarm in audit.alarms
     ]
     if alarms:
-        return f"ALARM: the trainer does not keep {name}'s claim of {claimed}: {', '.join(alarms)}."
+        return f"ALARM: the trainer does not meet {name}'s claim of {claimed}: {', '.join(alarms)}."
     notes = list(dict.fromkeys(note for audit in several for note in audit.notes))
     departs = f"; it departs from the settings, without loss of privacy: {', '.join(notes)}"
     best = max(several, key=lambda audit: audit.proven(METHOD).epsilon)
     own, least = best.proven(METHOD), best.proven("one-run")
     runs = "one run shows" if len(several) == 1 else f"{len(several)} runs show"
     return (
-        f"The trainer keeps {name}'s claim of {claimed} as far as {runs} ({ways}): "
+        f"The trainer meets {name}'s claim of {claimed} as far as {runs} ({ways}): "
         f"{best.dirac:,} gradient canaries in {best.steps:,} steps prove epsilon >= "
         f"{own.epsilon:.2f} ({_ratio(best, own):.0%} of it), and {least.epsilon:.2f} "
         f"({_ratio(best, least):.0%}) whatever the mechanism is{departs if notes else ''}."
@@ -54,7 +54,7 @@ def way(audit: TrainerAudit) -> str:
     """How the models were trained."""
     if audit.stack > 1:
         return f"{audit.stack} models in a stack"
-    return "a model by itself"
+    return "a single model"
 
 
 def text(audits: Audits) -> str:
@@ -72,7 +72,7 @@ def _lines(audit: TrainerAudit) -> list[str]:
         f"{audit.settings.max_grad_norm:g}.",
         f"Trained on: {audit.real:,} real records, {audit.let_in[0]:,} of {audit.dirac:,} gradient "
         f"canaries, {audit.let_in[1]:,} of {audit.records:,} record canaries; "
-        f"{audit.replayed:,} of {audit.steps:,} steps were done again by other means; "
+        f"{audit.replayed:,} of {audit.steps:,} steps were repeated by other means; "
         f"{audit.seconds:.0f} s.",
         *([f"Epsilon is at least, each at {audit.level:.1%}:"] if audit.proofs else []),
         *(_proof_line(audit, proof) for proof in audit.proofs),

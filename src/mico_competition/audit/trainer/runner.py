@@ -1,4 +1,4 @@
-"""Runs of the fleet's own code on sets with canaries, watched; as often as an audit wants them."""
+"""Observed runs of the fleet's own code on training sets with canaries."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ MakeTrainer = Callable[..., Any]
 
 @dataclass(frozen=True, kw_only=True)
 class AuditSettings(Settings):
-    """A run's settings with canaries in the set: another number of records, the same mechanism.
+    """A run's settings with canaries in the training set: other records, the same mechanism.
 
-    Sampling probability, steps and divisor stay those of the claimed run, as they do in the
-    definition of neighbours (docs/PRIVACY.md).
+    Sampling rate, steps and divisor stay those of the claimed run, as they do in the definition of
+    neighbours (docs/PRIVACY.md).
     """
 
     claimed: Settings
@@ -49,7 +49,7 @@ class AuditSettings(Settings):
 
     @property
     def num_steps(self) -> int:
-        """Of the claimed run, which is what noise is drawn for."""
+        """Of the claimed run, for which noise is drawn."""
         return self.claimed.num_steps
 
     @property
@@ -63,10 +63,10 @@ class Empty:
     """A run on empty batches.
 
     Attributes:
-        steps: batches that were given.
-        releases: noisy gradients that came of them.
+        steps: the number of batches.
+        releases: the number of noisy gradients.
         rows: their noise.
-        failed: what the trainer said, if it refused; else empty.
+        failed: the trainer's message, if it refused; else empty.
     """
 
     steps: int
@@ -76,15 +76,15 @@ class Empty:
 
 
 class Runner:
-    """Runs the fleet's code on one path, again and again.
+    """Runs the fleet's code on one path, repeatedly.
 
     Args:
         settings: of the claimed run, private.
         mechanism: the claimed one; the trainer gets its noise_multiplier.
         seed: of initialisation, batches and noise (of the first only, in secure mode).
-        models: how many are trained together; None for one by itself.
-        make_trainer, epoch: stand in for the fleet's own.
-        progress: whether to show how far the run itself is.
+        models: the number of models trained together; None for a single model.
+        make_trainer, epoch: replace the fleet's own.
+        progress: whether to show a progress bar for the run itself.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Runner:
         self._make, self._epoch, self._progress = make_trainer, epoch, progress
 
     def streams(self, first: int = 0) -> list[Streams]:
-        """Those of the models, as a fleet with one train_seed has them."""
+        """The random streams of the models, as in a fleet with one train_seed."""
         root = derived(self.seed, "run")
         return [Streams.of(root, derive_seeds(first + s)) for s in range(self.count)]
 
@@ -141,7 +141,7 @@ class Runner:
     def on_nothing(
         self, path: Path, settings: Settings, steps: Sequence[int], *, batches: int, pending: Any
     ) -> tuple[Empty, NoiseOnly]:
-        """A run on empty batches, so many an epoch; see `NoiseOnly` for the rest."""
+        """A run on empty batches, so many in each epoch; see `NoiseOnly` for the rest."""
         layout = Layout(path, self.unit)
         pending = {} if pending is not None and settings.secure_mode else pending
         seen = NoiseOnly(layout, self.mechanism.noise_multiplier, steps, pending)
@@ -150,7 +150,7 @@ class Runner:
         return Empty(seen.begun, seen.released, seen.rows, failed), seen
 
     def tried(self, path: Path, recorder: Any, settings: Settings, epoch: Epoch) -> str:
-        """One run that may fail, since what is audited may do anything; what it said then."""
+        """A run that may fail, since the audited code may do anything; returns its message."""
         try:
             self.fit(path, recorder, settings, epoch)
         except Exception as error:
@@ -171,6 +171,6 @@ class Runner:
 
 
 def derived(seed: int, name: str) -> int:
-    """A seed of its own for each purpose."""
+    """A different seed for each purpose."""
     digest = hashlib.sha256(f"audit/{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

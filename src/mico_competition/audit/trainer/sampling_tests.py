@@ -1,8 +1,8 @@
-"""Direct tests of how batches were drawn: how often, by independent coins, how many at a time.
+"""Direct tests of sampling: rates, independence, and the lengths of batches.
 
-The accountant counts on every record being in every batch with probability q, independently of all
-else.  A shuffled epoch looks much the same to whoever trains, and has no such proof.  The
-statistics are in docs/METHODS.md, section 10.2 (formula 83).
+The accountant assumes that every record is in every batch with probability q, independently of
+everything else. Shuffled epochs train as well, but the proof does not cover them. The statistics
+are in docs/METHODS.md, section 10.2 (formula 83).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mico_competition.audit.trainer.checks import (
 from mico_competition.training.accounting import Mechanism
 
 POWER = 0.9
-"""With this probability the number of canaries that is called for is enough."""
+"""The power of the test with `canaries_for_sampling` canaries."""
 
 
 def check_rate(seen: Observed, mechanism: Mechanism, level: float) -> Check:
@@ -40,7 +40,7 @@ def check_rate(seen: Observed, mechanism: Mechanism, level: float) -> Check:
 
 
 def check_sampling(seen: Observed, mechanism: Mechanism, level: float) -> Check:
-    """Whether a record's batches are coins: the variance of their number in an epoch.
+    """Whether a record is drawn by independent coins: the variance of its batches in an epoch.
 
     Under shuffling every record is in one batch an epoch, and the variance is 0.
     """
@@ -64,7 +64,7 @@ def check_lengths(seen: Observed, mechanism: Mechanism, level: float) -> Check:
 
 
 def _coins(name: str, what: str, otherwise: str, found: Measured) -> Check:
-    """A check of a variance that Poisson batches have."""
+    """A check of a variance against that of Poisson batches."""
     says = f"{what} varies {found.value:.3g} times as much as with Poisson batches"
     if found.below(0.5):
         says += f": batches are {otherwise}"
@@ -73,11 +73,11 @@ def _coins(name: str, what: str, otherwise: str, found: Measured) -> Check:
 
 
 def check_sampling_unseen(seen: Observed, mechanism: Mechanism, level: float) -> Check:
-    """`check_sampling` for an attacker who sees noisy gradients, not who is in a batch.
+    """`check_sampling` for an attacker who sees noisy gradients, not the batches.
 
-    The sum of a canary's coordinate over an epoch of T steps has variance
-    T (sigma^2 + q (1 - q)) with Poisson batches, and T sigma^2 with shuffled ones.  The difference
-    may be too small for the canaries at hand: `canaries_needed` in the detail.
+    The sum of a canary's coordinate over an epoch of T steps has variance T (sigma^2 + q (1 - q))
+    with Poisson batches, and T sigma^2 with shuffled ones. The difference may be too small for the
+    number of canaries; `canaries_needed` in the detail would suffice.
     """
     sigma, q = mechanism.noise_multiplier, mechanism.sample_rate
     count = max(1, seen.dirac.epochs)
@@ -90,7 +90,7 @@ def check_sampling_unseen(seen: Observed, mechanism: Mechanism, level: float) ->
     found = Measured(value, value * count / many, value * count / few, level)
     needed = canaries_for_sampling(mechanism, seen.participation.epochs, level)
     canaries = len(seen.dirac.let_in)
-    # The least variance that shuffled batches leave: what lies below it is another fault.
+    # The least variance that shuffled batches leave: a lower one is another fault.
     shuffled = sigma**2 / (sigma**2 + q * (1 - q))
     alarm = found.below(1) and found.high > shuffled * (1 - ROUNDING)
     says = f"canaries' noisy gradients vary {value:.4f} times as much as with Poisson batches"
@@ -109,16 +109,15 @@ def check_sampling_unseen(seen: Observed, mechanism: Mechanism, level: float) ->
 def canaries_for_sampling(mechanism: Mechanism, epochs: int, level: float) -> float:
     """Canaries whose noisy gradients tell shuffled batches with probability POWER.
 
-    Half of them are let in, and each gives a number an epoch.  The variance of N normal numbers
-    has a relative deviation of sqrt(2 / N).
+    Half of them are let in, and each gives one number in each epoch. The variance of N normal
+    numbers has a relative deviation of sqrt(2 / N).
 
     Args:
         mechanism: sigma and q.
         epochs: of the run, >= 1.
-        level: of the two-sided interval that is to leave out 1.
+        level: of the two-sided interval that must exclude 1.
 
-    Returns:
-        A whole number; infinite at q = 1, where there is nothing to tell.
+    Returns: A whole number; infinite at q = 1, where the two do not differ.
     """
     sigma, q = mechanism.noise_multiplier, mechanism.sample_rate
     lacking = q * (1 - q) / (sigma**2 + q * (1 - q))

@@ -1,8 +1,7 @@
-"""What an auditor sees of a run: every released gradient, and every value of the weights.
+"""Observes a run as the accountant's attacker does: every released gradient, and all weights.
 
-It sees what the accountant lets an attacker see, by hooks of torch's own optimiser, so any trainer
-that ends in one can be watched, whatever it does before.  An optimiser of the audit's own takes
-each released gradient, too: weights that are moved by anything else differ from its own.
+It uses hooks of torch's optimisers, so any trainer that ends in one can be observed. The audit's
+own optimiser receives the same gradients: weights that anything else moved differ from its weights.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 
 
 class Recorder(Protocol):
-    """Takes down what is seen."""
+    """Receives the observations."""
 
     def batch(self, batches: Sequence[Tensor]) -> None:
         """A step on these batches follows, one of each model."""
@@ -41,13 +40,13 @@ class Watch:
     """An observer of `train.fit`: calls a recorder, and follows the weights.
 
     Args:
-        path: what is trained.
+        path: the trained models.
         settings: of the run.
-        recorder: takes down what is seen.
+        recorder: receives the observations.
 
     Attributes:
-        batches, releases: steps that were begun, and gradients that were released.
-        unexplained: what first differed from the audit's own optimiser, in a clause; or empty.
+        batches, releases: numbers of steps begun and of gradients released.
+        unexplained: the first difference from the audit's own optimiser, in a clause; or empty.
     """
 
     def __init__(self, path: Path, settings: Settings, recorder: Recorder) -> None:
@@ -90,7 +89,9 @@ class Watch:
     def end_epoch(self) -> None:
         """Close an epoch."""
         self._recorder.end_epoch()
-        with warnings.catch_warnings():  # of a schedule that moves though no step was taken
+        with (
+            warnings.catch_warnings()
+        ):  # warning of a schedule that moves although no step was taken
             warnings.simplefilter("ignore")
             self._schedule.step()
 
@@ -107,7 +108,7 @@ class Watch:
             own.grad = None if grad is None else grad.detach().clone()
 
     def _after_step(self) -> None:
-        # Outside of no_grad as torch's own step is, which switches it off by itself.
+        # Outside no_grad, as torch's own step switches gradients off itself.
         self._optimizer.step()
         self.releases += 1
         self._compare("by the optimizer's step")
@@ -117,7 +118,7 @@ class Watch:
                 self._own[name].zero_()
 
     def _compare(self, when: str) -> None:
-        """Note the first value that is not what it should be, bit for bit."""
+        """Note the first value that differs from the expected one, bit for bit."""
         if self.unexplained:
             return
         where = f"{when}, {self.releases:,} released gradients into the run"
@@ -135,7 +136,7 @@ class Watch:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether all bits are the same, NaN being NaN."""
+    """Whether all values are the same bit for bit; NaN equals NaN."""
     return torch.equal(one, other) or torch.equal(one.nan_to_num(), other.nan_to_num())
 
 

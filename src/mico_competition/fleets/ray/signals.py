@@ -161,7 +161,8 @@ def _model(folder: Any, kinds: list[str]) -> Model:
 
 def _result(ray: Any, reference: Any) -> list[Arrays]:
     try:
-        return ray.get(reference)
+        found: list[Arrays] = ray.get(reference)
+        return found
     except ray.exceptions.RayTaskError as error:
         cause = " ".join(str(error.cause).split())
         raise ValueError(f"A node of the Ray cluster cannot compute signals: {cause}") from error

@@ -19,7 +19,7 @@ def load_yaml(text: str | bytes) -> Any:
     """
     import yaml
 
-    class Bounded(yaml.SafeLoader):
+    class Bounded(yaml.SafeLoader):  # type: ignore[misc] # yaml has no types
         nodes = depth = merges = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:

@@ -93,7 +93,8 @@ def yaml_text(facts: Facts, schedule: Schedule, options: Options) -> str:
 
     form = _version_2 if options.platform == CODABENCH else _version_15
     spec = form(facts, schedule, options)
-    return yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100)
+    return text
 
 
 def _description(facts: Facts) -> str:

@@ -137,7 +137,7 @@ def card_text(
     scenario, phase, folder = example.split("/")
     table = current()
     bibtex = citation or (_MICO if challenge in PUBLISHED and table.path is None else "")
-    return template.render(
+    page: str = template.render(
         front_matter=_front_matter(challenge, licence, scenarios),
         challenge=challenge,
         repo=repo,
@@ -158,6 +158,7 @@ def card_text(
         file=COMPETITION_FILE,
         code=table.code,
     )
+    return page
 
 
 def _front_matter(challenge: str, licence: str, scenarios: Sequence[ScenarioFacts]) -> str:

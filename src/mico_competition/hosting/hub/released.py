@@ -34,7 +34,7 @@ from mico_competition.hosting.hub.dataset_card import IndexLine, ScenarioFacts
 from mico_competition.hosting.hub.listing import task_of
 from mico_competition.release.archives import SUMS_FILE, files_of_release, read_sums, sha256_of
 from mico_competition.release.check_files import check_files, read_summary
-from mico_competition.release.release import PUBLIC_METADATA
+from mico_competition.release.public_files import PUBLIC_METADATA
 from mico_competition.support.files import PathLike
 
 CARD_FILE = "README.md"

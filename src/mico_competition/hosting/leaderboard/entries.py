@@ -58,12 +58,14 @@ class Entry:
     @property
     def challenge(self) -> str:
         """The name of the challenge."""
-        return self.values["challenge"]
+        challenge: str = self.values["challenge"]
+        return challenge
 
     @property
     def phase(self) -> str:
         """The name of the phase."""
-        return self.values["phase"]
+        phase: str = self.values["phase"]
+        return phase
 
     @cached_property
     def key(self) -> str:
@@ -73,7 +75,8 @@ class Entry:
     @property
     def submitted(self) -> str:
         """The time of submission in UTC, as a text that sorts by time."""
-        return self.values["submitted"]
+        submitted: str = self.values["submitted"]
+        return submitted
 
     @cached_property
     def step(self) -> float:
@@ -153,7 +156,7 @@ def write_entry(folder: PathLike, values: Values, *, replace: bool = False) -> P
     faults = check_values(values)
     if faults:
         raise ValueError(listing("This entry is not sound:", faults))
-    path = Path(folder) / values["challenge"] / f"{entry_stem(values)}.json"
+    path: Path = Path(folder) / values["challenge"] / f"{entry_stem(values)}.json"
     text = entry_text(values)
     if not replace and path.exists() and path.read_text(encoding="utf-8") != text:
         raise ValueError(f"{path} exists already with other content: remove it first.")

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mico_competition.competition.table import current
+from mico_competition.competition.in_use import InUse
 from mico_competition.hosting.leaderboard.add import About
 from mico_competition.hosting.leaderboard.entries import (
     FAULTS_FOLDER,
@@ -127,6 +127,7 @@ def score_all(
     Raises:
         ValueError: if there are no zips, or entries in `out` have faults.
         OSError: from the iterator, if the machine fails.
+        ValueError: from the iterator, if the competition's file was changed.
     """
     paths = sorted(
         path
@@ -136,7 +137,7 @@ def score_all(
     if not paths:
         raise ValueError(f"There are no zips in {folder}: name the folder that submissions are in.")
     count = max(1, min(share_cpus(workers, 1)[0], len(paths)))
-    terms = Terms(truths, resamples, exact, seconds, memory, current().path)
+    terms = Terms(InUse.here(), truths, resamples, exact, seconds, memory)
     return len(paths), _run(paths, Books.of(Path(out)), terms, count, again)
 
 

@@ -24,7 +24,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from mico_competition.competition.table import use
+from mico_competition.competition.in_use import InUse
 from mico_competition.hosting.leaderboard.add import About, add
 from mico_competition.hosting.leaderboard.truth_tree import Truth
 
@@ -44,30 +44,27 @@ class Job:
 
 @dataclass(frozen=True)
 class Terms:
-    """The solutions, options and limits (seconds, bytes) of all submissions of a run.
+    """The competition, solutions, options and limits (seconds, bytes) of a run's submissions."""
 
-    `competition` is the file of the competition in use, None for the package's own.
-    """
-
+    competition: InUse
     truths: Sequence[Truth]
     resamples: int
     exact: bool
     seconds: float
     memory: int
-    competition: Path | None = None
 
 
 @dataclass(frozen=True)
 class Found:
     """The result of a process: values of entries, or faults; `lost` if the process died.
 
-    `host` is a failure of the machine, for which no submission is at fault.
+    `host` is a failure of the machine or of the organiser's, for which no submission is at fault.
     """
 
     entries: Sequence[dict[str, Any]] = ()
     faults: str = ""
     lost: bool = False
-    host: OSError | None = None
+    host: OSError | ValueError | None = None
 
 
 @dataclass
@@ -85,6 +82,7 @@ def run_jobs(jobs: deque[Job], terms: Terms, workers: int) -> Iterator[tuple[Job
 
     Raises:
         OSError: if the machine fails; earlier results are valid.
+        ValueError: if the competition's file was changed; likewise.
     """
     running: list[_Running] = []
     # Workers read from this pipe, which is closed when this process ends.
@@ -155,9 +153,13 @@ def _work(job: Job, terms: Terms, scratch: str, sender: Connection, lifeline: Co
     tempfile.tempdir = scratch
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_first, args=(lifeline,), daemon=True).start()
+    try:
+        terms.competition.use()  # the server that forked this process may have begun with another
+    except ValueError as error:
+        sender.send(Found(host=error))
+        return
     _limit_memory(terms.memory)
     try:
-        use(terms.competition)  # the server that forked this process may have begun with another
         entries = add(
             job.path, terms.truths, job.about, resamples=terms.resamples, exact=terms.exact
         )

@@ -19,6 +19,7 @@ from typing import BinaryIO, cast
 import numpy as np
 import torch
 
+from mico_competition.competition.in_use import InUse
 from mico_competition.competition.table import TASKS, Task
 from mico_competition.models.architectures import new_model
 from mico_competition.models.checkpoints import SAFETENSORS, check_state, find_file, read_state
@@ -81,7 +82,7 @@ def weights_faults(task: Task, path: Path, trained: Path | None = None) -> Itera
         trained: the folder of the trained model, with which the tensors must agree bit for bit.
     """
     try:
-        expected = _architecture(task.name, _config_of(task, path.parent))
+        expected = _architecture(InUse.here(), task.name, _config_of(task, path.parent))
     except (ValueError, ImportError):
         yield "has an architecture that could not be built, so it was not checked"
         return
@@ -109,8 +110,8 @@ def _config_of(task: Task, folder: Path) -> str | None:
 
 
 @lru_cache(maxsize=16)
-def _architecture(task: str, config: str | None) -> State:
-    """The state dict of an untrained model, without values."""
+def _architecture(competition: InUse, task: str, config: str | None) -> State:
+    """The state dict of an untrained model of the competition in use, without values."""
     row = TASKS[task]
     if config is None:
         with torch.device("meta"):
@@ -121,7 +122,8 @@ def _architecture(task: str, config: str | None) -> State:
         (Path(folder) / row.weights[0]).write_text(config, encoding="utf-8")
         with torch.device("meta"):
             model = AutoModelForSequenceClassification.from_config(read_config(row, folder))
-    return model.state_dict()
+    state: State = model.state_dict()
+    return state
 
 
 def _is_torch(path: Path, state: State) -> bool:

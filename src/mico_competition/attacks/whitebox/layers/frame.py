@@ -101,7 +101,8 @@ def _narrowing(width: int) -> Tensor | None:
     if width <= WIDEST_ROW:
         return None
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(width, WIDEST_ROW, generator=generator) / WIDEST_ROW**0.5
+    narrowing: Tensor = torch.randn(width, WIDEST_ROW, generator=generator) / WIDEST_ROW**0.5
+    return narrowing
 
 
 class _Means:

@@ -76,7 +76,7 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def weights_of(layer: Any) -> Tensor:
     """float32[H, D], detached: the weights as a matrix, the bias as its last column."""
-    weight = layer.weight.detach().float().flatten(1)
+    weight: Tensor = layer.weight.detach().float().flatten(1)
     if layer.bias is None:
         return weight
     return torch.cat([weight, layer.bias.detach().float()[:, None]], dim=1)

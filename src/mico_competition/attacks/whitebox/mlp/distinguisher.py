@@ -28,7 +28,7 @@ def known_of(problem: Problem, rows: np.ndarray, hidden: np.ndarray | None) -> n
         hidden: int64[r, k], columns to hide for shadows that stand in for targets; None for
             targets, whose known membership is used whole.
     """
-    known_membership = problem.known_membership[rows].copy()
+    known_membership: np.ndarray = problem.known_membership[rows].copy()
     if hidden is not None:
         np.put_along_axis(known_membership, hidden, HIDDEN, axis=1)
     return known_membership

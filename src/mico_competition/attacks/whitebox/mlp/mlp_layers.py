@@ -59,7 +59,8 @@ class Layers:
 
 def unit_rows(rows: Tensor) -> Tensor:
     """Rows of length 1; a row of zeros stays one."""
-    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(TINY)
+    unit: Tensor = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(TINY)
+    return unit
 
 
 def layers_of(model: nn.Module, name: str = "the model") -> Layers:

@@ -39,7 +39,8 @@ def mean_probabilities(logits: Iterable[np.ndarray]) -> np.ndarray:
         total = shares.astype(np.float64) if total is None else total + shares
     if total is None:
         raise ValueError("Expected the logits of one model or more, got none.")
-    return total / count
+    mean: np.ndarray = total / count
+    return mean
 
 
 def residual_directions(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -117,7 +118,8 @@ def whitener(noise: Tensor, ridge: float) -> Tensor:
     scaled = noise.double() / (torch.trace(noise.double()) / width)
     scaled += ridge * torch.eye(width, dtype=torch.float64, device=noise.device)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(scaled))
-    return torch.linalg.cholesky((inverse + inverse.T) / 2).float()
+    factor: Tensor = torch.linalg.cholesky((inverse + inverse.T) / 2).float()
+    return factor
 
 
 def first_layer_trace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from mico_competition.hosting.codabench.rules.fault import (
@@ -10,6 +10,7 @@ from mico_competition.hosting.codabench.rules.fault import (
     choice_rule,
     error,
     keys,
+    listed,
     log,
     mappings,
     says,
@@ -27,20 +28,17 @@ SUBMISSION_RULES = (
     *("Add", "Add_And_Delete", "Add_And_Delete_Multiple"),
     *("Force_Last", "Force_Latest_Multiple", "Force_Best"),
 )
+COMPUTATIONS = ("sum", "avg", "min", "max")
 TITLE_LIMIT = 36
 
 
 def boards_rule(spec: Mapping[str, Any]) -> Iterator[Fault]:
     """The list of leaderboards, of which the first is that of all phases."""
-    if "leaderboards" not in spec:
-        words = "Could not find leaderboards in the competition yaml"
-        yield error("leaderboards", says(words) + ".", "List one leaderboard.")
-        return
-    boards, faults = mappings("leaderboards", spec["leaderboards"])
+    absent = says("Could not find leaderboards in the competition yaml") + "."
+    empty = log("list index out of range") + "."
+    boards, faults = listed(spec, "leaderboards", absent, empty, "List one leaderboard.")
     yield from faults
     if not boards:
-        if not faults:
-            yield error("leaderboards", log("list index out of range") + ".", "List one.")
         return
     for where, _ in boards[1:]:
         what = silent("shows the first leaderboard alone: the columns of this one are lost")
@@ -92,6 +90,9 @@ def _columns_rule(where: str, board: Mapping[str, Any]) -> Iterator[Fault]:
         place = f"{where}.primary_index"
         yield error(place, what, f"Give a column the index {shown(board.get('primary_index', 0))}.")
 
+    for place, column in columns:
+        yield from _computation_rule(place, column, known)
+
 
 def _column_rule(where: str, column: Mapping[str, Any]) -> Iterator[Fault]:
     """One column by itself."""
@@ -110,3 +111,31 @@ def _column_rule(where: str, column: Mapping[str, Any]) -> Iterator[Fault]:
     if "precision" in column and whole(column["precision"]) is None:
         words = "columns: precision: A valid integer is required."
         yield error(f"{where}.precision", says(words), "Write a number of digits, such as 4.")
+
+
+def _computation_rule(
+    where: str, column: Mapping[str, Any], indexes: Collection[int]
+) -> Iterator[Fault]:
+    """A column that is computed from others."""
+    yield from choice_rule(where, column, "computation", COMPUTATIONS)
+    place, mend = f"{where}.computation_indexes", "List the indexes of other columns: [1, 2]."
+    others = column.get("computation_indexes")
+    if column.get("computation") and others is None:
+        words = "Column with computation must have at least 1 column selected"
+        yield error(place, says(words) + ".", mend)
+    elif others is None:
+        return
+    elif not isinstance(others, list):
+        yield error(place, f"{shown(others)} is not a list, and unpacking fails.", mend)
+    elif not column.get("computation"):
+        words = "Cannot add computation columns without a computation function set"
+        yield error(place, says(words) + ".", f"Add a `computation`: {', '.join(COMPUTATIONS)}.")
+    else:
+        for other in others:
+            number = whole(other)
+            if number is not None and number == whole(column.get("index")):
+                words = f"Column with index {number} referencing itself."
+                yield error(place, says(words), mend)
+            elif number not in indexes:
+                words = f"Column index {shown(other)} does not exist in available indexes"
+                yield error(place, says(words) + ".", mend)

@@ -84,6 +84,16 @@ def mappings(where: str, value: Any) -> tuple[list[tuple[str, Mapping[str, Any]]
     return found, faults
 
 
+def listed(
+    spec: Mapping[str, Any], key: str, absent: str, empty: str, mend: str
+) -> tuple[list[tuple[str, Mapping[str, Any]]], list[Fault]]:
+    """`mappings` of the list `key`; a fault too if it is `absent` or `empty`, in those words."""
+    if key not in spec:
+        return [], [error(key, absent, mend)]
+    entries, faults = mappings(key, spec[key])
+    return entries, faults if entries or faults else [error(key, empty, mend)]
+
+
 def plain(value: Any) -> str:
     """A value as it stands in a sentence of the platform's, short."""
     return value[:100] if isinstance(value, str) else shown(value)

@@ -22,7 +22,9 @@ from mico_competition.hosting.codabench.rules.fault import (
 )
 
 _IMAGES = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.DOTALL)
+_PNG = b"\x89PNG\r\n\x1a\n"
 _MAX_IMAGE = 20 << 20
+_MAX_PIXELS = 2 * 89_478_485  # Pillow, which the platforms use, takes more for an attack
 _LARGE = 300 << 20
 _SHELL = {"&&", "||", "|", ";", ">", ">>", "<", "2>", "2>&1", "&"}
 _TRUTH = re.compile(rf"(?:^|/)({'|'.join(SCORED_PHASES)})/model_\d+/{re.escape(SOLUTION_FILE)}$")
@@ -44,9 +46,13 @@ def image_rule(where: str, archive: Archive, name: Any) -> Iterator[Fault]:
 def _is_image(archive: Archive, name: str) -> bool:
     """Whether the file begins as a picture does, and is not larger than the platforms take."""
     try:
-        return bool(_IMAGES.match(archive.read(name, _MAX_IMAGE)))
+        content = archive.read(name, _MAX_IMAGE)
     except ValueError:
         return False
+    if content.startswith(_PNG):
+        width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
+        return 0 < width * height <= _MAX_PIXELS
+    return bool(_IMAGES.match(content))
 
 
 def page_rule(

@@ -14,8 +14,8 @@ from mico_competition.hosting.codabench.rules.fault import (
     Fault,
     error,
     keys,
+    listed,
     log,
-    mappings,
     plain,
     says,
     shown,
@@ -79,16 +79,11 @@ def read_date(where: str, value: Any) -> tuple[datetime | None, list[Fault]]:
 
 def phases_rule(spec: Mapping[str, Any], archive: Archive, tasks: set[Any]) -> Iterator[Fault]:
     """Faults of all phases; `tasks` are the existing indexes of tasks."""
-    if "phases" not in spec:
-        words = "Unable to find any phases for this competition"
-        yield error("phases", says(words) + ".", "List at least one phase.")
-        return
-    phases, faults = mappings("phases", spec["phases"])
+    absent = says("Unable to find any phases for this competition") + "."
+    empty = says("phases: Competitions must have at least one phase") + "."
+    phases, faults = listed(spec, "phases", absent, empty, "List at least one phase.")
     yield from faults
     if not phases:
-        if not faults:
-            words = "phases: Competitions must have at least one phase"
-            yield error("phases", says(words) + ".", "List at least one phase.")
         return
     try:
         phases = sorted(phases, key=lambda entry: entry[1].get("index", 0))

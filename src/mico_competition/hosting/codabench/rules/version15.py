@@ -19,6 +19,7 @@ from mico_competition.hosting.codabench.rules.fault import (
     silent,
     text_rule,
     warning,
+    whole,
 )
 from mico_competition.hosting.codabench.rules.files import (
     data_rule,
@@ -109,6 +110,10 @@ def _phases_rule(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault]:
             if key not in phase:
                 yield error(where, log(f"'{key}'") + ".", f"Give the phase a `{key}`.")
         yield from _phase_rule(where, phase, archive)
+        if phase.get("auto_migration") and phase is next(iter(phases.values())):
+            what = silent("migrates nothing to the first phase")
+            mend = "Leave it to the phases after the first."
+            yield warning(f"{where}.auto_migration", what, mend)
         start, found = read_date(f"{where}.start_date", phase.get("start_date"))
         yield from found
         order = phase.get("phasenumber")
@@ -159,18 +164,32 @@ def _board_rule(board: Any) -> Iterator[Fault]:
         words = "Could not find leaderboards and columns declared on the competition leaderboard"
         yield error("leaderboard", says(words) + ".", "Map a name to each.")
         return
+    for key, one in board["leaderboards"].items():
+        place = f"leaderboard.leaderboards.{key}"
+        for needed in ("label", "rank"):
+            if isinstance(one, dict) and needed not in one:
+                yield error(place, log(f"'{needed}'") + ".", f"Give it a `{needed}`.")
     for key, column in columns.items():
-        where = f"leaderboard.columns.{key}"
-        if not isinstance(column, dict):
-            yield error(where, f"{shown(column)} is not a mapping.", "Write its keys below it.")
+        yield from _column_rule(str(key), column, labels)
+
+
+def _column_rule(key: str, column: Any, labels: Mapping[str, set[str]]) -> Iterator[Fault]:
+    """One column; `labels` are those of the leaderboards and of the groups."""
+    where = f"leaderboard.columns.{key}"
+    if not isinstance(column, dict):
+        yield error(where, f"{shown(column)} is not a mapping.", "Write its keys below it.")
+        return
+    if len(plain(column.get("label", key))) > LIMIT:
+        yield error(f"{where}.label", f"Legacy CodaLab keeps {LIMIT} letters.", "Shorten it.")
+    yield from choice_rule(where, column, "sort", ("desc", "asc"))
+    if "numeric_format" in column and whole(column["numeric_format"]) is None:
+        what = "Codabench, where such a bundle may go one day, takes whole numbers alone."
+        mend = "Write a number of digits, such as 4."
+        yield warning(f"{where}.numeric_format", what, mend)
+    for name, part in (("leaderboard", "leaderboards"), ("column_group", "column_groups")):
+        one = column.get(name)
+        if one is None and name == "column_group":
             continue
-        if len(plain(column.get("label", key))) > LIMIT:
-            yield error(f"{where}.label", f"Legacy CodaLab keeps {LIMIT} letters.", "Shorten it.")
-        yield from choice_rule(where, column, "sort", ("desc", "asc"))
-        for name, part in (("leaderboard", "leaderboards"), ("column_group", "column_groups")):
-            one = column.get(name)
-            if one is None and name == "column_group":
-                continue
-            if not isinstance(one, dict) or plain(one.get("label")) not in labels[part]:
-                what = f"It is none of the {part}, so legacy CodaLab crashes, or loses the column."
-                yield error(f"{where}.{name}", what, "Refer to one by its anchor, such as *id001.")
+        if not isinstance(one, dict) or plain(one.get("label")) not in labels[part]:
+            what = f"It is none of the {part}, so legacy CodaLab crashes, or loses the column."
+            yield error(f"{where}.{name}", what, "Refer to one by its anchor, such as *id001.")
