@@ -180,7 +180,7 @@ def copied(original: Released, folder: Path) -> Released:
 
 def faults_of(made: Released) -> list[str]:
     """What the leak check says of a release."""
-    return check_release(made.root, made.trained, [CHALLENGE], progress=False)
+    return check_release(made.root, made.trained, [CHALLENGE])
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

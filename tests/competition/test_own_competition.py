@@ -186,18 +186,18 @@ def test_a_changed_file_in_a_release_is_a_leak(trained, tmp_path):
     file.write_text(text, encoding="utf-8")
     roots = tmp_path / "released", tmp_path / "trained"
     with using(file):
-        release(roots[1], "digits", roots[0], progress=False)
-        assert check_release(*roots, ["digits"], progress=False) == []
+        release(roots[1], "digits", roots[0])
+        assert check_release(*roots, ["digits"]) == []
         carried = roots[0] / "digits.release" / "competition.toml"
         assert carried.read_text(encoding="utf-8") == text
         carried.write_text(f"{text}# 0123\n", encoding="utf-8")
-        found = check_release(*roots, ["digits"], progress=False)
+        found = check_release(*roots, ["digits"])
         assert any("is not the file of the competition in use" in fault for fault in found)
         carried.unlink()
-        found = check_release(*roots, ["digits"], progress=False)
+        found = check_release(*roots, ["digits"])
         assert any(fault.endswith("competition.toml: is missing.") for fault in found), found
     carried.write_text(text, encoding="utf-8")
-    found = check_release(*roots, ["digits"], progress=False)
+    found = check_release(*roots, ["digits"])
     assert any("competition.toml: is not among what" in fault for fault in found), found
 
 

@@ -74,7 +74,7 @@ READERS = {
     "bundle": lambda root, phase, to: solutions(root, CHALLENGE, phase),
     "truth of score-all": lambda root, phase, to: read_truth(root, CHALLENGE, phase),
     "score": lambda root, phase, to: read_phase(root / CHALLENGE, phase=phase),
-    "release": lambda root, phase, to: release(root, CHALLENGE, to / "out", progress=False),
+    "release": lambda root, phase, to: release(root, CHALLENGE, to / "out"),
     "splits": lambda root, phase, to: ChallengeDataset.from_path(
         root / CHALLENGE / MODEL[phase], range(TASKS["digits"].len_dataset)
     ),
@@ -147,12 +147,12 @@ def test_the_final_reference_and_a_fleet_refuse_it_too(trained, tmp_path):
 def test_all_contradictions_are_listed_before_a_release(trained, tmp_path):
     folders = [spoil(trained, phase) for phase in MODEL]
     with pytest.raises(ValueError) as caught:
-        release(trained, CHALLENGE, tmp_path / "out", progress=False)
+        release(trained, CHALLENGE, tmp_path / "out")
     assert all(str(folder) in str(caught.value) for folder in folders)
 
 
 def test_verify_finds_it_in_a_release_whose_checksums_were_made_anew(trained, tmp_path):
-    release(trained, CHALLENGE, tmp_path, progress=False)
+    release(trained, CHALLENGE, tmp_path)
     tree, side = tmp_path / CHALLENGE, tmp_path / f"{CHALLENGE}.release"
     assert check_files(tree)[1] == []
     spoil(tmp_path, "train")

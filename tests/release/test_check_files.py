@@ -22,7 +22,7 @@ from mico_competition.release.release import release
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     root = tmp_path_factory.mktemp("sound")
-    release(write_trained(root / "trained"), CHALLENGE, root / "out", progress=False)
+    release(write_trained(root / "trained"), CHALLENGE, root / "out")
     return root / "out"
 
 

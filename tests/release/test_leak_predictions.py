@@ -102,7 +102,7 @@ def test_the_verb_says_what_must_not_be_published(made, capsys):
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "No leak found in digits" in out
-    assert f"{CHALLENGE}.predictions is no part of the release" in out
+    assert f"{CHALLENGE}.predictions is not part of the release" in out
     write(made, "solution.csv", solution(made))
     assert main(words) == 1
     captured = capsys.readouterr()

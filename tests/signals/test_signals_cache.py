@@ -269,7 +269,7 @@ def test_the_verb_computes_once_and_says_what_there_is(
     ("flags", "sentence"),
     [
         (["--signals", "phi"], "Unknown signal 'phi': choose one of logits, loss, confidence"),
-        (["--scenario", "sst2_inf"], "Scenario sst2_inf is of challenge sst2, not digits"),
+        (["--scenario", "sst2_inf"], "Scenario sst2_inf belongs to challenge sst2, not digits"),
         (["--scenario", "digits"], "Unknown scenario 'digits': choose one of"),
         (["--ray", "here"], "Expected --ray auto or --ray HOST:PORT, got 'here'"),
     ],

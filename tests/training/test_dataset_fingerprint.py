@@ -48,7 +48,7 @@ def test_another_dataset_of_the_same_length_is_refused(fleet, data, tmp_path, ch
         with pytest.raises(ValueError, match="another dataset"):
             open_signals(fleet, SCENARIO, wrong, cache=tmp_path)
         with pytest.raises(ValueError, match="another dataset"):
-            attack_challenge(fleet, lambda task: wrong, predictions=tmp_path, progress=False)
+            attack_challenge(fleet, lambda task: wrong, predictions=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_the_models_of_a_fleet_hash_a_dataset_once(fleet, data, tmp_path, monkey
         return original(part)
 
     monkeypatch.setattr(fingerprint, "_bytes_digest", counting)
-    attack_challenge(fleet, lambda task: data, predictions=tmp_path, progress=False)
+    attack_challenge(fleet, lambda task: data, predictions=tmp_path)
     open_signals(fleet, SCENARIO, data, cache=tmp_path)
     assert len(counted) <= 4 * 6  # storage, labels and some records, a few times; not for 4 models
 
@@ -160,5 +160,5 @@ def test_folders_of_2022_are_judged_by_accuracy(own, data, tmp_path, caplog, cha
         (record,) = caplog.records
         assert re.search(sentence, record.message)
     caplog.clear()
-    attack_challenge(own, lambda task: change(data), predictions=tmp_path, progress=False)
+    attack_challenge(own, lambda task: change(data), predictions=tmp_path)
     assert re.search(sentence, caplog.records[0].message) and len(caplog.records) == 1

@@ -174,7 +174,7 @@ def test_models_of_other_code_are_refused(fleet, data, tmp_path, monkeypatch, ca
     with pytest.raises(ValueError, match=r"model_0 was trained with code that computes something"):
         open_signals(fleet, SCENARIO, data, cache=tmp_path)
     with pytest.raises(ValueError, match="trained with code that computes something else"):
-        attack_challenge(fleet, lambda task: data, predictions=tmp_path, progress=False)
+        attack_challenge(fleet, lambda task: data, predictions=tmp_path)
     assert main(["evaluate", str(fleet), "--attack", "threshold"]) == 1
     assert "Use the version of the code that trained it" in capsys.readouterr().err
 
@@ -190,12 +190,12 @@ def test_models_of_other_code_are_refused(fleet, data, tmp_path, monkeypatch, ca
 def test_a_release_of_two_kinds_is_refused(own, tmp_path, key, sentence, value):
     edited(own / SCENARIO / "train/model_1", **{key: value})
     with pytest.raises(ValueError, match=sentence):
-        release(tmp_path, "digits", tmp_path / "released", progress=False)
+        release(tmp_path, "digits", tmp_path / "released")
     assert not (tmp_path / "released" / "digits").exists()
 
 
 def test_a_release_has_the_fingerprints_and_is_checked_too(fleet, data, tmp_path):
-    release(fleet.parent, "digits", tmp_path, archives=False, progress=False)
+    release(fleet.parent, "digits", tmp_path, archives=False)
     folder = tmp_path / "digits" / SCENARIO / "dev/model_100"
     assert metadata(folder)["dataset_fingerprint"] == dataset_fingerprint(data)
     ChallengeDataset.from_path(folder, data)

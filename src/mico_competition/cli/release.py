@@ -159,7 +159,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
         if args.revealed is None:
             if args.to is not None:
                 raise ValueError("Name the revealed file whose labels --to writes.")
-            count, faults = check_files(args.challenge_folder, progress=True)
+            count, faults = check_files(args.challenge_folder)
             wrong = f"; {_count(faults)}" if faults else ""
             return _report(faults, f"{count} files match SHA256SUMS{wrong}")
         count, faults = verify(args.challenge_folder, args.revealed)

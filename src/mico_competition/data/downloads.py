@@ -38,7 +38,6 @@ def download(
     *,
     md5: str | None = None,
     sha256: str | None = None,
-    progress: bool = True,
 ) -> Path:
     """Download `url` to `path`, resuming from `<path>.part` if an earlier call left it.
 
@@ -46,7 +45,6 @@ def download(
         url: an http or https address.
         path: the file to write; its folder is created if needed, an existing file is replaced.
         md5, sha256: checksums, in hex, that the complete file must have.
-        progress: whether to show a progress bar (see `mico_competition.support.progress`).
 
     Returns:
         `path`, which is complete.
@@ -61,7 +59,7 @@ def download(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    _fetch(url, part, path, progress)
+    _fetch(url, part, path)
     for algorithm, expected in (("md5", md5), ("sha256", sha256)):
         if expected is not None:
             _check(url, part, algorithm, expected)
@@ -69,7 +67,7 @@ def download(
     return path
 
 
-def _fetch(url: str, part: Path, path: Path, progress: bool) -> None:
+def _fetch(url: str, part: Path, path: Path) -> None:
     """Download until `part` is complete."""
     offset = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "mico_competition"})
@@ -77,7 +75,7 @@ def _fetch(url: str, part: Path, path: Path, progress: bool) -> None:
         request.add_header("Range", f"bytes={offset}-")
     try:
         with _opener().open(request, timeout=TIMEOUT_SECONDS) as response:
-            _receive(response, url, part, offset, progress)
+            _receive(response, url, part, offset)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and offset:
@@ -85,7 +83,7 @@ def _fetch(url: str, part: Path, path: Path, progress: bool) -> None:
             if error.headers.get("Content-Range", "").strip() == f"bytes */{offset}":
                 return
             part.unlink()
-            _fetch(url, part, path, progress)
+            _fetch(url, part, path)
             return
         raise DownloadError(
             f"Could not download {url}: the server answered {error.code} {error.reason}; "
@@ -116,7 +114,7 @@ def _opener() -> urllib.request.OpenerDirector:
     return opener
 
 
-def _receive(response: Any, url: str, part: Path, offset: int, progress: bool) -> None:
+def _receive(response: Any, url: str, part: Path, offset: int) -> None:
     """Write the body of `response` to `part`, from `offset` if the server agreed to that."""
     start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if not (response.status == 206 and start and int(start.group(1)) == offset):
@@ -124,7 +122,7 @@ def _receive(response: Any, url: str, part: Path, offset: int, progress: bool) -
     length = response.headers.get("Content-Length")
     total = offset + int(length) if length is not None else None
     have = offset
-    shown = stage(part.stem, total, "B", initial=offset, show=progress)
+    shown = stage(part.stem, total, "B", initial=offset)
     with shown as received, open(part, "ab" if offset else "wb") as file:
         while block := response.read(_BLOCK):
             have += len(block)

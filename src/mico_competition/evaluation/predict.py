@@ -38,7 +38,6 @@ def attack_challenge(
     phases: Sequence[str] = PHASE_NAMES,
     scenarios: Sequence[str] | None = None,
     device: torch.device | None = None,
-    progress: bool = True,
 ) -> int:
     """Write the predictions of a loss attack for every model of a challenge folder.
 
@@ -51,7 +50,6 @@ def attack_challenge(
         phases: phases to attack.
         scenarios: by default all that the folder holds.
         device: where models run; by default the CPU.
-        progress: whether to show how far it is (see `mico_competition.support.progress`).
 
     Returns:
         The number of models attacked.
@@ -64,7 +62,7 @@ def attack_challenge(
     prepared: dict[tuple[str, Any], Data] = {}
     for models in groups.values():
         data = _data_of(models[0], load, prepared)
-        scores = attack(challenge_losses(models, data, device=device, progress=progress))
+        scores = attack(challenge_losses(models, data, device=device))
         for model, row in zip(models, scores):
             write_prediction(model.prediction_in(target), row)
     return sum(map(len, groups.values()))

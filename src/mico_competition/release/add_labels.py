@@ -48,9 +48,7 @@ from mico_competition.support.progress import tracked
 from mico_competition.support.scratch import scratch
 
 
-def add_labels(
-    root: PathLike, challenge: str, to: PathLike, phase: str, *, progress: bool = True
-) -> int:
+def add_labels(root: PathLike, challenge: str, to: PathLike, phase: str) -> int:
     """Add the labels and seeds of `phase` to the release `<to>/<challenge>`.
 
     Args:
@@ -59,7 +57,6 @@ def add_labels(
         challenge: the name of the challenge.
         to: the folder that the challenge was released to.
         phase: the phase to reveal, "dev" or "final".
-        progress: whether to show progress bars.
 
     Returns:
         The number of models whose labels are now public.
@@ -82,7 +79,7 @@ def add_labels(
             raise ValueError(f"{tree} is not the release of these models: {faults[0]}")
         added = {f"{challenge}/{name}": text for name, text in files_in(revealed)}
         added[f"{side.name}/{file.name}"] = as_text(revealed)
-        sums = _unchanged(tree, added, progress)
+        sums = _unchanged(tree, added)
         phases = {*read_summary(tree)["revealed"], phase}
         new = aside / "new"
         _link_tree(tree, new / challenge)
@@ -91,15 +88,13 @@ def add_labels(
             write_text(new / name, text)
         _describe(new / challenge, Path(root), sorted(phases, key=SCORED_PHASES.index), sums, phase)
         settle(new)
-        found = check_release(
-            new, root, [challenge], revealed=phases, checked=sums, links=2, progress=progress
-        )
+        found = check_release(new, root, [challenge], revealed=phases, checked=sums, links=2)
         refuse_leaks(challenge, found)
         _move(new, Path(to), [*added, *_changed(side, phase)])
     return count
 
 
-def _unchanged(tree: Path, added: Mapping[str, str], progress: bool) -> dict[str, str]:
+def _unchanged(tree: Path, added: Mapping[str, str]) -> dict[str, str]:
     """Name -> SHA-256 of the files of a release that stay; ValueError if one has changed.
 
     Files that a killed run has already added are among `added`.
@@ -109,7 +104,7 @@ def _unchanged(tree: Path, added: Mapping[str, str], progress: bool) -> dict[str
     present = dict(files_of_release(tree))
     if missing := sorted(listed.keys() - present.keys()):
         raise ValueError(f"{missing[0]} of the release is missing: put back what was released.")
-    for name, path in tracked(present.items(), "Checksums", "file", show=progress):
+    for name, path in tracked(present.items(), "Checksums", "file"):
         if name == summary_name or (name in added and path.read_bytes() == added[name].encode()):
             continue
         sums[name] = sha256_of(path)

@@ -134,14 +134,13 @@ def _all_below(top: Path) -> Iterator[Path]:
 
 
 def check_sums(
-    challenge_folder: PathLike, known: Mapping[str, str] | None = None, *, progress: bool = False
+    challenge_folder: PathLike, known: Mapping[str, str] | None = None
 ) -> tuple[int, list[str]]:
     """Compare the files of a release, and its archives if there are any, with SHA256SUMS.
 
     Args:
         challenge_folder: the released challenge folder, beside which `<challenge>.release` lies.
         known: name -> SHA-256 of files that need not be listed.
-        progress: whether to show a progress bar.
 
     Returns:
         The number of matching files, and a sentence for each file that does not match, is missing,
@@ -155,11 +154,11 @@ def check_sums(
     present = dict(files_of_release(folder))
     sums = read_sums(side / SUMS_FILE)
     extra = {name: digest for name, digest in (known or {}).items() if name in present}
-    sound, faults = _compare({**extra, **sums}, present, folder.name, progress)
+    sound, faults = _compare({**extra, **sums}, present, folder.name)
     if (side / ARCHIVES).is_dir():
         zips = {p.relative_to(side / ARCHIVES).as_posix(): p for p in _all_below(side / ARCHIVES)}
         listed = read_sums(zips.pop(SUMS_FILE, side / ARCHIVES / SUMS_FILE))
-        more, wrong = _compare(listed, zips, f"{folder.name}.release/{ARCHIVES}", progress)
+        more, wrong = _compare(listed, zips, f"{folder.name}.release/{ARCHIVES}")
         sound, faults = sound + more, faults + wrong
     return sound, faults
 
@@ -183,12 +182,10 @@ def _missing(names: Sequence[str], present: Mapping[str, Path], where: str) -> l
     ]
 
 
-def _compare(
-    sums: dict[str, str], present: dict[str, Path], where: str, progress: bool
-) -> tuple[int, list[str]]:
+def _compare(sums: dict[str, str], present: dict[str, Path], where: str) -> tuple[int, list[str]]:
     """The number of files that match `sums`, and what is wrong with the others."""
     faults, sound = _missing(sorted(sums.keys() - present), present, where), 0
-    for name, path in tracked(present.items(), "Checksums", "file", show=progress):
+    for name, path in tracked(present.items(), "Checksums", "file"):
         if name not in sums:
             faults.append(
                 f"{path} is not part of the release: remove it; predictions belong into another "

@@ -35,7 +35,7 @@ from mico_competition.release.reveal import read_revealed, revealed_file, sums_o
 from mico_competition.support.files import PathLike
 
 
-def check_files(challenge_folder: PathLike, *, progress: bool = False) -> tuple[int, list[str]]:
+def check_files(challenge_folder: PathLike) -> tuple[int, list[str]]:
     """Check a release against its checksums, and for contradictions.
 
     Labels that were revealed later are accepted if `<challenge>.release/` holds a revealed file
@@ -60,7 +60,7 @@ def check_files(challenge_folder: PathLike, *, progress: bool = False) -> tuple[
             wrong = verify(challenge_folder, path)[1]
             faults += [f"{path.name}: {fault}" for fault in wrong]
             known |= {} if wrong else sums_of(read_revealed(path))
-    sound, wrong = check_sums(challenge_folder, known, progress=progress)
+    sound, wrong = check_sums(challenge_folder, known)
     return sound, [*faults, *wrong, *_archives_faults(challenge_folder, models)]
 
 

@@ -80,7 +80,6 @@ def release(
     *,
     archives: bool = True,
     splits_of_2022: bool = False,
-    progress: bool = True,
 ) -> int:
     """Write the release of `challenge` for participants.
 
@@ -97,7 +96,6 @@ def release(
         archives: whether to write zip archives too.
         splits_of_2022: release withheld phases even if their seeds are decimal integers as in
             2022, although an attacker can try all 2^32 of them.
-        progress: whether to show progress bars.
 
     Returns:
         The number of models.
@@ -113,27 +111,27 @@ def release(
     models = walk_challenge(Path(root) / challenge, fix=NOT_TRAINED)
     with only_release(root, challenge):
         _free(destination), _free(beside)  # a release that held the lock may have written them
-        check_whole(models, progress=progress)
+        check_whole(models)
         _check_models(models, splits_of_2022)
         openings = commit(root, challenge, models)
         make_folder(to, PUBLIC)
         with scratch(to, f".{challenge}.aside") as aside:
             tree, side = aside / challenge, aside / beside.name
-            for model in tracked(models, "Writing models", "model", show=progress):
+            for model in tracked(models, "Writing models", "model"):
                 write_public_files(model, tree / model.relative_path)
             make_folder(side)
             write_json(side / RELEASE_FILE, summary(challenge, models))
             if (table := current()).path is not None:
                 write_text(side / COMPETITION_FILE, table.text)
             write_json(side / COMMITMENTS_FILE, public_commitments(challenge, models, openings))
-            files = tracked(list(files_of_release(tree)), "Checksums", "file", show=progress)
+            files = tracked(list(files_of_release(tree)), "Checksums", "file")
             write_sums(side, {name: sha256_of(path) for name, path in files})
             if archives:
                 phases = dict.fromkeys((model.scenario, model.phase) for model in models)
-                write_archives(side, aside, challenge, list(phases), progress=progress)
+                write_archives(side, aside, challenge, list(phases))
             settle(tree)
             settle(side)
-            found = check_release(aside, root, [challenge], openings=openings, progress=progress)
+            found = check_release(aside, root, [challenge], openings=openings)
             refuse_leaks(challenge, found)
             save_openings(root, challenge, openings)
             for made, final in ((side, beside), (tree, destination)):
@@ -247,12 +245,10 @@ def write_archives(
     root: Path,
     challenge: str,
     phases: Sequence[tuple[str, str]],
-    *,
-    progress: bool = True,
 ) -> None:
     """Write an archive below `side` for each (scenario, phase) in `root`, and their checksums."""
     folder = side / ARCHIVES
-    for scenario, phase in tracked(phases, "Archives", "archive", show=progress):
+    for scenario, phase in tracked(phases, "Archives", "archive"):
         write_archive(folder / f"{scenario}_{phase}.zip", root, f"{challenge}/{scenario}/{phase}")
     zips = sorted(path for path in folder.iterdir() if path.name != SUMS_FILE)
     write_sums(folder, {path.name: sha256_of(path) for path in zips})

@@ -16,11 +16,11 @@ from mico_competition.models.checkpoints import read_state
 from mico_competition.support.progress import tracked
 
 
-def check_whole(models: Sequence[ModelFolder], *, progress: bool = True) -> None:
+def check_whole(models: Sequence[ModelFolder]) -> None:
     """Raise ValueError with all files of all models that are missing, empty or unreadable."""
     found: list[str] = []
     seen: dict[str, ModelFolder] = {}
-    for model in tracked(models, "Check", "model", show=progress):
+    for model in tracked(models, "Check", "model"):
         found += [f"  {fault}" for fault in list(_faults(model, seen)) or _contradictions(model)]
     if found:
         raise ValueError(

@@ -108,9 +108,7 @@ def key(*facts: object) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def weights_digests(
-    folders: Sequence[ModelFolder], limit: int, *, progress: bool = True
-) -> list[str]:
+def weights_digests(folders: Sequence[ModelFolder], limit: int) -> list[str]:
     """SHA-256 in hex of each model's files of weights (for text, of its configuration too).
 
     Raises:
@@ -120,7 +118,7 @@ def weights_digests(
         check_file(path, limit, "these weights", "check the task and the path")
     with ThreadPoolExecutor(min(4, available_cpus())) as pool:
         digests = pool.map(_digest, folders)
-        return list(tracked(digests, "Checksums", "model", total=len(folders), show=progress))
+        return list(tracked(digests, "Checksums", "model", total=len(folders)))
 
 
 def stamp(folder: ModelFolder) -> Stamp:

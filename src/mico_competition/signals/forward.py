@@ -165,7 +165,6 @@ def challenge_losses(
     data: Any,
     *,
     device: torch.device | None = None,
-    progress: bool = True,
 ) -> np.ndarray:
     """Compute each model's loss at its own challenge points: the input of the threshold attack.
 
@@ -173,7 +172,6 @@ def challenge_losses(
         folders: the models, of one task.
         data: the task's whole dataset, prepared as models take it.
         device: where models run; by default CUDA if there is one.
-        progress: whether to show a progress bar.
 
     Returns:
         float64[models, 2m], in nats, in the order of each model's challenge points.
@@ -185,7 +183,7 @@ def challenge_losses(
     check_architecture(folders, data)
     plausible = Plausibility(folders)
     with hashed_once(data):
-        for folder in tracked(folders, "Signals", "model", show=progress):
+        for folder in tracked(folders, "Signals", "model"):
             splits = ChallengeDataset.from_path(folder.path, data)
             model = load_model(folder.task.name, folder.path, device=device)
             rows.append(losses(model, data, splits.challenge_indices))

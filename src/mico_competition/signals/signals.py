@@ -79,7 +79,6 @@ class Signals:
         data: the dataset that the fleet was read with, as models take it (`inputs.prepare`).
         cache: the folder that keeps arrays; by default `signals` in `$MICO_CACHE`.
         device: where models run; by default CUDA if there is one.
-        progress: whether to show a progress bar (see `mico_competition.support.progress`).
         runner: computes missing arrays elsewhere, such as on a cluster; by default they are
             computed in this process.
 
@@ -96,7 +95,6 @@ class Signals:
         cache: PathLike | None = None,
         device: torch.device | str | None = None,
         *,
-        progress: bool = True,
         runner: Runner | None = None,
     ) -> None:
         self.fleet = fleet
@@ -112,15 +110,12 @@ class Signals:
         self.cache = Cache(cache)
         self._points = points.to(self.device)
         self._stamps = [stamp(folder) for folder in fleet.folders]
-        self._digests = weights_digests(
-            fleet.folders, weights_limit(task, fleet.folders[0].path), progress=progress
-        )
+        self._digests = weights_digests(fleet.folders, weights_limit(task, fleet.folders[0].path))
         _refuse_twins(fleet.folders, self._digests, "the same weights")
         self._architectures = check_architecture(fleet.folders, data)
         records = hashlib.sha256(fleet.records.astype("<i8").tobytes()).hexdigest()
         self._data_facts = (dataset_fingerprint(data), records, signals_fingerprint())
         self._plausible = Plausibility(fleet.folders)
-        self._progress = progress
         self._runner = runner
         self._tables: dict[str, np.ndarray] = {}
         self._named: dict[str, np.ndarray] = {}
@@ -228,7 +223,7 @@ class Signals:
                 yield row, None
         order = list(lacking)
         cached = len(rows) - len(order)
-        bar = stage("Signals", len(rows), "model", initial=cached, show=self._progress)
+        bar = stage("Signals", len(rows), "model", initial=cached)
         with bar as shown, ThreadPoolExecutor(1) as writer:
             writing: Future | None = None
             if self._runner is None:

@@ -201,12 +201,11 @@ def _check_room(to: Path, needed: int) -> None:
         )
 
 
-def fetch(plan: Plan, *, progress: bool = True) -> int:
+def fetch(plan: Plan) -> int:
     """Carry out `plan`.
 
     Args:
         plan: the result of `plan_download`.
-        progress: whether to show a progress bar (see `mico_competition.support.progress`).
 
     Returns:
         The number of models downloaded.
@@ -222,7 +221,7 @@ def fetch(plan: Plan, *, progress: bool = True) -> int:
     lock = plan.staging / "lock"
     try:
         with FileLock(lock, timeout=0), quiet_client():
-            _fetch_all(plan, progress)
+            _fetch_all(plan)
             lock.unlink(missing_ok=True)
     except Timeout:
         raise HubError(f"Another download is at work in {plan.staging}: let it end.") from None
@@ -230,10 +229,10 @@ def fetch(plan: Plan, *, progress: bool = True) -> int:
     return len(plan.missing)
 
 
-def _fetch_all(plan: Plan, progress: bool) -> None:
+def _fetch_all(plan: Plan) -> None:
     """Download the missing models, several at once, then the release's own files."""
     stop = threading.Event()
-    shown = stage(plan.challenge, plan.size, "B", initial=plan.bytes_there, show=progress)
+    shown = stage(plan.challenge, plan.size, "B", initial=plan.bytes_there)
 
     def on_bytes(count: int) -> None:
         if stop.is_set():

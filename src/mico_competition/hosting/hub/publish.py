@@ -52,7 +52,6 @@ def publish(
     citation: PathLike | None = None,
     endpoint: str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
-    progress: bool = True,
 ) -> str:
     """Check a release, and upload the files that the repository lacks.
 
@@ -66,7 +65,6 @@ def publish(
         citation: a file with BibTeX of the challenge, for the generated page.
         endpoint: the Hub's address (default: HF_ENDPOINT, or huggingface.co).
         say: called with a sentence before anything is uploaded.
-        progress: whether to show a progress bar (see `mico_competition.support.progress`).
 
     Returns:
         The address of the page.
@@ -77,7 +75,7 @@ def publish(
             `private`, or holds other files.
     """
     check_repository(repo)
-    release = check_publishable(folder, progress=progress)
+    release = check_publishable(folder)
     api = hub_api(endpoint)
     with tempfile.TemporaryDirectory(prefix="mico_page_") as aside, quiet_client():
         ours = _with_page(release, pages(release, repo, licence, page, citation), Path(aside))
@@ -89,7 +87,7 @@ def publish(
             f"Publishing {len(release.models)} models, {len(ours)} files, {megabytes(size)} to "
             f"{repo}; {megabytes(size - lacking)} are there already"
         )
-        _upload(api, repo, {name: ours[name][0] for name in missing}, release.challenge, progress)
+        _upload(api, repo, {name: ours[name][0] for name in missing}, release.challenge)
         if missing and _missing(api, repo, ours):
             raise HubError(f"{repo} does not hold what was sent: run again, it resumes.")
     return f"{api.endpoint}/datasets/{repo}"
@@ -166,13 +164,13 @@ def _same(file: HubFile, path: Path, digest: str) -> bool:
     return file.checksum == digest if len(file.checksum) == 64 else file.fits(path)
 
 
-def _upload(api: HfApi, repo: str, files: dict[str, Path], challenge: str, progress: bool) -> None:
+def _upload(api: HfApi, repo: str, files: dict[str, Path], challenge: str) -> None:
     """Commit the files, models first; large files are uploaded to storage before each commit."""
     from huggingface_hub import CommitOperationAdd
 
     sizes = {name: path.stat().st_size for name, path in files.items()}
     batches = list(_batches(sizes, challenge))
-    with stage("Uploading", sum(sizes.values()), "B", show=progress) as shown:
+    with stage("Uploading", sum(sizes.values()), "B") as shown:
         for number, batch in enumerate(batches, 1):
             with hub_errors(repo, api.endpoint):
                 operations = []

@@ -71,12 +71,11 @@ class Released:
         return lines
 
 
-def check_publishable(folder: PathLike, *, progress: bool = True) -> Released:
+def check_publishable(folder: PathLike) -> Released:
     """Check a challenge folder that `mico release` wrote.
 
     Args:
         folder: the folder, named after its challenge, beside which `<challenge>.release` lies.
-        progress: whether to show a progress bar (see `mico_competition.support.progress`).
 
     Raises:
         ValueError: if the folder is missing or not named after a challenge, if it holds a file
@@ -90,7 +89,7 @@ def check_publishable(folder: PathLike, *, progress: bool = True) -> Released:
     _check_names(folder, files, revealed)
     for model in models:
         _check_model(model, revealed)
-    faults = check_files(folder, progress=progress)[1]
+    faults = check_files(folder)[1]
     if faults:
         more = f" (and {len(faults) - 1} more faults)" if faults[1:] else ""
         raise ValueError(f"{faults[0]}{more}")

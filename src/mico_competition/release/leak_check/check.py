@@ -81,7 +81,6 @@ def check_release(
     revealed: Collection[str] = (),
     checked: Mapping[str, str] | None = None,
     links: int = 1,
-    progress: bool = True,
 ) -> list[str]:
     """Find all leaks in released challenges.
 
@@ -95,7 +94,6 @@ def check_release(
         revealed: the phases whose labels were revealed, so that the release may hold them.
         checked: the SHA-256, by name, of weights that need not be checked again.
         links: how many names a file may have; more than one while a release consists of links.
-        progress: whether to show progress bars.
 
     Returns:
         A sentence, with the file, for each leak; empty if there is none.
@@ -108,7 +106,7 @@ def check_release(
         get_challenge(challenge)
         order = [phase for phase in PHASES if phase in revealed]
         checker = _Checker(Path(released), Path(trained), challenge, order, openings)
-        faults += checker.faults(checked or {}, links, progress)
+        faults += checker.faults(checked or {}, links)
     return faults
 
 
@@ -142,21 +140,21 @@ class _Checker:
         self.sums: dict[str, str] = {}
         self.texts: dict[bytes, list[Entry]] = {}  # content to search -> the files that have it
 
-    def faults(self, checked: Mapping[str, str], links: int, progress: bool) -> list[str]:
+    def faults(self, checked: Mapping[str, str], links: int) -> list[str]:
         """All faults of the challenge, as sentences."""
         found = list(tree_faults(self.root, self.challenge, self.entries, self.revealed, links))
         files = [entry for entry in self.entries if entry.is_file]
         small = [e for e in files if not (e.is_weights or e.is_zip)]
-        found += self._small_files(tracked(small, "Leak check: small files", "file", show=progress))
+        found += self._small_files(tracked(small, "Leak check: small files", "file"))
         zips = [e for e in files if e.is_zip]
-        for entry in tracked(zips, "Leak check: archives", "archive", show=progress):
+        for entry in tracked(zips, "Leak check: archives", "archive"):
             found += self._archive(entry)
         weights = [entry for entry in files if entry.is_weights]
-        found += self._all_weights(weights, checked, progress)
+        found += self._all_weights(weights, checked)
         found += self._beside()
         found += self._models()
         found += predictions_faults(self.root, self.challenge, self.models, self.hiding)
-        telling = self._search(found, progress)
+        telling = self._search(found)
         sentences = [f"{_shown(name, telling)}: {sentence}." for name, sentence in found]
         return list(dict.fromkeys(sentences))
 
@@ -185,19 +183,17 @@ class _Checker:
         names = [e.name for e in self.entries if e.is_file and e.name.startswith(start)]
         yield from ((entry.name, fault) for fault in archive_faults(entry.path, self.root, names))
 
-    def _all_weights(
-        self, entries: Sequence[Entry], checked: Mapping[str, str], progress: bool
-    ) -> Iterator[Fault]:
+    def _all_weights(self, entries: Sequence[Entry], checked: Mapping[str, str]) -> Iterator[Fault]:
         """Check that weights are those that were trained, and search them for secrets."""
         patterns: Patterns = {}
         for relative_path, opening in self.openings.items():
             if relative_path in self.hiding:
                 forms = key_forms(bytes.fromhex(opening["salt"]))
                 patterns.update(dict.fromkeys(forms, Secret("the salt of a commitment", "")))
-        for model in tracked(self.hiding.values(), "Leak check: seeds", "model", show=progress):
+        for model in tracked(self.hiding.values(), "Leak check: seeds", "model"):
             patterns.update(seeds_of(model))
         self.seeds = ByteSearch(patterns)
-        for entry in tracked(entries, "Leak check: weights", "model", show=progress):
+        for entry in tracked(entries, "Leak check: weights", "model"):
             assert entry.model is not None
             self.sums[entry.name] = _sha256(entry.path)
             if checked.get(entry.name) == self.sums[entry.name]:
@@ -257,7 +253,7 @@ class _Checker:
             (f"{self.challenge}/{relative_path}", sentence) for relative_path, sentence in near
         )
 
-    def _search(self, found: list[Fault], progress: bool) -> set[str]:
+    def _search(self, found: list[Fault]) -> set[str]:
         """Search small files and names for all secrets; add to `found`, return names with one."""
         quoted = [*(entry.name for entry in self.entries), *(name for name, _ in found)]
         names = {part for name in quoted for part in name.split("/")}
@@ -268,7 +264,6 @@ class _Checker:
             {*self.texts, *map(os.fsencode, names)},
             list(self.hiding.values()),
             ByteSearch(machine_paths(self.trained), self.seeds),
-            progress,
         )
         organiser = machine_names()
         for text, entries in self.texts.items():

@@ -17,7 +17,6 @@ def search_texts(
     texts: Collection[bytes],
     models: Sequence[ModelFolder],
     others: ByteSearch[Secret],
-    progress: bool,
 ) -> dict[bytes, set[Secret]]:
     """Find the secrets in each text, plain or encoded.
 
@@ -25,7 +24,6 @@ def search_texts(
         texts: the contents of small files, and names.
         models: trained models whose lists of labels and records are secret.
         others: a search for all other secrets.
-        progress: whether to show a progress bar.
     """
     decoded = {text: list(views(text)) for text in texts}
     digits = {text: [numbers_in(view) for view in seen] for text, seen in decoded.items()}
@@ -36,7 +34,7 @@ def search_texts(
             result[text].update(secret for view in seen for secret in plain.find(view))
 
     search(others, decoded)
-    with stage("Leak check: search", len(models), "model", show=progress) as shown:
+    with stage("Leak check: search", len(models), "model") as shown:
         for start in range(0, len(models), _AT_ONCE):
             lists: Patterns = {}
             numbers: Patterns = {}
