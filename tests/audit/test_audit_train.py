@@ -28,8 +28,6 @@ from mico_competition.training.accounting import Mechanism
 from mico_competition.training.accounting_check import pld_epsilon
 from mico_competition.training.settings import resolve
 
-pytestmark = pytest.mark.slow
-
 
 def settings_of(**flags):
     return resolve({"scenario": "digits_lo", "num_epochs": 10, **flags})
@@ -49,6 +47,7 @@ def honest():
     return audit_trainer(settings_of(), blobs(), dirac=1000, records=24, seed=3)
 
 
+@pytest.mark.slow
 def test_intervals_hold_as_often_as_they_say():
     rng = np.random.default_rng(1)
     runs, level = 4000, 0.9
@@ -91,6 +90,7 @@ def simulated(told, canaries, strength, seed):
     return truth, scores
 
 
+@pytest.mark.slow
 def test_the_own_curves_bound_holds_and_comes_near():
     told = Mechanism(6.0, 0.5, 100)
     epsilon = pld_epsilon(told, 1e-5)
@@ -108,6 +108,7 @@ def test_the_own_curves_bound_holds_and_comes_near():
     assert caught.epsilon > epsilon and 1.4 < caught.detail["strength"] <= 2
 
 
+@pytest.mark.slow
 def test_the_own_curve_is_the_mechanisms():
     told = Mechanism(6.0, 0.5, 100)
     curve = mechanism_curve(told)
@@ -122,6 +123,7 @@ def test_the_own_curve_is_the_mechanisms():
     assert curve.epsilon(1.0, 1e-5) == pytest.approx(pld_epsilon(told, 1e-5))
 
 
+@pytest.mark.slow
 def test_an_honest_trainer_raises_no_alarm(honest):
     assert not honest.alarms and not honest.notes
     assert all(check.verdict == PASS for check in honest.checks)
@@ -151,6 +153,7 @@ def test_an_honest_trainer_raises_no_alarm(honest):
     assert honest.proven("one-run").epsilon > 0.2 * honest.claim.epsilon
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_no_false_alarm(seed):
     settings = settings_of(max_physical_batch_size=50)
@@ -158,6 +161,7 @@ def test_no_false_alarm(seed):
     assert not audit.alarms, sentence(audit)
 
 
+@pytest.mark.slow
 def test_the_report_says_what_was_done(honest):
     said = sentence(honest)
     assert "1,000 gradient canaries in 40 steps" in said and "epsilon 4.00 at delta 1e-05" in said
@@ -184,6 +188,7 @@ def test_the_report_says_what_was_done(honest):
     }
 
 
+@pytest.mark.slow
 def test_a_departure_at_no_loss_of_privacy_is_told_in_the_first_sentence(honest):
     noted = replace(honest, checks=[replace(honest.checks[0], verdict=NOTE), *honest.checks[1:]])
     assert noted.notes == ["noise"] and not noted.alarms
@@ -192,18 +197,21 @@ def test_a_departure_at_no_loss_of_privacy_is_told_in_the_first_sentence(honest)
     )
 
 
+@pytest.mark.slow
 def test_more_replays_than_memory_holds_are_refused(monkeypatch):
     monkeypatch.setattr("mico_competition.audit.trainer.canary_run._MOST_ROW_NUMBERS", 1e6)
     with pytest.raises(ValueError, match="Expected replay_steps=60 <= 51: the noise of more steps"):
         audit_trainer(settings_of(num_epochs=20), blobs(), dirac=100, replay_steps=60)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_audit(honest):
     again = audit_trainer(settings_of(), blobs(), dirac=1000, records=24, seed=3)
     first, second = (json.loads(to_json(audit))["audits"][0] for audit in (honest, again))
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
 
 
+@pytest.mark.slow
 def test_in_secure_mode_and_without_replay_or_record_canaries():
     audit = audit_trainer(
         settings_of(secure_mode=True), blobs(), dirac=200, records=0, replay_steps=0, seed=1
@@ -218,6 +226,7 @@ def command(*argv):
     return run_verb(parser.parse_args(list(map(str, argv))))
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_verdict_and_writes_a_file(tmp_path, capsys):
     path = tmp_path / "audit.json"
     options = ("--num_epochs", 10, "--canaries", 100, "--record_canaries", 20, "--seed", 1)

@@ -15,8 +15,6 @@ from sklearn.metrics import roc_auc_score
 
 from mico_competition.demo import _runs, run_demo
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
@@ -24,6 +22,7 @@ def demo(tmp_path_factory):
     return out, run_demo(out, models_per_phase=4, workers=2)
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_all_scores_whatever_the_workers(tmp_path):
     tables = []
     for name, seed, workers in (("a", 3, 1), ("b", 3, 2), ("c", 4, 2)):
@@ -42,6 +41,7 @@ def test_without_a_seed_nothing_is_repeated():
     assert len({run.seeds.membership for run in known}) == len(known)
 
 
+@pytest.mark.slow
 def test_the_report_opens_offline(demo):
     text = demo[1].read_text()
     assert text.startswith("<!DOCTYPE html>")
@@ -55,6 +55,7 @@ def test_the_report_opens_offline(demo):
     assert [row["scenario"] for row in rows] == ["digits_inf", "digits_hi", "digits_lo"]
 
 
+@pytest.mark.slow
 def test_no_privacy_leaks_and_privacy_leaks_less(demo):
     """AUC over 4 models x 200 points has a standard error near 0.02; the gap is about 0.2."""
     scores = json.loads((demo[0] / "score_final/output/scores.json").read_text())
@@ -63,6 +64,7 @@ def test_no_privacy_leaks_and_privacy_leaks_less(demo):
     assert scores["scenario3_AUC"] < scores["scenario2_AUC"] - 0.07, "epsilon 4"
 
 
+@pytest.mark.slow
 def test_the_core_install_is_enough_to_evaluate_score_audit_and_download(demo, tmp_path):
     folder, report = str(demo[0] / "released" / "digits"), str(tmp_path / "report.html")
     predictions = ["--predictions", str(tmp_path / "predictions" / "digits")]
@@ -78,6 +80,7 @@ def test_the_core_install_is_enough_to_evaluate_score_audit_and_download(demo, t
     assert finished.stdout.splitlines()[-1] == "[0, 0, 0, 0]", finished.stderr
 
 
+@pytest.mark.slow
 def test_scores_are_of_what_the_models_say(demo):
     """The final AUC from the organiser's solutions and the predictions, by sklearn."""
     out = demo[0]
@@ -97,6 +100,7 @@ def test_only_its_own_leavings_are_replaced(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_demonstration_is_alone_in_its_folder(tmp_path, monkeypatch):
     tried = []
 
@@ -136,6 +140,7 @@ def test_the_number_of_models_has_bounds(tmp_path):
             run_demo(tmp_path / "demo", models_per_phase=count)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_demonstration_ends_at_once_with_one_sentence(tmp_path, number):
     """And so do its workers, of whose training nothing half-written is kept."""

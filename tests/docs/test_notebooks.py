@@ -10,8 +10,6 @@ from nbclient import NotebookClient
 
 from mico_competition.competition.submission import check_zip
 
-pytestmark = pytest.mark.slow
-
 KIT = Path(__file__).resolve().parents[2] / "starting-kit"
 CHALLENGES = ["cifar10", "purchase100", "sst2", "ddp"]
 
@@ -40,6 +38,7 @@ def execute(notebook, folder):
     client.execute(env={**os.environ, "HF_HUB_OFFLINE": "1"})
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq")
 def test_the_baseline_is_beaten(tmp_path, monkeypatch):
@@ -59,6 +58,7 @@ def test_the_baseline_is_beaten(tmp_path, monkeypatch):
     assert check_zip(tmp_path / "predictions_digits.zip", tmp_path / "demo/released/digits") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("challenge", CHALLENGES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq")

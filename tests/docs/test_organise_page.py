@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mico_competition.cli import main
-
-pytestmark = pytest.mark.slow
+from mico_competition.cli import build_parser, main
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "ORGANISE.md").read_text(encoding="utf-8")
@@ -28,6 +26,15 @@ def commands(text):
     return [line for block in blocks(text, "console") for line in block.splitlines()]
 
 
+def test_the_parser_knows_every_flag_of_the_page():
+    parser = build_parser()
+    lines = [line for line in commands(COMPETITION + SMALL) if line.startswith("mico ")]
+    assert len(lines) >= 16
+    for line in lines:
+        parser.parse_args(shlex.split(line)[1:])
+
+
+@pytest.mark.slow
 def test_every_command_of_the_page_runs(tmp_path, monkeypatch, capsys):
     lines = commands(COMPETITION)
     assert len(lines) >= 11 and all(line.startswith("mico ") for line in lines)
@@ -38,6 +45,7 @@ def test_every_command_of_the_page_runs(tmp_path, monkeypatch, capsys):
     assert len(list(tmp_path.glob("released/digits/*/*/model_*"))) == 18
 
 
+@pytest.mark.slow
 def test_the_lines_for_a_dataset_of_ones_own_are_all_of_them(tmp_path):
     (module,), (file,) = blocks(OF_YOUR_OWN, "python"), blocks(OF_YOUR_OWN, "toml")
     environment = dict(os.environ)
@@ -65,6 +73,7 @@ def test_the_lines_for_a_dataset_of_ones_own_are_all_of_them(tmp_path):
     assert carried.read_text(encoding="utf-8") == file
 
 
+@pytest.mark.slow
 def test_small_challenges_of_the_real_tasks(tmp_path, monkeypatch, capsys):
     write_data(tmp_path / "data")
     monkeypatch.chdir(tmp_path)

@@ -18,10 +18,7 @@ from mico_competition.fleets.lock import is_running, only_fleet
 from mico_competition.fleets.status import fleet_states
 from mico_competition.support.cpus import available_cpus
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc"),
-]
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
 ALONE = ("--stack", "1", "--num_epochs", "10")
 
@@ -40,6 +37,7 @@ def digests(out):
     }
 
 
+@pytest.mark.slow
 def test_killed_at_every_stage_it_loses_nothing_and_trains_nothing_twice(tmp_path):
     """kill -9 of the fleet: before any model, among models, while a folder is written."""
     killed = Fleet(tmp_path, *ALONE, models="0-39")
@@ -77,6 +75,7 @@ def test_killed_at_every_stage_it_loses_nothing_and_trains_nothing_twice(tmp_pat
         load_model("digits", folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_politely_it_says_how_to_go_on(tmp_path, sign):
     stopped = Fleet(tmp_path, *ALONE)
@@ -91,6 +90,7 @@ def test_stopped_politely_it_says_how_to_go_on(tmp_path, sign):
     assert not is_running(stopped.folder)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_own_models_a_try(tmp_path):
     hurt = Fleet(tmp_path, *ALONE, "--workers", "2")
     process = hurt.start()
@@ -106,6 +106,7 @@ def test_a_worker_that_dies_costs_its_own_models_a_try(tmp_path):
     assert sorted(done) == list(range(12))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_ends_it_and_room_mends_it(tmp_path):
     place = tmp_path / "small"
     place.mkdir()
@@ -131,6 +132,7 @@ def test_a_disk_that_is_full_ends_it_and_room_mends_it(tmp_path):
         subprocess.run(["umount", str(place)], check=True)
 
 
+@pytest.mark.slow
 def test_failures_are_kept_with_their_traceback_and_the_rest_goes_on(tmp_path, capsys):
     assert fleet(tmp_path, "--learning_rate", "1e30", "--stack", "2") == 1
     captured = capsys.readouterr()
@@ -143,6 +145,7 @@ def test_failures_are_kept_with_their_traceback_and_the_rest_goes_on(tmp_path, c
     assert fleet_states(tmp_path)[0].failed == (0, 1, 2, 3)
 
 
+@pytest.mark.slow
 def test_the_same_ledger_gives_the_same_bits_with_any_number_of_workers(tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     assert fleet(first, "--workers", "1", "--stack", "2", scenario="digits_lo") == 0
@@ -155,6 +158,7 @@ def test_the_same_ledger_gives_the_same_bits_with_any_number_of_workers(tmp_path
     assert "model_2, model_3 done" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_it_writes_is_for_its_owner_only(tmp_path):
     """Seeds, labels, logs: on a cluster others have accounts too."""
     out = tmp_path / "out"
@@ -165,6 +169,7 @@ def test_what_it_writes_is_for_its_owner_only(tmp_path):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
+@pytest.mark.slow
 def test_status_counts_and_more_models_join(tmp_path, capsys):
     assert fleet(tmp_path, models="0-1,150") == 0
     assert fleet(tmp_path, models="0-2") == 0
@@ -190,6 +195,7 @@ def test_one_fleet_at_a_time(tmp_path, capsys):
     assert not is_running(folder)
 
 
+@pytest.mark.slow
 def test_workers_map_one_dataset_file(tmp_path):
     """All of them have it mapped, and none of them has a copy: what they hold of it is shared."""
     count = min(2, available_cpus())

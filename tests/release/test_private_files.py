@@ -15,8 +15,6 @@ from mico_competition.cli import main
 from mico_competition.competition.layout import walk_challenge
 from mico_competition.competition.submission import write_prediction
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(params=[0o000, 0o022, 0o077])
 def umask(request):
@@ -47,6 +45,7 @@ DATES = "--dev_start 2031-01-01T00:00:00 --final_start 2031-02-01T00:00:00 --end
 DATES = [word.replace("T", " ") for word in [*DATES, "2031-03-01T00:00:00"]]
 
 
+@pytest.mark.slow
 def test_the_organisers_files(tmp_path, umask):
     trained, out = write_trained(tmp_path / "trained"), tmp_path / "out"
     assert main(["release", str(trained), "--to", str(out / "released")]) == 0
@@ -68,6 +67,7 @@ def test_the_organisers_files(tmp_path, umask):
     assert_public(out / "released")
 
 
+@pytest.mark.slow
 def test_what_a_fleet_writes(tmp_path, umask):
     command = ["fleet", "digits_inf", "--models", "0", "--out", str(tmp_path / "fleet")]
     assert main([*command, "--num_epochs", "1", "--workers", "1", "--threads", "1"]) == 0
@@ -128,6 +128,7 @@ def wait_for(path):
     raise AssertionError(f"{path} never came")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_a_rehearsal_that_is_stopped_leaves_no_truth(competition_zips, tmp_path, how):
     process = rehearsal(competition_zips, tmp_path, slow=True)
@@ -147,6 +148,7 @@ def test_a_rehearsal_that_is_stopped_leaves_no_truth(competition_zips, tmp_path,
     assert_private(tmp_path / "kept")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_release_that_is_killed_leaves_nothing_that_others_see(tmp_path, how):
     trained = write_trained(tmp_path / "trained")
