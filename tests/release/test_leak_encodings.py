@@ -250,11 +250,6 @@ def folder_of_bits(p):
     (p.dev.with_name("model_123456789012345678901234567890")).mkdir()
 
 
-def short_solution(p):
-    path = p.tree / "digits_lo/train/model_0/solution.csv"
-    path.write_text(path.read_text().strip())
-
-
 # Room for a secret that is no text: order, spaces, forms of numbers, names, times, repeated keys.
 ROOM = {
     "order of keys": reordered,

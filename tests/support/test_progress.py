@@ -13,8 +13,6 @@ import pytest
 from mico_competition.support import progress
 from mico_competition.support.progress import heartbeat, quiet, say, stage, tracked
 
-LINE = "30 s"
-
 
 @pytest.fixture
 def soon(monkeypatch):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.cli.attack import add_attack
-from mico_competition.cli.attack_options import seed
+from mico_competition.cli.attack_options import add_challenge_folder, seed
 from mico_competition.cli.attacks import add_attacks
 from mico_competition.cli.audit import add_audit
 from mico_competition.cli.audit_train import add_audit_train
@@ -156,12 +156,8 @@ def _add_competition(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_challenge_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "challenge_folder",
-        type=Path,
-        help=f"folder with scenarios, named after its challenge ({', '.join(CHALLENGES)})",
-    )
+def _add_predictions(parser: argparse.ArgumentParser) -> None:
+    add_challenge_folder(parser)
     parser.add_argument(
         "--predictions",
         type=Path,
@@ -179,7 +175,7 @@ def _set(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], in
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
-    _add_challenge_folder(parser)
+    _add_predictions(parser)
     parser.add_argument(
         "--zip", type=Path, help="check this zip instead of the predictions' folder"
     )
@@ -200,7 +196,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_submit(parser: argparse.ArgumentParser) -> None:
-    _add_challenge_folder(parser)
+    _add_predictions(parser)
     parser.add_argument(
         "--zip", type=output_file, help="zip to write (default: predictions_<challenge>.zip)"
     )
@@ -219,7 +215,7 @@ def _add_submit(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
-    _add_challenge_folder(parser)
+    _add_predictions(parser)
     parser.add_argument("--phase", default="train", choices=PHASES)
     parser.add_argument("--html", type=output_file, help="also write a report with ROC curves here")
 

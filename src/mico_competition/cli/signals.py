@@ -6,18 +6,15 @@ import argparse
 import time
 from pathlib import Path
 
+from mico_competition.cli.attack_options import add_challenge_folder
 from mico_competition.cli.train import add_data
-from mico_competition.competition.table import CHALLENGES, PHASES, get_scenario
+from mico_competition.competition.table import PHASES, get_scenario
 from mico_competition.support.command_line import load_torch
 
 
 def add_signals(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the flags of signals."""
-    parser.add_argument(
-        "challenge_folder",
-        type=Path,
-        help=f"folder with scenarios, named after its challenge ({', '.join(CHALLENGES)})",
-    )
+    add_challenge_folder(parser)
     parser.add_argument(
         "--scenario", action="append", metavar="NAME", help="default: all that have models"
     )

@@ -23,7 +23,6 @@ HOSTILE = (
     "</style></title><svg/onload=window.pwned=4>",
     "{{ 7 * 7 }}{% raw %}",
 )
-ADDRESS = re.compile(r"https?://|#|data:,|\.\./index\.html#|[a-z0-9./-]+\.(html|json)$")
 # Averages of phase dev, and with them names; scenario _lo turns the order round.
 DEV = {"Alpha": 0.30, "beta": 0.25, "Gamma": 0.24, "delta 10": 0.16, "delta 9": 0.15}
 
