@@ -184,6 +184,7 @@ def test_what_is_no_toml_and_what_is_twice():
         ("x = " + "{a = " * 20_000, "line 1: holds lists or tables in each other, too deep"),
         ("\nx = " + "[\n" * 20_000, "holds lists or tables in each other, too deep"),
         ("x = 1\ny = " + "9" * 5_001, "line 2: holds a number of thousands of digits"),
+        ("x = 1\n" + "a." * 200_000 + "a = 1", "line 2: has over 200 dots, too many to be read"),
         ("[x]\ny = 0x" + "9" * 5_001, "line 1: unknown table [x]"),
     ],
     ids=lambda text: text[:12],
@@ -193,12 +194,9 @@ def test_values_that_are_no_tables_or_that_python_cannot_read(line, fault):
     assert fault in refused(f"{line}\n{rest}")
 
 
-def test_numbers_that_cannot_be_shown():
-    for digits in ("0x" + "f" * 5_000, "a." * 2_000 + "a = 1"):
-        text = competition_text(ONE).replace("batch_size = 30", "batch_size = 0")
-        key = f"batch_size.{digits}" if "=" in digits else f"batch_size = {digits}"
-        said = refused(text.replace("batch_size = 0", key))
-        assert "batch_size: expected a whole number >= 1, got a" in said and "too long" in said
+def test_a_number_that_cannot_be_shown():
+    text = competition_text(ONE).replace("batch_size = 30", "batch_size = 0x" + "f" * 5_000)
+    assert "whole number >= 1, got a value that is too long to show" in refused(text)
 
 
 def test_lines_count_as_editors_do():

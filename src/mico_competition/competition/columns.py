@@ -50,7 +50,7 @@ def _shown(value: Any) -> str:
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists
-        return f"a {type(value).__name__} that is too long to show"
+        return "a value that is too long to show"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -13,6 +13,7 @@ Path = tuple[str, ...]
 _HEADER = re.compile(r"\s*\[\[?(.+?)\]\]?\s*(?:#.*)?")
 _PART = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)"""
 _KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
+_MOST_DOTS = 200  # tomllib takes time in the square of the parts of a name
 _AT_LINE = re.compile(r"\s*\(at line (\d+), column \d+\)$")
 
 
@@ -30,6 +31,10 @@ def parse_toml(text: str) -> dict[str, Any]:
     Raises:
         NotToml: if it is none, or holds lists in lists or numbers that Python cannot read.
     """
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > _MOST_DOTS:
+            what = f"has over {_MOST_DOTS} dots, too many to be read: break the line up"
+            raise NotToml(number, what)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
