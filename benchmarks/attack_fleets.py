@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The fleets that attacks are measured on, made by the project's own trainer; kept out of git.
 
-    python benchmarks/attack_fleets.py [BED ...] [--work runs/fleets]
+    python benchmarks/attack_fleets.py [TESTBED ...] [--work runs/fleets]
 
 makes data and trains the models: 150 a scenario (100 train, 50 dev) where that takes minutes, of
 the slow ones as many as `models` says, all of them train models.  A run that was stopped goes on
@@ -24,7 +24,7 @@ MICO = [sys.executable, "-m", "mico_competition.cli"]
 
 
 @dataclass(frozen=True)
-class Bed:
+class Testbed:
     """Fleets that share data and flags; `data` is the folder of datasets below the work folder."""
 
     title: str
@@ -32,7 +32,7 @@ class Bed:
     flags: tuple[str, ...] = ()
     data: str | None = None
     models: str = "0-149"
-    shares: str = ""  # the bed whose folder this one is in, where not one of its own
+    shares: str = ""  # the testbed whose folder holds this one's models
 
     @property
     def challenge(self) -> str:
@@ -45,35 +45,35 @@ TEXT = (
     *("--len_training", "1000", "--num_epochs", "6", "--learning_rate", "2e-4"),
     *("--batch_size", "32"),
 )
-BEDS = {
-    "A": Bed(
+TESTBEDS = {
+    "A": Testbed(
         "Purchase-shaped, N = 19,732, n = 15,000, 600 features, 128 hidden units, 100 classes",
         tuple(f"purchase100_{kind}" for kind in PRIVATE),
         ("--len_training", "15000"),
         "A_data",
     ),
-    "S": Bed(
+    "S": Testbed(
         "Purchase-shaped and small, N = 5,000, n = 3,750",
         tuple(f"purchase100_{kind}" for kind in PRIVATE),
         ("--len_training", "3750"),
         "S_data",
     ),
-    "C": Bed(
+    "C": Testbed(
         "baskets, N = 19,732, n = 15,000, 240 features, 32 hidden units, 20 classes",
         ("baskets_inf", "baskets_hi"),
     ),
-    "digits": Bed(
+    "digits": Testbed(
         "scikit-learn's digits, N = 1,797, n = 120, 256 hidden units",
         ("digits_inf", "digits_hi", "digits_lo"),
     ),
-    "cnn": Bed(
+    "cnn": Testbed(
         "600 real CIFAR-10 images (via JPEG), n = 300, the CNN, 12 epochs at rate 0.05",
         ("cifar10_inf",),
         ("--len_training", "300", "--num_epochs", "12", "--learning_rate", "0.05"),
         "cnn_data",
         "0-52",
     ),
-    "cnn_lo": Bed(
+    "cnn_lo": Testbed(
         "600 real CIFAR-10 images (via JPEG), n = 300, the CNN, 12 private epochs of 5 batches",
         ("cifar10_lo",),
         ("--len_training", "300", "--num_epochs", "12", "--batch_size", "64"),
@@ -81,7 +81,7 @@ BEDS = {
         "0-29",
         "cnn",
     ),
-    "text": Bed(
+    "text": Testbed(
         "2,000 real sentences of SST-2, n = 1,000, RoBERTa of 2 layers x 128 that was first "
         "trained on 30,000 other sentences, 6 epochs at rate 0.0002 in batches of 32",
         ("sst2_inf",),
@@ -89,21 +89,21 @@ BEDS = {
         "text_data",
         "0-42",
     ),
-    "text_lo": Bed(
-        "the text bed's sentences and model, trained privately",
+    "text_lo": Testbed(
+        "the sentences and the model of sst2_inf, trained privately",
         ("sst2_lo",),
         TEXT,
         "text_data",
         "0-29",
         "text",
     ),
-    "full": Bed(
+    "full": Testbed(
         "Purchase-shaped at full size: N = 197,324, n = 150,000",
         ("purchase100_inf",),
         data="full_data",
         models="0-19",
     ),
-    "full_lo": Bed(
+    "full_lo": Testbed(
         "Purchase-shaped at full size: N = 197,324, n = 150,000, private",
         ("purchase100_lo",),
         data="full_data",
@@ -114,36 +114,36 @@ BEDS = {
 
 
 def main() -> None:
-    """Make the beds asked for, all by default."""
+    """Train the fleets of the given testbeds, all by default."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "beds", nargs="*", metavar="BED", help=f"of {', '.join(BEDS)}; default: all"
+        "testbeds", nargs="*", metavar="TESTBED", help=f"of {', '.join(TESTBEDS)}; default: all"
     )
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "fleets")
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     parser.add_argument("--workers", default="1", help="processes of a fleet")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    unknown = set(args.beds) - set(BEDS)
+    unknown = set(args.testbeds) - set(TESTBEDS)
     if unknown:
-        parser.error(f"no bed {', '.join(unknown)}: choose of {', '.join(BEDS)}")
+        parser.error(f"no testbed {', '.join(unknown)}: choose of {', '.join(TESTBEDS)}")
     args.work.mkdir(parents=True, exist_ok=True)
-    for name in args.beds or BEDS:
+    for name in args.testbeds or TESTBEDS:
         make(name, args.work.resolve(), args.shared.resolve(), args.workers)
 
 
 def make(name: str, work: Path, shared: Path, workers: str) -> None:
-    """Data and models of one bed."""
-    bed = BEDS[name]
-    out = work / (bed.shares or name)
-    flags = [*bed.flags, "--out", str(out), "--workers", workers, "--threads", "1"]
-    if bed.data:
-        MAKERS[bed.data](work, shared)
-        flags += ["--dataset_dir", str(work / bed.data)]
-    if bed.data == "text_data":
+    """Data and models of one testbed."""
+    testbed = TESTBEDS[name]
+    out = work / (testbed.shares or name)
+    flags = [*testbed.flags, "--out", str(out), "--workers", workers, "--threads", "1"]
+    if testbed.data:
+        MAKERS[testbed.data](work, shared)
+        flags += ["--dataset_dir", str(work / testbed.data)]
+    if testbed.data == "text_data":
         flags += ["--model_name", str(work / "base")]
-    for scenario in bed.scenarios:
-        run("fleet", scenario, "--models", bed.models, *flags)
+    for scenario in testbed.scenarios:
+        run("fleet", scenario, "--models", testbed.models, *flags)
 
 
 def run(*arguments: str) -> None:

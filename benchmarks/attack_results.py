@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs/results/attacks"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from attack_fleets import BEDS, MICO  # noqa: E402
+from attack_fleets import MICO, TESTBEDS  # noqa: E402
 
 GROUPS = {
     "closed": [
@@ -47,19 +47,19 @@ GROUPS = {
 class Run:
     """One call of `mico evaluate`."""
 
-    bed: str
+    testbed: str
     scenario: str
     attacks: list[str]
     flags: list[str]
 
     def command(self, work: Path, out: Path) -> list[str]:
         """The whole command."""
-        bed = BEDS[self.bed]
-        command = [*MICO, "evaluate", str(work / self.bed / bed.challenge)]
+        testbed = TESTBEDS[self.testbed]
+        command = [*MICO, "evaluate", str(work / self.testbed / testbed.challenge)]
         command += ["--scenario", self.scenario, "--json", str(out), *self.flags]
         for name in self.attacks:
             command += ["--attack", name]
-        return [*command, "--dataset_dir", str(work / (bed.data or "."))]
+        return [*command, "--dataset_dir", str(work / (testbed.data or "."))]
 
 
 DEV, ALL, DDP = ["--phase", "dev"], ["--records", "all"], ["--knowledge", "distinguisher"]
@@ -79,19 +79,22 @@ def _runs() -> Iterator[tuple[str, Run]]:
     studied = ["winner-2023", "lira-online-global", "eb"]
     counts = ["--shadows", "4,8,16,32,64,100"]
     yield "A_inf_study", Run("A", "purchase100_inf", studied, [*DEV, *counts])
-    for bed, kinds in {"C": ("inf", "hi"), "digits": ("inf", "hi")}.items():
+    for testbed, kinds in {"C": ("inf", "hi"), "digits": ("inf", "hi")}.items():
         for kind in kinds:
-            scenario = f"{BEDS[bed].challenge}_{kind}"
+            scenario = f"{TESTBEDS[testbed].challenge}_{kind}"
             for group in ("closed", "black", "white"):
-                yield f"{bed}_{kind}-{group}", Run(bed, scenario, GROUPS[group], DEV)
+                yield f"{testbed}_{kind}-{group}", Run(testbed, scenario, GROUPS[group], DEV)
             for group in ("few", "white"):
-                yield f"{bed}_{kind}_all-{group}", Run(bed, scenario, GROUPS[group], [*DEV, *ALL])
-    for bed in ("cnn", "text"):
-        (scenario,) = BEDS[bed].scenarios
+                yield (
+                    f"{testbed}_{kind}_all-{group}",
+                    Run(testbed, scenario, GROUPS[group], [*DEV, *ALL]),
+                )
+    for testbed in ("cnn", "text"):
+        (scenario,) = TESTBEDS[testbed].scenarios
         for group in ("closed", "layers"):
-            yield f"{bed}_inf-{group}", Run(bed, scenario, GROUPS[group], [])
+            yield f"{testbed}_inf-{group}", Run(testbed, scenario, GROUPS[group], [])
         for group in ("few", "layers"):
-            yield f"{bed}_inf_all-{group}", Run(bed, scenario, GROUPS[group], ALL)
+            yield f"{testbed}_inf_all-{group}", Run(testbed, scenario, GROUPS[group], ALL)
     for group in ("few", "trace"):  # decoding 197,324 records jointly takes an hour
         yield f"full_inf-{group}", Run("full", "purchase100_inf", GROUPS[group], [])
     yield "full_inf_all-few", Run("full", "purchase100_inf", GROUPS["few"], ALL)

@@ -13,7 +13,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 RESULTS = DOCS / "results"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from attack_fleets import BEDS  # noqa: E402
+from attack_fleets import TESTBEDS  # noqa: E402
 
 METRICS = {
     "TPR_FPR_1000": "TPR at 10 % FPR",
@@ -83,15 +83,15 @@ def attack_of(found: Found | None, name: str) -> Found | None:
 
 
 def bars() -> str:
-    """Ours against the winner's best formula, with the gain that was asked for."""
+    """Ours against the winner's best formula, with the target gain."""
     lines = [
         "## Against the winner of 2023",
         "",
-        "TPR at 10 % FPR in points. The winner's formula is the one of his six that is best on "
-        "these very targets, in hindsight. The gain is paired over models; in brackets 95 % "
+        "TPR at 10 % FPR in percent. The winner's formula is the one of his six that is best on "
+        "these targets, in hindsight. The gain is paired over models; in brackets are 95 % "
         "intervals.",
         "",
-        "| fleet | points asked | attack | winner's formula | ours | gain | asked for |",
+        "| fleet | points | attack | winner's formula | ours | gain | target |",
         "|---|---|---|---|---|---|---|",
     ]
     for fleet, name, wanted in BARS:
@@ -121,12 +121,12 @@ def fleets() -> Iterator[str]:
 def section(fleet: str, found: Found) -> str:
     """One table: the best first."""
     asked = "all records" if found["records"] == "all" else "challenge points"
-    known = ", training set known otherwise" if found["knowledge"] == "distinguisher" else ""
+    known = ", other training records known" if found["knowledge"] == "distinguisher" else ""
     base = found["attacks"][0]
     lines = [
         f"### {fleet}: {asked}{known}",
         "",
-        f"{BEDS[fleet.split('_')[0]].title}; `{found['scenario']}`, {found['phase']} models: "
+        f"{TESTBEDS[fleet.split('_')[0]].title}; `{found['scenario']}`, {found['phase']} models: "
         f"{found['models']}, with {found['members']:,} members and {found['nonmembers']:,} "
         f"non-members. Gain over {base['title']}, the winner's best here. Code of "
         f"{' and '.join(found['commits'])}.",
@@ -159,7 +159,7 @@ def study() -> str:
     counts = sorted({step["shadows"] for step in found["study"]})
     names = list(dict.fromkeys(step["attack"] for step in found["study"]))
     lines = ["## By the number of shadow models", ""]
-    lines += [f"A_inf, dev, TPR at 10 % FPR in points. Code of {found['commit']}.", ""]
+    lines += [f"A_inf, dev, TPR at 10 % FPR in percent. Code of {found['commit']}.", ""]
     lines += ["| attack | " + " | ".join(map(str, counts)) + " |", "|---|" + "---|" * len(counts)]
     for name in names:
         steps = {step["shadows"]: step for step in found["study"] if step["attack"] == name}
@@ -178,9 +178,9 @@ def few() -> str:
         "## Empirical Bayes with few shadow models",
         "",
         "The gain of `eb` over the winner's best formula, which is chosen among his six in "
-        "hindsight, for each choice of shadows anew: TPR at 10 % FPR in points, 50 dev models, "
-        "mean of three random choices of 10 or 30 train models and of all 100 "
-        "(`benchmarks/few_shadows.py`). Of digits, a record is in the training set of one model "
+        "hindsight, separately for each choice of shadows: TPR at 10 % FPR in points, 50 dev "
+        "models, mean of three random choices of 10 or 30 train models and of all 100 "
+        "(`benchmarks/few_shadows.py`). In digits, a record is in the training set of one model "
         "in 15.",
         "",
         "| fleet | 10 shadow models | 30 | 100 |",
@@ -188,7 +188,7 @@ def few() -> str:
     ]
     for fleet, rows in found.items():
         cells = [cell({**row, "value": row["gain"]}, FIRST, gain=True) for row in rows]
-        lines.append(f"| {fleet}: {BEDS[fleet.split('_')[0]].title} | {' | '.join(cells)} |")
+        lines.append(f"| {fleet}: {TESTBEDS[fleet.split('_')[0]].title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -205,18 +205,18 @@ def speed() -> str:
         "",
         f"{found['size']}, from cached signals, {found['machine']} (`benchmarks/attack_speed.py`): "
         f"the slowest closed-form attack, {slowest}, takes {found['seconds'][slowest]:.2f} s. "
-        f"LiRA takes {lira['ours_seconds']:.3f} s where the runner-up's loop, which looks for each "
-        f"point in each model's list of records, takes {lira['loop_seconds']:.0f} s: "
+        f"LiRA takes {lira['ours_seconds']:.3f} s. The runner-up's loop, which searches for each "
+        f"point in each model's list of records, takes {lira['loop_seconds']:.0f} s, "
         f"{lira['ratio']:,} times as long, for scores that differ by "
-        f"{lira['largest_difference']:.0e} at most. A loop that is given the mask takes "
+        f"{lira['largest_difference']:.0e} at most. A loop with the membership mask takes "
         f"{lira['loop_with_mask_seconds']:.1f} s, {lira['ratio_with_mask']} times as long.",
     ]
     if "signals" in found:
         signals = found["signals"]
         lines.append(
             f"Signals of {signals['models']} models at {signals['points']:,} records, computed and "
-            f"stored: {signals['ratio']} times bare forward passes, these in batches of "
-            f"{signals['bare_batch']}, which is best for them."
+            f"stored, take {signals['ratio']} times as long as bare forward passes in batches of "
+            f"{signals['bare_batch']}, the best size for these."
         )
     return "\n".join(lines) + "\n"
 

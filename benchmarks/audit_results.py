@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs/results/audits"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from attack_fleets import BEDS, MICO  # noqa: E402
+from attack_fleets import MICO, TESTBEDS  # noqa: E402
 
-# A run is of one scenario of a bed; more than one attack where it is not plain which is best.
+# A run is of one scenario of a testbed; more than one attack where it is not plain which is best.
 AUDITED = {
     "cifar10_inf": ("cnn", "best"),
     "cifar10_lo": ("cnn_lo", "best"),
@@ -63,12 +63,12 @@ def command(name: str, work: Path) -> list[str]:
             str(OUT / f"{name}.json"),
         ]
         return [*MICO, "audit-train", *TRAINED[name], *flags]
-    bed_name, attack = AUDITED[name]
-    bed = BEDS[bed_name]
+    testbed_name, attack = AUDITED[name]
+    testbed = TESTBEDS[testbed_name]
     kind = name.rsplit("_", 1)[1]
-    words = [*MICO, "audit", str(work / (bed.shares or bed_name) / bed.challenge)]
-    words += ["--scenario", f"{bed.challenge}_{kind}", "--attack", attack]
-    words += ["--dataset_dir", str(work / (bed.data or "."))]
+    words = [*MICO, "audit", str(work / (testbed.shares or testbed_name) / testbed.challenge)]
+    words += ["--scenario", f"{testbed.challenge}_{kind}", "--attack", attack]
+    words += ["--dataset_dir", str(work / (testbed.data or "."))]
     return [*words, "--json", str(OUT / f"{name}.json")]
 
 

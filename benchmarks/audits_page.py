@@ -23,7 +23,7 @@ AUDITS_BLOCK, TRAINER_BLOCK = "audits", "trainer"
 ALARMS_BLOCK, PLANS_BLOCK, CORRECT_BLOCK = "alarms", "plans", "correct"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from attack_fleets import BEDS  # noqa: E402
+from attack_fleets import TESTBEDS  # noqa: E402
 from audit_results import AUDITED, TRAINED  # noqa: E402
 
 RANKED = "TPR_FPR_1000"
@@ -194,9 +194,9 @@ def row(name: str, audit: Audit) -> list[str]:
 
 def about(name: str, audit: Audit) -> str:
     """What was trained and attacked, in a line."""
-    bed = BEDS[AUDITED[name][0]]
+    testbed = TESTBEDS[AUDITED[name][0]]
     who = f"{audit['models']} {audit['phase']} models, {audit['points']:,} challenge points"
-    return f"{bed.title}. Attack `{audit['attack']}` on {who}."
+    return f"{testbed.title}. Attack `{audit['attack']}` on {who}."
 
 
 def rate(metric: dict[str, float | None]) -> str:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs/results/attacks_few.json"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from attack_fleets import BEDS  # noqa: E402
+from attack_fleets import TESTBEDS  # noqa: E402
 
 COUNTS, REPEATS = (10, 30, 100), 3
 METRIC = "TPR_FPR_1000"
@@ -31,7 +31,11 @@ METRIC = "TPR_FPR_1000"
 def main() -> None:
     """Measure the fleets asked for, all by default."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    fleets = [f"{bed}_{s.rsplit('_', 1)[1]}" for bed in ["digits", "S", "C", "A"] for s in _of(bed)]
+    fleets = [
+        f"{testbed}_{s.rsplit('_', 1)[1]}"
+        for testbed in ["digits", "S", "C", "A"]
+        for s in _of(testbed)
+    ]
     parser.add_argument("fleets", nargs="*", help=f"of {', '.join(fleets)}; default: all")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "fleets")
     args = parser.parse_args()
@@ -45,8 +49,8 @@ def main() -> None:
         print(fleet, json.dumps(rows[fleet]), flush=True)
 
 
-def _of(bed: str) -> tuple[str, ...]:
-    return BEDS[bed].scenarios
+def _of(testbed: str) -> tuple[str, ...]:
+    return TESTBEDS[testbed].scenarios
 
 
 def measured(fleet: str, work: Path, count: int) -> dict:
@@ -56,10 +60,10 @@ def measured(fleet: str, work: Path, count: int) -> dict:
     from mico_competition.evaluation.measure import compare, measure
     from mico_competition.signals import open_signals
 
-    bed, kind = fleet.split("_")
-    (scenario,) = (name for name in _of(bed) if name.endswith(kind))
-    data = work / (BEDS[bed].data or ".")
-    folder = work / bed / BEDS[bed].challenge
+    testbed, kind = fleet.split("_")
+    (scenario,) = (name for name in _of(testbed) if name.endswith(kind))
+    data = work / (TESTBEDS[testbed].data or ".")
+    folder = work / testbed / TESTBEDS[testbed].challenge
     task = make_task(open_signals(folder, scenario, data, phases=("train", "dev")), "dev")
     ((_, problem),) = problems(task, get_attack("eb"))
     repeats = REPEATS if count < len(problem.shadows) else 1

@@ -105,6 +105,11 @@ def test_what_ones_own_module_lacks_is_named_as_such(file):
             r"my_competition:load_blobs gives 1 records where records = 600: correct the loader, "
             r"or \[task.faces\] in .*competition.toml",
         ),
+        (
+            "import torch\nfrom mico_competition.data.arrays import TextDataset\n"
+            "def load_blobs(): return TextDataset(['a'] * 600, *[torch.zeros(600).long()] * 2)",
+            "gives TextDataset, not an array, since it has no max_length: correct the loader",
+        ),
         *(
             (
                 f"def load_blobs(): return [[1.0]] * 600, [{label}] * 300 + [3] * 300",

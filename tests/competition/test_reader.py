@@ -127,6 +127,7 @@ def test_a_tasks_faults(task, fault):
     [
         ({"dev": {"models": [5]}}, "expected models = [FIRST, LAST]"),
         ({"dev": {"models": [149, 100]}}, "FIRST <= LAST"),
+        ({"dev": {"models": [200, 10**9]}}, "FIRST <= LAST <= 999999999"),
         ({"dev": {"models": [100, 149], "step": 0.5}}, "step: expected a number from"),
         ({"development": {"models": [200, 210]}}, "unknown phase 'development'"),
         ({"train": {"models": [0, 9], "step": 0.01}}, "train is not scored"),

@@ -29,6 +29,7 @@ _NAME = re.compile(r"\w+")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _FILE = re.compile(r"[\w-][\w.-]*(\|[\w-][\w.-]*)*")
 _LONGEST = 10**9
+_LAST_MODEL = 10**9 - 1  # the scoring program reads ids of nine digits
 # The scoring program takes no other steps.
 _SMALLEST_STEP, _LARGEST_STEP = 1e-6, 0.1
 
@@ -158,8 +159,8 @@ def id_range(value: Any) -> tuple[int, int]:
         first, last = (read(part) for part in value)
     except (TypeError, ValueError):
         raise _expected("models = [FIRST, LAST], two whole numbers >= 0", value) from None
-    if last < first:
-        raise _expected("models = [FIRST, LAST] with FIRST <= LAST", value)
+    if not first <= last <= _LAST_MODEL:
+        raise _expected(f"models = [FIRST, LAST] with FIRST <= LAST <= {_LAST_MODEL}", value)
     return first, last
 
 

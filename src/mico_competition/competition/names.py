@@ -61,9 +61,10 @@ def name_fault(kind: str, name: str) -> str | None:
     """Why a task, scenario, challenge or disclosure cannot be called `name`, or None."""
     folded = as_others_see(name)
     if not is_plain(name) or not all(map(_is_usual, name)) or name[:1] in ("", *" .,+-=@"):
+        signs = " ".join(_SIGNS.strip())
         return (
-            "it names folders, and is typed in shells; use letters, digits, spaces and "
-            f"{' '.join(_SIGNS.strip())}, and begin with a letter, a digit or _"
+            f"it names folders and is typed in shells; use letters, digits, spaces and {signs}, "
+            "and begin with a letter or a digit"
         )
     if not unicodedata.is_normalized("NFC", name):
         return "some systems store it in another form; write its accented letters as one (NFC)"

@@ -48,6 +48,8 @@ _PHASES = (
     "dev and final"
 )
 
+_SHOWN = 40  # characters of a name that cannot be used
+
 Fault = tuple[int, str]
 
 
@@ -179,7 +181,8 @@ class _Reader:
 
     def _check_name(self, kind: str, name: str, line: int) -> None:
         if reason := name_fault(kind, name):
-            self.faults.append((line, f"{kind} {name!r} cannot be called that: {reason}"))
+            short = name if len(name) <= _SHOWN else f"{name[: _SHOWN - 3]}..."
+            self.faults.append((line, f"{kind} {short!r} cannot be called that: {reason}"))
 
     def _tasks(self, rows: Mapping[str, dict[str, Any]]) -> dict[str, Task]:
         found = {}
@@ -211,10 +214,8 @@ class _Reader:
             if described and fields["task"] not in described:
                 self._unknown(fields["task"], described, f"task {fields['task']!r}", *where, "task")
             disclosure = fields.pop("disclosure", None)
-            if disclosure is not None and disclosure not in {
-                **disclosures,
-                **self._table("disclosure"),
-            }:
+            described_too = self._table("disclosure")  # some of which may have faults of their own
+            if disclosure is not None and disclosure not in {**disclosures, **described_too}:
                 what = f"disclosure {disclosure!r}"
                 self._unknown(disclosure, disclosures, what, *where, "disclosure")
             scenario = Scenario(

@@ -1,7 +1,7 @@
 """The table: every task, scenario, phase and challenge, and what is disclosed of each.
 
 The table comes from files in TOML.  Without a choice it holds the package's own: 2022's
-(`competition/mico2022.toml`), the demonstration's digits and a test bed.  `use(path)`,
+(`competition/mico2022.toml`), the demonstration's digits and the synthetic baskets.  `use(path)`,
 `mico --competition FILE` or the environment variable MICO_COMPETITION puts the competition in a
 file of yours in their place.  Such a file names code that runs, so none is ever picked up unasked.
 

@@ -172,6 +172,11 @@ def _hold_against(row: Task, data: ArrayDataset | TextDataset) -> None:
         raise ValueError(
             f"{row.loader} gives {len(data)} records where records = {row.len_dataset}: {fix}."
         )
+    if row.text != isinstance(data, TextDataset):
+        needs = "a TextDataset, since the task has" if row.text else "an array, since it has no"
+        raise ValueError(
+            f"{row.loader} gives {type(data).__name__}, not {needs} max_length: {fix}."
+        )
     least, most = int(data.labels.min()), int(data.labels.max())
     if least < 0 or most >= row.num_classes:
         raise ValueError(
