@@ -3,8 +3,9 @@
 import pytest
 import torch
 from helpers_bookkeeping import make, rows
+from helpers_correct_models import CORRECT, InPlace
 from helpers_faults import Unchecked
-from helpers_private_checks import CORRECT, InPlace, Net, data, trainer_of, values
+from helpers_private_checks import Net, data, trainer_of, values
 
 from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
 
