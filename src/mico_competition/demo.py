@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -42,7 +43,9 @@ from mico_competition.release.release import release, write_reference
 from mico_competition.support.cpus import share_cpus
 from mico_competition.support.files import PathLike, write_bytes, write_text
 from mico_competition.support.progress import stage
+from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import Settings, resolve
+from mico_competition.training.train import mechanism_of
 from mico_competition.training.train_many import STACK, Run, train_many
 
 CHALLENGE = "digits"
@@ -52,6 +55,7 @@ _WRITTEN = (
     *(f"score_{phase}" for phase in SCORED_PHASES),
 )
 """What a demonstration leaves in its folder, beside its mark."""
+_data: Any = None  # of a worker
 
 
 def run_demo(
@@ -151,23 +155,34 @@ def _alone_in(out: Path) -> Iterator[Path]:
 
 
 def _train_all(root: Path, models_per_phase: int, workers: int, seed: int | None) -> None:
-    """Train every model of the challenge's three scenarios, in parallel processes."""
-    groups = [
-        (resolve({"scenario": name}), runs[start : start + STACK])
-        for name in CHALLENGES[CHALLENGE]
-        for runs in [_runs(root, name, models_per_phase, seed)]
-        for start in range(0, len(runs), STACK)
-    ]
+    """Train every model of the challenge's three scenarios, in parallel processes.
+
+    The processes begin with the models without privacy.  Meanwhile this one computes the noise of
+    the others, once for all processes.
+    """
+    rows = {name: resolve({"scenario": name}) for name in CHALLENGES[CHALLENGE]}
     others = set(active_children())  # of a program that calls this
     # Spawned, not forked: torch's threads do not survive a fork.
     with (
         ProcessPoolExecutor(
-            workers, mp_context=get_context("spawn"), initializer=_begin_worker
+            workers,
+            mp_context=get_context("spawn"),
+            initializer=_begin_worker,
+            initargs=(pickle.dumps(load_digits()),),
         ) as pool,
         stage("Training", 9 * models_per_phase, "model") as shown,
     ):
         try:
-            for future in as_completed([pool.submit(_train_group, *group) for group in groups]):
+            started = []
+            for name, settings in sorted(rows.items(), key=lambda row: not row[1].disable_dp):
+                runs = _runs(root, name, models_per_phase, seed)
+                mechanism = mechanism_of(settings)
+                if mechanism is not None:
+                    mechanism.epsilon(settings.target_delta)  # which goes along
+                for start in range(0, len(runs), STACK):
+                    group = runs[start : start + STACK]
+                    started.append(pool.submit(_train_group, settings, group, mechanism))
+            for future in as_completed(started):
                 shown.update(future.result())
         except BaseException:  # the pool would train all that it was given before it ends
             pool.shutdown(wait=False, cancel_futures=True)
@@ -197,17 +212,20 @@ def _derived(name: str) -> Seeds:
     )
 
 
-def _begin_worker() -> None:
-    import torch
-
+def _begin_worker(data: bytes) -> None:
+    """Begin a process; `data` are the digits, pickled by value rather than in shared memory."""
+    global _data
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of Ctrl-C, after which the parent ends this
     os.environ["MICO_QUIET"] = "1"  # the demonstration shows how far it is
 
+    import torch
+
     torch.set_num_threads(1)
+    _data = pickle.loads(data)
 
 
-def _train_group(settings: Settings, runs: list[Run]) -> int:
-    return len(list(train_many(settings, load_digits(), runs, progress=False)))
+def _train_group(settings: Settings, runs: list[Run], mechanism: Mechanism | None) -> int:
+    return len(list(train_many(settings, _data, runs, progress=False, mechanism=mechanism)))
 
 
 def _score_like_codalab(out: Path, zip_path: Path, phase: str) -> dict[str, dict[str, float]]:

@@ -1,6 +1,8 @@
 """A private step is the mechanism it claims to be: held against loops over single examples."""
 
 import math
+import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from scipy import stats
 from torch import nn
 
 from mico_competition.models.architectures import MLP
+from mico_competition.training import accounting
 from mico_competition.training.accounting import EPS_ERROR, Mechanism
 from mico_competition.training.dpsgd import (
     GRAD_SAMPLE_MODES,
@@ -257,3 +260,21 @@ def test_a_bound_computes_each_renyi_divergence_once(monkeypatch):
     assert next(Mechanism(sigma, rate, steps)._bounds(1e-5)) == (expected, EPS_ERROR)
     assert len(orders) == len(set(orders)) > 100
     assert rdp._compute_rdp is counted  # Opacus itself is as it was
+
+
+def test_a_bound_goes_with_its_mechanism_into_another_process(monkeypatch):
+    """There nothing is computed, the bound has the same bits, and it is no other mechanism's."""
+    mechanism = Mechanism(1.0625, 0.125, 8)
+    alone = PRVAccountant()
+    alone.history = [(1.0625, 0.125, 8)]
+    error = mechanism.eps_error(1e-5)
+    expected = alone.get_epsilon(delta=1e-5, eps_error=error)
+    assert mechanism.epsilon(1e-5) == expected
+    content = pickle.dumps(mechanism)
+    monkeypatch.setattr(accounting, "_prv_epsilon", lambda *_: math.nan)
+    there = pickle.loads(content)
+    assert there == mechanism and hash(there) == hash(mechanism) and str(there) == str(mechanism)
+    assert (there.epsilon(1e-5), there.eps_error(1e-5)) == (expected, error)
+    assert math.isnan(there.epsilon(1e-6)) or math.isinf(there.epsilon(1e-6))
+    other = replace(there, noise_multiplier=0.5)
+    assert other._computed == {} and other.epsilon(1e-5) != expected

@@ -1,6 +1,7 @@
 """Stacks: models trained together are those that training each alone gives."""
 
 import json
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -10,9 +11,10 @@ from torch import nn
 
 from mico_competition.competition.splits import Seeds
 from mico_competition.models.architectures import MLP
+from mico_competition.training.accounting import Mechanism
 from mico_competition.training.batched_mlp import StackedMLP, StackedPrivateTrainer
 from mico_competition.training.settings import resolve
-from mico_competition.training.train import train_model
+from mico_competition.training.train import mechanism_of, train_model
 from mico_competition.training.train_many import Run, train_many
 
 SMALL = {"len_training": 190, "len_challenge": 50, "batch_size": 50, "num_epochs": 5}
@@ -56,6 +58,46 @@ def test_together_as_alone(tmp_path, scenario, physical):
             expected["results"]["accuracy"], abs=0.02
         )
         assert (metadata["stack"], metadata["model_id"]) == (4, run.model_id)
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["alone", "together"])
+def test_a_mechanism_that_was_computed_elsewhere_gives_the_same_models(
+    tmp_path, monkeypatch, count
+):
+    settings = settings_of("digits_lo", num_epochs=1)
+    found = list(train_many(settings, blobs(), runs_in(tmp_path / "a", count), progress=False))
+    mechanism = mechanism_of(settings)
+    mechanism.epsilon(settings.target_delta)
+    there = pickle.loads(pickle.dumps(mechanism))
+    monkeypatch.setattr(Mechanism, "for_target", None)  # nothing is computed
+    monkeypatch.setattr(Mechanism, "_bounds", None)
+    told = train_many(
+        settings, blobs(), runs_in(tmp_path / "b", count), progress=False, mechanism=there
+    )
+    for number, (first, second) in enumerate(zip(found, told, strict=True)):
+        assert first["privacy"] == second["privacy"]
+        a, b = (weights(tmp_path / part / f"model_{number}") for part in "ab")
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["alone", "together"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"noise_multiplier": 0.9}, "Expected a mechanism of epsilon 4.0 at most, got Mechanism"),
+        ({"num_steps": 5}, "num_steps=20, as the settings have them, got Mechanism"),
+        ({"sample_rate": 0.2}, "sample_rate=0.25 and num_steps=20, as the settings"),
+        (None, "Expected no mechanism for a run without privacy, got Mechanism"),
+    ],
+)
+def test_a_mechanism_of_other_settings_is_refused(tmp_path, count, change, message):
+    settings = settings_of("digits_lo" if change else "digits_inf")
+    private = mechanism_of(settings_of("digits_lo"))
+    assert private is not None
+    mechanism = replace(private, **(change or {}))
+    with pytest.raises(ValueError, match=message):
+        list(train_many(settings, blobs(), runs_in(tmp_path, count), mechanism=mechanism))
+    assert not list(tmp_path.iterdir())
 
 
 def test_models_of_a_stack_do_not_touch_each_other(tmp_path):

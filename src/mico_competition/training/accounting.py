@@ -10,7 +10,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from unittest.mock import patch
 
@@ -37,11 +37,17 @@ class Mechanism:
         noise_multiplier: sigma > 0, the noise's standard deviation in units of max_grad_norm.
         sample_rate: q in (0, 1], the probability that a record is in a batch.
         num_steps: the number of steps, >= 1.
+
+    Each bound is computed once.  It goes with the mechanism into another process, which then need
+    not compute it.
     """
 
     noise_multiplier: float
     sample_rate: float
     num_steps: int
+    _computed: dict[float, tuple[float, float]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def epsilon(self, target_delta: float) -> float:
         """Compute an upper bound of epsilon at `target_delta`, tight to 2 `eps_error`.
@@ -55,10 +61,11 @@ class Mechanism:
         """The error of `epsilon`: EPS_ERROR, or less where epsilon is small."""
         return self._bound(target_delta)[1]
 
-    @lru_cache(maxsize=256)  # noqa: B019 (frozen and small; a fleet computes the same few)
     def _bound(self, target_delta: float) -> tuple[float, float]:
         """The last of `_bounds`."""
-        return list(self._bounds(target_delta))[-1]
+        if target_delta not in self._computed:
+            self._computed[target_delta] = list(self._bounds(target_delta))[-1]
+        return self._computed[target_delta]
 
     def _bounds(self, target_delta: float) -> Iterator[tuple[float, float]]:
         """Ever tighter upper bounds of epsilon with their errors, until one is tight enough.

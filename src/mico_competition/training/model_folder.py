@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def _sampler(settings: Settings) -> str:
     return "members first" if settings.members_first else "shuffle"
 
 
+@cache
 def _version(name: str) -> str | None:
     """The installed version of a distribution, if there is one."""
     try:

@@ -115,6 +115,7 @@ def train_model(
     model_id: int | None = None,
     device: torch.device | None = None,
     progress: Show = True,
+    mechanism: Mechanism | None = None,
 ) -> dict[str, Any]:
     """Train one model and write its folder.
 
@@ -129,17 +130,19 @@ def train_model(
         progress: whether to show a progress bar (see `mico_competition.support.progress`); or a
             function that is called after each step with the finished fraction of the steps, in
             (0, 1].
+        mechanism: what `mechanism_of(settings)` gives, if another process has computed it.
 
     Returns:
         The content of metadata.json.
 
     Raises:
-        ValueError: if the settings do not fit the data, the folder is in use, or the loss is not
-            finite.
+        ValueError: if the settings do not fit the data or the mechanism, the folder is in use, or
+            the loss is not finite.
     """
     started = time.perf_counter()
     folder = free_folder(folder)
     check(settings, len(data))
+    check_mechanism(settings, mechanism)
     whole, data = data, data.to(device or default_device())
     splits = splits_of(settings, data, seeds)
     streams = Streams.of(settings.train_seed, seeds)
@@ -147,11 +150,17 @@ def train_model(
         model = new_model(get_task(settings.task), base_model=settings.model_name)
         fingerprints = of_training(settings.task, whole, getattr(model, "config", None))
         fit_records(
-            settings, model.to(data.labels.device), data, splits.train_indices, streams, progress
+            settings,
+            model.to(data.labels.device),
+            data,
+            splits.train_indices,
+            streams,
+            progress,
+            mechanism=mechanism,
         )
         results = evaluate(model, data, evaluation_records(settings, splits))
     metadata = {
-        **describe(settings, mechanism_of(settings), data.labels, fingerprints),
+        **describe(settings, mechanism or mechanism_of(settings), data.labels, fingerprints),
         "model_id": model_id,
         "results": results,
         "train_seed": settings.train_seed,
@@ -217,6 +226,31 @@ def mechanism_of(settings: Settings) -> Mechanism | None:
         sample_rate=settings.sample_rate,
         num_steps=settings.num_steps,
     )
+
+
+def check_mechanism(settings: Settings, mechanism: Mechanism | None) -> None:
+    """Check that a run with `mechanism`, which another process has computed, keeps its promise.
+
+    Raises:
+        ValueError: if the mechanism has another sampling rate or number of steps than the settings,
+            if its epsilon is above their target, or if they train without privacy.
+    """
+    if mechanism is None:
+        return
+    if settings.disable_dp:
+        raise ValueError(f"Expected no mechanism for a run without privacy, got {mechanism}.")
+    rate, steps = settings.sample_rate, settings.num_steps
+    if (mechanism.sample_rate, mechanism.num_steps) != (rate, steps):
+        raise ValueError(
+            f"Expected a mechanism with sample_rate={rate} and num_steps={steps}, as the settings "
+            f"have them, got {mechanism}."
+        )
+    epsilon = mechanism.epsilon(settings.target_delta)
+    if not epsilon <= settings.target_epsilon:
+        raise ValueError(
+            f"Expected a mechanism of epsilon {settings.target_epsilon} at most, got {mechanism} "
+            f"of epsilon {epsilon}."
+        )
 
 
 def fit_records(

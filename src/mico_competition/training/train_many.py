@@ -32,6 +32,7 @@ from mico_competition.training.streams import Streams, generator_of, seeded
 from mico_competition.training.train import (
     Observer,
     Show,
+    check_mechanism,
     check_weights,
     evaluate,
     evaluation_records,
@@ -72,6 +73,7 @@ def train_many(
     stack: int | None = None,
     device: torch.device | None = None,
     progress: Show = True,
+    mechanism: Mechanism | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train models and write their folders; yield each one's metadata when its folder is complete.
 
@@ -83,6 +85,7 @@ def train_many(
         stack: how many models to train together; by default STACK if that is faster, else 1.
         device: by default a GPU if there is one.
         progress: as in `train_model`; a function starts from 0 for each stack or model.
+        mechanism: as in `train_model`.
 
     Raises:
         ValueError: as `train_model`; or if `stack` > 1 and the models cannot be stacked.
@@ -95,7 +98,7 @@ def train_many(
     for start in range(0, len(runs), stack):
         group = runs[start : start + stack]
         if len(group) > 1:
-            yield from _train_stack(settings, data, group, device, progress)
+            yield from _train_stack(settings, data, group, device, progress, mechanism)
             continue
         yield train_model(
             replace(settings, train_seed=group[0].train_seed),
@@ -106,6 +109,7 @@ def train_many(
             model_id=group[0].model_id,
             device=device,
             progress=progress,
+            mechanism=mechanism,
         )
 
 
@@ -138,10 +142,12 @@ def _train_stack(
     runs: Sequence[Run],
     device: torch.device | None,
     progress: Show,
+    mechanism: Mechanism | None,
 ) -> Iterator[dict[str, Any]]:
     started = time.perf_counter()
     folders = [free_folder(run.folder) for run in runs]
     check(settings, len(data))
+    check_mechanism(settings, mechanism)
     fingerprints = of_training(settings.task, data)
     data = data.to(device or default_device())
     splits = [splits_of(settings, data, run.seeds) for run in runs]
@@ -153,11 +159,11 @@ def _train_stack(
     indices = torch.stack([split.train_indices for split in splits]).to(data.labels.device)
     repeat = any(run.train_seed is not None for run in runs)
     with seeded(streams[0], deterministic=repeat):
-        fit_stack_records(settings, models, data, indices, streams, progress)
+        fit_stack_records(settings, models, data, indices, streams, progress, mechanism=mechanism)
     seconds = (time.perf_counter() - started) / len(runs)
     for run, folder, split, model in zip(runs, folders, splits, models):
         metadata = {
-            **describe(settings, mechanism_of(settings), data.labels, fingerprints),
+            **describe(settings, mechanism or mechanism_of(settings), data.labels, fingerprints),
             "model_id": run.model_id,
             "results": evaluate(model, data, evaluation_records(settings, split)),
             "train_seed": run.train_seed,
