@@ -62,6 +62,10 @@ def test_help_imports_nothing_heavy_and_little_else():
         ("train --task purchse100", "(did you mean purchase100?)"),
         ("evaluate x --phase devv", "'devv' (did you mean dev?)"),
         ("release x --challenge cifar --to y", "(did you mean cifar10?)"),
+        ("download mine --repo a/b", "Unknown challenge 'mine': choose one of cifar10, "),
+        ("download mine --repo a/b", "name the competition that has it (--competition FILE)."),
+        ("download cifra10", "(--competition FILE); did you mean cifar10?"),
+        ("download sst2 --scenario ddp", "ddp is no scenario of sst2: choose among sst2_hi, "),
         ("leaderboard biuld", "(did you mean build?)"),
         (
             "train --senario digits_lo",

@@ -1,6 +1,8 @@
 """Challenges of 1 to 20 scenarios with names of their own, from bundle to leaderboard."""
 
+import html
 import re
+import shlex
 from contextlib import ExitStack
 from math import inf
 
@@ -21,7 +23,7 @@ from helpers_leaderboard import made_up, predictions_of, write_truth, write_zip
 from mico_competition.scoring import score
 from mico_competition.scoring.metrics import RANKED, SCALARS
 
-from mico_competition.cli import main
+from mico_competition.cli import build_parser, main
 from mico_competition.competition.table import SCENARIOS, labels_of, using
 from mico_competition.hosting.codabench.bundle import write_bundle, write_final_reference
 from mico_competition.hosting.codabench.check import check_bundle
@@ -112,6 +114,33 @@ def test_columns_and_pages_use_one_set_of_words_in_one_order(table, tmp_path, co
     assert ("The mean over" in files["pages/evaluation.md"].decode()) == (count > 1)
     text = files["pages/data.md"].decode()
     assert 'load_digits("data")' in text and "load_faces" not in text  # its built-in loader
+
+
+@pytest.mark.parametrize("platform", ["codabench", "codalab"])
+@pytest.mark.parametrize("repo", ["me/faces", None])
+def test_participants_get_the_file_first_and_commands_take_it(table, tmp_path, platform, repo):
+    table(1, challenge="my faces")
+    root = write_trained(tmp_path / "trained", "my faces")
+    write_bundle(root, "my faces", tmp_path / "b.zip", SCHEDULE, Options(platform), repo=repo)
+    found = {
+        name: re.sub(r"<[^>]*>", "", html.unescape(content.decode()))
+        for name, content in read_zip(tmp_path / "b.zip").items()
+        if name.startswith("pages/")
+    }
+    data = next(text for name, text in found.items() if name.startswith("pages/data."))
+    lines = re.findall(r"^mico (.+)$", "\n".join(found.values()), flags=re.MULTILINE)
+    downloads = [line for line in lines if line.startswith("download ")]
+    assert len(downloads) == (2 if repo else 0) and len(lines) >= 5
+    if repo:
+        assert data.index("competition.toml") < data.index("mico download")
+        assert "get it first" in data
+    if repo and platform == "codabench":
+        page = "https://huggingface.co/datasets/me/faces/blob/main"
+        assert f"({page}/my%20faces.release/competition.toml)" in data
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        assert words[1] == "my faces" and words[-2:] == ["--competition", "competition.toml"]
+        build_parser().parse_args(words[:-2])
 
 
 def test_labels_are_short_and_different():

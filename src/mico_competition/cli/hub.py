@@ -6,19 +6,19 @@ import argparse
 import re
 from pathlib import Path
 
-from mico_competition.competition.table import CHALLENGES, PHASES, SCENARIOS
+from mico_competition.competition.table import PHASES
 from mico_competition.support.command_line import model_ids
 from mico_competition.support.progress import stage
 
 
 def add_download(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico download` takes."""
-    parser.add_argument("challenge", choices=CHALLENGES)
+    parser.add_argument("challenge", help="its name, such as cifar10; see `mico tracks`")
     parser.add_argument(
         "--to", type=Path, default=Path("."), help="folder for <challenge>/... (default: .)"
     )
     parser.add_argument(
-        "--scenario", action="append", choices=SCENARIOS, help="repeatable (default: all)"
+        "--scenario", action="append", metavar="NAME", help="repeatable (default: all)"
     )
     parser.add_argument(
         "--phase", action="append", choices=PHASES, help="repeatable (default: all)"

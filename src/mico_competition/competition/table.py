@@ -40,6 +40,7 @@ from mico_competition.competition.rows import (
     check_lengths,
     steps_per_epoch,
 )
+from mico_competition.support.spelling import nearest
 
 __all__ = [
     "CHALLENGES",
@@ -196,7 +197,7 @@ def fetch_command(challenge: str, folder: str) -> str | None:
     """
     if challenge not in PUBLISHED:
         return None
-    return f"mico download {challenge} --to {quote(folder.rpartition('/')[0] or '.')}"
+    return f"mico download {quote(challenge)} --to {quote(folder.rpartition('/')[0] or '.')}"
 
 
 def _lookup(kind: str, table: Mapping[str, Row], name: str) -> Row:
@@ -208,7 +209,9 @@ def _lookup(kind: str, table: Mapping[str, Row], name: str) -> Row:
             known += f" of {path}"
         elif kind in ("scenario", "challenge", "task"):
             known += ", or name the competition that has it (--competition FILE)"
-        raise ValueError(f"Unknown {kind} {name!r}: choose one of {known}.") from None
+        near = nearest(name, table)
+        end = f"; did you mean {near[0]}?" if near else "."
+        raise ValueError(f"Unknown {kind} {name!r}: choose one of {known}{end}") from None
 
 
 def get_task(name: str) -> Task:

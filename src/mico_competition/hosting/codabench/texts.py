@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from importlib.resources import files
 from math import inf, isinf
@@ -99,6 +100,7 @@ def make_pages(
         notebook=facts.challenge in _NOTEBOOKS,
         own=table.path is not None,
         file=COMPETITION_FILE,
+        with_file=f" --competition {COMPETITION_FILE}" if table.path else "",
         code_of_own=table.code,
     )
     pages = {}
@@ -119,6 +121,7 @@ def _templates() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown; for CodaLab `as_html` escapes
     )
+    made.filters["shell"] = shlex.quote
     made.filters["cell"] = lambda text: text.replace("|", "\\|")  # a bar would end the cell
     return made
 

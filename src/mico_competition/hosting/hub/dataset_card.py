@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -140,6 +141,8 @@ def card_text(
     page: str = template.render(
         front_matter=_front_matter(challenge, licence, scenarios),
         challenge=challenge,
+        shell=shlex.quote,
+        with_file="" if table.path is None else f" --competition {COMPETITION_FILE}",
         repo=repo,
         licence=licence,
         scenarios=scenarios,
