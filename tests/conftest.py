@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mico_competition.support import progress
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -18,6 +20,9 @@ os.environ.pop("MICO_COMPETITION", None)  # of whoever runs the tests
 # One thread: these models are too small to gain from two, and threads that wait for a core that
 # something else holds lose seconds.  Processes that tests start take it from the environment.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A loaded machine takes longer than the 30 seconds after which a line of progress is due.
+progress.LOG_SECONDS = 3600.0
 
 os.environ.setdefault("MICO_CACHE", tempfile.mkdtemp(prefix="mico_cache_"))
 

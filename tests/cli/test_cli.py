@@ -193,7 +193,7 @@ def test_the_core_install_is_enough_to_attack_and_submit(competition, tmp_path):
 def test_a_missing_extra_is_named_with_the_line_that_mends_it():
     finished = run_without_extras(
         "from mico_competition.cli import main;"
-        "main(['train', '--scenario', 'digits_lo', '--dry_run'])"
+        "main(['train', '--scenario', 'digits_lo', '--dry_run', '--quiet'])"
     )
     assert finished.stderr.startswith("mico: opacus is not installed: `pip install -e '.[train]'`")
     assert len(finished.stderr.splitlines()) == 1

@@ -158,7 +158,7 @@ def test_a_small_disk_is_no_traceback(tmp_path):
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no right to mount")
     try:
-        full = Fleet(place, "--num_epochs", "1", models="0").run()
+        full = Fleet(place, "--num_epochs", "1", "--quiet", models="0").run()
         assert full.returncode == 1
         assert "dataset.pt could not be written (" in full.stderr  # the kernel's reason, or torch's
         assert "free some space and run again" in full.stderr

@@ -38,7 +38,7 @@ def test_fleets_without_privacy_and_their_status(mico, tmp_path):
 
 
 def test_a_private_fleet_is_refused_in_one_sentence_and_leaves_no_file(mico, tmp_path):
-    done = mico("fleet digits_lo --models 0-1 --out out/a")
+    done = mico("fleet digits_lo --models 0-1 --out out/a --quiet")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "opacus is not installed: `pip install -e '.[train]'`" in done.stderr
     assert not (tmp_path / "out").exists()

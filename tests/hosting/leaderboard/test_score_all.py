@@ -223,7 +223,7 @@ def test_what_this_machine_cannot_do_is_nobodys_fault(folder, capsys):
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
         "from mico_competition.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    command = [sys.executable, "-c", program, *folder.arguments("--workers", "2")]
+    command = [sys.executable, "-c", program, *folder.arguments("--workers", "2", "--quiet")]
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 1
     assert finished.stderr.startswith("mico: /") and "File too large" in finished.stderr
