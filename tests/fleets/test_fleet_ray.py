@@ -1,30 +1,23 @@
 """Fleets on a real Ray cluster of two nodes on this machine, one of which is killed."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from contextlib import closing, contextmanager, suppress
-from pathlib import Path
+from contextlib import closing, contextmanager
 
 import pytest
 import torch
 from helpers_fleet import Fleet, wait_for
+from helpers_ray import copy_ledger, files_of, fleet, ray, two_nodes
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[cluster]'")
-
-from ray._private import services  # noqa: E402
-
-from mico_competition.cli import main  # noqa: E402
-from mico_competition.competition.challenge import ChallengeDataset  # noqa: E402
-from mico_competition.data.arrays import ArrayDataset  # noqa: E402
-from mico_competition.data.datasets import load_digits  # noqa: E402
-from mico_competition.fleets.fleet import run_fleet  # noqa: E402
-from mico_competition.fleets.ledger import Ledger  # noqa: E402
-from mico_competition.fleets.ray.cluster import RayCluster  # noqa: E402
-from mico_competition.training.settings import resolve  # noqa: E402
+from mico_competition.competition.challenge import ChallengeDataset
+from mico_competition.data.arrays import ArrayDataset
+from mico_competition.data.datasets import load_digits
+from mico_competition.fleets.fleet import run_fleet
+from mico_competition.fleets.ledger import Ledger
+from mico_competition.fleets.ray.cluster import RayCluster
+from mico_competition.training.settings import resolve
 
 pytestmark = [
     pytest.mark.alone,
@@ -32,107 +25,11 @@ pytestmark = [
 ]
 
 
-PATIENCE = 600  # seconds: a machine under load starts Ray's processes slowly
-
-
-def room():
-    """Whether this machine is free enough for Ray, whose agents have 30 s to start, by its code."""
-    return os.getloadavg()[0] < 2 * (os.cpu_count() or 1)
-
-
-def when_listed(get_node):
-    """Ray's `get_node`, which waits until the head lists the node; Ray itself gives it 30 s."""
-
-    def patient(*arguments):
-        found = []
-
-        def listed():
-            with suppress(RuntimeError):
-                found.append(get_node(*arguments))
-            return found
-
-        wait_for(listed, PATIENCE)
-        return found[0]
-
-    return patient
-
-
-class TwoNodes:
-    """A head and a second node, one CPU each; `second` can be killed."""
-
-    def __init__(self, folder):
-        from ray.cluster_utils import Cluster
-
-        self.folder = folder
-        self.node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-        self.cluster = Cluster()
-        checks = {
-            "health_check_period_ms": 1000,
-            "health_check_failure_threshold": 3,  # a node that is gone fails each at once
-            "health_check_timeout_ms": 1000 * PATIENCE,  # one that is slow does not
-        }
-        self.head = self.add(include_dashboard=False, _system_config=checks)
-        self.address = self.cluster.address
-        self.grow()
-
-    def add(self, **flags):
-        """A node, once the cluster lists it."""
-        node = self.cluster.add_node(wait=False, **self.node, **flags)
-        self.cluster._wait_for_node(node, timeout=PATIENCE)
-        return node
-
-    def grow(self):
-        self.second = self.add()
-
-    def kill_second(self):
-        self.cluster.remove_node(self.second, allow_graceful=False)
-
-    def children(self, *nodes):
-        """Ids of the processes that Ray runs on `nodes`, by default on both."""
-        for node in nodes or (self.head, self.second):
-            raylet = node.all_processes["raylet"][0].process.pid
-            for path in Path(f"/proc/{raylet}/task").glob("*/children"):
-                yield from map(int, path.read_text().split())
-
-    def tasks(self, *nodes):
-        """What trains on `nodes`, by default on both: process id -> name of the task."""
-        found = {}
-        for pid in self.children(*nodes):
-            with suppress(OSError):
-                name = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
-                if name.startswith("ray::digits_"):
-                    found[pid] = name
-        return found
-
-    def shutdown(self):
-        children = list(self.children())
-        self.cluster.shutdown()
-        for pid in children:  # without a head, Ray's own agents take a minute to notice
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-
-    def left_on_nodes(self):
-        """Files that a task left on its node."""
-        return list(self.folder.glob("mico_task_*/**/*"))
-
-
 @pytest.fixture(scope="module")
 def nodes():
-    """The cluster; all that Ray writes is below a folder with a short name, as sockets need."""
-    try:
-        wait_for(room, PATIENCE)
-    except TimeoutError:
-        pytest.skip(f"this machine is too busy to start Ray: its load is {os.getloadavg()[0]:.0f}")
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        for name in ("RAY_TMPDIR", "TMPDIR"):
-            patch.setenv(name, folder)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_gcs_server_port_wait_time_s", str(PATIENCE))
-        patch.setenv("RAY_agent_register_timeout_ms", str(1000 * PATIENCE))
-        patch.setattr(services, "get_node", when_listed(services.get_node))
-        two = TwoNodes(Path(folder))
+    """A cluster of this module's."""
+    with two_nodes() as two:
         yield two
-        two.shutdown()
 
 
 @contextmanager
@@ -147,27 +44,11 @@ def started(command):
             process.communicate()
 
 
-def fleet(out, *flags, models="0-4"):
-    base = ["digits_lo", "--models", models, "--out", str(out), "--threads", "1"]
-    return main(["fleet", *base, "--num_epochs", "2", *flags])
-
-
-def files_of(out):
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for path in out.glob("digits/*/*/model_*/*")
-        if path.name != "metadata.json"  # has the time it took
-    }
-
-
 def test_the_same_ledger_gives_the_same_bits_on_a_cluster(nodes, tmp_path, capsys):
     """Models 0 to 3 in stacks of two, model 4 alone."""
     here, there = tmp_path / "here", tmp_path / "there"
     assert fleet(here, "--stack", "2", "--workers", "1") == 0
-    for name in ("ledger.jsonl", "settings.json"):
-        target = there / "fleet" / "digits_lo" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(here / "fleet" / "digits_lo" / name, target)
+    copy_ledger(here, there, "digits_lo")
     handler = signal.getsignal(signal.SIGTERM)
     assert fleet(there, "--stack", "2", "--ray", nodes.address) == 0
     assert signal.getsignal(signal.SIGTERM) is handler
