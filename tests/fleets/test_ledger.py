@@ -231,23 +231,6 @@ def test_a_second_run_with_other_code_is_refused(tmp_path, capsys, monkeypatch):
     assert [state.total for state in fleet_states(tmp_path)] == [1]
 
 
-@pytest.mark.parametrize("form", [1, 2])
-def test_a_fleet_of_an_earlier_version_is_not_gone_on_with(tmp_path, capsys, form):
-    """Its ledger has no fingerprints, or less in them; it can be looked at and released."""
-    assert fleet(tmp_path, "--models", "0") == 0
-    settings = tmp_path / "fleet" / "digits_inf" / "settings.json"
-    values = json.loads(settings.read_text())
-    values["format"] = form
-    if form == 1:
-        values["data_sha256"] = values.pop("dataset_fingerprint")
-        del values["architecture_fingerprint"], values["training_fingerprint"]
-    del values["noise_multiplier"]
-    settings.write_text(json.dumps(values))
-    assert fleet_states(tmp_path)[0].state == "finished"
-    assert fleet(tmp_path, "--models", "0-1") == 1
-    assert "was begun by an earlier version" in capsys.readouterr().err
-
-
 class Decaying(torch.optim.Adam):
     def __init__(self, parameters, lr):
         super().__init__(parameters, lr, weight_decay=0.01)

@@ -78,6 +78,7 @@ def test_a_network_of_one_precision_is_probed_in_it():
 
     rows = probe_rows((5,), torch.float32)
     first, again, other = (
-        behaviour(partial(Half, factor), lambda m, x: m(x), rows) for factor in (1.0, 1.0, 1.1)
+        behaviour(partial(Half, factor), lambda m, x: m(x), rows, rows)
+        for factor in (1.0, 1.0, 1.1)
     )
     assert first == again != other

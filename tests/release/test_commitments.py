@@ -373,12 +373,10 @@ def test_files_that_are_not_the_releases_are_faults(released, tmp_path, kind, ca
     assert words in capsys.readouterr().err
 
 
-def test_an_earlier_layout_is_refused_with_a_sentence(released, tmp_path, capsys):
+def test_a_challenge_folder_alone_is_no_release(released, tmp_path, capsys):
     folder = shutil.copytree(released[1], tmp_path / CHALLENGE)
-    for path in beside(released[1]).glob("*.*"):
-        shutil.copy(path, folder)
     assert main(["verify", str(folder)]) == 1
-    assert "run `mico release` again" in capsys.readouterr().err
+    assert "`<challenge>.release` lies beside" in capsys.readouterr().err
     assert main(["leaks", str(tmp_path), "--trained", str(released[0])]) == 1
     assert "run `mico release` again" in capsys.readouterr().err
 

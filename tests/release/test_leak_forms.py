@@ -123,7 +123,7 @@ PLANTS = {
     "note beside challenges": (DISCLOSES, stray("notes.txt")),
     "note beside archives": (DISCLOSES, stray(f"{SIDE}/archives/notes.txt")),
     "note beside commitments": (DISCLOSES, stray(f"{SIDE}/notes.txt")),
-    "release.json of an earlier version": (DISCLOSES, stray(f"{CHALLENGE}/release.json")),
+    "release.json among the models": (DISCLOSES, stray(f"{CHALLENGE}/release.json")),
     "empty folder": (DISCLOSES, empty_folder),
     "symbolic link": ("is a link", replace_with(lambda source, path: path.symlink_to(source))),
     "hard link": ("is a hard link", replace_with(hard_link)),

@@ -170,12 +170,6 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
 
 def _check_same(ledger: Ledger, found: Mapping[str, str | None]) -> None:
     """ValueError if the data or the code differ from those at the start of the fleet."""
-    if ledger.training_fingerprint is None:
-        raise ValueError(
-            f"The fleet in {ledger.folder} was begun by an earlier version, whose ledger does not "
-            "say enough of data and code to know that new models would go together with its own: "
-            "finish it with that version, or choose another --out."
-        )
     if ledger.dataset_fingerprint != found["dataset_fingerprint"]:
         raise ValueError(
             f"The dataset is not the one that the fleet in {ledger.folder} was begun with, or its "

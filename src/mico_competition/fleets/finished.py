@@ -101,8 +101,6 @@ def _lost(ledger: Ledger, without: set[int]) -> set[int]:
     A model's line was deleted if events.jsonl says that the model was done.  So were the lines of
     the others, unless the last run was stopped and they are no more than it trained at once.
     """
-    if ledger.architecture_fingerprint is None:  # of an earlier version, which wrote no lines
-        return set()
     events = read_events(ledger.folder)
     lost = without & {e["model_id"] for e in events if e["event"] == "done"}
     run = last_run(events)

@@ -76,8 +76,7 @@ class Ledger:
     """A fleet's models, ordered by id, and what they share.
 
     The fingerprints (of the dataset, of what the models' code computes, and of how it trains) and
-    the noise multiplier make sure that a later run does not continue the fleet with others.  In
-    ledgers of earlier versions training_fingerprint is None.
+    the noise multiplier make sure that a later run does not continue the fleet with others.
     """
 
     out: Path
@@ -168,12 +167,12 @@ class Ledger:
             ledger = cls(
                 Path(out),
                 Settings(**values),
-                shared["data_sha256" if shared["format"] == 1 else "dataset_fingerprint"],
+                shared["dataset_fingerprint"],
                 shared["splits_of_2022"],
                 tuple(sorted(entries, key=lambda entry: entry.model_id)),
-                shared.get("architecture_fingerprint"),
-                shared["training_fingerprint"] if shared["format"] >= 3 else None,
-                shared.get("noise_multiplier"),
+                shared["architecture_fingerprint"],
+                shared["training_fingerprint"],
+                shared["noise_multiplier"],
             )
         except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError):
             raise ValueError(  # a line is never quoted: it holds secrets

@@ -29,20 +29,17 @@ _MANY, _FEW, _SMALL = 65, 9, 1024  # rows of a longer batch: many if records hav
 Forward = Callable[[nn.Module, Any], Tensor]
 
 
-def behaviour(
-    build: Callable[[], nn.Module], forward: Forward, inputs: Any, longer: Any = None
-) -> str:
+def behaviour(build: Callable[[], nn.Module], forward: Forward, inputs: Any, longer: Any) -> str:
     """Compute the SHA-256, in hex, of what a network does with `inputs`.
 
     It covers evaluation mode, training mode and gradients, the names and shapes of the state dict,
-    and the rates of dropout.
+    the rates of dropout, float32, and batches of several lengths.
 
     Args:
         build: creates the network; its weights do not matter.
         forward: (network, inputs) -> outputs [B, ...], as in training.
         inputs: a tensor, or tensors by name; floats are converted to the precision of the probe.
-        longer: a longer batch of such inputs; without one, the hash is that of earlier versions,
-            which covered neither float32 nor batches of other lengths.
+        longer: a longer batch of such inputs.
     """
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), one_thread():
         dtype = torch.float64
@@ -51,8 +48,7 @@ def behaviour(
         except Exception:  # the network's code works in one precision only
             dtype = torch.float32
             facts = _facts(build(), forward, inputs, dtype)
-        if longer is not None:
-            facts += _more_facts(build, forward, inputs, longer, dtype)
+        facts += _more_facts(build, forward, inputs, longer, dtype)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 

@@ -29,8 +29,7 @@ _CHUNK = 1 << 20
 _LARGEST = 1 << 26  # bytes of SHA256SUMS
 _AGAIN = "fetch it again, or have it released again"
 NO_RELEASE = (
-    "name a challenge folder that `mico release` wrote and `<challenge>.release` lies beside; "
-    "if an earlier version wrote it, with release.json inside, run `mico release` again"
+    "name a challenge folder that `mico release` wrote and `<challenge>.release` lies beside"
 )
 
 

@@ -29,33 +29,30 @@ _TOKENS, _SENTENCES = 12, 4  # the size of the probe of a text model
 _LONGER = 9  # records in the larger of the two probe batches
 
 
-def architecture_fingerprint(
-    task: Task, data: Data, config: Any = None, *, version: int = 2
-) -> str:
+def architecture_fingerprint(task: Task, data: Data, config: Any = None) -> str:
     """Compute a SHA-256, in hex, of how the task's code turns records into logits.
 
     Args:
         task: the task.
         data: the whole dataset, as `inputs.prepare` returns it.
         config: the configuration of a text model; by default that of the task's base model.
-        version: 1 for the fingerprint of earlier versions, which covers less.
 
     Raises:
         ValueError: if the architecture is not registered, or the configuration is missing.
     """
-    facts = [model_fingerprint(task, data, config, version=version)]
+    facts = [model_fingerprint(task, data, config)]
     if isinstance(data, TokenDataset):  # how arrays are prepared is in dataset_fingerprint
         tokens = TokenDataset(data.input_ids, data.attention_mask, torch.zeros_like(data.labels))
         facts.append(str(dataset_fingerprint(tokens)))
     return _hash(facts)
 
 
-def model_fingerprint(task: Task, data: Data, config: Any = None, *, version: int = 2) -> str:
+def model_fingerprint(task: Task, data: Data, config: Any = None) -> str:
     """The part of `architecture_fingerprint` that needs only a few records of `data`."""
     if task.text:
         config = base_config(task) if config is None else config
-        longer: Any = probe_sentences(config, _LONGER) if version > 1 else None
         build = partial(small_copy, task, config)
+        longer = probe_sentences(config, _LONGER)
         probe = behaviour(build, logits, probe_sentences(config), longer)
         return _hash([probe, config_facts(config)])
     assert isinstance(data, ArrayDataset)  # as records of other tasks are
@@ -63,11 +60,9 @@ def model_fingerprint(task: Task, data: Data, config: Any = None, *, version: in
     some = data.inputs(range(min(len(SCALES), len(data)))).cpu()
     shape, dtype = some.shape[1:], some.dtype
     try:
-        longer = longer_rows(shape, dtype) if version > 1 else None
-        return behaviour(build, logits, probe_rows(shape, dtype), longer)
+        return behaviour(build, logits, probe_rows(shape, dtype), longer_rows(shape, dtype))
     except Exception:  # a network that refuses records of other values than the dataset's
-        longer = data.inputs(range(min(_LONGER, len(data)))).cpu() if version > 1 else None
-        return behaviour(build, logits, some, longer)
+        return behaviour(build, logits, some, data.inputs(range(min(_LONGER, len(data)))).cpu())
 
 
 def of_training(task_name: str, data: Data, config: Any = None) -> dict[str, str | None]:
@@ -91,20 +86,16 @@ def check_architecture(folders: Sequence[ModelFolder], data: Data) -> list[str]:
     Raises:
         ValueError: naming a model whose metadata hold another fingerprint.
     """
-    computed: dict[tuple[str, int], str] = {}
-
-    def today(task: Task, config: Any, version: int) -> str:
-        key = json.dumps(config_facts(config)) if config is not None else "", version
-        if key not in computed:
-            computed[key] = architecture_fingerprint(task, data, config, version=version)
-        return computed[key]
-
+    computed: dict[str, str] = {}
     current = []
     for folder in folders:
         config = read_config(folder.task, folder.path) if folder.task.text else None
-        current.append(today(folder.task, config, 2))
+        key = json.dumps(config_facts(config)) if config is not None else ""
+        if key not in computed:
+            computed[key] = architecture_fingerprint(folder.task, data, config)
+        current.append(computed[key])
         stated = read_metadata(folder.path).get("architecture_fingerprint")
-        if stated not in (None, current[-1]) and stated != today(folder.task, config, 1):
+        if stated not in (None, current[-1]):
             raise ValueError(
                 f"{folder.relative_path} was trained with code that computes something else from "
                 f"the same weights: its {folder.task.architecture} or tokenizer has changed since "

@@ -164,17 +164,6 @@ def test_the_releases_own_files_come_last_and_are_held_to(hub, tmp_path):
     assert kept.read_bytes() == b"2"
 
 
-@pytest.mark.parametrize("nested", [False, True])
-def test_a_release_of_an_earlier_layout_is_laid_out_as_today(hub, tmp_path, nested):
-    """Its checksums name files by other paths, and are left."""
-    files = {**made_up(FIRST), "SHA256SUMS": b"1", "release.json": b"{}", "commitments.json": b"3"}
-    hub.add("team/old", {f"cifar10/{p}" if nested else p: c for p, c in files.items()})
-    get(hub, tmp_path, repo="team/old")
-    found = files_below(tmp_path)
-    side = {p for p in found if not p.startswith("cifar10/cifar10_inf/")}
-    assert side == {"cifar10.release/release.json", "cifar10.release/commitments.json"}
-
-
 @pytest.mark.slow
 def test_the_command_line(hub, tmp_path, capsys):
     from mico_competition.cli import main

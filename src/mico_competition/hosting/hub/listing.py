@@ -36,7 +36,6 @@ RELEASE_FILES = (
     COMPETITION_FILE,
     *(f"revealed_{phase}.json" for phase in SCORED_PHASES),
 )
-_EARLIER = ("release.json", COMMITMENTS_FILE)  # were among the models; SHA256SUMS no longer fits
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
@@ -81,15 +80,12 @@ def sort_out(files: Iterable[HubFile], challenge: str) -> tuple[list[HubModel], 
             SST-2 of 2022, the models are inside it.
     """
     models: dict[tuple[str, str, int], HubModel] = {}
-    extras, earlier = {}, {}
+    extras = {}
     for file in files:
         top, _, name = file.path.partition("/")
         if top == f"{challenge}.release" and name in RELEASE_FILES:
             extras[name] = file
-        path = file.path.removeprefix(f"{challenge}/")
-        if path in _EARLIER:
-            earlier[path] = file
-        parts = path.split("/")
+        parts = file.path.removeprefix(f"{challenge}/").split("/")
         if len(parts) != 4 or parts[0] not in get_challenge(challenge) or parts[1] not in PHASES:
             continue
         scenario, phase, folder, name = parts
@@ -97,7 +93,7 @@ def sort_out(files: Iterable[HubFile], challenge: str) -> tuple[list[HubModel], 
         if model_id is not None and name in _names(scenario):
             key = (scenario, phase, model_id)
             models.setdefault(key, HubModel(*key)).files[name] = file
-    return sorted(models.values()), extras or earlier
+    return sorted(models.values()), extras
 
 
 def _names(scenario: str) -> set[str]:

@@ -125,10 +125,7 @@ class _Checker:
         self.released = walk_challenge(root / challenge, fix="name the folder released to.")
         side = root / f"{challenge}.release"
         if not side.is_dir():
-            raise ValueError(
-                f"There is no {side}: if an earlier version wrote this release, with release.json "
-                "inside the challenge folder, run `mico release` again."
-            )
+            raise ValueError(f"There is no {side}, which is part of it: run `mico release` again.")
         self.models = {model.relative_path: model for model in walk_challenge(trained / challenge)}
         self.entries = walk(root, challenge)
         self.hiding = {
