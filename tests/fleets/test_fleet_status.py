@@ -11,6 +11,7 @@ from test_fleet import begun, finish
 
 from mico_competition.cli import main
 from mico_competition.cli.fleet import _retries
+from mico_competition.fleets.finished import record_files
 from mico_competition.fleets.fleet import Block, Outcome, Progress, record, run_fleet
 from mico_competition.fleets.status import fleet_states
 
@@ -29,6 +30,7 @@ def with_files(ledger, ids):
             (folder / name).write_text("0")
         for name in ("challenge", "training", "membership"):
             (folder / f"seed_{name}").write_text("0")
+        record_files(ledger, i)
 
 
 def test_finished_stopped_and_failed_are_told_apart(tmp_path):
