@@ -199,7 +199,7 @@ def test_a_file_of_another_form_is_one_sentence(released, tmp_path, text, messag
 
 def test_another_release_keeps_the_commitments(released, tmp_path):
     trained, folder = released
-    release(trained, CHALLENGE, tmp_path, archives=False)
+    release(trained, CHALLENGE, tmp_path)
     again = (beside(tmp_path / CHALLENGE) / "commitments.json").read_bytes()
     assert again == (beside(folder) / "commitments.json").read_bytes()
 
@@ -385,10 +385,7 @@ def test_a_challenge_folder_alone_is_no_release(released, tmp_path, capsys):
 def test_two_releases_at_once_commit_to_the_same(released, tmp_path, caplog):
     trained = write_trained(tmp_path / "trained")
     with ThreadPoolExecutor(3) as pool:
-        jobs = [
-            pool.submit(release, trained, CHALLENGE, tmp_path / str(n), archives=False)
-            for n in range(3)
-        ]
+        jobs = [pool.submit(release, trained, CHALLENGE, tmp_path / str(n)) for n in range(3)]
         assert [job.result() for job in jobs] == [12] * 3
     public = {(tmp_path / f"{n}/digits.release/commitments.json").read_bytes() for n in range(3)}
     assert len(public) == 1

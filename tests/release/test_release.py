@@ -135,8 +135,6 @@ def test_the_same_models_give_the_same_release(trained, tmp_path):
     assert one == two
     assert {time for time, _, _ in one.values()} == {315532800 * 10**9}
     assert sum(name.endswith(".zip") for name in one) == 9
-    release(trained, "digits", tmp_path / "three", archives=False)
-    assert not (tmp_path / "three/digits.release/archives").exists()
 
 
 def test_release_json_says_what_is_disclosed(trained, tmp_path):

@@ -184,7 +184,7 @@ def test_a_release_of_two_kinds_is_refused(own, tmp_path, key, sentence, value):
 
 
 def test_a_release_has_the_fingerprints_and_is_checked_too(fleet, data, tmp_path):
-    release(fleet.parent, "digits", tmp_path, archives=False)
+    release(fleet.parent, "digits", tmp_path)
     folder = tmp_path / "digits" / SCENARIO / "dev/model_100"
     assert metadata(folder)["dataset_fingerprint"] == dataset_fingerprint(data)
     ChallengeDataset.from_path(folder, data)

@@ -78,7 +78,6 @@ def release(
     challenge: str,
     to: PathLike,
     *,
-    archives: bool = True,
     splits_of_2022: bool = False,
 ) -> int:
     """Write the release of `challenge` for participants.
@@ -93,7 +92,6 @@ def release(
         root: the folder with `<challenge>/<scenario>/<phase>/model_<i>`, as training wrote them.
         challenge: the name of the challenge.
         to: the folder to create `<challenge>` in; it must not exist there yet.
-        archives: whether to write zip archives too.
         splits_of_2022: release withheld phases even if their seeds are decimal integers as in
             2022, although an attacker can try all 2^32 of them.
 
@@ -126,9 +124,8 @@ def release(
             write_json(side / COMMITMENTS_FILE, public_commitments(challenge, models, openings))
             files = tracked(list(files_of_release(tree)), "Checksums", "file")
             write_sums(side, {name: sha256_of(path) for name, path in files})
-            if archives:
-                phases = dict.fromkeys((model.scenario, model.phase) for model in models)
-                write_archives(side, aside, challenge, list(phases))
+            phases = dict.fromkeys((model.scenario, model.phase) for model in models)
+            write_archives(side, aside, challenge, list(phases))
             settle(tree)
             settle(side)
             found = check_release(aside, root, [challenge], openings=openings)

@@ -140,13 +140,12 @@ def make_folder(folder: PathLike, access: Access | None = None) -> Path:
     return folder
 
 
-def open_private(path: PathLike, mode: str = "a") -> IO[str]:
-    """Open a text file in `mode` "a" or "w", and make it private, even if it exists already."""
-    flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if mode == "a" else os.O_TRUNC)
-    descriptor = os.open(path, flags, PRIVATE.file)
+def open_private(path: PathLike) -> IO[str]:
+    """Open a text file to append to, and make it private, even if it exists already."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE.file)
     with suppress(PermissionError):  # the file belongs to somebody else
         os.fchmod(descriptor, PRIVATE.file)
-    return os.fdopen(descriptor, mode, encoding="utf-8")
+    return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
 def set_access(tree: Path, access: Access | None) -> None:

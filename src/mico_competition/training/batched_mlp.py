@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -234,15 +235,13 @@ class StackedPrivateTrainer:
         return losses.detach().sum(1)
 
 
+@dataclass
 class StackedPlainTrainer:
     """`PlainTrainer` for a stack: minimises the sum over models of their mean losses."""
 
-    def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, max_physical_batch_size: int
-    ) -> None:
-        self.model = model
-        self.optimizer = optimizer
-        self.max_physical_batch_size = max_physical_batch_size
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    max_physical_batch_size: int
 
     def step(self, batches: Sequence[Tensor], inputs: Inputs, labels: Tensor) -> Tensor:
         """Take one step with every model; see `StackedPrivateTrainer.step`."""

@@ -101,12 +101,11 @@ def _json(value: Any) -> Any:
     return None if isinstance(value, float) and math.isinf(value) else value
 
 
-def resolve(flags: Mapping[str, Any], *, len_dataset: int | None = None) -> Settings:
+def resolve(flags: Mapping[str, Any]) -> Settings:
     """Make the settings of a run from flags; the scenario fills in those that are not given.
 
     Args:
         flags: values by the names of `Settings`, None if not given; `scenario` or `task` is needed.
-        len_dataset: N, if the dataset is known already.
 
     Raises:
         ValueError: naming the flag, its value and the fix.
@@ -140,7 +139,7 @@ def resolve(flags: Mapping[str, Any], *, len_dataset: int | None = None) -> Sett
     _check_filled(filled)
     values: dict[str, Any] = {f.name: filled.get(f.name) for f in fields(Settings)}
     settings = Settings(**values)
-    check(settings, len_dataset)
+    check(settings)
     return settings
 
 

@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,15 +70,13 @@ class Observer(Protocol):
         """Called after the steps of each epoch."""
 
 
+@dataclass
 class PlainTrainer:
     """A model and its optimiser, trained without privacy one logical batch at a time."""
 
-    def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, max_physical_batch_size: int
-    ) -> None:
-        self.model = model
-        self.optimizer = optimizer
-        self.max_physical_batch_size = max_physical_batch_size
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    max_physical_batch_size: int
 
     def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
         """Take a step on the mean loss of the batch; see `PrivateTrainer.step`."""

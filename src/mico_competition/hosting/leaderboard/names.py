@@ -96,9 +96,9 @@ def _is_joined(char: str) -> bool:
     return ord(char) >= _FIRST_JOINED and unicodedata.category(char)[0] in "LM"
 
 
-def is_name(text: object, longest: int = 80) -> bool:
+def is_name(text: object) -> bool:
     """Whether `text` can be a name: one line, not empty, in Unicode's form NFKC."""
-    return is_line(text, longest, 1) and text == in_one_form(str(text))
+    return is_line(text, 80, 1) and text == in_one_form(str(text))
 
 
 def in_one_form(name: str) -> str:
