@@ -251,16 +251,12 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
 
 
 @contextmanager
-def undisturbed(seed: int = SEED) -> Iterator[None]:
-    """In the block, global generators begin at `seed`; after it, all is as it was before.
-
-    Args:
-        seed: of the generators of `random`, numpy and torch.
-    """
+def undisturbed() -> Iterator[None]:
+    """In the block, global generators begin at SEED; after it, all is as it was before."""
     with ExitStack() as after, warnings.catch_warnings():
         for read, put_back in _SETTINGS:
             after.callback(put_back, read())
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
+        random.seed(SEED)
+        np.random.seed(SEED)
+        torch.manual_seed(SEED)
         yield

@@ -73,7 +73,6 @@ class Observed:
         shapes: of parameters.
         seeds: of every random stream of several models.
         draw: number of records -> the batches of an epoch.
-        secure: whether the noise cannot be drawn again.
     """
 
     dirac: DiracSeen
@@ -93,7 +92,6 @@ class Observed:
     shapes: dict[str, tuple[int, ...]]
     seeds: Sequence[int]
     draw: Callable[[int], Any]
-    secure: bool
 
     @property
     def dirac_each(self) -> int:
@@ -227,7 +225,6 @@ def run(
         shapes={name: tuple(p.shape) for name, p in path.models[0].named_parameters()},
         seeds=[s for one in (*runner.streams(), *runner.streams(runner.count)) for s in _all(one)],
         draw=draw_from,
-        secure=settings.secure_mode,
     )
 
 
