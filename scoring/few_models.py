@@ -21,10 +21,10 @@ from .metrics import SCALARS, score
 Numbers = Union[Sequence[float], np.ndarray]
 
 PARTS = 10
-"""The records are left out in so many parts, each with its share of every model and kind."""
+"""The number of parts of the records, each with its share of every model and kind."""
 
 ACCEPTED = 3
-"""The interval of a TPR needs a rate at which so many non-members are accepted."""
+"""The interval of a TPR needs a rate at which this number of non-members is accepted."""
 
 _NOISE = 0.83
 """The median of the largest difference of two empirical distributions without any signal, in units

@@ -19,7 +19,7 @@ import numpy as np
 from .metrics import FPR_UNIT
 
 FEW = 20
-"""A score that rests on fewer records than this needs an interval of the records too."""
+"""A score that depends on fewer records than this needs an interval of the records, too."""
 
 ACCEPTED = 10
 """So does the TPR at a rate at which fewer non-members than this are accepted."""
@@ -95,7 +95,7 @@ def rate_interval(
 
 
 def area_interval(value: float, counts: Tuple[int, int], level: float) -> Optional[Interval]:
-    """Of the AUC; None where it rests on enough records."""
+    """The interval of the AUC; None if it depends on enough records."""
     records = min(counts)
     if min(value, 1 - value) * records >= FEW:
         return None
@@ -103,7 +103,7 @@ def area_interval(value: float, counts: Tuple[int, int], level: float) -> Option
 
 
 def lead_interval(fpr: Any, tpr: Any, counts: Tuple[int, int], level: float) -> Optional[Interval]:
-    """Of the advantage; None where it rests on enough records."""
+    """The interval of the advantage; None if it depends on enough records."""
     members, nonmembers = counts
     best = int(np.argmax(tpr - fpr))
     wrong = (1 - float(tpr[best])) * members, float(fpr[best]) * nonmembers
@@ -115,7 +115,7 @@ def lead_interval(fpr: Any, tpr: Any, counts: Tuple[int, int], level: float) -> 
 
 
 def joined(one: Interval, other: Optional[Interval]) -> Interval:
-    """What reaches from the lower to the higher of the ends; `one` itself if `other` is unknown.
+    """The union of two intervals, without a gap; `one` itself if `other` is unknown.
 
     >>> joined((0.9, 0.9), (0.8, 1.0)), joined((0.1, 0.2), None)
     ((0.8, 1.0), (0.1, 0.2))
@@ -148,7 +148,7 @@ def of_sum(
 
 @lru_cache(maxsize=4096)
 def _accepted(nonmembers: int, rate: float, level: float) -> Tuple[int, int]:
-    """How many non-members may lie above the threshold that accepts `rate` of all, at `level`."""
+    """Bounds, at `level`, of the non-members above the threshold that accepts `rate` of all."""
     tail = (1 - level) / 2
     if rate >= 1:
         return nonmembers, nonmembers

@@ -40,10 +40,10 @@ LEVEL = 0.95
 AVERAGED = "TPR_FPR_1000"
 UNKNOWN = (math.nan, math.nan)
 FEW = 6
-"""From so many models on they are drawn anew; fewer have a t interval."""
+"""The number of models from which on the bootstrap is used; fewer have only a t interval."""
 
 MANY = 20
-"""From so many models on the bootstrap is enough; fewer have the wider of it and the t interval."""
+"""The number of models from which on the bootstrap alone is used; fewer take the wider interval."""
 
 METHODS = {
     "bootstrap": "are from a bootstrap over models",
@@ -52,16 +52,16 @@ METHODS = {
     "which three non-members or more are accepted",
     "none": "are not known: they need at least two models, of like size",
 }
-"""How intervals were made: what follows "95% intervals" in a sentence."""
+"""Key of a method -> the words after "95% intervals" in a sentence."""
 
 Interval = Tuple[float, float]
 
 
 def interval_method(models: int) -> str:
-    """The key of `METHODS` that the intervals of scores from so many models are made by.
+    """The key in `METHODS` of the method for a number of models.
 
     Args:
-        models: how many, of one size; else `few_models.effective_models`.
+        models: the number of models of one size; else `few_models.effective_models`.
 
     >>> interval_method(50), interval_method(8), interval_method(3), interval_method(1)
     ('bootstrap', 'both', 't', 'none')
@@ -72,10 +72,10 @@ def interval_method(models: int) -> str:
 
 
 def describe_intervals(models: Mapping[str, int], level: float = LEVEL) -> str:
-    """How the intervals of each scenario were made, in a line or two.
+    """A description of the intervals of all scenarios, in a line or two.
 
     Args:
-        models: scenario -> how many models its scores are from.
+        models: scenario -> its number of models.
         level: of the intervals.
 
     >>> describe_intervals({"digits_hi": 50, "digits_inf": 50})
@@ -108,10 +108,11 @@ def _normal_quantile(probability: float) -> float:
 
 
 def widened(models: int, level: float) -> float:
-    """The level to read a percentile interval of draws of `models` models at, to cover `level`.
+    """The level of a percentile interval over `models` models whose coverage is `level`.
 
-    The end of a normal interval, z, is moved out to t * sqrt(M / (M - 1)).  Student's t comes
-    from its expansion in 1 / (M - 1); with few models its error only widens the interval.
+    The end of a normal interval, z, is moved out to t * sqrt(M / (M - 1)). Student's t comes from
+    its expansion in 1 / (M - 1); with few models the error of this expansion only widens the
+    interval.
 
     Source: Hesterberg (2015), as above; Abramowitz & Stegun, "Handbook of Mathematical
     Functions" (1964), 26.7.5, for t.
@@ -139,13 +140,13 @@ def percentile_interval(draws: Any, level: float) -> Interval:
 
 
 def advantage_interval(draws: Any, estimate: float, level: float) -> Interval:
-    """An interval of the advantage, whose draws lie too high, as `estimate` does itself.
+    """An interval of the advantage, whose estimate and draws are biased upwards.
 
-    The draws are reflected at the estimate (the basic interval), which takes out as much bias
-    as they show: `b`, their median less the estimate.  They show too little of it.  Without any
-    signal the estimate is the maximum of pure noise, the draws are that of two such noises,
-    thus sqrt(2) times as high, and `b` is sqrt(2) - 1 of the bias.  The rest, sqrt(2) * b, is
-    taken off the lower end, which therefore reaches 0 where nothing but chance is seen.
+    The draws are reflected at the estimate (the basic interval), which removes `b`, their median
+    minus the estimate. That is only part of the bias. Without any signal the estimate is the
+    maximum of pure noise, and the draws are that of two such noises, thus sqrt(2) times as high, so
+    `b` is sqrt(2) - 1 of the bias. The rest, sqrt(2) * b, is subtracted from the lower end, which
+    therefore reaches 0 if there is no signal.
 
     >>> low, high = advantage_interval([0.13, 0.15, 0.17, 0.16, 0.14], 0.14, 0.9)
     >>> round(low, 4), round(high, 4)
@@ -168,11 +169,11 @@ class ScenarioIntervals:
     """The intervals of one scenario, from draws of its models, Student's t, or both.
 
     Attributes:
-        models: how many of one size tell as much; `method` is their key of `METHODS`.
-        result: what `metrics.score` gives for all models.
-        draws: key -> the score in each draw of models, where the method has them.
-        left: the scores with parts left out, where the method has them.
-        members, nonmembers: records of each kind.
+        models: the effective number of models; `method` is its key in `METHODS`.
+        result: the result of `metrics.score` for all models.
+        draws: key -> the score in each draw of models, if the method has draws.
+        left: the scores with parts left out, if the method has them.
+        members, nonmembers: the numbers of records of each kind.
     """
 
     def __init__(
@@ -184,12 +185,12 @@ class ScenarioIntervals:
         rates: Sequence[float] = (),
         levels: Optional[Callable[[], Sequence[Any]]] = None,
     ) -> None:
-        """Score the models; draws are of what `levels` gives, if it is given.
+        """Score the models; with `levels`, the draws score its result.
 
         Args:
             solutions, predictions, resamples, seed: see `bootstrap`.
             rates: further false positive rates, see `intervals_of`.
-            levels: gives fewer levels of score in place of the predictions, in the same order.
+            levels: maps predictions to fewer levels in the same order.
         """
         check_models(solutions, predictions)
         truth, values = np.concatenate(solutions), np.concatenate(predictions)
@@ -210,7 +211,7 @@ class ScenarioIntervals:
         self.nonmembers = truth.size - self.members
 
     def interval(self, key: Any, level: float) -> Interval:
-        """Of a score, or of the TPR at a rate; unknown for one model, or without draws."""
+        """The interval of a score, or of the TPR at a rate; unknown for a single model."""
         if self.method == "none":
             return UNKNOWN
         found = UNKNOWN if self.left is None else t_interval(self.left, key, level)
@@ -219,7 +220,7 @@ class ScenarioIntervals:
         return joined(found, self.of_records(key, level))
 
     def of_records(self, key: Any, level: float) -> Optional[Interval]:
-        """The same from the records alone; None where they are many."""
+        """The interval from the records alone; None if there are many."""
         return interval_of_records(key, self.result, (self.members, self.nonmembers), level)
 
     def _of_draws(self, key: Any, level: float) -> Interval:
@@ -260,7 +261,7 @@ def _average(scenarios: Sequence[ScenarioIntervals], level: float) -> Interval:
 
 
 def _average_of_draws(scenarios: Sequence[ScenarioIntervals], level: float) -> Interval:
-    """The same from draws alone, unknown where a scenario has none."""
+    """The same interval from draws alone; unknown if a scenario has none."""
     if not all(scenario.draws for scenario in scenarios):
         return UNKNOWN
     # A scenario may have fewer draws than requested: see `resample_scores`.
@@ -273,7 +274,7 @@ def _average_of_draws(scenarios: Sequence[ScenarioIntervals], level: float) -> I
 
 
 def _average_by_t(scenarios: Sequence[ScenarioIntervals], value: float, level: float) -> Interval:
-    """The same by Student's t."""
+    """The same interval by Student's t."""
     variances = [scenario.spread(AVERAGED) ** 2 for scenario in scenarios]
     if any(map(math.isnan, variances)):
         return UNKNOWN
@@ -293,12 +294,12 @@ def bootstrap(
     """Confidence intervals of all scores of one scenario.
 
     Args:
-        solutions: one flat sequence of 0 (non-member) and 1 (member) a model.
-        predictions: one of finite numbers a model, of the same lengths.
-        resamples: how many times as many models are drawn, at least 1; 2000 make the ends good
-            to about a tenth of the interval's half width.
-        level: the probability, in (0, 1), with which an interval is to hold the score that
-            infinitely many models of this scenario would have.
+        solutions: a flat sequence of 0 (non-member) and 1 (member) for each model.
+        predictions: a sequence of finite numbers of the same length for each model.
+        resamples: the number of draws, at least 1; 2000 determine the ends to about a tenth of the
+            interval's half width.
+        level: the probability, in (0, 1), with which an interval should contain the score over
+            infinitely many models of this scenario.
         seed: a whole number from 0 to 2**32 - 1; equal seeds give equal intervals.
 
     Returns:
@@ -384,7 +385,7 @@ def _intervals_of_scenarios(
     seed: int,
     rates: Sequence[float],
 ) -> Dict[str, Any]:
-    """What `intervals_of` returns, from the models of each scenario."""
+    """The result of `intervals_of`, from the models of each scenario."""
     _check(resamples, level)
     if not scenarios:
         raise ValueError("Expected at least one scenario, got none: pass the models' values.")

@@ -44,8 +44,9 @@ LEGEND = """<p>Blue line: the submission%s. Grey dashed line: guessing at random
 and dot: the TPR at 10%% FPR, whose average over the scenarios ranks submissions.</p>"""
 
 COARSE = """<p><b>In steps of %g.</b> While many submissions are allowed, scores are rounded, since
-exact ones would tell labels. Equal scores are ties. The curve goes through these scores, and there
-are no intervals; predictions for models of phase train can be scored exactly at home.</p>"""
+exact ones would reveal labels. Equal scores are ties. The curve goes through these scores, and
+there are no intervals; predictions for models of phase train can be scored exactly, with the
+package.</p>"""
 
 GLOSSARY = """<section>
 <h2>What the numbers mean</h2>

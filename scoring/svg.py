@@ -162,7 +162,7 @@ def draw_roc(
     line = axes.line([*begin, *curve.fpr, 1], [*begin, *curve.tpr, 1])
     parts.append('<path class="curve" d="M%s"/>' % line)
     parts.append('<circle class="dot" cx="%.1f" cy="%.1f" r="4.5"/>' % (mark_x, mark_y))
-    # Moved and shown by the page's script; without it, nothing is to be seen of it.
+    # The page's script moves and shows it; without the script it is invisible.
     parts.append('<g class="reading"><path d="M0 0"/><circle r="5"/></g>')
     parts.append("</svg>")
     return "\n".join(parts)

@@ -318,7 +318,7 @@ def test_a_schedule_in_the_past_is_refused(tmp_path, capsys):
     now = parse_date("now", "2027-02-01 00:00:00")
     assert Schedule.of(*DATES, now=now).dev_start < now  # Development may have begun
     for early in (DATES[1], "2027-03-02 00:00:00", "2040-01-01 00:00:00"):
-        with pytest.raises(ValueError, match="to lie ahead, and it is"):
+        with pytest.raises(ValueError, match="to be in the future, and it is"):
             Schedule.of(*DATES, now=parse_date("now", early))
     root = write_trained(tmp_path / "trained", "digits")
     line = ["bundle", str(root), "--challenge", "digits", "--out", str(tmp_path / "b.zip")]

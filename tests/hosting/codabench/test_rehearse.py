@@ -85,7 +85,7 @@ def test_both_phases_of_a_real_competition(real):
     dev, final = rehearsal.phases
     check_scores(dev, expected_scores(trained, predictions, "dev"))
     check_scores(final, expected_scores(trained, predictions, "final"))
-    assert final.migration == "It is on the leaderboard of Development and moves here by itself."
+    assert final.migration == "It is on the leaderboard of Development and is copied here."
     assert dev.outcome.stderr == "" and not final.closed
 
 
@@ -97,7 +97,7 @@ def test_the_placeholder_scores_nobody(real):
     assert final.closed and final.outcome.status == "Failed" and not final.outcome.scores
     assert final.outcome.stderr.count("\n") == 1
     assert final.outcome.stderr.startswith("Not scored: Final is not open yet")
-    assert "scores nobody, as meant" in as_text(rehearsal)
+    assert "scores nobody, as intended" in as_text(rehearsal)
 
 
 def test_the_placeholder_does_not_do_where_the_truth_was_promised(real, tmp_path):

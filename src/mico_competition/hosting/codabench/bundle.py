@@ -1,8 +1,8 @@
-"""The bundle that an organiser uploads: facts, pages, program and the truth of Development.
+"""The bundle that an organiser uploads: facts, pages, program and the solutions of Development.
 
-The truth of Final is never in it.  No platform can hide a phase whose truth it holds for as long as
-Development runs, so the bundle carries a placeholder in its place, which scores nobody and says so;
-`write_final_reference` makes the file that takes its place when Final opens (`docs/HOST.md`).
+The solutions of Final are never in it, because no platform hides them reliably while Development
+runs. Their place is taken by a placeholder, which scores nobody; `write_final_reference` makes the
+file that replaces it when Final opens (`docs/HOST.md`).
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ def write_bundle(
     starting_kit: PathLike | None = None,
     public_data: PathLike | None = None,
 ) -> list[Fault]:
-    """Write a competition bundle, for its owner's eyes; gives what its check warns of, if anything.
+    """Write a competition bundle that only its owner can read; returns the warnings of its check.
 
     The same models, dates and options give the same bytes.
 
     Args:
-        root: holds `<challenge>/<scenario>/<phase>/model_<i>`, as training wrote them, with the
-            solutions of `dev`; those of `final` are not opened.
+        root: the folder with `<challenge>/<scenario>/<phase>/model_<i>`, as training wrote them,
+            with the solutions of `dev`; those of `final` are not opened.
         challenge: name of the challenge.
         to: the zip to write; an earlier one is replaced.
-        schedule: when phases start and end.
+        schedule: the dates of phases.
         options: platform and docker image; by default Codabench and its image with Python 3.12.
         repo: OWNER/NAME of the release on the Hugging Face Hub, for the page about data.
-        code: address of the repository of this package, for the page on how to begin.
+        code: address of the repository of this package, for the page on how to start.
         starting_kit: a zip for participants.
         public_data: another.
 
@@ -97,9 +97,9 @@ def write_bundle(
 
 
 def write_final_reference(root: PathLike, challenge: str, to: PathLike) -> int:
-    """Write the zip with the truth of the final phase, for its owner's eyes.
+    """Write the zip with the solutions of the final phase; only its owner can read it.
 
-    Gives the number of solutions.
+    Returns the number of solutions.
 
     Raises:
         ValueError: if a solution is missing or damaged.
@@ -111,11 +111,11 @@ def write_final_reference(root: PathLike, challenge: str, to: PathLike) -> int:
 
 
 def solutions(root: PathLike, challenge: str, phase: str) -> dict[str, Content]:
-    """The files of one phase's truth, as the scoring program takes them for `ref`.
+    """The files of one phase's solutions, as the scoring program reads them from `ref`.
 
     Raises:
-        ValueError: as `read_solution`; or if the scoring program would not accept them.  The
-            message holds nothing of the truth.
+        ValueError: as `read_solution`; or if the scoring program would not accept them. The message
+            quotes no label.
     """
     folder = Path(root) / challenge
     found: dict[str, Content] = {}
@@ -131,7 +131,7 @@ def solutions(root: PathLike, challenge: str, phase: str) -> dict[str, Content]:
 
 
 def _check_solutions(files: Mapping[str, Content]) -> None:
-    """Have the scoring program itself read the truth, so that it is sound before it is needed."""
+    """Let the scoring program read the solutions, to find faults before they are needed."""
     with scratch(None, "mico-truth") as folder:
         ref = folder / "ref"
         for name, content in files.items():
@@ -139,11 +139,13 @@ def _check_solutions(files: Mapping[str, Content]) -> None:
             (ref / name).write_bytes(content)  # type: ignore[arg-type]
         _, faults = read_solutions(str(ref))
     if faults:
-        raise ValueError("The scoring program would refuse this truth:\n  " + "\n  ".join(faults))
+        raise ValueError(
+            "The scoring program would refuse these solutions:\n  " + "\n  ".join(faults)
+        )
 
 
 def placeholder(schedule: Schedule) -> dict[str, Content]:
-    """What stands for the truth of the final phase until it opens: a notice, and no truth."""
+    """The placeholder for the solutions of the final phase until it opens: a notice only."""
     title = PHASE_TITLES[SCORED_PHASES[-1]]
     notice = (
         f"{title} is not open yet, and nothing is scored before it is. It opens on "

@@ -1,7 +1,7 @@
 """`mico bundle --check`: every fault of a bundle at once, before a platform finds the first.
 
-The platforms tell one fault at a time, some in a bare Python error, and accept others without a
-word.  This reads the bundle as they do, and runs nothing of it.  The rules are in `rules`.
+The platforms report one fault at a time, some as a bare Python error, and accept others without a
+message. This check reads the bundle as they do, and runs nothing in it. The rules are in `rules`.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _IGNORED = silent(
 
 
 def check_bundle(path: PathLike, platform: str | None = None) -> list[Fault]:
-    """All faults of a bundle, in the order of its parts; none if it is sound.
+    """All faults of a bundle, in the order of its parts.
 
     Args:
         path: the bundle's zip.
-        platform: "codabench" or "codalab", which the bundle is for; by default the one whose
-            form it has.  The rules are those of its form.
+        platform: "codabench" or "codalab"; by default the platform of the bundle's form. The rules
+            are those of its form.
 
     Raises:
         ValueError: if there is no such file, or `platform` is neither.
@@ -80,7 +80,7 @@ def check_bundle(path: PathLike, platform: str | None = None) -> list[Fault]:
 
 
 def _own_rules(spec: Mapping[str, Any], archive: Archive, platform: str) -> Iterator[Fault]:
-    """What no platform asks for: sound truth, and scores and files that tell nobody of it."""
+    """Checks that no platform makes: of the solutions, and of what could reveal them."""
     phases = scored_phases(spec)
     yield from scenarios_rule(spec, archive)
     yield from truth_rule(phases, archive)
@@ -98,7 +98,7 @@ def platform_of(spec: Mapping[str, Any]) -> str:
 
 
 def read_yaml(archive: Archive) -> tuple[dict[Any, Any] | None, list[Fault]]:
-    """competition.yaml as the platform loads it, or None and what is wrong with it."""
+    """competition.yaml as the platform loads it, or None and the faults."""
     import yaml
 
     if not archive.holds(YAML_FILE):
@@ -110,7 +110,7 @@ def read_yaml(archive: Archive) -> tuple[dict[Any, Any] | None, list[Fault]]:
         found = f" It is at {deeper[0]}." if deeper else ""
         mend = "Zip the files of the bundle, not the folder that they are in."
         return None, [error(YAML_FILE, says(words) + found, mend)]
-    mend = "Mend it: a YAML file is a mapping of keys to values, in UTF-8."
+    mend = "Correct it: a YAML file is a mapping of keys to values, in UTF-8."
     try:
         text = archive.read(YAML_FILE, MAX_TEXT).decode("utf-8-sig")
         spec = load_yaml(text)

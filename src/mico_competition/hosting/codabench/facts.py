@@ -85,8 +85,8 @@ class Schedule:
             raise ValueError(f"Expected end={end} to be after final_start={final_start}.")
         if now is not None and not now < dates.final_start:
             raise ValueError(
-                f"Expected final_start={final_start} to lie ahead, and it is {date_text(now)} UTC "
-                "now: move the schedule."
+                f"Expected final_start={final_start} to be in the future, and it is "
+                f"{date_text(now)} UTC now: move the schedule."
             )
         return dates
 

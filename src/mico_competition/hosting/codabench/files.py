@@ -1,7 +1,7 @@
 """Zips of a bundle, read with limits.
 
-A bundle may come from anywhere, so nothing of it is unpacked to be looked at: members are read one
-at a time, each up to a size, and paths never leave the archive.
+A bundle may come from anywhere, so it is never unpacked to be checked: members are read one at a
+time, each up to a size limit, and paths never leave the archive.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mico_competition.scoring.printable import printable
 from mico_competition.support.files import PathLike
 from mico_competition.support.untrusted import check_file, is_hosts
 
-# What reading a damaged, encrypted or foreign zip can raise.
+# Errors that reading a damaged, encrypted or foreign zip can raise.
 _UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
     *(OSError, ValueError),
@@ -37,12 +37,12 @@ MAX_UNPACKED = 2 << 30
 class Archive:
     """A zip that is read a member at a time.
 
-    `names` are those of its files, as they would lie on disk when unpacked.  `label` says in
-    messages which archive it is.
+    `names` are those of its files, as they would be on disk when unpacked. `label` names the
+    archive in messages.
     """
 
     def __init__(self, source: PathLike | bytes, label: str | None = None):
-        """ValueError if `source`, a path or the zip's bytes, is no zip that can be read."""
+        """ValueError if `source`, a path or the zip's bytes, is not a readable zip."""
         self.label = label or printable(source)
         try:
             if isinstance(source, bytes):
@@ -125,7 +125,7 @@ class Archive:
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """ValueError if a zip states more members than are read, before their list is."""
+    """ValueError if a zip states too many members, before their list is read."""
     count, length = directory_size(file)
     if count > MAX_MEMBERS or length > MAX_DIRECTORY:
         raise ValueError(f"it holds {count:,} files, over {MAX_MEMBERS:,}: is it the right zip?")

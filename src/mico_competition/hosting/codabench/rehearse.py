@@ -224,17 +224,13 @@ def _migration(plan: Plan, before: tuple[Plan, Outcome] | None) -> str:
     if before is None:
         return ""
     if not plan.migrates:
-        return "No submission moves here by itself."
+        return "No submission is copied here automatically."
     earlier, outcome = before
     if outcome.status != FINISHED:
-        return (
-            f"It is not on the leaderboard of {earlier.name}, so it does not move here by itself."
-        )
+        return f"It is not on the leaderboard of {earlier.name}, so it is not copied here."
     if not earlier.forced:
-        return (
-            f"Only what its owner puts on the leaderboard of {earlier.name} moves here by itself."
-        )
-    return f"It is on the leaderboard of {earlier.name} and moves here by itself."
+        return f"Only what its owner puts on the leaderboard of {earlier.name} is copied here."
+    return f"It is on the leaderboard of {earlier.name} and is copied here."
 
 
 def _moved(run: PhaseRun, aside: Path, out: Path) -> PhaseRun:

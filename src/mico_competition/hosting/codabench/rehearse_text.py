@@ -31,7 +31,7 @@ def _phase(run: PhaseRun) -> list[str]:
     if run.migration:
         lines.append(run.migration)
     if run.closed:
-        lines.append("Its reference data is a placeholder: it scores nobody, as meant.")
+        lines.append("Its reference data is a placeholder: it scores nobody, as intended.")
     elif outcome.status == "Finished":
         lines.append("On the leaderboard:")
         for i, column in enumerate(run.columns):

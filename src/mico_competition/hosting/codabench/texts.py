@@ -43,16 +43,16 @@ from mico_competition.hosting.hub.listing import check_repository
 from mico_competition.scoring.metrics import FPR_UNIT, RANKED, TITLES
 
 _FILES = {
-    "seed_challenge": "says which records are the model's challenge points",
-    "seed_training": "says which other records the model was trained on",
-    "seed_membership": "says which challenge points are members",
+    "seed_challenge": "determines the model's challenge points",
+    "seed_training": "determines the other records that the model was trained on",
+    "seed_membership": "determines which challenge points are members",
     "solution.csv": "one line: 1 for each challenge point that is a member, 0 for others",
     METADATA_FILE: "how the model was trained, and the ε and δ that this guarantees",
 }
 _METRICS = {
     RANKED: "the scenario's score",
     "TPR_FPR_100": "the same at a smaller FPR",
-    "TPR_FPR_10": "the same at a smaller FPR still",
+    "TPR_FPR_10": "the same at an even smaller FPR",
     "AUC": "area under the ROC curve; guessing gives 0.5",
     "MIA": "the largest difference TPR - FPR, the membership advantage; guessing gives 0",
     "accuracy": "the best balanced accuracy over all thresholds; guessing gives 0.5",
@@ -60,7 +60,7 @@ _METRICS = {
 
 
 _ADDRESS = re.compile(r"https?://[^\s<>()\[\]{}\"'`|\\$]+")
-# Challenges that starting-kit/ has a notebook for.
+# Challenges with a notebook in starting-kit/.
 _NOTEBOOKS = ("cifar10", "purchase100", "sst2", "ddp")
 
 
@@ -75,12 +75,12 @@ def make_pages(
 
     Args:
         facts: the competition.
-        schedule: when its phases are.
-        options: the platform, and what Development allows.
-        repo: OWNER/NAME of the release on the Hugging Face Hub, to be named on the page about
-            data; without it the page says that the organisers announce the place.
-        code: address of the repository that the package is installed from; without it the page
-            says that the organisers announce it.
+        schedule: the dates of its phases.
+        options: the platform, and the limits of Development.
+        repo: OWNER/NAME of the release on the Hugging Face Hub, for the page about data; without it
+            the page says that the organisers will announce the place.
+        code: address of the repository from which the package is installed; without it the page
+            says that the organisers will announce it.
 
     Raises:
         ValueError: if `repo` or `code` is not of this form.
@@ -112,7 +112,7 @@ def make_pages(
 
 
 def _templates() -> Environment:
-    """The pages' templates; a name that nothing fills is an error."""
+    """The pages' templates; an undefined name is an error."""
     made = Environment(
         loader=PackageLoader("mico_competition.hosting.codabench", "pages"),
         undefined=StrictUndefined,
@@ -133,7 +133,7 @@ def logo() -> bytes:
 
 
 def _values(facts: Facts, schedule: Schedule, options: Options) -> dict[str, Any]:
-    """What the pages need beside the places of models and package."""
+    """The values that the pages need, besides the addresses of models and package."""
     dev, final = SCORED_PHASES
     read = facts.as_read
     files_of = {
@@ -180,7 +180,7 @@ def _values(facts: Facts, schedule: Schedule, options: Options) -> dict[str, Any
 
 
 def _different(numbers: Iterable[int]) -> list[str]:
-    """All the different numbers, written out."""
+    """The distinct numbers, as text."""
     return list(dict.fromkeys(f"{number:,}" for number in numbers))
 
 
@@ -205,7 +205,7 @@ def _file_names(scenario: ScenarioFacts, phase: str) -> list[str]:
 
 
 def _loader(task: Task) -> tuple[str, str, str]:
-    """How a task's dataset is loaded: the module and the name to import, and the call's start."""
+    """The code that loads a task's dataset: module and name to import, and the call's start."""
     name = f"load_{task.loader}"
     if name in PUBLIC:
         return "mico_competition", name, f"{name}("
