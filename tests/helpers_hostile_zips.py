@@ -30,7 +30,7 @@ def zipped(files, infos=()):
 
 
 def info(name, mode=0, system=3):
-    """A ZipInfo with a name as it is; zipfile's own constructor would mend it."""
+    """A ZipInfo with a name as it is; zipfile's own constructor would change it."""
     made = zipfile.ZipInfo("x")
     made.filename = made.orig_filename = name
     made.external_attr, made.create_system = mode << 16, system

@@ -215,7 +215,7 @@ def test_a_report_without_ceilings_says_why(competition, tmp_path, capsys, monke
     )
     page = tmp_path / "report.html"
     assert main(["score", str(folder), *words, "--html", str(page)]) == 0
-    mend = "audit models of one setting at a time"
+    fix = "audit models of one setting at a time"
     err = capsys.readouterr().err
-    assert "No limits of privacy in the report." in err and mend in err
+    assert "No limits of privacy in the report." in err and fix in err
     assert page.is_file() and 'class="ceiling' not in page.read_text()

@@ -1,9 +1,9 @@
-"""Attacks: signals of models in, membership scores out.
+"""Attacks: functions from signals of models to membership scores.
 
-The names below are functions of arrays, for attacks of your own; each is imported when it is
-first asked for.  Attacks that have a name on the command line are in `attacks.registry`.  Larger
-score = more likely a member, everywhere, and scores of all models of a scenario are comparable
-with each other: predictions are pooled when scored.
+The names below are functions of arrays, for your own attacks; each is imported at its first use.
+The built-in attacks of the command line are in `attacks.registry`. Larger score = more likely a
+member, everywhere, and scores of all models of a scenario are comparable with each other:
+predictions are pooled when scored.
 """
 
 from __future__ import annotations

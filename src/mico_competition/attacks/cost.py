@@ -1,4 +1,4 @@
-"""The cost of an attack: its processor seconds, those of its signals apart, and the data it used.
+"""The cost of an attack: its CPU seconds, those of its signals separately, and the data it used.
 
 Work that several attacks share is done once and charged to each attack that uses it.  So the cost
 of an attack does not depend on which other attacks ran before it.
@@ -23,10 +23,10 @@ class Cost:
     """The cost of one run of an attack.
 
     Attributes:
-        cpu_seconds: of all threads and of the processes that it started, without the seconds of
-            its signals.  Work that another attack has already done counts as if done again.
-        signal_cpu_seconds: to compute the signals and logits that it used, or to read them from
-            the cache on disk.
+        cpu_seconds: of all threads and child processes, without the seconds of its signals. Work
+            that another attack has already done counts as if it were repeated.
+        signal_cpu_seconds: to compute the signals and logits that it used, or to read them from the
+            cache on disk.
         models: number of targets, and of shadows if the attack uses any.
         records: number of records whose signals it got.
     """
@@ -53,7 +53,7 @@ class Meter:
         self.cost = Cost()
 
     def looked_at(self, rows: np.ndarray, records: int) -> None:
-        """Count these models, and this many records, as part of a problem of this run."""
+        """Count these models and records as part of a problem of this run."""
         self._rows.update(rows.tolist())
         self._records = max(self._records, records)
 
@@ -86,11 +86,11 @@ def looked_at(rows: np.ndarray, records: int) -> None:
 
 
 def signal(known: dict[Hashable, float], key: Hashable, make: Callable[[], Made]) -> Made:
-    """A signal; the seconds that it took are stored when it is first computed.
+    """A signal; the CPU seconds of its first computation are stored.
 
     Args:
         known: key -> seconds, for one source.
-        key: which signal.
+        key: the signal.
         make: computes the signal, or returns it if it is already computed.
     """
     start = cpu_seconds()
@@ -104,7 +104,7 @@ def signal(known: dict[Hashable, float], key: Hashable, make: Callable[[], Made]
 
 
 class Shared(Generic[Made]):
-    """Something that several runs use: made when it is first asked for, charged to each."""
+    """A result that several runs share: computed at its first use, charged to each of them."""
 
     def __init__(self) -> None:
         self._made: list[Made] = []
@@ -112,7 +112,7 @@ class Shared(Generic[Made]):
         self._signals: dict[Hashable, float] = {}
 
     def get(self, make: Callable[[], Made]) -> Made:
-        """What `make` gives, or gave the first time."""
+        """The result of `make`, computed at most once."""
         if not self._made:
             inner, start = Meter(), cpu_seconds()
             _open.append(inner)
@@ -133,13 +133,13 @@ class Shared(Generic[Made]):
 
 
 def cpu_seconds() -> float:
-    """Of this process, all its threads, and its children that have ended."""
+    """CPU seconds of this process, all its threads, and its children that have ended."""
     times = os.times()
     return time.process_time() + times.children_user + times.children_system
 
 
 def all_cpu_seconds() -> float:
-    """The same, with the children that still run and theirs, where the system tells of them."""
+    """The same, including descendants that still run, if the system lists them."""
     return cpu_seconds() + _living_children(os.getpid())
 
 

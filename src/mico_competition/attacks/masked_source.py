@@ -1,10 +1,10 @@
-"""Read-only copies of a problem, which hold no label but those that the attack may use.
+"""Read-only copies of a problem, with only the labels that the attack may use.
 
-Every run of an attack gets copies of its own.  Whatever the attack does to them changes no other
-attack, no other fold and no measurement, and nothing that it can reach from them holds a hidden
-label.  A function in this process can still get round this on purpose: it can read `solution.csv`
-from the disk, or search the interpreter's objects.  `evaluation.isolated`
-runs it where it cannot.
+Every run of an attack receives its own copies. Changes to them affect no other attack, no other
+fold and no measurement, and nothing that the attack can reach from them holds a hidden label. A
+function in this process can still circumvent this deliberately: it can read `solution.csv` from the
+disk, or search the interpreter's objects. `evaluation.isolated` prevents that with a separate
+process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mico_competition.signals.signals import SIGNALS
 
 
 def frozen(array: Any) -> np.ndarray:
-    """A copy of an array that nothing in numpy can write to.
+    """A copy of an array that numpy cannot make writable.
 
     Its memory is that of a `bytes` object, so neither the array nor its base can be made writable.
 
@@ -39,10 +39,10 @@ class MaskedSource:
     """A Source of copies, whose fleet holds `known_membership` and no other membership.
 
     Args:
-        source: where signals come from; for another `MaskedSource`, from its own source.
+        source: the source of signals; for another `MaskedSource`, its own source.
         known_membership: int8[models, points], MEMBER, NONMEMBER or HIDDEN.
-        shared: whether named attacks may keep what they compute from this source without labels
-            for the next named attack; otherwise this source shares nothing with any other.
+        shared: whether built-in attacks may keep label-free results from this source for the next
+            built-in attack; otherwise this source shares nothing.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class MaskedSource:
     def get(self, name: str) -> np.ndarray:
         """float[models, points], the signal `name` of every model at every record."""
         if name not in self._signals:
-            # Signals of one kind come from one pass over the models, whichever is asked for first.
+            # One pass over the models computes all signals of a kind.
             kind = SIGNALS[name][0] if name in SIGNALS else name
             found = signal(self._seconds, kind, lambda: self._blank.get(name))
             self._signals[name] = frozen(found)
@@ -99,7 +99,7 @@ def sealed(problem: Problem, *, shared: bool = False) -> Problem:
 def without_labels(source: Source) -> Any:
     """The source without any membership, from which a `MaskedSource` takes signals and models.
 
-    Each source has exactly one, so that computed signals are kept and shared.
+    Each source has exactly one, so that computed signals are shared.
     """
     if isinstance(source, MaskedSource):
         return source._blank
@@ -114,6 +114,6 @@ def without_labels(source: Source) -> Any:
 
 
 def _public(fleet: Fleet) -> Fleet:
-    """The fleet with the names of its models' folders, but not where they lie."""
+    """The fleet with the names of its models' folders, but without their locations."""
     folders = tuple(replace(folder, path=Path(folder.relative_path)) for folder in fleet.folders)
     return replace(fleet, folders=folders)

@@ -1,4 +1,4 @@
-"""What an attack is given, and what it returns.
+"""The problem that an attack solves, and the attack itself.
 
 An attack is a function `Problem -> float64[targets, points per target]` of membership scores: a
 larger score means more likely a member, and scores are comparable over all targets.  A problem
@@ -16,11 +16,11 @@ import numpy as np
 
 from mico_competition.signals import HIDDEN, MEMBER, Fleet
 
-CELLS = 1 << 21  # targets x points handled at once: bounds each temporary to 16 MB
+CELLS = 1 << 21  # targets x points in one block: bounds each temporary array to 16 MB
 
 
 class Source(Protocol):
-    """Where signals come from: `signals.Signals`, or arrays in tests."""
+    """A source of signals: `signals.Signals`, or arrays in tests."""
 
     fleet: Fleet
 
@@ -92,12 +92,12 @@ class Problem:
 
     @property
     def told(self) -> np.ndarray:
-        """`known_membership`, under the name that attack files of earlier versions use."""
+        """`known_membership`; attack files of earlier versions use this name."""
         return self.known_membership
 
     @property
     def own(self) -> bool:
-        """`targets_in_shadows`, under the name that attack files of earlier versions use."""
+        """`targets_in_shadows`; attack files of earlier versions use this name."""
         return self.targets_in_shadows
 
     @property
@@ -107,13 +107,13 @@ class Problem:
         return is_member
 
     def gather(self, name: str) -> Gathered:
-        """Signal `name`, ready for the functions of `attacks`."""
+        """The signal `name`, arranged for the functions of `attacks`."""
         return self.gather_from(self.source.get(name))
 
     def gather_from(self, signal: np.ndarray) -> Gathered:
-        """The same of float[models, points] that the attack has made itself.
+        """The same for float[models, points] that the attack computed.
 
-        Points that it has not made may be NaN, as long as nobody asks for them.
+        Points that are not scored may be NaN.
         """
         if np.shape(signal) != self.known_membership.shape:
             raise ValueError(
@@ -127,10 +127,9 @@ class Problem:
 class Gathered:
     """A signal of the targets and of their shadows.
 
-    `score` and `score_each` give an attack of `mico_competition.attacks` what it takes.  The
-    arrays with the targets' points laid end to end are there too: `target` float[t k], `shadow`
-    float[s, t k], `is_member` bool[s, t k], `target_index` int[t k] or None; `shape` [t, k] is
-    that of the scores.
+    `score` and `score_each` call a function of `mico_competition.attacks`. The arrays with the
+    targets' points concatenated are: `target` float[t k], `shadow` float[s, t k], `is_member`
+    bool[s, t k], `target_index` int[t k] or None; `shape` [t, k] is that of the scores.
     """
 
     problem: Problem
@@ -173,12 +172,12 @@ class Gathered:
     def score(self, attack: Callable[..., np.ndarray], **options: Any) -> np.ndarray:
         """`attack(target, shadow, is_member, target_index=..., **options)`: float[t, k].
 
-        The attack gets all points of the fleet, whichever are asked for, as float[targets,
-        points]: what it learns from many points does not depend on who else is attacked, and with
-        `targets_in_shadows` is learnt without the target, in each row.
+        The function gets all points of the fleet as float[targets, points]: what it learns from
+        many points does not depend on the other targets and, with `targets_in_shadows`, is learnt
+        in each row without the target.
 
         Raises:
-            ValueError: on signals that are not finite; what the attack raises.
+            ValueError: on signals that are not finite; as the function.
         """
         columns = self._columns
         place = np.empty(self.signal.shape[1], np.int64)
@@ -200,7 +199,7 @@ class Gathered:
         return scores
 
     def score_each(self, attack: Callable[..., np.ndarray], **options: Any) -> np.ndarray:
-        """The same with one target at a time, and the points asked for of it alone."""
+        """The same with one target at a time, at its own points only."""
         self._check_asked()
         rows = []
         for target, columns in zip(self.problem.targets, self.problem.columns):
@@ -219,19 +218,19 @@ class Gathered:
         )
 
     def _shadows(self, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The signal of the shadows at `columns`, and who trained there."""
+        """The signal and the membership of the shadows at `columns`."""
         rows, points = self.problem.shadows, self.signal.shape[1]
         known_membership = self.problem.known_membership
         if len(columns) == points:
             return self.signal[rows], known_membership[rows] == MEMBER
-        if 4 * len(columns) > points:  # two copies of whole rows are faster than picking
+        if 4 * len(columns) > points:  # two copies of whole rows are faster than indexing
             return self.signal[rows][:, columns], known_membership[rows][:, columns] == MEMBER
         some = np.ix_(rows, columns)
         return self.signal[some], known_membership[some] == MEMBER
 
     @cached_property
     def _columns(self) -> np.ndarray:
-        """Points with a signal of every model in question; those asked for are among them."""
+        """Points with a signal of every model of the problem, among them the scored ones."""
         self._check_asked()
         known = np.ones(self.signal.shape[1], bool)
         for row in self._rows():
@@ -242,7 +241,7 @@ class Gathered:
         return np.union1d(self.problem.shadows, self.problem.targets)
 
     def _check_asked(self) -> None:
-        """Refuses a signal that is not finite where it is asked for, and names the model."""
+        """Raise ValueError, naming the model, if a signal is not finite at a scored point."""
         asked = np.unique(self.problem.columns)
         folders = self.problem.source.fleet.folders
         for row in self._rows():
@@ -250,7 +249,7 @@ class Gathered:
                 place = folders[row].relative_path if row < len(folders) else f"model {row}"
                 raise ValueError(
                     f"Expected finite signals, got NaN or infinite ones of {place}: leave it out, "
-                    "or look at its weights."
+                    "or check its weights."
                 )
 
 

@@ -1,9 +1,8 @@
-"""The attacks that have a name: one table, a row an attack.
+"""The built-in attacks: one table, with one row for each attack.
 
-To add an attack, add a row to `TABLE` and write its function: `mico attacks`, `mico attack`,
-`mico evaluate` and `mico audit` take both from here.  A row names its function as a string, and
-the function is imported when the attack is first asked for; so the list needs neither numpy nor
-torch, and a wrong name is noticed at once.
+To add an attack, add a row to `TABLE` and write its function: `mico attacks`, `mico attack`, `mico
+evaluate` and `mico audit` take both from here. A row names its function as a string, and the
+function is imported when the attack is used; so the list needs neither numpy nor torch.
 """
 
 from __future__ import annotations
@@ -35,21 +34,21 @@ class Row:
     Attributes:
         name: as on the command line.
         title: what it does, in a line.
-        source: the paper or code it is of.
-        function: where it is, "module:function".  With a `signal` it takes arrays, as those of
-            `mico_competition.attacks` do; without, it takes a `Problem`.  "" for the target's own
-            signal, compared with nothing.
-        signal: the scalar signal that a function of arrays is given.
+        source: the paper or code that it comes from.
+        function: "module:function". With a `signal` it takes arrays, as the functions of
+            `mico_competition.attacks` do; without, it takes a `Problem`. "" means the target's own
+            signal, without a comparison.
+        signal: the scalar signal for a function of arrays.
         options: keyword arguments of the function.
         access: BLACK_BOX, QUERIES or WHITE_BOX.
-        cost: how long 50 targets with 100 shadow models take of Purchase-100's shape at a tenth
-            of its size, on one core, once signals are computed.
-        least_shadows: the smallest number of shadow models it works with; 0 if it uses none.
+        cost: the time for 50 targets with 100 shadow models of Purchase-100's shape at a tenth of
+            its size, on one core, with cached signals.
+        least_shadows: the smallest number of shadow models that it works with; 0 if it uses none.
         leaves_one_out: whether it can leave a target out of its own shadow models.  Attacks that
             cannot are evaluated by cross-fitting.
         all_records: whether it needs the signals of all records of the dataset.
         signals_only: whether scalar signals are enough; others read logits or load models.
-        known_training_set: whether it uses who else is in the training set, where that is known
+        known_training_set: whether it uses the known rest of the training set
             (the DP distinguisher); it works without.
         flags: options that the command line offers, each False unless it is given.
         aliases: other names of it.
@@ -229,9 +228,9 @@ def check_name(name: str) -> Row:
     )
 
 
-@cache  # so that a name asked for twice gives equal attacks
+@cache  # so that one name gives equal attacks
 def get_attack(name: str, /, **flags: bool) -> Attack:
-    """The attack of a name, with some of its flags set.
+    """The attack with this name, with some of its options set.
 
     Raises:
         ValueError: with the nearest names, if there is no such name; if the attack has no such

@@ -15,11 +15,12 @@ import numpy as np
 
 
 def to_unit(scores: Sequence[np.ndarray] | np.ndarray, method: str = "rank") -> list[np.ndarray]:
-    """All scores of a phase, mapped into [0, 1] by one map that keeps their order.
+    """Map all scores of a phase into [0, 1] by one function that keeps their order.
 
     Args:
         scores: one float[points] for each model of the phase (or float[models, points]), in the
-            order of the models.  Give all models of a phase at once: the map is made from them.
+            order of the models. Pass all models of a phase together, since the function depends on
+            them.
         method: "rank": the mean rank among all scores, safe with outliers and infinities;
             "minmax": (s - min) / (max - min), as the 2023 winner's.
 

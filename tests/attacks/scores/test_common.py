@@ -154,7 +154,7 @@ def test_shrinkage_goes_from_own_to_usual():
     _, shadow, is_member = two_of_each()
     moments = masked_moments(shadow, is_member)
     common_, shift = usual(moments), usual_shift(moments)
-    own, all_ = shrunk(moments), shrunk(moments, strength=1e12)
+    own, all_ = shrunk(moments), shrunk(moments, prior_weight=1e12)
     np.testing.assert_allclose(own.var_out, moments.ss_out / moments.n_out)
     np.testing.assert_allclose(all_.var_out, np.full(30, common_.var_out[0]), rtol=1e-6)
     np.testing.assert_allclose(all_.mean_in, moments.mean_out + shift, rtol=1e-6)

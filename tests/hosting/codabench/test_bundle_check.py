@@ -224,7 +224,7 @@ def test_a_bundle_of_version_2_broken_in_one_way(good, tmp_path, change, severit
     path = write_files(tmp_path / "bundle.zip", change(good["codabench"]))
     faults = check_bundle(path)
     assert find(faults, severity, where, words), "\n".join(map(str, faults))
-    assert all(fault.mend for fault in faults)
+    assert all(fault.fix for fault in faults)
     assert has_errors(faults) or severity == "warning"
     # What was broken is named, and little else is dragged in.
     assert len(faults) <= 4 or where == "html"

@@ -161,7 +161,7 @@ def test_what_lets_truth_out_or_cannot_be_scored_is_named(
     faults = check_bundle(write_files(tmp_path / "bundle.zip", change(made["codabench"])))
     assert find(faults, severity, where, words), "\n".join(map(str, faults))
     assert has_errors(faults) or severity == "warning"
-    assert len(faults) <= 4 and all(fault.mend for fault in faults)
+    assert len(faults) <= 4 and all(fault.fix for fault in faults)
 
 
 def test_the_truth_of_final_must_not_lie_in_a_zip_that_nobody_reads(made, tmp_path):

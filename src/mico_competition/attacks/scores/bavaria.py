@@ -2,7 +2,7 @@
 
 The formulas are in docs/METHODS.md, section 4.6 (formulas 19 and 20).  Source: Braennvall,
 "Exponential-family membership inference: from LiRA and RMIA to BaVarIA", 2026 (arXiv 2603.11799).
-How the parameters of the prior are set is ours.
+The choice of the prior's parameters is ours.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def bavaria(
     """The log ratio of the predictive densities of IN and OUT shadows.
 
     Args:
-        target: float[points] or float[targets, points]; best the stable logit.
+        target: float[points] or float[targets, points]; preferably the stable logit.
         shadow: float[models, points].
         is_member: bool[models, points].
-        nu0: how many observations the prior variance weighs, > 0.
-        kappa0: how many observations the prior mean weighs, >= 0; 0 is a flat prior, which
-            costs one degree of freedom.  An empty group takes its prior mean with weight 1.
+        nu0: the weight of the prior variance, in observations, > 0.
+        kappa0: the weight of the prior mean, in observations, >= 0; 0 is a flat prior, which costs
+            one degree of freedom. An empty group takes its prior mean with weight 1.
         predictive: "t" or "normal".
         target_index: rows of shadow that the targets are, to be left out (see `common`).
 
@@ -90,7 +90,7 @@ def _log_predictive(
     """Log predictive density of `s` given a group's count, mean and sum of squares."""
     n, mean, ss = group
     nu0, kappa0, predictive = prior
-    # The prior mean comes from the other group: no such group, no prior mean.
+    # The prior mean comes from the other group; if that is empty, there is none.
     kappa = np.where(n == 0, max(kappa0, 1.0), np.where(n_other == 0, 0.0, kappa0))
     weight = n + kappa
     centre = (n * mean + kappa * prior_mean) / weight

@@ -1,4 +1,4 @@
-"""Calibration: a signal less what is usual for the record; and the formulas of the winner of 2023.
+"""Calibration by a record's shadow models, and the formulas of 2023's winner.
 
 The formulas are in docs/METHODS.md, section 4.2 (formula 14).  Sources: Watson, Guo, Cormode and
 Sablayrolles, "On the importance of difficulty calibration in membership inference attacks", ICLR

@@ -1,12 +1,12 @@
-"""What every shadow-model attack starts from: checked inputs, and moments of IN and OUT shadows.
+"""Shared by all shadow-model attacks: checked inputs, and moments of IN and OUT shadows.
 
-Shapes are the same everywhere.  `shadow` is float[models, points]: the signal of every shadow
-model at every point; `is_member` is bool[models, points]: which of them trained on it.  `target`
-is float[points], or float[targets, points] when several models are attacked on the same points.
-Points of different models (each has its own challenge points) may also be laid end to end.
+Shapes are the same everywhere. `shadow` is float[models, points]: the signal of every shadow model
+at every point; `is_member` is bool[models, points]: which of them trained on it. `target` is
+float[points], or float[targets, points] when several models are attacked on the same points. Points
+of different models (each has its own challenge points) may also be concatenated.
 
-Where a target is itself one of the shadows, `target_index` names its row, and its own terms are
-subtracted: an attack must never see the label that it is asked for.
+If a target is itself one of the shadows, `target_index` names its row, and its own terms are
+subtracted: an attack must never see the label that it predicts.
 
 The mathematics is in docs/METHODS.md, sections 2.1 and 4.1.
 """
@@ -18,8 +18,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-BLOCK = 1 << 20  # numbers handled at once: bounds the temporaries to some 10 MB each
-LEAK_SAMPLE = 256  # points compared when looking for a target among its own shadows
+BLOCK = 1 << 20  # numbers in one block: bounds temporary arrays to some 10 MB each
+LEAK_SAMPLE = 256  # points compared in the search for a target among its own shadows
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Inputs:
 class Moments:
     """Counts, means and sums of squared deviations of IN and OUT shadows.
 
-    Each is float[points], or of the target's shape where targets were left out.  An empty group
-    has mean 0 and sum 0: look at the count first, or use `groups.shrunk`.
+    Each is float[points], or of the target's shape if targets are left out. An empty group has mean
+    0 and sum 0: check the count first, or use `groups.shrunk`.
     """
 
     n_in: np.ndarray
@@ -80,10 +80,10 @@ def check_inputs(
         shadow: float[models, points].
         is_member: bool[models, points] (0 and 1 will do).
         target_index: the row of `shadow` that each target is: one int, int[targets], or
-            int[points] where points of several targets lie end to end.
+            int[points] if points of several targets are concatenated.
 
     Raises:
-        ValueError: with one sentence that names the array and the mend.
+        ValueError: naming the array and the fix.
     """
     target, shadow = np.asarray(target), np.asarray(shadow)
     if shadow.ndim != 2 or shadow.shape[0] == 0 or shadow.shape[1] == 0:
@@ -107,7 +107,7 @@ def check_inputs(
 
 
 def check_finite(name: str, array: np.ndarray) -> None:
-    """Refuses signals that are no numbers."""
+    """ValueError for signals that are not finite numbers."""
     if array.dtype.kind not in "fiu":
         raise ValueError(f"Expected {name} to hold real numbers, got dtype {array.dtype}.")
     bad = ~np.isfinite(array)
@@ -120,7 +120,7 @@ def check_finite(name: str, array: np.ndarray) -> None:
 
 
 def check_varies(varies: bool) -> None:
-    """Refuses signals that do not vary: they have no spread over models."""
+    """ValueError for signals that do not vary between models."""
     if not varies:
         raise ValueError(
             "Expected signals that vary between shadow models, got constant ones: is it one model "
@@ -144,7 +144,7 @@ def check_mask(is_member: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _own_rows(target: np.ndarray, shadow: np.ndarray, index: int | np.ndarray) -> np.ndarray:
-    """`target_index` spread to the target's shape, and checked against the signals."""
+    """`target_index` broadcast to the target's shape, and checked against the signals."""
     rows = np.asarray(index)
     if rows.dtype.kind not in "iu" or (rows < 0).any() or (rows >= len(shadow)).any():
         raise ValueError(f"Expected target_index in 0..{len(shadow) - 1}, got {index}.")
@@ -169,18 +169,18 @@ def _own_rows(target: np.ndarray, shadow: np.ndarray, index: int | np.ndarray) -
 
 
 def _refuse_leak(target: np.ndarray, shadow: np.ndarray) -> None:
-    """Refuses a target whose signals are those of a shadow: its label would be an input."""
+    """ValueError for a target with the signals of a shadow: its label would be an input."""
     step = -(-shadow.shape[1] // LEAK_SAMPLE)
     seen, asked = shadow[:, ::step], np.atleast_2d(target)[:, ::step]
     if seen.shape[1] < 10:
         return  # too few points to tell a copy from a coincidence
     if seen.dtype != asked.dtype and seen.dtype.kind == asked.dtype.kind == "f":
         coarser = min(seen.dtype, asked.dtype, key=lambda dtype: dtype.itemsize)
-        with np.errstate(over="ignore"):  # the same number, kept with more digits and with fewer
+        with np.errstate(over="ignore"):  # the same number in two precisions
             seen, asked = seen.astype(coarser), asked.astype(coarser)
     for row, signals in enumerate(asked):
         equal = seen == signals
-        # Saturated signals are equal in many models, or are few values; a copy is neither.
+        # Saturated signals are equal in many models, or have few values; those of a copy do not.
         alone = equal.sum(axis=0) == 1
         if alone.mean() > 0.5 and len(np.unique(signals[alone])) >= 10:
             model = int(equal.sum(axis=1).argmax())
@@ -191,7 +191,7 @@ def _refuse_leak(target: np.ndarray, shadow: np.ndarray) -> None:
 
 
 def blocks(models: int, points: int) -> Iterator[slice]:
-    """Slices of the points, such that models x slice stays below BLOCK numbers."""
+    """Slices of the points such that models x slice has fewer than BLOCK numbers."""
     step = max(1, BLOCK // models)
     return (slice(start, min(start + step, points)) for start in range(0, points, step))
 
@@ -217,7 +217,7 @@ def masked_moments(shadow: np.ndarray, is_member: np.ndarray) -> Moments:
             out[f"mean_{name}"][cols] = means[name]
         x -= np.where(is_member[:, cols], means["in"], means["out"])
         for name, w in groups.items():
-            # What the rounding of the mean left over (Chan et al.'s corrected two-pass sums).
+            # Corrects for the rounding of the mean (Chan et al.'s two-pass sums).
             rest = np.einsum("mp,mp->p", w, x) / np.maximum(out[f"n_{name}"][cols], 1.0)
             out[f"mean_{name}"][cols] += rest
             squares = np.einsum("mp,mp,mp->p", w, x, x) - out[f"n_{name}"][cols] * rest**2
@@ -226,7 +226,7 @@ def masked_moments(shadow: np.ndarray, is_member: np.ndarray) -> Moments:
 
 
 def moments_of(inputs: Inputs) -> Moments:
-    """Moments of the shadows, with each target left out where `target_index` was given."""
+    """Moments of the shadows, with each target left out if `target_index` is given."""
     moments = masked_moments(inputs.shadow, inputs.is_member)
     if inputs.own is None:
         return moments
@@ -241,14 +241,14 @@ def moments_of(inputs: Inputs) -> Moments:
 def _remove(
     inputs: Inputs, moments: Moments, x: np.ndarray, gone: np.ndarray, group: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count, mean and squares of a group without `x` where `gone` (Welford's step, backwards)."""
+    """Count, mean and squares of a group without `x` where `gone` (Welford's step, reversed)."""
     name = "in" if group else "out"
     n, mean, ss = (getattr(moments, f"{kind}_{name}") for kind in ("n", "mean", "ss"))
     left = n - gone
     step = np.where(gone, x - mean, 0.0)
     new_mean = np.where(left > 0, mean - step / np.maximum(left, 1.0), 0.0)
     new_ss = np.where(left > 1, ss - step**2 * n / np.maximum(left, 1.0), 0.0)
-    # An outlier taken away leaves a difference of two large numbers: there, add up anew.
+    # Removing an outlier leaves a difference of two large numbers: compute the sums again.
     doubtful = gone & (left > 0) & (new_ss <= 1e-4 * ss)
     assert inputs.own is not None
     rows, columns = inputs.own[doubtful], np.broadcast_to(np.arange(x.shape[-1]), x.shape)[doubtful]

@@ -1,9 +1,9 @@
-"""The IN and the OUT distribution of every record, defined also where there are few shadow models.
+"""The IN and the OUT distribution of every record, also with few shadow models.
 
-The SST-2 scenarios of MICO leave about 1.3 OUT models a record, and some records none.  Such a
-record takes its missing mean from the other group and the usual shift between the two, and its
-missing variance from all records; with `strength` > 0 it always does so a little (shrinkage).
-Nothing is NaN.  The formulas are in docs/METHODS.md, section 4.1 (formulas 12 and 13).
+The SST-2 scenarios of MICO leave about 1.3 OUT models for each record, and none for some. A missing
+mean is the other group's mean plus the average shift between the two, and a missing variance comes
+from all records; with `prior_weight` > 0 all means and variances are shrunk towards these. No
+result is NaN. The formulas are in docs/METHODS.md, section 4.1 (formulas 12 and 13).
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ import numpy as np
 
 from mico_competition.attacks.scores.common import Moments, check_varies
 
-CONSTANT = 1e-12  # a variance below this part of the usual one counts as constant, thus unknown
+CONSTANT = 1e-12  # a variance below this share of the average counts as constant, thus unknown
 
 
 @dataclass(frozen=True)
 class Usual:
-    """What is usual over all points (last axis): each float[1], or float[targets, 1].
-
-    These are the variances within the groups.
-    """
+    """Variances within the groups over all points: float[1], or float[targets, 1]."""
 
     var_in: np.ndarray
     var_out: np.ndarray
@@ -44,7 +41,7 @@ def usual(moments: Moments) -> Usual:
     A group with no two shadows at any point takes the other group's variance.
 
     Raises:
-        ValueError: if signals do not vary between models, or nowhere two models are comparable.
+        ValueError: if signals do not vary between models, or no point has two models of one kind.
     """
 
     def pooled(ss: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +65,7 @@ def usual(moments: Moments) -> Usual:
 
 
 def usual_shift(moments: Moments, needed: tuple[str, ...] = ("in", "out")) -> np.ndarray:
-    """Mean IN - mean OUT over all points, each weighted by what it tells: n_in n_out / n.
+    """Mean IN - mean OUT over all points, weighted by their information: n_in n_out / n.
 
     Args:
         needed: the kinds whose means the attack uses.
@@ -84,8 +81,9 @@ def usual_shift(moments: Moments, needed: tuple[str, ...] = ("in", "out")) -> np
     lacking = [kind for kind in needed if (getattr(moments, f"n_{kind}") == 0).any()]
     if lacking and (total == 0).any():
         raise ValueError(
-            f"Expected some point with both IN and OUT shadow models, got none, so what is usual "
-            f"for {lacking[0].upper()} cannot be told: do the masks belong to these models?"
+            f"Expected some point with both IN and OUT shadow models, got none, so the shift "
+            f"between them is unknown for {lacking[0].upper()}: do the masks belong to these "
+            f"models?"
         )
     gap = (weight * (moments.mean_in - moments.mean_out)).sum(axis=-1, keepdims=True)
     shift: np.ndarray = gap / np.maximum(total, 1e-300)
@@ -93,14 +91,14 @@ def usual_shift(moments: Moments, needed: tuple[str, ...] = ("in", "out")) -> np
 
 
 def filled_means(
-    moments: Moments, strength: float = 0.0, needed: tuple[str, ...] = ("in", "out")
+    moments: Moments, prior_weight: float = 0.0, needed: tuple[str, ...] = ("in", "out")
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means IN and OUT; a missing one is the other moved by the usual shift.
+    """Means IN and OUT; a missing one is the other moved by the average shift.
 
     Args:
-        strength: with this many pseudo-observations each mean is drawn to the other group's
-            mean moved by the shift; 0 changes only the missing ones.
-        needed: the kinds whose means the attack uses; the other is filled as may be.
+        prior_weight: with this many pseudo-observations each mean is shrunk towards the other
+            group's mean moved by the shift; 0 changes only the missing ones.
+        needed: the kinds whose means the attack uses; the other may be any number.
 
     Raises:
         ValueError: as `usual_shift`.
@@ -109,8 +107,8 @@ def filled_means(
     shift = usual_shift(moments, needed)
 
     def fill(n: np.ndarray, mean: np.ndarray, prior: np.ndarray, empty: np.ndarray) -> np.ndarray:
-        # Where the other group is empty there is nothing to be drawn to.
-        weight = np.where(n == 0, max(strength, 1.0), np.where(empty, 0.0, strength))
+        # If the other group is empty, there is nothing to shrink towards.
+        weight = np.where(n == 0, max(prior_weight, 1.0), np.where(empty, 0.0, prior_weight))
         shrunk: np.ndarray = (n * mean + weight * prior) / (n + weight)
         return shrunk
 
@@ -122,41 +120,41 @@ def filled_means(
 def shrunk(
     moments: Moments,
     *,
-    strength: float = 0.0,
+    prior_weight: float = 0.0,
     variance: str = "point",
     needed: tuple[str, ...] = ("in", "out"),
 ) -> Groups:
-    """Means and variances of every point, shrunk to what is usual.
+    """Means and variances of every point, shrunk towards those of all points.
 
     Args:
         moments: of the shadows.
-        strength: pseudo-observations of the usual; 0 keeps what is defined: the mean and the
-            variance (divided by n) of the point's own shadows, as in the papers.
-        variance: "point": of the point's IN and OUT shadows apart; "pooled": of both together,
-            one for the point; "global": within the groups, one for all points; "raw_global":
-            of all values, between points included, as Carlini et al.'s published code and the
-            2023 runner-up have it.
+        prior_weight: the number of pseudo-observations; 0 keeps the mean and the variance (divided
+            by n) of the point's own shadows where they are defined, as in the papers.
+        variance: "point": separate variances of the point's IN and OUT shadows; "pooled": one
+            variance of both; "global": one variance within the groups for all points; "raw_global":
+            one variance of all values, including differences between points, as in Carlini et al.'s
+            published code and the 2023 runner-up's.
         needed: the kinds that the attack uses.
 
     Returns:
-        Groups in which a group of fewer than two shadows, or of constant ones, has the usual
-        variance, and an empty group the other's mean moved by the usual shift.
+        Groups in which a group of fewer than two shadows, or of constant ones, has the pooled
+        variance, and an empty group the other's mean moved by the average shift.
 
     Raises:
-        ValueError: as `usual` and `filled_means`; on an unknown `variance`, a negative strength.
+        ValueError: as `usual` and `filled_means`; on an unknown `variance` or a negative weight.
     """
-    if not strength >= 0:
-        raise ValueError(f"Expected shrinkage >= 0 pseudo-observations, got {strength}.")
+    if not prior_weight >= 0:
+        raise ValueError(f"Expected shrinkage >= 0 pseudo-observations, got {prior_weight}.")
     common = usual(moments)
-    mean_in, mean_out = filled_means(moments, strength, needed)
+    mean_in, mean_out = filled_means(moments, prior_weight, needed)
     m = moments
     if variance == "point":
-        var_in = _own(m.ss_in, m.n_in, m.n_in >= 2, common.var_in, strength)
-        var_out = _own(m.ss_out, m.n_out, m.n_out >= 2, common.var_out, strength)
+        var_in = _own(m.ss_in, m.n_in, m.n_in >= 2, common.var_in, prior_weight)
+        var_out = _own(m.ss_out, m.n_out, m.n_out >= 2, common.var_out, prior_weight)
     elif variance == "pooled":
         n = np.maximum(m.n_in - 1, 0) + np.maximum(m.n_out - 1, 0)
         prior = (common.var_in + common.var_out) / 2
-        var_in = var_out = _own(m.ss_in + m.ss_out, n, n >= 1, prior, strength)
+        var_in = var_out = _own(m.ss_in + m.ss_out, n, n >= 1, prior, prior_weight)
     elif variance == "global":
         var_in, var_out = common.var_in, common.var_out
     elif variance == "raw_global":
@@ -170,10 +168,10 @@ def shrunk(
 
 
 def _own(
-    ss: np.ndarray, n: np.ndarray, known: np.ndarray, prior: np.ndarray, strength: float
+    ss: np.ndarray, n: np.ndarray, known: np.ndarray, prior: np.ndarray, prior_weight: float
 ) -> np.ndarray:
-    """A point's variance with `strength` pseudo-observations of the usual one."""
-    var = (ss + strength * prior) / np.maximum(n + strength, 1e-300)
+    """A point's variance with `prior_weight` pseudo-observations of the pooled one."""
+    var = (ss + prior_weight * prior) / np.maximum(n + prior_weight, 1e-300)
     return np.where(known & (var > CONSTANT * prior), var, prior)
 
 

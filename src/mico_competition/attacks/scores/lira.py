@@ -1,12 +1,12 @@
-"""LiRA, the likelihood ratio attack: is the target's signal more like that of IN or of OUT models?
+"""LiRA, the likelihood ratio attack: compares the target's signal with IN and OUT models.
 
 The formulas are in docs/METHODS.md, section 4.4 (formulas 16 to 18).  Source: Carlini, Chien, Nasr,
 Song, Terzis and Tramer, "Membership inference attacks from first principles", IEEE S&P 2022 (arXiv
 2112.03570): algorithm 1 (online), section V-B (offline), section VI (fixed variance,
 augmentations).
 
-The authors advise one variance for all records below some 64 shadow models.  MICO has 100, of which
-few are OUT at a record: take "global", or "point" with a shrinkage of 10 to 20.
+With fewer than about 64 shadow models the authors recommend one variance for all records. MICO has
+100, of which few are OUT at a record: use "global", or "point" with a shrinkage of 10 to 20.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def lira(
     shrinkage: float = 0.0,
     target_index: int | np.ndarray | None = None,
 ) -> np.ndarray:
-    """LiRA's score for every point.
+    """The LiRA score of every point.
 
     Args:
         target: float[points] or float[targets, points]; a signal that grows with membership.
@@ -44,14 +44,14 @@ def lira(
             1 - Pr[Z > s] (the same order, without rounding to 1).
         variance: "point", "pooled", "global" or "raw_global", see `groups.shrunk`.  Divided by n,
             as numpy's and the paper's.
-        shrinkage: pseudo-observations of what is usual over all points, for means (towards the
-            other group moved by the usual shift) and variances; 0 is the paper.
+        shrinkage: pseudo-observations that shrink means (towards the other group's, moved by the
+            average shift) and variances (towards those of all points); 0 is the paper's method.
         target_index: rows of shadow that the targets are, to be left out (see `common`).
 
     Returns:
-        float of the target's shape: any real number.  A point with fewer than two shadows of a
-        kind, or constant ones, takes the variance of all points; with none, the other kind's
-        mean moved by the usual shift.
+        float of the target's shape: any real number. A point with fewer than two shadows of a kind,
+        or constant ones, takes the variance of all points; with none, the other kind's mean moved
+        by the average shift.
 
     Raises:
         ValueError: on bad input, constant signals, or nothing to fill a missing mean from.
@@ -63,7 +63,7 @@ def lira(
     """
     inputs = check_inputs(target, shadow, is_member, target_index)
     needed = ("in", "out") if online else ("out",)
-    groups = shrunk(moments_of(inputs), strength=shrinkage, variance=variance, needed=needed)
+    groups = shrunk(moments_of(inputs), prior_weight=shrinkage, variance=variance, needed=needed)
     s = inputs.target
     if not online:
         z_score: np.ndarray = (s - groups.mean_out) / np.sqrt(groups.var_out)
@@ -85,7 +85,7 @@ def lira_multivariate(
     """LiRA over several augmentations of each point: a multivariate normal for IN and OUT.
 
     Args:
-        target: float[points, augmentations], of one target (or of several, laid end to end).
+        target: float[points, augmentations], of one target (or of several, concatenated).
         shadow: float[models, points, augmentations].
         is_member: bool[models, points].
         online: the log likelihood ratio; offline: 1'C^-1(s - mean_out) / sqrt(1'C^-1 1), C the
@@ -143,14 +143,14 @@ def _scatter(shadow: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
     count = weight.sum(axis=0)
     mean = np.einsum("mp,mpa->pa", weight, shadow) / np.maximum(count, 1.0)[:, None]
     scatter = np.empty((*mean.shape, mean.shape[1]))
-    for point in range(len(mean)):  # A x A products: one call of BLAS a point
+    for point in range(len(mean)):  # A x A products: one call of BLAS for each point
         rest = shadow[mask[:, point], point] - mean[point]
         scatter[point] = rest.T @ rest
     return count, mean, scatter
 
 
 def _filled(inside: tuple, outside: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """Means IN and OUT; a missing one is the other moved by the usual shift."""
+    """Means IN and OUT; a missing one is the other moved by the average shift."""
     (n_in, mean_in, _), (n_out, mean_out, _) = inside, outside
     weight = n_in * n_out / (n_in + n_out)
     missing_in, missing_out = (n_in == 0)[:, None], (n_out == 0)[:, None]
@@ -166,28 +166,30 @@ def _filled(inside: tuple, outside: tuple) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _covariance(group: tuple, other: tuple, strength: float) -> np.ndarray:
-    """Covariances [points, A, A], with `strength` pseudo-observations of that of all points."""
+def _covariance(group: tuple, other: tuple, prior_weight: float) -> np.ndarray:
+    """Covariances [points, A, A], with `prior_weight` pseudo-observations of that of all points."""
     count, _, scatter = group
     free = np.maximum(count - 1, 0).sum()
-    if free == 0:  # nowhere two shadows of this kind: the other kind's will do
+    if free == 0:  # no point has two shadows of this kind: take the other kind's
         free, scatter_all = np.maximum(other[0] - 1, 0).sum(), other[2].sum(axis=0)
     else:
         scatter_all = scatter.sum(axis=0)
     usual = scatter_all / max(free, 1.0)
     size = np.trace(usual) / len(usual)
     check_varies(size > 0)
-    usual = usual + 1e-9 * size * np.eye(len(usual))  # equal augmentations stay invertible
-    strength = max(strength, 1e-9)
+    usual = usual + 1e-9 * size * np.eye(
+        len(usual)
+    )  # keeps the matrix of equal augmentations invertible
+    prior_weight = max(prior_weight, 1e-9)
     alone = (count < 2)[:, None, None]
     covariance: np.ndarray = np.where(
-        alone, usual, (scatter + strength * usual) / (count + strength)[:, None, None]
+        alone, usual, (scatter + prior_weight * usual) / (count + prior_weight)[:, None, None]
     )
     return covariance
 
 
 def _log_density(rest: np.ndarray, cov: np.ndarray) -> np.ndarray:
-    """Log density of a centred multivariate normal at `rest` [points, A], but for a constant."""
+    """Log density of a centred multivariate normal at `rest` [points, A], up to a constant."""
     lower = np.linalg.cholesky(cov)
     white = np.linalg.solve(lower, rest[..., None])[..., 0]
     log_det = 2 * np.log(np.diagonal(lower, axis1=-2, axis2=-1)).sum(axis=-1)

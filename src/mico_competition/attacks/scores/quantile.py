@@ -1,10 +1,10 @@
 """Quantile regression attack: one regression on non-members instead of shadow models.
 
 A regression predicts the quantiles of the signal of non-members from features of a record; a signal
-above the high quantile speaks for a member.  The score is in docs/METHODS.md, section 4.8 (formula
-23).  Sources: Bertran, Tang, Kearns, Morgenstern, Roth and Wu, "Scalable membership inference
-attacks via quantile regression", NeurIPS 2023 (arXiv 2307.03694); the linear fit: Hunter and Lange,
-"Quantile regression via an MM algorithm", 2000.
+above the high quantile is evidence for a member. The score is in docs/METHODS.md, section 4.8
+(formula 23). Sources: Bertran, Tang, Kearns, Morgenstern, Roth and Wu, "Scalable membership
+inference attacks via quantile regression", NeurIPS 2023 (arXiv 2307.03694); the linear fit: Hunter
+and Lange, "Quantile regression via an MM algorithm", 2000.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from mico_competition.attacks.scores.common import check_finite, check_inputs, m
 if TYPE_CHECKING:
     from mico_competition.attacks.problem import Problem
 
-PAIRS = 4000  # (shadow, point) pairs that the attack learns from
-STEPS = 200  # of the MM algorithm, at most
+PAIRS = 4000  # (shadow, point) pairs to learn from
+STEPS = 200  # maximal steps of the MM algorithm
 
 
 def quantile_regression(
@@ -30,12 +30,12 @@ def quantile_regression(
     *,
     high: float = 0.9,
 ) -> np.ndarray:
-    """How far the signal lies above what is usual for such a point outside training.
+    """How far the signal lies above that of similar points outside training.
 
     Args:
         target: float[points], the target's signal; larger = more likely a member.
-        features: float[points, features]: what is known of each point beforehand (pixels,
-            embeddings, the mean signal of reference models).
+        features: float[points, features]: features of each point (pixels, embeddings, the mean
+            signal of reference models).
         outside: float[others]: the target's signal on points that it did not train on.
         outside_features: float[others, features].
         high: the quantile to predict beside the median, between 0.5 and 1.
@@ -95,12 +95,14 @@ def _linear(x: np.ndarray, y: np.ndarray, level: float, at: np.ndarray) -> np.nd
 
     a = design(x)
     spread = y.std()
-    ridge = 1e-9 * len(y) * np.eye(a.shape[1])  # equal or constant columns stay solvable
+    ridge = (
+        1e-9 * len(y) * np.eye(a.shape[1])
+    )  # keeps systems with equal or constant columns solvable
     ridge[0, 0] = 0.0
     beta = np.linalg.lstsq(a, y, rcond=None)[0]
     pull = (2 * level - 1) * a.sum(axis=0)
     for step in range(STEPS):
-        # The kink of |r| is rounded less and less, else steps get stuck at early zeros.
+        # The kink of |r| is smoothed less and less, as steps would otherwise stop at early zeros.
         rounding = spread * max(1e-6, 0.1 * 0.8**step)
         weight = 1 / (rounding + np.abs(y - a @ beta))
         weighted = a * weight[:, None]
@@ -114,10 +116,10 @@ def _linear(x: np.ndarray, y: np.ndarray, level: float, at: np.ndarray) -> np.nd
 
 
 def quantile_attack(problem: Problem) -> np.ndarray:
-    """Quantile regression of OUT signals on what the other shadows say of a point.
+    """Quantile regression of OUT signals on the other shadows' signals at a point.
 
-    Bertran et al. learn from points that the target did not see.  MICO tells of none, so the
-    OUT shadows stand for it: random (shadow, point) pairs, the shadow left out of the mean and
+    Bertran et al. learn from points outside the target's training set. MICO discloses none, so OUT
+    shadows replace them: random (shadow, point) pairs, with the shadow left out of the mean and
     spread that describe the point.
     """
     signal, shadows = problem.source.get("logit"), problem.shadows
@@ -132,7 +134,7 @@ def quantile_attack(problem: Problem) -> np.ndarray:
     )
     spread = np.sqrt(learnt.ss_all / np.maximum(learnt.n - 1, 1))
     asked = problem.columns.ravel()
-    points, place = np.unique(asked, return_inverse=True)  # many targets ask for the same ones
+    points, place = np.unique(asked, return_inverse=True)  # many targets share the same shadows
     around = signal[np.ix_(shadows, points)]
     known = np.stack([around.mean(axis=0), around.std(axis=0, ddof=1)], axis=1)
     score = quantile_regression(

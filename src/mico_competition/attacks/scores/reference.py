@@ -1,9 +1,9 @@
-"""Reference model attacks: does the target do better at the point than a model that never saw it?
+"""Reference model attacks: compare the target with a model that was not trained on the point.
 
-Source: the SST-2 runner-up of 2023 (W. Fleshman, wfleshman/MICO_SST).  He trained one reference a
-target, without privacy, on all records but the target's challenge points, and took the difference
-of the probabilities of the true class.  Not repeated: he stretched each model's scores to [0, 1]
-by themselves (`to_unit` maps all models of a phase at once).
+Source: the SST-2 runner-up of 2023 (W. Fleshman, wfleshman/MICO_SST). He trained one reference for
+each target, without privacy, on all records but the target's challenge points, and took the
+difference of the probabilities of the true class. He also scaled each model's scores to [0, 1]
+separately, which is not repeated here (`to_unit` maps all models of a phase together).
 
 The mathematics is in docs/METHODS.md, section 4.3 (formula 15).
 """
@@ -24,18 +24,18 @@ def out_reference(
     references: int = 1,
     target_index: int | np.ndarray | None = None,
 ) -> np.ndarray:
-    """The same with what is at hand: the first OUT shadows of each point as its references.
+    """The same with the first OUT shadows of each point as its references.
 
     Args:
         target: float[points] or float[targets, points].
         shadow: float[models, points].
         is_member: bool[models, points].
-        references: how many OUT shadows to use at most, >= 1.
+        references: the maximal number of OUT shadows, >= 1.
         target_index: rows of shadow that the targets are, to be left out (see `common`).
 
     Returns:
-        float of the target's shape.  A point without any OUT shadow is calibrated by the mean of
-        its IN shadows less the usual shift between the two.
+        float of the target's shape. A point without any OUT shadow is calibrated by the mean of its
+        IN shadows minus the average shift between the two.
 
     Raises:
         ValueError: on bad input; if no point has both IN and OUT shadows and one lacks OUT.
@@ -56,7 +56,7 @@ def out_reference(
         total = np.where(taken, inputs.shadow, 0.0).sum(axis=0)
         count = taken.sum(axis=0)
     else:
-        # The target itself, if among the first, makes room for one more.
+        # If the target is among the first, one more is used.
         own_out = usable[inputs.own, points]
         first = own_out & (rank[inputs.own, points] <= references)
         taken, more = usable & (rank <= references), usable & (rank == references + 1)

@@ -1,9 +1,9 @@
-"""RMIA, the robust membership inference attack: a record is compared with many other records.
+"""RMIA, the robust membership inference attack, which compares a record with many others.
 
-The formulas are in docs/METHODS.md, section 4.7 (formulas 21 and 22).  Source: Zarifzadeh, Liu and
+The formulas are in docs/METHODS.md, section 4.7 (formulas 21 and 22). Source: Zarifzadeh, Liu and
 Shokri, "Low-cost high-power membership inference attacks", ICML 2024 (arXiv 2312.03262), equations
-2 to 4, and appendix B.2.2 for the offline approximation, whose parameter is chosen there as here:
-on shadow models that play the target.
+2 to 4, and appendix B.2.2 for the offline approximation, whose parameter is chosen there, as here,
+on shadow models as pseudo-targets.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from mico_competition.attacks.scores.common import (
 from mico_competition.attacks.scores.groups import usual_shift
 
 CANDIDATES = np.arange(11) / 10  # values of a
-RATES = np.arange(1, 21) / 100  # false positive rates that a is chosen for
-USUAL_A = 0.3  # where there are too few shadow models to choose
-STAND_INS = 16  # shadow models that a is chosen on, at most
-STAND_IN_POINTS = 1000  # points of each, at most
+RATES = np.arange(1, 21) / 100  # false positive rates for the choice of a
+USUAL_A = 0.3  # a if there are too few shadow models to choose it
+STAND_INS = 16  # maximal number of shadow models for the choice of a
+STAND_IN_POINTS = 1000  # maximal number of points of each
 
 
 def rmia(
@@ -37,24 +37,23 @@ def rmia(
     online: bool = True,
     target_index: int | np.ndarray | None = None,
 ) -> np.ndarray:
-    """The share of population points z that the point beats: Pr_z[LR(x, z) >= gamma].
+    """The share of population points z with a smaller ratio: Pr_z[LR(x, z) >= gamma].
 
-    LR(x, z) = (p(x | target) / p(x)) / (p(z | target) / p(z)).  p(x) is the mean of the mean IN
-    and the mean OUT probability (online), or ((1 + a) p_out + (1 - a)) / 2 (offline), with which
-    also a point that has no IN shadows is treated.
+    LR(x, z) = (p(x | target) / p(x)) / (p(z | target) / p(z)). p(x) is the mean of the mean IN and
+    the mean OUT probability (online), or ((1 + a) p_out + (1 - a)) / 2 (offline), which also
+    applies to a point without IN shadows.
 
     Args:
         target: float[points] or float[targets, points]: probability of the true class, [0, 1].
         shadow: float[models, points], the same.
         is_member: bool[models, points].
         population: (target at z, shadow at z, members at z): float[..., z] with the target's
-            leading shape, float[models, z], bool[models, z] or None if no shadow saw any z.
-            Points that the target did not train on.  None: the points themselves stand for the
-            population (half of MICO's challenge points are members, so scores are lower, in
-            nearly the same order).
+            leading shape, float[models, z], bool[models, z] or None if no shadow saw any z. Points
+            outside the target's training set. None: the points themselves are the population (half
+            of MICO's challenge points are members, so scores are lower, in nearly the same order).
         gamma: how far the point must beat z; >= 1 in the paper, any number > 0 here.
         offline_a: a of the offline approximation, in [0, 1]: near 1 if training changes little.
-            None: the one that tells members of the shadow models best, see `choose_offline_a`.
+            None: the choice of `choose_offline_a`.
         online: use IN shadows where there are any.
         target_index: rows of shadow that the targets are, to be left out (see `common`).
 
@@ -94,17 +93,17 @@ def rmia(
 def choose_offline_a(
     shadow: np.ndarray, is_member: np.ndarray, *, leave_out: int | None = None
 ) -> float:
-    """The a that tells members best when shadow models are attacked by the others, offline.
+    """The a with the best offline attacks on shadow models by the other shadow models.
 
     Args:
         shadow: float[models, points]: probability of the true class, [0, 1].
         is_member: bool[models, points].
-        leave_out: a row that takes no part at all, as it is the target.
+        leave_out: the target's row, which is not used.
 
     Returns:
-        Of 0, 0.1, ..., 1 that with the largest TPR, the mean over false positive rates up to 20 %
-        and over up to 16 shadow models at up to 1,000 points each (the AUC, whose larger part is
-        above, prefers an a that is too large at 10 %); of equal ones the middle; 0.3 where no
+        The value of 0, 0.1, ..., 1 with the largest mean TPR over false positive rates up to 20 %
+        and over up to 16 shadow models at up to 1,000 points each (the AUC, dominated by larger
+        rates, prefers an a that is too large at 10 %); of equal values the middle one; 0.3 if no
         shadow model can be attacked by the others.
     """
     every = -(-shadow.shape[1] // STAND_IN_POINTS)
@@ -144,7 +143,7 @@ def _all_have_in(
     population: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None,
     target_index: int | np.ndarray | None,
 ) -> bool:
-    """Whether every point has IN shadow models beside the target, so that a is of no use."""
+    """Whether every point has IN shadow models besides the target, so that a is not needed."""
     masks = [is_member] if population is None else [is_member, population[2]]
     least = 1 if target_index is None else 2
     return all(mask is not None and np.asarray(mask).sum(axis=0).min() >= least for mask in masks)
@@ -164,12 +163,12 @@ def _mean_tpr(scores: np.ndarray, members: np.ndarray) -> np.ndarray:
 
 
 def _offline_prior(mean_out: np.ndarray, a: np.ndarray | float) -> np.ndarray:
-    """p(x), where p_in is taken for a p_out + 1 - a."""
+    """p(x), with p_in approximated by a p_out + 1 - a."""
     return ((1 + a) * mean_out + (1 - a)) / 2
 
 
 def _log(p: np.ndarray) -> np.ndarray:
-    """Its logarithm; a probability of 0 beats nothing, but is no infinity."""
+    """The logarithm; finite for a probability of 0."""
     log_p: np.ndarray = np.log(np.maximum(p, np.finfo(np.float64).tiny))
     return log_p
 
@@ -221,7 +220,7 @@ def _log_ratio(
 
 
 def _share_beaten(ratio: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """For each ratio the share of its target's `others` that are not above it."""
+    """For each ratio the share of its target's `others` that do not exceed it."""
     check_finite("the ratios", ratio)
     # x / z >= 1 must hold for x = z, whatever the rounding of the logarithms.
     slack = 1e-12

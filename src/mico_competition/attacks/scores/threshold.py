@@ -1,4 +1,4 @@
-"""The loss threshold attack: what a model fits well, it may have seen (Yeom et al., CSF 2018)."""
+"""The loss threshold attack: models fit their training records well (Yeom et al., CSF 2018)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 def loss_threshold(losses: np.ndarray) -> np.ndarray:
     """Scores in [0, 1]: exp(-loss), the probability that the model gives the true label.
 
-    One monotone map for all models, so that one threshold means the same for each.  (2022's
-    kit stretched each model's scores to [0, 1] by themselves, which throws that away.)
+    One monotone map serves all models, so that scores are comparable between models. (2022's kit
+    scaled each model's scores to [0, 1] separately.)
 
     Args:
         losses: float[...], cross-entropy of each point, >= 0, in nats.

@@ -1,7 +1,7 @@
 """Signals from logits: the logit of the true class's probability, the probability, the loss.
 
-All grow with membership.  LiRA wants a signal that is nearly normal over models, and the logit is.
-The formulas are in docs/METHODS.md, section 3.1 (formulas 7 and 8).
+All are larger for likelier members. LiRA needs a signal that is nearly normal over models, such as
+the logit. The formulas are in docs/METHODS.md, section 3.1 (formulas 7 and 8).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def stable_logit(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """z_y - log sum of exp of the other logits: the logit of p_y, without loss of digits.
+    """z_y - log sum of exp of the other logits: the logit of p_y, in full precision.
 
     Args:
         logits: float[..., points, classes].
@@ -70,10 +70,10 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def logit_scaled(probabilities: np.ndarray, floor: float = 1e-29) -> np.ndarray:
-    """log(p / (1 - p)) from confidences alone, as the Purchase-100 runner-up of 2023 had it.
+    """log(p / (1 - p)) from confidences alone, as by the Purchase-100 runner-up of 2023.
 
-    Where p rounds to 1 the logit is lost: it saturates at -log(floor) (66.8), and where p rounds
-    to 0 at log(floor).  Have logits?  Take `stable_logit`.
+    Where p rounds to 1 the logit is lost: it saturates at -log(floor) (66.8), and where p rounds to
+    0 at log(floor). If you have logits, use `stable_logit`.
 
     Args:
         probabilities: float[...], in [0, 1].

@@ -1,8 +1,8 @@
 """The black-box stack: signals of outputs, calibrated by shadow models, weighted by a regression.
 
 Each scalar signal gives two features, and a small logistic regression, fitted on the shadow models
-as pseudo-targets, weights them.  Nothing of a target is used but its answers.  See docs/METHODS.md,
-sections 5.1 to 5.4.
+as pseudo-targets, weights them. It uses only the outputs of a target. See docs/METHODS.md, sections
+5.1 to 5.4.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mico_competition.attacks.stacking.stacking import Stack
 from mico_competition.attacks.stacking.table import Table, make_table, training_points
 
 QUERIES = ("resample", "slope")
-ROWS = 250_000  # training rows: the regression needs no more
+ROWS = 250_000  # training rows, which suffice for the regression
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Features:
     def stacked(self, *, rows: int = ROWS, seed: int = 0) -> Stack:
         """All features, with about `rows` training rows at random points of the shadows.
 
-        It scores every target at all points of the table, so that a score does not depend, in its
-        last digit, on which others are asked for.
+        It scores every target at all points of the table, so that rounding does not depend on which
+        points are scored.
         """
         table = self.table
         everywhere = np.tile(np.arange(len(table.points)), (len(table.targets), 1))
@@ -69,15 +69,15 @@ def stack(
 
     Args:
         problem: with own=False.
-        queries: further queries that may be made of the models: "resample" (records of which a
-            tenth of the features comes from others; 4 a point), "slope" (records moved along
-            themselves; 4 a point; not of text); () for none.
+        queries: further queries of the models: "resample" (records with a tenth of the features
+            from others; 4 for each point), "slope" (records moved along themselves; 4 for each
+            point; not for text); () for none.
         inverse_penalty: of the regression (see `logistic`).
-        rows: at most about this many training rows, at least 2 for each shadow.
-        seed: of training rows and changed records.
+        rows: about the maximal number of training rows, at least 2 for each shadow.
+        seed: for training rows and changed records.
 
     Returns:
-        float64[t, k], log odds where members and non-members are equally many.
+        float64[t, k], log odds for as many members as non-members.
 
     Raises:
         ValueError: on an unknown query; on text with "slope"; as `make_table` and `calibrated`.

@@ -1,8 +1,9 @@
-"""The calibrator: how unusual a model's signal is at a record, beside those of shadow models.
+"""The calibrator: how unusual a model's signal at a record is among those of shadow models.
 
 Every learned attack starts from two forms of a signal: its standard score, and its empirical-Bayes
-log likelihood ratio (docs/METHODS.md, section 5.1, formulas 32 and 33).  A shadow model that plays
-the target is left out of its own reference, so no form of its signal has seen a label of its own.
+log likelihood ratio (docs/METHODS.md, section 5.1, formulas 32 and 33). A shadow model that serves
+as pseudo-target is left out of its own reference, so no form of its signal depends on its own
+labels.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from mico_competition.attacks.scores.common import (
 from mico_competition.attacks.scores.empirical_bayes import NU0, eb_likelihood_ratio
 from mico_competition.attacks.scores.groups import CONSTANT, shrunk
 
-# Beyond these, one number of a feature would outweigh all others in a linear stack: a log
-# likelihood ratio, and a deviation in standard deviations.
+# Limits of a log likelihood ratio and of a standard score: larger values would dominate a linear
+# stack.
 CLIP_RATIO, CLIP_SCORE = 12.0, 8.0
-AT_ONCE = 1 << 21  # numbers (models x records) handled at once
+AT_ONCE = 1 << 21  # numbers (models x records) in one block
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -36,9 +37,8 @@ class Calibrator:
     Attributes:
         shadows: int64[s], ascending rows of the signals.
         is_member: bool[s, points].
-        variance: what a point's variance is shrunk to: "median" of all points, or the "pooled"
-            variance of all points.  They give different numbers, and the attacks that were
-            measured use one each.
+        variance: what a point's variance is shrunk towards: the "median" or the "pooled" variance
+            of all points. The results differ, and each measured attack uses one of them.
     """
 
     shadows: np.ndarray
@@ -69,10 +69,12 @@ class Calibrator:
     def blocks(
         self, signal: np.ndarray, rows: np.ndarray
     ) -> Iterator[tuple[Arrays, np.ndarray | None]]:
-        """(targets, shadows, mask) and the targets' places among the shadows or None, in parts."""
+        """Blocks of (targets, shadows, mask), with the targets' rows in shadows or None."""
         own = np.isin(rows, self.shadows)
         if own.any() and not own.all():
-            raise ValueError("Expected rows to be shadows, or none of them: ask for each apart.")
+            raise ValueError(
+                "Expected rows to be shadows, or none of them: call it for each separately."
+            )
         shadow = signal[self._shadow_rows(signal)]
         step = max(1, AT_ONCE // signal.shape[1])
         for start in range(0, len(rows), step):
@@ -81,9 +83,9 @@ class Calibrator:
             yield (signal[part], shadow, self.is_member), index
 
     def _shadow_rows(self, signal: np.ndarray) -> np.ndarray | slice:
-        """The shadows; a slice, which copies nothing, if they follow one another.
+        """The shadows, as a slice without a copy if they are consecutive.
 
-        Sums over a view of another memory layout would round in another way.
+        Sums over a view with another memory layout would round differently.
         """
         shadows = self.shadows
         if not len(shadows) or not signal.flags.c_contiguous or (np.diff(shadows) != 1).any():
@@ -102,7 +104,7 @@ def standard_score(
     *,
     variance: str = "median",
 ) -> np.ndarray:
-    """(s - mean of all) / sd within groups, each variance shrunk to what is usual.
+    """(s - mean of all) / sd within groups, each variance shrunk towards that of all points.
 
     Args:
         target: float[targets, points].
@@ -114,7 +116,7 @@ def standard_score(
     Returns:
         float64[targets, points].
 
-    Source: the 2023 winner's "standardised" score, with a variance that few shadows cannot upset.
+    Source: the 2023 winner's "standardised" score, with a variance that is robust with few shadows.
     """
     m = moments_of(check_inputs(target, shadow, is_member, target_index))
     var = _median_shrunk(m) if variance == "median" else _pooled_shrunk(m)
@@ -127,7 +129,7 @@ def _median_shrunk(m: Moments) -> np.ndarray:
     within = m.ss_in + m.ss_out
     own = within / np.maximum(free, 1)
     usual = np.median(own, axis=-1, keepdims=True)
-    # Where most points are saturated the median is nothing; then the mean of all serves.
+    # If most points are saturated, the median is 0; then take the mean of all.
     mean = own.mean(axis=-1, keepdims=True)
     usual = np.where(usual > CONSTANT * mean, usual, mean)
     check_varies(bool((usual > 0).all()))
@@ -136,7 +138,7 @@ def _median_shrunk(m: Moments) -> np.ndarray:
 
 
 def _pooled_shrunk(m: Moments) -> np.ndarray:
-    return shrunk(m, strength=NU0, variance="pooled").var_in
+    return shrunk(m, prior_weight=NU0, variance="pooled").var_in
 
 
 def _joined(parts: Iterator[np.ndarray], at: float) -> np.ndarray:

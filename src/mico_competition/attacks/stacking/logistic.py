@@ -1,9 +1,9 @@
-"""A ridge logistic regression by Newton's method, which stacks several scores into one.
+"""Ridge logistic regression by Newton's method, which combines several scores into one.
 
 It minimises formula 34 of docs/METHODS.md, section 5.2, and equals scikit-learn's
-`LogisticRegression(C=C, class_weight="balanced")` on standardised features, which the tests hold it
-to.  Newton's steps for it are iteratively re-weighted least squares (Hastie, Tibshirani and
-Friedman, "The Elements of Statistical Learning", 2nd edition, section 4.4.1).
+`LogisticRegression(C=C, class_weight="balanced")` on standardised features, as the tests check.
+Newton's steps for it are iteratively re-weighted least squares (Hastie, Tibshirani and Friedman,
+"The Elements of Statistical Learning", 2nd edition, section 4.4.1).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 from mico_competition.attacks.scores.common import check_finite
 from mico_competition.attacks.scores.transforms import sigmoid
 
-INVERSE_PENALTY = 0.003  # C, with which our stacks are fitted
+INVERSE_PENALTY = 0.003  # C of our stacks
 STEPS = 100
-TOLERANCE = 1e-10  # of the Newton decrement, per unit of the objective
-BLOCK = 1 << 16  # rows handled at once
+TOLERANCE = 1e-10  # tolerance of the Newton decrement, per unit of the objective
+BLOCK = 1 << 16  # rows in one block
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def fit_logistic(
         inverse_penalty: C > 0, the inverse of the ridge penalty's weight.
 
     Returns:
-        The one minimum of the objective; a constant feature gets weight 0.
+        The unique minimum of the objective; a constant feature gets weight 0.
 
     Raises:
         ValueError: on shapes that do not match; on NaN; if all labels are equal.
@@ -93,7 +93,7 @@ def fit_logistic(
     for _ in range(STEPS):
         step = np.linalg.solve(hessian, gradient)
         decrement = gradient @ step
-        size = 1.0  # halved until the objective falls enough: Newton overshoots from afar
+        size = 1.0  # halved until the objective falls enough, as Newton steps may overshoot
         while True:
             tried = _objective(beta - size * step, z, labels, weight)
             if tried[0] <= value - 0.25 * size * decrement or size < 1e-8:

@@ -1,9 +1,9 @@
-"""A neural network that learns from shadow models what members' outputs and losses look like.
+"""A neural network that learns membership from shadow models' outputs and losses.
 
 Sources: Shokri, Stronati, Song and Shmatikov, S&P 2017 (arXiv 1610.05820): shadows as labelled
 examples of outputs; Salem et al., NDSS 2019 (arXiv 1806.01246): sorted top probabilities, one
-network for all classes; Nasr, Shokri and Houmansadr, S&P 2019 (arXiv 1812.00910): the loss beside
-the outputs.  Standard scores over the other shadows are added: without them the network would
+network for all classes; Nasr, Shokri and Houmansadr, S&P 2019 (arXiv 1812.00910): the loss besides
+the outputs. Standard scores over the other shadows are inputs, too: without them the network would
 have to learn from the output alone which records are easy.
 
 The mathematics is in docs/METHODS.md, section 5.5.
@@ -28,7 +28,7 @@ from mico_competition.support.progress import tracked
 
 @dataclass(frozen=True)
 class Settings:
-    """Of the network and its training.
+    """Settings of the network and its training.
 
     Attributes:
         hidden: units of the two hidden layers.
@@ -36,8 +36,8 @@ class Settings:
         batch_size: rows a step.
         rate: Adam's peak learning rate; it falls to 0 along a cosine.
         decay: decoupled weight decay.
-        networks: as many are trained, from different seeds; their log odds are averaged.
-        rows: training rows at most, about.
+        networks: the number of networks, trained with different seeds; their log odds are averaged.
+        rows: about the maximal number of training rows.
     """
 
     hidden: int = 64
@@ -62,15 +62,14 @@ def neural(
 
     Args:
         problem: with own=False.
-        top: how many sorted log-probabilities the network sees.
-        calibrate: whether it sees standard scores over the shadows; False is the papers' attack.
+        top: the number of sorted log-probabilities as inputs.
+        calibrate: whether standard scores over the shadows are inputs; False is the papers' attack.
         settings: of the network; None for the default.
-        seed: of training rows, first weights and order.
-        device: for the network; None for CUDA where there is one.
+        seed: for training rows, initial weights and order.
+        device: for the network; None for CUDA if available.
 
-    Returns:
-        float64[t, k], log odds where members and non-members are equally many.  The same on the
-        same machine for the same seed.
+    Returns: float64[t, k], log odds for as many members as non-members; reproducible on the same
+    machine with the same seed.
 
     Raises:
         ValueError: as `make_table`; on NaN; on constant signals.
@@ -123,8 +122,8 @@ def train_and_score(
         labels: bool[rows].
         targets: float[asked, k].
         settings: of networks and training.
-        seed: of the first network; the next ones follow.
-        device: where they are trained.
+        seed: of the first network; the others use the following ones.
+        device: for training.
 
     Returns:
         float64[asked], the mean log odds of the networks.
@@ -134,7 +133,9 @@ def train_and_score(
     if labels.all() or not labels.any():
         raise ValueError("Expected shadows with members and non-members, got one kind only.")
     mean, scale = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-    scale = np.where(scale > 1e-6 * np.abs(mean) + 1e-12, scale, np.inf)  # constant: no feature
+    scale = np.where(
+        scale > 1e-6 * np.abs(mean) + 1e-12, scale, np.inf
+    )  # a constant feature has no effect
     inputs, asked = (
         torch.from_numpy(((a - mean) / scale).clip(-CLIP_SCORE, CLIP_SCORE).astype(np.float32)).to(
             device
@@ -152,7 +153,7 @@ def train_and_score(
 
 
 def _trained(inputs: Tensor, seen: Tensor, settings: Settings, seed: int) -> nn.Module:
-    """One network, fitted so that both classes weigh the same."""
+    """One network, trained with equal total weights of both classes."""
     share = seen.mean()
     weight = torch.where(seen > 0, 0.5 / share, 0.5 / (1 - share))
     order = torch.Generator().manual_seed(seed)
@@ -175,9 +176,9 @@ def _trained(inputs: Tensor, seen: Tensor, settings: Settings, seed: int) -> nn.
 
 
 def _network(features: int, hidden: int, seed: int) -> nn.Module:
-    """Two hidden layers, with weights of `seed`; torch's global generator stays where it was."""
+    """Two hidden layers, with weights from `seed`; torch's global generator keeps its state."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach GPUs too
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would affect GPUs, too
         return nn.Sequential(
             nn.Linear(features, hidden),
             nn.ReLU(),

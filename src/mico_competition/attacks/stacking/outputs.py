@@ -12,14 +12,14 @@ from mico_competition.data.arrays import ArrayDataset
 from mico_competition.support.progress import tracked
 
 SIGNALS = ("logit", "loss", "confidence", "entropy", "modified_entropy")
-POOL = 20_000  # records among which neighbours are sought: their kernel is POOL x POOL
-BLOCK = 1000  # records whose neighbours are sought at once
-DAMPING = 0.1  # weight of a neighbour that says nothing: a point with none is predicted 0
+POOL = 20_000  # records among which neighbours are searched: their kernel is POOL x POOL
+BLOCK = 1000  # records whose neighbours are searched in one block
+DAMPING = 0.1  # weight of a neutral neighbour: a point without neighbours is predicted 0
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one pass over all logits gives.
+    """The results of one pass over all logits.
 
     Attributes:
         margin: float32[s + t, p], z_y - max of the others (Suri's "class-scaled logit").
@@ -63,9 +63,9 @@ def read_outputs(table: Table, top: int = 0) -> Outputs:
 
 
 def output_gradients(table: Table, mean: np.ndarray) -> np.ndarray:
-    """float32[p, classes], e_y - mean probabilities, of length 1: where a step on a record pulls.
+    """float32[p, classes], e_y - mean probabilities, of length 1: the direction of a step.
 
-    Where every shadow is certain it is 0 rather than a direction of rounding errors.
+    It is 0 if every shadow is certain, instead of a direction of rounding errors.
     """
     pull = -mean.copy()
     pull[np.arange(len(pull)), table.labels] += 1.0
@@ -76,19 +76,19 @@ def output_gradients(table: Table, mean: np.ndarray) -> np.ndarray:
 def kriging(
     table: Table, u: np.ndarray, pull: np.ndarray, *, neighbours: int = 40, seed: int = 0
 ) -> np.ndarray:
-    """A point's standard score as predicted from those of similar records in the same model.
+    """A point's standard score, predicted from those of similar records in the same model.
 
-    A model that is good at a kind of record is so by chance as much as by membership: what its
-    neighbours show of it is noise to be taken away.  Similar are records that a training step
-    moves alike: cos(x_i, x_j) cos(e_y - p_i, e_y - p_j), the kernel of a last layer on the inputs
-    themselves; of tokens, only the second factor.
+    A model may fit a kind of record well by chance: this part is noise, which the neighbours
+    estimate. Records are similar if a training step moves them in the same way: cos(x_i, x_j)
+    cos(e_y - p_i, e_y - p_j), the kernel of a last layer on the inputs themselves; for tokens, only
+    the second factor.
 
     Args:
         table: rows and points.
         u: float[s + t, p], standard scores (`calibrated`).
         pull: float32[p, classes], of `output_gradients`.
-        neighbours: of each point.
-        seed: of the choice of records that may be neighbours, where there are over `POOL`.
+        neighbours: the number for each point.
+        seed: for the choice of possible neighbours if there are more than `POOL` records.
 
     Returns:
         float32[s + t, p], mean of the neighbours' scores weighted by similarity; 0 for a point
@@ -109,7 +109,7 @@ def kriging(
         mine = _unit_inputs(table, block)
         if mine is not None and others is not None:
             like *= mine @ others.T
-        like[block[:, None] == pool] = 0.0  # a point does not predict itself
+        like[block[:, None] == pool] = 0.0  # a point is not its own neighbour
         weight, nearest = torch.topk(torch.from_numpy(like), min(neighbours, len(pool)), dim=1)
         weights, who = weight.clamp(min=0).numpy(), nearest.numpy()
         weights = weights / (weights.sum(axis=1, keepdims=True) + DAMPING)
@@ -119,7 +119,7 @@ def kriging(
 
 
 def _unit_inputs(table: Table, columns: np.ndarray) -> np.ndarray | None:
-    """float32[columns, features], centred and of length 1; None of text."""
+    """float32[columns, features], centred and of length 1; None for text."""
     data = table.problem.source.data
     if not isinstance(data, ArrayDataset):
         return None

@@ -1,9 +1,10 @@
-"""Features that need further queries of a model, at changed records; no weight of it is read.
+"""Features from further queries of a model, at changed records, without its weights.
 
-Resampling replaces a share of a record's features by those of other records, and asks how far a
-good answer reaches.  The slope asks how fast the answer improves along the record itself, whitened;
-it measures by finite differences what the white-box trace reads off the weights.  Only shadow
-models, which the attacker has, are differentiated.  See docs/METHODS.md, section 5.4 (formula 36).
+Resampling replaces a share of a record's features by those of other records, and measures how well
+the model still fits. The slope measures how fast the output improves along the whitened record
+itself; it estimates by finite differences what the white-box trace computes from the weights. Only
+shadow models, which the attacker has, are differentiated. See docs/METHODS.md, section 5.4 (formula
+36).
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from mico_competition.models.inputs import to_device
 from mico_competition.support.progress import tracked
 
 BATCH = 1024
-HELD = 1 << 27  # numbers of changed inputs held at once: 512 MB
+HELD = 1 << 27  # numbers of changed inputs in one block: 512 MB
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model is."""
+    """The device of a model."""
     return next(model.parameters()).device
 
 
 def resampled_logits(
     table: Table, *, share: float = 0.1, draws: int = 4, seed: int = 0
 ) -> np.ndarray:
-    """The mean logit of p_y over records of which a share of features comes from others.
+    """The mean logit of p_y over copies of the record with a share of features from others.
 
     Args:
         table: rows and points.
-        share: of the features (of a text, of its tokens without the first and last), 0..1.
+        share: share of the features (for text, of the tokens without the first and last), 0..1.
         draws: changed records for each point, the same for all models.
-        seed: of the draws.
+        seed: for the draws.
 
     Returns:
         float32[s + t, p].
@@ -85,14 +86,14 @@ def slopes(
         ridges: added to the covariance of input gradients, in units of its mean eigenvalue.
         step: length of the finite difference, in units of the mean record's distance from the
             mean of all.
-        sample: points that the covariance is taken over (in all shadows).
-        seed: of their choice.
+        sample: number of points for the covariance (in all shadows).
+        seed: for their choice.
 
     Returns:
         For each ridge float32[s + t, p]; larger = more likely a member.
 
     Raises:
-        ValueError: of text, whose records cannot be moved along themselves.
+        ValueError: for text, whose records cannot be moved along themselves.
 
     Source: ours; the white-box trace up to the length of the hidden direction, by central
     differences (docs/METHODS.md, section 5.4).
@@ -128,7 +129,7 @@ def slopes(
 
 
 def check_movable(table: Table) -> None:
-    """Refuses text, whose records are tokens."""
+    """ValueError for text, whose records are tokens."""
     if not isinstance(table.problem.source.data, ArrayDataset):
         raise ValueError(
             "Expected records of real-valued features to query along a slope, got text: use the "
@@ -137,12 +138,12 @@ def check_movable(table: Table) -> None:
 
 
 def gradient_covariance(table: Table, pull: np.ndarray, chosen: np.ndarray) -> Tensor:
-    """float64[D, D] on the CPU, the spread over shadows of the input gradient of pull . z.
+    """float64[D, D] on the CPU, the covariance over shadows of the input gradient of pull . z.
 
     Args:
         table: rows and points.
         pull: float32[p, classes].
-        chosen: int64[c], points that it is averaged over.
+        chosen: int64[c], the points of the average.
     """
     x = table.problem.source.data.inputs(table.places[chosen])
     direction = torch.from_numpy(pull[chosen])
@@ -180,7 +181,7 @@ def ask(model: nn.Module, inputs: Any) -> np.ndarray:
 
 
 def _parts(table: Table, copies: int) -> Iterator[np.ndarray]:
-    """Points such that so many copies of their inputs are held at once."""
+    """Blocks of points whose copies of inputs fit into memory."""
     one = table.problem.source.data.inputs(table.places[:1])
     numbers = sum(v.numel() for v in one.values()) if isinstance(one, dict) else one.numel()
     size = max(1, HELD // (numbers * copies))
@@ -189,7 +190,7 @@ def _parts(table: Table, copies: int) -> Iterator[np.ndarray]:
 
 
 def _resample(table: Table, part: np.ndarray, share: float, rng: np.random.Generator) -> Any:
-    """Inputs of the points, a share of them from other points."""
+    """Inputs of the points, with a share of features from other points."""
     data = table.problem.source.data
     donors = table.places[rng.integers(len(table.points), size=len(part))]
     if isinstance(data, TokenDataset):
@@ -206,7 +207,7 @@ def _resample_tokens(
     share: float,
     rng: np.random.Generator,
 ) -> dict[str, Tensor]:
-    """Tokens between the first and the last, a share of them from such tokens of donors."""
+    """Tokens, with a share of those between the first and the last from other records."""
     inputs = data.inputs(places)
     ids, mask = inputs["input_ids"].cpu().numpy().copy(), inputs["attention_mask"].cpu().numpy()
     given = data.inputs(donors)

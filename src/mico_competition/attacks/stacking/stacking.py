@@ -1,4 +1,4 @@
-"""A stack: features of shadow models side by side, a regression fitted on them, targets scored.
+"""A stack: a regression on features of shadow models, which scores the targets.
 
 Shadows serve as pseudo-targets, each calibrated by the others.
 """
@@ -14,13 +14,13 @@ from mico_competition.attacks.stacking.logistic import INVERSE_PENALTY, Logistic
 
 
 class Stack:
-    """Features at the points where shadows teach, and at the points asked of targets.
+    """Features at the training points of shadows and at the points to score of targets.
 
     Args:
-        calibrator: of the signals that are added.
+        calibrator: for the signals that are added.
         targets: int64[t], rows of the signals.
-        columns: int64[s, r], the points at which each shadow teaches.
-        asked: int64[t, k], the points that targets are scored at.
+        columns: int64[s, r], the training points of each shadow.
+        asked: int64[t, k], the points to score of each target.
 
     Attributes:
         labels: bool[s r], membership of the shadows at `columns`.
@@ -36,7 +36,7 @@ class Stack:
         self._target: list[np.ndarray] = []
 
     def add(self, shadow: np.ndarray, target: np.ndarray) -> None:
-        """One feature: float[s, points] and float[t, points]."""
+        """Add one feature: float[s, points] and float[t, points]."""
         self._shadow.append(np.take_along_axis(shadow, self.columns, axis=1).ravel())
         self._target.append(np.take_along_axis(target, self.asked, axis=1))
 
@@ -45,7 +45,7 @@ class Stack:
         signal: np.ndarray,
         forms: Sequence[Form] = (Calibrator.log_ratio, Calibrator.standard_score),
     ) -> None:
-        """Forms of a signal float[models, points], by default both."""
+        """Add forms of a signal float[models, points], by default both."""
         for form in forms:
             self.add(
                 form(self.calibrator, signal, self.calibrator.shadows),
@@ -53,7 +53,7 @@ class Stack:
             )
 
     def shadow_features(self) -> np.ndarray:
-        """float[s r, features], what the regression is fitted on."""
+        """float[s r, features], the features of the training points."""
         return np.stack(self._shadow, axis=1)
 
     def target_features(self) -> np.ndarray:
@@ -61,9 +61,9 @@ class Stack:
         return np.stack(self._target, axis=-1)
 
     def fit(self, inverse_penalty: float = INVERSE_PENALTY) -> Logistic:
-        """The regression on what was added; weights in the order of the features."""
+        """The fitted regression; weights in the order of the features."""
         return fit_logistic(self.shadow_features(), self.labels, inverse_penalty)
 
     def scores(self, inverse_penalty: float = INVERSE_PENALTY) -> np.ndarray:
-        """float64[t, k], fitted log odds at the points asked for."""
+        """float64[t, k], fitted log odds at the points to score."""
         return self.fit(inverse_penalty).scores(self.target_features())

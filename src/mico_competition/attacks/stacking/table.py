@@ -1,9 +1,9 @@
-"""Rows x points that learned attacks are trained and asked on: shadows as pseudo-targets.
+"""The rows and points of learned attacks, with shadows as pseudo-targets.
 
-Rows are the problem's shadows, then its targets; points are the columns that the targets are
-asked for.  Every shadow serves as a pseudo-target on the same points.  What is calibrated for it
-is calibrated by the other shadows: its own membership is never an input of its features, and all
-hyper-parameters (bins, spreads, medians) are learnt anew without it.
+Rows are the problem's shadows, then its targets; points are the targets' columns. Every shadow
+serves as a pseudo-target on the same points. The other shadows calibrate its signals: its own
+membership is never an input of its features, and all hyper-parameters (bins, spreads, medians) are
+learnt without it.
 
 The mathematics is in docs/METHODS.md, section 5.1.
 """
@@ -19,12 +19,12 @@ from mico_competition.attacks.scores.common import check_finite
 from mico_competition.attacks.stacking.calibrator import Calibrator, Form
 from mico_competition.attacks.stacking.stacking import Stack
 
-LEAST = 4  # shadow models
+LEAST = 4  # least number of shadow models
 
 
 @dataclass(frozen=True)
 class Table:
-    """Where features stand.
+    """The rows and points of features.
 
     Attributes:
         problem: with own=False.
@@ -40,12 +40,12 @@ class Table:
 
     @property
     def shadows(self) -> int:
-        """How many of the rows are shadows."""
+        """The number of shadows."""
         return len(self.is_member)
 
     @property
     def places(self) -> np.ndarray:
-        """int64[p], the points' places in the dataset."""
+        """int64[p], the points' positions in the dataset."""
         places: np.ndarray = self.problem.source.fleet.records[self.points]
         return places
 
@@ -80,16 +80,16 @@ class Table:
 
     @property
     def calibrator(self) -> Calibrator:
-        """That of signals float[s + t, p]."""
+        """The calibrator of signals float[s + t, p]."""
         return Calibrator(np.arange(self.shadows), self.is_member)
 
     def calibrated(self, form: Form, values: np.ndarray) -> np.ndarray:
-        """float32[s + t, p]: one form of a signal, shadows each calibrated by the others."""
+        """float32[s + t, p]: one form of a signal, each shadow calibrated by the others."""
         groups = np.arange(self.shadows), self.targets
         return np.concatenate([form(self.calibrator, values, rows) for rows in groups])
 
     def stack(self, columns: np.ndarray, asked: np.ndarray) -> Stack:
-        """An empty stack that learns at int64[s, r], and scores targets at int64[t, k]."""
+        """An empty stack that is trained at int64[s, r], and scores targets at int64[t, k]."""
         return Stack(self.calibrator, self.targets, columns, asked)
 
 
@@ -114,20 +114,20 @@ def make_table(problem: Problem) -> Table:
         )
     if is_member.all() or not is_member.any():
         raise ValueError(
-            "Expected shadow models with members and non-members among the points asked for, got "
-            "one kind only: nothing can be learned; take more shadows or points."
+            "Expected shadow models with members and non-members among the scored points, got one "
+            "kind only: take more shadows or points."
         )
     rows = np.concatenate([problem.shadows, problem.targets])
     return Table(problem, rows, points, is_member)
 
 
 def training_points(table: Table, rows: int, seed: int) -> np.ndarray:
-    """int64[s, r]: for each pseudo-target `rows` points at random (all where fewer are there).
+    """int64[s, r]: for each pseudo-target `rows` points at random (all if there are fewer).
 
     Args:
         table: rows and points.
-        rows: training rows in all, shared out evenly among the shadows; at least 2 each.
-        seed: of the draw.
+        rows: the number of all training rows, divided evenly among the shadows; at least 2 each.
+        seed: for the draw.
     """
     s, p = table.is_member.shape
     each = min(p, max(2, rows // s))

@@ -1,4 +1,4 @@
-"""The white-box attack on any model: the decoder of MLPs where it can, else that of all layers."""
+"""The white-box attack on any model: the decoder of MLPs if possible, else that of all layers."""
 
 from __future__ import annotations
 

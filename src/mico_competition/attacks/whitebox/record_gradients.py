@@ -1,8 +1,9 @@
-"""Gradients of the loss of each record by itself, and their inner products between models.
+"""Gradients of the loss of single records, and their inner products between models.
 
-A layer that multiplies one vector of a record by its weights has a gradient of rank one, the rise
-of its output times its input (Goodfellow, "Efficient per-example gradient computations", 2015,
-arXiv 1510.01799).  Inner products of such gradients need no gradient: `Outer`.
+A layer that multiplies one vector of a record by its weights has a gradient of rank one, the
+gradient of its output times its input (Goodfellow, "Efficient per-example gradient computations",
+2015, arXiv 1510.01799). Inner products of such gradients do not need the gradients themselves:
+`Outer`.
 
 The mathematics is in docs/METHODS.md, section 5.6 (formula 37).
 """
@@ -40,7 +41,7 @@ def weights_of(model: nn.Module, layers: int) -> dict[str, Tensor]:
 
 
 def gradients(model: nn.Module, inputs: Any, labels: Tensor, layers: int) -> list[Tensor]:
-    """One float[b, weights] a layer: each record's gradient of its own loss."""
+    """One float[b, weights] for each layer: each record's gradient of its own loss."""
     weights = weights_of(model, layers)
     if isinstance(inputs, Mapping):
         return _text_gradients(model, inputs, labels, list(weights))
@@ -56,7 +57,7 @@ def gradients(model: nn.Module, inputs: Any, labels: Tensor, layers: int) -> lis
 def _text_gradients(
     model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor, names: list[str]
 ) -> list[Tensor]:
-    """One record after the other: a transformer's masks depend on data, which vmap cannot take."""
+    """One record at a time, since vmap does not support data-dependent masks."""
     parameters = dict(model.named_parameters())
     wanted = [parameters[name] for name in names]
     rows = []

@@ -108,16 +108,16 @@ def read_yaml(archive: Archive) -> tuple[dict[Any, Any] | None, list[Fault]]:
         )
         deeper = [name for name in archive.names if name.endswith(f"/{YAML_FILE}")]
         found = f" It is at {deeper[0]}." if deeper else ""
-        mend = "Zip the files of the bundle, not the folder that they are in."
-        return None, [error(YAML_FILE, says(words) + found, mend)]
-    mend = "Correct it: a YAML file is a mapping of keys to values, in UTF-8."
+        fix = "Zip the files of the bundle, not the folder that they are in."
+        return None, [error(YAML_FILE, says(words) + found, fix)]
+    fix = "Correct it: a YAML file is a mapping of keys to values, in UTF-8."
     try:
         text = archive.read(YAML_FILE, MAX_TEXT).decode("utf-8-sig")
         spec = load_yaml(text)
     except (ValueError, yaml.YAMLError, RecursionError) as fault:
         words = " ".join(str(fault).split())[:200] or type(fault).__name__
-        return None, [error(YAML_FILE, log(words) + ".", mend)]
+        return None, [error(YAML_FILE, log(words) + ".", fix)]
     if not isinstance(spec, dict):
         words = f"'{type(spec).__name__}' object has no attribute 'get'"
-        return None, [error(YAML_FILE, log(words) + ".", mend)]
+        return None, [error(YAML_FILE, log(words) + ".", fix)]
     return spec, []

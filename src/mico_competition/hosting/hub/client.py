@@ -279,8 +279,8 @@ def _refusal(error: Any, repo: str, endpoint: str, revision: str | None) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{repo} has no revision {revision!r}: name a branch, a tag or a commit of it."
     code = error.response.status_code
-    mend = "try again later, it resumes." if code >= 500 else "check the name."
-    return f"The Hub refused {repo} (status {code}): {_REFUSALS.get(code, mend)}"
+    fix = "try again later, it resumes." if code >= 500 else "check the name."
+    return f"The Hub refused {repo} (status {code}): {_REFUSALS.get(code, fix)}"
 
 
 @contextmanager

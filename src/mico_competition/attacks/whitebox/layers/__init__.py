@@ -1,4 +1,4 @@
 """White-box decoding of any model's layers: convolutions, transformers, embeddings, heads.
 
-`whitebox.mlp` is faster, and knows MLPs only.
+`whitebox.mlp` is faster, but for MLPs only.
 """

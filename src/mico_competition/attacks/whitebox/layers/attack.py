@@ -16,8 +16,8 @@ from mico_competition.scoring import tpr_at_most_fpr
 from mico_competition.support.progress import tracked
 
 BLACK_BOX = ("logit", "loss")
-LEAST = 4  # shadow models
-CHOSEN_AT = 0.1  # the false positive rate that ridges are chosen at
+LEAST = 4  # least number of shadow models
+CHOSEN_AT = 0.1  # the false positive rate for the choice of ridges
 
 _last: Last[dict[str, dict[float, np.ndarray]]] = Last()
 
@@ -46,10 +46,10 @@ def best_layers(problem: Problem) -> np.ndarray:
 
 
 def fleet_signals(problem: Problem) -> dict[str, dict[float, np.ndarray]]:
-    """Family -> ridge -> float32[models, N]; NaN in rows that are no part of the problem.
+    """Family -> ridge -> float32[models, N]; NaN in rows outside the problem.
 
-    Nothing of it depends on membership, so the folds of an evaluation share it: that of the
-    last source is kept.
+    The signals do not depend on membership, so the folds of an evaluation share them: those of the
+    last source are kept.
     """
 
     def make(source: Source, rows: np.ndarray) -> dict[str, dict[float, np.ndarray]]:
@@ -72,8 +72,8 @@ def _signals_by_row(source: Source, rows: np.ndarray) -> dict[int, Signals]:
 def laid_out(found: Mapping[int, Signals], models: int) -> dict[str, dict[float, np.ndarray]]:
     """Signals by row -> float32[models, N] of each family and ridge.
 
-    A family that does not vary over models and records, such as that of a layer that takes no
-    part, is left out.
+    A family that does not vary over models and records, such as that of an unused layer, is left
+    out.
     """
     out: dict[str, dict[float, np.ndarray]] = {}
     first = next(iter(found.values()))
@@ -88,9 +88,9 @@ def laid_out(found: Mapping[int, Signals], models: int) -> dict[str, dict[float,
 
 
 def best_ridge(problem: Problem, family: Mapping[float, np.ndarray]) -> np.ndarray:
-    """float32[models, N], the signal of the ridge that tells the shadows' members best.
+    """float32[models, N], the signal of the ridge with the best scores on the shadows.
 
-    Each shadow is left out of its own reference; the targets take no part in the choice.
+    Each shadow is left out of its own reference; the choice does not use the targets.
     """
     if len(family) == 1:
         return next(iter(family.values()))

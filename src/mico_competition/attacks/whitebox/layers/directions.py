@@ -1,8 +1,8 @@
 """Update directions of records in one layer of any model: traces and kernels.
 
-Whitening the inputs of a layer makes what many records share worth less than what is particular to
-one.  It is a change of coordinates on the input side, by the covariance of the inputs in the model
-itself, and needs no label.  See docs/METHODS.md, section 6.8 (formula 49).
+Whitening the inputs of a layer reduces the weight of directions that many records share. It is a
+change of coordinates on the input side, by the covariance of the inputs in the model itself, and
+needs no label. See docs/METHODS.md, section 6.8 (formula 49).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def whitening(covariance: Tensor, ridge: float) -> Tensor:
 
 
 def traces(seen: Seen, change: Tensor) -> Tensor:
-    """float32[b], sum_t d_t^T change a_t for change float[H, D]: no D_i is ever made."""
+    """float32[b], sum_t d_t^T change a_t for change float[H, D], without computing any D_i."""
     return ((seen.inputs @ change.T) * seen.gradients).sum((1, 2))
 
 
@@ -53,5 +53,5 @@ def directions(seen: Seen) -> Tensor:
 
 
 def kernel_work(records: int, change: Tensor) -> int:
-    """Multiplications that a layer's kernel takes: N^2 H D."""
+    """The number of multiplications for a layer's kernel: N^2 H D."""
     return records**2 * change.numel()

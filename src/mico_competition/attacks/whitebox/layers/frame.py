@@ -1,6 +1,6 @@
-"""What the models of a fleet have in common, found without a look at membership.
+"""What the models of a fleet share, computed without membership.
 
-Usual outputs, the weights that all models started from, and who holds which token.
+This is mean outputs, the weights from which all models started, and which record holds which token.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from mico_competition.attacks.whitebox.layers.tokens import Held, shared_start
 from mico_competition.attacks.whitebox.mlp.trace import mean_probabilities, residual_directions
 from mico_competition.support.progress import tracked
 
-WIDEST_ROW = 128  # numbers kept of a token's row of each model
-SHARED = 0.5  # of the weights' squares, explained by their mean: models share a start
+WIDEST_ROW = 128  # numbers kept for a token's row in each model
+SHARED = 0.5  # models share a start if their mean explains this share of the weights' squares
 
 
 def supports(model: nn.Module) -> bool:
-    """Whether a model has layers that are decoded here."""
+    """Whether a model has layers that can be decoded."""
     return bool(find_layers(model))
 
 
 def load_checked(source: Source, row: int, expected: dict[str, tuple[int, ...]] | None) -> Any:
-    """One model, whose layers are those of the others and whose weights are numbers.
+    """Load one model; its layers must be those of the others and its weights finite.
 
     Raises:
         ValueError: if they are not, or if no layer can be decoded.
@@ -50,7 +50,7 @@ def load_checked(source: Source, row: int, expected: dict[str, tuple[int, ...]] 
         )
         raise ValueError(
             f"Expected models with the same layers, but model {row} differs from the first at "
-            f"{', '.join(differing[:3])}: drop it, it is no shadow of the others."
+            f"{', '.join(differing[:3])}: drop it, since it has another architecture."
         )
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
@@ -97,7 +97,7 @@ def make_frame(source: Source, rows: np.ndarray) -> Frame:
 
 
 def _narrowing(width: int) -> Tensor | None:
-    """float32[H, 128], a random projection that keeps distances; None if rows are not wide."""
+    """float32[H, 128], a random projection that preserves distances; None if rows are narrow."""
     if width <= WIDEST_ROW:
         return None
     generator = torch.Generator().manual_seed(0)
@@ -106,7 +106,7 @@ def _narrowing(width: int) -> Tensor | None:
 
 
 class _Means:
-    """Mean weights of the layers, and whether they are more than chance."""
+    """Mean weights of the layers, and whether models share a start."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -121,11 +121,11 @@ class _Means:
             self.squares[name] = self.squares.get(name, 0.0) + float((own**2).sum())
 
     def shared(self) -> dict[str, Tensor]:
-        """Means of layers that models share a start of.
+        """Means of the layers in which models share a start.
 
-        Of k models from random starts the mean keeps about 1/k of the squares, of models from
-        one base nearly all.  The mean stands for the base: what training adds in all models is
-        a common offset of a record's trace, which its calibration by shadows takes away.
+        For k models from random starts the mean keeps about 1/k of the squares, for models from one
+        base nearly all. The mean replaces the base: what training adds in all models is a common
+        offset of a record's trace, which calibration by shadows removes.
         """
         if self.count < 4:
             return {}

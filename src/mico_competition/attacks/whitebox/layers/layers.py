@@ -1,9 +1,9 @@
-"""Layers with weights of any model: what each saw of a record, and what the record asks of it.
+"""The layers of any model: their inputs for a record, and the gradients of their outputs.
 
 A layer is y_t = W a_t + b at positions t (pixels of a convolution's output, tokens of a sentence,
-one for a classifier's head).  With d_t the gradient by y_t, the gradient by W is the sum over
-positions of d_t (outer) a_t; a bias is one more column of W, whose input is 1.  An embedding is
-such a layer too, whose input is one 1 among as many places as there are tokens (`tokens.py`).
+one for a classifier's head). With d_t the gradient by y_t, the gradient by W is the sum over
+positions of d_t (outer) a_t; a bias is one more column of W, whose input is 1. An embedding is such
+a layer, too, with one-hot inputs (`tokens.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mico_competition.models.recorder import recorded
 
 @dataclass(frozen=True)
 class Seen:
-    """One layer in one batch.
+    """The inputs and gradients of one layer in one batch.
 
     Attributes:
         inputs: float32[b, T, D], a with its 1 for the bias; int64[b, T] tokens for an embedding.
@@ -36,8 +36,8 @@ class Seen:
 def find_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Linear and plain Conv2d layers by name, in the order of the model; no embedding.
 
-    A convolution in groups, or with another padding than zeros, is left out: its gradient is of
-    another form.  A layer that stands at two places in the model is left out, too.
+    Convolutions in groups, or with other padding than zeros, are left out, as their gradient has
+    another form, and so are layers that the model uses twice.
     """
     found: dict[str, nn.Module] = {}
     owner: dict[int, str] = {}
@@ -68,7 +68,7 @@ def token_embedding(model: nn.Module) -> nn.Embedding | None:
 
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Name and shape of the weights of all layers that are looked at, for comparing models."""
+    """Names and shapes of the weights of all decoded layers, to compare models."""
     found = {name: tuple(weights_of(layer).shape) for name, layer in find_layers(model).items()}
     embedding = token_embedding(model)
     return found if embedding is None else {**found, "tokens": tuple(embedding.weight.shape)}
@@ -94,10 +94,9 @@ def watch(
         model: in eval mode; its parameters' `requires_grad` and `grad` stay as they are.
         layers: of this model, by name; each must be called once.
         inputs: a batch as `models.logits` takes it, on the model's device.
-        residual: float32[b, classes], the direction in the logits that is sent back.
+        residual: float32[b, classes], the direction in the logits to backpropagate.
 
-    Returns:
-        What each layer that takes part in the logits saw, and the logits float32[b, classes].
+    Returns: `Seen` of each layer that affects the logits, and the logits float32[b, classes].
 
     Raises:
         ValueError: if a layer is called twice, or mixes records.

@@ -1,9 +1,9 @@
-"""One model -> signals of all records, free of membership: decodes and traces of every layer.
+"""One model -> label-free signals of all records: decodes and traces of every layer.
 
-What a layer gives hangs on how it sees a record:
+The signals of a layer depend on its positions:
 - one position (a classifier's head): the free decode, which assumes no direction;
 - many positions (convolutions, the linear layers of a transformer): the whitened trace, and the
-  joint decode of directions where its kernel is cheap enough;
+  joint decode of directions if its kernel is cheap enough;
 - tokens (the embedding): movement of rows, decoded with and without the records' directions.
 
 The mathematics is in docs/METHODS.md, section 6.8.
@@ -41,9 +41,9 @@ from mico_competition.models.inputs import to_device
 FREE_RIDGES = (0.01, 0.03, 0.1, 1.0)
 RIDGES = (0.03, 0.1, 0.3, 1.0)
 TOKEN_RIDGES = (0.1, 0.3, 1.0)
-WORK = 2**34  # multiplications that the kernel of one layer with many positions may take
+WORK = 2**34  # maximal multiplications for the kernel of a layer with many positions
 WHITE = 0.3  # ridge of the whitening of inputs
-COVARIANCE_RECORDS, COVARIANCE_POSITIONS = 256, 16  # of each model, that M is measured on
+COVARIANCE_RECORDS, COVARIANCE_POSITIONS = 256, 16  # records of each model for the estimate of M
 BATCH = 100
 
 Signals = dict[str, dict[float, np.ndarray]]
@@ -52,16 +52,16 @@ Signals = dict[str, dict[float, np.ndarray]]
 
 @dataclass(frozen=True)
 class Frame:
-    """What is common to all models.
+    """The common part of all models.
 
     Attributes:
         data: an ArrayDataset or TokenDataset.
-        residual: float32[N, classes], unit rows e_y - p, p usual over models.
-        start: by layer, the weights that training began with, where models share them: known,
-            or the mean over models.  Layers that are not named began at random, about 0.
-        held: who holds which token; None unless text.
+        residual: float32[N, classes], unit rows e_y - p, p the mean over models.
+        start: by layer, the initial weights if models share them: known, or the mean over models.
+            Other layers started at random, about 0.
+        held: which record holds which token; None unless text.
         token_start: float32[V, P], rows of the tokens in `held` before training, narrowed.
-        narrow: float32[H, P], what wide rows are multiplied by; None if they are not.
+        narrow: float32[H, P], the projection of wide rows; None if they are narrow.
     """
 
     data: Any
@@ -73,7 +73,7 @@ class Frame:
 
 
 def token_rows(model: nn.Module, held: Held, narrow: Tensor | None) -> Tensor:
-    """float32[V, P], the embedding's rows of the tokens that are held."""
+    """float32[V, P], the embedding's rows of the tokens in `held`."""
     embedding = token_embedding(model)
     assert embedding is not None
     rows = embedding.weight.detach().float()[held.tokens.to(embedding.weight.device)]
@@ -81,14 +81,14 @@ def token_rows(model: nn.Module, held: Held, narrow: Tensor | None) -> Tensor:
 
 
 def signals_of(model: nn.Module, frame: Frame, *, batch: int = BATCH, work: int = WORK) -> Signals:
-    """All signals of one model; larger = more likely a member, as far as that is known.
+    """All signals of one model, larger for likelier members before calibration.
 
     Args:
         model: in eval mode.
         frame: of the fleet.
         batch: records in one pass.
-        work: a layer with many positions is decoded jointly if its kernel takes no more
-            multiplications than that; N H D numbers are then held.
+        work: the maximal number of multiplications for the joint decode of a layer with many
+            positions, which also needs memory for N H D numbers.
     """
     layers = find_layers(model)
     device = next(model.parameters()).device
@@ -114,7 +114,7 @@ _TOKENS = "tokens"
 
 
 def batches(frame: Frame, device: torch.device, batch: int) -> Iterator[tuple[Tensor, Any]]:
-    """Records, in order, and what the model takes of them."""
+    """Records, in order, and their inputs."""
     for rows in torch.arange(len(frame.residual)).split(batch):
         yield rows, to_device(frame.data.inputs(rows), device)
 
@@ -126,7 +126,7 @@ def _whitenings(
     device: torch.device,
     batch: int,
 ) -> tuple[set[str], dict[str, Tensor]]:
-    """Layers with one position a record, and L of each of the others."""
+    """Layers with one position for each record, and L of each of the others."""
     generator = torch.Generator().manual_seed(0)
     total = len(frame.residual)
     some = torch.randperm(total, generator=generator)[:COVARIANCE_RECORDS].sort().values
@@ -134,7 +134,7 @@ def _whitenings(
     once: set[str] = set()
     for rows in some.split(batch):
         inputs = to_device(frame.data.inputs(rows), device)
-        # Padding is no part of a record; sentences are compared by their first tokens.
+        # Padding is not part of a record; sentences are compared by their first tokens.
         real = int(inputs["attention_mask"].sum(1).min()) if isinstance(inputs, dict) else None
         for name, own in layer_inputs(model, layers, inputs).items():
             if own.shape[1] == 1:
@@ -147,7 +147,7 @@ def _whitenings(
 
 
 class _Gather:
-    """Batches in, signals out."""
+    """Collects batches and computes signals."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class _Gather:
                     self._keep(f"{name} flat", directions(own).flatten(1))
 
     def finish(self, model: nn.Module) -> Signals:
-        """What all batches give."""
+        """The signals of all batches."""
         kept = {name: torch.cat(parts) for name, parts in self.kept.items()}
         out: dict[str, dict[float, Tensor]] = {}
         for name in self.change:
@@ -215,7 +215,7 @@ class _Gather:
         moved = token_rows(model, held, self.frame.narrow).cpu() - start
         lengths = moved.norm(dim=1, keepdim=True)
         ones = torch.ones(len(held.record), 1)
-        # Adam moves a row about as far whatever the gradient's size, so directions are unit.
+        # Adam moves a row about as far for any size of the gradient, so directions have length 1.
         unit = nn.functional.normalize(gradients, dim=1)
         return {
             "tokens movement": {r: decode_rows(held, ones, lengths, r) for r in TOKEN_RIDGES},

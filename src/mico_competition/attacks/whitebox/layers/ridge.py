@@ -1,8 +1,8 @@
-"""Joint decodes: which records' updates, together, explain the weights of a layer.
+"""Joint decodes: the coefficients of all records' updates that explain the weights of a layer.
 
-Weights are modelled as a sum over all records of the dataset, members or not; a record that was not
-trained on should come out at zero.  The estimates are kernel ridge regressions: docs/METHODS.md,
-section 6.8 (formulas 50 and 51).  Ridges are in units of the kernel's mean diagonal throughout.
+Weights are modelled as a sum over all records of the dataset; the coefficient of a record outside
+the training set should be near zero. The estimates are kernel ridge regressions: docs/METHODS.md,
+section 6.8 (formulas 50 and 51). Ridges are in units of the kernel's mean diagonal throughout.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from torch import Tensor
 
 
 def free_decode(inputs: Tensor, weights: Tensor, ridges: Sequence[float]) -> list[Tensor]:
-    """Coefficients C of W = sum_j C_j (outer) a_j + noise, the direction of each C_j left free.
+    """Coefficients C of W = sum_j C_j (outer) a_j + noise, with a free direction of each C_j.
 
-    For a layer that sees one position a record (the head above all), every step of gradient
-    descent adds a multiple of d (outer) a; d turns while a model learns, so nothing is
-    assumed of it.  As long as a layer has more inputs than there are records, the records' a
-    are linearly independent and hardly anything of a non-member is left in W; with D inputs for
-    N > D records each coefficient carries about N / D of the others' (ridge weighs that).
+    For a layer with one position for each record (above all the head), every step of gradient
+    descent adds a multiple of d (outer) a; d changes while a model learns, so nothing is assumed
+    about it. As long as a layer has more inputs than there are records, the records' a are linearly
+    independent, and the coefficient of a non-member is nearly 0; with D inputs for N > D records
+    each coefficient contains about N / D of the others' (the ridge balances this).
 
     Args:
         inputs: float[N, D], a.
-        weights: float[H, D], W less what training started from, where that is known.
+        weights: float[H, D], W minus the initial weights, if they are known.
         ridges: lambda > 0, each.
 
     Returns:
         For each lambda float64[N, H], (A A^T / kd + lambda I)^-1 A W^T / kd, kd the mean of
-        |a_j|^2; the smaller of the two Gram matrices is factored, which changes nothing else.
+        |a_j|^2; the smaller of the two Gram matrices is factored.
 
     Raises:
         ValueError: if a ridge is not > 0, or all inputs are zero.
@@ -49,7 +49,7 @@ def free_decode(inputs: Tensor, weights: Tensor, ridges: Sequence[float]) -> lis
 
 
 def direction_decode(features: Tensor, trace: Tensor, ridges: Sequence[float]) -> list[Tensor]:
-    """Coefficients c of W = sum_j c_j D_j + noise, each D_j one given matrix.
+    """Coefficients c of W = sum_j c_j D_j + noise, with given matrices D_j.
 
     Args:
         features: float[N, k], the D_j laid flat; K_ij = <D_i, D_j>.
@@ -59,7 +59,7 @@ def direction_decode(features: Tensor, trace: Tensor, ridges: Sequence[float]) -
     Returns:
         For each lambda float64[N], (K / kd + lambda I)^-1 trace / kd, kd the mean of K_ii.
     """
-    if features.shape[1] >= features.shape[0]:  # wide: its products keep the dtype, to save memory
+    if features.shape[1] >= features.shape[0]:  # wide features keep their dtype, to save memory
         return kernel_decode(features @ features.T, trace, ridges)
     z, t = features.double(), trace.double()
     scale = _scale((z**2).sum(1), ridges)
@@ -91,7 +91,6 @@ def _scale(diagonal: Tensor, ridges: Sequence[float]) -> Tensor:
     scale = diagonal.mean()
     if not float(scale) > 0:
         raise ValueError(
-            "Expected records that leave something in a layer, got inputs or directions that are "
-            "all zero: leave the layer out."
+            "Expected inputs or directions that are not all zero: leave the layer out."
         )
     return scale

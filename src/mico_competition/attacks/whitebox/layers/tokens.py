@@ -1,8 +1,9 @@
-"""The embedding of a fine-tuned text model: rows of tokens that no member holds do not move.
+"""The embedding of a fine-tuned text model, in which rows of tokens without a member do not move.
 
-A training step changes the rows of the tokens in its batch and no others.  So a row that lies where
-those of other models lie was touched by no member, and how far a row has moved says how many
-members hold its token.  What remains is a joint decode: docs/METHODS.md, section 6.9 (formula 52).
+A training step changes the rows of the tokens in its batch and no others. So a row that agrees with
+other models' belongs to a token that no member holds, and the movement of a row grows with the
+number of members that hold its token. The rest is a joint decode: docs/METHODS.md, section 6.9
+(formula 52).
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from torch import Tensor
 
 from mico_competition.attacks.whitebox.mlp.joint import solve_shifted
 
-RARE = 0.3  # added to the number of records that hold a token
-TOLERANCE, MOST_STEPS = 1e-6, 300  # of the conjugate gradients
-TOGETHER = 0.1  # of the usual distance between models: rows nearer than that did not move
-CELLS = 1 << 24  # numbers handled at once
+RARE = 0.3  # added to the number of records with a token
+TOLERANCE, MOST_STEPS = 1e-6, 300  # tolerance of the conjugate gradients
+TOGETHER = 0.1  # share of the usual distance between models: nearer rows did not move
+CELLS = 1 << 24  # numbers in one block
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Held:
 
     Attributes:
         record: int64[p], a record of each (record, token) pair, ascending.
-        token: int64[p], a place in `tokens`.
-        tokens: int64[V], numbers of all tokens that some record holds, ascending.
-        records: how many records there are.
+        token: int64[p], an index into `tokens`.
+        tokens: int64[V], ids of all tokens in the records, ascending.
+        records: the number of records.
     """
 
     record: Tensor
@@ -38,7 +39,7 @@ class Held:
 
     @classmethod
     def of(cls, input_ids: Tensor, mask: Tensor) -> Held:
-        """From int[N, L] tokens, and 1 where they are not padding."""
+        """Collect the pairs from int[N, L] tokens and their mask, 0 for padding."""
         length = int(input_ids.max()) + 1
         rows = torch.arange(len(input_ids), device=input_ids.device)[:, None].expand_as(input_ids)
         here = mask.bool()
@@ -70,18 +71,18 @@ class Held:
         place = torch.searchsorted(self.tokens, tokens).clamp(max=len(self.tokens) - 1)
         wanted = rows[:, None] * len(self.tokens) + place
         found = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
-        real = (key[found] == wanted) & (self.tokens[place] == tokens)  # else padding
+        real = (key[found] == wanted) & (self.tokens[place] == tokens)  # otherwise padding
         out = torch.zeros(len(key), values.shape[-1], dtype=values.dtype, device=values.device)
         return out.index_add_(0, found[real], values[real])
 
 
 def shared_start(rows: Tensor) -> Tensor:
-    """float32[V, H], where each token's row started from, judged by many models alone.
+    """float32[V, H], the initial row of each token, estimated from many models.
 
-    A row that several models left untouched is the same in them; it is found as the model whose
-    second nearest neighbour is nearest.  Where even that one is not much nearer than models
-    are usually apart (tokens that all models saw; DP's noise; models with no common start), the
-    mean over models is taken: a common offset, which calibration by shadows removes.
+    A row that several models did not change is the same in them; the estimate is the row of the
+    model whose second nearest neighbour is nearest. If even these are not much nearer than other
+    models (tokens that all models were trained on; DP noise; models without a common start), it is
+    the mean over models: a common offset, which calibration by shadows removes.
 
     Args:
         rows: float32[models, V, H], of three models or more.
@@ -93,22 +94,22 @@ def shared_start(rows: Tensor) -> Tensor:
     for part in rows.split(max(1, CELLS // (models * max(models, width))), dim=1):
         own = part.transpose(0, 1)  # [v, models, H]
         apart = torch.cdist(own, own, compute_mode="donot_use_mm_for_euclid_dist")
-        second = apart.kthvalue(3, dim=2).values  # itself is the first
+        second = apart.kthvalue(3, dim=2).values  # the first is the model itself
         nearest, model = second.min(dim=1)
         usual = apart.flatten(1).median(dim=1).values
-        usual = torch.maximum(usual, apart.flatten(1).mean(dim=1))  # most models may be untouched
+        usual = torch.maximum(usual, apart.flatten(1).mean(dim=1))  # most models may be unchanged
         still = own[torch.arange(len(own)), model]
         out.append(torch.where((nearest <= TOGETHER * usual)[:, None], still, own.mean(dim=1)))
     return torch.cat(out)
 
 
 def decode_rows(held: Held, directions: Tensor, moved: Tensor, ridge: float) -> Tensor:
-    """float64[N], c of: row v moved by the sum of c_j u_jv over records j that hold v.
+    """float64[N], c in: row v moved by the sum of c_j u_jv over records j that hold v.
 
     Args:
-        held: who holds what.
+        held: which record holds which token.
         directions: float[p, H], u of each (record, token) pair; ones [p, 1] for lengths.
-        moved: float[V, H], rows less their start; or their lengths [V, 1].
+        moved: float[V, H], rows minus their start; or the lengths of these [V, 1].
         ridge: lambda > 0; records are scaled so that the kernel's diagonal is 1.
 
     Returns:
@@ -116,7 +117,7 @@ def decode_rows(held: Held, directions: Tensor, moved: Tensor, ridge: float) -> 
         T_i = sum_v w_v u_iv . moved_v, S_ii = K_ii^-1/2; by conjugate gradients, matrix-free.
 
     Raises:
-        ValueError: if they do not get there in 300 steps (a ridge that is far too small).
+        ValueError: if they do not converge in 300 steps (with a ridge that is far too small).
     """
     u, moved, weight = directions.double(), moved.double(), held.weight
     by_pair = weight[held.token]
@@ -143,8 +144,8 @@ def least_movement(held: Held, lengths: Tensor) -> Tensor:
     """float64[N], the log of the least movement among a record's tokens.
 
     Args:
-        lengths: float[V], how far each row moved; the floor, a hundredth of the median, keeps
-            rows that did not move at all finite.
+        lengths: float[V], how far each row moved; a floor of a hundredth of the median keeps
+            logarithms finite.
     """
     floor = 0.01 * lengths.double().median().clamp(min=1e-12)
     logs = (lengths.double() + floor).log()

@@ -1,1 +1,1 @@
-"""White-box attacks on models of the MLP family: what training left in the weights."""
+"""White-box attacks on models of the MLP family, from traces of training in the weights."""

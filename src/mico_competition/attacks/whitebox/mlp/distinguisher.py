@@ -1,7 +1,7 @@
-"""The DP distinguisher: what a known training set says about the challenge points.
+"""The DP distinguisher: evidence of a known training set about the challenge points.
 
-Where the membership of a record is known, its update can be foreseen and taken away: in the joint
-decode, and in black-box signals, which similar members push up.  Ours: docs/METHODS.md, section 6.6
+If the membership of a record is known, its update can be predicted and subtracted: in the joint
+decode, and in black-box signals, which similar members raise. Ours: docs/METHODS.md, section 6.6
 (formula 48).
 """
 
@@ -15,7 +15,7 @@ from mico_competition.signals import HIDDEN, MEMBER
 
 
 def knows_members(problem: Problem) -> bool:
-    """Whether the membership of the targets is known at any record."""
+    """Whether any membership of the targets is known."""
     return bool((problem.known_membership[problem.targets] != HIDDEN).any())
 
 
@@ -25,8 +25,8 @@ def known_of(problem: Problem, rows: np.ndarray, hidden: np.ndarray | None) -> n
     Args:
         problem: one with some known membership of its targets.
         rows: int64[r].
-        hidden: int64[r, k], columns to hide for shadows that stand in for targets; None for
-            targets, whose known membership is used whole.
+        hidden: int64[r, k], columns to hide for shadows as pseudo-targets; None for targets, whose
+            known membership is used completely.
     """
     known_membership: np.ndarray = problem.known_membership[rows].copy()
     if hidden is not None:
@@ -47,7 +47,7 @@ def interference(inputs: Tensor, directions: Tensor, excess: Tensor) -> Tensor:
     Args:
         inputs: float32[N, D], centred (or whitened) inputs.
         directions: float32[N, A], unit rows: hidden (a) or residual (g) directions.
-        excess: float32[N], membership (or its probability) less what is usual.
+        excess: float32[N], membership (or its probability) minus the mean.
     """
     middle = inputs.T @ (directions * excess[:, None])
     everything = ((inputs @ middle) * directions).sum(1)

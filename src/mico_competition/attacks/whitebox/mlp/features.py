@@ -1,7 +1,7 @@
-"""The first pass: traces and joint decodes of all models at all records, free of membership.
+"""The first pass: label-free traces and joint decodes of all models at all records.
 
-Nothing here reads `known_membership`, so the results serve any split of the models into shadows and
-targets.  Those of the last source are kept, because the folds of one evaluation share it.
+Nothing here reads `known_membership`, so the results hold for any split of the models into shadows
+and targets. Those of the last source are kept for the folds of one evaluation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,14 @@ from mico_competition.support.progress import tracked
 
 # Ridges of the whitening: the first layer's (the first also the kernel's), the second layer's.
 FIRST_LAYER, SECOND_LAYER = (1.0, 0.3), (3.0, 0.3)
-RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the joint decode; shadows choose among them
+RIDGES = (
+    0.1,
+    0.3,
+    1.0,
+    3.0,
+    10.0,
+    30.0,
+)  # ridges of the joint decode; shadows determine the choice
 
 
 @dataclass
@@ -45,7 +52,7 @@ class FirstPass:
         residual: float32[N, C], unit rows.
         white: float32[N, D], whitened centred inputs in the kernel's scale.
         trace: float32[models, N], the first layer's, in the kernel's scale.
-        whiter_trace: the same, whitened with less of a ridge.
+        whiter_trace: the same, whitened with a smaller ridge.
         second: float32[models, N], the second layer's.
         whiter_second: the same, whitened with less of a ridge.
         joint: float32[models, N] for each ridge; made when first asked for.
@@ -62,7 +69,7 @@ class FirstPass:
     _joint: Shared[dict[float, np.ndarray]] = field(default_factory=Shared)
 
     def kernel(self, row: int) -> Kernel:
-        """K of the model of one row."""
+        """K of the model in one row."""
         layers = self.layers[row]
         return Kernel(self.white, layers.directions(layers.hidden(self.inputs), self.residual))
 

@@ -1,13 +1,13 @@
-"""Joint decode: how much of every record is in a model's weights, all records at once.
+"""The joint decode: the coefficients of all records' updates in a model's weights.
 
-The trace of a record also picks up other records; a ridge estimate over all records cancels that.
+The trace of a record also contains other records; a ridge estimate over all records cancels these.
 Its kernel is N x N, dense and never formed: a product with it is two matrix products of N x D x H.
 Ours: docs/METHODS.md, sections 6.4 and 6.5 (formulas 42 to 47).
 
-All ridges are solved together, by conjugate gradients that stop at a residual.  Preconditioners
-were measured and left out, since each would need a solve for every ridge: on 19,732 baskets at
-ridge 0.1 the diagonal takes as many steps as none (25), blocks of classes more (29), Kronecker
-factors as many on the weights' side (25).
+All ridges are solved together, by conjugate gradients that stop at a residual. Preconditioners are
+left out, since each would need a solve for every ridge: on 19,732 baskets at ridge 0.1 the diagonal
+takes as many steps as none (25), blocks of classes more (29), Kronecker factors on the weights'
+side as many (25).
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-TOLERANCE = 0.03  # residual over right side at which a solve stops; membership gains no more
-STEPS = 400  # at most; 197,324 records on 76,800 weights take 46 at ridge 0.1
-SOLVED = 1e-6  # part of the tolerance at which a shift is done, while smaller ones go on
+TOLERANCE = 0.03  # relative residual at which a solve stops; a smaller one does not improve attacks
+STEPS = 400  # maximal steps; 197,324 records on 76,800 weights take 46 at ridge 0.1
+SOLVED = 1e-6  # share of the tolerance at which a shift is finished, while smaller ones continue
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class Solves:
-    """How solves of many models went, so that one warning serves for all that fell short.
+    """The convergence of solves for many models, for one warning about all of them.
 
     Attributes:
-        count: solves made.
-        short: those that ran out of steps.
-        worst: the largest residual over its right side among these.
-        ridge: the largest ridge that was not solved.
-        steps: the most products with a matrix that one took.
+        count: the number of solves.
+        short: those that did not converge.
+        worst: the largest relative residual among these.
+        ridge: the largest ridge that did not converge.
+        steps: the largest number of products with a matrix.
     """
 
     count: int = 0
@@ -45,7 +45,7 @@ class Solves:
     steps: int = 0
 
     def add(self, residuals: dict[float, float], steps: int, tolerance: float) -> None:
-        """A solve with the residual of each ridge."""
+        """Add a solve with the residual of each ridge."""
         missed = {r: residual for r, residual in residuals.items() if not residual <= tolerance}
         self.count += 1
         self.steps = max(self.steps, steps)
@@ -55,7 +55,7 @@ class Solves:
             self.ridge = max(self.ridge, *missed)
 
     def warn(self, what: str) -> None:
-        """Log a warning if any solve of `what` fell short."""
+        """Log a warning if any solve of `what` did not converge."""
         if self.short:
             _log.warning(
                 "%s did not converge for %d of %d models: after %d steps the relative residual is "
@@ -118,8 +118,8 @@ def solve_shifted(
         shifts: > 0.
         tolerance: the residual's norm over the right side's at which the smallest shift, and so
             all, count as solved.
-        steps: at most so many products with the matrix.
-        strict: whether what is not solved by then is an error, or good enough.
+        steps: the maximal number of products with the matrix.
+        strict: whether it is an error if a shift does not converge.
         solves: records each solve.
 
     Raises:
@@ -136,7 +136,7 @@ def solve_shifted(
     search = right.repeat(len(shifts), 1)
     residual, direction = right.clone(), right.clone()
     squared = start = float(right.double() @ right.double())
-    # Each shift's residual is a multiple of the smallest one's: `factor`, and the one before it.
+    # Each shift's residual is a multiple of the smallest one's: `factor`, and the previous one.
     factor, before = torch.ones_like(over), torch.ones_like(over)
     length_before, ratio_before, taken = 1.0, 0.0, 0
     while taken < steps and squared > tolerance**2 * start:
@@ -146,7 +146,7 @@ def solve_shifted(
         residual = residual - length * product
         squared_next = float(residual.double() @ residual.double())
         ratio = squared_next / squared
-        # What is solved to the last digit stays, before its factor is too small for a number.
+        # A converged shift stops before its factor underflows.
         live = torch.nonzero(factor**2 * squared > (SOLVED * tolerance) ** 2 * start)[:, 0]
         now, last = factor[live], before[live]
         bent = length * ratio_before * (last - now) + last * length_before * (
@@ -180,7 +180,7 @@ def joint_decode(
     Args:
         kernel: of one model.
         trace: float32[N], its first-layer trace, in the kernel's scale.
-        ridges: > 0; how strong noise is beside the mean square of c.
+        ridges: > 0; the noise relative to the mean square of c.
         solves: records each solve.
     """
     return solve_shifted(kernel, trace, ridges, solves=solves)
@@ -195,12 +195,12 @@ def decode_with_prior(
     information: Sequence[float] | None = None,
     solves: Solves | None = None,
 ) -> Tensor:
-    """float32[len(ridges), N]: c where c_j is expected to be mean_j +- spread_j, not 0 +- 1.
+    """float32[len(ridges), N]: c for the prior mean_j +- spread_j of c_j, instead of 0 +- 1.
 
-    Solves (S K S + ridge I) c' = S (T - K mean), S = diag(spread).  mean + spread c' is the
-    posterior mean; returned is what the data say of each c_i when nothing was expected of it
-    (but of the others): mean + (spread^2 + 1 / kappa_i) c' / spread, kappa_i the information on
-    c_i.  It does not depend on the record's own prior, so not on whether its membership is known.
+    Solves (S K S + ridge I) c' = S (T - K mean), S = diag(spread). mean + spread c' is the
+    posterior mean; the result is the evidence of the data about each c_i without its own prior (but
+    with those of the others): mean + (spread^2 + 1 / kappa_i) c' / spread, kappa_i the information
+    on c_i. It does not depend on whether the record's own membership is known.
 
     Args:
         kernel: of one model.
@@ -208,8 +208,8 @@ def decode_with_prior(
         mean: float32[N], prior means of c.
         spread: float32[N], prior standard deviations, > 0, in units in which the noise is ridge.
         ridges: > 0.
-        information: kappa_i / K_ii for each ridge, as `information_of` measures it; None takes
-            that without interference, 1 / ridge.
+        information: kappa_i / K_ii for each ridge, as `information_of` measures it; None means that
+            without interference, 1 / ridge.
         solves: records each solve.
     """
     if not bool((spread > 0).all()):
@@ -225,7 +225,7 @@ def decode_with_prior(
 def information_of(
     kernel: Kernel, spread: Tensor, ridges: Sequence[float], seed: int = 0
 ) -> list[float]:
-    """kappa / K_ii for each ridge, on average: what interference leaves of the information on c_i.
+    """kappa / K_ii for each ridge, on average: the information on c_i that is left by interference.
 
     With M = (S K S + ridge I)^-1, M_ii = 1 / (ridge (1 + spread_i^2 kappa_i)) (the matrix
     inversion lemma); the trace of M is estimated with one random vector of signs (Hutchinson,
@@ -236,8 +236,10 @@ def information_of(
     power = (spread**2 * kernel.diagonal).double()
     out = []
     for ridge, own in zip(ridges, solve_shifted(kernel.scaled(spread), signs, ridges)):
-        mean = float((signs * own).double().mean()) * ridge  # of 1 / (1 + spread_i^2 kappa_i)
-        low, high = 0.0, 1 / ridge  # all of it lost, no interference
+        mean = (
+            float((signs * own).double().mean()) * ridge
+        )  # bounds of 1 / (1 + spread_i^2 kappa_i)
+        low, high = 0.0, 1 / ridge  # no information, no interference
         for _ in range(60):
             middle = (low + high) / 2
             low, high = (middle, high) if _mean_left(power, middle) > mean else (low, middle)
@@ -246,5 +248,5 @@ def information_of(
 
 
 def _mean_left(power: Tensor, information: float) -> float:
-    """Mean of 1 / (1 + spread_i^2 kappa_i), the part of the prior variance that is left."""
+    """Mean of 1 / (1 + spread_i^2 kappa_i), the remaining share of the prior variance."""
     return float((1 / (1 + power * information)).mean())

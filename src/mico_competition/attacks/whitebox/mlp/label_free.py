@@ -1,7 +1,7 @@
-"""What may be asked of decoders, and what they work out without labels, kept for the next problem.
+"""Checks of problems for decoders, and a cache of their label-free results.
 
-Several attacks, and the folds of one evaluation, decode the same models: that costs minutes and
-does not depend on who is a shadow, so the last of it is kept.
+Several attacks, and the folds of one evaluation, decode the same models: this takes minutes and
+does not depend on which models are shadows, so the last result is kept.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Made = TypeVar("Made")
 
 
 class Last(Generic[Made]):
-    """The last thing made of a source and some of its models; gone with the source.
+    """The last result for a source and some of its models; dropped with the source.
 
-    It is also gone before the next is made: two of them may not fit into memory.
+    It is also dropped before the next one is computed, as two may not fit into memory.
     """
 
     def __init__(self) -> None:
@@ -30,17 +30,17 @@ class Last(Generic[Made]):
         self._made: list[Shared[Made]] = []
 
     def _forget(self, gone: weakref.ref[Source] | None = None) -> None:
-        """Let go of what was made; with `gone`, only if it is of that source."""
+        """Drop the result; with `gone`, only if it is of that source."""
         if gone is None or (self._key is not None and self._key[0] is gone):
             self._key = None
             self._made.clear()
 
     def get(self, problem: Problem, make: Callable[[Source, np.ndarray], Made]) -> Made:
-        """`make(source, rows)` of the problem's models, or what it gave last time.
+        """`make(source, rows)` of the problem's models, or its last result.
 
         Args:
             problem: its shadows and targets are the rows.
-            make: must not use labels; it gets a source without any membership.
+            make: must not use labels; it receives a source without any membership.
         """
         source = without_labels(problem.source)
         rows = np.union1d(problem.shadows, problem.targets)
@@ -54,11 +54,11 @@ class Last(Generic[Made]):
 
 
 def check_problem(problem: Problem, least: int = 2) -> None:
-    """Refuses what cannot be decoded, before any work.
+    """ValueError for a problem that cannot be decoded, before any computation.
 
     Args:
         problem: needs the signals of all records, and targets that are not their own shadows.
-        least: shadow models that the attack needs.
+        least: the number of shadow models that the attack needs.
     """
     count, total = len(problem.source.fleet.records), len(problem.source.data)
     if count != total:

@@ -1,4 +1,4 @@
-"""What the decoder needs of models of the MLP family: weights, hidden units, update directions.
+"""The parts of models of the MLP family for decoders: weights, hidden units, update directions.
 
 The family is `MLP`: logits = W2 tanh(W1 g x + b1) + b2, with a fixed gain g on the inputs.  A step
 on a record changes each weight matrix by a matrix of rank one, whose directions are in
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from mico_competition.attacks.problem import Source
 from mico_competition.models.architectures import MLP
 
-# An imprint is the sum of steps along all of training.  Weights start near 0 and grow, so on the
-# way hidden units were less saturated than in the end: for the slope of tanh its square root
-# stands in, for hidden units those at half the weights.  Chosen by measurement on A_inf and A_hi
-# (docs/ATTACKS.md).
+# A trace is the sum of steps over all of training. Weights start near 0 and grow, so during
+# training hidden units were less saturated than at its end: the square root of tanh's slope
+# replaces the slope, and hidden units at half the weights replace those at the end. Chosen by
+# measurement on A_inf and A_hi (docs/ATTACKS.md).
 SLOPE = 0.5
 HALFWAY = 0.5
-TINY = 1e-30  # keeps the direction of a vector of zeros a vector of zeros
+TINY = 1e-30  # keeps a vector of zeros a vector of zeros
 
 
 @dataclass(frozen=True)
@@ -38,27 +38,27 @@ class Layers:
     gain: float
 
     def hidden(self, x: Tensor, part: float = 1.0) -> Tensor:
-        """float32[points, H] in (-1, 1): hidden units, with `part` of the first layer's weights.
+        """float32[points, H] in (-1, 1): hidden units, with a `part` of the first layer's weights.
 
         Args:
             x: float32[points, D].
-            part: 1 for the model as it is, HALFWAY for one in mid-training.
+            part: 1 for the final model, HALFWAY for the middle of training.
         """
         return torch.tanh(part * torch.addmm(self.b1, x, self.w1.T, alpha=self.gain))
 
     def directions(self, hidden: Tensor, residual: Tensor, slope: float = SLOPE) -> Tensor:
-        """float32[points, H], unit rows: where steps with that residual moved the hidden units.
+        """float32[points, H], unit rows: how steps with this residual moved the hidden units.
 
         Args:
-            hidden: float32[points, H], what `hidden` gave.
+            hidden: float32[points, H], the result of `hidden`.
             residual: float32[points, C], e_y - p, of any scale.
-            slope: power of the slope of tanh; 1 gives the gradient at the weights as they are.
+            slope: power of the slope of tanh; 1 gives the gradient at the final weights.
         """
         return unit_rows((1 - hidden * hidden).clamp_min(0) ** slope * (residual @ self.w2))
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Rows of length 1; a row of zeros stays one."""
+    """Rows of length 1; a row of zeros stays zero."""
     unit: Tensor = rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(TINY)
     return unit
 
@@ -68,19 +68,19 @@ def layers_of(model: nn.Module, name: str = "the model") -> Layers:
 
     Args:
         model: of the MLP family, on any device.
-        name: as an error calls it.
+        name: for error messages.
 
     Raises:
-        ValueError: if it is of another family, or a weight is no finite number.
+        ValueError: if it is of another family, or a weight is not finite.
     """
     if not isinstance(model, MLP):
         raise ValueError(
             f"This white-box decoder is for models of the MLP family, but {name} is a "
-            f"{type(model).__name__}: take the attack `layers`, which decodes any model, or "
-            "`best`, which takes it where it must."
+            f"{type(model).__name__}: use the attack `layers`, which decodes any model, or "
+            "`whitebox`, which chooses the right one."
         )
     first, last = model.mlp[0], model.mlp[2]
-    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)  # as MLP makes them
+    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)  # as in MLP
     w1, b1, w2, b2 = (
         part.detach().float() for part in (first.weight, first.bias, last.weight, last.bias)
     )
@@ -90,7 +90,7 @@ def layers_of(model: nn.Module, name: str = "the model") -> Layers:
 
 
 def read_layers(source: Source, rows: Sequence[int] | np.ndarray) -> dict[int, Layers]:
-    """Weights of the models of these rows of the fleet.
+    """Weights of the models in these rows of the fleet.
 
     Raises:
         ValueError: as `layers_of`; if models are not all of one shape and gain.

@@ -1,8 +1,8 @@
-"""Our attacks on models of the MLP family: trace, joint decode, and the stack of everything.
+"""Our attacks on models of the MLP family: trace, joint decode, and the stack of all signals.
 
-`best` stacks black-box signals, traces of both layers and joint decodes; where the first pass
-separates members from others, or a training set is known, a second pass decodes again with what is
-then believed or known.  See docs/METHODS.md, section 6.7.
+`best` stacks black-box signals, traces of both layers and joint decodes; if the first pass
+separates members from others, or a training set is known, a second pass decodes again with these
+beliefs as priors. See docs/METHODS.md, section 6.7.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from mico_competition.attacks.whitebox.mlp.refine import second_pass
 from mico_competition.support.progress import tracked
 
 SIGNALS = ("logit", "loss", "confidence", "gradient_norm")
-RESOLVED = 0.95  # a second pass is made if at most this part of the doubt is left by the first
+RESOLVED = (
+    0.95  # a second pass runs if the first leaves at most this share of the variance of membership
+)
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,12 @@ class Evidence:
         return Evidence(self.shadow + other.shadow, self.target + other.target)
 
     def asked(self, problem: Problem) -> np.ndarray:
-        """float64[t, k], at the points asked for."""
+        """float64[t, k], at the points to score."""
         return np.take_along_axis(self.target, problem.columns, axis=1).astype(np.float64)
 
 
 def evidence(problem: Problem, signal: np.ndarray) -> Evidence:
-    """Empirical-Bayes ratios of a signal float[models, N]; shadows are left out of their own."""
+    """Empirical-Bayes ratios of a signal float[models, N]; each shadow without itself."""
     rows = problem.shadows, problem.targets
     log_ratio = calibrator(problem).log_ratio
     return Evidence(*(log_ratio(signal, part) for part in rows))
@@ -61,7 +63,7 @@ def trace(problem: Problem) -> np.ndarray:
 def joint_decoder(problem: Problem) -> np.ndarray:
     """float64[t, k]: the ratio of the joint decode plus that of the logit.
 
-    The ridge is the one that serves the shadows best, each left out of its own reference.
+    The ridge is the one with the best scores on the shadows, each left out of its own reference.
 
     Raises:
         ValueError: as `trace`.
@@ -75,7 +77,7 @@ def joint_decoder(problem: Problem) -> np.ndarray:
 def best(problem: Problem) -> np.ndarray:
     """float64[t, k], log odds: all signals stacked.
 
-    Known membership of the targets is used where there is any.
+    Known membership of the targets is used.
 
     Raises:
         ValueError: as `trace`.
@@ -97,7 +99,7 @@ def best(problem: Problem) -> np.ndarray:
 
 
 def best_ridge(problem: Problem, first: FirstPass, beside: Evidence) -> tuple[float, Evidence]:
-    """The ridge whose decode, beside other evidence, separates the shadows' members best."""
+    """The ridge whose decode, together with other evidence, separates the shadows' members best."""
     is_member = problem.is_member
     tried = {}
     for ridge, signal in tracked(first.joint.items(), "Choice of the ridge", "ridge"):
@@ -123,7 +125,7 @@ def beliefs(problem: Problem, stack: Stack, parts: list[Evidence]) -> Evidence:
 
 
 def doubt_left(problem: Problem, believed: np.ndarray) -> float:
-    """Mean of q (1 - q) over shadows and records, as a part of what no evidence leaves."""
+    """Mean of q (1 - q) over shadows and records, relative to that without evidence."""
     share = float(problem.is_member.mean())
     return float((believed * (1 - believed)).mean() / (share * (1 - share)))
 

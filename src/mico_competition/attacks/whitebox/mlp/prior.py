@@ -1,8 +1,8 @@
-"""The prior of the second pass: what is already believed of every record sharpens the decode.
+"""The prior of the second pass, from the beliefs about every record after the first.
 
-After the first pass each record of each model has log odds of membership.  They give its decoded
-coefficient a prior mean and spread, so that a record that is surely a member, or surely not, no
-longer disturbs the others.  See docs/METHODS.md, section 6.5 (formula 44).
+After the first pass each record of each model has log odds of membership. They give its decoded
+coefficient a prior mean and spread, so that records with a nearly certain membership no longer
+disturb the others. See docs/METHODS.md, section 6.5 (formula 44).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from mico_competition.attacks.scores.groups import filled_means, shrunk
 from mico_competition.attacks.scores.transforms import sigmoid
 from mico_competition.attacks.whitebox.mlp.evidence import calibrator
 
-FLOOR = 0.15  # of the mean shift: no record is thought to leave less
-JITTER = 0.2  # of a record's shift: how much its coefficient varies between like models
+FLOOR = 0.15  # least shift of a record, as a share of the mean shift
+JITTER = 0.2  # spread of a record's coefficient between models, as a share of its shift
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What shadows say of c: float32[r, N] each, every model left out of its own.
+    """Estimates of c from shadows: float32[r, N] each, every model left out of its own.
 
     Attributes:
-        out: its mean in models that did not train on the record.
-        shift: how much more it is in those that did, shrunk to what is usual; above 0.
+        out: the mean of c in models without the record.
+        shift: the increase of c in models with the record, shrunk towards the mean shift; above 0.
     """
 
     out: np.ndarray
@@ -41,12 +41,12 @@ class Coefficients:
         return self.out[place] + share * shift, spread
 
     def usual_spread(self, place: int, share: float) -> float:
-        """Root mean square of the spread if nothing is known but the share of members."""
+        """Root mean square of the spread if only the share of members is known."""
         return float(np.sqrt((self.shift[place] ** 2).mean() * (share * (1 - share) + JITTER**2)))
 
 
 def coefficients(problem: Problem, signal: np.ndarray, rows: np.ndarray) -> Coefficients:
-    """From the first pass's c.
+    """Estimates from the first pass's c.
 
     Args:
         problem: whose shadows are the reference.
@@ -64,9 +64,9 @@ def coefficients(problem: Problem, signal: np.ndarray, rows: np.ndarray) -> Coef
 
 
 def _shrunk_shift(m: Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of OUT models, and the shift drawn to its mean by its sampling variance."""
+    """Mean of OUT models, and the shift shrunk towards its mean by its sampling variance."""
     mean_in, mean_out = filled_means(m)
-    var = shrunk(m, strength=NU0, variance="pooled").var_in
+    var = shrunk(m, prior_weight=NU0, variance="pooled").var_in
     both = (m.n_in > 0) & (m.n_out > 0)
     noise = var * (1 / np.maximum(m.n_in, 1) + 1 / np.maximum(m.n_out, 1))
     weight = np.where(both, 1 / noise, 0.0)

@@ -1,4 +1,4 @@
-"""The second pass over all models: decode again with what is believed or known of each record.
+"""The second pass over all models, which decodes again with beliefs about each record as priors.
 
 See docs/METHODS.md, sections 6.5 and 6.6.
 """
@@ -22,8 +22,8 @@ from mico_competition.attacks.whitebox.mlp.joint import Solves, decode_with_prio
 from mico_competition.attacks.whitebox.mlp.prior import JITTER, coefficients
 from mico_competition.support.progress import tracked
 
-STEPS = (1.0, 3.0, 10.0)  # from the first pass's ridge up: the spread is now that of members
-PROBED = 3  # models on which the decode's information is measured: it hardly differs
+STEPS = (1.0, 3.0, 10.0)  # multiples of the first pass's ridge, as the spread is now smaller
+PROBED = 3  # models for the estimate of the decode's information, which hardly differs
 
 
 def second_pass(
@@ -36,12 +36,13 @@ def second_pass(
     """Add the second pass's features to the stack.
 
     Args:
-        problem: its targets' known records are used, and hidden in shadows where they learn.
+        problem: its targets' known records are used, and the same records are hidden in shadows at
+            their training points.
         first: the first pass.
-        ridge: that of its joint decode which served best.
+        ridge: the chosen ridge of its joint decode.
         believed: float32[s, N] of shadows and float32[t, N] of targets: probabilities of
             membership after the first pass, each model left out of its own reference.
-        stack: whose `columns` count as asked for in shadows.
+        stack: its `columns` are the points to score in shadows.
     """
     knows = knows_members(problem)
     share = float(problem.is_member.mean())
@@ -82,14 +83,14 @@ def second_pass(
 
 
 def spread_left(share: float, knows: bool) -> float:
-    """A record's usual spread, where members are known, over that where none are."""
+    """A record's spread if members are known, over that if none are."""
     return JITTER / (share * (1 - share) + JITTER**2) ** 0.5 if knows else 1.0
 
 
 def _information(
     problem: Problem, first: FirstPass, left: float, ridges: list[float]
 ) -> list[float]:
-    """`joint.information_of` with one spread for all records, so that no label comes in."""
+    """`joint.information_of` with one spread for all records, so that it uses no label."""
     spread = torch.full_like(first.inputs[:, 0], left)
     some = problem.shadows[:PROBED]
     measured = [information_of(first.kernel(int(row)), spread, ridges) for row in some]

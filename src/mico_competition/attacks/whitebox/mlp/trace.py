@@ -1,8 +1,8 @@
-"""Traces: how much of a record's own update direction is found in a model's weights.
+"""Traces: the part of a record's own update direction in a model's weights.
 
-The trace is a matched filter for what training on the record adds to the first layer, against what
-models differ in by chance.  No label of membership enters, so every model whose weights are known
-may be used.  Ours: docs/METHODS.md, sections 6.2 and 6.3 (formulas 40 and 41).
+The trace is a matched filter for the update of the record in the first layer, against differences
+between models. It uses no membership labels, so all models with known weights contribute. Ours:
+docs/METHODS.md, sections 6.2 and 6.3 (formulas 40 and 41).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mico_competition.attacks.whitebox.mlp.mlp_layers import Layers
 
-NOISE_RECORDS = 5000  # on which the filter's noise is measured, about as many of each class
+NOISE_RECORDS = 5000  # records for the estimate of the filter's noise, about as many of each class
 
 
 def mean_probabilities(logits: Iterable[np.ndarray]) -> np.ndarray:

@@ -99,7 +99,7 @@ def _column_rule(where: str, column: Mapping[str, Any]) -> Iterator[Fault]:
     yield from unknown_keys(where, column, COLUMN)
     for key in ("title", "key"):
         for fault in text_rule(where, column, key, TITLE_LIMIT):
-            yield error(fault.where, fault.what.replace('"', '"columns: ', 1), fault.mend)
+            yield error(fault.where, fault.what.replace('"', '"columns: ', 1), fault.fix)
     if whole(column.get("index")) is None:
         reason = (
             "This field is required." if "index" not in column else "A valid integer is required."
@@ -118,15 +118,15 @@ def _computation_rule(
 ) -> Iterator[Fault]:
     """A column that is computed from others."""
     yield from choice_rule(where, column, "computation", COMPUTATIONS)
-    place, mend = f"{where}.computation_indexes", "List the indexes of other columns: [1, 2]."
+    place, fix = f"{where}.computation_indexes", "List the indexes of other columns: [1, 2]."
     others = column.get("computation_indexes")
     if column.get("computation") and others is None:
         words = "Column with computation must have at least 1 column selected"
-        yield error(place, says(words) + ".", mend)
+        yield error(place, says(words) + ".", fix)
     elif others is None:
         return
     elif not isinstance(others, list):
-        yield error(place, f"{shown(others)} is not a list, and unpacking fails.", mend)
+        yield error(place, f"{shown(others)} is not a list, and unpacking fails.", fix)
     elif not column.get("computation"):
         words = "Cannot add computation columns without a computation function set"
         yield error(place, says(words) + ".", f"Add a `computation`: {', '.join(COMPUTATIONS)}.")
@@ -135,7 +135,7 @@ def _computation_rule(
             number = whole(other)
             if number is not None and number == whole(column.get("index")):
                 words = f"Column with index {number} referencing itself."
-                yield error(place, says(words), mend)
+                yield error(place, says(words), fix)
             elif number not in indexes:
                 words = f"Column index {shown(other)} does not exist in available indexes"
-                yield error(place, says(words) + ".", mend)
+                yield error(place, says(words) + ".", fix)

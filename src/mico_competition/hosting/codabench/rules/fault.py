@@ -1,4 +1,4 @@
-"""What a rule finds, and the few words that all rules share."""
+"""The faults that rules find, and the phrases that all rules share."""
 
 from __future__ import annotations
 
@@ -21,44 +21,43 @@ _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 2, 4, 3
 class Fault:
     """One fault of a bundle.
 
-    An error is refused by the platform, or accepted while the competition cannot work.  A warning
-    is accepted, and something then is not as the bundle says.  `where` is a place in the bundle,
-    `what` a sentence about it, with the platform's own words where they are known, and `mend` a
-    sentence that says what to do.
+    The platform refuses an error, or the competition cannot work with it. It accepts a warning, but
+    then does not do what the bundle says. `where` is a place in the bundle, `what` a sentence with
+    the platform's own words if they are known, and `fix` a sentence that says what to do.
     """
 
     severity: str
     where: str
     what: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        where, what, mend = (printable(t, 1000) for t in (self.where, self.what, self.mend))
-        return f"{self.severity}: {where}: {what} {mend}"
+        where, what, fix = (printable(t, 1000) for t in (self.where, self.what, self.fix))
+        return f"{self.severity}: {where}: {what} {fix}"
 
 
-def error(where: str, what: str, mend: str) -> Fault:
+def error(where: str, what: str, fix: str) -> Fault:
     """A fault that stops the competition."""
-    return Fault(ERROR, where, what, mend)
+    return Fault(ERROR, where, what, fix)
 
 
-def warning(where: str, what: str, mend: str) -> Fault:
+def warning(where: str, what: str, fix: str) -> Fault:
     """A fault that the competition survives."""
-    return Fault(WARNING, where, what, mend)
+    return Fault(WARNING, where, what, fix)
 
 
 def says(words: str) -> str:
-    """The platform's words for what it refuses."""
+    """The platform's message for something that it refuses."""
     return f'The platform says "{words}"'
 
 
 def log(words: str) -> str:
-    """The platform's words where its unpacker stumbles over a bare Python error."""
+    """The platform's message if its unpacker fails with a bare Python error."""
     return says(f"Unpacking the bundle failed. Here is the error log: {words}")
 
 
 def silent(consequence: str) -> str:
-    """That the platform says nothing, and what comes of it."""
+    """A sentence that the platform reports nothing, and the consequence."""
     return f"The platform accepts this in silence, and {consequence}."
 
 
@@ -85,13 +84,13 @@ def mappings(where: str, value: Any) -> tuple[list[tuple[str, Mapping[str, Any]]
 
 
 def listed(
-    spec: Mapping[str, Any], key: str, absent: str, empty: str, mend: str
+    spec: Mapping[str, Any], key: str, absent: str, empty: str, fix: str
 ) -> tuple[list[tuple[str, Mapping[str, Any]]], list[Fault]]:
     """`mappings` of the list `key`; a fault too if it is `absent` or `empty`, in those words."""
     if key not in spec:
-        return [], [error(key, absent, mend)]
+        return [], [error(key, absent, fix)]
     entries, faults = mappings(key, spec[key])
-    return entries, faults if entries or faults else [error(key, empty, mend)]
+    return entries, faults if entries or faults else [error(key, empty, fix)]
 
 
 def plain(value: Any) -> str:

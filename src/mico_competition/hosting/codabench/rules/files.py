@@ -32,15 +32,15 @@ _TRUTH = re.compile(rf"(?:^|/)({'|'.join(SCORED_PHASES)})/model_\d+/{re.escape(S
 
 def image_rule(where: str, archive: Archive, name: Any) -> Iterator[Fault]:
     """The competition's picture."""
-    mend = "Name a PNG, JPEG, GIF or WebP file that is in the bundle."
+    fix = "Name a PNG, JPEG, GIF or WebP file that is in the bundle."
     if not isinstance(name, str) or not name:
         words = "An image for this competition could not be found in the yaml"
-        yield error(where, says(words) + ".", mend)
+        yield error(where, says(words) + ".", fix)
     elif not archive.holds(name):
-        yield error(where, says(f"Unable to find image: {name}") + ".", mend)
+        yield error(where, says(f"Unable to find image: {name}") + ".", fix)
     elif not _is_image(archive, name):
         words = "logo: Please upload a valid image."
-        yield error(where, f"{says(words)}, whatever the file is called.", mend)
+        yield error(where, f"{says(words)}, whatever the file is called.", fix)
 
 
 def _is_image(archive: Archive, name: str) -> bool:
@@ -177,21 +177,21 @@ def program_rule(
         metadata = None
     command = metadata.get("command") if isinstance(metadata, dict) else None
     place = f"{place}: {file}"
-    mend = "Write `command: python3 $program/score.py $input $output`."
+    fix = "Write `command: python3 $program/score.py $input $output`."
     if not command:
-        yield error(place, "It has no `command`, so nothing is run and every score is lost.", mend)
+        yield error(place, "It has no `command`, so nothing is run and every score is lost.", fix)
     elif not isinstance(command, str):
-        yield error(place, "Its `command` is not a text; Codabench cannot run a list.", mend)
+        yield error(place, "Its `command` is not a text; Codabench cannot run a list.", fix)
     else:
-        yield from _command_rule(place, program, command, mend)
+        yield from _command_rule(place, program, command, fix)
 
 
-def _command_rule(where: str, program: Archive, command: str, mend: str) -> Iterator[Fault]:
+def _command_rule(where: str, program: Archive, command: str, fix: str) -> Iterator[Fault]:
     """A command is split like a shell's and then run without one."""
     try:
         words = shlex.split(command)
     except ValueError as fault:
-        yield error(where, f"`{command}` cannot be split into words ({fault}).", mend)
+        yield error(where, f"`{command}` cannot be split into words ({fault}).", fix)
         return
     operators = [word for word in words if word in _SHELL or word.endswith(";")]
     if operators:
@@ -203,4 +203,4 @@ def _command_rule(where: str, program: Archive, command: str, mend: str) -> Iter
     for word in words:
         if word.startswith("$program/") and not program.holds(word.removeprefix("$program/")):
             what = f"The command names {word}, which is not in the zip."
-            yield error(where, what, "Put the file in, or mend the command.")
+            yield error(where, what, "Add the file, or fix the command.")

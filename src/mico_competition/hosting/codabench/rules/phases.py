@@ -125,24 +125,24 @@ def _phase(
 
 
 def _tasks_rule(where: str, phase: Mapping[str, Any], tasks: set[Any]) -> Iterator[Fault]:
-    mend = "List the index of one task: tasks: [0]."
+    fix = "List the index of one task: tasks: [0]."
     if "tasks" not in phase:
-        yield error(where, says("Phases must contain at least one task to be valid") + ".", mend)
+        yield error(where, says("Phases must contain at least one task to be valid") + ".", fix)
         return
     numbers = phase["tasks"]
     if not isinstance(numbers, list):
         kind = type(numbers).__name__
-        yield error(f"{where}.tasks", log(f"'{kind}' object is not iterable") + ".", mend)
+        yield error(f"{where}.tasks", log(f"'{kind}' object is not iterable") + ".", fix)
         return
     if not numbers:
-        yield error(f"{where}.tasks", silent("nothing is ever scored in this phase"), mend)
+        yield error(f"{where}.tasks", silent("nothing is ever scored in this phase"), fix)
     for number in numbers:
         if isinstance(number, (dict, list)) or number not in tasks:
             what = f"{log(shown(number))}: there is no task of that index."
-            yield error(f"{where}.tasks", what, mend)
+            yield error(f"{where}.tasks", what, fix)
     if len(numbers) > 1 and phase.get("auto_migrate_to_this_phase"):
         what = silent("migrates nothing to a phase with several tasks (#2247)")
-        yield warning(f"{where}.tasks", what, mend)
+        yield warning(f"{where}.tasks", what, fix)
 
 
 def limits_rule(where: str, phase: Mapping[str, Any]) -> Iterator[Fault]:
@@ -172,26 +172,26 @@ def limits_rule(where: str, phase: Mapping[str, Any]) -> Iterator[Fault]:
 def order_rule(spans: Sequence[Span]) -> Iterator[Fault]:
     """Faults of the order of phases, which need gaps between them."""
     for one, two in pairwise(spans):
-        mend = "End each phase a minute before the next one starts."
+        fix = "End each phase a minute before the next one starts."
         if one.end is None:
             words = f"Phase: {one.name} must have an end time because it has a phase after it."
-            yield error(f"{one.where}.end", says(words), mend)
+            yield error(f"{one.where}.end", says(words), fix)
         elif two.start is not None and two.start < one.end:
             words = (
                 f"Phases must be sequential. Phase: {two.name}starts before Phase: {one.name} "
                 "has ended"
             )
-            yield error(f"{two.where}.start", says(words) + ".", mend)
+            yield error(f"{two.where}.start", says(words) + ".", fix)
         elif two.start == one.end:
             words = (
                 f"Phases dates conflict. Phase: {two.name} should start after Phase: {one.name} "
                 "has ended"
             )
-            yield error(f"{two.where}.start", says(words) + ".", mend)
+            yield error(f"{two.where}.start", says(words) + ".", fix)
     for span in spans:
         if span.start is not None and span.end is not None and span.end <= span.start:
             what = silent("the phase, which ends before it starts, is never open")
-            yield warning(f"{span.where}.end", what, "Exchange start and end, or mend them.")
+            yield warning(f"{span.where}.end", what, "Exchange start and end, or correct them.")
 
 
 def _migration_rule(phases: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[Fault]:

@@ -104,7 +104,7 @@ def _count_rule(where: str, phase: Scored, truth: Truth) -> Iterator[Fault]:
     for stated in sorted(set(_STATED.findall(phase.texts))) if truth else ():
         if int(stated[0]) != len(truth):
             what = f"It holds the truth of {len(truth)} models; the description says {stated[0]}."
-            yield error(where, what, "Put in what is missing, or mend the description.")
+            yield error(where, what, "Add what is missing, or fix the description.")
 
 
 def _same_rule(
@@ -116,8 +116,8 @@ def _same_rule(
         if names or _shared_scenarios(truth, known):
             what = f"{phase.where} is scored on the same truth as {other.where}"
             named = f", that of {min(names)}." if names else "."
-            mend = "Put the placeholder of `mico bundle` in, and swap the truth when it opens."
-            yield error(where, what + named, mend)
+            fix = "Put the placeholder of `mico bundle` in, and swap the truth when it opens."
+            yield error(where, what + named, fix)
 
 
 def _shared_scenarios(one: Truth, two: Truth) -> bool:

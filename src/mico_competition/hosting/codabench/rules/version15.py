@@ -61,8 +61,8 @@ def version15_rules(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault
         yield from text_rule("", spec, "competition_docker_image", 128)
     else:
         what = silent("takes an image of its own, which has changed before (#3263)")
-        mend = "Name the image that the program was tried in."
-        yield warning("competition_docker_image", what, mend)
+        fix = "Name the image that the program was tried in."
+        yield warning("competition_docker_image", what, fix)
     first = next((name for name in archive.names if ".yaml" in name), None)
     if first != "competition.yaml":
         what = f"Legacy CodaLab reads the first file with .yaml in its name, which is {first}."
@@ -83,8 +83,8 @@ def _crash_rule(where: str, entry: Mapping[str, Any], known: frozenset[str]) -> 
 def _html_rule(pages: Any, archive: Archive) -> Iterator[Fault]:
     if not isinstance(pages, dict):
         words = "HTML pages could not be found in the yaml file"
-        mend = "List pages under `html`; or, in a file of version 2, write `version: 2`."
-        yield error("html", says(words) + ".", mend)
+        fix = "List pages under `html`; or, in a file of version 2, write `version: 2`."
+        yield error("html", says(words) + ".", fix)
         return
     for page in PAGES:
         if page not in pages:
@@ -112,8 +112,8 @@ def _phases_rule(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault]:
         yield from _phase_rule(where, phase, archive)
         if phase.get("auto_migration") and phase is next(iter(phases.values())):
             what = silent("migrates nothing to the first phase")
-            mend = "Leave it to the phases after the first."
-            yield warning(f"{where}.auto_migration", what, mend)
+            fix = "Leave it to the phases after the first."
+            yield warning(f"{where}.auto_migration", what, fix)
         start, found = read_date(f"{where}.start_date", phase.get("start_date"))
         yield from found
         order = phase.get("phasenumber")
@@ -133,8 +133,8 @@ def _phase_rule(where: str, phase: Mapping[str, Any], archive: Archive) -> Itera
     yield from limits_rule(where, phase)
     if phase.get("leaderboard_management_mode", "default") not in ("default", "hide_results"):
         what = silent("shows all results: it does not know the mode")
-        mend = "Write hide_results, or take it out."
-        yield warning(f"{where}.leaderboard_management_mode", what, mend)
+        fix = "Write hide_results, or take it out."
+        yield warning(f"{where}.leaderboard_management_mode", what, fix)
     for key in ("scoring_program", "reference_data"):
         if key not in phase:
             what = silent(f"every submission then fails: there is no {key}")
@@ -184,8 +184,8 @@ def _column_rule(key: str, column: Any, labels: Mapping[str, set[str]]) -> Itera
     yield from choice_rule(where, column, "sort", ("desc", "asc"))
     if "numeric_format" in column and whole(column["numeric_format"]) is None:
         what = "Codabench, where such a bundle may go one day, takes whole numbers alone."
-        mend = "Write a number of digits, such as 4."
-        yield warning(f"{where}.numeric_format", what, mend)
+        fix = "Write a number of digits, such as 4."
+        yield warning(f"{where}.numeric_format", what, fix)
     for name, part in (("leaderboard", "leaderboards"), ("column_group", "column_groups")):
         one = column.get(name)
         if one is None and name == "column_group":
