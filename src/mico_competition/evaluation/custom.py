@@ -8,7 +8,7 @@ A participant's attack is a function in a file, `Problem -> scores`:
     def attack(problem):
         return problem.gather("logit").score(calibrate, centre="out")
 
-`mico evaluate FOLDER --attack my_attack.py:attack` evaluates it beside the named attacks.
+`mico evaluate FOLDER --attack my_attack.py:attack` evaluates it together with the built-in attacks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mico_competition.support.spelling import nearest
 
 
 def find_attack(name: str, *, isolate: bool = False) -> Attack:
-    """A named attack, or the attack in `path/to/file.py:function`.
+    """A built-in attack, or the attack in `path/to/file.py:function`.
 
     Args:
         name: of the attack.
@@ -98,7 +98,9 @@ def load_attack(path: Path, function: str) -> Attack:
 
 def _found(path: Path, function: str) -> Any:
     """Executes the file and returns its `function`."""
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]  # not only the stem
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[
+        :16
+    ]  # the whole path, not only the stem
     spec = importlib.util.spec_from_file_location(f"mico_attack_{path.stem}_{place}", path)
     assert spec is not None and spec.loader is not None  # the suffix is .py
     module = importlib.util.module_from_spec(spec)
@@ -126,7 +128,7 @@ def is_custom(attack: Attack) -> bool:
 
 
 def is_ours(attack: Attack) -> bool:
-    """Whether it is a named attack of the registry, unchanged."""
+    """Whether it is a built-in attack of the registry, unchanged."""
     return attack.name in ROWS and attack == get_attack(attack.name)
 
 
@@ -134,8 +136,8 @@ def answer(attack: Attack, problem: Problem) -> np.ndarray:
     """float64[targets, points per target]: the attack's scores of a problem, checked.
 
     The attack gets read-only copies (`attacks.masked_source`), and what it changes in the process
-    is restored (`undisturbed.py`).  What a named attack computes without labels is kept for the
-    next named attack; other attacks leave nothing behind.
+    is restored (`undisturbed.py`). Label-free results of a built-in attack are kept for the next
+    built-in attack; other attacks leave nothing behind.
 
     Raises:
         ValueError: if the scores have another shape or are not finite; what the attack raises.
@@ -180,14 +182,14 @@ def plain(given: Any) -> np.ndarray:
 
 
 def _guarded(name: str, run: Callable[[Problem], Any]) -> Callable[[Problem], Any]:
-    """`run`, with any exception turned into one sentence: the mistake is its author's."""
+    """`run`, with any exception turned into a ValueError for the attack's author."""
 
     def guarded(problem: Problem) -> Any:
         try:
             return run(problem)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # SystemExit too: it would end `mico` without a word
+        except BaseException as error:  # also SystemExit, which would end `mico` without a message
             raise ValueError(f"Attack {name} failed: {described(error)}.") from error
 
     return guarded

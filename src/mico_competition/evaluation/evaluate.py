@@ -19,9 +19,9 @@ from mico_competition.scoring.curve import RATES
 from mico_competition.support.progress import tracked
 
 RANKED = next(iter(METRICS))
-SAMPLE = 3  # targets relabelled for a named attack
+SAMPLE = 3  # targets relabelled for a built-in attack
 WINNERS_BEST = "winner-best"
-"""The best of the winner's formulas in hindsight: what an attack has to beat."""
+"""The best of the winner's formulas in hindsight, as the baseline."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Options:
         folds: number of folds, for attacks that cannot leave one model out; at least 2.
         resamples: number of bootstrap resamples of the models, for intervals.
         seed: of the folds and the resamples.
-        blind_check: which attacks the leakage check covers: "auto" (all targets of an attack from
-            a file, and a sample of the targets of a named attack that is not white-box), "always"
-            (all targets of every attack) or "never".
-        bands: whether to compute intervals all along the ROC curves, for a page.
+        blind_check: which attacks the leakage check covers: "auto" (all targets for an attack from
+            a file, and a sample of the targets for a built-in attack that is not white-box),
+            "always" (all targets of every attack) or "never".
+        bands: whether to compute intervals along the ROC curves, for a page.
     """
 
     folds: int = 5
@@ -52,7 +52,7 @@ DEFAULTS = Options()
 class Row:
     """One attack: its metrics, its paired gain over the attack it is compared with, and its cost.
 
-    `seconds` is wall-clock time, which depends on what else the machine did; `cost` does not.
+    `seconds` is wall-clock time, which depends on the load of the machine; `cost` does not.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Evaluation:
 
     @property
     def knowledge(self) -> str:
-        """What an attack knows of the targets beside the points to score."""
+        """What an attack knows about the targets besides the points to score."""
         return "distinguisher" if self.known else "standard"
 
 
@@ -138,7 +138,7 @@ def evaluate(
 
 
 def check_names(attacks: Sequence[Attack], against: Attack | None) -> None:
-    """Refuses two attacks of the same name, whose rows could not be told apart."""
+    """ValueError for two attacks with the same name, whose rows could not be distinguished."""
     names = [attack.name for attack in attacks]
     base = WINNERS_BEST if against is None else against.name
     twice = [
@@ -159,7 +159,7 @@ def winners_rows(task: EvaluationTask, options: Options) -> dict[str, Row]:
 
 
 def winners_best(rows: Mapping[str, Row]) -> Row:
-    """The formula that is best on these targets by what the competition ranks by."""
+    """The formula with the best competition score on these targets."""
     best = max(rows.values(), key=lambda row: row.measured[RANKED].value)
     return replace(best, name=WINNERS_BEST, title=best.name)
 
@@ -188,7 +188,7 @@ def guard(task: EvaluationTask, attack: Attack, options: Options) -> None:
         "never": False,
     }[options.blind_check]
     if wanted:
-        # The tests of this package relabel every target of the named attacks.
+        # The tests of this package relabel every target of the built-in attacks.
         sample = SAMPLE if is_ours(attack) and options.blind_check == "auto" else None
         check_task(attack, task, folds=options.folds, seed=options.seed, sample=sample)
 

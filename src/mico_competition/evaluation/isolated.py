@@ -1,4 +1,4 @@
-"""Runs an attack from an untrusted file in a process that has nothing but the arrays it is given.
+"""Runs an attack from an untrusted file in a process that can access only its arrays.
 
 A fresh process starts with one socket, no other open file, and none of this process's environment.
 It forks a child for each problem; the child solves the problem in an empty folder and ends with its
@@ -33,8 +33,8 @@ from mico_competition.evaluation import landlock
 from mico_competition.evaluation.modules import python_files
 from mico_competition.scoring.printable import printable
 
-_LINE = 8192  # bytes of a line that is read of a stranger
-_PATIENCE = 10.0  # seconds that a child has to end when all is said
+_LINE = 8192  # maximal bytes of a line from an untrusted process
+_PATIENCE = 10.0  # seconds for a child to end after its answer
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1])\n"
     "from mico_competition.evaluation.isolated_child import main; main()"
@@ -48,7 +48,7 @@ def isolated_attack(path: Path, function: str) -> Attack:
     """The attack `function` of the file `path`, named `<path as given>:<function>`, isolated.
 
     The file is read here and run there, with the Python files of its folder and of the folders in
-    it, and nothing else of them.
+    it only.
 
     Raises:
         ValueError: if there is no such file or function, the file does not run, or this system
@@ -61,7 +61,7 @@ def isolated_attack(path: Path, function: str) -> Attack:
         raise ValueError("An attack is isolated on Linux and macOS only: leave out --isolate.")
     if not landlock.version():
         _log.warning(
-            "This system has no Landlock, so the isolated attack %s is given arrays only, but "
+            "This system has no Landlock, so the isolated attack %s receives arrays only, but "
             "could still open files by their paths.",
             name,
         )
@@ -80,9 +80,9 @@ def isolated_attack(path: Path, function: str) -> Attack:
 
 
 def fresh_attack(attack: Attack) -> Attack | None:
-    """An attack from a file, in a process that has run nothing before; nothing is barred there.
+    """An attack from a file, run in a fresh process without restrictions.
 
-    Of an attack that is isolated already, or where a process cannot be forked, there is none.
+    None for an attack that is isolated already, or if processes cannot be forked.
     """
     path, _, function = attack.name.rpartition(":")
     isolated = isinstance(getattr(attack.run, "__self__", None), _Stranger)
@@ -99,7 +99,7 @@ def fresh_attack(attack: Attack) -> Attack | None:
 
 
 class _Server:
-    """The other process, for all isolated attacks; started when it is first needed."""
+    """The other process, for all isolated attacks; started at its first use."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
@@ -108,7 +108,7 @@ class _Server:
 
     @contextmanager
     def conversation(self, name: str, kind: bytes, competition: InUse) -> Iterator[_Talk]:
-        """A socket to a new child of the process, which ends with it."""
+        """A socket to a new child of the process; the child ends when it closes."""
         if competition != self._competition:
             self.end()
         if self._control is None:
@@ -127,7 +127,7 @@ class _Server:
                 self.end()
 
     def _has_ended(self) -> bool:
-        """Whether the child ends, and all that it started."""
+        """Whether the child has ended, and all that it started."""
         assert self._control is not None
         self._control.settimeout(_PATIENCE)
         try:
@@ -136,7 +136,7 @@ class _Server:
             return False
 
     def end(self) -> None:
-        """Give up this process: another is started for the next problem."""
+        """End this process: another is started for the next problem."""
         atexit.unregister(self.end)
         if self._child is not None and self._control is not None:
             self._control.close()
@@ -156,7 +156,7 @@ class _Stranger:
         self._competition = InUse.here()
 
     def about(self) -> dict[str, Any]:
-        """What the attack says of itself: words and bounds of known kinds."""
+        """The attributes of the attack, of known types and sizes."""
         with _server.conversation(self.name, b"A", self._competition) as talk:
             talk.send(self._source)
             words = talk.answer(None)
@@ -169,11 +169,11 @@ class _Stranger:
             and 0 <= words["least_shadows"] <= 10**6
         )
         if not fits:
-            raise ValueError(f"Attack {self.name} failed: it does not say what it is.")
+            raise ValueError(f"Attack {self.name} failed: its attributes are invalid.")
         return {**words, "title": printable(words["title"])}
 
     def solve(self, problem: Problem) -> np.ndarray:
-        """float64 of the shape asked for: what the attack answers to a problem."""
+        """float64 of the expected shape: the attack's scores of a problem."""
         facts = {
             "fleet": problem.source.fleet,
             "shadows": problem.shadows,
@@ -197,13 +197,13 @@ class _Stranger:
 
 
 class _Talk:
-    """What is said to a stranger's process, and heard of it within limits."""
+    """Messages to and from an untrusted process, within limits."""
 
     def __init__(self, name: str, line: socket.socket, heard: BinaryIO) -> None:
         self._name, self._line, self._heard = name, line, heard
 
     def answer(self, problem: Problem | None) -> dict[str, Any]:
-        """Serve what the attack asks for, until it says something else."""
+        """Serve the attack's requests, until it sends another message."""
         while True:
             words = self._words()
             if words.get("op") == "failed":
@@ -216,7 +216,7 @@ class _Talk:
                 self.send(b"E" + one_line(error).encode())
 
     def _words(self) -> dict[str, Any]:
-        """One line of JSON that holds an object."""
+        """Read one line of JSON that holds an object."""
         line = self._heard.readline(_LINE)
         if not line:
             self.refuse("its process ended without an answer")
@@ -229,32 +229,32 @@ class _Talk:
         return words
 
     def read(self, count: int) -> bytes:
-        """So many bytes."""
+        """Read a number of bytes."""
         raw = self._heard.read(count)
         if len(raw) != count:
             self.refuse("its process ended without an answer")
         return raw
 
     def send(self, data: bytes) -> None:
-        """A frame."""
+        """Send a frame."""
         _send(self._line, data)
 
     def refuse(self, why: str) -> NoReturn:
-        """Its mistake, in a sentence."""
+        """The error for a fault of the attack."""
         raise ValueError(f"Attack {self._name} failed: {why}.")
 
 
 def _send(line: socket.socket, data: bytes) -> None:
-    """The length of the data, and all of them."""
+    """Send the length of the data, then the data."""
     try:
         line.sendall(struct.pack(">Q", len(data)))
         line.sendall(data)
     except OSError:
-        pass  # the other end is gone; what it said before can still be read
+        pass  # the other end has closed; earlier messages can still be read
 
 
 def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """A new Python that knows this package and nothing of this process, and the socket to it."""
+    """A new Python with this package but none of this process' state, and its socket."""
     package = str(Path(__file__).resolve().parents[2])
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     environment["PATH"] = os.defpath
@@ -274,7 +274,7 @@ def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
 
 
 def _served(problem: Problem, words: dict[str, Any]) -> bytes:
-    """What an attack asks for, in bytes: an array as .npy, else a pickle, which only it reads."""
+    """The answer to a request, in bytes: an array as .npy, else a pickle for the attack."""
     source, op = problem.source, words["op"]
     if op == "data":
         return pickle.dumps(source.data)

@@ -1,10 +1,10 @@
 """The process in which an untrusted attack runs: it receives arrays and returns an array.
 
-`isolated.py` starts it with one socket.  It has imported this package and the code of the
-competition in use, and holds no label.  For each problem it receives another socket and forks a
-worker.  The worker bars itself from all files but libraries and an empty folder (where the system
-has Landlock), reads its problem, runs the attack and ends.  Every process that the worker started
-is killed before the next problem, so an attack cannot carry labels from one problem to another.
+`isolated.py` starts it with one socket. It has imported this package and the code of the
+competition in use, and holds no label. For each problem it receives another socket and forks a
+worker. The worker denies itself all files except libraries and an empty folder (if the system has
+Landlock), reads its problem, runs the attack and ends. Every process that the worker started is
+killed before the next problem, so an attack cannot carry labels from one problem to another.
 """
 
 from __future__ import annotations
@@ -61,20 +61,20 @@ def main() -> None:
         _kill_orphans()
         shutil.rmtree(folder, ignore_errors=True)
         if fault:
-            return  # the next process may find it mended
+            return  # the next process may find it corrected
         control.send(b".")
 
 
 def _work(line: _Line, kind: bytes, folder: str, fault: str) -> None:
-    """One request, in a process of its own; does not return."""
+    """Serve one request in a separate process; does not return."""
     _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     try:
         if fault:
             line.say({"op": "failed", "what": fault[:1000]})
             os._exit(0)
-        source = pickle.loads(line.read_frame())  # of our own process; nothing of a stranger's
+        source = pickle.loads(line.read_frame())  # our own process wrote it
         nothing = os.open(os.devnull, os.O_RDWR)
-        for number in (_CONTROL, 1, 2):  # the prints of foreign code go nowhere
+        for number in (_CONTROL, 1, 2):  # discards what the attack prints
             os.dup2(nothing, number)
         path = source.get("path") or _unpacked(source, folder)
         _as_at_home(source) if "path" in source else _barred(folder)
@@ -90,12 +90,12 @@ def _work(line: _Line, kind: bytes, folder: str, fault: str) -> None:
 
 
 def _use(competition: InUse) -> str:
-    """Use the asking process' competition and import its code; what is wrong with them, or "".
+    """Use the calling process' competition and import its code; returns the fault, or "".
 
-    Workers, which may not read that code, get it imported.
+    Workers cannot read this code, so they inherit it imported.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a worker would wait forever for threads that were started here
+    torch.set_num_threads(1)  # a worker would wait forever for threads started here
     try:
         competition.use()
         for dotted in current().code:
@@ -110,7 +110,7 @@ def _use(competition: InUse) -> str:
 
 
 def _unpacked(source: dict[str, Any], folder: str) -> str:
-    """The file of the attack, written into the folder with those beside it."""
+    """Write the file of the attack and those beside it into the folder."""
     root = Path(folder, "attack")
     for name, text in source["files"].items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def _unpacked(source: dict[str, Any], folder: str) -> str:
 
 
 def _barred(folder: str) -> None:
-    """From now on this process reaches libraries and the folder only; it is in an empty one."""
+    """Restrict this process to libraries and the folder, which is empty."""
     place = os.path.join(folder, "empty")
     os.mkdir(place)
     os.chdir(place)
@@ -130,7 +130,7 @@ def _barred(folder: str) -> None:
 
 
 def _as_at_home(source: dict[str, Any]) -> None:
-    """Take the folder, the environment and the search path of the process that asks."""
+    """Take over the folder, the environment and the search path of the calling process."""
     os.chdir(source["folder"])
     os.environ.clear()
     os.environ.update(source["environment"])
@@ -138,7 +138,7 @@ def _as_at_home(source: dict[str, Any]) -> None:
 
 
 def _libraries() -> list[str]:
-    """What Python and its packages are read from; no folder that people keep data in."""
+    """The folders of Python and its packages, but none with a user's data."""
     package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     scorer = os.path.dirname(os.path.abspath(scoring.__file__))
     prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
@@ -150,7 +150,7 @@ def _libraries() -> list[str]:
 
 
 def _function(path: str, function: str) -> Any:
-    """The attack, from its file."""
+    """Load the attack from its file."""
     module = types.ModuleType("stranger")
     module.__file__ = path
     sys.modules[module.__name__] = module
@@ -163,7 +163,7 @@ def _function(path: str, function: str) -> Any:
 
 
 def _about(line: _Line, path: str, function: str) -> None:
-    """What the attack says of itself."""
+    """The attributes of the attack."""
     found = _function(path, function)
     lines = (found.title if isinstance(found, Attack) else found.__doc__ or "").strip()
     line.say(
@@ -178,7 +178,7 @@ def _about(line: _Line, path: str, function: str) -> None:
 
 
 def _solve(line: _Line, path: str, function: str) -> None:
-    """Read a problem, run the attack, and give its scores."""
+    """Read a problem, run the attack, and return its scores."""
     facts = pickle.loads(line.read_frame())
     problem = Problem(source=_Remote(line, facts.pop("fleet")), **facts)
     with undisturbed():
@@ -192,13 +192,13 @@ def _solve(line: _Line, path: str, function: str) -> None:
 
 
 class _Line:
-    """The socket to the process that has the signals."""
+    """The socket to the process with the signals."""
 
     def __init__(self, number: int) -> None:
         self._number = number
 
     def ask(self, request: dict[str, Any]) -> bytes:
-        """Say what is wanted, and read the answer; a refusal is a ValueError."""
+        """Send a request, and read the answer; a refusal is a ValueError."""
         self.say(request)
         frame = self.read_frame()
         if frame[:1] == b"E":
@@ -206,17 +206,17 @@ class _Line:
         return frame[1:]
 
     def say(self, words: dict[str, Any]) -> None:
-        """A line of JSON."""
+        """Send a line of JSON."""
         self.write(json.dumps(words).encode() + b"\n")
 
     def write(self, data: bytes) -> None:
-        """All of it."""
+        """Send all bytes."""
         view = memoryview(data)
         while view:
             view = view[os.write(self._number, view) :]
 
     def read_frame(self) -> bytes:
-        """What follows its length in eight bytes."""
+        """Read a frame: its length in eight bytes, then its content."""
         return self._read(struct.unpack(">Q", self._read(8))[0])
 
     def _read(self, count: int) -> bytes:
@@ -224,13 +224,13 @@ class _Line:
         while len(parts) < count:
             part = os.read(self._number, min(count - len(parts), 1 << 20))
             if not part:
-                os._exit(1)  # the other end is gone
+                os._exit(1)  # the other end has closed
             parts += part
         return bytes(parts)
 
 
 class _Remote:
-    """A Source that asks the process which has the signals."""
+    """A Source that requests signals from the other process."""
 
     def __init__(self, line: _Line, fleet: Any) -> None:
         self._line, self.fleet = line, fleet
@@ -263,7 +263,7 @@ def _array(raw: bytes) -> np.ndarray:
 
 
 def _kill_orphans() -> None:
-    """End what the worker left behind, which this process has adopted."""
+    """End processes that the worker left behind, which this process has adopted."""
     while True:
         for child in _children():
             os.kill(child, signal.SIGKILL)
@@ -288,6 +288,6 @@ def _children() -> list[int]:
 
 
 def _prctl(option: int, value: int) -> None:
-    """Linux only; elsewhere a worker outlives what started it, and its orphans are not adopted."""
+    """For Linux only; elsewhere a worker outlives its parent, and its orphans are not adopted."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Bars this process from files with Linux' Landlock, which needs no privilege and cannot be undone.
+"""Denies this process access to files by Linux' Landlock, without privileges and irreversibly.
 
 Source: the kernel's documentation, "Landlock: unprivileged access control"
 (https://docs.kernel.org/userspace-api/landlock.html), and `linux/landlock.h`.
@@ -18,10 +18,10 @@ _NO_NEW_PRIVILEGES = 38
 _EXECUTE, _WRITE, _READ, _LIST = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _READING = _EXECUTE | _READ | _LIST
 _OF_FILES = _EXECUTE | _WRITE | _READ | 1 << 14 | 1 << 15
-# Version of Landlock -> the rights that it knows first; everything known is barred.
+# Version of Landlock -> the rights that it introduced; all known rights are denied.
 _RIGHTS = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
-_TCP = 0b11  # bind and connect, from version 4 on
-_SCOPES = 0b11  # abstract sockets and signals to outside, from version 6 on
+_TCP = 0b11  # bind and connect, since version 4
+_SCOPES = 0b11  # abstract sockets and signals to other processes, since version 6
 
 
 class _Ruleset(ctypes.Structure):
@@ -39,7 +39,7 @@ class _Beneath(ctypes.Structure):
 
 
 def version() -> int:
-    """The version of Landlock that this system has; 0 if it has none."""
+    """The version of Landlock of this system; 0 if it has none."""
     if not sys.platform.startswith("linux"):
         return 0
     found: int = _libc().syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
@@ -47,14 +47,14 @@ def version() -> int:
 
 
 def restrict(readable: Iterable[str], writable: Iterable[str]) -> None:
-    """From now on this thread and its children open no file but those below these paths.
+    """Restrict this thread and its future children to files below these paths.
 
     Args:
-        readable: files and folders to read and execute; those that are not there are passed over.
-        writable: folders to read, and to write in.
+        readable: files and folders to read and execute; missing ones are ignored.
+        writable: folders to read and to write.
 
     Raises:
-        OSError: if the system refuses; nothing then is barred for certain.
+        OSError: if the system refuses; then access may not be restricted.
     """
     known = version()
     files = sum(bits for since, bits in _RIGHTS.items() if since <= known)

@@ -150,7 +150,7 @@ def check_problem(
     if sample is None:
         groups.append((order, order[:TOGETHER]))
     total = sum(len(some) for _, some in groups)
-    with stage(f"Leak check of {attack.name}", total, "target") as shown:
+    with stage(f"Leakage check of {attack.name}", total, "target") as shown:
         for together, some in groups:
             _check_group(attack, problem, np.sort(together), some, rng, shown.update)
     if strange is not None:
@@ -182,12 +182,12 @@ def _check_fresh(attack: Attack, problem: Problem, used: np.ndarray | None = Non
         if _alike(used, alone) or not _alike(alone, answer(fresh, problem)):
             return
     except ValueError as error:  # it may need what only this process has, such as a GPU
-        _log.info("%s, in a fresh process: what it keeps is not checked there.", error)
+        _log.info("%s, in a fresh process: its state was not checked there.", error)
         return
     raise ValueError(
         f"Attack {attack.name} gives other scores in a process that ran it before than in a fresh "
         "one: it keeps what it learned, in a library's module or object, or in the state of this "
-        "process. Let it use nothing but the problem that it is given."
+        "process. Let it use only its problem."
     )
 
 
@@ -225,7 +225,7 @@ def _shuffled(
 def _relabelled(
     task: EvaluationTask, places: np.ndarray, rng: np.random.Generator
 ) -> EvaluationTask:
-    """The same task, with another membership of the targets at `places`."""
+    """The same task, with other membership of the targets at `places`."""
     source, rows = copy.copy(task.source), task.targets[places]
     known_membership = source.fleet.known_membership.copy()
     if task.known:  # only the membership of the points to score changes
@@ -264,13 +264,13 @@ def _compare(
         )
     raise ValueError(
         f"Attack {attack.name} leaks: its scores of a model change when that model is relabelled, "
-        "although its problem holds no label of it, so it knows labels from elsewhere, such as "
-        "from an earlier problem. Let it use nothing but the problem that it is given."
+        "although its problem holds no label of it, so it has labels from elsewhere, such as from "
+        "an earlier problem. Let it use only its problem."
     )
 
 
 def _equal(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether scores are equal but for rounding."""
+    """Whether scores are equal up to rounding."""
     # The spread of the scores; for constant scores, their magnitude.
     spread = max(float(np.ptp(before)), 1e-9 * float(np.abs(before).max()))
     return bool(np.abs(after - before).max() <= TOLERANCE * spread)

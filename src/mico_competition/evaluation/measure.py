@@ -38,7 +38,7 @@ METRICS: Mapping[str, str] = {
 
 RESAMPLES = 1000
 LEVEL = 0.95
-FEW = 50_000  # points up to which every distinct score is a level of its own
+FEW = 50_000  # number of points up to which every distinct score is a level
 _AROUND = 2500  # levels from half to twice each reported rate
 _EVENLY = 1000  # levels over all rates
 
@@ -49,11 +49,11 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its 95 % interval (nan where it is not known), and what that was made from.
+    """A number, its 95 % interval (nan if unknown), and the data of the interval.
 
-    `draws` are the number's values in resamples of models; of fewer than 20 models, `left` are its
-    values with each model left out, and `parts` those with each part of the records left out.
-    `few` says that it rests on few records.
+    `draws` are the number's values in resamples of models; for fewer than 20 models, `left` are its
+    values with each model left out, and `parts` those with each part of the records left out. `few`
+    says that it depends on few records.
     """
 
     value: float
@@ -67,9 +67,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Measured:
-    """What an attack is worth on its targets: an `Estimate` a metric, and the ROC curve.
+    """The results of an attack on its targets: an `Estimate` for each metric, and the ROC curve.
 
-    `bands` has the interval of the TPR at each further false positive rate that was asked for.
+    `bands` has the interval of the TPR at each further false positive rate.
     """
 
     estimates: Mapping[str, Estimate]
@@ -82,7 +82,7 @@ class Measured:
 
     @property
     def method(self) -> str:
-        """How the intervals were made, a key of `scoring.intervals.METHODS`."""
+        """The method of the intervals, a key of `scoring.intervals.METHODS`."""
         return interval_method(self.models)
 
     def __getitem__(self, metric: str) -> Estimate:
@@ -103,10 +103,10 @@ def measure(
     Args:
         truth: bool[models, points].
         scores: float[models, points], finite, comparable over models.
-        resamples: draws of models; equal for all attacks that are to be compared.
+        resamples: draws of models; equal for all compared attacks.
         level: of the intervals.
-        seed: of the draws; equal likewise.
-        rates: further false positive rates in (0, 1] at which to give an interval of the TPR.
+        seed: for the draws; equal for all compared attacks.
+        rates: further false positive rates in (0, 1] for intervals of the TPR.
 
     Raises:
         ValueError: on scores that are not finite; if all points are members, or none; on
@@ -134,7 +134,7 @@ def measure(
 
 
 def _estimate(made: ScenarioIntervals, metric: str, level: float) -> Estimate:
-    """The value with its interval, and all that comparisons need."""
+    """The value with its interval, and the data for comparisons."""
     both = ({}, {}) if made.left is None else (made.left.models, made.left.parts)
     left, parts = (np.array(one.get(metric, ())) for one in both)
     low, high = made.interval(metric, level)
@@ -143,7 +143,7 @@ def _estimate(made: ScenarioIntervals, metric: str, level: float) -> Estimate:
 
 
 def compare(one: Measured, other: Measured, *, level: float = LEVEL) -> dict[str, Estimate]:
-    """`one` less `other` in each metric, with the interval of the paired bootstrap.
+    """`one` minus `other` in each metric, with the interval of the paired bootstrap.
 
     Args:
         one, other: from `measure` with equal truth, resamples and seed.
@@ -195,7 +195,7 @@ def _combined(
             low, high = by_t if math.isnan(low) else joined((low, high), by_t)
         if few:
             ends = [(e.low, e.high) for e in estimates]
-            if min(weights) > 0:  # of one attack on the same models: nothing cancels out
+            if min(weights) > 0:  # of one attack on the same models, so nothing cancels
                 apart = total(e.low for e in estimates), total(e.high for e in estimates)
             else:
                 apart = of_sum([e.value for e in estimates], ends, weights)
@@ -205,7 +205,7 @@ def _combined(
 
 
 def _levels(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Whole numbers in place of scores, in the same order, that tell enough for the metrics."""
+    """Integer levels of scores, in the same order, fine enough for the metrics."""
     outside = np.sort(scores[~truth])
     rates = [0.1, 0.01, 0.001]
     shares = np.concatenate(

@@ -27,11 +27,11 @@ from typing import Any
 from mico_competition import scoring
 
 _OURS = Path(__file__).resolve().parents[1]
-_RUN = ("__main__", "__mp_main__")  # the program itself
-_COMPILED = ("__builtins_dict__", "__compiled_fn", "__resume_at")  # of torch.compile
-_GENERATED = ("_cython_", "cython_runtime")  # made by compiled packages, and shared by them
+_RUN = ("__main__", "__mp_main__")  # the main program
+_COMPILED = ("__builtins_dict__", "__compiled_fn", "__resume_at")  # modules of torch.compile
+_GENERATED = ("_cython_", "cython_runtime")  # modules that compiled packages create and share
 
-_COUNT, _FILES = 1000, 16 * 2**20  # of Python files beside an attack
+_COUNT, _FILES = 1000, 16 * 2**20  # limits of the Python files beside an attack
 _NOT_READ = ("__pycache__", "site-packages", "node_modules")
 
 State = dict[str, types.ModuleType]
@@ -61,12 +61,12 @@ def _places(module: Any) -> list[str]:
 
 
 def _said_by(module: Any, name: str) -> Any:
-    """A name in a module, or None; asking the module itself may import what it has put off."""
+    """A name in a module, or None; getattr could trigger a lazy import."""
     return getattr(module, "__dict__", {}).get(name)
 
 
 def _of_a_library(name: str, modules: State) -> bool:
-    """Whether a module is Python's or of an installed package."""
+    """Whether a module belongs to Python or to an installed package."""
     module, top = modules[name], name.partition(".")[0]
     places = _places(module)
     if places:
@@ -80,14 +80,14 @@ def _of_a_library(name: str, modules: State) -> bool:
 
 
 def _brought_by_a_library(value: Any, before: State, modules: State) -> bool:
-    """Whether a function, a class or an object's class is of a library that is new since."""
+    """Whether a function, a class or an object's class comes from a newly imported library."""
     named = value if hasattr(value, "__qualname__") else type(value)
     name = getattr(named, "__module__", None)
     return name not in before and name in modules and _of_a_library(name, modules)
 
 
 def _holds_no_object(value: Any) -> bool:
-    """Whether a value is a module, or a built-in function that is bound to no object."""
+    """Whether a value is a module, or a built-in function that is not bound to an object."""
     if not isinstance(value, types.BuiltinFunctionType):
         return isinstance(value, types.ModuleType)
     bound = value.__self__
@@ -95,25 +95,25 @@ def _holds_no_object(value: Any) -> bool:
 
 
 def _compiled(name: str, value: Any) -> bool:
-    """Whether torch.compile added a value to a module, for the code that it made."""
+    """Whether torch.compile added a value to a module for its generated code."""
     return name.startswith(_COMPILED) and (callable(value) or value is vars(builtins))
 
 
 def _is_defined_in(value: Any, module: types.ModuleType) -> bool:
-    """Whether a function or class is of the package that `module` is of."""
+    """Whether a function or class is defined in the package of `module`."""
     home = getattr(value, "__module__", None) if hasattr(value, "__qualname__") else None
     return isinstance(home, str) and home.partition(".")[0] == module.__name__.partition(".")[0]
 
 
 def modules() -> tuple[State, list[Any], list[Any]]:
-    """What is imported, and how imports are done."""
+    """The imported modules, and the state of the import system."""
     return dict(sys.modules), list(sys.meta_path), list(sys.path_hooks)
 
 
 def put_back(before: tuple[State, list[Any], list[Any]]) -> None:
-    """Forget modules imported since, but those of libraries; those of before are there again.
+    """Remove modules imported since, except those of libraries, and restore earlier ones.
 
-    So for importers: a library that is imported for the first time may bring one, as six does.
+    The same holds for importers, which a library may add at its first import, as six does.
     """
     known, finders, hooks = before
     now = dict(sys.modules)
@@ -133,7 +133,7 @@ def put_back(before: tuple[State, list[Any], list[Any]]) -> None:
 
 
 def names() -> list[tuple[types.ModuleType, dict[str, Any]]]:
-    """The names in the modules of libraries, and what each stands for."""
+    """The names in the modules of libraries, with their values."""
     now = dict(sys.modules)
     return [
         (module, dict(vars(module)))
@@ -143,11 +143,11 @@ def names() -> list[tuple[types.ModuleType, dict[str, Any]]]:
 
 
 def put_names_back(before: list[tuple[types.ModuleType, dict[str, Any]]]) -> None:
-    """Remove names that an attack added since, and undo replaced functions and classes.
+    """Remove names that an attack added since, and restore replaced functions and classes.
 
-    Packages keep settings of their own in other names, such as whether CUDA has been started:
-    these stay, as do what a package adds to itself, such as its functions once CUDA has been
-    started, and a submodule in its package.
+    Other names of packages hold their settings, such as whether CUDA has been initialised: these
+    stay, as does what a package adds to itself, such as functions after CUDA was initialised, and
+    submodules.
     """
     for module, old in before:
         now = vars(module)
@@ -165,9 +165,9 @@ def put_names_back(before: list[tuple[types.ModuleType, dict[str, Any]]]) -> Non
 
 @contextmanager
 def imported_anew(folder: Path) -> Iterator[None]:
-    """In the block, modules in `folder` are found, as if Python ran a file there, and are fresh.
+    """In the block, fresh modules in `folder` can be imported, as if Python ran a file there.
 
-    After it, all modules and `sys.path` are as they were.
+    After it, all modules and `sys.path` are restored.
     """
     before, path, root = modules(), list(sys.path), os.path.abspath(folder)
     beneath = (os.path.join(root, ""), os.path.join(os.path.realpath(root), ""))
@@ -190,7 +190,7 @@ def imported_anew(folder: Path) -> Iterator[None]:
 
 
 def python_files(path: Path) -> dict[str, bytes]:
-    """The Python files in the folder of an attack and beneath it, which are all that it may import.
+    """The Python files in the folder of an attack and below, which are all that it may import.
 
     Raises:
         ValueError: if there are very many.

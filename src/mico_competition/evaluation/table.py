@@ -42,19 +42,19 @@ COLUMNS = (
     "models_used",
     "records_used",
 )
-"""Of the CSV file: one number a line; `kind` is "value", "gain" (over `against`) or "study".
+"""The columns of the CSV file, with one number in each line; `kind` is "value", "gain" (over
+`against`) or "study".
 
-`models` are targets, `models_used` targets and shadows; `cpu_seconds` do not hold the
-`signal_cpu_seconds`.
+`models` are targets, `models_used` targets and shadows; `cpu_seconds` exclude `signal_cpu_seconds`.
 """
 
-COST = "CPU seconds of each attack, with those of its signals apart; models and records it used"
+COST = "CPU seconds of each attack, with those of its signals separately; models and records used"
 COST_HEADS = ("attack", "signals", "models", "records")
 _CELL = 22
 
 
 def cell(metric: str, estimate: Estimate, gain: bool = False) -> str:
-    """A number and its interval as people read them: rates in percent, AUC as it is.
+    """A number and its interval as text: rates in percent, AUC as a number.
 
     >>> import numpy as np
     >>> cell("TPR_FPR_1000", Estimate(0.5, 0.45, 0.54, np.zeros(0)))
@@ -73,7 +73,7 @@ def starred(metric: str, estimate: Estimate) -> bool:
 
 
 def parts_of(metric: str, estimate: Estimate, gain: bool = False) -> tuple[str, str]:
-    """A number and its interval, each by itself; no interval where it is not known."""
+    """A number and its interval as two texts; no interval if it is unknown."""
     value = number(metric, estimate.value, gain)
     if not math.isfinite(estimate.low):
         return value, ""
@@ -82,7 +82,7 @@ def parts_of(metric: str, estimate: Estimate, gain: bool = False) -> tuple[str, 
 
 
 def number(metric: str, value: float, gain: bool = False) -> str:
-    """One number of a metric; what rounds to zero has no sign.
+    """One number of a metric; zero has no sign.
 
     >>> number("AUC", -0.0001, gain=True), number("TPR_FPR_100", 0.012)
     ('0.000', '1.2')
@@ -104,7 +104,7 @@ def headline(found: Evaluation) -> str:
 
 
 def text(found: Evaluation) -> str:
-    """Tables for a terminal: the numbers, the paired gains, what they cost."""
+    """Tables for a terminal: the numbers, the paired gains, and the costs."""
     base = found.rows[0]
     lines = [headline(found), "", f"TPR in %. {intervals(found)}"]
     lines += _table([(label(row), row.measured.estimates) for row in found.rows], gain=False)
@@ -117,12 +117,12 @@ def text(found: Evaluation) -> str:
 
 
 def intervals(found: Evaluation) -> str:
-    """How the intervals were made, in a sentence."""
+    """The method of the intervals, in a sentence."""
     return describe_intervals({found.scenario: found.rows[0].measured.models})
 
 
 def costs(row: Row) -> tuple[str, str, str, str]:
-    """What an attack took: processor seconds, those of its signals, models and records."""
+    """The cost of an attack: CPU seconds, those of its signals, models and records."""
     cost = row.cost
     seconds, signals = (f"{x:.1f}" for x in (cost.cpu_seconds, cost.signal_cpu_seconds))
     return seconds, signals, f"{cost.models:,}", f"{cost.records:,}"
@@ -143,7 +143,7 @@ def study_text(steps: Sequence[Step]) -> str:
 
 
 def label(row: Row) -> str:
-    """A row's name; with the formula where it is the winner's best."""
+    """A row's name; with the formula for the winner's best."""
     return f"{row.name} ({row.title})" if row.title.startswith("calibrate-") else row.name
 
 
@@ -159,7 +159,7 @@ def _table(rows: Sequence[tuple[str, Any]], gain: bool) -> list[str]:
 
 
 def records(found: Evaluation, steps: Sequence[Step] = ()) -> list[dict[str, Any]]:
-    """One dict of `COLUMNS` a number."""
+    """One dict of `COLUMNS` for each number."""
     about = {
         "scenario": found.scenario,
         "phase": found.phase,

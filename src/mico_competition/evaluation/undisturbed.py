@@ -38,7 +38,7 @@ SEED = 0
 def _working_directory() -> str | None:
     try:
         return os.getcwd()
-    except FileNotFoundError:  # somebody removed it
+    except FileNotFoundError:  # it was removed
         return None
 
 
@@ -82,7 +82,7 @@ def _set_threads(count: int) -> None:
 
 
 def _library_threads() -> list[tuple[Any, int]]:
-    """The threads of numpy's libraries, where what could change them has been imported."""
+    """The thread limits of numpy's libraries, if threadpoolctl has been imported."""
     module = sys.modules.get("threadpoolctl")
     if module is None:
         return []
@@ -107,7 +107,7 @@ def _deterministic() -> tuple[bool, bool]:
 
 
 def _set_deterministic(value: tuple[bool, bool]) -> None:
-    if _deterministic() != value:  # its first call imports much
+    if _deterministic() != value:  # its first call imports many modules
         torch.use_deterministic_algorithms(value[0], warn_only=value[1])
 
 
@@ -170,7 +170,7 @@ def _set_signal_handlers(handlers: dict[int, Any]) -> None:
 
 
 def _limits() -> dict[int, tuple[int, int]]:
-    """Of files, memory and the like; empty on Windows."""
+    """Limits of files, memory and other resources; empty on Windows."""
     if resource is None:
         return {}
     numbers = {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
@@ -180,12 +180,12 @@ def _limits() -> dict[int, tuple[int, int]]:
 def _set_limits(limits: dict[int, tuple[int, int]]) -> None:
     for number, (soft, _) in limits.items():
         now, hard = resource.getrlimit(number)
-        if now != soft:  # the upper limit does not go up again, but for root
+        if now != soft:  # only root can raise the hard limit again
             resource.setrlimit(number, (soft if hard < 0 else min(soft, hard), hard))
 
 
 def _learning_settings() -> dict[str, Any]:
-    """Those of scikit-learn, where it has been imported."""
+    """The settings of scikit-learn, if it has been imported."""
     module = sys.modules.get("sklearn")
     return {} if module is None else module.get_config()
 
@@ -247,12 +247,12 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (_deterministic, _set_deterministic),
     (_library_threads, _set_library_threads),
 )
-"""How each setting is read, and how it is put back."""
+"""The functions that read and restore each setting."""
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """In the block, global generators begin at SEED; after it, all is as it was before."""
+    """Start global generators at SEED in the block, and restore all state after it."""
     with ExitStack() as after, warnings.catch_warnings():
         for read, put_back in _SETTINGS:
             after.callback(put_back, read())

@@ -1,16 +1,16 @@
-"""The Purchase-100 runner-up of 2023: LiRA on 100 given shadows, with four options.
+"""The Purchase-100 runner-up of 2023: LiRA on 100 shadows, with four options.
 
 Source: the published solution of S. Gupta and P. Gulati (DevPranjal/mico-first-principles), after
-Carlini et al. 2022.  They sent in `global_variance`, offline, on raw confidence.
+Carlini et al. 2022.  They submitted `global_variance`, offline, on raw confidence.
 
 Their mistakes, not repeated here:
 
-- The published script looks for a point's place in the dataset among `member.indices` and
-  `training.indices`, which are places within parts of the split, so which shadow models count as
-  OUT at a point is chance.  The attack `first-principles-sent` keeps that; on one fleet it has TPRs
-  of 0.930, 0.212 and 0.161 at 10 % FPR where true OUT sets have 0.918, 0.217 and 0.158.
+- The published script looks up a point's index in the dataset among `member.indices` and
+  `training.indices`, which are indices within parts of the split, so the OUT models of a point are
+  random. The attack `first-principles-sent` keeps this; on one fleet it has TPRs of 0.930, 0.212
+  and 0.161 at 10 % FPR where true OUT sets have 0.918, 0.217 and 0.158.
 - Purchase-100's training length was left at CIFAR-10's 50,000; it is 150,000.
-- The ratio of two densities was taken, which is 0/0 far from both means (here its logarithm).
+- The ratio of two densities is 0/0 far from both means (here its logarithm is used).
 - A point without OUT shadow models gave NaN.
 
 The standard deviation over all points includes the differences between points: that is their
@@ -56,15 +56,16 @@ def first_principles(
     """The runner-up's score.
 
     Args:
-        target: float[points] or float[targets, points]: `transforms.stable_logit`.  For their
-            global variance give one model's challenge points at a time, as they did.
+        target: float[points] or float[targets, points]: `transforms.stable_logit`. For their global
+            variance pass one model's challenge points at a time, as they did.
         shadow: float[models, points], the same.
         is_member: bool[models, points].
         global_variance: one standard deviation over all points, else each point's own.
         logit_scaling: on log(p / (1 - p + 1e-29)), which saturates where p rounds to 1.
-        stable_logit_scaling: on the logit itself; wins over `logit_scaling`, as in theirs.
-        online_attack: compare with IN shadows too.  (They had it for raw confidence only; here
-            it goes with either scaling.)
+        stable_logit_scaling: on the logit itself; takes precedence over `logit_scaling`, as in
+            theirs.
+        online_attack: compare with IN shadows, too. (They had it for raw confidence only; here it
+            works with either scaling.)
         target_index: rows of shadow that the targets are, to be left out (see `common`).
 
     Returns:
@@ -97,17 +98,17 @@ def first_principles(
 
 
 def first_principles_attack(problem: Problem, **options: bool) -> np.ndarray:
-    """The runner-up's program with his options, one model at a time as it ran."""
+    """The runner-up's program with its options, one model at a time as in the original."""
     return problem.gather("logit").score_each(first_principles, **options)
 
 
 def as_sent(problem: Problem) -> np.ndarray:
-    """The runner-up's program with the option and with the mistakes that it was sent in with.
+    """The runner-up's program with the options and the mistakes of the submission.
 
-    It looks for a point's place in the dataset among places within parts of the split, which has
-    nothing to do with who trained on the point: a shadow model is OUT at a point by chance.  The
-    chance is drawn here anew; its size is theirs (for Purchase-100 with n = 50,000 in place of
-    150,000).  Targets are left out of their own reference, which theirs were not.
+    It looks up a point's index in the dataset among indices within parts of the split, which is
+    unrelated to membership: a shadow model is OUT at a point at random. Here this is drawn again,
+    with their probability (for Purchase-100 with n = 50,000 instead of 150,000). Unlike theirs,
+    targets are left out of their own reference.
     """
     task = get_task(get_scenario(problem.source.fleet.scenario).task)
     share = task.len_training / task.len_dataset / (3 if task.name == "purchase100" else 1)

@@ -1,9 +1,9 @@
 """The CIFAR-10 runner-up's attack of 2023: features of gradients and neighbours, meta-classifier.
 
-Source: A. Suri, "My submission to the MICO Challenge" (2023).  He fitted auto-sklearn, and found a
-random forest next best (here `meta="forest"`, of depth 8 as his; it needs scikit-learn); the
-default is a logistic regression, on features that an inverse hyperbolic sine has tamed.  He
-trained on the train models' own challenge points, as here.  No feature knows any membership.
+Source: A. Suri, "My submission to the MICO Challenge" (2023). He used auto-sklearn, with a random
+forest as second best (here `meta="forest"`, of depth 8 like his; it needs scikit-learn); the
+default is a logistic regression on the inverse hyperbolic sine of the features. He trained on the
+train models' own challenge points, as here. No feature uses membership.
 
 The mathematics is in docs/METHODS.md, section 5.6.
 """
@@ -61,28 +61,27 @@ def suri(
 
     Args:
         problem: with own=False.
-        references: shadows whose gradients are compared with a model's; fewer where there are
-            fewer.  Cost grows with it.
-        points: training points of each shadow: its own challenge points, as far as they are
-            among the records, else records at random.
+        references: the number of shadows whose gradients are compared with a model's, or all if
+            there are fewer; the cost grows with it.
+        points: training points of each shadow: its own challenge points that are among the records,
+            else random records.
         meta: "logistic", or "forest", which needs scikit-learn.
         inverse_penalty: of the logistic regression (see `attacks.stacking.logistic`).
-        settings: what features cost; None for his.
-        seed: of the references, of noise and of the forest.
+        settings: of the features; None for his.
+        seed: for the references, noise and the forest.
 
-    Returns:
-        float64[t, k], log odds where members and non-members are equally many.
+    Returns: float64[t, k], log odds for as many members as non-members.
 
     Raises:
         ValueError: on an unknown `meta`; as `make_table`; if a feature is not finite.
-        ImportError: if scikit-learn is asked for and not there.
+        ImportError: if scikit-learn is needed and missing.
     """
     if meta not in METAS or references < 1 or points < 2:
         raise ValueError(
             f"Expected meta in {METAS}, references >= 1 and points >= 2, got {meta!r}, "
             f"{references} and {points}."
         )
-    make_table(problem)  # refuses what nothing can be learned from
+    make_table(problem)  # refuses problems without training data
     settings = settings or Settings()
     rng = np.random.default_rng(seed)
     count = min(references + 1, len(problem.shadows))
@@ -120,7 +119,7 @@ def suri_features(
 ) -> np.ndarray:
     """float64[b, features] of one model, a row of the fleet, at columns int64[b].
 
-    Noise is the same for every model, so that models are compared alike.
+    Noise is the same for every model, so that models are comparable.
 
     Raises:
         ValueError: if a feature is not finite.
@@ -173,7 +172,7 @@ def _features(
 
 
 def _own_points(problem: Problem, row: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """int64[count or fewer], columns of a shadow's challenge points, filled up at random."""
+    """int64[count or fewer], columns of a shadow's challenge points, completed at random."""
     own = np.unique(problem.source.fleet.challenge[row])
     own = own[own >= 0]
     if len(own) > count:
@@ -187,7 +186,7 @@ def _own_points(problem: Problem, row: int, count: int, rng: np.random.Generator
 def _logistic(
     x: np.ndarray, labels: np.ndarray, targets: np.ndarray, inverse_penalty: float, seed: int
 ) -> np.ndarray:
-    """Log odds of targets; gradients range over many powers of ten, hence the sine."""
+    """Log odds of targets; the sine compresses gradients, which range over many powers of ten."""
     size = np.median(np.abs(x), axis=0)
     size = np.where(size > 0, size, np.abs(x).mean(axis=0) + 1e-30)
     fitted = fit_logistic(np.arcsinh(x / size), labels, inverse_penalty)

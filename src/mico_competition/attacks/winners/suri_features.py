@@ -1,12 +1,13 @@
-"""The features of CIFAR-10's runner-up of 2023: what one model, and gradients of others, tell.
+"""The features of CIFAR-10's runner-up of 2023, from one model and the gradients of others.
 
 Source: A. Suri, "My submission to the MICO Challenge" (2023), his description of the entry; the
 values of `Settings` are his.  Each function takes records of one model at once, [b, ...].
 
 His mistake, not repeated: his input-space ascent moved a record along itself (x -+ step * x); here
-it follows the loss's gradient, as he describes it.  What differs by choice: he kept the loss's
-change of the last such step, here it is that of all; he drew other reference models for every
-model, here one draw serves all, so that sums and extremes over them are comparable.
+it follows the loss's gradient, as his text describes. Two differences are deliberate: he kept the
+loss's change in the last such step, here it is that of all steps; he drew different reference
+models for every model, here one draw serves all, so that sums and extremes over them are
+comparable.
 
 Records of text are moved in the space of their tokens' embeddings, with noise in units of the
 embeddings' deviation.  A transformer has too many weights for a gradient of each record: there
@@ -26,21 +27,23 @@ from torch.func import functional_call, vmap
 from mico_competition.attacks.whitebox.record_gradients import weights_of
 from mico_competition.models.architectures import logits
 
-SMALL = 1e-10  # his: keeps logarithms and quotients finite
-HELD = 1 << 25  # numbers of records' own gradients held at once: 128 MB
-BATCH = 2048  # records asked at once
+SMALL = 1e-10  # his value: keeps logarithms and quotients finite
+HELD = 1 << 25  # numbers of records' gradients in one block: 128 MB
+BATCH = 2048  # records in one batch
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What features cost; his values.
+    """Parameters of the features; the defaults are his.
 
     Attributes:
-        neighbours, noise: records around each, and the deviation that they are moved by.
-        moves, down, up: steps in input space, and their sizes downhill and uphill.
-        rate: of the one training step on a record.
-        directions, stride, strides: random walks; deviation of one stride; at most so many.
-        layers: weight tensors that gradients are taken of: at most so many, the last ones.
+        neighbours, noise: the number of neighbours of each record, and the standard deviation of
+            their noise.
+        moves, down, up: the number of steps in input space, and their sizes downhill and uphill.
+        rate: of the single training step on a record.
+        directions, stride, strides: the number of random walks, the deviation of one stride, and
+            the maximal number of strides.
+        layers: the maximal number of weight tensors for gradients, counted from the last.
     """
 
     neighbours: int = 50
@@ -67,8 +70,8 @@ class Space:
 
     Attributes:
         x: float[b, ...], the records, or their tokens' embeddings.
-        unit: what noise is measured in.
-        answer: (float[c, ...], int64[c] which records they come from) -> logits float[c, classes].
+        unit: the unit of noise.
+        answer: (float[c, ...], int64[c], their records) -> logits float[c, classes].
     """
 
     x: Tensor
@@ -96,7 +99,7 @@ def space_of(model: nn.Module, inputs: Any) -> Space:
 
 
 def class_scaled_logit(outputs: Tensor, labels: Tensor) -> Tensor:
-    """float[b], the true class's logit less the largest of the others."""
+    """float[b], the true class's logit minus the largest of the others."""
     others = outputs.scatter(1, labels[:, None], -torch.inf)
     return outputs.gather(1, labels[:, None])[:, 0] - others.amax(dim=1)
 
@@ -117,7 +120,7 @@ def neighbourhood(space: Space, labels: Tensor, s: Settings, generator: torch.Ge
 
 
 def input_descent(space: Space, labels: Tensor, step: float, moves: int) -> Tensor:
-    """float[b, 2]: by how much the loss falls in `moves` steps x -= step * gradient; how far x got.
+    """float[b, 2]: the fall of the loss in `moves` steps along its gradient, and the distance.
 
     A negative step climbs.
     """
@@ -134,9 +137,9 @@ def input_descent(space: Space, labels: Tensor, step: float, moves: int) -> Tens
 
 
 def boundary_walk(space: Space, labels: Tensor, s: Settings, generator: torch.Generator) -> Tensor:
-    """float[b], strides in a random direction until the answer is wrong, averaged over directions.
+    """float[b], strides in a random direction until the output is wrong, averaged over directions.
 
-    At least 1; `strides` where it never is.
+    At least 1; `strides` if it never is.
     """
     total = torch.zeros(len(labels), device=labels.device)
     for _ in range(s.directions):
@@ -158,12 +161,12 @@ def boundary_walk(space: Space, labels: Tensor, s: Settings, generator: torch.Ge
 def one_step(
     model: nn.Module, inputs: Any, labels: Tensor, found: list[Tensor], s: Settings
 ) -> Tensor:
-    """How far one step of SGD on the record moves each layer, and how much its loss falls by it.
+    """How far one step of SGD on the record moves each layer and lowers its loss.
 
     Returns float[b, layers + 1].
 
     Args:
-        model: left as it is.
+        model: not changed.
         inputs: records.
         labels: int64[b].
         found: of `gradients`.
@@ -186,7 +189,7 @@ def one_step(
 def _each_with_its_own(
     model: nn.Module, moved: dict[str, Tensor], inputs: Any, count: int
 ) -> Tensor:
-    """Logits [b, classes], of each record by its own weights."""
+    """Logits [b, classes] of each record, with its own weights."""
     if not isinstance(inputs, Mapping):
         logits: Tensor = vmap(lambda w, x: functional_call(model, w, (x[None],))[0])(moved, inputs)
         return logits
@@ -201,7 +204,7 @@ def _each_with_its_own(
 
 
 class _Logits(nn.Module):
-    """`models.logits` as a module, so that weights can be replaced under it."""
+    """`models.logits` as a module, so that its weights can be replaced."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -212,11 +215,11 @@ class _Logits(nn.Module):
 
 
 def summarise(products: Tensor) -> Tensor:
-    """float[b, 4 layers] of float[references, b, layers]: range, sum of sizes, least, largest."""
+    """float[b, 4 layers] of float[references, b, layers]: range, sum of sizes, minimum, maximum."""
     least, largest = products.amin(dim=0), products.amax(dim=0)
     return torch.cat([largest - least, products.abs().sum(dim=0), least, largest], dim=1)
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers, drawn on the CPU so that devices agree."""
+    """Standard normal numbers, drawn on the CPU, so that all devices get the same."""
     return torch.randn(like.shape, generator=generator).to(like)

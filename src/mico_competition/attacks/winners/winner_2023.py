@@ -1,7 +1,8 @@
 """The winner of 2023: for each scenario the signal and the formula that he chose.
 
-He chose them by their scores on the very train models that he reported; here targets are left out
-of their own shadow models, and a check holds every attack to that (`evaluation.leakage_check`).
+He chose them by their scores on the train models for which he reported results; here targets are
+left out of their own shadow models, as a check of every attack ensures
+(`evaluation.leakage_check`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def winner_2023_attack(problem: Problem) -> np.ndarray:
 
 
 def winners_choice(scenario: str) -> tuple[str, str]:
-    """(signal, formula) that the winner took, or would have taken, for a scenario.
+    """The winner's (signal, formula) for a scenario.
 
     Scenarios that 2022 did not have take those of Purchase-100 with as much privacy.
     """
@@ -35,6 +36,6 @@ def winners_choice(scenario: str) -> tuple[str, str]:
         level = "ddp"
     elif not row.private:
         level = "inf"
-    else:  # the nearer of 2022's two, as a ratio
+    else:  # the nearer of 2022's two, by ratio
         level = "hi" if row.target_epsilon**2 > 10 * 4 else "lo"
     return WINNER_2023[f"purchase100_{level}"]
