@@ -50,14 +50,14 @@ attacks: $(READY) ## fleets, attacks, audits: docs/ATTACKS.md, PRIVACY.md (hours
 	$(VENV)/bin/python benchmarks/audit_results.py --work runs/fleets
 	$(VENV)/bin/python benchmarks/audits_page.py
 
-lock: ## write requirements.txt anew from setup.py, for all of LOCK_PYTHONS
+lock: ## write requirements.txt again from setup.py, for all of LOCK_PYTHONS
 	$(PYTHON) .ci/lock.py $(LOCK_PYTHONS)
 
 clean: ## remove caches and build leftovers; .venv and data stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
 	find src scoring tests training starting-kit -name __pycache__ -prune -exec rm -rf {} +
 
-# The stamp is written last: an interrupted set-up goes on where it stopped. Debian's python3 may
+# The stamp is written last: an interrupted set-up continues where it stopped. Debian's python3 may
 # lack ensurepip; then the system's pip puts one into .venv (and nothing outside it is touched).
 $(READY): requirements.txt setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null || { \

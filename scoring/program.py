@@ -204,7 +204,7 @@ def run(inputs: str, outputs: str) -> int:
     scores = score_scenarios(solutions, predictions)
     intervals: Optional[Mapping[str, Any]] = None
     step = settings.step_of(phase_of(next(iter(solutions))))
-    if step:  # nothing but the rounded numbers goes on from here
+    if step:  # only the rounded numbers are used from here on
         scores = {name: coarse(result, step) for name, result in scores.items()}
     else:
         intervals = intervals_of(solutions, predictions, rates=RATES)

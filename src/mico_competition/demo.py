@@ -1,8 +1,7 @@
-"""`mico demo`: a whole competition on scikit-learn's digits, small and real, in minutes.
+"""`mico demo`: a whole competition on scikit-learn's digits, in minutes.
 
-Every step is the one a real competition takes: models are trained by `train_model`, what
-participants may see is written by `release`, the attack sees nothing else, and the score is that
-of the program CodaLab runs.
+Every step is that of a real competition: `train_model` trains the models, `release` writes what
+participants may see, the attack uses nothing else, and CodaLab's program computes the scores.
 """
 
 from __future__ import annotations
@@ -54,8 +53,8 @@ _WRITTEN = (
     *("trained", "released", "predictions", f"predictions_{CHALLENGE}.zip", "summary.json"),
     *(f"score_{phase}" for phase in SCORED_PHASES),
 )
-"""What a demonstration leaves in its folder, beside its mark."""
-_data: Any = None  # of a worker
+"""The content of a demonstration's folder, besides its mark."""
+_data: Any = None  # in a worker
 
 
 def run_demo(
@@ -68,14 +67,14 @@ def run_demo(
     """Run the demonstration in folder `out`; prints a table and gives the report's path.
 
     Args:
-        out: folder to work in; what an earlier demonstration left in it is replaced.
-        models_per_phase: models per scenario and phase, at least 1; 30 make scores mean
-            something (3,000 members and as many non-members in each).
-        workers: training processes, each with one thread; by default one a CPU that
-            this process may use, which is also the most.
+        out: folder to work in; the files of an earlier demonstration in it are replaced.
+        models_per_phase: models per scenario and phase, at least 1; 30 give meaningful scores
+            (3,000 members and as many non-members in each).
+        workers: training processes, each with one thread; by default, and at most, one for each CPU
+            that this process may use.
         seed: of all splits, weights, batches and noise, 0 or more: the same seed gives the same
-            scores on the same machine.  Whoever knows it knows all that is withheld, so it is for
-            demonstrations; by default everything is drawn anew.
+            scores on the same machine. Anybody who knows it can compute all withheld labels, so use
+            it for demonstrations only; by default all seeds are fresh.
 
     Raises:
         ValueError: on a seed below 0; if `out` holds something that no demonstration wrote, or
@@ -123,7 +122,7 @@ def _run(
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[Path]:
-    """The folder `out`, empty and no other demonstration's while the context lasts.
+    """The folder `out`, empty and locked for this demonstration in the block.
 
     What an earlier demonstration wrote there is removed, and nothing else.
     """
@@ -157,11 +156,11 @@ def _alone_in(out: Path) -> Iterator[Path]:
 def _train_all(root: Path, models_per_phase: int, workers: int, seed: int | None) -> None:
     """Train every model of the challenge's three scenarios, in parallel processes.
 
-    The processes begin with the models without privacy.  Meanwhile this one computes the noise of
-    the others, once for all processes.
+    The processes start with the models without privacy, while this one computes the noise of the
+    others once for all processes.
     """
     rows = {name: resolve({"scenario": name}) for name in CHALLENGES[CHALLENGE]}
-    others = set(active_children())  # of a program that calls this
+    others = set(active_children())  # processes of a program that calls this
     # Spawned, not forked: torch's threads do not survive a fork.
     with (
         ProcessPoolExecutor(
@@ -178,13 +177,13 @@ def _train_all(root: Path, models_per_phase: int, workers: int, seed: int | None
                 runs = _runs(root, name, models_per_phase, seed)
                 mechanism = mechanism_of(settings)
                 if mechanism is not None:
-                    mechanism.epsilon(settings.target_delta)  # which goes along
+                    mechanism.epsilon(settings.target_delta)  # which is cached in the mechanism
                 for start in range(0, len(runs), STACK):
                     group = runs[start : start + STACK]
                     started.append(pool.submit(_train_group, settings, group, mechanism))
             for future in as_completed(started):
                 shown.update(future.result())
-        except BaseException:  # the pool would train all that it was given before it ends
+        except BaseException:  # otherwise the pool would train all remaining models before it ends
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in set(active_children()) - others:
                 worker.terminate()
@@ -205,7 +204,7 @@ def _runs(root: Path, scenario: str, models_per_phase: int, seed: int | None) ->
 
 
 def _derived(name: str) -> Seeds:
-    """Keyed seeds of one model's splits, the same each time: no secret at all."""
+    """Keyed seeds of one model's splits, derived from the demonstration's seed, thus not secret."""
     digest = hashlib.sha512(f"mico demo/{name}".encode()).digest()
     return Seeds(
         *(digest[start : start + SEED_BYTES] for start in range(0, 3 * SEED_BYTES, SEED_BYTES))
@@ -216,7 +215,7 @@ def _begin_worker(data: bytes) -> None:
     """Begin a process; `data` are the digits, pickled by value rather than in shared memory."""
     global _data
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of Ctrl-C, after which the parent ends this
-    os.environ["MICO_QUIET"] = "1"  # the demonstration shows how far it is
+    os.environ["MICO_QUIET"] = "1"  # the demonstration shows its own progress
 
     import torch
 
@@ -229,7 +228,7 @@ def _train_group(settings: Settings, runs: list[Run], mechanism: Mechanism | Non
 
 
 def _score_like_codalab(out: Path, zip_path: Path, phase: str) -> dict[str, dict[str, float]]:
-    """Lay out what the platform lays out, run its very command, read its scores back."""
+    """Create the platform's folders, run its command, and read the scores."""
     folder = out / f"score_{phase}"
     for name, content in program_files(labels_of(CHALLENGES[CHALLENGE])).items():
         write_bytes(folder / "program" / name, content)
@@ -248,7 +247,7 @@ def _score_like_codalab(out: Path, zip_path: Path, phase: str) -> dict[str, dict
 
 
 def _rows(trained: Path, scores: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a scenario: what was claimed, what the models are worth, what leaked."""
+    """One row for each scenario: epsilon, accuracy and attack scores."""
     rows = []
     for name in as_read(CHALLENGES[CHALLENGE]):
         files = (trained / CHALLENGE / name).glob(f"*/model_*/{METADATA_FILE}")

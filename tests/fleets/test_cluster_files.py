@@ -77,7 +77,7 @@ def test_slurms_file_trains_stops_in_time_and_queues_again(tmp_path):
         process.send_signal(signal.SIGUSR1)
         log = process.communicate(timeout=600)[0]
     assert process.returncode == 0, log
-    assert "of 10 models done; the same command goes on from here" in log
+    assert "of 10 models done; the same command continues from here" in log
     steps = said.read_text()
     assert re.search(r"^ray start --head .*--num-cpus=1 ", steps, re.MULTILINE)
     assert re.search(r"^ray start --block --address=\S+:\d+ --num-cpus=1 ", steps, re.MULTILINE)

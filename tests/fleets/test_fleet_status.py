@@ -133,7 +133,7 @@ def test_a_real_fleet_has_a_rate_before_its_first_stack_is_done(tmp_path, capsys
     finally:
         process.terminate()
         err = process.communicate(timeout=600)[1]
-    assert "the same command goes on from here" in err
+    assert "the same command continues from here" in err
     assert state_of(tmp_path).state == "stopped"
 
 

@@ -54,7 +54,7 @@ def test_rays_client_is_refused_with_the_way_to_do_it():
     ("error", "said"),
     [
         (RuntimeError("Version mismatch: The cluster\n was started"), "runs other versions"),
-        (ray.exceptions.AuthenticationError("No token"), "wants a token"),
+        (ray.exceptions.AuthenticationError("No token"), "requires a token"),
         (
             ConnectionError("It is\nfar away."),
             "at h:1 does not accept this process (It is far away): check",

@@ -211,8 +211,8 @@ def test_a_name_that_tells_is_not_repeated(planted, folder):
     path.mkdir() if folder else path.write_text("1")
     planted.made_up()
     faults = faults_of(planted)
-    assert any("has a name that tells a secret" in fault for fault in faults)
-    here = f"{CHALLENGE}/{DEV}/(a name that tells a secret): "
+    assert any("has a name that reveals a secret" in fault for fault in faults)
+    here = f"{CHALLENGE}/{DEV}/(a name that reveals a secret): "
     assert all(f.startswith((here, f"{CHALLENGE}.release/SHA256SUMS: tells")) for f in faults)
     assert_quotes_nothing(planted, faults)
 
@@ -242,7 +242,7 @@ def test_the_organisers_names_are_found(planted, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "train")  # a word of the table: no name
     name = planted.note("by annabel, on train")
     planted.made_up()
-    told = "tells the name of the organiser's account or machine"
+    told = "reveals the name of the organiser's account or machine"
     faults = faults_of(planted)
     assert f"{name}: {told}." in faults
     assert {fault.split(": ")[1] for fault in faults} == {

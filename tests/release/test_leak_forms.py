@@ -188,11 +188,11 @@ def test_room_for_a_secret_is_found(planted, kind):
 @pytest.mark.parametrize(
     ("path", "change", "sentence"),
     [
-        (f"{CHALLENGE}/{DEV}/model.pt", lambda p: os.utime(p, (1, 1)), "at a time of its own"),
-        (f"{CHALLENGE}/{DEV}", lambda p: os.utime(p), "at a time of its own"),
-        (ZIP, lambda p: os.utime(p), "at a time of its own"),
-        (f"{CHALLENGE}/{DEV}/model.pt", lambda p: p.chmod(0o600), "has a mode of its own"),
-        (f"{CHALLENGE}/{DEV}", lambda p: p.chmod(0o700), "has a mode of its own"),
+        (f"{CHALLENGE}/{DEV}/model.pt", lambda p: os.utime(p, (1, 1)), "at another time"),
+        (f"{CHALLENGE}/{DEV}", lambda p: os.utime(p), "at another time"),
+        (ZIP, lambda p: os.utime(p), "at another time"),
+        (f"{CHALLENGE}/{DEV}/model.pt", lambda p: p.chmod(0o600), "has an unusual mode"),
+        (f"{CHALLENGE}/{DEV}", lambda p: p.chmod(0o700), "has an unusual mode"),
     ],
 )
 def test_times_and_modes(planted, path, change, sentence):
@@ -260,7 +260,7 @@ def test_room_in_safetensors(competition, tmp_path):
     moved = json.loads(json.dumps(header))
     end = header[name]["data_offsets"]
     moved[name]["data_offsets"] = [len(data), len(data) + end[1] - end[0]]
-    tensors, form = "finite tensors", "holds more than its tensors or has them in an order"
+    tensors, form = "finite tensors", "holds more than its tensors or has them in another"
     backwards = dict(reversed(header.items()))
     changed = {
         "other metadata": (form, with_header({**header, "__metadata__": {"format": "x"}}, data)),

@@ -239,7 +239,7 @@ def _train(args: argparse.Namespace, ledger: Ledger, backend: Backend) -> int:
         done = progress.done if progress else 0
         print(
             f"mico: stopped with {done} of {len(ledger.entries)} models done; the same command "
-            "goes on from here.",
+            "continues from here.",
             file=sys.stderr,
         )
         return 130

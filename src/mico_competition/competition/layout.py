@@ -1,7 +1,7 @@
 """The folders of a competition: <root>/<challenge>/<scenario>/<phase>/model_<i>/<file>.
 
-A challenge folder holds nothing but scenario folders, so that code can safely list it.  Beside it
-lie `<challenge>.release/`, with the files that describe a release, and `<challenge>.predictions/`,
+A challenge folder holds nothing but scenario folders, so that code can safely list it. Beside it
+are `<challenge>.release/`, with the files that describe a release, and `<challenge>.predictions/`,
 with the predictions of attacks.
 """
 
@@ -34,7 +34,7 @@ _MODEL_FOLDER = re.compile(r"model_(0|[1-9][0-9]*)")
 
 @dataclass(frozen=True, order=True)
 class ModelFolder:
-    """A model of a challenge folder: its scenario, phase and number, and the folder it lies in."""
+    """A model of a challenge folder: its scenario, phase and number, and its folder."""
 
     scenario: str
     phase: str
@@ -57,7 +57,7 @@ class ModelFolder:
         return self.relative_path
 
     def prediction_in(self, folder: PathLike) -> Path:
-        """Where this model's prediction.csv lies below challenge folder `folder`."""
+        """The path of this model's prediction.csv below challenge folder `folder`."""
         return (
             Path(folder) / self.scenario / self.phase / f"model_{self.model_id}" / "prediction.csv"
         )
@@ -88,7 +88,7 @@ def _beside(challenge_folder: PathLike, suffix: str) -> Path:
 
 
 def scenario_of(path: PathLike) -> Scenario | None:
-    """The scenario that the last folder on `path` with a scenario's name stands for, or None.
+    """The scenario of the last folder on `path` with a scenario's name, or None.
 
     If there is none, the path is searched again with symbolic links resolved.
     """
@@ -200,14 +200,14 @@ def _instead(given: Path, folder: Path, fix: str | None) -> str:
 def _own_competition(folder: Path) -> str | None:
     """How to work on a release that carries the file of its competition.
 
-    That file is never used by itself, since it names code, which runs.
+    That file is never used automatically, since it names code, which is run.
     """
     file = folder.with_name(f"{folder.name}.release") / COMPETITION_FILE
     if folder.name in CHALLENGES or not file.is_file():
         return None
     return (
-        f"it is of a competition of its own, which {file} describes. That file names code: copy it "
-        "into a folder of yours, read it, put the module that it names beside it, and give "
+        f"it belongs to another competition, which {file} describes. That file names code: copy "
+        f"it into a folder of your own, read it, put the module that it names beside it, and give "
         f"--competition {COMPETITION_FILE}."
     )
 

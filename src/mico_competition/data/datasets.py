@@ -48,7 +48,7 @@ def load_cifar10(dataset_dir: PathLike = ".", download: bool = True) -> ArrayDat
     Raises:
         FileNotFoundError: if there is no copy and `download` is false, or a file of it lacks.
         OSError: if the download fails.
-        ValueError: if a file is damaged, or is a pickle that asks for more than plain arrays.
+        ValueError: if a file is damaged, or is a pickle of more than plain arrays.
             (The errors above are ValueErrors too.)
     """
     pixels, labels = read_cifar10(dataset_dir, download)

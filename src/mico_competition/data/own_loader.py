@@ -1,4 +1,4 @@
-"""A dataset from the loader that a competition's file names, held to a form that models take."""
+"""A dataset from the loader that a competition's file names, checked and converted for models."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _FORMS = "an ArrayDataset, a TextDataset, or a pair (records, labels) of arrays"
 
 
 def load_by(dotted: str, dataset_dir: PathLike | None, download: bool) -> Any:
-    """The dataset that the function `dotted` ("my_competition:load_faces") gives.
+    """The dataset that the function `dotted` ("my_competition:load_faces") returns.
 
     It is called with the folder of the data, if it takes an argument, and with `download`, if it
-    has an argument of that name.  Of a pair (records [N, ...], labels [N]) becomes an
-    `ArrayDataset`, whose records reach models as float32.
+    has an argument of that name. A pair (records [N, ...], labels [N]) becomes an `ArrayDataset`,
+    whose records reach models as float32.
 
     Raises:
-        ValueError: if there is no such function, it fails, or it gives something else.
-        OSError: as it does.
+        ValueError: if there is no such function, it fails, or it returns something else.
+        OSError: as the function.
     """
     loader = resolve(dotted)
     with stage(f"Reading the dataset by {dotted}"):
@@ -73,11 +73,11 @@ def _tensor(values: Any, dotted: str) -> Tensor:
     array = np.asarray(values)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"Expected {_FORMS} from {dotted}, got an array of {array.dtype}.")
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # which torch has no arithmetic for
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # types without arithmetic in torch
         array = array.astype(np.int64)
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def as_float32(records: Tensor) -> Tensor:
-    """Records as models take them, in new memory."""
+    """Records as float32, in new memory."""
     return records.to(torch.float32, copy=True)

@@ -97,8 +97,8 @@ def read_plain_pickle(raw: bytes, path: Path) -> tuple[np.ndarray, np.ndarray]:
         `data` uint8 [k, 3072] and `labels` int64 [k], read-only, not yet checked for range.
 
     Raises:
-        ValueError: if the pickle asks for anything but plain arrays, naming what it asked for,
-            or is not a CIFAR-10 batch.
+        ValueError: if the pickle needs more than plain arrays, naming what it needs, or is not a
+            CIFAR-10 batch.
     """
     try:
         _check_cost(raw)

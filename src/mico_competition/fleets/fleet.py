@@ -1,7 +1,7 @@
 """Trains the models of a fleet that are still missing, in spite of failures, over days.
 
 A ledger lists the models before the first is trained, and a model's folder appears only when it is
-complete, so running the same command again finishes what an earlier run left.  A backend does the
+complete, so the same command, run again, finishes an interrupted fleet.  A backend does the
 training: `workers` in processes of this machine, or `ray.cluster` on a cluster.
 """
 

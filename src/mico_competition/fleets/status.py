@@ -1,4 +1,4 @@
-"""Reports how far the fleets in a folder have come, whether they are running or not."""
+"""Reports the progress of the fleets in a folder, running or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process of one worker: it trains blocks, and reports to the fleet how far it is."""
+"""The process of one worker: it trains blocks, and reports its progress to the fleet."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def begin(
 
 
 def _die_with_fleet(lifeline: Connection) -> None:
-    """End this process when the fleet's process ends; a half-written folder counts for nothing."""
+    """End this process when the fleet's process ends; a half-written folder is ignored."""
     try:
         lifeline.recv_bytes()
     except (EOFError, OSError):

@@ -1,7 +1,7 @@
 """The backend that trains a fleet on this machine, in processes that share one dataset.
 
-Each worker is an executor of its own with one process, so a process that is killed costs another
-try only of the models that it was training.  All workers end when the fleet's process does.
+Each worker is a separate executor with one process, so if a process is killed, only its own models
+are tried again. All workers end when the fleet's process does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Checks how much memory and time an untrusted file of weights would take, before it is loaded.
 
-A few bytes can ask for much: a pickle for a `bytearray` of any size or for millions of objects, a
-zip for the same data a thousand times, a header for more memory than there is.  These checks walk
-through the file without building any object.
+A few bytes can demand much memory: a pickle for a `bytearray` of any size or for millions of
+objects, a zip for the same data a thousand times, a header for more memory than there is. These
+checks walk through the file without building any object.
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ def read_state(path: PathLike, limit: int | None = None) -> State:
         Tensors by name, with the dtypes and shapes of the file; `check_state` checks them.
 
     Raises:
-        ValueError: if the file is missing, too long, truncated, damaged, in another format, or
-            only the pointer of a git-LFS file; if it asks for more than tensors (no code in it is
+        ValueError: if the file is missing, too long, truncated, damaged, in another format, or only
+            the pointer of a git-LFS file; if it holds more than tensors (no code in it is
             executed); or if it is not a flat dictionary of dense tensors.
     """
     path = Path(path)

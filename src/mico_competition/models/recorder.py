@@ -38,7 +38,7 @@ class Recorder:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Report the calls made in this block; meanwhile no parameter asks for a gradient."""
+        """Report the calls made in this block; meanwhile no parameter requires a gradient."""
         asked = [parameter.requires_grad for parameter in self._parameters]
         for parameter in self._parameters:
             parameter.requires_grad_(False)
@@ -61,7 +61,7 @@ class Recorder:
         if not self._recording:
             return
         if torch.is_grad_enabled() and not output.requires_grad:
-            # No parameter or input below asks for a gradient.
+            # No parameter or input below requires a gradient.
             start: Callable[[Tensor, Tensor], Tensor] = _GraphStart.apply
             output = start(output, torch.zeros((), requires_grad=True))
         self._see(module, inputs[0] if inputs else named["input"], output)

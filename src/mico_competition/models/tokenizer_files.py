@@ -1,6 +1,6 @@
 """Checks the files of an untrusted tokenizer before the library tokenizers reads them.
 
-A few bytes of a tokenizer.json can ask for any amount of memory or time: padding to 10^12 tokens, a
+A few bytes of a tokenizer.json can demand any amount of memory or time: padding to 10^12 tokens, a
 normaliser that repeats each letter a thousand times and is applied five times, or a regular
 expression that never ends.  The library, which is written in Rust, then aborts the process.  So
 only parts and sizes of tokenizers for encoders such as RoBERTa and BERT are accepted.

@@ -95,8 +95,8 @@ class ForwardChecks:
         if self._apart(first, again).any():
             raise ValueError(
                 "The losses of a batch change from one forward pass to the next, with the same "
-                "weights and the same random state: private training needs a model that keeps "
-                "nothing of earlier batches, and draws from torch's global generator only."
+                "weights and the same random state: private training needs a model without state "
+                "from earlier batches, which draws from torch's global generator only."
             )
 
     def losses(self, batch: Batch, seed: int = SEED) -> Tensor:
@@ -175,7 +175,7 @@ class ForwardChecks:
                 where = self._where(batch, batch.exchanged(half, others), half)
                 raise ValueError(
                     f"The loss of an example changes with the others of its batch{where}: private "
-                    "training needs every example by itself. Replace batch normalisation, "
+                    "training needs independent examples. Replace batch normalisation, "
                     "attention over the batch and the like."
                 )
         return alike

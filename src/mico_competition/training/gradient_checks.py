@@ -221,8 +221,8 @@ class GradientChecks:
                     name = self.names[int(excess.argmax())]
                     raise ValueError(
                         f"The gradient of an example by parameter {name} differs between a batch "
-                        f"of {batch.width} and the example alone: private training needs every "
-                        "example by itself."
+                        f"of {batch.width} and the example alone: private training needs "
+                        "independent examples."
                     )
 
     def _moved_by_rounding(self, one: Batch, before: list[Tensor]) -> Tensor:

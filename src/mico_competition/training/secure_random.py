@@ -36,9 +36,9 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-# Blocks of 16 bytes under one key.  Blocks of one keystream never repeat, while truly random ones
-# would, so 2**32 blocks can be told from random ones with an advantage below 2**-65.  At 32 bytes
-# a number that is 2**31 numbers, which a long run exceeds; a new key costs microseconds.
+# Blocks of 16 bytes under one key. Blocks of one keystream never repeat, while truly random ones
+# would, so the advantage of distinguishing 2**32 blocks from random ones is below 2**-65. At 32
+# bytes a number that is 2**31 numbers, which a long run exceeds; a new key costs microseconds.
 BLOCKS_PER_KEY = 2**32
 
 KEY_BYTES = 32

@@ -76,7 +76,7 @@ VERSION_2 = [
     (drop("pages", 0, "file"), "error", "pages[0]", "Here is the error log: 'file'"),
     (without("pages/data.md"), "error", "pages[2].file", "Unable to find page: pages/data.md"),
     (put("pages/data.md", b""), "error", "pages[2].file", "is empty, it must contain content."),
-    (put("pages/data.md", b" \n"), "warning", "pages[2].file", "nothing but space"),
+    (put("pages/data.md", b" \n"), "warning", "pages[2].file", "white space"),
     (put("pages/data.md", b"\xff"), "error", "pages[2].file", "codec can't decode byte 0xff"),
     (drop("tasks"), "error", "tasks", "No tasks listed in this competition"),
     (edit("tasks", to=[]), "error", "tasks", "accepts this in silence"),

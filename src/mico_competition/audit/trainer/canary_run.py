@@ -58,7 +58,7 @@ class Observed:
 
     Attributes:
         dirac: coordinates of Dirac canaries, with their scores.
-        participation: who was in a batch.
+        participation: the records of each batch.
         replays: repeated steps, one replay for each model.
         rows: noise of those steps, and of another model's empty ones.
         sums: of those steps, minus the noise of the same steps on empty batches.

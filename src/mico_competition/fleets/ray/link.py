@@ -103,7 +103,7 @@ def _refusal(address: str, error: Exception) -> str:
         )
     if type(error).__name__ == "AuthenticationError":
         return (
-            f"The Ray cluster at {address} wants a token: set both RAY_AUTH_MODE=token and the "
+            f"The Ray cluster at {address} requires a token: set both RAY_AUTH_MODE=token and the "
             "same RAY_AUTH_TOKEN (docs/CLUSTER.md)."
         )
     return (
@@ -121,7 +121,7 @@ class Watch:
 
     sentence = (
         "The Ray cluster is gone: its head, or Ray on this machine, does not answer any more. "
-        "Start it again; the same command goes on from here."
+        "Start it again; the same command continues from here."
     )
 
     def __init__(self, ray: Any) -> None:

@@ -169,5 +169,5 @@ def _result(ray: Any, reference: Any) -> list[Arrays]:
     except ray.exceptions.RayError as error:
         raise ValueError(
             f"A task of the Ray cluster was lost ({type(error).__name__}): run the command again; "
-            "what was computed is kept."
+            "computed signals are kept."
         ) from error

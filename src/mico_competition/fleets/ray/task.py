@@ -1,6 +1,6 @@
 """The task that runs on a node of a Ray cluster: it trains a block and returns the folders.
 
-Ray calls `train` in a process of its own.  The task leaves no files on the node.
+Ray calls `train` in a separate process.  The task leaves no files on the node.
 """
 
 from __future__ import annotations

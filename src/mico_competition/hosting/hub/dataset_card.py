@@ -1,8 +1,8 @@
 """The page of a published release: facts -> README.md, by the template card.md, and index files.
 
-The Hub's viewer shows tables, and a release is none; so the page names, for every scenario and
-phase, a small CSV with one line a model (where its weights lie, their checksum, its epsilon).
-Nothing in it is beyond what the release discloses.  Pure text: reads and sends nothing.
+The Hub's viewer shows tables, which a release does not have; so the page names, for every scenario
+and phase, a small CSV with one line a model (where its weights lie, their checksum, its epsilon).
+Nothing in it is beyond what the release discloses. Pure text: reads and sends nothing.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def make_entry(
     scores = score_scenarios(truth.solutions, predictions)
     intervals: Mapping[str, Any] = {}
     step = 0.0 if exact else get_phase(truth.phase).step
-    if step:  # nothing but the rounded numbers goes on from here
+    if step:  # only the rounded numbers are used from here on
         scores = {name: coarse(result, step) for name, result in scores.items()}
     else:
         intervals = intervals_of(truth.solutions, predictions, resamples=resamples)

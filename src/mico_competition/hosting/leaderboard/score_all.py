@@ -206,7 +206,7 @@ def _check_place(path: Path) -> None:
 
 
 def _is_done(entries: Sequence[Entry], told: Mapping[str, Any], truths: Sequence[Truth]) -> bool:
-    """Whether these entries, of one zip, are all that it would get, and say what was told."""
+    """Whether a zip has all its entries, with the texts given for it."""
     if not entries:
         return False
     wanted = {
@@ -241,7 +241,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def about_of(path: Path, told: Mapping[str, Any], earlier: Sequence[Entry] = ()) -> About:
-    """What an entry says of `path`: what it is told, at the time told, known, or of the file."""
+    """The texts of `path`'s entries, with the given time, their own, or the file's."""
     authors, when = told.get("authors", []), told.get("submitted")
     if not isinstance(authors, list) or not isinstance(when, (str, type(None))):
         raise ValueError(

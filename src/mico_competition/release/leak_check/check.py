@@ -68,7 +68,7 @@ from mico_competition.release.leak_check.values import (
 from mico_competition.support.files import PathLike
 from mico_competition.support.progress import tracked
 
-_UNNAMED = "(a name that tells a secret)"
+_UNNAMED = "(a name that reveals a secret)"
 _LARGEST = 1 << 26  # the most bytes of a file without weights
 
 
@@ -268,12 +268,12 @@ class _Checker:
                 found += secret_faults(entry.name, secrets[text])
                 if organiser and entry.file != "tokenizer.json" and organiser.search(text):
                     found.append(
-                        (entry.name, "tells the name of the organiser's account or machine")
+                        (entry.name, "reveals the name of the organiser's account or machine")
                     )
         telling = {name for name in names if secrets[os.fsencode(name)]}
         for entry in self.entries:
             if entry.file in telling:
-                found.append((entry.name, "has a name that tells a secret"))
+                found.append((entry.name, "has a name that reveals a secret"))
         return telling
 
 

@@ -96,8 +96,8 @@ def weights_faults(task: Task, path: Path, trained: Path | None = None) -> Itera
     written = _is_safetensors if path.suffix == SAFETENSORS else _is_torch
     if not written(path, {name: state[name].to(expected[name].dtype) for name in expected}):
         yield (
-            "holds more than its tensors or has them in an order of its own, or was written by "
-            f"another torch than {torch.__version__}"
+            "holds more than its tensors or has them in another order, or was not written by "
+            f"torch {torch.__version__}"
         )
     if trained is not None and not _same_tensors(state, trained, task):
         yield "does not hold the weights of the trained model"
@@ -175,9 +175,9 @@ def _same_tensors(state: State, trained: Path, task: Task) -> bool:
 
 
 def archive_faults(path: Path, root: Path, names: Sequence[str]) -> Iterator[str]:
-    """What is wrong with a zip archive that must hold files `names` below `root`, and no more.
+    """The faults of a zip archive that must hold files `names` below `root`, and no more.
 
-    The archive that these files alone give is written anew, into a comparison.
+    It is compared with an archive that is written from these files.
     """
     with path.open("rb") as file:
         compared = _Compared(file)

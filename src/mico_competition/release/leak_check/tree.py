@@ -133,15 +133,15 @@ def tree_faults(
         elif entry.is_file and entry.status.st_nlink > links:
             yield entry.name, "is a hard link: its bytes are also another file"
         elif stat.S_IMODE(entry.status.st_mode) != (0o644 if entry.is_file else 0o755):
-            yield entry.name, "has a mode of its own"
+            yield entry.name, "has an unusual mode"
     owners = {e.name: (e.status.st_uid, e.status.st_gid) for e in entries}
     yield from _uncommon(owners, "has another owner or group than other files")
     times = [e.name for e in entries if e.status.st_mtime_ns != _TIME * 10**9]
     if times:
         yield (
             times[0],
-            f"was modified at a time of its own (as were {len(times) - 1} others): times tell "
-            "which models were made or remade together",
+            f"was modified at another time (as were {len(times) - 1} others): times reveal which "
+            f"models were written together",
         )
     yield from _differences([e for e in entries if e.model and e.is_file])
 

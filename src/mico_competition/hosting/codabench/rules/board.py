@@ -61,8 +61,8 @@ def _submission_rule(where: str, board: Mapping[str, Any], phases: Any) -> Itera
         isinstance(phase, dict) and phase.get("auto_migrate_to_this_phase") for phase in phases
     )
     if "submission_rule" not in board or migrates:
-        also = ", and what is not on it does not migrate" if migrates else ""
-        what = silent(f"puts no submission on the leaderboard by itself{also}")
+        also = ", and submissions that are not on it do not migrate" if migrates else ""
+        what = silent(f"puts no submission on the leaderboard automatically{also}")
         yield warning(f"{where}.submission_rule", what, "Write Force_Last or Force_Best.")
 
 
@@ -95,7 +95,7 @@ def _columns_rule(where: str, board: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _column_rule(where: str, column: Mapping[str, Any]) -> Iterator[Fault]:
-    """One column by itself."""
+    """The faults of one column."""
     yield from unknown_keys(where, column, COLUMN)
     for key in ("title", "key"):
         for fault in text_rule(where, column, key, TITLE_LIMIT):

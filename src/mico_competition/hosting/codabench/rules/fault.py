@@ -67,7 +67,7 @@ def shown(value: Any) -> str:
 
 
 def mappings(where: str, value: Any) -> tuple[list[tuple[str, Mapping[str, Any]]], list[Fault]]:
-    """The entries of a list in the YAML file, each with its place; faults for all that is none."""
+    """The entries of a list in the YAML file, with their places; faults for other entries."""
     if not isinstance(value, list):
         kind = type(value).__name__
         fault = error(where, log(f"'{kind}' object is not iterable"), "Make it a list.")

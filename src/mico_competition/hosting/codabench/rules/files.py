@@ -44,7 +44,7 @@ def image_rule(where: str, archive: Archive, name: Any) -> Iterator[Fault]:
 
 
 def _is_image(archive: Archive, name: str) -> bool:
-    """Whether the file begins as a picture does, and is not larger than the platforms take."""
+    """Whether the file begins like a picture, and is not larger than the platforms allow."""
     try:
         content = archive.read(name, _MAX_IMAGE)
     except ValueError:
@@ -77,7 +77,9 @@ def page_rule(
             words = f"Page '{name}' is empty, it must contain content."
             yield error(where, says(words) + ".", "Write something into it.")
         elif not text.strip():
-            yield warning(where, f"{name} holds nothing but space.", "Write something into it.")
+            yield warning(
+                where, f"{name} is empty except for white space.", "Write something into it."
+            )
 
 
 def data_rule(where: str, archive: Archive, name: Any) -> Iterator[Fault]:
@@ -98,7 +100,7 @@ def _zip_rule(where: str, archive: Archive, name: str) -> Iterator[Fault]:
     size = archive.size(name)
     if size > _LARGE:
         what = f"{name} takes {size >> 20} MB; uploads of such size have often failed."
-        yield warning(where, what, "Upload it by itself under Resources, and name its key.")
+        yield warning(where, what, "Upload it separately under Resources, and name its key.")
         return
     try:
         inner = archive.inner(name)
@@ -120,7 +122,7 @@ def is_key(name: str) -> bool:
 
 
 def open_inner(archive: Archive, name: Any) -> Archive | None:
-    """A zip that the bundle names, or None where there is none that can be looked into."""
+    """A zip that the bundle names, or None if it cannot be read."""
     if not isinstance(name, str) or not archive.holds(name):
         return None
     try:
@@ -155,7 +157,7 @@ def program_rule(
 ) -> Iterator[Fault]:
     """A scoring program: at its root `file`, with a command that needs no shell.
 
-    The file is by default metadata.yaml where there is one, and otherwise `metadata`.
+    The file is metadata.yaml if it exists, and otherwise `metadata`.
     """
     import yaml
 

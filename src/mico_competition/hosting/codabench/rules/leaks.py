@@ -157,7 +157,7 @@ def _strays_rule(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault]:
 
 
 def _is_truth(archive: Archive, name: str) -> bool:
-    """Whether a file is named like a solution, or holds nothing but zeros and ones."""
+    """Whether a file is named like a solution, or holds only zeros and ones."""
     if name.rpartition("/")[2] == SOLUTION_FILE:
         return True
     if archive.size(name) > MAX_TEXT:
@@ -189,5 +189,5 @@ def _texts(value: Any) -> Iterator[str]:
         if isinstance(part, str):
             yield part
         elif isinstance(part, (dict, list)) and id(part) not in seen:
-            seen.add(id(part))  # a YAML alias may stand for the same part many times
+            seen.add(id(part))  # YAML aliases may repeat the same part many times
             stack += _values(part)

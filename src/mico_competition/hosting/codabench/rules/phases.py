@@ -50,7 +50,7 @@ class Span:
 
 
 def read_date(where: str, value: Any) -> tuple[datetime | None, list[Fault]]:
-    """A date as the platform reads it, and faults if that differs from what is written."""
+    """A date as the platform reads it, and faults if it reads another date."""
     if value is None or value == "":
         return None, []
     if isinstance(value, datetime):

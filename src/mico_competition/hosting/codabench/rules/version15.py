@@ -31,7 +31,7 @@ from mico_competition.hosting.codabench.rules.files import (
 )
 from mico_competition.hosting.codabench.rules.phases import limits_rule, read_date
 
-# Fields of legacy CodaLab's tables; any other key is an argument that they do not take.
+# Fields of legacy CodaLab's tables; it crashes on any other key.
 TOP = keys(
     "title description image has_registration start_date end_date published html phases "
     "leaderboard admin_names competition_docker_image force_submission_to_leaderboard "
@@ -60,8 +60,8 @@ def version15_rules(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault
     if spec.get("competition_docker_image"):
         yield from text_rule("", spec, "competition_docker_image", 128)
     else:
-        what = silent("takes an image of its own, which has changed before (#3263)")
-        fix = "Name the image that the program was tried in."
+        what = silent("uses its own image, which has changed before (#3263)")
+        fix = "Name the image in which the program was tested."
         yield warning("competition_docker_image", what, fix)
     first = next((name for name in archive.names if ".yaml" in name), None)
     if first != "competition.yaml":
@@ -76,7 +76,7 @@ def version15_rules(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault
 def _crash_rule(where: str, entry: Mapping[str, Any], known: frozenset[str]) -> Iterator[Fault]:
     for key in entry:
         if key not in known:
-            what = "Legacy CodaLab crashes on a key that is no field of its tables."
+            what = "Legacy CodaLab crashes on a key that is not a field of its tables."
             yield error(f"{where}.{key}" if where else str(key), what, "Take it out.")
 
 
@@ -127,7 +127,7 @@ def _phases_rule(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault]:
 
 
 def _phase_rule(where: str, phase: Mapping[str, Any], archive: Archive) -> Iterator[Fault]:
-    """One phase by itself."""
+    """The faults of one phase."""
     yield from _crash_rule(where, phase, PHASE)
     yield from text_rule(where, phase, "label", LIMIT)
     yield from limits_rule(where, phase)
@@ -183,7 +183,7 @@ def _column_rule(key: str, column: Any, labels: Mapping[str, set[str]]) -> Itera
         yield error(f"{where}.label", f"Legacy CodaLab keeps {LIMIT} letters.", "Shorten it.")
     yield from choice_rule(where, column, "sort", ("desc", "asc"))
     if "numeric_format" in column and whole(column["numeric_format"]) is None:
-        what = "Codabench, where such a bundle may go one day, takes whole numbers alone."
+        what = "Codabench, which also reads such bundles, accepts whole numbers only."
         fix = "Write a number of digits, such as 4."
         yield warning(f"{where}.numeric_format", what, fix)
     for name, part in (("leaderboard", "leaderboards"), ("column_group", "column_groups")):
@@ -191,5 +191,5 @@ def _column_rule(key: str, column: Any, labels: Mapping[str, set[str]]) -> Itera
         if one is None and name == "column_group":
             continue
         if not isinstance(one, dict) or plain(one.get("label")) not in labels[part]:
-            what = f"It is none of the {part}, so legacy CodaLab crashes, or loses the column."
+            what = f"It is not one of the {part}, so legacy CodaLab crashes, or loses the column."
             yield error(f"{where}.{name}", what, "Refer to one by its anchor, such as *id001.")

@@ -88,7 +88,7 @@ def _pages_rule(spec: Mapping[str, Any], archive: Archive) -> Iterator[Fault]:
 
 
 def _tasks(spec: Mapping[str, Any], archive: Archive) -> tuple[set[Any], list[Fault]]:
-    """Indexes of the tasks that there are, and the faults of all."""
+    """The indexes of the existing tasks, and the faults of all."""
     if "tasks" not in spec:
         words = says("No tasks listed in this competition") + "."
         return set(), [error("tasks", words, "List a task for each phase.")]
