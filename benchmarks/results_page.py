@@ -106,10 +106,15 @@ def real(title: str, report: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     software = next(iter(report["scenarios"].values()))["software"]
     versions = ", ".join(f"{name} {version}" for name, version in software.items())
-    commands = "\n".join(report["commands"])
+    commands = "\n".join(map(generic, report["commands"]))
     lines += ["", f"Versions: {versions}. Commands, for model 0 of each scenario:", ""]
     lines += ["```console", commands, "```", ""]
     return "\n".join(lines)
+
+
+def generic(command: str) -> str:
+    """A command without this machine's folders."""
+    return " ".join("DIR" if word.startswith("/") else word for word in command.split())
 
 
 def coverage(report: dict[str, Any]) -> str:

@@ -249,9 +249,11 @@ ZIP_CASES = [
     Case("the same, declares 200 bytes", overlapping(200), "overlaps another file", heavy=True),
     Case("zips in zips in zips", nested, "such as 'cifar10.zip', is not opened", heavy=True),
     Case("a million entries", crowded(1_000_000), "holds 1000000 files and folders", heavy=True),
-    Case("a million, told as 10", crowded(1_000_000, False, 10), "of 44 MB, over 4", heavy=True),
+    Case(
+        "a million, declared as 10", crowded(1_000_000, False, 10), "of 44 MB, over 4", heavy=True
+    ),
     Case("60,000 entries", crowded(60_000, False), "holds 60000 files", heavy=True),
-    Case("80,000 entries, told as 5", crowded(80_000, False, 5), "damaged dir", heavy=True),
+    Case("80,000 entries, declared as 5", crowded(80_000, False, 5), "damaged dir", heavy=True),
     Case("18,000 folders", many_files, "over 10000 files and folders", heavy=True),
     Case("ZIP64 without need", crowded(1, True, 1), "is a ZIP64"),
     Case("100 MB", sparse_zip, "larger than 64 MB"),
