@@ -192,7 +192,8 @@ def test_a_trainer_that_refuses_is_an_alarm(monkeypatch):
 
 @pytest.mark.slow
 def test_more_epsilon_than_was_asked_for_is_an_alarm(monkeypatch):
-    """Half of the noise for the target: reported as what it costs, but that is not what was asked."""
+    """Half of the noise for the target, with the epsilon that it costs, which exceeds the
+    target."""
     real = train.mechanism_of
     weak = type(real(settings_of()))
     monkeypatch.setattr(

@@ -86,7 +86,7 @@ def test_the_page_holds_curves_ceilings_and_bounds():
     page = to_html([judge(drawn(0.5)), judge(drawn(2.0, claim=None, scenario="cifar10_inf"))])
     assert page.count("<svg role=") == 4 and page.count('class="band"') == 4
     assert page.count('class="ceiling ceiling2"') == 3
-    assert "Without a claim there is no ceiling" in page
+    assert "Without a claim there is no limit" in page
     with pytest.raises(ValueError, match="at least one audit"):
         to_html([])
 

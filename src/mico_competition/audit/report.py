@@ -1,4 +1,4 @@
-"""An audit in words, as JSON, and as a page with the attack's curve under its ceilings."""
+"""An audit as text, as JSON, and as a page with the attack's curve below the limits."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from mico_competition.scoring.intervals import describe_intervals, interval_meth
 from mico_competition.scoring.page import document
 from mico_competition.scoring.svg import SHOWN_DECADE, Axes, ceiling_key, draw_roc
 
-TITLE = "Membership inference: what is proven, what is claimed"
+TITLE = "Membership inference: lower bounds on epsilon, and the claim"
 
 RATES = {"TPR_FPR_1000": "TPR at 10% FPR", "TPR_FPR_100": "at 1%", "TPR_FPR_10": "at 0.1%"}
 
 ASSUMED = {
-    "one-run": "labels as fair coins draw them, which halves of many points nearly are",
-    "one-run of pairs": "nothing; of replacing a record by another",
+    "one-run": "labels from fair coins, which halves of many points nearly are",
+    "one-run of pairs": "nothing; for a record replaced by another",
     "one-run f-DP": "a Gaussian mechanism",
-    "Gaussian DP": "a Gaussian mechanism, and points that do not hang together",
-    "threshold": "points that do not hang together",
+    "Gaussian DP": "a Gaussian mechanism, and independent points",
+    "threshold": "independent points",
 }
-"""Bound.method -> what it takes for granted beyond its confidence."""
+"""Bound.method -> its assumptions."""
 
 
 def text(verdicts: Sequence[Verdict]) -> str:
-    """For a terminal: a sentence for each scenario, then its bounds and ceilings."""
+    """Text for a terminal: a sentence for each scenario, then its bounds and limits."""
     return "\n\n".join("\n".join([v.sentence(), *_lines(v)]) for v in verdicts)
 
 
@@ -61,18 +61,18 @@ def _lines(verdict: Verdict) -> list[str]:
 
 
 def _intervals(verdict: Verdict) -> str:
-    """How the intervals were made, in a sentence."""
+    """The method of the intervals, in a sentence."""
     return describe_intervals({verdict.scored.scenario: len(verdict.scored.truth)}, verdict.level)
 
 
 def claimed(verdict: Verdict) -> str:
-    """What an epsilon that no attack may exceed is called: by whom it is said."""
+    """The name of the claimed epsilon, with its source."""
     stated = verdict.scored.source == STATED
     return "claimed" if stated else f"claimed by {verdict.scored.source}"
 
 
 def guessed(bound: Bound) -> str:
-    """The plan that a one-run bound comes from, of how many; empty for other bounds."""
+    """The plan of a one-run bound, and the number of plans; empty for other bounds."""
     if "guesses" not in bound.detail:
         return ""
     plus, minus, points, plans = (
@@ -83,7 +83,7 @@ def guessed(bound: Bound) -> str:
 
 
 def assumed(method: str) -> str:
-    """What a bound takes for granted."""
+    """The assumptions of a bound."""
     return ASSUMED.get(method.partition(" (")[0], "see its source")
 
 
@@ -92,12 +92,12 @@ def _at(fpr: Any, tpr: Any, rate: float) -> float:
 
 
 def to_json(verdicts: Sequence[Verdict]) -> str:
-    """Everything that is shown, as numbers."""
+    """All shown numbers."""
     return json.dumps([record(v) for v in verdicts], indent=2, allow_nan=False) + "\n"
 
 
 def record(verdict: Verdict) -> dict[str, Any]:
-    """One audit as values that JSON can hold; what is not finite is None."""
+    """One audit as values for JSON; numbers that are not finite become None."""
     scored, claim = verdict.scored, verdict.scored.claim
     found = {
         key: {
@@ -152,7 +152,7 @@ def record(verdict: Verdict) -> dict[str, Any]:
 
 
 def _joint(verdict: Verdict, method: str) -> dict[str, Any]:
-    """Of a bound that raises alarms, what it is at the level at which all of them hold at once."""
+    """A bound that raises alarms, at the level at which all of them hold jointly."""
     return {
         name: value
         for bound in verdict.joint
@@ -162,14 +162,14 @@ def _joint(verdict: Verdict, method: str) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """`value`, or None for a number that JSON does not know."""
+    """`value`, or None for a number that is not finite."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def to_html(verdicts: Sequence[Verdict]) -> str:
-    """The whole page; ValueError if there is nothing to show."""
+    """The page; ValueError if there are no audits."""
     if not verdicts:
-        raise ValueError("Expected at least one audit to make a page of.")
+        raise ValueError("Expected at least one audit for a page.")
     body = [f"<h1>{TITLE}</h1>", *(_section(i, v) for i, v in enumerate(verdicts))]
     return document(TITLE, "\n".join(body))
 
@@ -189,7 +189,7 @@ def _section(number: int, verdict: Verdict) -> str:
 
 
 def figures(verdict: Verdict, identity: str) -> list[str]:
-    """The attack's curve and its band under the ceilings, on linear and logarithmic axes."""
+    """The attack's curve with its band and the limits, on linear and logarithmic axes."""
     curve = shown_curve(verdict.result, verdict.known)
     drawn = []
     for axes in (Axes(), Axes(SHOWN_DECADE)):
@@ -208,14 +208,14 @@ def figures(verdict: Verdict, identity: str) -> list[str]:
 
 
 def _key(verdict: Verdict) -> str:
-    """Which line is which."""
+    """The key of the lines."""
     band = f"band of {verdict.level:.0%} intervals"
     attack = f"Solid blue line with its {band}: the attack. Dashed grey: guessing. "
     attack += _intervals(verdict)
     if not verdict.allowed:
-        return f"<p>{attack} Without a claim there is no ceiling.</p>"
+        return f"<p>{attack} Without a claim there is no limit.</p>"
     lines = ceiling_key(verdict.allowed)
-    return f"<p>{attack} The mechanism allows an attack at most:</p>\n{lines}"
+    return f"<p>{attack} The mechanism permits an attack at most:</p>\n{lines}"
 
 
 def _bounds(verdict: Verdict) -> str:
@@ -232,7 +232,7 @@ def _bounds(verdict: Verdict) -> str:
         assert verdict.replace_one is not None
         rows.append((claimed(verdict), claim.epsilon, "one record added or removed"))
         rows.append((claimed(verdict), verdict.replace_one, "one record replaced by another"))
-    caption = f"Epsilon at delta {verdict.delta:g}; each bound by itself at {verdict.level:.0%}"
+    caption = f"Epsilon at delta {verdict.delta:g}; each bound at {verdict.level:.0%}"
     cells = "\n".join(
         f'<tr><th scope="row">{escape(name)} <span class="range">{escape(of)}</span></th>'
         f"<td>{epsilon:.2f}</td></tr>"

@@ -1,7 +1,7 @@
 """The page of an evaluation: one HTML file with tables, ROC curves and the chart of a study.
 
-The page loads nothing from elsewhere.  Of a ROC curve it shows only what `scoring.curve` allows, so
-that nobody can read a label off a page that an organiser publishes.
+The page loads nothing from elsewhere. Of a ROC curve it shows only what `scoring.curve` allows, so
+that a published page does not reveal labels.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ COLOURS = (
     "#159a9c",
     "#a3781f",
 )
-"""Of curves: readable on the page's light and dark paper; the first is the attack compared with."""
+"""Colours of curves, readable on light and dark pages; the first is the baseline's."""
 
 Pair = tuple[Evaluation, Sequence[Step]]
 
 
 def to_html(found: Sequence[Pair]) -> str:
-    """The whole page as text; ValueError if there is nothing to show."""
+    """The page; ValueError if there are no evaluations."""
     if not found:
-        raise ValueError("Expected at least one evaluation to make a page of.")
+        raise ValueError("Expected at least one evaluation for a page.")
     body = [f"<h1>{TITLE}</h1>"]
     body += [
         _section(number, evaluation, steps) for number, (evaluation, steps) in enumerate(found)
@@ -93,7 +93,7 @@ def _section(number: int, found: Evaluation, steps: Sequence[Step]) -> str:
 
 
 def _table(caption: str, heads: Iterable[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """A table of cells in HTML, an attack a row."""
+    """A table in HTML, with one row for each attack."""
     row_of_heads = "".join(f'<th scope="col">{head}</th>' for head in ("Attack", *heads))
     lines = [
         f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>' for name, cells in rows
@@ -106,7 +106,7 @@ def _table(caption: str, heads: Iterable[str], rows: Sequence[tuple[str, Sequenc
 
 
 def _cells(estimates: Mapping[str, Estimate], gain: bool = False) -> list[str]:
-    """A cell a metric: the number, with its star, and the interval in small below it."""
+    """One cell for each metric: the number, with its star, and the interval below in small type."""
     cells = []
     for metric in METRICS:
         value, ends = parts_of(metric, estimates[metric], gain)
@@ -116,7 +116,7 @@ def _cells(estimates: Mapping[str, Estimate], gain: bool = False) -> list[str]:
 
 
 def _plots(pictures: Sequence[str], places: Mapping[str, int], note: str) -> str:
-    """Pictures side by side, and below all of them which line is whose."""
+    """Pictures side by side, with a common key of lines below."""
     figures = "".join(f"<figure>{picture}</figure>" for picture in pictures)
     keys = [
         f'<li><svg viewBox="0 0 30 10" aria-hidden="true"><path d="M1 5h28" {_stroke(place)}/>'
@@ -135,7 +135,7 @@ def _band(line: str, place: int) -> str:
 
 
 def _stroke(place: int) -> str:
-    """The look of a line: colours come round again with dashes."""
+    """The style of a line; after the last colour they repeat with dashes."""
     dashes = ("", ' stroke-dasharray="7 3"', ' stroke-dasharray="2 3"')
     dash = dashes[place // len(COLOURS) % len(dashes)]
     return f'stroke="{COLOURS[place % len(COLOURS)]}" stroke-width="2" fill="none"{dash}'
@@ -156,7 +156,7 @@ def _text(x: float, y: float, words: str, anchor: str = "middle", more: str = ""
 def _frame(
     across: Sequence[tuple[float, str]], up: Sequence[tuple[float, str]], x: str, y: str
 ) -> list[str]:
-    """Grid lines at pixels with their words, and the names of the axes."""
+    """Grid lines at pixels with their labels, and the names of the axes."""
     right, bottom = LEFT + SIDE, TOP + SIDE
     parts = []
     for place, words in across:
@@ -198,7 +198,7 @@ def _roc(rows: Sequence[Row], axes: Axes, identity: str) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round rates from below `low` to above `high`, some five of them."""
+    """About five round rates from below `low` to above `high`."""
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if high - low <= 5 * s)
     first, last = math.floor(low / step), max(math.ceil(high / step), math.floor(low / step) + 1)
     return [round(k * step, 9) for k in range(first, last + 1)]

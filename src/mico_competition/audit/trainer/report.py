@@ -1,4 +1,4 @@
-"""The audit of a trainer in words and as values that JSON can hold."""
+"""The audit of a trainer as text and as values for JSON."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def way(audit: TrainerAudit) -> str:
 
 
 def text(audits: Audits) -> str:
-    """For a terminal: the verdict, what was trained, every bound and every check."""
+    """Text for a terminal: the verdict, the trained models, every bound and every check."""
     several = _several(audits)
     return "\n".join([sentence(several), *(line for audit in several for line in _lines(audit))])
 
@@ -102,7 +102,7 @@ def _ratio(audit: TrainerAudit, bound: Bound) -> float:
 
 
 def record(audit: TrainerAudit) -> dict[str, Any]:
-    """One audit as values that JSON can hold; what is not finite is None."""
+    """One audit as values for JSON; numbers that are not finite become None."""
     run = audit.claim.mechanism
     return {
         "scenario": audit.settings.scenario,
@@ -181,5 +181,5 @@ def _several(audits: Audits) -> Sequence[TrainerAudit]:
 
 
 def _finite(value: float) -> float | None:
-    """`value`, or None for a number that JSON does not know."""
+    """`value`, or None for a number that is not finite."""
     return value if math.isfinite(value) else None
