@@ -228,7 +228,7 @@ def mechanism_of(settings: Settings) -> Mechanism | None:
 
 
 def check_mechanism(settings: Settings, mechanism: Mechanism | None) -> None:
-    """Check that a run with `mechanism`, which another process has computed, keeps its promise.
+    """Check that a run with `mechanism`, which another process has computed, meets its target.
 
     Raises:
         ValueError: if the mechanism has another sampling rate or number of steps than the settings,
