@@ -1,4 +1,4 @@
-"""`mico demo`: a whole competition on scikit-learn's digits, in minutes.
+"""`mico demo`: a whole competition on scikit-learn's digits, in a minute.
 
 Every step is that of a real competition: `train_model` trains the models, `release` writes what
 participants may see, the attack uses nothing else, and CodaLab's program computes the scores.

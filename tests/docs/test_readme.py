@@ -1,5 +1,6 @@
 """README's tree names what there is, and its commands are commands that exist."""
 
+import json
 import re
 from pathlib import Path
 
@@ -50,3 +51,16 @@ def test_verbs_and_targets_exist():
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_demonstrations_time_and_table_are_those_that_were_measured():
+    """After `benchmarks/real_runs.py demo` and `benchmarks/results_page.py`, mend the README."""
+    report = json.loads((ROOT / "docs" / "results" / "demo.json").read_text(encoding="utf-8"))
+    seconds = f"{report['seconds']:.0f} s on"
+    assert f"The demonstration ({seconds} two cores, {report['models']} models a" in README
+    assert seconds in (ROOT / "docs" / "RESULTS.md").read_text(encoding="utf-8")
+    assert report["seconds"] < 60 and "scikit-learn's digits, in a minute\n" in README
+    for row in report["rows"]:
+        cells = [row["scenario"], row["epsilon"]]
+        cells += [f"{row[name]:.3f}" for name in ("accuracy", "final", "AUC")]
+        assert f"\n| {' | '.join(cells)} |\n" in README
