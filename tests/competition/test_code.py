@@ -90,7 +90,7 @@ def test_what_ones_own_module_lacks_is_named_as_such(file):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        (None, "There is no module my_competition, .*: get my_competition.py from who runs"),
+        (None, "There is no module my_competition, .*: get my_competition.py from the organisers"),
         ("x = ", "my_competition, .*, does not run: SyntaxError in line 1"),
         ("1 / 0", "does not run: ZeroDivisionError in line 1 of my_competition.py: division"),
         ("def load_blob(): pass", "There is no load_blobs in .*: did you mean load_blob?"),

@@ -65,11 +65,11 @@ def test_names_that_not_all_systems_keep(kind, name, reason):
     ("kind", "name", "reason"),
     [
         ("scenario", "status", "is a command"),
-        ("scenario", "Openings.json", "opens commitments"),
-        ("challenge", "Fleet", "keeps its books"),
+        ("scenario", "Openings.json", "file of that name"),
+        ("challenge", "Fleet", "keeps its ledger"),
         ("challenge", "README.md", "a published release has a page"),
-        ("challenge", "x.Release", "lie beside"),
-        ("challenge", "x.predictions", "lie beside"),
+        ("challenge", "x.Release", "are beside"),
+        ("challenge", "x.predictions", "are beside"),
         *(
             (kind, name, "folders of phases and models")
             for kind in ("scenario", "challenge")

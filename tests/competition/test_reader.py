@@ -74,8 +74,8 @@ def test_all_faults_are_listed_with_their_lines():
         ({"batch_size": 121}, "batch_size = 121 exceeds training = 120 of task faces"),
         ({"learning_rate": 0.0}, "learning_rate: expected a number > 0 and finite"),
         ({"challenge": "a/b"}, "challenge 'a/b' cannot be called that"),
-        ({"challenge": "x.release"}, "folders of such names lie beside"),
-        ({"challenge": "fleet"}, "`mico fleet` keeps its books"),
+        ({"challenge": "x.release"}, "folders of such names are beside"),
+        ({"challenge": "fleet"}, "`mico fleet` keeps its ledger"),
     ],
 )
 def test_a_scenarios_faults(change, fault):
@@ -149,13 +149,11 @@ def test_a_missing_phase_and_missing_columns():
 def test_a_disclosure_never_tells_the_members():
     row = '[disclosure.all]\ntrain = ["seed_challenge", "seed_training", "seed_membership", '
     row += '"solution.csv"]\ndev = ["solution.csv"]\nfinal = []\n'
-    assert "the others tell who the members are" in refused(competition_text(ONE) + row)
+    assert "the others reveal the members" in refused(competition_text(ONE) + row)
     shy = row.replace(', "solution.csv"]\ndev = ["solution.csv"]', "]\ndev = []")
     said = refused(competition_text(ONE) + shy)
     assert "train lacks solution.csv" in said
-    assert all(
-        f"{name} lacks seed_challenge: participants find" in said for name in ("dev", "final")
-    )
+    assert all(f"{name} lacks seed_challenge: it determines" in said for name in ("dev", "final"))
 
 
 def test_a_disclosure_has_one_order():

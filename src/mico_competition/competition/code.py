@@ -1,8 +1,8 @@
 """The organiser's code: what dotted paths in a competition's file name, imported from beside it.
 
-Naming the file is what allows its code to run, so nothing here looks beside a file that the user
-did not name.  Modules beside the file are found after all installed ones, so that a stray file
-there replaces nothing.
+A user who names the file permits its code to run, so this module never looks beside a file that the
+user did not name. Modules beside the file are found after all installed ones, so that a stray file
+replaces nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mico_competition.support.spelling import nearest
 
 
 class _Beside(MetaPathFinder):
-    """Finds the modules in one folder, and remembers which."""
+    """Finds the modules in one folder, and records them."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -36,7 +36,7 @@ class _Beside(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if path is not None:  # of a package that is imported already
+        if path is not None:  # a submodule of a package that is imported already
             return None
         spec = self.spec_of(fullname)
         if spec is not None:
@@ -44,7 +44,7 @@ class _Beside(MetaPathFinder):
         return spec
 
     def spec_of(self, module: str) -> ModuleSpec | None:
-        """That of a module in the folder; None also for a folder of data, without __init__.py."""
+        """The spec of a module in the folder; None for a folder without __init__.py."""
         spec = PathFinder.find_spec(module, [str(self.folder)])
         return spec if spec is not None and spec.origin is not None else None
 
@@ -53,7 +53,7 @@ _beside: _Beside | None = None
 
 
 def look_beside(file: Path | None) -> None:
-    """Let imports find the modules beside `file`, and no longer those beside another one."""
+    """Let imports find the modules beside `file`, instead of those beside an earlier file."""
     global _beside
     if _beside is not None:
         if file == _beside.file:
@@ -70,7 +70,7 @@ def look_beside(file: Path | None) -> None:
 
 
 def resolve(dotted: str) -> Any:
-    """What "MODULE:NAME" in the file of the competition in use names, a function or a class.
+    """The function or class that "MODULE:NAME" in the competition's file names.
 
     Raises:
         ValueError: if there is no such module or name, or the module does not run.
@@ -95,7 +95,7 @@ def _module(name: str, dotted: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if not f"{name}.".startswith(f"{error.name}."):  # of what the module itself needs
+        if not f"{name}.".startswith(f"{error.name}."):  # a module that the module itself needs
             raise
         if _beside and error.name == top and (_beside.folder / top).is_dir():
             raise ValueError(
@@ -103,8 +103,8 @@ def _module(name: str, dotted: str) -> ModuleType:
                 "__init__.py: put an empty file of that name into it to make it a package."
             ) from None
         raise ValueError(
-            f"There is no module {error.name}, which {_who(dotted)}: get {top}.py from who runs "
-            f"the competition, read it, and put it {_where()}."
+            f"There is no module {error.name}, which {_who(dotted)}: get {top}.py from the "
+            f"organisers, read it, and put it {_where()}."
         ) from None
     except ImportError:
         raise
@@ -137,7 +137,7 @@ def _check_place(top: str) -> None:
 def _where() -> str:
     if _beside is None:
         return "beside the competition's file"
-    if _beside.folder.name.endswith(".release"):  # where every file is held against checksums
+    if _beside.folder.name.endswith(".release"):  # where checksums cover every file
         return f"into a folder of yours, with a copy of {printable(_beside.file)}"
     return f"into {printable(_beside.folder)}"
 
@@ -147,7 +147,7 @@ def _who(dotted: str) -> str:
 
 
 def described(error: BaseException) -> str:
-    """What went wrong in somebody's code and where, in one line."""
+    """An error in a user's code and its place, in one line."""
     if isinstance(error, SyntaxError):
         return f"SyntaxError in line {error.lineno}: {error.msg}"
     where = traceback.extract_tb(error.__traceback__)[-1]
@@ -156,5 +156,5 @@ def described(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error, fit to be printed, without the full stop."""
+    """The message of an error, printable and without the full stop."""
     return printable(" ".join(str(error).split()).rstrip("."))

@@ -1,7 +1,7 @@
-"""The columns of each kind of row in a competition's file, and which values each takes.
+"""The columns of each kind of row in a competition's file, and their allowed values.
 
-A column has the name that the file uses, the field of the row that it fills, and a function that
-gives the field's value or raises ValueError with what was expected.
+A column has its name in the file, the field of the row that it fills, and a function that returns
+the field's value or raises ValueError with the expected form.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _NAME = re.compile(r"\w+")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _FILE = re.compile(r"[\w-][\w.-]*(\|[\w-][\w.-]*)*")
 _LONGEST = 10**9
-_LAST_MODEL = 10**9 - 1  # the scoring program reads ids of nine digits
-# The scoring program takes no other steps.
+_LAST_MODEL = 10**9 - 1  # the scoring program reads ids of at most nine digits
+# The steps that the scoring program accepts.
 _SMALLEST_STEP, _LARGEST_STEP = 1e-6, 0.1
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: the row's field that it fills, how its value is read, whether a row may omit it."""
+    """A column: its field of the row, the function that reads its value, whether it is optional."""
 
     field: str
     read: Read
@@ -108,7 +108,7 @@ def number(holds: Callable[[float], bool], what: str) -> Read:
 
 
 def choice(known: Mapping[str, Any]) -> Read:
-    """Reads a name of `known`; gives what it stands for."""
+    """Reads a name in `known`; returns its value."""
 
     def read(value: Any) -> Any:
         if not isinstance(value, str) or value not in known:
@@ -139,7 +139,7 @@ def known_code(name: str, known: Iterable[str]) -> str:
 
 
 def disclosed(allowed: tuple[str, ...], missing: str = "") -> Read:
-    """Reads a list of files to disclose; `missing` says why one that is not allowed must stay."""
+    """Reads a list of files to disclose; `missing` explains why the other files stay withheld."""
 
     def read(value: Any) -> tuple[str, ...]:
         names = texts(value) if value != [] else ()
@@ -220,7 +220,7 @@ PHASE: Mapping[str, Column] = {
     ),
 }
 
-_HIDDEN = "the others tell who the members are"
+_HIDDEN = "the others reveal the members"
 _EITHER = ("seed_challenge", "seed_training")
 DISCLOSURE: Mapping[str, Column] = {
     "train": Column("train", disclosed((*SEED_FILES, SOLUTION_FILE))),

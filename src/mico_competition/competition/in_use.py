@@ -1,7 +1,7 @@
-"""The competition in use, for another process, which reads its file again and must find the same.
+"""The competition in use, for other processes, which read its file again and must find the same.
 
-Between the two readings somebody may edit the file.  A process with another table would train with
-other lengths, or score other models, without an error.
+Somebody may edit the file in between. A process with another table would train with other lengths,
+or score other models, without an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class InUse:
         return cls(table.path, _sha256(table.text))
 
     def use(self) -> None:
-        """Use the competition in this process, whatever it began with.
+        """Use the competition in this process, instead of its present one.
 
         Raises:
             ValueError: if the file is not here, or does not hold the same text.
@@ -39,7 +39,7 @@ class InUse:
             raise ValueError(f"There is no competition file {self.path} on {node}: {fix}.")
         try:
             same = _sha256(use(self.path).text) == self.sha256
-        except (OSError, ValueError):  # what was read had no faults
+        except (OSError, ValueError):  # the text that was read had no faults
             same = False
         if not same:
             raise ValueError(

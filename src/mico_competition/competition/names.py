@@ -1,4 +1,4 @@
-"""Which names a competition's file may use, and which names all systems keep as they are.
+"""The names that a competition's file may use, and names that all systems preserve.
 
 Names of tasks, scenarios, challenges and disclosures become those of folders on all systems, and
 are typed on command lines.
@@ -27,33 +27,33 @@ _NOT_EVERYWHERE = re.compile(
     r"|^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\.|$)",
     re.IGNORECASE,
 )
-_LONGEST = 100  # bytes; systems allow 255, and longer names are made of these
-# No shell gives these a meaning inside a word, but for the space, which needs quotes.
+_LONGEST = 100  # bytes; systems allow 255, and longer names are derived from these
+# Without a meaning for shells inside a word, except for the space, which needs quotes.
 _SIGNS = " _-.,+=@"
 _MODEL = re.compile(r"model_[0-9]+")
 _FILES_OF_MODELS = {*SEED_FILES, SOLUTION_FILE, PREDICTION_FILE, METADATA_FILE}
 
-# What lies, or may lie, where a folder of that name would.
+# Files and folders that exist, or may exist, at the place of a folder with that name.
 _TAKEN = {
     "challenge": {
-        "fleet": "`mico fleet` keeps its books in a folder of that name",
+        "fleet": "`mico fleet` keeps its ledger in a folder of that name",
         "readme.md": "a published release has a page of that name",
     },
     "scenario": {
         "status": "`mico fleet status` is a command",
-        OPENINGS_FILE: "a file of that name, which opens commitments, lies beside the scenarios",
+        OPENINGS_FILE: "a file of that name is beside the scenarios",
     },
 }
 
 
 def is_portable(name: str) -> bool:
-    """Whether all programs keep a name: unzip drops invisible letters, bsdtar composes them."""
+    """Whether all programs preserve a name: unzip drops invisible letters, bsdtar composes them."""
     composed = unicodedata.is_normalized("NFC", name)
     return composed and is_plain(name) and not _NOT_EVERYWHERE.search(name)
 
 
 def as_others_see(name: str) -> str:
-    """What a name is to a system that ignores case or Unicode normal forms."""
+    """A name as seen by a system that ignores case or Unicode normal forms."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
@@ -77,7 +77,7 @@ def name_fault(kind: str, name: str) -> str | None:
     if kind in _TAKEN and (folded in PHASE_NAMES or _MODEL.fullmatch(folded)):
         return "folders of phases and models have such names"
     if kind == "challenge" and folded.endswith((".release", ".predictions")):
-        return "folders of such names lie beside a challenge's"
+        return "folders of such names are beside a challenge's"
     return None
 
 
@@ -94,7 +94,7 @@ def file_fault(name: str) -> str | None:
 
 
 def twins(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Pairs of names, in their order, that some systems take for one."""
+    """Pairs of names, in their order, that some systems do not distinguish."""
     first: dict[str, str] = {}
     for name in names:
         other = first.setdefault(as_others_see(name), name)

@@ -1,7 +1,7 @@
 """Reads a competition's file: TOML tables become the rows of its table, or all faults are listed.
 
-Each fault names its line and the fix.  A column has no default that another row sets, so that a
-row can be checked by itself.
+Each fault names its line and the fix. No default of a column depends on another row, so each row
+can be checked separately.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from mico_competition.scoring.settings import MAX_SCENARIOS
 from mico_competition.support.spelling import nearest
 from mico_competition.support.untrusted import TEXT_LIMIT, read_limited_text
 
-# What public scores of dev are multiples of where the file does not say: exact ones tell labels.
+# The default step of public scores of dev, since exact scores reveal labels.
 USUAL_STEP = 0.005
 
 _TWINS = "{0} {1!r} and {0} {2!r} would share a folder on some systems: rename one"
@@ -48,13 +48,13 @@ _PHASES = (
     "dev and final"
 )
 
-_SHOWN = 40  # characters of a name that cannot be used
+_SHOWN = 40  # shown characters of a name that cannot be used
 
 Fault = tuple[int, str]
 
 
 def read_competition(path: str | Path) -> Competition:
-    """The competition in the file `path`; runs no code that it names.
+    """Read the competition in the file `path`, without running code that it names.
 
     Raises:
         ValueError: listing all faults of the file, each with its line and the fix.
@@ -74,7 +74,7 @@ def read_competition(path: str | Path) -> Competition:
 
 
 def parse_competition(text: str, name: str, path: Path | None = None) -> Competition:
-    """The competition in a text; `name` stands for it in messages."""
+    """Parse the competition in a text; messages call it `name`."""
     try:
         values = parse_toml(text)
     except NotToml as error:
@@ -100,14 +100,14 @@ def _sentence(what: str) -> str:
 
 
 class _Reader:
-    """Reads the tables of one file; `faults` holds what is wrong with them."""
+    """Reads the tables of one file; `faults` are the faults of these."""
 
     def __init__(self, values: Mapping[str, Any], lines: Lines) -> None:
         self.values, self.lines = values, lines
         self.faults: list[Fault] = []
 
     def read(self) -> Competition:
-        """The competition; worth nothing if there are faults."""
+        """The competition; valid only if there are no faults."""
         for key in self.values:
             if key not in KINDS:
                 self._unknown(key, KINDS, f"table [{key}]", key)
@@ -128,7 +128,7 @@ class _Reader:
             self._fault(what, *path, *([column] if column else []))
 
     def _table(self, kind: str) -> Mapping[str, Any]:
-        """The rows of a kind as the file has them; none if it has something else in their place."""
+        """The rows of a kind as they are in the file; none if the file has other values instead."""
         table = self.values.get(kind, {})
         return table if isinstance(table, Mapping) else {}
 
@@ -139,7 +139,7 @@ class _Reader:
         self._fault(f"unknown {what}: {fix}", *path)
 
     def _rows(self, kind: str) -> dict[str, dict[str, Any]]:
-        """The fields of each row of a kind that has no fault of its own, by its name."""
+        """The fields of each row of a kind without faults, by its name."""
         table = self._table(kind)
         if not isinstance(self.values.get(kind, {}), Mapping):
             self._fault(f"expected tables [{kind}.NAME], got {kind} = ...", kind)

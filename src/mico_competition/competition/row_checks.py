@@ -1,6 +1,6 @@
-"""What each row of a competition's file must be by itself, beyond the form of its values.
+"""Checks of single rows of a competition's file, beyond the form of their values.
 
-Each fault comes with the column that it is about, or with "" if it is about the whole row.
+Each fault comes with its column, or with "" for the whole row.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _file_faults(task: Task) -> Faults:
 
 
 def scenario_faults(scenario: Scenario, task: Task | None) -> Faults:
-    """The faults of a scenario, of whose task there may be none."""
+    """The faults of a scenario; its task may be missing."""
     if scenario.private and scenario.max_grad_norm is None:
         what = f"target_epsilon = {scenario.target_epsilon:g} needs max_grad_norm"
         yield "", f"{what}: add the norm that gradients are clipped to"
@@ -88,13 +88,13 @@ def scenario_faults(scenario: Scenario, task: Task | None) -> Faults:
 
 
 def disclosure_faults(row: Disclosure) -> Faults:
-    """The faults of what is disclosed."""
+    """The faults of a disclosure."""
     missing = [name for name in (*SEED_FILES, SOLUTION_FILE) if name not in row.train]
     if missing:
         yield "train", f"train lacks {', '.join(missing)}: participants learn from these models"
     for phase, names in (("dev", row.dev), ("final", row.final)):
         if SEED_FILES[0] not in names:
-            what = "participants find the challenge points, which they are asked of, by it"
+            what = "it determines the challenge points"
             yield phase, f"{phase} lacks {SEED_FILES[0]}: {what}"
 
 

@@ -1,4 +1,4 @@
-"""Reads a TOML text, and tells on which lines its faults, tables and keys stand."""
+"""Reads a TOML text, and finds the lines of its faults, tables and keys."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Path = tuple[str, ...]
 _HEADER = re.compile(r"\s*\[\[?(.+?)\]\]?\s*(?:#.*)?")
 _PART = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)"""
 _KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
-_MOST_DOTS = 200  # tomllib takes time in the square of the parts of a name
+_MOST_DOTS = 200  # tomllib takes time quadratic in the parts of a name
 _AT_LINE = re.compile(r"\s*\(at line (\d+), column \d+\)$")
 
 
 class NotToml(ValueError):
-    """A text that is no TOML; `line` says where, and the message what is wrong with it."""
+    """A text that is not TOML; `line` is the line of the fault, which the message describes."""
 
     def __init__(self, line: int, what: str) -> None:
         super().__init__(what)
@@ -29,7 +29,7 @@ def parse_toml(text: str) -> dict[str, Any]:
     """The values in a TOML text, by tables.
 
     Raises:
-        NotToml: if it is none, or holds lists in lists or numbers that Python cannot read.
+        NotToml: if it is not TOML, or holds nested lists or numbers that Python cannot read.
     """
     for number, line in enumerate(text.split("\n"), start=1):
         if line.count(".") > _MOST_DOTS:
@@ -44,13 +44,13 @@ def parse_toml(text: str) -> dict[str, Any]:
     except RecursionError:
         what = "holds lists or tables in each other, too deep to be read: take them apart"
         raise NotToml(_line_that_raises(RecursionError, text), what) from None
-    except ValueError:  # Python converts no longer numbers
+    except ValueError:  # Python does not convert longer numbers
         what = "holds a number of thousands of digits: write a shorter one"
         raise NotToml(_line_that_raises(ValueError, text), what) from None
 
 
 def _line_that_raises(kind: type[Exception], text: str) -> int:
-    """The first line up to which, as a text of its own, a text raises an error of a kind."""
+    """The first line such that the text up to it raises an error of a kind."""
     lines = text.split("\n")
 
     def raises(count: int) -> bool:
@@ -64,7 +64,7 @@ def _line_that_raises(kind: type[Exception], text: str) -> int:
 
 
 class Lines:
-    r"""The line of each table and key of a TOML text, which must be a valid one.
+    r"""The line of each table and key of a valid TOML text.
 
     >>> lines = Lines('[task.faces]\nrecords = 400')
     >>> lines.of("task", "faces", "records"), lines.of("task", "faces", "training")
@@ -97,7 +97,7 @@ def _path(key: str) -> Path:
     """The parts of a dotted key; none if the text is no key."""
     try:
         value: Any = tomllib.loads(f"{key} = 0")
-    except (ValueError, RecursionError):  # a line of a text or a list that looks like a key
+    except (ValueError, RecursionError):  # a line inside a text or a list that looks like a key
         return ()
     parts = []
     while isinstance(value, Mapping) and len(value) == 1:
