@@ -144,7 +144,7 @@ def _band(
     ends = [(0.0, 1.0) if math.isnan(low) else (low, high) for low, high in ends]
     shown = []
     for rate, (low, high), value in zip(rates, ends, values):
-        if rate not in SCORED:  # else they stand in the table of scores
+        if rate not in SCORED:  # others are in the table of scores
             low = round(math.floor(low / unit) * unit, 9)
             high = round(math.ceil(high / unit) * unit, 9)
         shown.append((min(low, value), max(min(high, 1.0), value)))

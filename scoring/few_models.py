@@ -169,7 +169,7 @@ def _jackknife(left_out: Numbers) -> float:
 
 
 def around(value: float, error: float, models: int, level: float) -> Interval:
-    """The t interval of a value with a standard error from so many models."""
+    """The t interval of a value with a standard error from a number of models."""
     reach = t_quantile((1 + level) / 2, models - 1) * error
     return value - reach, value + reach
 

@@ -155,7 +155,7 @@ def draw_roc(
     parts += _band(curve, axes)
     parts.append('<path class="chance" d="M%s"/>' % axes.line([0, 1], [0, 1]))
     parts.append('<path class="mark" d="M%.1f %dV%d"/>' % (mark_x, TOP, TOP + SIDE))
-    # At the bottom, right of the line: below chance, where no curve worth a look passes.
+    # At the bottom, right of the line: below chance, where no useful curve passes.
     parts.append(_text(mark_x + 6, TOP + SIDE - 8, percent(MARK) + " FPR", "start"))
     parts += _ceilings(ceilings or {}, axes)
     begin = [] if axes.decade else [0.0]  # logarithmic axes have no 0

@@ -1,6 +1,6 @@
 """Membership inference attacks and differential privacy, measured against each other.
 
-The names below are those that participants use; each is imported when first asked for, so that
+The names below are those that participants use; each is imported at its first use, so that
 `import mico_competition` and `mico --help` stay fast.
 """
 

@@ -278,7 +278,7 @@ def _run(row: Row, flags: Mapping[str, bool]) -> Callable[[Problem], np.ndarray]
 
 
 def _own_signal(signal: str, problem: Problem) -> np.ndarray:
-    """The target's signal itself: no shadow model is looked at."""
+    """The target's signal itself: no shadow model is used."""
     values = problem.source.get(signal)[problem.targets[:, None], problem.columns]
     scores: np.ndarray = values.astype("float64")
     return scores

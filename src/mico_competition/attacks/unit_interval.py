@@ -1,8 +1,8 @@
 """Scores of all models of a phase into [0, 1], by one monotone map.
 
-Predictions are pooled over models when scored, so one threshold must mean the same for each.
-2022's kit and the SST-2 runner-up stretched each model's scores by themselves, which throws the
-calibration away; the winner took one min-max over the phase, which is right.
+Predictions are pooled over models when scored, so one threshold must mean the same for each. 2022's
+kit and the SST-2 runner-up scaled each model's scores separately, which loses the calibration; the
+winner took one min-max over the phase, which is right.
 
 The mathematics is in docs/METHODS.md, section 2.3 (formula 6).
 """

@@ -57,8 +57,8 @@ def scored_attack(source: Source, attack: Attack, *, seed: int = 0) -> Scored:
     """Run an attack that does not see the labels of the audited challenge points.
 
     Args:
-        source: signals of one scenario's train models, and of its dev models where their seeds
-            are at hand.
+        source: signals of one scenario's train models, and of its dev models if their seeds are
+            available.
         attack: any attack.
         seed: for the halves, if there are train models only.
 

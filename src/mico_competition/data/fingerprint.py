@@ -41,9 +41,9 @@ def dataset_fingerprint(dataset: Any) -> str | None:
     noticed, but records are expanded again only if it has changed.
 
     Args:
-        dataset: a dataset of this package; or any sequence of (array, label, ...), or of dicts
-            with one array and a label, or with `sentence` and `label`; or a `range`, which stands
-            for a dataset of which only the length matters.
+        dataset: a dataset of this package; or any sequence of (array, label, ...), or of dicts with
+            one array and a label, or with `sentence` and `label`; or a `range`, for a dataset of
+            which only the length matters.
 
     Returns:
         The fingerprint; None for a `range`, and None with a warning if the items have another form.
@@ -84,7 +84,7 @@ def check_dataset(where: object, stated: object, dataset: Any) -> None:
     Args:
         where: the model's folder, for the message.
         stated: the fingerprint in the model's metadata; None passes.
-        dataset: the dataset at hand; one without a fingerprint passes, with a warning.
+        dataset: the given dataset; one without a fingerprint passes, with a warning.
     """
     if stated is None:
         return

@@ -55,7 +55,7 @@ def damage(
     write: bool = False,
     seen: Callable[[], object] = lambda: None,
 ) -> dict[int, str]:
-    """Find out what is wrong with the models whose folders exist.
+    """Find the faults of the models whose folders exist.
 
     Args:
         ledger: the fleet to check.

@@ -31,7 +31,9 @@ from mico_competition.models.inputs import Data
 from mico_competition.support.cpus import share_cpus
 
 _DATASET = "dataset.pt"
-_START_FAILURES = 3  # a worker is given up after so many processes in a row that died at the start
+_START_FAILURES = (
+    3  # a worker stops after this number of consecutive processes that died at the start
+)
 _FAILURES = 10  # or that died at work, without finishing a block
 _SOCKET_BYTES = 60  # of a temporary folder's path: that of a socket in it has at most 107
 

@@ -182,7 +182,7 @@ def _missing(names: Sequence[str], present: Mapping[str, Path], where: str) -> l
 
 
 def _compare(sums: dict[str, str], present: dict[str, Path], where: str) -> tuple[int, list[str]]:
-    """The number of files that match `sums`, and what is wrong with the others."""
+    """The number of files that match `sums`, and the faults of the others."""
     faults, sound = _missing(sorted(sums.keys() - present), present, where), 0
     for name, path in tracked(present.items(), "Checksums", "file"):
         if name not in sums:

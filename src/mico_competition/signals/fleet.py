@@ -215,7 +215,7 @@ def _length(splits: ChallengeDataset) -> int:
 
 
 def _chosen(records: np.ndarray | str, points: list[np.ndarray], length: int) -> np.ndarray:
-    """int64[points], the dataset indices that `records` stands for, ascending."""
+    """int64[points], the dataset indices of `records`, ascending."""
     if isinstance(records, str):
         if records not in ("challenge", "all"):
             raise ValueError(f"Expected records {records!r} to be 'challenge' or 'all'.")

@@ -19,7 +19,7 @@ from mico_competition.signals.fleet import Fleet, read_fleet
 from mico_competition.signals.signals import Signals
 from mico_competition.support.files import PathLike
 
-# What makes up a text model's architecture; those of other tasks stand in `models`, not in files.
+# What makes up a text model's architecture; those of other tasks are in `models`, not in files.
 _SIZES = (
     "hidden_size",
     "num_hidden_layers",
@@ -79,7 +79,7 @@ def open_signals(
 
 
 def _tokenised(fleet: Fleet, data: TextDataset) -> Any:
-    """The sentences, tokenised by the tokenizer that lies beside the models' weights."""
+    """The sentences, tokenised by the tokenizer beside the models' weights."""
     _refuse_other_sizes(fleet.folders)
     tokenizers = {tokenizer_bytes(folder.path): folder for folder in reversed(fleet.folders)}
     first, *others = reversed(tokenizers.values())

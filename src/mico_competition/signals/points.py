@@ -19,7 +19,7 @@ from mico_competition.data.arrays import ArrayDataset, TokenDataset
 from mico_competition.models.inputs import Data
 
 KEPT_BYTES = 2**29  # the most bytes of expanded inputs that are kept between models
-_CUDA = 8  # a GPU's batch is so many times that of a CPU, whose caches are small
+_CUDA = 8  # ratio of a GPU's batch to that of a CPU, whose caches are small
 
 Batch = tuple[Any, Tensor]
 

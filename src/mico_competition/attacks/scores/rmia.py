@@ -176,7 +176,7 @@ def _log(p: np.ndarray) -> np.ndarray:
 def _population(
     population: tuple[np.ndarray, np.ndarray, np.ndarray | None], ndim: int, models: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Target, shadows and members at z, of a target of `ndim` dimensions and so many shadows."""
+    """Target, shadows and members at z, checked against the target and its shadows."""
     target_z, shadow_z, member_z = (None if a is None else np.asarray(a) for a in population)
     if target_z is None or shadow_z is None or target_z.ndim != ndim:
         raise ValueError("Expected population to be (target at z, shadow at z, members at z).")

@@ -169,7 +169,7 @@ def check_epsilon(seen: Observed, claim: PrivacyClaim) -> Check:
         f"and {claim.epsilon:.4g} is claimed"
     )
     if claim.target is not None and claim.epsilon > claim.target:
-        says += f" where {claim.target:.4g} was asked for"
+        says += f" where the target is {claim.target:.4g}"
         return Check("epsilon", ALARM, says, claim.target, exactly(claim.epsilon))
     verdict = ALARM if spent > claim.epsilon else PASS
     return Check("epsilon", verdict, says, claim.epsilon, exactly(spent))

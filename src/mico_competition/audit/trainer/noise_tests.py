@@ -119,7 +119,7 @@ def distribution(rows: NoiseRows, z: np.ndarray, rng: np.random.Generator) -> Fi
 
 
 def _some(z: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """float64, at most so many of the numbers, evenly spread, each at most once."""
+    """float64, a bounded number of the values, evenly spread, each at most once."""
     stride = -(-z.size // most)
     return z.ravel()[int(rng.integers(stride)) :: stride].astype(np.float64)
 

@@ -23,7 +23,7 @@ BLOCK = 256
 """Adjacent coordinates of a parameter are also tested in blocks of this size."""
 
 _KEPT = 30_000  # coordinates of a row that are kept individually
-_FEWEST = 2000  # of these, from each parameter that has so many
+_FEWEST = 2000  # of these, from each parameter with at least as many
 _ROUNDING_NOISE = 4e-6  # float32's relative error of the norm of a noisy sum
 _ROUNDING_SUM = 2e-3  # relative error of the norm of the clipped sum, computed twice in float32
 

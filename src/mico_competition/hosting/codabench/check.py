@@ -34,8 +34,8 @@ __all__ = ["Fault", "check_bundle", "has_errors", "platform_of", "read_yaml"]
 
 
 _IGNORED = silent(
-    "takes CodaLab's form but ignores much of it: no submission gets onto the leaderboard by "
-    "itself, and each phase ends a day before the next one starts"
+    "takes CodaLab's form but ignores much of it: no submission enters the leaderboard "
+    "automatically, and each phase ends a day before the next one starts"
 )
 
 

@@ -145,7 +145,7 @@ def rehearse(
         try:
             plans, columns = _read_plans(spec or {})
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-            # The faults say what is wrong, and the platform would stop here too.
+            # The faults are reported already, and the platform would stop here, too.
             return Rehearsal(faults, [])
         legacy = platform_of(spec or {}) == CODALAB
         stage = _Stage(archive, Path(submission), columns, legacy, str(python or sys.executable))

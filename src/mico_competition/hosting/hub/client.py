@@ -299,7 +299,7 @@ def quiet_client() -> Iterator[None]:
     )
 
     verbosity, block = logging.get_verbosity(), constants.DOWNLOAD_CHUNK_SIZE
-    # Where the environment decides about bars, the client only warns when told otherwise.
+    # If the environment controls progress bars, the client warns about other settings.
     bars = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not are_progress_bars_disabled()
     logging.set_verbosity_error()
     constants.DOWNLOAD_CHUNK_SIZE = _BLOCK

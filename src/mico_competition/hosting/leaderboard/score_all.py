@@ -153,7 +153,7 @@ def _run(
             yield _settled(begun, books.out)
     ready: deque[Job] = deque()
     for job in sorted(jobs, key=lambda job: (job.about.submitted, job.path)):
-        # In the order of their times: a name belongs to whoever used it first.
+        # In the order of their times: a name belongs to its first user.
         if other := books.taken.add(job.about.name):
             fault = f"its name {shown(job.about.name)} looks like {shown(other)}; choose another."
             yield _settled(Outcome(job.path, faults=fault), books.out)

@@ -63,8 +63,8 @@ def read_truth(
 def _version_of(folder: Path, places: Sequence[str]) -> str | None:
     """SHA-256 of the commitments to the solutions, or None where they were not all committed to.
 
-    Never of the solutions themselves: whoever has a good attack could hash the labels it finds
-    likeliest until the hash fits.
+    Never of the solutions themselves: somebody with a good attack could hash likely labels until
+    the hash matches.
     """
     for path, key in (
         (release_folder(folder) / "commitments.json", "commitments"),

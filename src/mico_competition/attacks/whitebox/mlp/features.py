@@ -55,7 +55,7 @@ class FirstPass:
         whiter_trace: the same, whitened with a smaller ridge.
         second: float32[models, N], the second layer's.
         whiter_second: the same, whitened with less of a ridge.
-        joint: float32[models, N] for each ridge; made when first asked for.
+        joint: float32[models, N] for each ridge; computed at its first use.
     """
 
     layers: dict[int, Layers]
