@@ -240,8 +240,14 @@ def write_state(path: PathLike, state: Mapping[str, Tensor]) -> None:
     The same tensors give the same bytes at any path, because `torch.save` gets a file object; given
     a path, it would write a part of it into the file.
     """
-    with written_aside(path) as temporary, open(temporary, "wb") as file:
-        if temporary.suffix == SAFETENSORS:
+    with written_aside(path) as temporary:
+        write_new_state(temporary, state)
+
+
+def write_new_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """`write_state` for a new file in a folder that is itself written aside."""
+    with open(path, "xb") as file:
+        if path.suffix == SAFETENSORS:
             from safetensors.torch import save
 
             file.write(save(dict(state), metadata={"format": "pt"}))

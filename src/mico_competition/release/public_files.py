@@ -25,7 +25,7 @@ from mico_competition.competition.table import (
     disclosed_files,
     get_scenario,
 )
-from mico_competition.models.checkpoints import read_state, write_state
+from mico_competition.models.checkpoints import read_state, write_new_state
 from mico_competition.support.files import PathLike, write_text
 from mico_competition.support.untrusted import JSON_LIMIT, read_limited_json
 
@@ -78,6 +78,8 @@ _PUBLIC_CONFIG = {
 def write_public_files(model: ModelFolder, folder: Path) -> None:
     """Write the files that participants get of a trained model into a new `folder`.
 
+    The release that the folder is of is written aside, so each file is written only once.
+
     Raises:
         ValueError: if one of the files is missing, damaged or invalid.
     """
@@ -93,7 +95,7 @@ def write_public_files(model: ModelFolder, folder: Path) -> None:
         write_disclosed(_found(model, name), folder)
     metadata = public_metadata(read_metadata(model.path))
     if metadata:
-        write_json(folder / METADATA_FILE, metadata)
+        _write_new(folder / METADATA_FILE, _json(metadata))
 
 
 def public_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def write_config(source: Path, folder: Path) -> None:
     if not isinstance(config, dict):
         raise ValueError(f"{source} is not a JSON object: train the model again.")
     public = {key: config[key] for key in _PUBLIC_CONFIG[source.name] if key in config}
-    write_json(folder / source.name, public)
+    _write_new(folder / source.name, _json(public))
 
 
 def write_weights(source: Path, target: Path) -> None:
@@ -130,7 +132,7 @@ def write_weights(source: Path, target: Path) -> None:
             continue
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
         state[name] = tensor.to(dtype).clone(memory_format=torch.contiguous_format)
-    write_state(target, state)
+    write_new_state(target, state)
 
 
 def write_disclosed(source: Path, folder: Path) -> None:
@@ -140,12 +142,21 @@ def write_disclosed(source: Path, folder: Path) -> None:
         text = ",".join(value.strip() for value in text.split(","))
     else:
         text = seed_text(parse_seed(str(source), text))
-    write_text(folder / source.name, f"{text}\n")
+    _write_new(folder / source.name, f"{text}\n")
 
 
 def write_json(path: PathLike, value: object) -> None:
     """Write a JSON value in the fixed form of releases."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, _json(value))
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _write_new(path: Path, text: str) -> None:
+    with open(path, "xb") as file:
+        file.write(text.encode())
 
 
 def _found(model: ModelFolder, alternatives: str) -> Path:
