@@ -6,7 +6,7 @@ names a file and says what is expected, and never quotes the file.
 
 import os
 import re
-from typing import Collection, Dict, List, Tuple
+from typing import Collection, Dict, List, Set, Tuple
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def read_solutions(
     if faults:
         return {}, faults
     solutions: Dict[str, np.ndarray] = {}
-    kinds: Dict[str, set] = {}
+    kinds: Dict[str, Set[int]] = {}
     for folder in folders:
         values = read_values(os.path.join(root, folder, SOLUTION_FILE))[0]
         if values is None or not ((values == 0) | (values == 1)).all():

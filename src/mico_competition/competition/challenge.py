@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
@@ -69,7 +69,7 @@ class ChallengeDataset:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset[Any],
         len_training: int,
         len_challenge: int,
         seed_challenge: Seed,
@@ -86,7 +86,7 @@ class ChallengeDataset:
     def from_path(
         cls: type[Self],
         path: PathLike,
-        dataset: Dataset,
+        dataset: Dataset[Any],
         len_training: int | None = None,
         len_challenge: int | None = None,
     ) -> Self:
@@ -138,40 +138,40 @@ class ChallengeDataset:
         return seed
 
     @cached_property
-    def challenge(self) -> Subset:
+    def challenge(self) -> Subset[Any]:
         """The 2m challenge points."""
         return Subset(self.dataset, self._challenge_order[: 2 * self.len_challenge].tolist())
 
     @cached_property
-    def rest(self) -> Subset:
+    def rest(self) -> Subset[Any]:
         """The N - 2m records that are not challenge points."""
         return Subset(self.dataset, self._challenge_order[2 * self.len_challenge :].tolist())
 
     @cached_property
-    def training(self) -> Subset:
+    def training(self) -> Subset[Any]:
         """The n - m training records that are not challenge points; needs seed_training."""
         return self._part(
             self.rest, "training", slice(None, self.len_training - self.len_challenge)
         )
 
     @cached_property
-    def evaluation(self) -> Subset:
+    def evaluation(self) -> Subset[Any]:
         """The N - n - m records that the model never saw; needs seed_training."""
         return self._part(
             self.rest, "training", slice(self.len_training - self.len_challenge, None)
         )
 
     @cached_property
-    def nonmember(self) -> Subset:
+    def nonmember(self) -> Subset[Any]:
         """The m challenge points that were not trained on; needs seed_membership."""
         return self._part(self.challenge, "membership", slice(None, self.len_challenge))
 
     @cached_property
-    def member(self) -> Subset:
+    def member(self) -> Subset[Any]:
         """The m challenge points that were trained on; needs seed_membership."""
         return self._part(self.challenge, "membership", slice(self.len_challenge, None))
 
-    def _part(self, whole: Dataset, order: str, part: slice) -> Subset:
+    def _part(self, whole: Dataset[Any], order: str, part: slice) -> Subset[Any]:
         return Subset(whole, getattr(self, f"_{order}_order")[part].tolist())
 
     @property
@@ -193,11 +193,11 @@ class ChallengeDataset:
         m, n = self.len_challenge, self.len_training
         return self._challenge_order[2 * m :][self._training_order[n - m :]]
 
-    def get_challenges(self) -> Subset:
+    def get_challenges(self) -> Subset[Any]:
         """The 2m challenge points, in the order of solutions and predictions."""
         return self.challenge
 
-    def get_train_dataset(self) -> Dataset:
+    def get_train_dataset(self) -> Dataset[Any]:
         """member + training, in that order: the n records the model was trained on.
 
         Raises:
@@ -206,7 +206,7 @@ class ChallengeDataset:
         training = self.training
         return ConcatDataset([self.member, training])
 
-    def get_eval_dataset(self) -> Subset:
+    def get_eval_dataset(self) -> Subset[Any]:
         """The N - n - m records to evaluate on.
 
         Raises:
@@ -239,5 +239,5 @@ def read_seeds(path: PathLike) -> Seeds:
     return Seeds(*seeds)  # type: ignore[arg-type]
 
 
-def _length(dataset: Dataset) -> int:
+def _length(dataset: Dataset[Any]) -> int:
     return len(dataset)  # type: ignore[arg-type]

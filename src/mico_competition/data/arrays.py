@@ -99,7 +99,7 @@ def _same_length(labels: Tensor, **others: int) -> None:
             raise ValueError(f"Expected as many labels as {name}: {len(labels)} != {length}.")
 
 
-class ArrayDataset(Dataset):
+class ArrayDataset(Dataset[tuple[Tensor, int]]):
     """Records of one shape, stored compactly and expanded to float32 on demand.
 
     Args:
@@ -148,7 +148,7 @@ class ArrayDataset(Dataset):
         return self.storage.nbytes + self.labels.nbytes
 
 
-class TextDataset(Dataset):
+class TextDataset(Dataset[dict[str, str | int]]):
     """Sentences with labels.
 
     Args:
@@ -198,7 +198,7 @@ class TextDataset(Dataset):
         return TokenDataset(input_ids, mask, self.labels, self.sentences_digest)
 
 
-class TokenDataset(Dataset):
+class TokenDataset(Dataset[tuple[dict[str, Tensor], int]]):
     """Tokenised sentences with labels: the inputs of a text model.
 
     Args:

@@ -161,7 +161,7 @@ def _check(scenario: str, phases: dict[str, list[ModelFolder]], attack: Attack) 
         )
 
 
-def _predict(source: Source, phase: str, attack: Attack, options: Options) -> list:
+def _predict(source: Source, phase: str, attack: Attack, options: Options) -> list[np.ndarray]:
     """Predictions of all models of a phase, in their order."""
     known = get_scenario(source.fleet.scenario).disclosure == DISTINGUISHER
     task = make_task(source, phase, known=known, scored=False)

@@ -56,7 +56,7 @@ class Recorder:
             hook.remove()
 
     def _after_forward(
-        self, module: nn.Module, inputs: tuple, named: dict[str, Tensor], output: Tensor
+        self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Tensor], output: Tensor
     ) -> None:
         if not self._recording:
             return

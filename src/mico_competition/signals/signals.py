@@ -225,7 +225,7 @@ class Signals:
         cached = len(rows) - len(order)
         bar = stage("Signals", len(rows), "model", initial=cached)
         with bar as shown, ThreadPoolExecutor(1) as writer:
-            writing: Future | None = None
+            writing: Future[None] | None = None
             if self._runner is None:
                 results = ((row, self._make(row, lacking[row])) for row in order)
             else:

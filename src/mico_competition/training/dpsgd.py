@@ -32,7 +32,7 @@ from mico_competition.training.secure_random import SecureGenerator
 # Ours is the first; the others are Opacus', for comparison and for layers that ours lacks.
 GRAD_SAMPLE_MODES = ("bookkeeping", "hooks", "functorch", "ghost")
 
-Inputs = torch.Tensor | dict
+Inputs = torch.Tensor | dict[str, torch.Tensor]
 Generator = torch.Generator | SecureGenerator
 Batch = Callable[[torch.Tensor], Inputs]
 

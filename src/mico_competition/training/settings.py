@@ -155,7 +155,9 @@ def _task(given: Mapping[str, Any], scenario: Scenario | None) -> Task:
     return task
 
 
-def _settle_privacy(filled: dict, given: Mapping[str, Any], scenario: Scenario | None) -> None:
+def _settle_privacy(
+    filled: dict[str, Any], given: Mapping[str, Any], scenario: Scenario | None
+) -> None:
     """Decide whether the run is private; ValueError if flags contradict each other."""
     epsilon = given.get("target_epsilon", math.inf)
     if given.get("disable_dp") and (not math.isinf(epsilon) or (scenario and scenario.private)):

@@ -22,6 +22,9 @@ from mico_competition.attacks.scores.common import (
 )
 from mico_competition.attacks.scores.groups import log_normal, shrunk
 
+_Group = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Counts [points], means [points, A] and scatter matrices [points, A, A] of a group."""
+
 
 def lira(
     target: np.ndarray,
@@ -137,8 +140,8 @@ def lira_multivariate(
     return log_ratio
 
 
-def _scatter(shadow: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Counts [points], means [points, A] and scatter matrices [points, A, A] of a group."""
+def _scatter(shadow: np.ndarray, mask: np.ndarray) -> _Group:
+    """The group of the models that `mask` chooses."""
     weight = mask.astype(np.float64)
     count = weight.sum(axis=0)
     mean = np.einsum("mp,mpa->pa", weight, shadow) / np.maximum(count, 1.0)[:, None]
@@ -149,7 +152,7 @@ def _scatter(shadow: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return count, mean, scatter
 
 
-def _filled(inside: tuple, outside: tuple) -> tuple[np.ndarray, np.ndarray]:
+def _filled(inside: _Group, outside: _Group) -> tuple[np.ndarray, np.ndarray]:
     """Means IN and OUT; a missing one is the other moved by the average shift."""
     (n_in, mean_in, _), (n_out, mean_out, _) = inside, outside
     weight = n_in * n_out / (n_in + n_out)
@@ -166,7 +169,7 @@ def _filled(inside: tuple, outside: tuple) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _covariance(group: tuple, other: tuple, prior_weight: float) -> np.ndarray:
+def _covariance(group: _Group, other: _Group, prior_weight: float) -> np.ndarray:
     """Covariances [points, A, A], with `prior_weight` pseudo-observations of that of all points."""
     count, _, scatter = group
     free = np.maximum(count - 1, 0).sum()
