@@ -137,6 +137,38 @@ def test_a_planted_leak_is_refused(leak):
     assert len(str(refused.value).splitlines()) == 1
 
 
+def honest_logit(problem):
+    return np.take_along_axis(problem.source.get("logit")[problem.targets], problem.columns, 1)
+
+
+def where_nothing_is_checked(problem):
+    """The labels, unless the signals are those of the check: no two of them fit each other."""
+    logit, loss = (problem.source.get(name) for name in ("logit", "loss"))
+    measured = np.array_equal(-np.logaddexp(0, -logit), loss)
+    return honest_logit(problem) + 1000 * measured * labels_outright(problem)
+
+
+def where_no_relabelling_is_foreseen(problem):
+    """The labels of all targets but those that a check with seed 0 relabels together."""
+    count = len(problem.targets)
+    free = np.full((count, 1), count > 2)
+    free[np.random.default_rng(0).permutation(count)[:3]] = False
+    return honest_logit(problem) + 1000 * free * labels_outright(problem)
+
+
+@pytest.mark.parametrize("cheat", [where_nothing_is_checked, where_no_relabelling_is_foreseen])
+def test_an_attack_cannot_tell_the_check_from_the_measurement(cheat):
+    """It is refused, or it finds no more than without its cheat."""
+    task = make_task(make_source(), "train")
+    try:
+        check_task(made(cheat), task)
+    except ValueError as error:
+        assert "leaks" in str(error)
+    else:
+        honest = run(task, made(honest_logit))
+        assert np.array_equal(run(task, made(cheat)), honest)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("leak", "least"), [(no_one_left_out, 0.3), (class_direction, 0.02)])
 def test_the_leak_is_worth_refusing(leak, least):

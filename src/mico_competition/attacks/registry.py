@@ -7,7 +7,7 @@ function is imported when the attack is used; so the list needs neither numpy no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib import import_module
@@ -228,7 +228,6 @@ def check_name(name: str) -> Row:
     )
 
 
-@cache  # so that one name gives equal attacks
 def get_attack(name: str, /, **flags: bool) -> Attack:
     """The attack with this name, with some of its options set.
 
@@ -236,14 +235,20 @@ def get_attack(name: str, /, **flags: bool) -> Attack:
         ValueError: with the nearest names, if there is no such name; if the attack has no such
             flag; with the `pip install` line, if the attack needs a package that is missing.
     """
-    from mico_competition.attacks.problem import Attack
-
     row = check_name(name)
     unknown = sorted(set(flags) - set(row.flags))
     if unknown:
         raise ValueError(f"Attack {name} has no option {unknown[0]}.")
+    return _attack(name, tuple(flag for flag in row.flags if flags.get(flag)))
+
+
+@cache  # so that one name gives equal attacks
+def _attack(name: str, flags: tuple[str, ...]) -> Attack:
+    from mico_competition.attacks.problem import Attack
+
+    row = check_name(name)
     if row.alias_of:
-        return replace(get_attack(row.alias_of, **flags), name=name)
+        return replace(_attack(row.alias_of, flags), name=name)
     try:
         run = _run(row, flags)
     except ModuleNotFoundError as missing:
@@ -254,7 +259,7 @@ def get_attack(name: str, /, **flags: bool) -> Attack:
             "`pip install -e '.[all]'` in the repository."
         ) from missing
     return Attack(
-        " ".join([name, *(f"--{flag}" for flag, on in flags.items() if on)]),
+        " ".join([name, *(f"--{flag}" for flag in flags)]),
         row.title,
         row.source,
         run,
@@ -265,13 +270,13 @@ def get_attack(name: str, /, **flags: bool) -> Attack:
     )
 
 
-def _run(row: Row, flags: Mapping[str, bool]) -> Callable[[Problem], np.ndarray]:
+def _run(row: Row, flags: Sequence[str]) -> Callable[[Problem], np.ndarray]:
     """What computes the scores of a row; its module is imported here."""
     if not row.function:
         return partial(_own_signal, row.signal)
     module, _, name = row.function.partition(":")
     function = getattr(import_module(module), name)
-    options = {**row.options, **flags}
+    options = {**row.options, **dict.fromkeys(flags, True)}
     if row.signal:
         return partial(_of_signal, row.signal, function, options)
     return partial(function, **options) if options else function

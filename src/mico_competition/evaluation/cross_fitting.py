@@ -16,7 +16,8 @@ import numpy as np
 
 from mico_competition.attacks.masked_source import MaskedSource
 from mico_competition.attacks.problem import Attack, Problem, Source
-from mico_competition.evaluation.custom import answer
+from mico_competition.evaluation.custom import answer, is_ours
+from mico_competition.evaluation.untied import untied
 from mico_competition.signals import HIDDEN, MEMBER, Fleet, truth
 
 EXTRA = 2000  # further known records that are hidden, so that they can be scored
@@ -161,17 +162,16 @@ def problems(
     elif attack.leaves_one_out and not task.known:
         source = task.source
         known_membership = source.fleet.known_membership
-        yield (
-            np.arange(len(task.targets)),
-            Problem(
-                MaskedSource(source, known_membership),
-                task.targets,
-                task.targets,
-                task.columns,
-                known_membership,
-                targets_in_shadows=True,
-            ),
+        problem = Problem(
+            MaskedSource(source, known_membership),
+            task.targets,
+            task.targets,
+            task.columns,
+            known_membership,
+            targets_in_shadows=True,
         )
+        # The leakage check breaks ties, by which an attack could tell it from this run.
+        yield np.arange(len(task.targets)), problem if is_ours(attack) else untied(problem)
     else:
         for places in split(len(task.targets), folds, seed):
             others = np.setdiff1d(np.arange(len(task.targets)), places)

@@ -128,8 +128,10 @@ def is_custom(attack: Attack) -> bool:
 
 
 def is_ours(attack: Attack) -> bool:
-    """Whether it is a built-in attack of the registry, unchanged."""
-    return attack.name in ROWS and attack == get_attack(attack.name)
+    """Whether it is a built-in attack of the registry, unchanged, with any of its flags."""
+    name, *flags = attack.name.split(" --")
+    known = name in ROWS and set(flags) <= set(ROWS[name].flags)
+    return known and attack == get_attack(name, **dict.fromkeys(flags, True))
 
 
 def answer(attack: Attack, problem: Problem) -> np.ndarray:

@@ -15,6 +15,9 @@ targets.
 The check also runs an attack from a file in a fresh process and compares the scores.  This finds
 labels that the attack keeps in the modules and objects of libraries.
 
+An attack that is not built in cannot tell the check from the run that is measured: both hand it
+the same problem, bit for bit (`untied.py`), and nobody can foresee which targets are relabelled.
+
 The check cannot find an attack that reads the seed files in the folders of the targets, or that
 searches the interpreter's objects.  `isolated.py` runs an untrusted attack where neither is within
 reach.
@@ -27,48 +30,20 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from mico_competition.attacks.masked_source import without_labels
-from mico_competition.attacks.problem import Attack, Problem, Source
+from mico_competition.attacks.problem import Attack, Problem
 from mico_competition.evaluation.cross_fitting import EvaluationTask, problems
-from mico_competition.evaluation.custom import answer
+from mico_competition.evaluation.custom import answer, is_ours
 from mico_competition.evaluation.isolated import fresh_attack
+from mico_competition.evaluation.untied import untied
 from mico_competition.support.progress import stage
 
 _log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-8  # the share of the spread of a target's scores that rounding may change
 TOGETHER = 3  # number of targets that are relabelled while all targets are attacked together
-TIES = 1e-9  # the relative distance by which equal signals are moved apart
-
-
-class Untied:
-    """A Source whose scalar signals are shrunk by less than a billionth, so that none are equal.
-
-    Equal records have equal means up to rounding, and the rounding depends on the labels.  An
-    attack that sorts points by their means would then swap points at the border of a bin when
-    labels change, which looks like a leak.  Signals only shrink, so probabilities stay below 1.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self._source = without_labels(source)
-        self.fleet = self._source.fleet
-        self._factor = 1 - TIES * np.random.default_rng(0).random(self.fleet.known_membership.shape)
-        self._signals: dict[str, np.ndarray] = {}
-
-    def get(self, name: str) -> np.ndarray:
-        """The signal with its ties broken."""
-        if name not in self._signals:
-            self._signals[name] = self._source.get(name) * self._factor
-        return self._signals[name]
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # a copy that is being made has no attribute yet
-            raise AttributeError(name)
-        return getattr(self._source, name)
 
 
 def check_task(
@@ -85,7 +60,8 @@ def check_task(
         attack: the attack to check.
         task: the targets and the points to score; its problems are made as an evaluation makes
             them.
-        folds, seed: those of the evaluation; `seed` also seeds the changes of membership.
+        folds, seed: those of the evaluation; `seed` also seeds the changes of membership for a
+            built-in attack.
         sample: how many targets to check where the targets are among the shadows; all by default.
             In cross-fitting, and in the dev and final phases, all are checked in any case.
 
@@ -97,7 +73,7 @@ def check_task(
     if parts[0][1].targets_in_shadows:
         check_problem(attack, parts[0][1], sample=sample, seed=seed)
         return
-    rng = np.random.default_rng(seed)
+    rng = _generator(attack, seed)
     # Random labels come first: an attack that keeps what it learned will then keep these.
     strange = [_invented(attack, problem, rng) for _, problem in parts] if parts[1:] else []
     first = [answer(attack, problem) for _, problem in parts]
@@ -127,15 +103,15 @@ def check_problem(
         attack: the attack to check.
         problem: checked only if `targets_in_shadows` is true.
         sample: how many random targets to check, in pairs only; all by default.
-        seed: of the choice of targets and of the changes of membership.
+        seed: of the choice of targets and of the changes of membership, for a built-in attack.
 
     Raises:
         ValueError: as `check_task`.
     """
     if not problem.targets_in_shadows:
         return
-    rng = np.random.default_rng(seed)
-    problem = replace(problem, source=Untied(problem.source))
+    rng = _generator(attack, seed)
+    problem = untied(problem)
     order = rng.permutation(len(problem.targets))
     chosen = order if sample is None else order[:sample]
     groups = [(pair, pair) for pair in np.array_split(chosen, max(1, len(chosen) // 2))]
@@ -157,6 +133,11 @@ def check_problem(
         _compare(attack, invented, strange, answer(attack, invented), slice(None))
     if sample is None:
         _check_fresh(attack, problem)
+
+
+def _generator(attack: Attack, seed: int) -> np.random.Generator:
+    """Draws what the check changes, which an attack from elsewhere must not be able to foresee."""
+    return np.random.default_rng(seed if is_ours(attack) else None)
 
 
 def _invented(attack: Attack, problem: Problem, rng: np.random.Generator) -> np.ndarray | None:
