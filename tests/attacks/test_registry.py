@@ -311,10 +311,11 @@ def test_a_model_that_gives_nan_is_refused(name):
 
 def test_an_attack_is_the_same_however_it_is_asked_for():
     plain = get_attack("first-principles")
-    assert get_attack("first-principles", online_attack=False).name == plain.name
-    assert get_attack("first-principles", online_attack=True).name.endswith(" --online_attack")
-    with pytest.raises(TypeError):
-        get_attack(name="eb")  # the cache would take it for another attack
+    assert get_attack(name="first-principles", online_attack=False) == plain
+    one = get_attack("first-principles", online_attack=True, logit_scaling=True)
+    assert one == get_attack("first-principles", logit_scaling=True, online_attack=True)
+    assert is_ours(plain) and is_ours(one) and one.name.endswith(" --online_attack")
+    assert not is_ours(replace(one, name="eb"))
 
 
 def test_attack_files_of_earlier_versions_find_their_names():

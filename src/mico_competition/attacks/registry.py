@@ -228,7 +228,7 @@ def check_name(name: str) -> Row:
     )
 
 
-def get_attack(name: str, /, **flags: bool) -> Attack:
+def get_attack(name: str, **flags: bool) -> Attack:
     """The attack with this name, with some of its options set.
 
     Raises:
