@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,6 +115,21 @@ def test_a_folder_in_use_is_refused_so_too(tmp_path, capsys):
     command = ["train", *FLAGS, "--output_dir", str(tmp_path)]
     dry, real = told(capsys, *command, "--dry_run"), told(capsys, *command)
     assert dry == real and "exists already" in dry[2]
+
+
+def test_a_model_without_a_place_is_refused_and_the_current_folder_kept(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    settings = "--task digits --disable_dp --optimizer sgd --learning_rate 0.1 --batch_size 9"
+    for flags, choice in (
+        (["--scenario", "digits_inf"], "Give --model_id or --output_dir."),
+        ([*settings.split(), "--num_epochs", "1", "--model_id", "1"], "Give --output_dir."),
+        (["--scenario", "digits_inf", "--output_dir", "."], "choose another --output_dir"),
+    ):
+        code, _, complaint = told(capsys, "train", *flags)
+        assert code == 1 and choice in complaint and "remove" not in complaint
+        assert list(Path.cwd().iterdir()) == []  # which fails in a directory that was replaced
 
 
 def test_a_dry_run_says_what_it_could_not_check(tmp_path, capsys):

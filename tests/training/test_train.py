@@ -170,16 +170,23 @@ def test_one_train_seed_for_two_models_does_not_share_their_noise():
     assert Streams.of(None, SEEDS) != Streams.of(None, SEEDS)
 
 
-def test_a_place_that_cannot_be_written_is_found_before_training(tmp_path, monkeypatch):
+def test_a_place_that_cannot_be_written_is_found_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file" / "model_0", Path("/proc/nowhere/model_0")):
         with pytest.raises(StorageError, match="cannot be written to"):
             train(place, num_epochs=10**6)  # would take for ever
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    train(".", "digits_inf")
-    assert (tmp_path / "here" / "model.pt").is_file()
+
+
+def test_the_current_directory_is_never_replaced(tmp_path, monkeypatch):
+    here = tmp_path / "above" / "here"
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    for place in (".", "..", here, tmp_path):
+        with pytest.raises(ValueError, match="is the current directory or holds it: choose"):
+            train(place, "digits_inf")
+    assert list(here.iterdir()) == []
+    train("model", "digits_inf")
+    assert (here / "model" / "model.pt").is_file()
 
 
 def test_the_tables_n_needs_the_tables_dataset(tmp_path):

@@ -101,9 +101,8 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
     parser.add_argument(
         "--output_dir",
         type=Path,
-        default=Path("."),
         help="with --scenario and --model_id: <challenge>/<scenario>/<phase>/model_<id> is "
-        "created below it; otherwise the model's own folder",
+        "created below it (default: .); otherwise the model's own folder",
     )
     parser.add_argument(
         "--dry_run", action="store_true", help="check the run and print its settings; train nothing"
@@ -149,8 +148,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def run_train(args: argparse.Namespace) -> None:
     """Resolve the settings, check them, load the data, train, and print a summary."""
     settings = resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
-    folders = _folders(args)
     seeds = _seeds(args)
+    folders = _folders(args)
     if args.dry_run:
         plan = _plan(args, settings, folders[0])
         print(json.dumps(plan, indent=2))
@@ -199,9 +198,12 @@ def _folders(args: argparse.Namespace) -> list[Path]:
             raise ValueError(
                 "A range of --model_id needs --scenario, which determines the folders."
             )
-        return [args.output_dir]
-    scenario = get_scenario(args.scenario)
-    return [model_path(args.output_dir, scenario, phase_of(i).name, i) for i in args.model_id]
+        if args.output_dir is None and not args.dry_run:
+            choice = "--model_id or " if args.model_id is None and args.scenario else ""
+            raise ValueError(f"Give {choice}--output_dir.")
+        return [args.output_dir or Path(".")]
+    scenario, root = get_scenario(args.scenario), args.output_dir or Path(".")
+    return [model_path(root, scenario, phase_of(i).name, i) for i in args.model_id]
 
 
 def _seeds(args: argparse.Namespace) -> list[Any]:
@@ -239,7 +241,7 @@ def _plan(args: argparse.Namespace, settings: Settings, folder: Path) -> dict[st
     from mico_competition.training.preflight import check_run
     from mico_competition.training.train import mechanism_of, refuse_folder_in_use
 
-    if args.model_id is not None or args.output_dir != Path("."):  # otherwise nobody has chosen it
+    if args.output_dir or (args.scenario and args.model_id):  # otherwise nobody has chosen it
         refuse_folder_in_use(folder)
     plan: dict[str, Any] = {**settings.public(), "output_dir": str(folder)}
     data, reason = _data_at_hand(args, settings)

@@ -189,8 +189,12 @@ def free_folder(folder: PathLike) -> Path:
 
 
 def refuse_folder_in_use(folder: Path) -> None:
-    """Raise ValueError if `folder` is not empty."""
+    """Raise ValueError if `folder` is not empty, or holds the current directory or is it."""
     folder = Path(os.path.abspath(folder))
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"{folder} is the current directory or holds it: choose another --output_dir."
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists already: remove it or choose another --output_dir.")
 
