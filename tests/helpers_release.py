@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,8 @@ def points_of(seeds: Seeds) -> ChallengeDataset:
 
 def write_model(folder: Path, scenario: str, model_id: int, seeds: Seeds) -> None:
     """A model's folder as training leaves it, with fresh weights."""
-    task = TASKS[SCENARIOS[scenario].task]
+    row = SCENARIOS[scenario]
+    task = TASKS[row.task]
     folder.mkdir(parents=True)
     torch.manual_seed(model_id + 1000 * list(SCENARIOS).index(scenario))
     save_model(task, new_model(task), folder)
@@ -48,15 +50,16 @@ def write_model(folder: Path, scenario: str, model_id: int, seeds: Seeds) -> Non
         (folder / f"seed_{name}").write_text(f"{seed_text(seed)}\n")
     labels = ",".join(map(str, points_of(seeds).get_solutions()))
     (folder / "solution.csv").write_text(f"{labels}\n")
-    metadata = {
+    settings = {"task": task.name, "model_name": None, "secure_mode": False}
+    metadata: dict[str, Any] = {
         "format": 1,
         "scenario": scenario,
         "task": task.name,
         "len_dataset": task.len_dataset,
         "len_training": task.len_training,
         "len_challenge": 100,
-        "settings": {"task": task.name, "model_name": None, "secure_mode": False},
-        "privacy": {"epsilon": 4.0, "delta": 1e-5} if scenario.endswith("_lo") else None,
+        "settings": settings,
+        "privacy": None,
         "sampler": "shuffle",
         "software": {"python": "3"},
         "model_id": model_id,
@@ -64,6 +67,11 @@ def write_model(folder: Path, scenario: str, model_id: int, seeds: Seeds) -> Non
         "train_seed": 987654321012,
         "wall_time_seconds": 1.5,
     }
+    if row.private:
+        claimed = {"target_epsilon": row.target_epsilon, "target_delta": row.target_delta}
+        metadata["settings"] = {**settings, **claimed}
+        spent = {"epsilon": row.target_epsilon, "delta": row.target_delta}
+        metadata["privacy"] = {**spent, "max_grad_norm": row.max_grad_norm}
     (folder / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n")
 
 

@@ -161,6 +161,15 @@ def test_no_file_is_picked_up_from_a_folder(tmp_path, monkeypatch, capsys):
     assert "only" not in capsys.readouterr().out
 
 
+def test_a_dry_run_says_which_loader_of_ones_own_is_at_fault(tmp_path, capsys):
+    file = write_own(tmp_path, {"only": {"target_epsilon": float("inf")}}, records=599)
+    assert main(["train", "--scenario", "only", "--dry_run", "--competition", str(file)]) == 0
+    said = capsys.readouterr().err
+    start = "mico: Not checked: the data. my_competition:load_blobs gives 600 records where records"
+    assert said.startswith(f"{start} = 599: correct the loader, or [task.faces] in {file}.")
+    assert "--download" not in said and len(said.splitlines()) == 1
+
+
 def test_a_release_of_another_competition_says_which_flag(tmp_path, capsys):
     (tmp_path / "faces" / "only" / "train" / "model_5").mkdir(parents=True)
     (tmp_path / "faces.release").mkdir()

@@ -5,6 +5,7 @@ import re
 import stat
 from dataclasses import replace
 from functools import partial
+from importlib.resources import files
 
 import pytest
 import torch
@@ -14,12 +15,13 @@ from torch.nn.functional import cross_entropy
 from mico_competition.cli import main
 from mico_competition.competition import challenge
 from mico_competition.competition.splits import Seeds
+from mico_competition.competition.table import get_scenario, using
 from mico_competition.fleets.ledger import Entry, Ledger
 from mico_competition.fleets.status import fleet_states
 from mico_competition.models import architectures as models
 from mico_competition.models.architectures import MLP
 from mico_competition.training import train
-from mico_competition.training.settings import resolve
+from mico_competition.training.settings import resolve, stated_by
 
 SHORT = ["--num_epochs", "1", "--threads", "1", "--workers", "1"]
 
@@ -113,6 +115,32 @@ def test_a_second_run_with_other_settings_is_refused(tmp_path, capsys, flags, se
     assert fleet(tmp_path, "--models", "0-1", *flags, scenario="digits_lo") == 1
     assert sentence in capsys.readouterr().err
     assert [state.total for state in fleet_states(tmp_path)] == [1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("epsilon = 4", "epsilon = 0.5", "digits_lo stated target_epsilon = 4.0 (now 0.5): put"),
+        ("max_grad_norm = 1.0", "max_grad_norm = 2.5", "stated max_grad_norm = 1.0 (now 2.5): put"),
+        ("rate = 0.002", "rate = 0.1", "digits_lo stated learning_rate = 0.002 (now 0.1): put"),
+        ("[0, 99]", "[1, 99]", "ledger.jsonl has model_0 in phase train, and "),
+    ],
+)
+def test_a_second_run_with_another_row_or_range_in_the_file_is_refused(
+    tmp_path, capsys, old, new, sentence
+):
+    file, out = tmp_path / "own.toml", tmp_path / "out"
+    text = (files("mico_competition.competition") / "digits.toml").read_text(encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
+    with using(file):
+        stated = stated_by(get_scenario("digits_lo"))
+        begun = replace(ledger(out, flags={"num_epochs": 1}), stated=stated).with_models([0])
+        begun.write()
+        assert Ledger.read(out, "digits_lo") == begun
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    assert fleet(out, "--models", "1", "--competition", str(file), scenario="digits_lo") == 1
+    complaint = capsys.readouterr().err
+    assert sentence in complaint and str(file) in complaint
 
 
 def doubled(levels):

@@ -144,7 +144,7 @@ def test_release_json_says_what_is_disclosed(trained, tmp_path):
     assert set(value["scenarios"]) == set(CHALLENGES["digits"])
     assert value["scenarios"]["digits_lo"] == {
         "phases": {"train": 2, "dev": 1, "final": 1},
-        "privacy": {"epsilon": 4.0, "delta": 1e-5},
+        "privacy": {"epsilon": 4.0, "delta": 1e-5, "max_grad_norm": 1.0},
         "accuracy": 0.5005,  # of models 0 and 1, not of 100 and 150
         "len_dataset": 1797,
         "len_training": 120,

@@ -14,10 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mico_competition.cli.train import add_data, add_settings
-from mico_competition.competition.table import SCENARIOS, get_scenario, get_task, phase_of
+from mico_competition.competition.table import (
+    SCENARIOS,
+    current,
+    get_scenario,
+    get_task,
+    phase_of,
+)
 from mico_competition.support.command_line import load_torch, model_ids
 from mico_competition.support.progress import Stage, on_terminal, say, stage
-from mico_competition.training.settings import Settings, check, resolve
+from mico_competition.training.settings import Settings, check, resolve, stated_by
 
 if TYPE_CHECKING:
     from mico_competition.fleets.fleet import Backend, Progress
@@ -132,6 +138,8 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
 
     ledger = Ledger.read(args.out, args.scenario)
     given = {name: getattr(args, name, None) for name in Settings.__dataclass_fields__}
+    if ledger is not None:
+        _check_stated(ledger)
     settings = resolve(given) if ledger is None else ledger.settings
     check(settings, len(data))
     task = get_task(settings.task)
@@ -143,7 +151,8 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     if ledger is None:
         dataset = str(found["dataset_fingerprint"])
         code = found["architecture_fingerprint"], found["training_fingerprint"]
-        ledger = Ledger(args.out, settings, dataset, args.splits_of_2022, (), *code)
+        stated = stated_by(get_scenario(args.scenario))
+        ledger = Ledger(args.out, settings, dataset, args.splits_of_2022, (), *code, stated=stated)
     for name, value in given.items():
         kept = getattr(ledger.settings, name)
         if value is not None and value != kept:
@@ -166,6 +175,20 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     ledger.write()
     ledger.clear_leftovers()
     return ledger.only(args.models)
+
+
+def _check_stated(ledger: Ledger) -> None:
+    """ValueError if the scenario's row states other settings than at the start of the fleet."""
+    scenario = get_scenario(ledger.settings.scenario or "")
+    now = stated_by(scenario)
+    then = now if ledger.stated is None else ledger.stated
+    changed = [name for name in now if now[name] != then.get(name)]
+    if changed:
+        both = ", ".join(f"{name} = {then.get(name)} (now {now[name]})" for name in changed)
+        raise ValueError(
+            f"The fleet in {ledger.folder} was begun when scenario {scenario.name} stated {both}: "
+            f"put that back into {current().path or 'the table'}, or choose another --out."
+        )
 
 
 def _check_same(ledger: Ledger, found: Mapping[str, str | None]) -> None:

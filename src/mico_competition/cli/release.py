@@ -34,9 +34,14 @@ def add_release(parser: argparse.ArgumentParser) -> None:
     )
 
     def run(args: argparse.Namespace) -> None:
-        from mico_competition.competition.layout import find_challenges, release_folder
+        from mico_competition.competition.layout import (
+            find_challenges,
+            release_folder,
+            walk_challenge,
+        )
         from mico_competition.fleets.finished import check_fleets
         from mico_competition.release.add_labels import add_labels
+        from mico_competition.release.privacy_claims import other_settings
         from mico_competition.release.release import release
 
         for challenge in args.challenge or find_challenges(args.root):
@@ -52,6 +57,8 @@ def add_release(parser: argparse.ArgumentParser) -> None:
                 f"{release_folder(place)}; the leak check found nothing",
                 flush=True,
             )
+            for sentence in other_settings(walk_challenge(place)):
+                print(sentence, flush=True)
 
     parser.set_defaults(run=run, tidy=True)
 

@@ -261,8 +261,11 @@ def _plan(args: argparse.Namespace, settings: Settings, folder: Path) -> dict[st
 
 def _not_checked(args: argparse.Namespace, settings: Settings, reason: str) -> str:
     """A message that the data were not checked, with the command that fetches and checks them."""
+    task = get_task(settings.task)
+    if ":" in task.loader:  # `reason` begins with its name
+        return f"mico: Not checked: the data. {reason.rstrip('.')}."
     sentence = f"mico: Not checked: the data. {reason[:1].upper()}{reason[1:].rstrip('.')}."
-    if get_task(settings.task).text or args.download:
+    if task.text or args.download:
         return sentence
     names = ("scenario", "task", *Settings.__dataclass_fields__, "dataset_dir")
     given = {name: getattr(args, name, None) for name in names}

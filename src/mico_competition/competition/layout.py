@@ -20,8 +20,10 @@ from mico_competition.competition.table import (
     SCENARIOS,
     Scenario,
     Task,
+    current,
     fetch_command,
     get_challenge,
+    get_phase,
     get_scenario,
     get_task,
 )
@@ -129,7 +131,11 @@ def model_id_of(name: str) -> int | None:
 
 
 def walk_phase(folder: PathLike, scenario: str, phase: str) -> list[ModelFolder]:
-    """The models in `<folder>/<scenario>/<phase>`, ordered by id; other files are ignored."""
+    """The models in `<folder>/<scenario>/<phase>`, ordered by id; other files are ignored.
+
+    Raises:
+        ValueError: if the id of a model lies outside the phase's range.
+    """
     root = Path(folder) / scenario / phase
     if not root.is_dir():
         return []
@@ -138,7 +144,22 @@ def walk_phase(folder: PathLike, scenario: str, phase: str) -> list[ModelFolder]
         model_id = model_id_of(path.name)
         if model_id is not None and path.is_dir():
             models.append(ModelFolder(scenario, phase, model_id, path))
+    for model in sorted(models):
+        _refuse_outside(model)
     return sorted(models)
+
+
+def _refuse_outside(model: ModelFolder) -> None:
+    """Raise ValueError if another phase has the model's id, or none has."""
+    phase = get_phase(model.phase)
+    if model.model_id not in phase.model_ids:
+        own = current().path
+        raise ValueError(
+            f"{model.path} lies in phase {phase.name}, which has the models {phase.first} to "
+            f"{phase.model_ids[-1]}{f' in {own}' if own else ''}: "
+            f"{'put the range back that it was trained under' if own else 'rename the folder'}, or "
+            "move the folder away."
+        )
 
 
 def walk_challenge(
@@ -152,7 +173,8 @@ def walk_challenge(
         fix: what the user can do if the folder is missing; by default, what participants can do.
 
     Raises:
-        ValueError: if the folder is missing, is not named after a challenge, or holds no model.
+        ValueError: if the folder is missing, is not named after a challenge, or holds no model; or
+            if the id of a model lies outside its phase's range.
     """
     given, folder = Path(folder), challenge_folder_of(folder)
     if not folder.is_dir():

@@ -16,7 +16,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,13 @@ from typing import Any
 from mico_competition.competition.challenge import read_seeds
 from mico_competition.competition.layout import model_path
 from mico_competition.competition.splits import Seeds, draw_seeds, parse_seed, seed_text
-from mico_competition.competition.table import SEED_FILES, get_scenario, phase_of
+from mico_competition.competition.table import (
+    PHASES,
+    SEED_FILES,
+    current,
+    get_scenario,
+    phase_of,
+)
 from mico_competition.support.files import PRIVATE, PathLike, make_folder, written_aside
 from mico_competition.support.untrusted import parse_json, read_limited_json, read_limited_text
 from mico_competition.training.settings import Settings
@@ -65,7 +71,6 @@ class Entry:
         """Read a line of the ledger; ValueError or KeyError if it is not an entry."""
         row = parse_json(line)
         seeds = Seeds(*(parse_seed(name, row[name]) for name in SEED_FILES))
-        phase_of(row["model_id"])
         if type(row["model_id"]) is not int or type(row["train_seed"]) not in (int, type(None)):
             raise ValueError("model_id or train_seed is not a whole number.")
         return cls(row["model_id"], seeds, row["train_seed"])
@@ -76,7 +81,9 @@ class Ledger:
     """A fleet's models, ordered by id, and what they share.
 
     The fingerprints (of the dataset, of what the models' code computes, and of how it trains) and
-    the noise multiplier make sure that a later run does not continue the fleet with others.
+    the noise multiplier make sure that a later run does not continue the fleet with others.  So
+    does `stated`, the settings that the scenario's row stated when the fleet was begun; it is None
+    in a ledger of an earlier version.
     """
 
     out: Path
@@ -87,6 +94,7 @@ class Ledger:
     architecture_fingerprint: str | None = None
     training_fingerprint: str | None = None
     noise_multiplier: float | None = None
+    stated: Mapping[str, Any] | None = None
 
     @property
     def folder(self) -> Path:
@@ -134,10 +142,8 @@ class Ledger:
         make_folder(self.folder, PRIVATE)
         shared = {
             "format": 3,
-            "settings": {
-                **vars(self.settings),
-                "target_epsilon": str(self.settings.target_epsilon),
-            },
+            "settings": _finite(vars(self.settings)),
+            "stated": None if self.stated is None else _finite(self.stated),
             "dataset_fingerprint": self.dataset_fingerprint,
             "architecture_fingerprint": self.architecture_fingerprint,
             "training_fingerprint": self.training_fingerprint,
@@ -160,25 +166,28 @@ class Ledger:
             return None
         try:
             shared = read_limited_json(folder / _SETTINGS)
-            values = shared["settings"]
-            values["target_epsilon"] = float(values["target_epsilon"])
             lines = read_limited_text(folder / _LEDGER, _LARGEST).splitlines()
-            entries = tuple(dict.fromkeys(Entry.of_line(line) for line in lines if line.strip()))
+            lines = [line for line in lines if line.strip()]
+            entries = tuple(dict.fromkeys(Entry.of_line(line) for line in lines))
+            stated = shared.get("stated")
             ledger = cls(
                 Path(out),
-                Settings(**values),
+                Settings(**_number(shared["settings"])),
                 shared["dataset_fingerprint"],
                 shared["splits_of_2022"],
                 tuple(sorted(entries, key=lambda entry: entry.model_id)),
                 shared["architecture_fingerprint"],
                 shared["training_fingerprint"],
                 shared["noise_multiplier"],
+                None if stated is None else _number(stated),
             )
+            phases = dict(_phase_in(line) for line in lines)
         except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError):
             raise ValueError(  # a line is never quoted: it holds secrets
                 f"{folder} does not hold the settings and ledger of a fleet: restore {_SETTINGS} "
                 f"and {_LEDGER}, or choose another --out."
             ) from None
+        _refuse_moved(ledger, phases)
         _refuse_twins(ledger)
         return ledger
 
@@ -216,6 +225,34 @@ def _refuse_twins(ledger: Ledger) -> None:
                     f"{both if what == 'seeds' else f'model_{entry.model_id} twice'}: restore it, "
                     "or remove the line that does not match the model's folder."
                 )
+
+
+def _refuse_moved(ledger: Ledger, phases: Mapping[int, str]) -> None:
+    """Raise ValueError if a model is not in the phase, by id, that it was drawn for."""
+    for model_id, phase in phases.items():
+        now = next((p.name for p in PHASES.values() if model_id in p.model_ids), None)
+        if now != phase:
+            raise ValueError(
+                f"{ledger.folder / _LEDGER} has model_{model_id} in phase {phase}, and "
+                f"{current().path or 'the table'} now has it in {now or 'none'}: put the range of "
+                f"the phase back, restore {_SETTINGS} and {_LEDGER}, or choose another --out."
+            )
+
+
+def _phase_in(line: str) -> tuple[int, str]:
+    """The id and the phase in a line of the ledger."""
+    row = parse_json(line)
+    return row["model_id"], row["phase"]
+
+
+def _finite(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings for JSON, which has no infinity: the target epsilon becomes text."""
+    return {**settings, "target_epsilon": str(settings["target_epsilon"])}
+
+
+def _number(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that `_finite` was given."""
+    return {**settings, "target_epsilon": float(settings["target_epsilon"])}
 
 
 def fleet_folder(out: PathLike, scenario: str) -> Path:

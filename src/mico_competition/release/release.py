@@ -45,6 +45,7 @@ from mico_competition.release.commitments import (
     save_openings,
 )
 from mico_competition.release.leak_check.check import check_release
+from mico_competition.release.privacy_claims import check_privacy_claims
 from mico_competition.release.public_files import (
     PUBLIC_METADATA,
     public_metadata,
@@ -100,8 +101,9 @@ def release(
 
     Raises:
         ValueError: listing all missing and damaged files, if there are any; if models of a
-            scenario were trained with different settings, data or code; if the destination
-            exists; or listing all leaks that the leak check finds.  Then nothing is released.
+            scenario were trained with different settings, data or code, or with less privacy
+            than the scenario's row states; if the destination exists; or listing all leaks that
+            the leak check finds.  Then nothing is released.
     """
     get_challenge(challenge)
     destination = _free(Path(to) / challenge)
@@ -111,6 +113,7 @@ def release(
         _free(destination), _free(beside)  # a release that held the lock may have written them
         check_whole(models)
         _check_models(models, splits_of_2022)
+        check_privacy_claims(models)
         openings = commit(root, challenge, models)
         make_folder(to, PUBLIC)
         with scratch(to, f".{challenge}.aside") as aside:

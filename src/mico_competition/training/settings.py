@@ -129,9 +129,7 @@ def resolve(flags: Mapping[str, Any]) -> Settings:
         "len_challenge": task.len_challenge,
     }
     if scenario:
-        row = asdict(scenario)
-        filled.update({f.name: row[f.name] for f in fields(Settings) if f.name in row})
-        filled["disable_dp"] = not scenario.private
+        filled.update(stated_by(scenario), disable_dp=not scenario.private)
     filled.update(given)
     filled["task"] = task.name
     filled["scenario"] = scenario.name if scenario else None
@@ -141,6 +139,13 @@ def resolve(flags: Mapping[str, Any]) -> Settings:
     settings = Settings(**values)
     check(settings)
     return settings
+
+
+def stated_by(scenario: Scenario) -> dict[str, Any]:
+    """The settings that the rows of a scenario and its task state, which flags may override."""
+    task = get_task(scenario.task)
+    row = {**vars(scenario), **vars(task)}
+    return {f.name: row[f.name] for f in fields(Settings) if f.name != "task" and f.name in row}
 
 
 def _task(given: Mapping[str, Any], scenario: Scenario | None) -> Task:

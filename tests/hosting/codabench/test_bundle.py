@@ -209,7 +209,7 @@ def write(path, text):
             lambda root: (root / "digits/digits_hi/dev/model_100").rename(
                 root / "digits/digits_hi/dev/model_7"
             ),
-            "is not a model of phase dev",
+            "model_7 lies in phase dev, which has the models 100 to 149",
         ),
     ],
 )

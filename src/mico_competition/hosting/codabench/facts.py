@@ -25,8 +25,8 @@ from mico_competition.competition.table import (
     get_scenario,
     get_task,
     labels_of,
-    phase_of,
 )
+from mico_competition.release.privacy_claims import check_privacy_claims
 from mico_competition.scoring.metrics import RANKED, TITLES
 from mico_competition.support.files import PathLike
 
@@ -162,6 +162,7 @@ class Facts:
                     f"Expected as many {phase} models in each scenario of {folder}, found "
                     f"{found}: train the missing ones."
                 )
+        check_privacy_claims(models)
         labels = labels_of(names)
         return cls(challenge, tuple(_scenario(name, labels[name], models) for name in names))
 
@@ -240,8 +241,6 @@ def _scenario(name: str, label: str, models: Iterable[ModelFolder]) -> ScenarioF
     mine = [model for model in models if model.scenario == name]
     found: dict[tuple[int, int, int], ModelFolder] = {}
     for model in mine:
-        if phase_of(model.model_id).name != model.phase:
-            raise ValueError(f"{model.path} is not a model of phase {model.phase}: move it.")
         lengths = Lengths.of(model.path)
         kind = (
             lengths.len_dataset or model.task.len_dataset,

@@ -34,6 +34,7 @@ from mico_competition.hosting.hub.dataset_card import IndexLine, ScenarioFacts
 from mico_competition.hosting.hub.listing import task_of
 from mico_competition.release.archives import SUMS_FILE, files_of_release, read_sums, sha256_of
 from mico_competition.release.check_files import check_files, read_summary
+from mico_competition.release.privacy_claims import check_privacy_claims
 from mico_competition.release.public_files import PUBLIC_METADATA
 from mico_competition.support.files import PathLike
 
@@ -89,6 +90,7 @@ def check_publishable(folder: PathLike) -> Released:
     _check_names(folder, files, revealed)
     for model in models:
         _check_model(model, revealed)
+    check_privacy_claims(models)
     faults = check_files(folder)[1]
     if faults:
         more = f" (and {len(faults) - 1} more faults)" if faults[1:] else ""
