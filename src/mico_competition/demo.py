@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pickle
+import shlex
 import shutil
 import signal
 import subprocess
@@ -117,7 +118,22 @@ def _run(
     report = out / "score_final" / "output" / "detailed_results.html"
     print(f"\nReport with ROC curves: {report.resolve()}")
     print(f"Took {seconds:.0f} s; everything is below {out.resolve()}")
+    print(_next_steps(released))
     return report
+
+
+def _next_steps(released: Path) -> str:
+    """What to do after the demonstration, with the command that puts `mico` on the path."""
+    activate = Path(sys.prefix, "bin", "activate")
+    on_path = shutil.which("mico") is not None or not activate.is_file()
+    compare = shlex.join(["mico", "evaluate", str(released), "--attack", "eb"])
+    return "\n".join(
+        [
+            "\nNext: open the report in a browser and compare attacks (README, Quick start):",
+            *([] if on_path else [f"  . {shlex.quote(os.path.relpath(activate))}"]),
+            f"  {compare}",
+        ]
+    )
 
 
 @contextmanager

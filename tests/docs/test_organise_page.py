@@ -54,7 +54,7 @@ def test_the_lines_for_a_dataset_of_ones_own_are_all_of_them(tmp_path):
     for at, line in enumerate(lines):
         if line.startswith("export "):
             name, _, value = line.removeprefix("export ").partition("=")
-            environment[name] = value
+            environment[name] = value.replace("$PWD", str(tmp_path))
             continue
         few = line.replace("0-39", "0-3,20,30").removeprefix("mico ")
         finished = subprocess.run(
