@@ -23,7 +23,7 @@ METRICS = {
 }
 FIRST = "TPR_FPR_1000"
 
-# fleet, attack, what the issue asked for: the gain over the winner's best formula, in points
+# fleet, attack, the goal: a gain over the winner's best formula, in points; 0 for any gain
 BARS = [
     ("A_inf", "best", 15.0),
     ("A_hi", "best", 2.5),
@@ -89,9 +89,10 @@ def bars() -> str:
         "",
         "TPR at 10 % FPR in percent. The winner's formula is the one of his six that is best on "
         "these targets, in hindsight. The gain is paired over models; in brackets are 95 % "
-        "intervals.",
+        "intervals. The goal is the gain, in points, that was set before the attacks were written; "
+        "`above` is any gain.",
         "",
-        "| fleet | points | attack | winner's formula | ours | gain | target |",
+        "| fleet | points | attack | winner's formula | ours | gain | goal |",
         "|---|---|---|---|---|---|---|",
     ]
     for fleet, name, wanted in BARS:

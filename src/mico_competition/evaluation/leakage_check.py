@@ -239,9 +239,9 @@ def _compare(
     if problem.targets_in_shadows:
         raise ValueError(
             f"Attack {attack.name} leaks: its scores of a model change with the membership of that "
-            "model, so its evaluation would be too good. Leave the target out of the shadows "
-            "(Gathered.score does), or set leaves_one_out = False to have it evaluated by "
-            "cross-fitting."
+            "model, so its evaluation would be too good. Use target_index, the row of each target "
+            "in shadow, which problem.gather(signal).score(function) passes to the function: leave "
+            "that row out. Or set leaves_one_out = False to have it evaluated by cross-fitting."
         )
     raise ValueError(
         f"Attack {attack.name} leaks: its scores of a model change when that model is relabelled, "
