@@ -3,11 +3,13 @@
 import importlib
 import re
 import sys
+from math import inf
 
 import pytest
 from helpers_competition import TASK, competition_text, write_own
 
 from mico_competition import load_model
+from mico_competition.cli import main
 from mico_competition.competition.code import resolve
 from mico_competition.competition.table import using
 from mico_competition.data.datasets import load_dataset
@@ -138,6 +140,39 @@ def test_a_model_that_cannot_be_made_is_a_sentence(tmp_path):
     file = write_own(tmp_path, {"only": {}}, model="my_competition:load_blobs")
     with using(file), pytest.raises(ValueError, match=r"to be a torch module, got tuple"):
         load_model("faces", _folder_of_weights(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("nn.Linear(32, 64)", "nn.Linear(31, 64)", "BlobNet does not take records of shape [32], "),
+        ("import numpy as np", "import numpy as np, nmpy", "ModuleNotFoundError in line"),
+        ("self.layers(x)", "self.layers(x.nope)", "AttributeError in line"),
+    ],
+)
+def test_a_fault_of_ones_own_code_is_not_called_ours(tmp_path, capsys, old, new, words):
+    file = write_own(tmp_path / "mine", {"only": {}})
+    module = file.with_name("my_competition.py")
+    text = module.read_text()
+    assert old in text
+    module.write_text(text.replace(old, new))
+    line = 1 + text[: text.index(old if "import" in old else "self.layers(x)")].count("\n")
+    flags = ["--scenario", "only", "--model_id", "5", "--output_dir", str(tmp_path / "out")]
+    with using(None):
+        assert main(["--competition", str(file), "train", *flags]) == 1
+    told = capsys.readouterr().err
+    assert words in told and re.search(rf"Error in line {line} of \S*my_competition\.py: ", told)
+    assert "report" not in told and "pip" not in told
+
+
+def test_a_model_of_too_few_classes_is_a_sentence(tmp_path, capsys):
+    file = write_own(tmp_path / "mine", {"only": {"target_epsilon": inf}})
+    module = file.with_name("my_competition.py")
+    module.write_text(module.read_text().replace("nn.Linear(64, 4)", "nn.Linear(64, 3)"))
+    flags = ["--scenario", "only", "--model_id", "5", "--output_dir", str(tmp_path / "out")]
+    with using(None):
+        assert main(["--competition", str(file), "train", *flags]) == 1
+    assert "gives outputs of shape [30, 3], which do not cover" in capsys.readouterr().err
 
 
 def _folder_of_weights(tmp_path):

@@ -109,6 +109,16 @@ def test_an_attack_object_of_ones_own_is_as_guarded_as_a_function(source, dev, f
         run(dev, find_attack(f"{file}:failing"))
 
 
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_failure_within_a_library_names_the_line_of_the_attack(source, tmp_path, isolate):
+    path = tmp_path / "mine.py"
+    path.write_text("import numpy as np\ndef attack(problem):\n    return np.stack([])\n")
+    with pytest.raises(
+        ValueError, match=r"failed: ValueError in line 3 of mine\.py: need at least"
+    ):
+        run(make_task(source, "dev"), find_attack(f"{path}:attack", isolate=isolate))
+
+
 def test_two_files_of_one_name_are_two_attacks(source, tmp_path):
     """Each keeps its own module, and a row of its own."""
     for folder, sign in (("a", ""), ("b", "-")):

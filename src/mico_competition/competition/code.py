@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from mico_competition.scoring.printable import printable
+from mico_competition.support.own_code import own_code_in, own_frame
 from mico_competition.support.spelling import nearest
 
 
@@ -65,6 +66,7 @@ def look_beside(file: Path | None) -> None:
                 del sys.modules[name]
         importlib.invalidate_caches()
     _beside = None if file is None else _Beside(file)
+    own_code_in(None if file is None else file.parent)
     if _beside is not None:
         sys.meta_path.append(_beside)
 
@@ -146,11 +148,15 @@ def _who(dotted: str) -> str:
     return f"{printable(_beside.file)} names as {dotted}" if _beside else f"{dotted} names"
 
 
-def described(error: BaseException) -> str:
-    """An error in a user's code and its place, in one line."""
+def described(error: BaseException, folder: Path | None = None) -> str:
+    """An error in a user's code and its place, in one line.
+
+    The place is the last line in a file of `folder`, by default that of the competition's code, or
+    else the last line of all.
+    """
     if isinstance(error, SyntaxError):
         return f"SyntaxError in line {error.lineno}: {error.msg}"
-    where = traceback.extract_tb(error.__traceback__)[-1]
+    where = own_frame(error, folder) or traceback.extract_tb(error.__traceback__)[-1]
     place = f"in line {where.lineno} of {Path(where.filename).name}"
     return f"{type(error).__name__} {place}: {one_line(error)}"
 

@@ -84,13 +84,13 @@ def load_attack(path: Path, function: str) -> Attack:
             return (fresh.run if isinstance(fresh, Attack) else fresh)(problem)
 
     if isinstance(found, Attack):
-        return replace(found, name=name, run=_guarded(name, run))
+        return replace(found, name=name, run=_guarded(name, path.parent, run))
     title = (found.__doc__ or "an attack of your own").strip().splitlines()[0]
     return Attack(
         name,
         title,
         source,
-        _guarded(name, run),
+        _guarded(name, path.parent, run),
         leaves_one_out=getattr(found, "leaves_one_out", True),
         all_records=getattr(found, "all_records", False),
     )
@@ -110,7 +110,7 @@ def _found(path: Path, function: str) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise ValueError(f"{path} does not run: {described(error)}.") from error
+        raise ValueError(f"{path} does not run: {described(error, path.parent)}.") from error
     found = getattr(module, function, None)
     if not callable(found) and not isinstance(found, Attack):
         names = [n for n, v in vars(module).items() if callable(v) and n[0] != "_"]
@@ -183,7 +183,7 @@ def plain(given: Any) -> np.ndarray:
     return np.asarray(given)
 
 
-def _guarded(name: str, run: Callable[[Problem], Any]) -> Callable[[Problem], Any]:
+def _guarded(name: str, folder: Path, run: Callable[[Problem], Any]) -> Callable[[Problem], Any]:
     """`run`, with any exception turned into a ValueError for the attack's author."""
 
     def guarded(problem: Problem) -> Any:
@@ -192,6 +192,6 @@ def _guarded(name: str, run: Callable[[Problem], Any]) -> Callable[[Problem], An
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # also SystemExit, which would end `mico` without a message
-            raise ValueError(f"Attack {name} failed: {described(error)}.") from error
+            raise ValueError(f"Attack {name} failed: {described(error, folder)}.") from error
 
     return guarded

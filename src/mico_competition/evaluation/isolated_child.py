@@ -68,6 +68,7 @@ def main() -> None:
 def _work(line: _Line, kind: bytes, folder: str, fault: str) -> None:
     """Serve one request in a separate process; does not return."""
     _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    path = ""
     try:
         if fault:
             line.say({"op": "failed", "what": fault[:1000]})
@@ -84,7 +85,8 @@ def _work(line: _Line, kind: bytes, folder: str, fault: str) -> None:
     except KeyboardInterrupt:
         pass
     except BaseException as error:
-        line.say({"op": "failed", "what": described(error)[:1000]})
+        own = Path(path).parent if path else None
+        line.say({"op": "failed", "what": described(error, own)[:1000]})
     finally:
         os._exit(0)
 

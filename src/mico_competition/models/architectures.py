@@ -8,6 +8,7 @@ torch's global generator unchanged.  `text_models` has the parts that need trans
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -53,6 +54,8 @@ __all__ = [
 
 Device = str | torch.device | None
 _T = TypeVar("_T")
+# torch's own words for inputs of a wrong shape or type; "memory" is a failure of the machine.
+_MISFIT = re.compile(r"\A(?!.*memory).*(shape|size|dimension|channel|dtype)", re.I | re.S)
 
 
 class _Classifier(nn.Module):
@@ -246,9 +249,21 @@ def logits(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
 
     Returns:
         Logits [B, classes].
+
+    Raises:
+        ValueError: if the model does not take records of this shape.
     """
     if not isinstance(inputs, Mapping):
-        of_records: Tensor = model(inputs)
+        try:
+            of_records: Tensor = model(inputs)
+        except RuntimeError as error:
+            if not _MISFIT.search(str(error)):
+                raise
+            raise ValueError(
+                f"Model {type(model).__name__} does not take records of shape "
+                f"{list(inputs.shape[1:])}, {described(error)}: correct the model, or the loader "
+                "of the dataset."
+            ) from error
         return of_records
     inputs = dict(inputs)
     config = getattr(getattr(model, "_module", model), "config", None)

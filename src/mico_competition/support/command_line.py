@@ -18,6 +18,7 @@ from mico_competition.scoring.printable import printable, printable_lines, shown
 from mico_competition.support.cpus import limit_threads
 from mico_competition.support.files import check_output
 from mico_competition.support.output import patient_output
+from mico_competition.support.own_code import own_frame
 from mico_competition.support.progress import heartbeat, quiet, stage
 from mico_competition.support.spelling import nearest
 
@@ -217,6 +218,10 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         prefix = f"{printable(os.fsdecode(error.filename))}: " if error.filename else ""
         return f"{prefix}{error.strerror}."
+    sentence = isinstance(error, (ValueError, OSError)) or _is_out_of_memory(error)
+    if frame := None if sentence else own_frame(error):
+        place = f"line {frame.lineno} of {printable(frame.filename)}"
+        return f"{type(error).__name__} in {place}: {printable(str(error)).rstrip('.')}."
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "A package").partition(".")[0]
         extra = _EXTRAS.get(package)
@@ -224,14 +229,18 @@ def _sentence(error: Exception) -> str | None:
         return f"{package} is not installed: `pip install -e {what}` in the repository."
     if isinstance(error, (ValueError, OSError, ImportError)):
         return str(error) or type(error).__name__
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and _LIBRARIES_MEMORY.search(str(error))
-    ):
+    if _is_out_of_memory(error):
         return (
             "There was not enough memory: stop other programs, or ask for less at a time "
             "(--workers, --stack, --max_physical_batch_size)."
         )
     return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and bool(_LIBRARIES_MEMORY.search(str(error)))
+    )
 
 
 def _bug(error: Exception) -> str:

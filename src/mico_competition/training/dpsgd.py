@@ -380,8 +380,19 @@ def clip_factors(norms: torch.Tensor, max_grad_norm: float) -> torch.Tensor:
 
 
 def per_example_losses(model: nn.Module, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
-    """The cross-entropy of each example, float[b]."""
-    return cross_entropy(logits(model, inputs), labels, reduction="none")
+    """The cross-entropy of each example, float[b].
+
+    Raises:
+        ValueError: if the model does not take the inputs, or has fewer outputs than classes.
+    """
+    outputs = logits(model, inputs)
+    try:
+        return cross_entropy(outputs, labels, reduction="none")
+    except IndexError as error:
+        raise ValueError(
+            f"Model {type(model).__name__} gives outputs of shape {list(outputs.shape)}, which do "
+            "not cover the task's classes: correct the model."
+        ) from error
 
 
 def physical_batches(batch: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
