@@ -165,6 +165,24 @@ def test_a_fault_of_ones_own_code_is_not_called_ours(tmp_path, capsys, old, new,
     assert "report" not in told and "pip" not in told
 
 
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ("[[float('nan')]] * 600", "finite records of my_competition:load_blobs, got NaN"),
+        ("[[1.0]] * 600 + [[1.0]]", "my_competition:load_blobs gives 601 records"),
+    ],
+)
+def test_a_dry_run_refuses_the_wrong_data_of_ones_own_loader(tmp_path, capsys, records, words):
+    file = write_own(tmp_path / "mine", {"only": {}})
+    code = f"def load_blobs(): return {records}, [0] * len({records})\n"
+    file.with_name("my_competition.py").write_text(code)
+    with using(None):
+        flags = ["--scenario", "only", "--dry_run"]
+        assert main(["--competition", str(file), "train", *flags]) == 1
+    told = capsys.readouterr()
+    assert words in told.err and "Not checked" not in told.err and not told.out
+
+
 def test_a_model_of_too_few_classes_is_a_sentence(tmp_path, capsys):
     file = write_own(tmp_path / "mine", {"only": {"target_epsilon": inf}})
     module = file.with_name("my_competition.py")

@@ -163,11 +163,17 @@ def test_no_file_is_picked_up_from_a_folder(tmp_path, monkeypatch, capsys):
 
 def test_a_dry_run_says_which_loader_of_ones_own_is_at_fault(tmp_path, capsys):
     file = write_own(tmp_path, {"only": {"target_epsilon": float("inf")}}, records=599)
-    assert main(["train", "--scenario", "only", "--dry_run", "--competition", str(file)]) == 0
+    command = ["train", "--scenario", "only", "--dry_run", "--competition", str(file)]
+    assert main(command) == 1
     said = capsys.readouterr().err
-    start = "mico: Not checked: the data. my_competition:load_blobs gives 600 records where records"
-    assert said.startswith(f"{start} = 599: correct the loader, or [task.faces] in {file}.")
-    assert "--download" not in said and len(said.splitlines()) == 1
+    start = "mico: my_competition:load_blobs gives 600 records where records"
+    assert said == f"{start} = 599: correct the loader, or [task.faces] in {file}.\n"
+    code = "def load_blobs(): raise FileNotFoundError('faces.npy is not here')"  # nothing is wrong
+    module = file.with_name("my_competition.py")
+    model = module.read_text().partition("class BlobNet")
+    module.write_text(f"{model[0].partition('def load_blobs')[0]}{code}\n\n\n{''.join(model[1:])}")
+    assert main(command) == 0
+    assert capsys.readouterr().err == "mico: Not checked: the data. faces.npy is not here.\n"
 
 
 def test_a_release_of_another_competition_says_which_flag(tmp_path, capsys):

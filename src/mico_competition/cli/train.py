@@ -287,6 +287,8 @@ def _data_at_hand(args: argparse.Namespace, settings: Settings) -> tuple[Any, st
     try:
         return load_dataset(settings.task, args.dataset_dir, args.download), ""
     except (OSError, ValueError) as error:
+        if ":" in get_task(settings.task).loader and not isinstance(error, OSError):
+            raise  # the loader of a competition's own ran, and gave something else than it should
         return None, str(error)
 
 
