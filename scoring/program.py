@@ -29,6 +29,7 @@ from .coarse import average, coarse
 from .curve import RATES
 from .intervals import intervals_of
 from .metrics import RANKED, SCALARS, score
+from .printable import printable
 from .reading import check_predictions
 from .report import generate_html, generate_refusal
 from .settings import settings_in_force
@@ -185,8 +186,14 @@ def time_limit(seconds: int) -> Iterator[None]:
 
 def run(inputs: str, outputs: str) -> int:
     """Score the submission in `inputs`; return 0 if and only if scores were written."""
+    missing = "" if os.path.isdir(inputs) else "There is no folder %s." % inputs
+    if missing and not os.path.isdir(outputs):  # a slip at a terminal: platforms make both
+        say("Not scored: " + printable(missing), sys.stderr)
+        return 1
     os.makedirs(outputs, exist_ok=True)
     remove_scores(outputs)
+    if missing:
+        return refuse(outputs, printable(missing))
     _write(outputs, {PAGE: generate_refusal(UNFINISHED)})
     notice = read_notice(os.path.join(inputs, "ref"))
     if notice:

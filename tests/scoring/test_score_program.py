@@ -38,6 +38,17 @@ def test_a_wrong_call_says_how_to_call(capsys, count):
     assert capsys.readouterr().err.startswith("usage: score.py IN OUT")
 
 
+def test_a_missing_folder_is_named_and_no_other_is_made(tmp_path, capsys):
+    told = "Not scored: There is no folder nosuch.\n"
+    out = tmp_path / "out"
+    assert program.main(["nosuch", str(out)]) == 1
+    assert capsys.readouterr().err == told and not out.exists()
+    out.mkdir()  # as a platform does, which shows the page
+    assert program.main(["nosuch", str(out)]) == 1
+    assert capsys.readouterr().err == told
+    assert [path.name for path in out.iterdir()] == [program.PAGE]
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1, 1e-5, 4e-8, 1 / 3, np.float64(2e-7), 5e-324])
 def test_scores_are_plain_decimals_that_read_back(value):
     text = program.plain_decimal(value)
