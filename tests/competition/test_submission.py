@@ -105,10 +105,13 @@ def test_all_faults_are_listed_at_once(challenge, tmp_path):
     assert not (tmp_path / "submission.zip").exists()
 
 
-def test_a_missing_scenario_is_a_fault(challenge):
+def test_missing_scenarios_are_one_fault(challenge):
     folder, predictions = challenge
     shutil.rmtree(folder / "purchase100_lo")
-    assert any("purchase100_lo" in fault for fault in check_folder(folder, predictions))
+    shutil.rmtree(folder / "purchase100_hi")
+    (fault,) = check_folder(folder, predictions)
+    assert "holds no models of purchase100_hi, purchase100_lo, and a submission needs" in fault
+    assert "all scenarios of challenge purchase100" in fault and "again" not in fault
 
 
 def test_half_a_download_is_a_fault(challenge, tmp_path):

@@ -235,17 +235,28 @@ def _expected_models(challenge_folder: PathLike, phases: Sequence[str]) -> list[
 
 
 def _missing_models(challenge_folder: PathLike, phases: Sequence[str]) -> list[str]:
-    """Faults of the challenge folder itself, such as those of an incomplete download."""
+    """Faults of the challenge folder itself: absent scenarios, or an incomplete download."""
     folder = challenge_folder_of(challenge_folder)
+    counts = {
+        name: {phase: len(walk_phase(folder, name, phase)) for phase in phases}
+        for name in get_challenge(folder.name)
+    }
+    most = {phase: max(count[phase] for count in counts.values()) for phase in phases}
+    absent = [name for name, count in counts.items() if not any(count.values())]
     faults = []
-    for phase in phases:
-        counts = {name: len(walk_phase(folder, name, phase)) for name in get_challenge(folder.name)}
-        for name, count in counts.items():
-            if count < max(counts.values()) or not count:
-                faults.append(
-                    f"{folder / name / phase} holds {count} models, of {max(counts.values())} in "
-                    "other scenarios: fetch the challenge again, a submission covers all of them."
-                )
+    if absent:
+        faults.append(
+            f"{folder} holds no models of {', '.join(absent)}, and a submission needs predictions "
+            f"for all scenarios of challenge {folder.name}: download the whole challenge, or train "
+            "the other scenarios too."
+        )
+    for name in (name for name in counts if name not in absent):
+        faults += [
+            f"{folder / name / phase} holds {count} models, of {most[phase]} in other scenarios: "
+            "fetch the challenge again, a submission covers all of them."
+            for phase, count in counts[name].items()
+            if count < most[phase] or not count
+        ]
     return faults
 
 
