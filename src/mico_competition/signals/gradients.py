@@ -19,7 +19,7 @@ from mico_competition.training.bookkeeping import BookKeeper
 def negative_log_norms(model: nn.Module, points: Points) -> np.ndarray:
     """Compute minus the log of the L2 norm of the cross-entropy's gradient at each record.
 
-    The gradient is linear in that of the logits, (1 - p_y) u.  Only u goes backward through the
+    The gradient is linear in that of the logits, (1 - p_y) d_z.  Only d_z goes backward through the
     model; log(1 - p_y) is added afterwards, because float32 would round 1 - p_y to 0 for a record
     that the model fits well.  The error is 1e-4 or less.
 
