@@ -149,7 +149,7 @@ def test_the_verbs_work_on_a_released_challenge(competition, tmp_path, capsys, m
     (tmp_path / "predictions/cifar10/cifar10_lo/dev/model_100/prediction.csv").unlink()
     assert main(["check", challenge, "--predictions", predictions]) == 1
     captured = capsys.readouterr()
-    assert "1 faults" in captured.out
+    assert "1 fault\n" in captured.out
     assert "cifar10_lo/dev/model_100/prediction.csv" in captured.err
 
 

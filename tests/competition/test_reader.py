@@ -167,7 +167,7 @@ def test_a_disclosure_has_one_order():
 def test_what_is_no_toml_and_what_is_twice():
     text = competition_text(ONE)
     assert refused(text + "x =").startswith("competition.toml, line ")
-    assert "is no TOML" in refused(text + "[task.faces]\ntitle = 'again'\n")
+    assert "is not valid TOML" in refused(text + "[task.faces]\ntitle = 'again'\n")
     assert "unknown table [tasks]: did you mean task" in refused(text + "[tasks.x]\na = 1\n")
 
 

@@ -253,16 +253,15 @@ def test_the_verb_computes_once_and_says_what_there_is(
     assert main([*flags, "--signals", "gradient_norm,entropy"]) == 0
     first = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in first] == ["digits_hi", "digits_inf", "digits_lo"]
-    assert all("4 models, " in line and ", 0 models were cached, " in line for line in first)
+    assert all("4 models (0 cached), " in line for line in first)
     assert all(line.endswith(f"in {tmp_path / 'c'}") for line in first)
     ran = len(passes)
     assert main([*flags, "--scenario", "digits_lo"]) == 0
-    assert "digits_lo: 4 models, " in (out := capsys.readouterr().out)
-    assert ", 4 models were cached, " in out
+    assert "digits_lo: 4 models (4 cached), " in capsys.readouterr().out
     open_signals(fleet_folder, "digits_hi", data, cache=tmp_path / "c").get("loss")
     assert len(passes) == ran
     assert main([*flags, "--records", "all", "--phase", "dev"]) == 0
-    assert "1 models, 1797 points, 0 models were cached" in capsys.readouterr().out
+    assert "1 model (0 cached), 1797 points, " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

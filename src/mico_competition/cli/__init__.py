@@ -50,6 +50,7 @@ from mico_competition.support.command_line import (
     refused,
     run_command,
 )
+from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
 
 _FLAG = "--competition"
@@ -189,7 +190,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
             faults = check_folder(args.challenge_folder, args.predictions)
         for fault in faults:
             print(fault, file=sys.stderr)
-        print(f"{len(faults)} faults" if faults else "No faults: ready to submit")
+        print(count_of(len(faults), "fault") if faults else "No faults: ready to submit")
         return 1 if faults else 0
 
     _set(parser, run)

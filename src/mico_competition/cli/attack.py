@@ -18,6 +18,7 @@ from mico_competition.cli.attack_options import (
 from mico_competition.competition.layout import predictions_folder, walk_challenge
 from mico_competition.competition.table import CHALLENGES, PHASES
 from mico_competition.support.command_line import load_torch, path_or_name
+from mico_competition.support.counts import count_of
 
 _DEFAULT = "threshold"
 
@@ -78,7 +79,7 @@ def run_attack(args: argparse.Namespace) -> None:
             options=Options(folds=args.folds),
         )
     replaced = f", in place of {earlier} earlier ones" if earlier else ""
-    print(f"Wrote predictions of {name} for {count} models to {target}{replaced}")
+    print(f"Wrote predictions of {name} for {count_of(count, 'model')} to {target}{replaced}")
 
 
 def _named(args: argparse.Namespace) -> tuple[str, Path]:

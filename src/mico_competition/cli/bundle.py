@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mico_competition.competition.table import CHALLENGES
 from mico_competition.support.command_line import output_file
+from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ def _run_bundle(args: argparse.Namespace) -> int:
         )
     for fault in faults:
         print(fault, file=sys.stderr)
-    verdict = f"its check warns of {len(faults)} things" if faults else "it passes its check"
+    verdict = (
+        f"its check warns of {count_of(len(faults), 'thing')}" if faults else "it passes its check"
+    )
     print(f"Wrote {args.out} ({args.out.stat().st_size:,} bytes); {verdict}")
     print("The solutions of Final are not in it: docs/HOST.md says how to add them")
     return 0
@@ -134,7 +137,7 @@ def _check(path: Path, platform: str | None) -> int:
         faults = check_bundle(path, platform)
     for fault in faults:
         print(fault, file=sys.stderr)
-    print(f"{path}: {len(faults)} faults" if faults else f"{path}: no faults")
+    print(f"{path}: {count_of(len(faults), 'fault') if faults else 'no faults'}")
     return 1 if has_errors(faults) else 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mico_competition.competition.table import PHASES
 from mico_competition.support.command_line import model_ids
+from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
 
 
@@ -48,7 +49,10 @@ def add_download(parser: argparse.ArgumentParser) -> None:
         print(plan.sentence(), flush=True)
         if not args.dry_run:
             count = fetch(plan)
-            print(f"Fetched {count} models: {len(plan.models)} in {plan.folder} are checked")
+            print(
+                f"Fetched {count_of(count, 'model')}; checked models in {plan.folder}: "
+                f"{len(plan.models)}"
+            )
 
     parser.set_defaults(run=run)
 
@@ -86,7 +90,7 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
             repo = check_repository(args.repo)
             texts = pages(release, repo, args.licence, args.page, args.citation)
             print(texts[CARD_FILE])
-            print(f"{len(release.models)} models can be published; nothing was sent")
+            print(f"{count_of(len(release.models), 'model')} can be published; nothing was sent")
             return
         address = publish(
             args.challenge_folder,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.competition.table import CHALLENGES, SCORED_PHASES
+from mico_competition.support.counts import count_of
 from mico_competition.support.progress import say, stage, tracked
 
 _ABOUT = {
@@ -85,7 +86,8 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
         entries, faults = check_entries(args.entries)
         for fault in faults:
             print(fault, file=sys.stderr)
-        print(f"{len(entries)} sound entries, {len(faults)} faults")
+        sound = count_of(len(entries), "sound entry", "sound entries")
+        print(f"{sound}, {count_of(len(faults), 'fault')}")
         return 1 if faults else 0
 
     parser.set_defaults(run=run)
@@ -110,9 +112,11 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
             built = build(
                 args.entries, args.out, final_opens=args.final_opens, title=args.title or TITLE
             )
-        print(f"Made {args.out / 'index.html'}, {built.entries} entries")
+        shown = count_of(built.entries, "entry", "entries")
+        print(f"Made {args.out / 'index.html'}, {shown}")
         if built.hidden:
-            print(f"Left out {built.hidden} entries of the final phase (see --final_opens)")
+            hidden = count_of(built.hidden, "entry", "entries")
+            print(f"Left out {hidden} of the final phase (see --final_opens)")
 
     parser.set_defaults(run=run)
 
@@ -159,7 +163,7 @@ def _run_score_all(args: argparse.Namespace) -> int:
         if not outcome.before:
             say(_line(outcome))
     print(
-        f"{total} zips: {scored} scored, {before} done before, {faulty} with faults"
+        f"{count_of(total, 'zip')}: {scored} scored, {before} done before, {faulty} with faults"
         + (f" (see {args.out / 'faults'})" if faulty else "")
     )
     return 1 if faulty else 0

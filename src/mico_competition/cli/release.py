@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mico_competition.competition.table import CHALLENGES, SCORED_PHASES
 from mico_competition.support.command_line import output_file
+from mico_competition.support.counts import count_of
 
 
 def add_release(parser: argparse.ArgumentParser) -> None:
@@ -48,13 +49,16 @@ def add_release(parser: argparse.ArgumentParser) -> None:
             place = args.to / challenge
             if args.reveal:
                 count = add_labels(args.root, challenge, args.to, args.reveal)
-                print(f"Added the labels of {count} models of {args.reveal} to {place}", flush=True)
+                print(
+                    f"Added the labels of {count_of(count, 'model')} of {args.reveal} to {place}",
+                    flush=True,
+                )
                 continue
             check_fleets(args.root, challenge)
             count = release(args.root, challenge, args.to, splits_of_2022=args.splits_of_2022)
             print(
-                f"Released {count} models to {place}, with checksums, commitments and archives in "
-                f"{release_folder(place)}; the leak check found nothing",
+                f"Released {count_of(count, 'model')} to {place}, with checksums, commitments and "
+                f"archives in {release_folder(place)}; the leak check found nothing",
                 flush=True,
             )
             for sentence in other_settings(walk_challenge(place)):
@@ -84,7 +88,7 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
 
         challenges = args.challenge or find_challenges(args.released)
         faults = check_release(args.released, args.trained, challenges, revealed=args.revealed)
-        found = f"Do not publish: {_count(faults)}" if faults else "No leak found"
+        found = f"Do not publish: {count_of(len(faults), 'fault')}" if faults else "No leak found"
         code = _report(faults, f"{found} in {', '.join(challenges)}")
         for name in (f"{challenge}.predictions" for challenge in challenges):
             if (args.released / name).exists():
@@ -134,8 +138,8 @@ def add_reveal(parser: argparse.ArgumentParser) -> None:
         write_text(args.to, as_text(revealed), access=PRIVATE)
         count = len(revealed["openings"])
         print(
-            f"Wrote labels, seeds and salts of {count} models of {args.phase} to {args.to}; only "
-            "you can read it until you publish it"
+            f"Wrote labels, seeds and salts of {count_of(count, 'model')} of {args.phase} to "
+            f"{args.to}; only you can read it until you publish it"
         )
 
     parser.set_defaults(run=run)
@@ -167,14 +171,14 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
             if args.to is not None:
                 raise ValueError("Name the revealed file whose labels --to writes.")
             count, faults = check_files(args.challenge_folder)
-            wrong = f"; {_count(faults)}" if faults else ""
+            wrong = f"; {count_of(len(faults), 'fault')}" if faults else ""
             return _report(faults, f"{count} files match SHA256SUMS{wrong}")
         count, faults = verify(args.challenge_folder, args.revealed)
-        wrong = f"; {_count(faults)}" if faults else ""
+        wrong = f"; {count_of(len(faults), 'fault')}" if faults else ""
         code = _report(faults, f"{count} label sets verified{wrong}")
         if args.to is not None and not faults:
             written = write_solutions(read_revealed(args.revealed), args.to)
-            print(f"Wrote the labels of {written} models below {args.to}")
+            print(f"Wrote the labels of {count_of(written, 'model')} below {args.to}")
         return code
 
     parser.set_defaults(run=run)
@@ -193,10 +197,6 @@ def _add_challenges(parser: argparse.ArgumentParser) -> None:
         metavar="CHALLENGE",
         help=f"one or more of {', '.join(CHALLENGES)} (default: all that exist)",
     )
-
-
-def _count(faults: Sequence[str]) -> str:
-    return f"{len(faults)} fault{'' if len(faults) == 1 else 's'}"
 
 
 def _report(faults: Sequence[str], verdict: str) -> int:

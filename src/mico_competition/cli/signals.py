@@ -10,6 +10,7 @@ from mico_competition.cli.attack_options import add_challenge_folder
 from mico_competition.cli.train import add_data
 from mico_competition.competition.table import PHASES, get_scenario
 from mico_competition.support.command_line import load_torch
+from mico_competition.support.counts import count_of
 
 
 def add_signals(parser: argparse.ArgumentParser) -> None:
@@ -74,9 +75,9 @@ def run_signals(args: argparse.Namespace) -> None:
         )
         done = signals.compute(names)
         print(
-            f"{name}: {done.models} models, {len(signals.fleet.records)} points, "
-            f"{done.models - done.made} models were cached, {time.monotonic() - started:.1f} s, "
-            f"in {signals.cache.folder}",
+            f"{name}: {count_of(done.models, 'model')} ({done.models - done.made} cached), "
+            f"{len(signals.fleet.records)} points, "
+            f"{time.monotonic() - started:.1f} s, in {signals.cache.folder}",
             flush=True,
         )
 

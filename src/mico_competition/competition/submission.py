@@ -28,6 +28,7 @@ from mico_competition.competition.table import PREDICTION_FILE, SCORED_PHASES, g
 from mico_competition.scoring.printable import printable
 from mico_competition.scoring.program import score_scenarios
 from mico_competition.scoring.reading import check_predictions, in_ranges, read_values
+from mico_competition.support.counts import count_of
 from mico_competition.support.files import PathLike, write_text, written_aside
 from mico_competition.support.zips import write_zip
 
@@ -177,7 +178,7 @@ def unpack_submission(zip_path: PathLike, folder: PathLike) -> Path:
         aside.mkdir()
         faults = _unpack(Path(zip_path), aside)
         if faults:
-            more = f" (and {len(faults) - 1} more faults)" if len(faults) > 1 else ""
+            more = f" (and {count_of(len(faults) - 1, 'more fault')})" if len(faults) > 1 else ""
             raise ValueError(faults[0] + more)
     return Path(folder)
 
@@ -261,4 +262,6 @@ def _missing_models(challenge_folder: PathLike, phases: Sequence[str]) -> list[s
 
 
 def _listing(head: str, faults: Sequence[str]) -> str:
-    return f"{head}, {len(faults)} faults:\n" + "\n".join(f"  {fault}" for fault in faults)
+    return f"{head}, {count_of(len(faults), 'fault')}:\n" + "\n".join(
+        f"  {fault}" for fault in faults
+    )

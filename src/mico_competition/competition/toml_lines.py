@@ -39,7 +39,7 @@ def parse_toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = _AT_LINE.search(str(error))
-        what = f"is no TOML: {_AT_LINE.sub('', str(error))}"
+        what = f"is not valid TOML: {_AT_LINE.sub('', str(error))}"
         raise NotToml(int(at[1]) if at else text.count("\n") + 1, what) from None
     except RecursionError:
         what = "holds lists or tables in each other, too deep to be read: take them apart"

@@ -53,6 +53,7 @@ from mico_competition.release.public_files import (
     write_public_files,
 )
 from mico_competition.release.whole import check_whole
+from mico_competition.support.counts import count_of
 from mico_competition.support.files import (
     PRIVATE,
     PUBLIC,
@@ -258,5 +259,6 @@ def refuse_leaks(challenge: str, faults: Sequence[str]) -> None:
     """Raise ValueError listing the faults of a leak check, if there are any."""
     if faults:
         more = [f"and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
-        head = f"{challenge} was not released, since the leak check found {len(faults)} faults:"
+        found = count_of(len(faults), "fault")
+        head = f"{challenge} was not released, since the leak check found {found}:"
         raise ValueError("\n".join([head, *(f"  {f}" for f in [*faults[:_SHOWN], *more])]))

@@ -172,7 +172,7 @@ def test_the_command_line(hub, tmp_path, capsys):
     choice = ("--scenario", "cifar10_lo", "--phase", "dev", "--phase", "final", "--models", "100")
     code, out, err = run_mico(hub.url, tmp_path, *command, *choice[:4], "--dry_run")
     assert (code, err) == (0, "")
-    assert out.startswith("Fetching 1 models, 2 files, 0.0 MB into ")
+    assert out.startswith("Fetching 1 model, 2 files, 0.0 MB into ")
     assert not (tmp_path / "to").exists()
     code, _, err = run_mico(hub.url, tmp_path, *command, *choice)
     assert (code, err) == (0, "")

@@ -71,8 +71,8 @@ def test_a_killed_download_resumes(hub, tmp_path):
     assert not (tmp_path / "to" / "cifar10").exists()
     code, out, err = run_mico(hub.url, tmp_path / "home", *command)
     assert (code, err) == (0, "")
-    assert "Fetching 1 models, 5 files, 4.2 MB" in out and "3.1 MB are there already" in out
-    assert f"Fetched 1 models: 1 in {tmp_path}/to/cifar10 are checked" in out
+    assert "Fetching 1 model, 5 files, 4.2 MB" in out and "3.1 MB are there already" in out
+    assert f"Fetched 1 model; checked models in {tmp_path}/to/cifar10: 1" in out
     assert [r.start for r in hub.asked("model.pt") if "/cdn/" in r.path] == [None, 3 * MB]
     assert files_below(tmp_path / "to" / "cifar10") == made_up(FIRST, size=4 * MB)
 
@@ -147,7 +147,7 @@ def test_a_model_that_lacks_files_is_found_before_anything_is_fetched(hub, tmp_p
     with pytest.raises(HubError, match=f"team/small lacks solution.csv of {FIRST}: tell its owner"):
         get(hub, tmp_path)
     del repository.files[f"{PLACES[1]}/model.pt"]
-    with pytest.raises(HubError, match=f"lacks solution.csv of {FIRST} and 1 files more"):
+    with pytest.raises(HubError, match=f"lacks solution.csv of {FIRST} and 1 more file"):
         get(hub, tmp_path)
     assert not asked_for_files(hub)
     assert get(hub, tmp_path, phases=["dev", "final"]) == 4

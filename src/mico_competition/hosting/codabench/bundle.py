@@ -31,6 +31,7 @@ from mico_competition.hosting.codabench.yaml_form import (
     yaml_text,
 )
 from mico_competition.scoring.truth import NOTICE_FILE, read_solutions
+from mico_competition.support.counts import count_of
 from mico_competition.support.files import PRIVATE, PathLike, written_aside
 from mico_competition.support.scratch import scratch
 from mico_competition.support.zips import Content, write_zip, zip_bytes
@@ -156,4 +157,6 @@ def placeholder(schedule: Schedule) -> dict[str, Content]:
 
 def _listing(faults: list[Fault]) -> str:
     lines = [f"  {fault}" for fault in faults]
-    return "\n".join([f"The bundle does not pass its check, {len(faults)} faults:", *lines])
+    return "\n".join(
+        [f"The bundle does not pass its check, {count_of(len(faults), 'fault')}:", *lines]
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mico_competition.hosting.codabench.check import has_errors
 from mico_competition.hosting.codabench.rehearse import PhaseRun, Rehearsal
+from mico_competition.support.counts import count_of
 
 _SHOWN = 2_000
 
@@ -11,11 +12,13 @@ _SHOWN = 2_000
 def as_text(rehearsal: Rehearsal) -> str:
     """The text of a rehearsal, without the linter's faults, which the command prints as errors."""
     lines = []
-    count = len(rehearsal.faults)
+    count = count_of(len(rehearsal.faults), "fault")
     if has_errors(rehearsal.faults):
-        lines.append(f"The bundle has {count} faults; the platform would refuse it, or it fails.")
+        lines.append(f"The bundle has {count}; the platform would refuse it, or it fails.")
     else:
-        lines.append(f"The bundle has {count} faults." if count else "The bundle has no faults.")
+        lines.append(
+            f"The bundle has {count}." if rehearsal.faults else "The bundle has no faults."
+        )
     if not rehearsal.phases:
         lines.append("Its phases cannot be read, so nothing was scored.")
     for run in rehearsal.phases:

@@ -40,6 +40,7 @@ from mico_competition.hosting.hub.listing import (
     sort_out,
     whole,
 )
+from mico_competition.support.counts import count_of
 from mico_competition.support.files import PathLike
 from mico_competition.support.progress import stage, tracked
 
@@ -88,7 +89,8 @@ class Plan:
         """A sentence for the user before the download."""
         files = sum(len(model.files) for model in self.models)
         return (
-            f"Fetching {len(self.models)} models, {files} files, {megabytes(self.size)} into "
+            f"Fetching {count_of(len(self.models), 'model')}, {count_of(files, 'file')}, "
+            f"{megabytes(self.size)} into "
             f"{self.folder}; {megabytes(self.bytes_there)} are there already"
         )
 
@@ -253,7 +255,7 @@ def _fetch_all(plan: Plan) -> None:
             pool.shutdown(cancel_futures=True)
             raise
     if wrong:
-        more = f" So it is with {len(wrong) - 1} files more." if wrong[1:] else ""
+        more = f" So it is with {count_of(len(wrong) - 1, 'more file')}." if wrong[1:] else ""
         raise WrongFileError(f"{wrong[0]}{more}")
     for name, file in plan.extras.items():
         _fetch_one(plan, file, plan.staging / name, lambda count: None)

@@ -25,6 +25,7 @@ from mico_competition.competition.table import (
     get_task,
 )
 from mico_competition.hosting.hub.client import HubError, HubFile
+from mico_competition.support.counts import count_of
 from mico_competition.support.untrusted import SEED_LIMIT, TEXT_LIMIT
 
 # The files that describe a release, in `<challenge>.release/`.
@@ -185,7 +186,7 @@ def whole(models: list[HubModel], repo: str) -> list[HubModel]:
                 lacking.append(f"{name} of {model.relative_path}")
         result.append(HubModel(model.scenario, model.phase, model.model_id, files))
     if lacking:
-        more = f" and {len(lacking) - 1} files more" if lacking[1:] else ""
+        more = f" and {count_of(len(lacking) - 1, 'more file')}" if lacking[1:] else ""
         raise HubError(
             f"The repository {repo} lacks {lacking[0]}{more}: tell its owner, and leave such "
             "models out with --scenario, --phase or --models."

@@ -30,6 +30,7 @@ from mico_competition.hosting.hub.client import (
 from mico_competition.hosting.hub.dataset_card import card_text, index_path, index_text
 from mico_competition.hosting.hub.listing import check_repository
 from mico_competition.hosting.hub.released import CARD_FILE, Released, check_publishable, facts_of
+from mico_competition.support.counts import count_of
 from mico_competition.support.files import PathLike
 from mico_competition.support.progress import stage
 from mico_competition.support.untrusted import JSON_LIMIT, read_limited_text
@@ -84,7 +85,8 @@ def publish(
         size = sum(path.stat().st_size for path, _ in ours.values())
         lacking = sum(ours[name][0].stat().st_size for name in missing)
         say(
-            f"Publishing {len(release.models)} models, {len(ours)} files, {megabytes(size)} to "
+            f"Publishing {count_of(len(release.models), 'model')}, {count_of(len(ours), 'file')}, "
+            f"{megabytes(size)} to "
             f"{repo}; {megabytes(size - lacking)} are there already"
         )
         _upload(api, repo, {name: ours[name][0] for name in missing}, release.challenge)

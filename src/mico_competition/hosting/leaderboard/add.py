@@ -41,6 +41,7 @@ from mico_competition.scoring.intervals import RESAMPLES, intervals_of
 from mico_competition.scoring.metrics import SCALARS
 from mico_competition.scoring.program import score_scenarios
 from mico_competition.scoring.reading import check_predictions, read_values
+from mico_competition.support.counts import count_of
 from mico_competition.support.files import PathLike
 
 DIGITS = 4
@@ -126,7 +127,7 @@ def _entries(
         faults += wrong
         found.append(predictions)
     if faults:
-        head = f"This submission cannot be scored, {len(faults)} faults:"
+        head = f"This submission cannot be scored, {count_of(len(faults), 'fault')}:"
         raise ValueError(listing(head, faults))
     return [
         make_entry(truth, predictions, about, digest, resamples, exact)

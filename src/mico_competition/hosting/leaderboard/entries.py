@@ -21,6 +21,7 @@ from mico_competition.hosting.leaderboard.form import RANKED, Values, check_valu
 from mico_competition.hosting.leaderboard.names import Taken, name_key
 from mico_competition.scoring.coarse import to_step
 from mico_competition.scoring.printable import printable, shown
+from mico_competition.support.counts import count_of
 from mico_competition.support.files import PathLike, write_text
 from mico_competition.support.untrusted import read_limited_json
 
@@ -174,7 +175,9 @@ def read_entries(folder: PathLike) -> list[Entry]:
     """Read all entries below `folder`; ValueError listing all faults if there are any."""
     entries, faults = check_entries(folder)
     if faults:
-        raise ValueError(listing(f"The entries in {folder} have {len(faults)} faults:", faults))
+        raise ValueError(
+            listing(f"The entries in {folder} have {count_of(len(faults), 'fault')}:", faults)
+        )
     return entries
 
 
