@@ -71,6 +71,7 @@ def test_help_imports_nothing_heavy_and_little_else():
             "train --senario digits_lo",
             "Unrecognized argument '--senario': did you mean --scenario? ",
         ),
+        ("submit purchase100 --out x.zip", "'--out': did you mean --zip? "),
         ("bundle --chalenge=digits", "did you mean --challenge? See mico bundle --help."),
         ("", "required: VERB"),
     ],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mico_competition.scoring import score
 
+from mico_competition.cli import main
 from mico_competition.competition.layout import walk_challenge
 from mico_competition.competition.submission import (
     check_folder,
@@ -103,6 +104,14 @@ def test_all_faults_are_listed_at_once(challenge, tmp_path):
     for fault in faults:
         assert fault in str(error.value)
     assert not (tmp_path / "submission.zip").exists()
+
+
+def test_a_folder_of_predictions_that_is_not_there_is_one_fault(challenge, capsys):
+    folder, _ = challenge
+    for verb in ("check", "submit", "score"):
+        assert main([verb, str(folder), "--predictions", "nosuch"]) == 1
+        told = "mico: There is no folder nosuch: name the predictions' folder.\n"
+        assert capsys.readouterr().err == told
 
 
 def test_missing_scenarios_are_one_fault(challenge):

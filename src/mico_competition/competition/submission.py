@@ -69,9 +69,12 @@ def find_predictions(challenge_folder: PathLike, predictions: PathLike | None = 
         itself if its model folders hold predictions, where 2022's notebooks wrote them.
 
     Raises:
-        ValueError: if both folders hold predictions, because one of them may be stale.
+        ValueError: if there is no folder `predictions`; or if both folders hold predictions,
+            because one of them may be stale.
     """
     if predictions is not None:
+        if not Path(predictions).is_dir():
+            raise ValueError(f"There is no folder {predictions}: name the predictions' folder.")
         return Path(predictions)
     beside, inside = predictions_folder(challenge_folder), Path(challenge_folder)
     models = walk_challenge(challenge_folder)

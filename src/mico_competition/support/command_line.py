@@ -63,7 +63,9 @@ class Parser(argparse.ArgumentParser):
         """Parse as argparse does, and answer an unknown flag with the nearest one."""
         parsed, others = super().parse_known_args(args, namespace)
         for flag in (text.partition("=")[0] for text in others if text.startswith("--")):
-            if near := nearest(flag, self._option_string_actions):
+            files = [a.option_strings[0] for a in self._actions if a.type is output_file]
+            asks_for_file = flag in ("--out", "--output") and files
+            if near := files if asks_for_file else nearest(flag, self._option_string_actions):
                 self.error(f"unrecognized argument {shown(flag)}: did you mean {near[0]}?")
         return parsed, others
 
