@@ -8,6 +8,7 @@ import pytest
 
 from mico_competition.fleets.fleet import Block, Outcome, blocks_of, run_fleet
 from mico_competition.fleets.ledger import Ledger
+from mico_competition.training.model_folder import StorageError
 from mico_competition.training.settings import resolve
 
 
@@ -113,13 +114,13 @@ def test_a_full_disk_ends_the_run(tmp_path):
 
     def fate(block):
         return (
-            Outcome(block, "Traceback\nfree some space", fatal=True)
+            Outcome(block, f"Traceback\n{StorageError.__module__}.StorageError: full", fatal=True)
             if 4 in block.model_ids
             else None
         )
 
     progress, backend = finish(ledger, fate, stack=1)
-    assert progress.stopped == "free some space"
+    assert progress.stopped == "full"
     assert (progress.done, progress.left) == (4, 6)
     assert len(backend.asked) == 5
 

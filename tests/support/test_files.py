@@ -175,8 +175,20 @@ def test_devices_take_bytes_and_stay(tmp_path):
     assert os.path.samestat(before, os.lstat("/dev/null"))
     with pytest.raises(ValueError, match="cannot hold a folder"), written_aside("/dev/null") as a:
         a.mkdir()
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
         write_text("/dev/full", "x")
+
+
+def test_an_error_of_a_full_disk_names_the_file_that_was_to_be_written(tmp_path):
+    out = tmp_path / "out"
+    for inner in (None, "part.csv"):  # Python names the temporary file, or none
+        with pytest.raises(OSError, match="No space left") as error, written_aside(out) as aside:
+            aside.mkdir()
+            raise OSError(28, "No space left on device", inner and str(aside / inner))
+        assert error.value.filename == str(out) and not out.exists()
+    with pytest.raises(OSError, match="No space left") as error, written_aside(out) as aside:
+        raise OSError(28, "No space left on device", "/elsewhere/x")
+    assert error.value.filename == "/elsewhere/x"
 
 
 _WRITE = "import sys; from mico_competition.support.files import write_text; "

@@ -8,6 +8,7 @@ training: `workers` in processes of this machine, or `ray.cluster` on a cluster.
 from __future__ import annotations
 
 import json
+import re
 import time
 import traceback
 from collections import deque
@@ -183,7 +184,7 @@ def _account(ledger: Ledger, outcome: Outcome, progress: Progress, retries: int)
     block = replace(outcome.block, entries=rest)
     _log_failure(ledger, block, error)
     if outcome.fatal:
-        progress.stopped = error.strip().splitlines()[-1]
+        progress.stopped = _message(error)
         return []
     if outcome.lost and block.tries < retries:
         progress.retries += 1
@@ -191,9 +192,14 @@ def _account(ledger: Ledger, outcome: Outcome, progress: Progress, retries: int)
         return [replace(block, tries=block.tries + 1)]
     if len(rest) > 1:  # one model of the stack may be at fault: try each alone
         return [Block((entry,)) for entry in rest]
-    progress.failed[rest[0].model_id] = error.strip().splitlines()[-1]
+    progress.failed[rest[0].model_id] = _message(error)
     record(ledger, "failed", model_id=rest[0].model_id)
     return []
+
+
+def _message(error: str) -> str:
+    """The last line of a traceback, without the name of this package's own class."""
+    return re.sub(r"\Amico_competition\.[\w.]+: ", "", error.strip().splitlines()[-1])
 
 
 def _log_failure(ledger: Ledger, block: Block, error: str) -> None:

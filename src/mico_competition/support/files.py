@@ -79,7 +79,7 @@ def written_aside(
     else:
         folder = Path(tempfile.gettempdir())
     name = os.path.basename(_absolute(path))
-    with scratch(folder, f".{name}.aside") as aside:
+    with scratch(folder, f".{name}.aside") as aside, _named_if_full(path, aside):
         temporary = aside / name
         yield temporary
         if isinstance(destination, _Stream):
@@ -93,6 +93,18 @@ def written_aside(
         os.replace(temporary, destination)
         if durable:
             _flush(folder)
+
+
+@contextmanager
+def _named_if_full(path: PathLike, aside: Path) -> Iterator[None]:
+    """Let an error of a full disk name `path`: Python names no file, or the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full and (not error.filename or Path(os.fsdecode(error.filename)).is_relative_to(aside)):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def write_text(path: PathLike, text: str, *, access: Access | None = None) -> None:

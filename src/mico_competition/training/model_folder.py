@@ -132,8 +132,9 @@ def write_model_folder(
     except ValueError:
         raise
     except Exception as error:  # torch and safetensors have their own errors for a full disk
+        reason = getattr(error, "strerror", None) or error
         raise StorageError(
-            f"{folder} could not be written ({error}): free some space there and run again."
+            f"{folder} could not be written ({reason}): free some space there and run again."
         ) from error
 
 
