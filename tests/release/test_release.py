@@ -108,6 +108,17 @@ def test_a_release_is_whole_or_not_there(trained, tmp_path):
     assert not list((tmp_path / "out").glob("*"))
 
 
+def test_a_full_disk_is_a_sentence_that_names_the_folder(trained, tmp_path, monkeypatch, capsys):
+    def full(path, mode):
+        return open("/dev/full", "wb", buffering=0) if "x" in mode else open(path, mode)
+
+    monkeypatch.setattr("mico_competition.models.checkpoints.open", full, raising=False)
+    out = tmp_path / "out"
+    assert main(["release", str(trained), "--challenge", "digits", "--to", str(out)]) == 1
+    assert capsys.readouterr().err.endswith(f"mico: {out}: No space left on device.\n")
+    assert not list(out.glob("*"))
+
+
 def test_an_earlier_release_is_not_overwritten(trained, tmp_path):
     for taken in ("digits", "digits.release"):
         (tmp_path / f"in {taken}" / taken).mkdir(parents=True)

@@ -6,6 +6,7 @@ or without Opacus's prefix `_module.`) and safetensors.  Reading builds nothing 
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 import warnings
@@ -252,4 +253,6 @@ def write_new_state(path: Path, state: Mapping[str, Tensor]) -> None:
 
             file.write(save(dict(state), metadata={"format": "pt"}))
         else:
-            torch.save(dict(state), file)
+            held = io.BytesIO()  # torch.save has words of its own for a full disk
+            torch.save(dict(state), held)
+            file.write(held.getbuffer())

@@ -43,7 +43,7 @@ from mico_competition.release.reveal import (
     revealed_file,
     verify,
 )
-from mico_competition.support.files import PathLike, write_text
+from mico_competition.support.files import PathLike, named_if_full, write_text
 from mico_competition.support.progress import tracked
 from mico_competition.support.scratch import scratch
 
@@ -70,7 +70,11 @@ def add_labels(root: PathLike, challenge: str, to: PathLike, phase: str) -> int:
     side = release_folder(tree)
     if not (side / RELEASE_FILE).is_file():
         raise ValueError(f"There is no release {tree} with {side} beside it: release first.")
-    with only_release(root, challenge), scratch(to, f".{challenge}.aside") as aside:
+    with (
+        only_release(root, challenge),
+        scratch(to, f".{challenge}.aside") as aside,
+        named_if_full(to, aside),
+    ):
         revealed = reveal(root, challenge, phase)
         file = aside / revealed_file(phase)
         write_text(file, as_text(revealed))

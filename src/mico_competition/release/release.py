@@ -59,6 +59,7 @@ from mico_competition.support.files import (
     PUBLIC,
     PathLike,
     make_folder,
+    named_if_full,
     write_text,
     written_aside,
 )
@@ -117,7 +118,7 @@ def release(
         check_privacy_claims(models)
         openings = commit(root, challenge, models)
         make_folder(to, PUBLIC)
-        with scratch(to, f".{challenge}.aside") as aside:
+        with scratch(to, f".{challenge}.aside") as aside, named_if_full(to, aside):
             tree, side = aside / challenge, aside / beside.name
             for model in tracked(models, "Writing models", "model"):
                 write_public_files(model, tree / model.relative_path)

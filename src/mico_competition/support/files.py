@@ -79,7 +79,7 @@ def written_aside(
     else:
         folder = Path(tempfile.gettempdir())
     name = os.path.basename(_absolute(path))
-    with scratch(folder, f".{name}.aside") as aside, _named_if_full(path, aside):
+    with scratch(folder, f".{name}.aside") as aside, named_if_full(path, aside):
         temporary = aside / name
         yield temporary
         if isinstance(destination, _Stream):
@@ -96,7 +96,7 @@ def written_aside(
 
 
 @contextmanager
-def _named_if_full(path: PathLike, aside: Path) -> Iterator[None]:
+def named_if_full(path: PathLike, aside: Path) -> Iterator[None]:
     """Let an error of a full disk name `path`: Python names no file, or the temporary one."""
     try:
         yield

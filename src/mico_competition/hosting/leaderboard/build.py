@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mico_competition.hosting.leaderboard.entries import read_entries
 from mico_competition.hosting.leaderboard.pages import HIDDEN_PHASE, Pages
-from mico_competition.support.files import PathLike, make_folder
+from mico_competition.support.files import PathLike, make_folder, named_if_full
 from mico_competition.support.scratch import scratch
 
 TITLE = "Membership inference leaderboard"
@@ -64,7 +64,7 @@ def _write(out: Path, pages: Iterable[tuple[str, str]]) -> None:
     out = Path(os.path.realpath(out))
     if out.exists() and not (out / MARKER).is_file() and (out.is_file() or any(out.iterdir())):
         raise ValueError(f"{out} holds other things: choose another folder with --out.")
-    with scratch(make_folder(out.parent), f".{out.name}.aside") as aside:
+    with scratch(make_folder(out.parent), f".{out.name}.aside") as aside, named_if_full(out, aside):
         new, old = aside / "new", aside / "old"
         for name, text in chain([(MARKER, "`mico leaderboard build` replaces this.\n")], pages):
             path = new / name
