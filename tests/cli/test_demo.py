@@ -160,7 +160,8 @@ def test_a_stopped_demonstration_ends_at_once_with_one_sentence(tmp_path, number
         errors = process.communicate(timeout=600)[1]
     finally:
         process.kill()
-    assert process.returncode == 128 + number
+    # Python ends by SIGINT itself, which shells call 130, too, where it came within an exec().
+    assert process.returncode in (128 + number, -number)
     assert errors == "mico: stopped; nothing half-written was kept.\n"
     with pytest.raises(ProcessLookupError):  # the group is empty soon: no worker is left
         for _ in range(600):

@@ -83,7 +83,7 @@ def test_stopped_politely_it_says_how_to_go_on(tmp_path, sign):
     wait_for(stopped.models)
     os.killpg(process.pid, sign)  # as Ctrl-C does: the workers get it too
     err = process.communicate(timeout=600)[1]
-    assert process.returncode == 130, err
+    assert process.returncode in (130, -signal.SIGINT), err
     assert "of 12 models done; the same command continues from here" in err
     assert "Traceback" not in err and "leaked" not in err
     assert not stopped.workers()

@@ -87,7 +87,7 @@ def test_ctrl_c_leaves_nothing_half_written(hub, tmp_path):
         assert hub.stalled.wait(30)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=600)
-    assert process.returncode == 130
+    assert process.returncode in (130, -signal.SIGINT)
     assert err == "mico: stopped; nothing half-written was kept.\n"
     assert not (tmp_path / "cifar10" / FIRST).exists()
 

@@ -309,7 +309,7 @@ def test_ctrl_c_is_a_sentence(folder):
     wait_for(lambda: workers_of(process))
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=600)
-    assert process.returncode == 130
+    assert process.returncode in (130, -signal.SIGINT)
     assert err.startswith("mico: stopped") and "Traceback" not in out + err
 
 
