@@ -30,10 +30,18 @@ def write_trained(root, challenge, models=MODELS, seed=0):
                 folder.mkdir(parents=True)
                 truth = rng.permutation([0, 1] * LENGTHS["len_challenge"])
                 (folder / "solution.csv").write_text(",".join(map(str, truth)) + "\n")
-                private = SCENARIOS[name].private
-                privacy = {"epsilon": 3.987, "delta": 1e-5} if private else None
-                (folder / "metadata.json").write_text(json.dumps({**LENGTHS, "privacy": privacy}))
+                (folder / "metadata.json").write_text(json.dumps(_metadata(SCENARIOS[name])))
     return root
+
+
+def _metadata(row):
+    """What training writes of a scenario's privacy."""
+    if not row.private:
+        return {**LENGTHS, "privacy": None}
+    spent = {"epsilon": min(3.987, row.target_epsilon), "delta": min(1e-5, row.target_delta)}
+    settings = {"target_epsilon": row.target_epsilon, "target_delta": row.target_delta}
+    privacy = {**spent, "max_grad_norm": row.max_grad_norm}
+    return {**LENGTHS, "settings": settings, "privacy": privacy}
 
 
 def write_submission(path, root, challenge, phases=SCORED_PHASES, seed=1):
