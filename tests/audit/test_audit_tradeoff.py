@@ -47,6 +47,7 @@ def test_delta_is_right_to_many_digits_wherever_it_is_not_nothing(mu, epsilon):
         assert found < 1e-280
 
 
+@pytest.mark.slow
 def test_another_library_agrees():
     """Google's dp_accounting: one Gaussian of noise 1 / mu."""
     from dp_accounting.pld import privacy_loss_distribution as pld

@@ -145,6 +145,7 @@ def test_evaluate_train_models_by_default(participants, mico, tmp_path):
     assert (tmp_path / "e.html").read_text().count("<svg role") == 3
 
 
+@pytest.mark.slow
 def test_all_records_are_less_noisy(small_fleet, mico, tmp_path):
     words = ["--attack", "eb", "--against", "threshold", "--resamples", 200]
     found = {}
@@ -177,6 +178,7 @@ def test_what_a_distinguisher_knows_is_offered(small_fleet, mico, phase):
     assert "training set known otherwise" in printed and "mine.py:attack" in printed
 
 
+@pytest.mark.slow
 def test_options_of_the_runner_up(participants, mico, tmp_path):
     source = open_signals(participants, "digits_inf")
     found = []

@@ -88,6 +88,7 @@ def test_ten_lines_of_ones_own(source, file):
     assert mine.measured["AUC"].value == named.measured["AUC"].value > 0.8
 
 
+@pytest.mark.slow
 def test_one_that_leaks_is_refused_and_one_in_folds_is_not(source, file):
     task, few = make_task(source, "train"), Options(resamples=20)
     with pytest.raises(ValueError, match=r"Attack .*mine.py:peeks leaks"):

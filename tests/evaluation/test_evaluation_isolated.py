@@ -82,6 +82,7 @@ def said(attack, source=None):
     return str(error.value).partition("stranger.py: ")[2].rstrip(".")
 
 
+@pytest.mark.slow
 def test_it_gives_what_it_gives_elsewhere(write):
     source = whole_source()
     source.data = ArrayDataset(torch.randn(150, 3), torch.zeros(150), torch.neg)

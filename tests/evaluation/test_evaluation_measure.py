@@ -266,6 +266,7 @@ def test_a_study_of_the_number_of_shadows(evaluated):
         study(task, ATTACKS["eb"], [3], repeats=0)
 
 
+@pytest.mark.slow
 def test_a_study_of_train_models_is_in_folds():
     task = make_task(make_source(train=20), "train")
     steps = study(task, ATTACKS["eb"], [6, 16], resamples=10, repeats=2)

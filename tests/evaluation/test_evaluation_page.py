@@ -81,6 +81,7 @@ def test_every_curve_has_a_band_and_zero_no_sign(html):
     assert "from a bootstrap over models" in html
 
 
+@pytest.mark.slow
 def test_without_bands_the_page_says_nothing_of_them():
     task = make_task(make_source(), "dev")
     found = evaluate(task, [ATTACKS["eb"]], options=Options(resamples=20))

@@ -164,6 +164,7 @@ def test_what_one_attack_changes_the_next_does_not_see(change, phase):
         np.testing.assert_array_equal(run(task, attack), expected[attack.name])
 
 
+@pytest.mark.slow
 def test_a_study_and_folds_get_fresh_copies_each_time():
     task = make_task(whole_source(), "train")
     attack = replace(changing(through_a_tensor), leaves_one_out=False)

@@ -242,6 +242,7 @@ def test_suri_beats_chance_and_is_the_same_for_a_seed():
     assert np.array_equal(first, suri(problem, **options))
 
 
+@pytest.mark.slow
 def test_suri_with_a_forest():
     pytest.importorskip("sklearn")
     problem, truth = trained(shadows=8, points=90, asked=80)

@@ -13,6 +13,7 @@ from mico_competition.release.release import release
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
+@pytest.mark.slow
 def test_publish_uploads_the_change_and_download_fetches_it(hub, tmp_path):
     trained = write_trained(tmp_path / "trained")
     out = tmp_path / "released"
