@@ -313,7 +313,6 @@ ROOM = {
     "the mode of the folder": lambda p: p.side.chmod(0o711),
     "the sticky bit": lambda p: (p.dev / "model.pt").chmod(0o1644),
     "an extended attribute": attribute,
-    "a model of another number": folder_of_bits,
     "a scenario without models": lambda p: (p.tree / "cifar10_lo").mkdir(),
     "an empty file": lambda p: (p.dev / "seed").write_text(""),
     "a folder of archives": lambda p: (p.side / "archives/x").mkdir(),
@@ -335,6 +334,14 @@ def test_room_that_is_no_text_is_found(planted, kind):
     if not any(word in kind for word in _AS_IT_IS):
         planted.made_up()
     assert faults_of(planted)
+
+
+@pytest.mark.slow
+def test_a_model_of_another_number_is_refused(planted):
+    folder_of_bits(planted)
+    planted.made_up()
+    with pytest.raises(ValueError, match="lies in phase dev, which has the models 100 to 149"):
+        faults_of(planted)
 
 
 @pytest.mark.slow
