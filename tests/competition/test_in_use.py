@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from helpers_competition import competition_text
+from helpers_competition import OWN_TASK, competition_text
 from helpers_problem import make_source
 
 from mico_competition.competition.in_use import InUse
@@ -19,15 +19,6 @@ from mico_competition.fleets.shared_data import parts_of
 from mico_competition.models.architectures import new_model, save_model
 from mico_competition.release.leak_check.forms import weights_faults
 
-TASK = {
-    "title": "Blobs",
-    "loader": "my_competition:load_blobs",
-    "model": "my_competition:BlobNet",
-    "records": 600,
-    "training": 60,
-    "challenge": 7,
-    "classes": 4,
-}
 CHANGED = "competition.toml on .* is not as the command read it: leave it as it is"
 
 
@@ -38,7 +29,7 @@ def file(tmp_path):
 
 def competition_in(folder):
     file, _ = init(folder)
-    file.write_text(competition_text({"only": {}}, TASK), encoding="utf-8")
+    file.write_text(competition_text({"only": {}}, OWN_TASK), encoding="utf-8")
     return file
 
 
@@ -85,7 +76,7 @@ def test_the_packages_own_competitions_are_used_in_place_of_a_file(file):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_isolated_attacks_import_the_organisers_code_once(file, tmp_path):
-    """Once for all problems; what is wrong with it is told, and the next process reads it anew."""
+    """Each child process imports the code once, and reports an error in it."""
     module, counted = file.with_name("my_competition.py"), tmp_path / "imports"
     code = module.read_text(encoding="utf-8")
     count = f"open({str(counted)!r}, 'a').write('x')"

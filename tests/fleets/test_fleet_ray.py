@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 import torch
 from helpers_fleet import Fleet, wait_for
-from helpers_ray import copy_ledger, files_of, fleet, ray, two_nodes
+from helpers_ray import copy_ledger, files_of, fleet, ray
 
 from mico_competition.competition.challenge import ChallengeDataset
 from mico_competition.data.arrays import ArrayDataset
@@ -23,13 +23,6 @@ pytestmark = [
     pytest.mark.alone,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc"),
 ]
-
-
-@pytest.fixture(scope="module")
-def nodes():
-    """A cluster of this module's."""
-    with two_nodes() as two:
-        yield two
 
 
 @contextmanager

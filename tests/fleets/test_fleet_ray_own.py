@@ -4,7 +4,7 @@ import sys
 
 import pytest
 from helpers_competition import write_own
-from helpers_ray import copy_ledger, files_of, fleet, two_nodes
+from helpers_ray import copy_ledger, files_of, fleet
 
 from mico_competition.cli import main
 
@@ -12,13 +12,6 @@ pytestmark = [
     pytest.mark.alone,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc"),
 ]
-
-
-@pytest.fixture(scope="module")
-def nodes():
-    """A cluster of this module's."""
-    with two_nodes() as two:
-        yield two
 
 
 OWN_FORM = """

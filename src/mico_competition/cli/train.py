@@ -238,8 +238,9 @@ def _plan(args: argparse.Namespace, settings: Settings, folder: Path) -> dict[st
     Raises:
         ValueError: as training would, for faults that show without training.
     """
+    from mico_competition.training.model_folder import refuse_folder_in_use
     from mico_competition.training.preflight import check_run
-    from mico_competition.training.train import mechanism_of, refuse_folder_in_use
+    from mico_competition.training.train import mechanism_of
 
     if args.output_dir or (args.scenario and args.model_id):  # otherwise nobody has chosen it
         refuse_folder_in_use(folder)

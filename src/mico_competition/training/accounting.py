@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 from mico_competition.competition.rows import MOST_EPSILON
 from mico_competition.support.progress import stage
+from mico_competition.training.settings import Settings
 
 # The accountant returns an upper bound, and the true epsilon lies at most twice this far below it
 # (about once, where that was measured).  2022 used 0.1; small epsilons get a smaller error.
@@ -143,6 +144,31 @@ class Mechanism:
             if bound - 2 * error > target or target - bound > tolerance:
                 break  # tighter bounds would lie on the same side
         return bound
+
+
+def check_mechanism(settings: Settings, mechanism: Mechanism | None) -> None:
+    """Check that a run with `mechanism`, which another process has computed, meets its target.
+
+    Raises:
+        ValueError: if the mechanism has another sampling rate or number of steps than the settings,
+            if its epsilon is above their target, or if they train without privacy.
+    """
+    if mechanism is None:
+        return
+    if settings.disable_dp:
+        raise ValueError(f"Expected no mechanism for a run without privacy, got {mechanism}.")
+    rate, steps = settings.sample_rate, settings.num_steps
+    if (mechanism.sample_rate, mechanism.num_steps) != (rate, steps):
+        raise ValueError(
+            f"Expected a mechanism with sample_rate={rate} and num_steps={steps}, as the settings "
+            f"have them, got {mechanism}."
+        )
+    epsilon = mechanism.epsilon(settings.target_delta)
+    if not epsilon <= settings.target_epsilon:
+        raise ValueError(
+            f"Expected a mechanism of epsilon {settings.target_epsilon} at most, got {mechanism} "
+            f"of epsilon {epsilon}."
+        )
 
 
 def _check_target(target_epsilon: float, target_delta: float, num_steps: int) -> None:

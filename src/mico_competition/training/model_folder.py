@@ -1,9 +1,14 @@
-"""Writes a trained model's folder: weights, seeds, solution and metadata, all of them or none."""
+"""Writes a trained model's folder: weights, seeds, solution and metadata, all of them or none.
+
+Whether the folder is free is checked before the training.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import tempfile
 from collections.abc import Mapping
 from functools import cache
 from importlib import metadata as distributions
@@ -17,7 +22,7 @@ from mico_competition.competition.challenge import ChallengeDataset
 from mico_competition.competition.splits import seed_text
 from mico_competition.competition.table import METADATA_FILE, SOLUTION_FILE, get_task
 from mico_competition.models.architectures import save_model
-from mico_competition.support.files import PRIVATE, PathLike, written_aside
+from mico_competition.support.files import PRIVATE, PathLike, make_folder, written_aside
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import Settings
 
@@ -27,6 +32,36 @@ _SOFTWARE = ("mico_competition", "torch", "opacus", "transformers", "numpy")
 
 class StorageError(OSError):
     """A folder cannot be written to: the disk is full, read-only, or gone."""
+
+
+def free_folder(folder: PathLike) -> Path:
+    """Check before training that `folder` is free and can be written; return its absolute path.
+
+    Raises:
+        ValueError: if the folder is in use.
+        StorageError: if its parent cannot be written to.
+    """
+    folder = Path(os.path.abspath(folder))
+    refuse_folder_in_use(folder)
+    try:
+        make_folder(folder.parent, PRIVATE)
+        tempfile.TemporaryFile(dir=folder.parent).close()
+    except OSError as error:
+        raise StorageError(
+            f"{folder.parent} cannot be written to ({error.strerror}): choose another --output_dir."
+        ) from None
+    return folder
+
+
+def refuse_folder_in_use(folder: Path) -> None:
+    """Raise ValueError if `folder` is not empty, or holds the current directory or is it."""
+    folder = Path(os.path.abspath(folder))
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"{folder} is the current directory or holds it: choose another --output_dir."
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists already: remove it or choose another --output_dir.")
 
 
 def describe(

@@ -7,12 +7,9 @@ members or non-members would reveal who they are.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -24,9 +21,9 @@ from mico_competition.competition.splits import Seeds
 from mico_competition.competition.table import get_task
 from mico_competition.models.architectures import logits, new_model
 from mico_competition.models.inputs import Data, default_device
-from mico_competition.support.files import PRIVATE, PathLike, make_folder
+from mico_competition.support.files import PathLike
 from mico_competition.support.progress import stage
-from mico_competition.training.accounting import Mechanism
+from mico_competition.training.accounting import Mechanism, check_mechanism
 from mico_competition.training.dpsgd import (
     Batch,
     Generator,
@@ -36,7 +33,7 @@ from mico_competition.training.dpsgd import (
 )
 from mico_competition.training.dpsgd import PrivateTrainer as PrivateTrainer  # audited from here
 from mico_competition.training.fingerprints import of_training
-from mico_competition.training.model_folder import StorageError, describe, write_model_folder
+from mico_competition.training.model_folder import describe, free_folder, write_model_folder
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.streams import Streams, generator_of, seeded
 
@@ -169,36 +166,6 @@ def train_model(
     return metadata
 
 
-def free_folder(folder: PathLike) -> Path:
-    """Check before training that `folder` is free and can be written; return its absolute path.
-
-    Raises:
-        ValueError: if the folder is in use.
-        StorageError: if its parent cannot be written to.
-    """
-    folder = Path(os.path.abspath(folder))
-    refuse_folder_in_use(folder)
-    try:
-        make_folder(folder.parent, PRIVATE)
-        tempfile.TemporaryFile(dir=folder.parent).close()
-    except OSError as error:
-        raise StorageError(
-            f"{folder.parent} cannot be written to ({error.strerror}): choose another --output_dir."
-        ) from None
-    return folder
-
-
-def refuse_folder_in_use(folder: Path) -> None:
-    """Raise ValueError if `folder` is not empty, or holds the current directory or is it."""
-    folder = Path(os.path.abspath(folder))
-    if Path.cwd().is_relative_to(folder.resolve()):
-        raise ValueError(
-            f"{folder} is the current directory or holds it: choose another --output_dir."
-        )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists already: remove it or choose another --output_dir.")
-
-
 def splits_of(settings: Settings, data: Data, seeds: Seeds) -> ChallengeDataset:
     """The splits that a run with `seeds` trains and evaluates on."""
     return ChallengeDataset(
@@ -229,31 +196,6 @@ def mechanism_of(settings: Settings) -> Mechanism | None:
         sample_rate=settings.sample_rate,
         num_steps=settings.num_steps,
     )
-
-
-def check_mechanism(settings: Settings, mechanism: Mechanism | None) -> None:
-    """Check that a run with `mechanism`, which another process has computed, meets its target.
-
-    Raises:
-        ValueError: if the mechanism has another sampling rate or number of steps than the settings,
-            if its epsilon is above their target, or if they train without privacy.
-    """
-    if mechanism is None:
-        return
-    if settings.disable_dp:
-        raise ValueError(f"Expected no mechanism for a run without privacy, got {mechanism}.")
-    rate, steps = settings.sample_rate, settings.num_steps
-    if (mechanism.sample_rate, mechanism.num_steps) != (rate, steps):
-        raise ValueError(
-            f"Expected a mechanism with sample_rate={rate} and num_steps={steps}, as the settings "
-            f"have them, got {mechanism}."
-        )
-    epsilon = mechanism.epsilon(settings.target_delta)
-    if not epsilon <= settings.target_epsilon:
-        raise ValueError(
-            f"Expected a mechanism of epsilon {settings.target_epsilon} at most, got {mechanism} "
-            f"of epsilon {epsilon}."
-        )
 
 
 def fit_records(

@@ -19,24 +19,22 @@ from mico_competition.competition.table import get_task
 from mico_competition.data.arrays import ArrayDataset
 from mico_competition.models.architectures import MLP, new_model
 from mico_competition.models.inputs import Data, default_device
-from mico_competition.training.accounting import Mechanism
+from mico_competition.training.accounting import Mechanism, check_mechanism
 from mico_competition.training.batched_mlp import (
     StackedMLP,
     StackedPlainTrainer,
 )
 from mico_competition.training.batched_mlp import StackedPrivateTrainer as StackedPrivateTrainer
 from mico_competition.training.fingerprints import of_training
-from mico_competition.training.model_folder import describe, write_model_folder
+from mico_competition.training.model_folder import describe, free_folder, write_model_folder
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.streams import Streams, generator_of, seeded
 from mico_competition.training.train import (
     Observer,
     Show,
-    check_mechanism,
     check_weights,
     evaluate,
     evaluation_records,
-    free_folder,
     mechanism_of,
     optimizer_of,
     private_arguments,
