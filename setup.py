@@ -27,6 +27,7 @@ REQUIRES = [
     "jinja2>=3.1",
     "huggingface_hub>=0.30",
     "dp_accounting>=0.5",
+    "shtab>=1.7",
 ]
 EXTRAS = {
     "train": ["opacus>=1.6", "cryptography>=42"],
@@ -35,13 +36,17 @@ EXTRAS = {
 }
 EXTRAS["all"] = sorted({line for lines in EXTRAS.values() for line in lines})
 EXTRAS["cluster"] = ["ray>=2.50"]  # organisers only, so not in `all`
+EXTRAS["docs"] = ["sphinx>=8.0", "myst-nb>=1.2", "furo>=2024.8.6", "sphinx-copybutton>=0.5.2"]
 EXTRAS["dev"] = [
     *EXTRAS["all"],
     *EXTRAS["cluster"],
+    *EXTRAS["docs"],
+    "build>=1.2",
     "hypothesis>=6.100",
     "mypy>=1.11",
     "nbclient>=0.10",
     "nbformat>=5.10",
+    "peft>=0.14",
     "pytest>=8.0",
     "pytest-xdist>=3.5",
     "ruff>=0.9",
