@@ -27,7 +27,7 @@ from mico_competition.competition.splits import derive_seeds
 from mico_competition.data.arrays import ArrayDataset, unpack_bits
 from mico_competition.data.datasets import load_digits
 from mico_competition.models.architectures import CNN, MLP
-from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES, PrivateTrainer, poisson_batches
+from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES, poisson_batches
 from mico_competition.training.secure_random import SecureGenerator
 from mico_competition.training.settings import resolve
 from mico_competition.training.train import PlainTrainer, mechanism_of
@@ -93,7 +93,7 @@ def trainers(case: Case, modes: list[str], physical: int) -> dict[str, Any]:
         if mode == "plain":
             made[mode] = PlainTrainer(model, optimizer, physical)
         else:
-            made[mode] = PrivateTrainer(
+            made[mode] = DPSGD(
                 model,
                 optimizer,
                 noise_multiplier=1.0,

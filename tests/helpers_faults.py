@@ -11,7 +11,7 @@ import torch
 
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.dpsgd import (
-    PrivateTrainer,
+    DPSGD,
     clip_factors,
     gaussian_like,
     per_example_losses,
@@ -30,14 +30,14 @@ class Unchecked:
         pass
 
 
-class HalvedNoise(PrivateTrainer):
+class HalvedNoise(DPSGD):
     """Noise of half the deviation that the accountant was told."""
 
     def __init__(self, model, optimizer, *, noise_multiplier, **others):
         super().__init__(model, optimizer, noise_multiplier=noise_multiplier / 2, **others)
 
 
-class NoNoiseIn(PrivateTrainer):
+class NoNoiseIn(DPSGD):
     """One layer's parameters get no noise."""
 
     def __init__(self, *args, layer, **others):
@@ -54,7 +54,7 @@ class NoNoiseIn(PrivateTrainer):
         self.optimizer.add_noise = add_noise
 
 
-class UnclippedLayer(PrivateTrainer):
+class UnclippedLayer(DPSGD):
     """One layer's gradient neither counts in the norm nor is scaled."""
 
     def __init__(self, *args, layer, **others):
@@ -79,7 +79,7 @@ class UnclippedLayer(PrivateTrainer):
         return losses.detach().sum()
 
 
-class DividedBeforeClipping(PrivateTrainer):
+class DividedBeforeClipping(DPSGD):
     """The batch's mean gradient is clipped as if it were one example's, with noise sigma C / L."""
 
     def __init__(self, *args, **others):
@@ -111,7 +111,7 @@ class _NoiseEachTime(summed_optimizer()):
             parameter.grad = parameter.summed_grad
 
 
-class NoisePerPhysicalBatch(PrivateTrainer):
+class NoisePerPhysicalBatch(DPSGD):
     """Full noise for every physical batch of a logical one: more of it than is accounted for."""
 
     def __init__(self, *args, **others):
@@ -120,7 +120,7 @@ class NoisePerPhysicalBatch(PrivateTrainer):
         self.checks = Unchecked()
 
 
-class TwoStepsABatch(PrivateTrainer):
+class TwoStepsABatch(DPSGD):
     """Two noisy gradients of each batch, of which the accountant knows one."""
 
     def step(self, batch, inputs, labels):

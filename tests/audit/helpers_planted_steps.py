@@ -96,7 +96,7 @@ def weight_decay(patch):
 
 def _step(patch, change):
     """`change(trainer, batches) -> batches`, at the door of a step."""
-    for kind in (dpsgd.PrivateTrainer, stack.StackedPrivateTrainer):
+    for kind in (dpsgd.DPSGD, stack.StackedDPSGD):
 
         def faulty(self, batch, inputs, labels, real=kind.step):
             single = isinstance(batch, torch.Tensor)
@@ -119,7 +119,7 @@ def divided_by_length(patch):
 
 def skips_empty(patch):
     """Steps on empty batches are left out by the trainer."""
-    for kind in (dpsgd.PrivateTrainer, stack.StackedPrivateTrainer):
+    for kind in (dpsgd.DPSGD, stack.StackedDPSGD):
 
         def faulty(self, batch, inputs, labels, real=kind.step):
             batches = [batch] if isinstance(batch, torch.Tensor) else list(batch)

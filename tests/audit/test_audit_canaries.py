@@ -36,7 +36,7 @@ from mico_competition.audit.trainer.runner import AuditSettings
 from mico_competition.data.arrays import TokenDataset
 from mico_competition.models.architectures import MLP
 from mico_competition.training.accounting import Mechanism
-from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES, PrivateTrainer, per_example_losses
+from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES, per_example_losses
 from mico_competition.training.settings import resolve
 
 NORM = 0.7
@@ -69,7 +69,7 @@ def step_of(audit_set, model, batch, sigma=1e-9, **flags):
         seen.update({n: p.grad.detach().clone() * 10 / NORM for n, p in model.named_parameters()})
 
     optimizer.register_step_pre_hook(look)
-    trainer = PrivateTrainer(
+    trainer = DPSGD(
         model,
         optimizer,
         noise_multiplier=sigma,

@@ -153,11 +153,11 @@ def test_models_that_share_their_noise_are_caught(fault, models, caught, monkeyp
 def test_a_fault_in_a_module_of_the_fleets_is_seen_by_the_command(monkeypatch, capsys, tmp_path):
     """The audit looks the code up when it runs, not when it is imported."""
 
-    class Lazy(dpsgd.PrivateTrainer):
+    class Lazy(dpsgd.DPSGD):
         def __init__(self, *args, noise_multiplier, **named):
             super().__init__(*args, noise_multiplier=noise_multiplier / 2, **named)
 
-    monkeypatch.setattr(train, "PrivateTrainer", Lazy)
+    monkeypatch.setattr(train, "DPSGD", Lazy)
     words = ["digits_lo", "--num_epochs", "5", "--canaries", "100", "--record_canaries", "0"]
     path = tmp_path / "audit.json"
     assert main(["audit-train", *words, "--seed", "1", "--json", str(path)]) == 1
@@ -185,7 +185,7 @@ def test_a_trainer_that_refuses_is_an_alarm(monkeypatch):
     def refuses(*args, **named):
         raise ValueError("This model cannot be trained privately: no.")
 
-    monkeypatch.setattr(dpsgd.PrivateTrainer, "step", refuses)
+    monkeypatch.setattr(dpsgd.DPSGD, "step", refuses)
     audit = audit_trainer(settings_of(), blobs(), dirac=100, records=0, claim=claim())
     assert audit.alarms == ["training"] and "cannot be trained" in audit.checks[0].says
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mico_competition.training.batched_mlp import StackedPrivateTrainer
-from mico_competition.training.dpsgd import PrivateTrainer
+from mico_competition.training.batched_mlp import StackedDPSGD
+from mico_competition.training.dpsgd import DPSGD
 
 
 class Net(nn.Module):
@@ -302,7 +302,7 @@ def values(model):
 
 
 def trainer_of(model, mode="bookkeeping", *, size=100, norm=1.0, optimizer=torch.optim.SGD):
-    return PrivateTrainer(
+    return DPSGD(
         model,
         optimizer(model.parameters(), lr=0.1),
         noise_multiplier=1.0,
@@ -326,7 +326,7 @@ def refused(model, mode, message, *, size=100, batch=20):
 
 def stack_trainer(stacked):
     """A private trainer of a stack of three, and 30 records and labels for each model."""
-    trainer = StackedPrivateTrainer(
+    trainer = StackedDPSGD(
         stacked,
         torch.optim.SGD(stacked.parameters(), lr=1.0),
         noise_multiplier=1.0,

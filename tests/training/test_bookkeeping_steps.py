@@ -9,13 +9,13 @@ from torch import nn
 
 from mico_competition.models.architectures import MLP
 from mico_competition.training.bookkeeping import BookKeeper
-from mico_competition.training.dpsgd import PrivateTrainer
+from mico_competition.training.dpsgd import DPSGD
 
 # -- steps ------------------------------------------------------------------------------------
 
 
 def trainer_of(model, *, lr=0.5, sigma=TINY_NOISE, norm=1.0, size=100, mode="bookkeeping"):
-    return PrivateTrainer(
+    return DPSGD(
         model,
         torch.optim.SGD(model.parameters(), lr=lr),
         noise_multiplier=sigma,

@@ -16,8 +16,8 @@ from mico_competition.models.architectures import MLP
 from mico_competition.training import accounting
 from mico_competition.training.accounting import EPS_ERROR, Mechanism
 from mico_competition.training.dpsgd import (
+    DPSGD,
     GRAD_SAMPLE_MODES,
-    PrivateTrainer,
     poisson_batches,
 )
 
@@ -41,9 +41,7 @@ def trainer_of(model, *, lr=1.0, sigma=TINY_NOISE, norm=NORM, mode=GRAD_SAMPLE_M
         "grad_sample_mode": mode,
         "noise_generator": torch.Generator().manual_seed(1),
     }
-    return PrivateTrainer(
-        model, torch.optim.SGD(model.parameters(), lr=lr), **{**arguments, **changes}
-    )
+    return DPSGD(model, torch.optim.SGD(model.parameters(), lr=lr), **{**arguments, **changes})
 
 
 def clipped_sum_by_loop(model, inputs, labels, norm):
@@ -215,7 +213,7 @@ def test_models_that_cannot_be_private_are_refused_by_name():
     model = MLP(6, 8, 4)
     optimizer = torch.optim.SGD(model.mlp[0].parameters(), lr=0.1)
     with pytest.raises(ValueError, match=r"mlp\.2\.weight is not the optimizer's"):
-        PrivateTrainer(
+        DPSGD(
             model,
             optimizer,
             noise_multiplier=1.0,

@@ -12,7 +12,7 @@ from torch import nn
 from mico_competition.competition.splits import Seeds
 from mico_competition.models.architectures import MLP
 from mico_competition.training.accounting import Mechanism
-from mico_competition.training.batched_mlp import StackedMLP, StackedPrivateTrainer
+from mico_competition.training.batched_mlp import StackedDPSGD, StackedMLP
 from mico_competition.training.settings import resolve
 from mico_competition.training.train import mechanism_of, train_model
 from mico_competition.training.train_many import Run, train_many
@@ -122,7 +122,7 @@ def test_clipped_sums_of_a_stack_are_those_of_loops():
     x = torch.randn(3, 8, 6, dtype=torch.float64) * 3
     labels = torch.randint(3, (3, 8))
     batches = [torch.tensor([0, 3, 5, 7]), torch.arange(0), torch.tensor([6])]
-    trainer = StackedPrivateTrainer(
+    trainer = StackedDPSGD(
         stacked,
         torch.optim.SGD(stacked.parameters(), lr=1.0),
         noise_multiplier=1e-12,

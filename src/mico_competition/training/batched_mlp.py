@@ -140,8 +140,8 @@ def stacked_optimizer() -> Any:
     return StackedOptimizer
 
 
-class StackedPrivateTrainer:
-    """`PrivateTrainer` for a stack; see there for the other arguments.
+class StackedDPSGD:
+    """`DPSGD` for a stack; see there for the other arguments.
 
     Args:
         noise_generators: one for each model, in their order.
@@ -244,7 +244,7 @@ class StackedPlainTrainer:
     max_physical_batch_size: int
 
     def step(self, batches: Sequence[Tensor], inputs: Inputs, labels: Tensor) -> Tensor:
-        """Take one step with every model; see `StackedPrivateTrainer.step`."""
+        """Take one step with every model; see `StackedDPSGD.step`."""
         batch = StackedBatch(batches)
         totals = torch.zeros(len(labels), device=labels.device)
         width = max(1, self.max_physical_batch_size // len(labels))

@@ -98,7 +98,7 @@ def gaussian_like(
     return [torch.empty_like(t).normal_(0, std, generator=generator) for t in tensors]
 
 
-class PrivateTrainer:
+class DPSGD:
     """A model and its optimiser, trained by DP-SGD one logical batch at a time.
 
     The first batch that is not empty goes through `private_checks` before any weight changes.  A

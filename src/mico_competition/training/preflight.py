@@ -12,7 +12,7 @@ from mico_competition.models.architectures import new_model
 from mico_competition.models.inputs import Data
 from mico_competition.models.text_models import base_config, small_copy
 from mico_competition.training.check_batches import Batch
-from mico_competition.training.dpsgd import PrivateTrainer
+from mico_competition.training.dpsgd import DPSGD
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.train import mechanism_of, optimizer_of, private_arguments
 
@@ -44,7 +44,7 @@ def check_run(settings: Settings, data: Data | None = None) -> None:
     if settings.disable_dp:
         return
     model.train()
-    trainer = PrivateTrainer(
+    trainer = DPSGD(
         model,
         optimizer_of(settings, model),
         grad_sample_mode=settings.grad_sample_mode,

@@ -35,8 +35,8 @@ from mico_competition.models.probe import (
 )
 from mico_competition.models.text_models import base_config, small_copy
 from mico_competition.training.accounting import Mechanism
-from mico_competition.training.batched_mlp import StackedPrivateTrainer
-from mico_competition.training.dpsgd import PrivateTrainer, gaussian_like, poisson_batches
+from mico_competition.training.batched_mlp import StackedDPSGD
+from mico_competition.training.dpsgd import DPSGD, gaussian_like, poisson_batches
 from mico_competition.training.fingerprints import probe_sentences
 from mico_competition.training.secure_random import SecureGenerator
 from mico_competition.training.settings import Settings
@@ -255,10 +255,10 @@ def _run(
     with Repeatable() as dropout:
         options: dict[str, Any] = {"observer": log, "mechanism": mechanism}
         if count == 1:
-            options["make_trainer"] = partial(_unchecked, PrivateTrainer)
+            options["make_trainer"] = partial(_unchecked, DPSGD)
             fit_records(settings, models[0], records, indices[0], streams[0], False, **options)
         else:
-            options["make_trainer"] = partial(_unchecked, StackedPrivateTrainer)
+            options["make_trainer"] = partial(_unchecked, StackedDPSGD)
             stacked = torch.stack(indices)
             fit_stack_records(settings, models, records, stacked, streams, False, **options)
     after = [p.detach() for model in models for p in model.parameters()]

@@ -24,6 +24,7 @@ from mico_competition.models.inputs import Data, default_device
 from mico_competition.support.files import PathLike
 from mico_competition.support.progress import stage
 from mico_competition.training.accounting import Mechanism, check_mechanism
+from mico_competition.training.dpsgd import DPSGD as DPSGD  # audited from here
 from mico_competition.training.dpsgd import (
     Batch,
     Generator,
@@ -31,7 +32,6 @@ from mico_competition.training.dpsgd import (
     physical_batches,
     poisson_batches,
 )
-from mico_competition.training.dpsgd import PrivateTrainer as PrivateTrainer  # audited from here
 from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
 from mico_competition.training.settings import Settings, check
@@ -76,7 +76,7 @@ class PlainTrainer:
     max_physical_batch_size: int
 
     def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
-        """Take a step on the mean loss of the batch; see `PrivateTrainer.step`."""
+        """Take a step on the mean loss of the batch; see `DPSGD.step`."""
         total = labels.new_zeros((), dtype=torch.float32)
         self.optimizer.zero_grad(set_to_none=True)
         for chunk in physical_batches(batch, self.max_physical_batch_size):
@@ -249,7 +249,7 @@ def fit(
         streams: the seeds of batches and noise.
         progress: as in `train_model`.
         observer: watches the run.
-        make_trainer: replaces `PrivateTrainer` in a private run, with the same arguments.
+        make_trainer: replaces `DPSGD` in a private run, with the same arguments.
         epoch: replaces `epoch_of`, which draws the batches of an epoch.
         mechanism: the mechanism of a private run; by default that of the settings' target.
     """
@@ -258,7 +258,7 @@ def fit(
     optimizer = optimizer_of(settings, model)
     model.train()
     noise = generator_of(settings, streams.noise, device)
-    make_trainer = make_trainer or PrivateTrainer
+    make_trainer = make_trainer or DPSGD
     trainer = _trainer(settings, model, optimizer, noise, make_trainer, mechanism)
     sampling = generator_of(settings, streams.sampling, device)
     run_epochs(

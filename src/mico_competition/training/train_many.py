@@ -20,11 +20,11 @@ from mico_competition.data.arrays import ArrayDataset
 from mico_competition.models.architectures import MLP, new_model
 from mico_competition.models.inputs import Data, default_device
 from mico_competition.training.accounting import Mechanism, check_mechanism
+from mico_competition.training.batched_mlp import StackedDPSGD as StackedDPSGD
 from mico_competition.training.batched_mlp import (
     StackedMLP,
     StackedPlainTrainer,
 )
-from mico_competition.training.batched_mlp import StackedPrivateTrainer as StackedPrivateTrainer
 from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
 from mico_competition.training.settings import Settings, check
@@ -43,7 +43,7 @@ from mico_competition.training.train import (
     train_model,
 )
 from mico_competition.training.train import (
-    epoch_of as epoch_of,  # audited from here, as is StackedPrivateTrainer
+    epoch_of as epoch_of,  # audited from here, as is StackedDPSGD
 )
 
 # Up to this many multiply-adds in the forward pass of a step, a stack of MLPs is faster on a CPU
@@ -208,7 +208,7 @@ def fit_stack(
     progress: Show = False,
     *,
     observer: Observer | None = None,
-    make_trainer: Callable[..., StackedPrivateTrainer] | None = None,
+    make_trainer: Callable[..., StackedDPSGD] | None = None,
     epoch: Callable[..., Iterator[torch.Tensor]] | None = None,
     mechanism: Mechanism | None = None,
 ) -> None:
@@ -221,18 +221,18 @@ def fit_stack(
         labels: int64[S, n], labels by position.
         streams: the seeds of each model's batches and noise.
         progress: as in `train_model`.
-        observer, make_trainer, epoch, mechanism: as in `train.fit`, for `StackedPrivateTrainer`.
+        observer, make_trainer, epoch, mechanism: as in `train.fit`, for `StackedDPSGD`.
     """
     device = labels.device
     epoch = epoch or epoch_of
     optimizer = optimizer_of(settings, stacked.train())
     samplings = [generator_of(settings, stream.sampling, device) for stream in streams]
-    trainer: StackedPlainTrainer | StackedPrivateTrainer
+    trainer: StackedPlainTrainer | StackedDPSGD
     if settings.disable_dp:
         trainer = StackedPlainTrainer(stacked, optimizer, settings.max_physical_batch_size)
     else:
         noises = [generator_of(settings, stream.noise, device) for stream in streams]
-        trainer = (make_trainer or StackedPrivateTrainer)(
+        trainer = (make_trainer or StackedDPSGD)(
             stacked, optimizer, noise_generators=noises, **private_arguments(settings, mechanism)
         )
     run_epochs(

@@ -189,7 +189,7 @@ def audit_trainer(
         seed: for all random choices.
         level: in (0, 1).
         claim: by default that of `settings`.
-        make_trainer: the audited trainer, called as PrivateTrainer is.
+        make_trainer: the audited trainer, called as DPSGD is.
         epoch: draws the batches of an epoch, called as `train.epoch_of` is.
         progress: whether to show a progress bar (see `mico_competition.support.progress`).
 

@@ -21,7 +21,7 @@ from mico_competition.training.settings import Settings
 from mico_competition.training.streams import Streams
 
 MakeTrainer = Callable[..., Any]
-"""Called as `PrivateTrainer` is, or `StackedPrivateTrainer` for a stack."""
+"""Called as `DPSGD` is, or `StackedDPSGD` for a stack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ class Runner:
         planned = train.mechanism_of(self.settings)
         if planned is not None and planned.noise_multiplier == self.mechanism.noise_multiplier:
             return self._make
-        own = train_many.StackedPrivateTrainer if self.stacked else train.PrivateTrainer
+        own = train_many.StackedDPSGD if self.stacked else train.DPSGD
         make = self._make or own
         noise = self.mechanism.noise_multiplier
         return lambda *args, **named: make(*args, **{**named, "noise_multiplier": noise})
