@@ -28,7 +28,8 @@ LAYERS = [
     ["competition"],
     ["models"],
     ["training", "release"],
-    ["signals"],
+    # A claimed epsilon and the TPR that it permits need no attack.
+    ["signals", "audit.checked", "audit.claims", "audit.limits", "audit.tradeoff"],
     ["attacks", "attacks.scores.quantile"],  # it takes a problem, the other scores take arrays
     ["attacks.registry"],
     ["evaluation"],

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
-from mico_competition.audit.paired import p_value, paired_test
 from mico_competition.audit.rates import tpr_interval
 from mico_competition.evaluation.measure import METRICS, compare, measure
+from mico_competition.evaluation.paired import p_value, paired_test
 
 
 def two_attacks(rng, models=25, points=60, gain=0.0):

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from mico_competition.scoring.curve import Curve, shown_curve
 from mico_competition.scoring.few_models import around, standard_error
 from mico_competition.scoring.few_records import joined, of_sum
 from mico_competition.scoring.intervals import (
@@ -43,8 +44,10 @@ _AROUND = 2500  # levels from half to twice each reported rate
 _EVENLY = 1000  # levels over all rates
 
 UNKNOWN = (math.nan, math.nan)
+_NOT_PAIRED = "Expected two attacks measured on the same models and resamples."
 
 Interval = tuple[float, float]
+PerModel = Sequence[np.ndarray] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class Estimate:
 class Measured:
     """The results of an attack on its targets: an `Estimate` for each metric, and the ROC curve.
 
-    `bands` has the interval of the TPR at each further false positive rate.
+    `bands` has the interval of the TPR at each further false positive rate. `published` is the
+    curve of a result of which no more is known: that of a file without scores.
     """
 
     estimates: Mapping[str, Estimate]
@@ -79,6 +83,14 @@ class Measured:
     members: int
     nonmembers: int
     bands: Mapping[float, Interval] = field(default_factory=dict)
+    published: Curve | None = None
+
+    def shown_curve(self) -> Curve:
+        """The part of the curve that a page or a file may show; see `scoring.curve`."""
+        if self.published is not None:
+            return self.published
+        known = {"members": self.members, "nonmembers": self.nonmembers, "curve": self.bands}
+        return shown_curve({"fpr": self.fpr, "tpr": self.tpr}, known)
 
     @property
     def method(self) -> str:
@@ -90,8 +102,8 @@ class Measured:
 
 
 def measure(
-    truth: np.ndarray,
-    scores: np.ndarray,
+    truth: PerModel,
+    scores: PerModel,
     *,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
@@ -101,8 +113,8 @@ def measure(
     """The metrics of pooled scores, each with an interval over models.
 
     Args:
-        truth: bool[models, points].
-        scores: float[models, points], finite, comparable over models.
+        truth: bool[models, points], or bool[points] for each model.
+        scores: float of the same shape, finite, comparable over models.
         resamples: draws of models; equal for all compared attacks.
         level: of the intervals.
         seed: for the draws; equal for all compared attacks.
@@ -112,16 +124,7 @@ def measure(
         ValueError: on scores that are not finite; if all points are members, or none; on
             `resamples` below 1.
     """
-    truth, scores = np.asarray(truth), np.asarray(scores, dtype=np.float64)
-    if truth.ndim != 2 or truth.shape != scores.shape:
-        raise ValueError(
-            f"Expected truth and scores [models, points], got {truth.shape} and {scores.shape}."
-        )
-    if resamples < 1:
-        raise ValueError(f"Expected resamples={resamples} >= 1: 1000 is usual.")
-    levels = None if scores.size <= FEW else lambda: list(_levels(truth, scores))
-    member = list(truth.astype(np.int64))
-    made = ScenarioIntervals(member, list(scores), resamples, seed, rates, levels)
+    made = _intervals(truth, scores, resamples, seed, rates)
     return Measured(
         {metric: _estimate(made, metric, level) for metric in METRICS},
         made.result["fpr"],
@@ -133,13 +136,61 @@ def measure(
     )
 
 
-def _estimate(made: ScenarioIntervals, metric: str, level: float) -> Estimate:
-    """The value with its interval, and the data for comparisons."""
+def at_rate(
+    truth: PerModel,
+    scores: PerModel,
+    rate: float,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Estimate:
+    """The TPR below one false positive rate in (0, 1], with its interval.
+
+    The other arguments and the errors are those of `measure`.
+    """
+    return _estimate(_intervals(truth, scores, resamples, seed, (rate,)), rate, level)
+
+
+def _intervals(
+    truth: PerModel, scores: PerModel, resamples: int, seed: int, rates: Sequence[float]
+) -> ScenarioIntervals:
+    """The intervals of checked scores."""
+    truth = [np.asarray(part) for part in truth]
+    scores = [np.asarray(part, dtype=np.float64) for part in scores]
+    shapes = [[part.shape for part in given] for given in (truth, scores)]
+    if shapes[0] != shapes[1] or any(len(shape) != 1 for shape in shapes[0]):
+        raise ValueError(
+            "Expected truth and scores [models, points] with one score for each point, got "
+            f"{_shape(truth)} and {_shape(scores)}."
+        )
+    if resamples < 1:
+        raise ValueError(f"Expected resamples={resamples} >= 1: 1000 is usual.")
+    pooled = np.concatenate([part.astype(bool) for part in truth]), np.concatenate(scores)
+    ends = np.cumsum([part.size for part in scores])[:-1]
+    levels = None if pooled[1].size <= FEW else lambda: np.split(_levels(*pooled, rates), ends)
+    return ScenarioIntervals(
+        [part.astype(np.int64) for part in truth], scores, resamples, seed, rates, levels
+    )
+
+
+def _shape(parts: Sequence[np.ndarray]) -> str:
+    """The shape of arrays, one for each model, as a text."""
+    shapes = {part.shape for part in parts}
+    return str((len(parts), *next(iter(shapes)))) if len(shapes) == 1 else f"{len(parts)} arrays"
+
+
+def _estimate(made: ScenarioIntervals, metric: str | float, level: float) -> Estimate:
+    """The value of a metric or of the TPR below a rate, its interval, and data to compare."""
     both = ({}, {}) if made.left is None else (made.left.models, made.left.parts)
     left, parts = (np.array(one.get(metric, ())) for one in both)
     low, high = made.interval(metric, level)
     draws, few = made.draws.get(metric, np.zeros(0)), made.of_records(metric, level) is not None
-    return Estimate(float(made.result[metric]), low, high, draws, left, parts, few)
+    if isinstance(metric, str):
+        value = float(made.result[metric])
+    else:
+        value = float(made.result["tpr"][made.result["fpr"] < metric].max())
+    return Estimate(value, low, high, draws, left, parts, few)
 
 
 def compare(one: Measured, other: Measured, *, level: float = LEVEL) -> dict[str, Estimate]:
@@ -152,13 +203,16 @@ def compare(one: Measured, other: Measured, *, level: float = LEVEL) -> dict[str
     Raises:
         ValueError: if the two are not of the same models and resamples.
     """
-    found = {}
-    for metric in METRICS:
-        mine, theirs = one[metric], other[metric]
-        if one.models != other.models or mine.draws.shape != theirs.draws.shape:
-            raise ValueError("Expected two attacks measured on the same models and resamples.")
-        found[metric] = _combined((mine, theirs), (1.0, -1.0), one.models, level, least=-1.0)
-    return found
+    if one.models != other.models:
+        raise ValueError(_NOT_PAIRED)
+    return {metric: difference(one[metric], other[metric], one.models, level) for metric in METRICS}
+
+
+def difference(one: Estimate, other: Estimate, models: int, level: float = LEVEL) -> Estimate:
+    """`one` minus `other`, two estimates on the same models and resamples, with its interval."""
+    if one.draws.shape != other.draws.shape or one.left.shape != other.left.shape:
+        raise ValueError(_NOT_PAIRED)
+    return _combined((one, other), (1.0, -1.0), models, level, least=-1.0)
 
 
 def mean_of(parts: list[Measured], metric: str, *, level: float = LEVEL) -> Estimate:
@@ -204,10 +258,14 @@ def _combined(
     return Estimate(value, low, high, draws, left, parts, few)
 
 
-def _levels(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Integer levels of scores, in the same order, fine enough for the metrics."""
+def _levels(truth: np.ndarray, scores: np.ndarray, more: Sequence[float] = ()) -> np.ndarray:
+    """Integer levels of scores, in the same order, fine enough for the metrics.
+
+    A single further rate, `more`, gets as many levels as a reported one; the many of a curve do
+    not.
+    """
     outside = np.sort(scores[~truth])
-    rates = [0.1, 0.01, 0.001]
+    rates = [0.1, 0.01, 0.001, *(more if len(more) == 1 else ())]
     shares = np.concatenate(
         [
             np.linspace(0, 1, _EVENLY),

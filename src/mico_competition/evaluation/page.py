@@ -23,7 +23,6 @@ from mico_competition.evaluation.table import (
     parts_of,
     starred,
 )
-from mico_competition.scoring.curve import shown_curve
 from mico_competition.scoring.metrics import percent
 from mico_competition.scoring.page import document
 from mico_competition.scoring.svg import HEIGHT, LEFT, SIDE, TOP, WIDTH, Axes
@@ -186,9 +185,7 @@ def _roc(rows: Sequence[Row], axes: Axes, identity: str) -> str:
     begin = [] if axes.decade else [0.0]
     lines = []
     for place, row in enumerate(rows):
-        found = row.measured
-        known = {"members": found.members, "nonmembers": found.nonmembers, "curve": found.bands}
-        curve = shown_curve({"fpr": found.fpr, "tpr": found.tpr}, known)
+        curve = row.measured.shown_curve()
         if curve.low:
             rates, ends = [*curve.fpr, 1, *curve.fpr[::-1]], [*curve.high, 1, *curve.low[::-1]]
             parts.append(_band(axes.line(rates, ends), place))

@@ -97,9 +97,11 @@ def headline(found: Evaluation) -> str:
     first = found.rows[0].measured
     asked = "all records" if found.records == "all" else "challenge points"
     knowledge = ", training set known otherwise" if found.known else ""
+    of = "" if found.records == "own" else f" ({asked}{knowledge})"
+    subject = ", ".join(part for part in (found.scenario, found.phase) if part)
     return (
-        f"{found.scenario}, {found.phase}: {first.models} models, {first.members:,} members and "
-        f"{first.nonmembers:,} non-members ({asked}{knowledge})"
+        f"{subject}: {first.models} models, {first.members:,} members and "
+        f"{first.nonmembers:,} non-members{of}"
     )
 
 

@@ -16,7 +16,7 @@ from mico_competition.evaluation.measure import (
     METRICS,
     RESAMPLES,
     Estimate,
-    compare,
+    difference,
     measure,
 )
 from mico_competition.scoring.few_models import standard_error, t_below
@@ -68,12 +68,17 @@ def paired_test(
         raise ValueError("Expected at least two models to compare attacks on, got one: add models.")
     options: dict[str, Any] = {"resamples": resamples, "level": level, "seed": seed}
     one, other = (measure(truth, scores, **options) for scores in (scores_one, scores_other))
-    found = compare(one, other, level=level)[metric]
-    likely = [p_value(found.draws, len(truth))] if len(found.draws) else []
-    likely += [_t_p_value(found, len(truth))] if len(found.left) else []
+    return paired(one[metric], other[metric], len(truth), level=level)
+
+
+def paired(one: Estimate, other: Estimate, models: int, *, level: float = LEVEL) -> Paired:
+    """`one` minus `other`, two estimates on the same models and resamples, with its p-value."""
+    found = difference(one, other, models, level)
+    likely = [p_value(found.draws, models)] if len(found.draws) else []
+    likely += [_t_p_value(found, models)] if len(found.left) else []
     if found.low <= 0 <= found.high:  # also if few records widen the interval
         likely.append(1 - level)
-    return Paired(found.value, found.low, found.high, max(likely))
+    return Paired(found.value, found.low, found.high, max(likely, default=float("nan")))
 
 
 def _t_p_value(found: Estimate, models: int) -> float:
