@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 PYTEST = $(VENV)/bin/python -m pytest
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test test-all test-slow lint bench results attacks lock clean
+.PHONY: help demo test test-all test-slow lint docs bench results attacks lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -29,6 +29,9 @@ lint: $(READY) ## ruff and mypy
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+docs: $(READY) ## the documentation site: build/docs/index.html (half a minute)
+	$(VENV)/bin/sphinx-build -q -E -W --keep-going -c docs $(ARGS) . build/docs
 
 bench: $(READY) ## speed and memory of private training: benchmarks/RESULTS.md (15 minutes)
 	$(VENV)/bin/python benchmarks/bench.py $(ARGS)

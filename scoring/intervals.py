@@ -312,6 +312,13 @@ def bootstrap(
             `level` or `resamples` is out of range.
 
     Source: see the head of this file.
+
+    >>> rng = np.random.default_rng(0)
+    >>> truth = [[0, 1] * 50 for _ in range(8)]
+    >>> guesses = [rng.normal(size=100) + np.array(model) for model in truth]
+    >>> low, high = bootstrap(truth, guesses, resamples=200)["AUC"]
+    >>> 0.7 < low < high < 0.85
+    True
     """
     _check(resamples, level)
     return ScenarioIntervals(solutions, predictions, resamples, seed).scores(level)
@@ -345,6 +352,12 @@ def intervals_of(
 
     Raises:
         ValueError: as `bootstrap`, or there are no models.
+
+    >>> rng = np.random.default_rng(0)
+    >>> solutions = {f"digits/digits_hi/dev/model_{i}": [0, 1] * 50 for i in range(100, 108)}
+    >>> predictions = {name: rng.random(100) for name in solutions}
+    >>> sorted(intervals_of(solutions, predictions, resamples=200))
+    ['average_TPR_FPR_1000', 'digits_hi']
     """
     scenarios: Dict[str, Tuple[List[Any], List[Any]]] = {}
     for folder in solutions:
@@ -372,6 +385,13 @@ def bootstrap_average(
 
     Raises:
         ValueError: as `bootstrap`, or there are no scenarios.
+
+    >>> rng = np.random.default_rng(0)
+    >>> truth = [[0, 1] * 50 for _ in range(8)]
+    >>> guesses = [rng.normal(size=100) + 2 * np.array(model) for model in truth]
+    >>> low, high = bootstrap_average({"hi": (truth, guesses)}, resamples=200)
+    >>> 0.6 < low < high < 0.9
+    True
     """
     found = _intervals_of_scenarios(scenarios, resamples, level, seed, ())
     average: Interval = found["average_" + AVERAGED]

@@ -118,6 +118,13 @@ def generate_roc(
     Raises:
         ValueError: the two are not flat and of one length, or are empty.
         ImportError: matplotlib is not installed.
+
+    >>> from mico_competition.scoring import roc_curve
+    >>> figure = generate_roc(*roc_curve([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]))
+    >>> [axes.get_xscale() for axes in figure.axes]
+    ['linear', 'log']
+    >>> import matplotlib.pyplot as plt
+    >>> plt.close(figure)
     """
     fpr, tpr = np.asarray(fpr, dtype=float), np.asarray(tpr, dtype=float)
     if fpr.ndim != 1 or fpr.shape != tpr.shape or not fpr.size:
@@ -187,6 +194,11 @@ def generate_table(
     Raises:
         ValueError: `scores` is empty, or not of this form.
         ImportError: pandas is not installed.
+
+    >>> from mico_competition.scoring import score
+    >>> table = generate_table({"hi": score([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])})
+    >>> table.loc["hi", "AUC-ROC"].item()
+    0.75
     """
     _check_scores(scores)
     try:
@@ -383,6 +395,11 @@ def generate_html(
 
     Raises:
         ValueError: `scores` is empty, or not of this form.
+
+    >>> from mico_competition.scoring import score
+    >>> page = generate_html({"hi": score([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])})
+    >>> page[:15]
+    '<!DOCTYPE html>'
     """
     _check_scores(scores)
     # Intervals come from the exact data, and would reveal what the steps of coarse scores hide.

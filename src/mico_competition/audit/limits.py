@@ -140,6 +140,8 @@ def tpr_limits_of(challenge_folder: PathLike, *, phase: str = "train") -> dict[s
 
     Raises:
         ValueError: as `layout.walk_challenge` and `claim_of`.
+
+    >>> rates, limits = tpr_limits_of("cifar10")["cifar10_hi"]["exact"]  # doctest: +SKIP
     """
     folders: dict[str, list[Path]] = {}
     for model in walk_challenge(challenge_folder, phases=[phase]):

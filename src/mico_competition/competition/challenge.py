@@ -65,6 +65,11 @@ class ChallengeDataset:
     Raises:
         ValueError: if a split would be empty or negative, if a seed is neither 16 bytes nor a
             64-bit integer, or if the seeds are of different schemes.
+
+    >>> seeds = {"seed_challenge": 1, "seed_training": 2, "seed_membership": 3}
+    >>> splits = ChallengeDataset(range(20), len_training=8, len_challenge=2, **seeds)
+    >>> list(splits.get_challenges()), splits.get_solutions(), len(splits.get_train_dataset())
+    ([5, 13, 2, 11], [1, 1, 0, 0], 8)
     """
 
     def __init__(

@@ -50,6 +50,8 @@ def load_cifar10(dataset_dir: PathLike = ".", download: bool = True) -> ArrayDat
         OSError: if the download fails.
         ValueError: if a file is damaged, or is a pickle of more than plain arrays.
             (The errors above are ValueErrors too.)
+
+    >>> dataset = load_cifar10("data", download=True)  # doctest: +SKIP
     """
     pixels, labels = read_cifar10(dataset_dir, download)
     return ArrayDataset(_tensor(pixels), _tensor(labels), normalise_cifar10)
@@ -71,6 +73,8 @@ def load_purchase100(dataset_dir: PathLike = ".", download: bool = False) -> Arr
         OSError: if the download fails.
         ValueError: if the file is damaged or of another form; the message names the line.
             (The errors above are ValueErrors too.)
+
+    >>> dataset = load_purchase100("data")  # doctest: +SKIP
     """
     bits, labels = read_purchase100(dataset_dir, download)
     return ArrayDataset(_tensor(bits), _tensor(labels), unpack_bits)
@@ -94,6 +98,8 @@ def load_sst2(dataset_dir: PathLike | None = None, download: bool = False) -> Te
         OSError: if the copy of Hugging Face cannot be loaded.
         ValueError: if a file is damaged; the message names the line.  (The errors above are
             ValueErrors too.)
+
+    >>> dataset = load_sst2("data")  # doctest: +SKIP
     """
     sentences, labels, idx = read_sst2(dataset_dir, download)
     return TextDataset(sentences, torch.tensor(labels), torch.tensor(idx))
@@ -106,6 +112,11 @@ def load_digits(dataset_dir: PathLike | None = None, download: bool = False) -> 
 
     Returns:
         Items (float32 [64], grey levels in 0..1, int 0..9), in scikit-learn's order.
+
+    >>> dataset = load_digits()
+    >>> record, label = dataset[0]
+    >>> len(dataset), record.shape, label
+    (1797, torch.Size([64]), 0)
     """
     from sklearn.datasets import load_digits as bundled
 

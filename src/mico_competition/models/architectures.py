@@ -74,7 +74,11 @@ class _Classifier(nn.Module):
 
 
 class CNN(_Classifier):
-    """2022's network for CIFAR-10: three convolutions and a linear layer, with tanh."""
+    """2022's network for CIFAR-10: three convolutions and a linear layer, with tanh.
+
+    >>> CNN()(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,6 +106,9 @@ class MLP(_Classifier):
 
     A `gain` above 1 multiplies the inputs, so that hidden units saturate on small differences
     between records, and the model memorises rather than generalises.
+
+    >>> MLP()(torch.zeros(2, 600)).shape
+    torch.Size([2, 100])
     """
 
     def __init__(
@@ -169,6 +176,13 @@ def load_model(task: str, path: PathLike, device: Device = None) -> nn.Module:
         ValueError: naming the file and the fix, if the task is unknown; if the folder lacks
             weights; if a file is truncated or damaged, or holds more than plain tensors (no code
             in it is executed); or if the weights have another architecture or are not finite.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save_model(get_task("purchase100"), MLP(), folder)
+    ...     model = load_model("purchase100", folder)
+    >>> type(model).__name__, model.training
+    ('MLP', False)
     """
     row = get_task(task)
     weights = find_file(path, row.weights[-1])

@@ -18,7 +18,6 @@ from mico_competition.attacks.scores.groups import filled_means
 
 FORMULAS = ("in", "midpoint", "standardised")
 
-# What the winner sent in: scenario -> (signal, formula).  "loss" is minus the cross-entropy.
 WINNER_2023 = {
     "cifar10_inf": ("loss", "in"),
     "cifar10_hi": ("confidence", "in"),
@@ -33,6 +32,13 @@ WINNER_2023 = {
     "purchase100_ddp": ("confidence", "in"),
     "sst2_ddp": ("confidence", "in"),
 }
+"""The signal and the formula that the winner of 2023 chose for each scenario.
+
+"loss" is minus the cross-entropy.
+
+>>> WINNER_2023["purchase100_hi"]
+('loss', 'standardised')
+"""
 
 
 def calibrate(

@@ -106,6 +106,12 @@ def lira_multivariate(
 
     Source: Carlini et al. 2022, section VI-C.  Models of MICO were trained without
     augmentation: expect little there.
+
+    >>> rng = np.random.default_rng(0)
+    >>> seen = np.arange(8)[:, None] % 2 == [0, 1, 0]
+    >>> shadow = rng.normal(size=(8, 3, 2)) + 4.0 * seen[:, :, None]
+    >>> lira_multivariate(np.array([[4.0, 4.0], [0.0, 0.0], [4.0, 3.0]]), shadow, seen) > 0
+    array([ True, False,  True])
     """
     target, shadow = np.asarray(target, dtype=np.float64), np.asarray(shadow)
     if shadow.ndim != 3 or 0 in shadow.shape or target.shape != shadow.shape[1:]:

@@ -49,6 +49,12 @@ def quantile_regression(
     Raises:
         ValueError: on shapes that do not match, on fewer than 10 others, on signals that are not
             finite or are constant.
+
+    >>> brightness = np.linspace(0.0, 1.0, 50)[:, None]
+    >>> outside = brightness[:, 0] + np.tile([-0.1, 0.1], 25)
+    >>> target = np.array([2.0, 0.5])
+    >>> quantile_regression(target, np.array([[0.5], [0.5]]), outside, brightness) > 1
+    array([ True, False])
     """
     if not 0.5 < high < 1:
         raise ValueError(f"Expected high between 0.5 and 1, got {high}.")

@@ -1,0 +1,36 @@
+"""Blocks of Python on the pages that are marked to run give the output that stands below them."""
+
+from unittest import mock
+
+import pytest
+from helpers_pages import PAGES, ROOT, differences, run_block, runnable_blocks
+
+from mico_competition.training import ghost_norms
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if runnable_blocks(p)], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_examples_give_what_the_page_says(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__page__"}
+    with mock.patch.dict(ghost_norms.RULES):  # a page adds one
+        for block in runnable_blocks(page):
+            printed = run_block(block.code, names)
+            if block.output is not None:
+                assert not differences(block.output, printed), (
+                    f"{page.name}, line {block.line}:\n{printed}"
+                )
+
+
+def test_output_is_the_printed_text_and_the_last_value():
+    assert run_block("print('a')\n1 + 1\n2 + 2", {}) == "a\n4\n"
+    assert run_block("x = 3\n", {}) == ""
+
+
+def test_differences_are_found():
+    assert not differences("AUC 0.712 [0.70, 0.72]", "AUC  0.713 [0.70, 0.72]\n")
+    assert differences("AUC 0.712", "AUC 0.716")
+    assert differences("AUC 0.712", "auc 0.712")
+    assert differences("3 models", "4 models")
+    assert not differences("first ... last 1", "first 17 and 18 last 1")

@@ -1,0 +1,124 @@
+"""Pages of the repository: their examples, their links, and the anchors of their headings."""
+
+import ast
+import contextlib
+import io
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted(
+    path
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("docs/*/*.md"),
+        *ROOT.glob("benchmarks/*.md"),
+        *ROOT.glob("leaderboard/README.md"),
+        *ROOT.glob("docs/tutorials/*.ipynb"),
+        *ROOT.glob("docs/howto/*.ipynb"),
+        *ROOT.glob("starting-kit/*.ipynb"),
+    ]
+    if path.parent.name != "results"  # parts of pages that scripts write
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Code of a page, the output that the page shows below it (None: nothing), and its line."""
+
+    code: str
+    output: str | None
+    line: int
+
+
+RUN = re.compile(
+    r"^<!-- run -->\n```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE
+)
+
+
+def text_of(path: Path) -> str:
+    """The Markdown of a page; of a notebook, that of its cells of text."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return text
+    cells = [c for c in json.loads(text)["cells"] if c["cell_type"] == "markdown"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells)
+
+
+def runnable_blocks(path: Path) -> list[Block]:
+    """The blocks below a line `<!-- run -->`, in the order of the page."""
+    text = text_of(path)
+    return [
+        Block(found[1], found[2], text[: found.start()].count("\n") + 1)
+        for found in RUN.finditer(text)
+    ]
+
+
+def run_block(code: str, names: dict[str, Any]) -> str:
+    """What the code prints, and the value of its last line, as a notebook shows them."""
+    tree = ast.parse(code)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(tree, "<page>", "exec"), names)
+        if last is not None:
+            value = eval(compile(ast.Expression(last.value), "<page>", "eval"), names)
+            if value is not None:
+                print(repr(value))
+    return printed.getvalue()
+
+
+NUMBER = re.compile(r"\d+\.\d+")
+
+
+def differences(expected: str, got: str) -> bool:
+    """Whether two texts differ in more than spaces and two units of a decimal's last digit.
+
+    "..." stands for any text.
+    """
+    # Each decimal becomes a group of its own, and everything else must be the same.
+    parts = re.split(r"(\d+\.\d+|\.\.\.|\s+)", expected.strip())
+    pattern, decimals = "", []
+    for part in parts:
+        if NUMBER.fullmatch(part):
+            decimals.append(part)
+            pattern += r"(\d+\.\d+)"
+        elif part == "...":
+            pattern += r".*?"
+        else:
+            pattern += r"\s+" if part.isspace() else re.escape(part)
+    found = re.fullmatch(pattern, got.strip(), re.DOTALL)
+    if found is None:
+        return True
+    for one, other in zip(decimals, found.groups(), strict=True):
+        unit = 10.0 ** -len(one.partition(".")[2])
+        if abs(float(one) - float(other)) > 2.01 * unit:
+            return True
+    return False
+
+
+LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)")
+FENCE = re.compile(r"^(`{3,}|:{3,})(.*?)\n(.*?)^\1\s*$", re.DOTALL | re.MULTILINE)
+
+
+def links_of(path: Path) -> list[str]:
+    """The targets of a page's links and pictures, outside code."""
+    text = FENCE.sub("", text_of(path))
+    return LINK.findall(re.sub(r"`[^`\n]*`", lambda code: "x" * len(code[0]), text))
+
+
+def anchors_of(path: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    found: dict[str, int] = {}
+    anchors = set()
+    for heading in re.findall(r"^#{1,6} +(.+?)\s*#*$", FENCE.sub("", text_of(path)), re.MULTILINE):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
+        slug = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
+        count = found.get(slug, 0)
+        found[slug] = count + 1
+        anchors.add(f"{slug}-{count}" if count else slug)
+    return anchors
