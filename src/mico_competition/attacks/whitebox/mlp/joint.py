@@ -199,7 +199,7 @@ def decode_with_prior(
 
     Solves (S K S + ridge I) c' = S (T - K mean), S = diag(spread). mean + spread c' is the
     posterior mean; the result is the evidence of the data about each c_i without its own prior (but
-    with those of the others): mean + (spread^2 + 1 / kappa_i) c' / spread, kappa_i the information
+    with those of the others): mean + (spread^2 + 1 / iota_i) c' / spread, iota_i the information
     on c_i. It does not depend on whether the record's own membership is known.
 
     Args:
@@ -208,7 +208,7 @@ def decode_with_prior(
         mean: float32[N], prior means of c.
         spread: float32[N], prior standard deviations, > 0, in units in which the noise is ridge.
         ridges: > 0.
-        information: kappa_i / K_ii for each ridge, as `information_of` measures it; None means that
+        information: iota_i / K_ii for each ridge, as `information_of` measures it; None means that
             without interference, 1 / ridge.
         solves: records each solve.
     """
@@ -225,20 +225,18 @@ def decode_with_prior(
 def information_of(
     kernel: Kernel, spread: Tensor, ridges: Sequence[float], seed: int = 0
 ) -> list[float]:
-    """kappa / K_ii for each ridge, on average: the information on c_i that is left by interference.
+    """iota_i / K_ii for each ridge, on average: the information on c_i that is left by interference.
 
-    With M = (S K S + ridge I)^-1, M_ii = 1 / (ridge (1 + spread_i^2 kappa_i)) (the matrix
+    With M = (S K S + ridge I)^-1, M_ii = 1 / (ridge (1 + spread_i^2 iota_i)) (the matrix
     inversion lemma); the trace of M is estimated with one random vector of signs (Hutchinson,
-    Communications in Statistics 18, 1989) and kappa / K_ii, taken as equal for all, solved for.
+    Communications in Statistics 18, 1989) and iota_i / K_ii, taken as equal for all, solved for.
     """
     generator = torch.Generator().manual_seed(seed)
     signs = (torch.randint(0, 2, (len(spread),), generator=generator) * 2 - 1).to(spread)
     power = (spread**2 * kernel.diagonal).double()
     out = []
     for ridge, own in zip(ridges, solve_shifted(kernel.scaled(spread), signs, ridges)):
-        mean = (
-            float((signs * own).double().mean()) * ridge
-        )  # bounds of 1 / (1 + spread_i^2 kappa_i)
+        mean = float((signs * own).double().mean()) * ridge  # bounds of 1 / (1 + spread_i^2 iota_i)
         low, high = 0.0, 1 / ridge  # no information, no interference
         for _ in range(60):
             middle = (low + high) / 2
@@ -248,5 +246,5 @@ def information_of(
 
 
 def _mean_left(power: Tensor, information: float) -> float:
-    """Mean of 1 / (1 + spread_i^2 kappa_i), the remaining share of the prior variance."""
+    """Mean of 1 / (1 + spread_i^2 iota_i), the remaining share of the prior variance."""
     return float((1 / (1 + power * information)).mean())
