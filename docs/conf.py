@@ -23,6 +23,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "cells",
     "mathml",
     "public_names",
     "verbs",
@@ -46,6 +47,7 @@ nb_execution_mode = "off"
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4  # the anchors that GitHub gives
 
+smartquotes = False  # `--flag` is no dash
 default_role = "literal"  # what stands in `backticks` in docstrings
 nitpicky = True
 nitpick_ignore_regex = [

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from copy import copy
 from typing import Any
 
 from docutils import nodes
@@ -39,8 +40,10 @@ def required(action: argparse.Action) -> bool:
 
 def takes(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     """What stands for the values of an argument; its choices are listed below it."""
-    name = action.metavar or (action.dest.upper() if action.option_strings else action.dest)
-    return str(parser._get_formatter()._format_args(action, str(name)))
+    name = action.dest.upper() if action.option_strings else action.dest
+    named = copy(action)
+    named.metavar = action.metavar or name
+    return str(parser._get_formatter()._format_args(named, name))
 
 
 def describe(parser: argparse.ArgumentParser, action: argparse.Action) -> nodes.Node:
