@@ -225,7 +225,7 @@ def decode_with_prior(
 def information_of(
     kernel: Kernel, spread: Tensor, ridges: Sequence[float], seed: int = 0
 ) -> list[float]:
-    """iota_i / K_ii for each ridge, on average: the information on c_i that is left by interference.
+    """iota_i / K_ii for each ridge, on average: the information on c_i despite interference.
 
     With M = (S K S + ridge I)^-1, M_ii = 1 / (ridge (1 + spread_i^2 iota_i)) (the matrix
     inversion lemma); the trace of M is estimated with one random vector of signs (Hutchinson,
