@@ -31,7 +31,7 @@ LAYERS = [
     # A claimed epsilon and the TPR that it permits need no attack.
     ["signals", "audit.checked", "audit.claims", "audit.limits", "audit.tradeoff"],
     ["attacks", "attacks.scores.quantile"],  # it takes a problem, the other scores take arrays
-    ["attacks.registry"],
+    ["attacks.registry", "attacks.catalogue"],
     ["evaluation"],
     ["audit"],
     ["hosting"],

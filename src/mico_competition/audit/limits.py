@@ -17,10 +17,10 @@ Only the metadata of models is read, never their weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -125,6 +125,94 @@ def tpr_limits(claim: PrivacyClaim, fpr: np.ndarray) -> Curves:
         max_tpr(run, fpr),
     )
     return {name: (fpr, tpr) for name, tpr in zip(NAMES, found)}
+
+
+@overload
+def tpr_limit(
+    *,
+    fpr: float,
+    epsilon: float | None = None,
+    delta: float = 1e-5,
+    mu: float | None = None,
+    mechanism: Mechanism | PrivacyClaim | None = None,
+) -> float: ...
+
+
+@overload
+def tpr_limit(
+    *,
+    fpr: Sequence[float] | np.ndarray,
+    epsilon: float | np.ndarray | None = None,
+    delta: float | np.ndarray = 1e-5,
+    mu: float | np.ndarray | None = None,
+    mechanism: Mechanism | PrivacyClaim | None = None,
+) -> np.ndarray: ...
+
+
+@overload
+def tpr_limit(
+    *,
+    fpr: float,
+    epsilon: Sequence[float] | np.ndarray,
+    delta: float | np.ndarray = 1e-5,
+) -> np.ndarray: ...
+
+
+def tpr_limit(
+    *,
+    fpr: Any,
+    epsilon: Any = None,
+    delta: Any = 1e-5,
+    mu: Any = None,
+    mechanism: Mechanism | PrivacyClaim | None = None,
+) -> Any:
+    """The largest true positive rate that a private mechanism permits any attack.
+
+    It holds for every attack on one record that is added or removed, whatever else the attacker
+    knows.  Give one of `epsilon`, `mu` and `mechanism`; a mechanism gives the tightest limit.
+
+    Args:
+        fpr: the false positive rate of the attack, in [0, 1], a number or an array.
+        epsilon: >= 0, of (epsilon, delta)-differential privacy; infinite permits everything.
+        delta: in [0, 1], of the same; not used with `mu` or `mechanism`.
+        mu: >= 0, of mu-Gaussian differential privacy.
+        mechanism: a `Mechanism` (noise multiplier, sampling rate and number of steps of DP-SGD) or
+            the `PrivacyClaim` of a trained model; its limit is computed from its privacy loss
+            distribution, which needs the package dp-accounting.
+
+    Returns:
+        A float for numbers; a float64 array of the broadcast shape if an argument is an array.
+
+    Raises:
+        ValueError: if a number is out of range, or if not exactly one of `epsilon`, `mu` and
+            `mechanism` is given.
+
+    Sources: Kairouz, Oh and Viswanath, ICML 2015 (epsilon, delta); Dong, Roth and Su, JRSS B 2022
+    (mu, mechanism): docs/METHODS.md, section 8.
+
+    >>> round(tpr_limit(epsilon=1, delta=1e-5, fpr=0.1), 4)
+    0.2718
+    >>> tpr_limit(epsilon=4, fpr=[0.001, 0.01, 0.1]).round(4).tolist()
+    [0.0546, 0.546, 0.9835]
+    >>> round(tpr_limit(mu=1, fpr=0.1), 4)
+    0.3891
+    """
+    given = {"epsilon": epsilon, "mu": mu, "mechanism": mechanism}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise ValueError(
+            f"Expected one of epsilon, mu and mechanism, got {' and '.join(named) or 'none'}: say "
+            "which guarantee the limit is of."
+        )
+    if epsilon is not None:
+        found = dp_tpr(epsilon, delta, fpr)
+    elif mu is not None:
+        found = gdp_tpr(mu, fpr)
+    else:
+        assert mechanism is not None
+        run = mechanism.mechanism if isinstance(mechanism, PrivacyClaim) else mechanism
+        found = max_tpr(run, fpr)
+    return float(found) if np.ndim(found) == 0 else found
 
 
 def tpr_limits_of(challenge_folder: PathLike, *, phase: str = "train") -> dict[str, Curves]:

@@ -29,8 +29,7 @@ from mico_competition.support.command_line import (
 
 if TYPE_CHECKING:
     from mico_competition.attacks.problem import Attack, Source
-    from mico_competition.evaluation.evaluate import Evaluation
-    from mico_competition.evaluation.study import Step
+    from mico_competition.evaluation.rows import Evaluation, Step
 
 _DEFAULTS_OF_EVALUATE = ("threshold", "winner-2023", "lira-online-global", "rmia", "bavaria", "eb")
 _FILES = {"csv": "a table", "json": "everything", "html": "a page with ROCs"}

@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mico_competition.attacks.cost import NO_COST, Cost, metered
+from mico_competition.attacks.cost import metered
 from mico_competition.attacks.problem import Attack
 from mico_competition.attacks.registry import WINNERS_FORMULAS, get_attack
 from mico_competition.evaluation.cross_fitting import EvaluationTask, run
 from mico_competition.evaluation.custom import is_custom, is_ours
 from mico_competition.evaluation.leakage_check import check_task
-from mico_competition.evaluation.measure import METRICS, Estimate, Measured, compare, measure
+from mico_competition.evaluation.measure import RANKED, compare, measure
+from mico_competition.evaluation.rows import Evaluation, Row
 from mico_competition.scoring.curve import RATES
 from mico_competition.support.progress import tracked
 
-RANKED = next(iter(METRICS))
 SAMPLE = 3  # targets relabelled for a built-in attack
 WINNERS_BEST = "winner-best"
 """The best of the winner's formulas in hindsight, as the baseline."""
@@ -46,39 +46,6 @@ class Options:
 
 
 DEFAULTS = Options()
-
-
-@dataclass(frozen=True)
-class Row:
-    """One attack: its metrics, its paired gain over the attack it is compared with, and its cost.
-
-    `seconds` is wall-clock time, which depends on the load of the machine; `cost` does not.
-    """
-
-    name: str
-    title: str
-    white_box: bool
-    measured: Measured
-    gain: dict[str, Estimate] | None
-    seconds: float
-    cost: Cost = NO_COST
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """All attacks on one scenario; `against` names the attack that the gains are measured over."""
-
-    scenario: str
-    phase: str
-    records: str
-    known: bool
-    against: str
-    rows: tuple[Row, ...]
-
-    @property
-    def knowledge(self) -> str:
-        """What an attack knows about the targets besides the points to score."""
-        return "distinguisher" if self.known else "standard"
 
 
 def evaluate(
@@ -191,13 +158,3 @@ def guard(task: EvaluationTask, attack: Attack, options: Options) -> None:
         # The tests of this package relabel every target of the built-in attacks.
         sample = SAMPLE if is_ours(attack) and options.blind_check == "auto" else None
         check_task(attack, task, folds=options.folds, seed=options.seed, sample=sample)
-
-
-def scores_in_percent(metric: str) -> bool:
-    """Whether a metric is usually given in percent."""
-    return metric.startswith("TPR")
-
-
-def interval_excludes_zero(estimate: Estimate) -> bool:
-    """Whether the interval of a gain lies above or below 0."""
-    return bool(np.isfinite(estimate.low)) and not estimate.low <= 0 <= estimate.high

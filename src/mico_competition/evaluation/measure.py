@@ -37,6 +37,9 @@ METRICS: Mapping[str, str] = {
 }
 """Key of `scoring.score` -> what people call it."""
 
+RANKED = next(iter(METRICS))
+"""The metric that ranks submissions."""
+
 RESAMPLES = 1000
 LEVEL = 0.95
 FEW = 50_000  # number of points up to which every distinct score is a level

@@ -10,9 +10,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from mico_competition.evaluation.evaluate import RANKED, Evaluation, Row
-from mico_competition.evaluation.measure import METRICS, Estimate
-from mico_competition.evaluation.study import Step
+from mico_competition.evaluation.measure import METRICS, RANKED, Estimate
+from mico_competition.evaluation.rows import Evaluation, Row, Step
 from mico_competition.evaluation.table import (
     COST,
     COST_HEADS,

@@ -18,7 +18,6 @@ import numpy as np
 
 from mico_competition.attacks.cost import NO_COST, Cost
 from mico_competition.evaluation import results_file, results_table
-from mico_competition.evaluation.evaluate import Evaluation, Row
 from mico_competition.evaluation.measure import (
     LEVEL,
     RESAMPLES,
@@ -29,6 +28,7 @@ from mico_competition.evaluation.measure import (
     measure,
 )
 from mico_competition.evaluation.paired import Paired, paired
+from mico_competition.evaluation.rows import Evaluation, Row
 from mico_competition.scoring.curve import RATES
 from mico_competition.support.spelling import nearest
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from mico_competition.evaluation.measure import METRICS, Estimate
@@ -11,6 +10,7 @@ from mico_competition.evaluation.table import parts_of, starred
 from mico_competition.scoring.few_records import rate_of
 from mico_competition.scoring.intervals import describe_intervals
 from mico_competition.scoring.metrics import percent
+from mico_competition.support.tables import Cell, aligned, html_line, html_table
 
 if TYPE_CHECKING:
     import pandas
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 
 HEADS = {key: "AUC" if key == "AUC" else f"TPR@{percent(rate_of(key))} FPR, %" for key in METRICS}
 """Key of a metric -> the head of its column."""
-
-_CELL = "padding:.3em .8em .3em 0;text-align:right;white-space:nowrap;background:transparent"
-_NAME = _CELL.replace("right", "left")
-_LINE = "border-bottom:1px solid rgba(128,128,128,.45)"
-_SMALL = "opacity:.75;font-size:.85em"
 
 
 def heading(results: Results) -> str:
@@ -56,30 +51,26 @@ def text(results: Results) -> str:
     """The table for a terminal, with the paired gains below."""
     heads = ["attack", *HEADS.values(), "seconds"]
     rows = [[a.name, *_words(a.measured.estimates), f"{a.seconds:.1f}"] for a in results.values()]
-    lines = [heading(results), "", *_aligned([heads, *rows])]
+    lines = [heading(results), "", *aligned([heads, *rows])]
     gains = [[a.name, *_words(a.gain, gain=True)] for a in results.values() if a.gain is not None]
     if gains:
         above = f"gain over {results.against}, paired (* = the interval excludes 0)"
-        lines += ["", above, *_aligned([heads[:-1], *gains])]
+        lines += ["", above, *aligned([heads[:-1], *gains])]
     return "\n".join([*lines, "", *notes(results)])
 
 
 def html(results: Results) -> str:
     """The table for a notebook: its colours are the notebook's own, light or dark."""
     heads = ["attack", *HEADS.values(), "seconds"]
-    rows = [
-        (a.name, a.title, [*_pairs(a.measured.estimates), (f"{a.seconds:.1f}", "")])
-        for a in results.values()
+    rows = [[a.name, *_pairs(a.measured.estimates), f"{a.seconds:.1f}"] for a in results.values()]
+    gains: list[list[Cell]] = [
+        [a.name, *_pairs(a.gain, gain=True)] for a in results.values() if a.gain is not None
     ]
-    gains = [
-        (a.name, "", _pairs(a.gain, gain=True)) for a in results.values() if a.gain is not None
-    ]
-    parts = [f'<p style="margin:.3em 0">{escape(heading(results))}</p>', _html(heads, rows)]
+    parts = [html_line(heading(results)), html_table(heads, rows, numbers=True)]
     if gains:
         above = f"Gain over {results.against}, paired; * where the interval excludes 0"
-        parts += [f'<p style="margin:.8em 0 .3em">{escape(above)}</p>', _html(heads[:-1], gains)]
-    below = "<br>".join(escape(note) for note in notes(results))
-    return "\n".join([*parts, f'<p style="{_SMALL};margin:.5em 0">{below}</p>'])
+        parts += [html_line(above), html_table(heads[:-1], gains, numbers=True)]
+    return "\n".join([*parts, *(html_line(note, small=True) for note in notes(results))])
 
 
 def frame(attacks: Iterable[AttackResult], gain: bool) -> pandas.DataFrame:
@@ -109,48 +100,15 @@ def frame(attacks: Iterable[AttackResult], gain: bool) -> pandas.DataFrame:
     return found
 
 
-def _pairs(estimates: object, gain: bool = False) -> list[tuple[str, str]]:
+def _pairs(estimates: Mapping[str, Estimate], gain: bool = False) -> list[tuple[str, str]]:
     """The number and the interval of each metric as texts; a star for a gain that is clear."""
     found = []
     for key in METRICS:
-        estimate: Estimate = estimates[key]  # type: ignore[index]
+        estimate = estimates[key]
         value, ends = parts_of(key, estimate, gain)
         found.append((value + ("*" if gain and starred(key, estimate) else ""), ends))
     return found
 
 
-def _words(estimates: object, gain: bool = False) -> list[str]:
+def _words(estimates: Mapping[str, Estimate], gain: bool = False) -> list[str]:
     return [" ".join(part for part in pair if part) for pair in _pairs(estimates, gain)]
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of texts as lines with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
-    ]
-
-
-def _html(heads: Sequence[str], rows: Sequence[tuple[str, str, list[tuple[str, str]]]]) -> str:
-    """A table in HTML with inline styles, which notebooks keep."""
-    top = "".join(
-        f'<th scope="col" style="{_CELL if i else _NAME};{_LINE}">{escape(head)}</th>'
-        for i, head in enumerate(heads)
-    )
-    lines = []
-    for name, title, cells in rows:
-        numbers = "".join(
-            f'<td style="{_CELL}">{escape(value)}'
-            + (f' <span style="{_SMALL}">{escape(ends)}</span>' if ends else "")
-            + "</td>"
-            for value, ends in cells
-        )
-        about = f' title="{escape(title)}"' if title else ""
-        lines.append(
-            f'<tr><th scope="row" style="{_NAME}"{about}>{escape(name)}</th>{numbers}</tr>'
-        )
-    return (
-        '<div style="overflow-x:auto"><table style="border-collapse:collapse;'
-        f'font-variant-numeric:tabular-nums"><thead><tr>{top}</tr></thead>\n<tbody>'
-        f"{chr(10).join(lines)}</tbody></table></div>"
-    )

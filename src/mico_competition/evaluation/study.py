@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from mico_competition.attacks.problem import Attack, Problem
 from mico_competition.evaluation.cross_fitting import EvaluationTask, problems
 from mico_competition.evaluation.custom import answer
-from mico_competition.evaluation.measure import METRICS, Estimate, mean_of, measure
+from mico_competition.evaluation.measure import METRICS, mean_of, measure
+from mico_competition.evaluation.rows import Step
 from mico_competition.signals import HIDDEN
 from mico_competition.support.progress import tracked
 
 REPEATS = 3
-
-
-@dataclass(frozen=True)
-class Step:
-    """The metrics of an attack with a given number of shadow models.
-
-    `estimates` are means over the random choices of shadows, with intervals over targets;
-    `spread` is the standard deviation of each metric over the choices (0 for a single choice).
-    """
-
-    attack: str
-    shadows: int
-    repeats: int
-    estimates: dict[str, Estimate]
-    spread: dict[str, float]
 
 
 def study(

@@ -9,14 +9,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from mico_competition.evaluation.evaluate import (
+from mico_competition.evaluation.measure import METRICS, Estimate
+from mico_competition.evaluation.rows import (
     Evaluation,
     Row,
+    Step,
     interval_excludes_zero,
     scores_in_percent,
 )
-from mico_competition.evaluation.measure import METRICS, Estimate
-from mico_competition.evaluation.study import Step
 from mico_competition.scoring.intervals import describe_intervals
 
 COLUMNS = (

@@ -1,0 +1,257 @@
+"""Lower bounds on epsilon from an attack's scores on models of one's own, as a table.
+
+Each bound is a single method's, with what it presumes; the headline is the one that presumes least.
+The mathematics is in docs/METHODS.md, section 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mico_competition.audit.bound import Bound
+from mico_competition.audit.bounds import METHODS
+from mico_competition.audit.checked import check_delta, check_level, check_scores
+from mico_competition.audit.guesses import pairs
+from mico_competition.audit.one_run import one_run_bound
+from mico_competition.support.tables import aligned, html_line, html_table
+
+if TYPE_CHECKING:
+    import pandas
+
+ONE_RUN, OF_PAIRS = "one-run", "one-run of pairs"
+
+PRESUMES: Mapping[str, str] = {
+    ONE_RUN: "a fair coin decided for each point whether it is in",
+    OF_PAIRS: "each model's members were drawn at random from its points",
+    "one-run f-DP": "fair coins, and a Gaussian mechanism",
+    "threshold": "independent points",
+    "Gaussian DP": "independent points, and a Gaussian mechanism",
+}
+"""Bound.method -> what must hold, besides scores that were made without the labels."""
+
+_HEADS = ("epsilon >=", "for a record", "presumes")
+ADDED, REPLACED = "added or removed", "replaced by another"
+_LEAST_FIRST = (ONE_RUN, "threshold", "one-run f-DP", "Gaussian DP", OF_PAIRS)
+
+
+@dataclass(frozen=True)
+class EpsilonBounds:
+    """Lower bounds on epsilon by several methods; iterating gives each `Bound`.
+
+    A notebook shows them as a table, `print` as text.
+
+    Attributes:
+        bounds: by method; each holds with probability `level` by itself, the largest does not.
+        delta: of every epsilon.
+        level: of every bound.
+        models, members, nonmembers: the numbers of models and points.
+        missing: method -> why it gives no bound for these points.
+    """
+
+    bounds: tuple[Bound, ...]
+    delta: float
+    level: float
+    models: int
+    members: int
+    nonmembers: int
+    missing: Mapping[str, str]
+
+    def __iter__(self) -> Iterator[Bound]:
+        return iter(self.bounds)
+
+    def __len__(self) -> int:
+        return len(self.bounds)
+
+    def __getitem__(self, method: str) -> Bound:
+        for bound in self.bounds:
+            if bound.method == method:
+                return bound
+        why = f": {self.missing[method]}" if method in self.missing else "."
+        names = ", ".join(bound.method for bound in self.bounds)
+        raise KeyError(f"There is no bound by {method!r}{why} There are: {names}.")
+
+    @property
+    def headline(self) -> Bound:
+        """The bound that presumes least, for a record added or removed."""
+        return next(b for name in _LEAST_FIRST for b in self.bounds if b.method == name)
+
+    def sentence(self) -> str:
+        """The headline in a sentence."""
+        best = self.headline
+        record = REPLACED if best.method == OF_PAIRS else ADDED
+        return (
+            f"epsilon >= {best.epsilon:.2f} at delta {_short(self.delta)} for a record {record}, "
+            f"with {self.level:.0%} confidence, by {best.method}, which presumes that "
+            f"{_clause(best.method)}."
+        )
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The bounds as a pandas frame, indexed by method.
+
+        Its columns are `epsilon`, `delta`, `level`, `record` (what is added, removed or replaced)
+        and `presumes`.
+
+        Raises:
+            ImportError: if pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_frame needs pandas: pip install pandas") from error
+        names = ["epsilon", "delta", "level", "record", "presumes"]
+        rows = [[b.epsilon, b.delta, b.level, _record(b), PRESUMES[b.method]] for b in self.bounds]
+        index = pd.Index([b.method for b in self.bounds], name="method")
+        return pd.DataFrame(rows, index=index, columns=names)
+
+    def __str__(self) -> str:
+        rows = [("method", *_HEADS), *map(self._cells, self.bounds)]
+        return "\n".join([self.sentence(), "", *aligned(rows), "", *self._notes()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        table = html_table(("method", *_HEADS), [self._cells(bound) for bound in self.bounds])
+        notes = [html_line(note, small=True) for note in self._notes()]
+        return "\n".join([html_line(self.sentence()), table, *notes])
+
+    def _cells(self, bound: Bound) -> tuple[str, str, str, str]:
+        return bound.method, f"{bound.epsilon:.2f}", _record(bound), PRESUMES[bound.method]
+
+    def _notes(self) -> list[str]:
+        models = f"{self.models} model{'s' if self.models > 1 else ''}"
+        return [
+            f"From {models}, {self.members:,} members and {self.nonmembers:,} non-members. Each "
+            f"bound holds with {self.level:.0%} confidence by itself; the largest of them does "
+            "not.",
+            *(f"No bound by {method}: {why}" for method, why in self.missing.items()),
+        ]
+
+
+def epsilon_bounds(
+    is_member: Any,
+    scores: Any,
+    *,
+    delta: float = 1e-5,
+    level: float = 0.95,
+    membership: str = "coins",
+    seed: int = 0,
+) -> EpsilonBounds:
+    """Lower bounds on the epsilon of a training run, from an attack's scores, by several methods.
+
+    A bound is about the trainer that made the models: with probability `level`, over new runs, the
+    trainer's epsilon is not below it.  The scores must be made without the labels that they are
+    compared with, for instance by an attack that learns from other models.
+
+    Args:
+        is_member: bool[points], or bool[models, points] for several models; 1 for a member.
+        scores: float of the same shape, finite, larger for likelier members; only their order
+            counts.  Scores of several models must be comparable.
+        delta: in (0, 1), of every bound.
+        level: in (0, 1), of each bound.
+        membership: "coins" if each point had its own fair coin, which exactly half of many points
+            nearly are; "half", for one model, if exactly half of its points are members, drawn at
+            random, which costs the one-run bounds a little and makes them a theorem.
+        seed: of the order of tied scores and of the pairs.
+
+    Returns:
+        The bounds, from the fewest assumptions to the most.  A method that cannot give a bound for
+        these points, such as a one-run bound for uneven numbers of members and non-members, is in
+        `missing`, with the reason.
+
+    Raises:
+        ValueError: if shapes differ, a score is not finite, membership is not 0 or 1 or of one
+            kind only, a number is out of range, or no method gives a bound.
+
+    Sources: Steinke, Nasr and Jagielski, NeurIPS 2023 (one run); Mahloujifar, Melis and Chaudhuri,
+    ICML 2025 (one run, f-DP); Jagielski, Ullman and Oprea, NeurIPS 2020 (threshold); Nasr et al.,
+    USENIX Security 2023 (Gaussian DP).
+
+    >>> rng = np.random.default_rng(0)
+    >>> is_member = rng.random(1000) < 0.5
+    >>> bounds = epsilon_bounds(is_member, 3 * is_member + rng.normal(size=1000))
+    >>> [bound.method for bound in bounds]
+    ['one-run', 'one-run of pairs', 'one-run f-DP', 'threshold', 'Gaussian DP']
+    >>> bounds.headline.method, bounds.headline.epsilon > 2
+    ('one-run', True)
+    """
+    check_delta(delta, zero=False)
+    check_level(level)
+    truth, values = _models(is_member, scores)
+    if membership == "half" and len(truth) > 1:
+        raise ValueError(
+            "Expected membership='coins' for several models: where exactly half of each model's "
+            'points are members, the bound "one-run of pairs" holds.'
+        )
+    member, value = check_scores(np.concatenate(truth), np.concatenate(values))
+    plan: dict[str, Any] = {"delta": delta, "level": level, "seed": seed}
+    found: list[Bound] = []
+    missing: dict[str, str] = {}
+    for method in (ONE_RUN, OF_PAIRS, "one-run f-DP", "threshold", "Gaussian DP"):
+        try:
+            if method == OF_PAIRS:
+                of_pairs = one_run_bound(*_pairs(truth, values, seed), **plan)
+                found.append(replace(of_pairs, method=OF_PAIRS))
+            elif method in (ONE_RUN, "one-run f-DP"):
+                found.append(METHODS[method](member, value, membership=membership, **plan))
+            else:
+                found.append(METHODS[method](member, value, **plan))
+        except ValueError as error:
+            if str(error).startswith("Unknown membership"):
+                raise
+            missing[method] = str(error)
+    if not found:
+        raise ValueError(next(iter(missing.values())))
+    inside = int(member.sum())
+    counts = len(truth), inside, member.size - inside
+    return EpsilonBounds(tuple(found), delta, level, *counts, missing)
+
+
+def _models(is_member: Any, scores: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Membership and scores of each model, as flat arrays."""
+    try:
+        truth, values = np.asarray(is_member), np.asarray(scores)
+    except ValueError:
+        truth = values = np.zeros((0, 0, 0))
+    if truth.shape != values.shape or truth.ndim not in (1, 2):
+        raise ValueError(
+            "Expected is_member and scores of one shape, [points] or [models, points], got "
+            f"{truth.shape} and {values.shape}: pass is_member first, and one score for each point."
+        )
+    if truth.ndim == 1:
+        return [truth], [values]
+    return list(truth), list(values)
+
+
+def _pairs(
+    truth: Sequence[np.ndarray], values: Sequence[np.ndarray], seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of a member and a non-member within each model, joined."""
+    found = [
+        pairs(np.asarray(one) == 1, np.asarray(score, dtype=np.float64), seed=seed + model)
+        for model, (one, score) in enumerate(zip(truth, values))
+    ]
+    of_pairs, gaps = (np.concatenate(parts) for parts in zip(*found))
+    if not of_pairs.size or of_pairs.all() or not of_pairs.any():
+        raise ValueError("Expected several pairs of a member and a non-member of one model.")
+    return of_pairs, gaps
+
+
+def _record(bound: Bound) -> str:
+    return REPLACED if bound.method == OF_PAIRS else ADDED
+
+
+def _clause(method: str) -> str:
+    """What a bound presumes, as a clause after "presumes that"."""
+    return {
+        "threshold": "points are independent",
+        "one-run f-DP": "fair coins decided, and that the mechanism is Gaussian",
+        "Gaussian DP": "points are independent, and that the mechanism is Gaussian",
+    }.get(method, PRESUMES[method])
+
+
+def _short(number: float) -> str:
+    return f"{number:g}".replace("e-0", "e-")

@@ -1,0 +1,107 @@
+"""`audit_trainer` on training functions of one's own: true and false claims, and its coins."""
+
+import numpy as np
+import pytest
+import torch
+
+import mico_competition as mico
+from mico_competition.audit.tradeoff import gdp_epsilon
+
+
+def noisy_sum(sigma):
+    """A Gaussian mechanism whose canaries have gradients of norm 1, each in its own direction."""
+
+    def train(include, seed):
+        return include + np.random.default_rng(seed).normal(0, sigma, len(include))
+
+    return train
+
+
+def test_a_true_claim_raises_no_alarm_and_a_false_one_does():
+    true = gdp_epsilon(1 / 0.4, 1e-5)
+    audit = mico.audit_trainer(noisy_sum(0.4), canaries=2000, epsilon=true, seed=1)
+    assert not audit.alarm and 0.3 * true < audit.proven.epsilon < true
+    assert audit.sentence().startswith("Nothing contradicts the claim")
+    broken = mico.audit_trainer(noisy_sum(0.4), canaries=2000, epsilon=true / 8, seed=1)
+    assert broken.alarm and broken.sentence().startswith("ALARM: the trainer does not meet")
+    assert str(broken).startswith(broken.sentence()) and "<b>ALARM: the" in broken._repr_html_()
+    assert broken.to_frame().loc["one-run", "epsilon"] == broken.proven.epsilon
+
+
+def test_false_alarms_are_as_rare_as_the_level_says():
+    """A mechanism that meets its claim exactly: randomised response on each canary."""
+    epsilon = 1.0
+    keeps = np.exp(epsilon) / (1 + np.exp(epsilon))
+
+    def train(include, seed):
+        return np.where(np.random.default_rng(seed).random(len(include)) < keeps, include, ~include)
+
+    audits = [
+        mico.audit_trainer(train, canaries=300, epsilon=epsilon, level=0.8, seed=seed)
+        for seed in range(60)
+    ]
+    assert sum(audit.alarm for audit in audits) <= 0.2 * 60 + 2.5 * np.sqrt(60 * 0.2 * 0.8)
+    assert np.mean([audit.proven.epsilon for audit in audits]) > 0.3
+
+
+def test_coins_are_fair_and_differ_from_run_to_run_and_from_the_runs_own_seed():
+    seen = []
+
+    def train(include, seed):
+        assert include.dtype == bool
+        seen.append((include.copy(), seed))
+        include[:] = False  # the auditor's own coins must not change
+        return np.arange(500.0)
+
+    audit = mico.audit_trainer(train, canaries=500, epsilon=1, runs=3, seed=5)
+    coins = np.array([include for include, _ in seen])
+    assert audit.let_in == coins.sum() and audit.runs == 3
+    assert len({seed for _, seed in seen}) == 3
+    assert 0.4 < coins.mean() < 0.6 and abs(np.corrcoef(coins)[0, 1]) < 0.2
+    for include, seed in seen:
+        assert not np.array_equal(np.random.default_rng(seed).random(500) < 0.5, include)
+    mico.audit_trainer(train, canaries=500, epsilon=1, runs=3, seed=5)
+    assert np.array_equal(seen[3][0], seen[0][0]) and seen[3][1] == seen[0][1]
+    fresh = {mico.audit_trainer(train, canaries=500, epsilon=1).seed for _ in "ab"}
+    assert len(fresh) == 2
+
+
+def test_scores_come_from_what_train_returns():
+    def train(include, seed):
+        return {"weights": torch.tensor(include.astype(float))}
+
+    def score(model):
+        return model["weights"].requires_grad_()
+
+    audit = mico.audit_trainer(train, score=score, canaries=200, epsilon=1, seed=0)
+    assert audit.alarm and audit.bounds.models == 1
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (None, r"Expected train to return a score for each canary, float.100., got"),
+        (torch.nn.Linear(1, 1), "got Linear: return numbers, or pass `score`"),
+        (np.zeros(99), r"got shape \(99,\)"),
+        (np.full(100, np.inf), "Expected finite scores from train, got 100 NaN"),
+    ],
+)
+def test_results_that_are_no_scores(result, words):
+    with pytest.raises(ValueError, match=words):
+        mico.audit_trainer(lambda include, seed: result, canaries=100, epsilon=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"canaries": 10}, "canaries=10 >= 100"),
+        ({"epsilon": -1}, "epsilon=-1"),
+        ({"epsilon": float("nan")}, "epsilon=nan"),
+        ({"runs": 0}, "runs=0"),
+        ({"delta": 0}, "delta=0"),
+        ({"level": 1}, "level=1"),
+    ],
+)
+def test_bad_options(options, words):
+    with pytest.raises(ValueError, match=words):
+        mico.audit_trainer(noisy_sum(1), **{"canaries": 100, "epsilon": 1, **options})
