@@ -62,7 +62,9 @@ def text(results: Results) -> str:
 def html(results: Results) -> str:
     """The table for a notebook: its colours are the notebook's own, light or dark."""
     heads = ["attack", *HEADS.values(), "seconds"]
-    rows = [[a.name, *_pairs(a.measured.estimates), f"{a.seconds:.1f}"] for a in results.values()]
+    rows: list[list[Cell]] = [
+        [a.name, *_pairs(a.measured.estimates), f"{a.seconds:.1f}"] for a in results.values()
+    ]
     gains: list[list[Cell]] = [
         [a.name, *_pairs(a.gain, gain=True)] for a in results.values() if a.gain is not None
     ]
