@@ -30,6 +30,10 @@ class PrivacyClaim:
         delta: in (0, 1), at which epsilon is given.
         mechanism: noise, sampling and steps of the run.
         target: the target epsilon of the run, if it is known.
+
+    >>> claim = PrivacyClaim(2.0, 1e-5, Mechanism(1.1, 0.01, 1000))
+    >>> claim.is_sound()
+    True
     """
 
     epsilon: float

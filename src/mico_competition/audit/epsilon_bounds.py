@@ -50,6 +50,13 @@ class EpsilonBounds:
         level: of every bound.
         models, members, nonmembers: the numbers of models and points.
         missing: method -> why it gives no bound for these points.
+
+    >>> bounds = epsilon_bounds(np.arange(200) % 2, np.arange(200) % 2)
+    >>> print(bounds.sentence())
+    epsilon >= 3.58 at delta 1e-5 for a record added or removed, with 95% confidence, by one-run,
+    which presumes that a fair coin decided for each point whether it is in.
+    >>> max(bounds, key=lambda bound: bound.epsilon).method
+    'Gaussian DP'
     """
 
     bounds: tuple[Bound, ...]

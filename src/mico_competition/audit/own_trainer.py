@@ -41,6 +41,12 @@ class TrainerAudit:
         let_in: canaries that the coins let in, in all runs.
         seed: of the coins and of the runs, to repeat the audit.
         seconds: its duration.
+
+    >>> def leaks(include, seed):  # tells of each canary whether it was trained on
+    ...     return 1.0 * include
+    >>> print(audit_trainer(leaks, canaries=500, epsilon=1, seed=0).sentence())
+    ALARM: the trainer does not meet its claim of epsilon 1 at delta 1e-5: 500 canaries in 1 run
+    prove epsilon >= 3.76 at 95% confidence.
     """
 
     bounds: EpsilonBounds

@@ -41,6 +41,10 @@ class Mechanism:
 
     Each bound is computed once.  It goes with the mechanism into another process, which then need
     not compute it.
+
+    >>> run = Mechanism(noise_multiplier=1.1, sample_rate=0.01, num_steps=1000)
+    >>> round(run.epsilon(target_delta=1e-5), 2)
+    1.57
     """
 
     noise_multiplier: float
