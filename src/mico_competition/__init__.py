@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mico_competition.models.architectures import CNN, MLP, load_model
     from mico_competition.scoring.metrics import score
     from mico_competition.training.accounting import Mechanism
+    from mico_competition.training.private_trainer import PrivateTrainer
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ __all__ = [
     "MLP",
     "Mechanism",
     "PrivacyClaim",
+    "PrivateTrainer",
     "Results",
     "TrainerAudit",
     "audit_trainer",
@@ -65,6 +67,7 @@ _HOME = {
     "MLP": "models.architectures",
     "Mechanism": "training.accounting",
     "PrivacyClaim": "audit.claims",
+    "PrivateTrainer": "training.private_trainer",
     "Results": "evaluation.results",
     "TrainerAudit": "audit.own_trainer",
     "audit_trainer": "audit.own_trainer",

@@ -17,7 +17,7 @@ def without_biases(patch):
     """The clipping norm leaves biases out."""
     _norms(
         patch,
-        lambda self, a, g: ghost_norms._square(g) * ghost_norms._square(a),
+        lambda self, a, g: ghost_norms.square(g) * ghost_norms.square(a),
         lambda self, a, g: torch.linalg.vecdot(g, g) * torch.linalg.vecdot(a, a),
     )
 

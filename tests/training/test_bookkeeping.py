@@ -57,13 +57,13 @@ def test_norms_and_clipped_sums_are_the_loops(kind, batch, tmp_path):
 def by_pairs(monkeypatch):
     """The shapes whose pairs of places were taken, in call order."""
     calls = []
-    pairs = ghost_norms._pairs
+    pairs = ghost_norms.pairs
 
     def counted(x):
         calls.append(tuple(x.shape))
         return pairs(x)
 
-    monkeypatch.setattr(ghost_norms, "_pairs", counted)
+    monkeypatch.setattr(ghost_norms, "pairs", counted)
     return calls
 
 

@@ -41,11 +41,11 @@ TRAINED = {
         nn.Unflatten(1, (4, 8)), nn.Conv1d(4, 4, 3, padding=1), nn.Flatten()
     ),
     "in place": lambda: with_layer(nn.ReLU(inplace=True)),
+    "PReLU": lambda: with_layer(nn.PReLU()),
+    "two calls": lambda: with_layer(*[nn.Linear(32, 32)] * 2),
 }
 REFUSED = {
     "BatchNorm": (lambda: with_layer(nn.BatchNorm1d(32, affine=False)), "batch normalisation"),
-    "PReLU": (lambda: with_layer(nn.PReLU()), r"Layer 1 \(PReLU\) is not supported"),
-    "two calls": (lambda: with_layer(*[nn.Linear(32, 32)] * 2), "is called twice"),
     "mixing": (Mixing, "changes with the others of its batch, before layer above"),
 }
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-See = Callable[[nn.Module, Tensor, Tensor], None]
+See = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
 
 
 class Recorder:
@@ -25,7 +26,7 @@ class Recorder:
         layers: layers of that model.
         see: called as `see(layer, input, output)` after each call of a layer.  Where gradients
             are enabled, the output requires one: take it by `output.register_hook`, or by
-            `torch.autograd.grad`.
+            `torch.autograd.grad`.  A tensor that it returns replaces the output.
     """
 
     def __init__(self, model: nn.Module, layers: Iterable[nn.Module], see: See) -> None:
@@ -55,16 +56,27 @@ class Recorder:
         for hook in self._hooks:
             hook.remove()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Report no call inside this block."""
+        before, self._recording = self._recording, False
+        try:
+            yield
+        finally:
+            self._recording = before
+
     def _after_forward(
-        self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Tensor], output: Tensor
-    ) -> None:
+        self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> Any:
         if not self._recording:
-            return
-        if torch.is_grad_enabled() and not output.requires_grad:
-            # No parameter or input below requires a gradient.
-            start: Callable[[Tensor, Tensor], Tensor] = _GraphStart.apply
-            output = start(output, torch.zeros((), requires_grad=True))
-        self._see(module, inputs[0] if inputs else named["input"], output)
+            return None
+        return self._report(module, inputs, named, output)
+
+    def _report(
+        self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> Any:
+        """Report a call; what is not None replaces the output."""
+        return self._see(module, inputs[0] if inputs else named["input"], started(output))
 
 
 @contextmanager
@@ -76,6 +88,41 @@ def recorded(model: nn.Module, layers: Iterable[nn.Module], see: See) -> Iterato
             yield
     finally:
         recorder.remove()
+
+
+class CallRecorder(Recorder):
+    """A recorder that reports all arguments and outputs of a call, of any structure.
+
+    Args:
+        model, layers: as in `Recorder`.
+        see: called as `see(layer, arguments, named_arguments, output)`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Iterable[nn.Module],
+        see: Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None],
+    ) -> None:
+        super().__init__(model, layers, lambda *_: None)
+        self._see_call = see
+
+    def _report(
+        self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> None:
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, Tensor) and leaf.is_floating_point():
+                started(leaf)
+        self._see_call(module, inputs, named, output)
+
+
+def started(output: Tensor) -> Tensor:
+    """Make a layer's output require a gradient, if gradients are enabled."""
+    if torch.is_grad_enabled() and not output.requires_grad:
+        # No parameter or input below requires a gradient.
+        start: Callable[[Tensor, Tensor], Tensor] = _GraphStart.apply
+        return start(output, torch.zeros((), requires_grad=True))
+    return output
 
 
 class _GraphStart(torch.autograd.Function):

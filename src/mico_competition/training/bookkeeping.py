@@ -12,21 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mico_competition.models.recorder import Recorder
-from mico_competition.training.ghost_norms import RULES, Rule
+from mico_competition.models.recorder import CallRecorder, Recorder
+from mico_competition.training.layer_rules import layers_of
 
 
 class BookKeeper:
     """Computes the clipped sum of per-example gradients of a model's losses.
 
     Args:
-        model: all its parameters must be trainable and belong to layers that `ghost_norms.RULES`
-            supports, each to one layer only.
+        model: its parameters that require a gradient now are clipped; the others are frozen.
+            `layer_rules` says how each layer is handled.
 
     Raises:
         ValueError: naming the layer or parameter that cannot be clipped.
@@ -34,23 +35,48 @@ class BookKeeper:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self._rules = dict(_rules_of(model))
-        self._recorder = Recorder(model, self._rules, self._see)
+        self.layers = layers_of(model)
+        self._recorder = Recorder(model, self.layers.rules, self._see)
+        self._whole = CallRecorder(model, self.layers.whole, self._see_call)
+        self._count: int | None = None
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Record the forward passes of this block for `norms`; parameters get no gradient."""
-        for rule in self._rules.values():
-            rule.forget()
-        with self._recorder.recording():
+    def recording(self, count: int | None = None) -> Iterator[None]:
+        """Record the forward passes of this block for `norms`; parameters get no gradient.
+
+        Args:
+            count: the number of examples.  If it is given, a layer may also be called on what all
+                examples share, such as the positions of a sequence.
+        """
+        self._count = count
+        self._forget()
+        with self._recorder.recording(), self._whole.recording():
             yield
 
-    def _see(self, module: nn.Module, layer_input: Tensor, output: Tensor) -> None:
+    def _forget(self) -> None:
+        for part in self.layers.parts:
+            part.forget()
+
+    def _see(self, module: nn.Module, layer_input: Tensor, output: Tensor) -> Tensor | None:
         """Record a layer's input, and hook the gradient of its output."""
+        if not torch.is_grad_enabled():
+            return None
+        rule = self.layers.rules[module]
+        given, shared = layer_input, rule.shared_by_examples(layer_input, self._count)
+        if shared is not None:
+            assert self._count is not None
+            layer_input = shared.expand(self._count, *shared.shape[1:])
+            output = output.expand(self._count, *output.shape[given.ndim - shared.ndim + 1 :])
+        call = rule.see_input(layer_input)
+        output.register_hook(partial(rule.see_output_gradient, call=call))
+        return None if shared is None else output
+
+    def _see_call(
+        self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> None:
+        """Record a call of a layer without a formula."""
         if torch.is_grad_enabled():
-            rule = self._rules[module]
-            rule.see_input(layer_input)
-            output.register_hook(rule.see_output_gradient)
+            self.layers.whole[module].see(arguments, named, output)
 
     def norms(self, losses: Tensor) -> Tensor:
         """Run the backward pass, and compute the norm of each example's gradient.
@@ -68,35 +94,13 @@ class BookKeeper:
         if losses.requires_grad:  # otherwise no layer contributes, and the first rule says so
             losses.sum().backward()
         squares = torch.zeros_like(losses)
-        for rule in self._rules.values():
-            squares += rule.squared_norms(losses.shape)
+        with self._recorder.paused(), self._whole.paused():
+            for part in self.layers.parts:
+                squares += part.squared_norms(losses.shape)
         return squares.sqrt()
 
     def write_weighted_sum(self, weights: Tensor) -> None:
         """Write sum_i weights_i * gradient_i into each parameter's `grad`; forget the batch."""
-        for rule in self._rules.values():
-            rule.write_weighted_sum(weights)
-            rule.forget()
-
-
-def _rules_of(model: nn.Module) -> Iterator[tuple[nn.Module, Rule]]:
-    """A rule for each layer with parameters; ValueError for a layer that no rule supports."""
-    owner: dict[int, str] = {}
-    for name, module in model.named_modules():
-        parameters: list[tuple[str, Any]] = list(module.named_parameters(name, recurse=False))
-        for full_name, parameter in parameters:
-            if id(parameter) in owner:
-                raise ValueError(
-                    f"Parameter {full_name} is shared with {owner[id(parameter)]}: private "
-                    "training needs separate parameters in each layer."
-                )
-            owner[id(parameter)] = full_name
-        if parameters:
-            if type(module) not in RULES:
-                supported = ", ".join(kind.__name__ for kind in RULES)
-                raise ValueError(
-                    f"Layer {name or 'model'} ({type(module).__name__}) is not supported in "
-                    f"book-keeping mode, which supports {supported}: replace it, or use "
-                    "--grad_sample_mode hooks."
-                )
-            yield module, RULES[type(module)](name, module)
+        for part in self.layers.parts:
+            part.write_weighted_sum(weights)
+            part.forget()

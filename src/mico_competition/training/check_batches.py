@@ -31,7 +31,7 @@ class Batch:
 
     Attributes:
         inputs: the model's inputs, a tensor or (nested) dict of tensors with one row an example.
-        labels: int64[rows].
+        labels: int64[rows], or what the loss takes as targets, a tensor with one row an example.
         models: S; each model has rows / S examples.
     """
 
@@ -69,7 +69,7 @@ class Batch:
     def exchanged(self, chosen: Tensor, other: Batch) -> Batch:
         """This batch with the rows where `chosen` (bool[rows]) is True taken from `other`."""
         inputs = _exchanged(self.inputs, other.inputs, chosen)
-        return Batch(inputs, torch.where(chosen, other.labels, self.labels), self.models)
+        return Batch(inputs, _exchanged(self.labels, other.labels, chosen), self.models)
 
 
 def _exchanged(mine: Any, other: Any, chosen: Tensor) -> Any:

@@ -35,6 +35,7 @@ GRAD_SAMPLE_MODES = ("bookkeeping", "hooks", "functorch", "ghost")
 Inputs = torch.Tensor | dict[str, torch.Tensor]
 Generator = torch.Generator | SecureGenerator
 Batch = Callable[[torch.Tensor], Inputs]
+Losses = Callable[[nn.Module, Inputs, torch.Tensor], torch.Tensor]
 
 
 def poisson_batches(
@@ -105,15 +106,18 @@ class DPSGD:
     model that mixes examples, or whose per-example gradients the mode gets wrong, is refused.
 
     Args:
-        model: the module to train, in train mode, on its device.  Every parameter is trained
-            and clipped.  Batch normalisation and other layers that mix examples are refused.
-        optimizer: a torch optimiser over all of the model's parameters.
+        model: the module to train, in train mode, on its device.  Every parameter that requires
+            a gradient is trained and clipped; frozen ones take no part.  Batch normalisation and
+            other layers that mix examples are refused.
+        optimizer: a torch optimiser over all of the model's trained parameters.
         noise_multiplier: sigma > 0, the noise's standard deviation in units of `max_grad_norm`.
         max_grad_norm: C > 0, the L2 norm to which each per-example gradient is clipped.
         expected_batch_size: the expected length of a logical batch, which divides the sum.
         max_physical_batch_size: the most examples in one forward pass; it affects memory only.
         grad_sample_mode: how per-example norms are computed, one of GRAD_SAMPLE_MODES.
         noise_generator: the generator of the noise, and of nothing else.
+        losses: computes the loss of each example of a batch, float[b], as `losses(model, inputs,
+            labels)`; by default the cross-entropy.
 
     Raises:
         ValueError: if an argument is out of range or the model cannot be trained privately.
@@ -130,6 +134,7 @@ class DPSGD:
         max_physical_batch_size: int,
         grad_sample_mode: str = GRAD_SAMPLE_MODES[0],
         noise_generator: Generator | None = None,
+        losses: Losses | None = None,
     ) -> None:
         check_private(noise_multiplier, max_grad_norm)
         if grad_sample_mode not in GRAD_SAMPLE_MODES:
@@ -142,10 +147,11 @@ class DPSGD:
                 f"Secure randomness does not work with Opacus' mode {grad_sample_mode!r}: use "
                 "grad_sample_mode bookkeeping."
             )
-        check_trainable(model, optimizer)
+        check_trainable(model, optimizer, grad_sample_mode)
         self.max_physical_batch_size = max_physical_batch_size
         self.max_grad_norm = max_grad_norm
         self.mode = grad_sample_mode
+        self._given_losses = losses
         self.model = self._wrap(model)
         self.optimizer = _optimizer_class(grad_sample_mode)(
             optimizer,
@@ -157,7 +163,7 @@ class DPSGD:
         )
         self.checks = PrivacyChecks(
             self.model,
-            lambda batch: per_example_losses(self.model, batch.inputs, batch.labels),
+            lambda batch: self._losses(batch.inputs, batch.labels),
             self._plain,
             self._clipped_sum,
             max_grad_norm=max_grad_norm,
@@ -183,13 +189,31 @@ class DPSGD:
         except RuntimeError as error:  # NotImplementedError among them
             raise unfit(self.mode, error) from error
 
-    def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
+    def _losses(self, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of each example, float[b], with a graph."""
+        return (self._given_losses or per_example_losses)(self.model, inputs, labels)
+
+    def trained(self) -> Iterator[tuple[str, Any]]:
+        """The names and parameters that are trained; all others are frozen."""
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter
+
+    def step(
+        self,
+        batch: torch.Tensor,
+        inputs: Batch,
+        labels: torch.Tensor,
+        *,
+        num_records: int | None = None,
+    ) -> torch.Tensor:
         """Take one step on a logical batch; noise is added even if the batch is empty.
 
         Args:
             batch: int64[b], the positions of the batch's records, b >= 0.
             inputs: maps positions to the model's inputs.
-            labels: int64[n], labels by position.
+            labels: int64[n], labels by position, or any targets that the losses take.
+            num_records: the most examples that a batch can have; by default n.
 
         Returns:
             The sum of the batch's losses before the step (0-dimensional, on the device).
@@ -201,7 +225,8 @@ class DPSGD:
         chunks = physical_batches(batch, self.max_physical_batch_size)
         for chunk in logical_step(self.optimizer, chunks):
             if len(chunk):
-                total += self._checked_backward(inputs(chunk), labels[chunk], len(labels))
+                most = num_records or len(labels)
+                total += self._checked_backward(inputs(chunk), labels[chunk], most)
             else:
                 self._backward_nothing()
         return total
@@ -217,12 +242,12 @@ class DPSGD:
     def _backward(self, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
         """Leave clipped or per-example gradients where the optimiser expects them."""
         if self.mode == "bookkeeping":
-            with self.keeper.recording():
-                losses = per_example_losses(self.model, inputs, labels)
+            with self.keeper.recording(len(labels)):
+                losses = self._losses(inputs, labels)
                 norms = self.keeper.norms(losses)
             self.keeper.write_weighted_sum(clip_factors(norms, self.max_grad_norm))
             return losses.detach().sum()
-        losses = per_example_losses(self.model, inputs, labels)
+        losses = self._losses(inputs, labels)
         with warnings.catch_warnings():
             # The inputs of the first layer need no gradient, but its parameters do.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
@@ -268,14 +293,14 @@ class DPSGD:
                     self._check_per_example()
                 raise unfit(self.mode, error) from error
             self._check_per_example()
-            return take_sum(self.optimizer, list(self.model.parameters()))
+            return take_sum(self.optimizer, [parameter for _, parameter in self.trained()])
         finally:
             for holder in held:
                 holder.max_grad_norm = self.checks.max_grad_norm
 
     def _check_per_example(self) -> None:
         """Raise ValueError, naming a parameter without a per-example gradient."""
-        for name, parameter in self.model.named_parameters() if self.mode != "bookkeeping" else ():
+        for name, parameter in self.trained() if self.mode != "bookkeeping" else ():
             results = (getattr(parameter, name, None) for name in ("grad_sample", "_norm_sample"))
             if all(each is None for each in results):
                 raise ValueError(
@@ -285,7 +310,7 @@ class DPSGD:
 
     def _backward_nothing(self) -> None:
         """Leave the gradients of an empty batch, without running the model on it."""
-        for parameter in self.model.parameters():
+        for _, parameter in self.trained():
             if self.mode in ("bookkeeping", "ghost"):
                 parameter.grad = torch.zeros_like(parameter)
             else:

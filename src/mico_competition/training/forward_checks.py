@@ -54,7 +54,7 @@ class ForwardChecks:
         self.state = State(model)
         self.before = Attributes(model)
         self._from_start = False  # whether to restore `before` ahead of each pass
-        self.rounding = 16 * torch.finfo(next(model.parameters()).dtype).eps  # until measured
+        self.rounding = 16 * torch.finfo(_type_of(model)).eps  # until measured
 
     @torch.no_grad()
     def run(self) -> None:
@@ -232,6 +232,11 @@ class ForwardChecks:
                 layer = f"layer {plain_name(name)} ({type(modules[name]).__name__})"
                 return f", {'in' if side == 'output' else 'before'} {layer}" if name else ""
         return ""
+
+
+def _type_of(model: nn.Module) -> torch.dtype:
+    """The type of the first trained weight."""
+    return next(p.dtype for p in model.parameters() if p.requires_grad)
 
 
 def _recorder(record: dict[tuple[str, str], Tensor], name: str, rows: int) -> Callable[..., None]:

@@ -68,7 +68,8 @@ class GradientChecks:
     ) -> None:
         self.forward, self._losses, self._plain, self._deliver = forward, losses, plain, deliver
         self.max_grad_norm, self.mode = max_grad_norm, mode
-        names, parameters = zip(*forward.model.named_parameters())
+        trained = ((name, p) for name, p in forward.model.named_parameters() if p.requires_grad)
+        names, parameters = zip(*trained)
         self.names: Sequence[str] = [plain_name(name) for name in names]
         self.parameters: Sequence[nn.Parameter] = parameters
         self.root = torch.finfo(parameters[0].dtype).eps ** 0.5

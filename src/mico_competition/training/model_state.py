@@ -56,13 +56,14 @@ class State(WriteGuard):
         super().__init__(model)
         self.model = model
         self._values = [tensor.detach().clone() for _, tensor in self._tensors]
+        self._trained = [tensor.requires_grad for _, tensor in self._tensors]
 
     def check(self) -> None:
         """Raise ValueError, naming the tensor, if one was written to, changed or replaced."""
         super().check()
         now = dict(_tensors(self.model))
-        for (name, tensor), value in zip(self._tensors, self._values):
-            if isinstance(tensor, nn.Parameter) and not tensor.requires_grad:
+        for (name, tensor), value, trained in zip(self._tensors, self._values, self._trained):
+            if trained and not tensor.requires_grad:
                 raise ValueError(
                     f"Parameter {plain_name(name)} is frozen by the forward pass: leave "
                     "requires_grad as it is, so that every parameter is trained."
@@ -104,7 +105,7 @@ class State(WriteGuard):
     def _changed(self, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
         with torch.no_grad():
             for _, tensor in self._tensors:
-                if isinstance(tensor, nn.Parameter):
+                if isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
                     tensor.copy_(change(tensor))
         try:
             yield

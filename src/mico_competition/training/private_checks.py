@@ -1,6 +1,6 @@
 """The checks of a private trainer: before training, on its first batch, and at every later step.
 
-Before training, unsuitable layers and frozen parameters are refused.  On the first batch that is
+Before training, unsuitable layers are refused.  On the first batch that is
 not empty, before any weight changes, the forward pass (`forward_checks`) and the clipped sum
 (`gradient_checks`) are checked.  At every later batch, the checks make sure that the forward pass
 writes to no weight or buffer.  A failed check raises ValueError, and nothing is trained.
@@ -23,48 +23,67 @@ from mico_competition.training.model_state import State, WriteGuard, plain_name
 from mico_competition.training.random_numbers import SEED, undisturbed
 
 
-def check_trainable(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def check_trainable(
+    model: nn.Module, optimizer: torch.optim.Optimizer, mode: str = "bookkeeping"
+) -> None:
     """Raise ValueError, naming the layer or parameter, that cannot be trained privately."""
     if not model.training:
         raise ValueError("This model cannot be trained privately in eval mode: call model.train().")
     for name, module in model.named_modules():
-        fault = _known_fault(module)
+        fault = _known_fault(module) or (_fault_of_opacus(module) if mode != "bookkeeping" else "")
         if fault:
             where = f"layer {name or 'model'} ({type(module).__name__})"
             raise ValueError(f"This model cannot be trained privately, because of {where}: {fault}")
-    check_frozen(model)
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    loose = [name for name, p in model.named_parameters() if id(p) not in held]
+    trained = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise ValueError(
+            "Every parameter of the model is frozen: call requires_grad_(True) on those to train."
+        )
+    held = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
+    loose = [name for key, name in trained.items() if key not in held]
     if loose:
-        raise ValueError(f"Parameter {loose[0]} is not the optimizer's: give it all parameters.")
-
-
-def check_frozen(model: nn.Module) -> None:
-    """Raise ValueError, naming the parameter, if one does not require a gradient."""
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            raise ValueError(
-                f"Parameter {plain_name(name)} is frozen: train every parameter, or remove it from "
-                "the model."
-            )
+        raise ValueError(
+            f"Parameter {loose[0]} is not the optimizer's: give it all parameters, or freeze this "
+            "one by requires_grad_(False)."
+        )
+    if held - set(trained):
+        raise ValueError(
+            "The optimizer holds a parameter that is not the model's, so its gradient is not "
+            "clipped: make it a part of the model, or leave it out."
+        )
 
 
 def _known_fault(module: nn.Module) -> str:
     """Why a layer of this kind cannot be trained privately; empty if no reason is known."""
     if isinstance(module, _BatchNorm):
-        return "batch normalisation mixes the examples of a batch. Use GroupNorm or LayerNorm."
-    if getattr(module, "track_running_stats", False):
+        if not module.training and module.running_mean is not None:
+            return ""  # an affine map of each example
+        return (
+            "batch normalisation mixes the examples of a batch. Use GroupNorm or LayerNorm, or "
+            "leave it in eval mode."
+        )
+    if getattr(module, "track_running_stats", False) and module.training:
         return "running statistics carry data past the noise. Set track_running_stats=False."
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         if module.max_norm is not None:
             return "max_norm changes weights by the data, without noise. Leave it out."
         if module.scale_grad_by_freq:
             return "scale_grad_by_freq counts the tokens of the whole batch. Leave it out."
+    return ""
+
+
+def _fault_of_opacus(module: nn.Module) -> str:
+    """Why Opacus' modes cannot train a layer of this kind; empty if no reason is known."""
     from opacus.validators import ModuleValidator  # only private runs need Opacus
 
     validator = ModuleValidator.VALIDATORS.get(type(module))
     faults = validator(module) if validator else []
     return str(faults[0]) if faults else ""
+
+
+def trained_names(model: nn.Module) -> frozenset[str]:
+    """The names of the parameters that require a gradient."""
+    return frozenset(name for name, p in model.named_parameters() if p.requires_grad)
 
 
 class PrivacyChecks:
@@ -93,6 +112,7 @@ class PrivacyChecks:
         self._clipped_sum, self.max_grad_norm, self.mode = clipped_sum, max_grad_norm, mode
         self._checked: tuple[bool, ...] | None = None
         self._guard = WriteGuard(model)
+        self._trained = trained_names(model)
 
     def before(self, batch: Batch, largest: int) -> None:
         """Check the model on a physical batch before it is trained on, if it is the first one.
@@ -106,12 +126,21 @@ class PrivacyChecks:
         Raises:
             ValueError: naming the fault; weights and buffers are unchanged.
         """
-        check_frozen(self.model)
+        self._check_trained()
         modes = tuple(module.training for module in self.model.modules())
         if modes != self._checked:
             self._check(batch, largest)
             self._checked = modes
         self._guard.start()
+
+    def _check_trained(self) -> None:
+        """Raise ValueError if a parameter has been frozen, or thawed, since the start."""
+        changed = self._trained ^ trained_names(self.model)
+        if changed:
+            raise ValueError(
+                f"Parameter {plain_name(min(changed))} is frozen, or not, in another way than when "
+                "the trainer was made: set requires_grad first, then make the trainer."
+            )
 
     def after(self) -> None:
         """Raise ValueError if the passes since `before` wrote to a weight or buffer."""

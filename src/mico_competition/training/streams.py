@@ -46,6 +46,14 @@ class Streams:
         return cls(*(int.from_bytes(digest[:8], "big") >> 1 for digest in digests))
 
 
+def fresh_streams(seed: int | None) -> tuple[int, int]:
+    """Seeds for the noise and for the batches of a run of one's own, from `seed` or at random."""
+    root = secrets.token_hex(16) if seed is None else str(seed)
+    digests = (hashlib.sha256(f"{root}/{name}".encode()).digest() for name in ("noise", "sampling"))
+    noise, sampling = (int.from_bytes(digest[:8], "big") >> 1 for digest in digests)
+    return noise, sampling
+
+
 @contextmanager
 def seeded(streams: Streams, *, deterministic: bool) -> Iterator[None]:
     """Seed torch for initialisation and dropout inside this block; restore the state afterwards."""

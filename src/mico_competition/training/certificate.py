@@ -1,0 +1,69 @@
+"""The privacy claim of a private run, as values for JSON, and the digest of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from mico_competition.training.private_trainer import PrivateTrainer
+
+_SOFTWARE = ("mico_competition", "torch", "opacus", "transformers", "peft")
+
+
+def describe_claim(trainer: PrivateTrainer, epsilon: float, delta: float) -> dict[str, Any]:
+    """The certificate of a trainer: see `PrivateTrainer.certificate`."""
+    trained = [p for p in trainer.model.parameters() if p.requires_grad]
+    return {
+        "claim": (
+            f"The trained weights are ({epsilon:.4g}, {delta:.4g})-differentially private with "
+            "respect to adding or removing one record."
+        ),
+        "epsilon": epsilon,
+        "delta": delta,
+        "neighbouring_relation": "add or remove one record",
+        "mechanism": "Poisson-subsampled Gaussian, composed",
+        "accountant": "PRV (Gopi, Lee and Wutschitz, 2021), an upper bound",
+        "accountant_error": trainer.spent().eps_error(delta) if trainer.steps_taken else 0.0,
+        "noise_multiplier": trainer.noise_multiplier,
+        "max_grad_norm": trainer.max_grad_norm,
+        "sample_rate": trainer.sample_rate,
+        "steps": trainer.steps_taken,
+        "planned_steps": trainer.num_steps,
+        "num_records": trainer.num_records,
+        "expected_batch_size": trainer.num_records // trainer.steps_per_epoch,
+        "secure_mode": trainer.secure_mode,
+        "trained_parameters": sum(p.numel() for p in trained),
+        "frozen_parameters": sum(
+            p.numel() for p in trainer.model.parameters() if not p.requires_grad
+        ),
+        "weights_sha256": weights_digest(trainer.model),
+        "not_covered": (
+            "Losses and other values seen during training, the choice of hyperparameters, frozen "
+            "weights, and whatever else was computed from the records."
+        ),
+        "versions": {name: version for name in _SOFTWARE if (version := _version(name))},
+    }
+
+
+@torch.no_grad()
+def weights_digest(model: nn.Module) -> str:
+    """The SHA-256, in hex, of the names and values of the trained parameters."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            values = parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(f"{name} {list(parameter.shape)} {parameter.dtype}\n".encode())
+            digest.update(values.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

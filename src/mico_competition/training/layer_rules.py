@@ -1,0 +1,147 @@
+"""Chooses, for each layer of a model, how the norms of its per-example gradients are computed.
+
+A layer with a formula has a rule in `ghost_norms.RULES`.  Any other layer, or the smallest block
+that contains all uses of a parameter, is a `WholeLayer`, for which per-example gradients are built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mico_competition.training import convolution_norms as convolution_norms  # adds its rules
+from mico_competition.training.ghost_norms import (
+    RULES,
+    EmbeddingRule,
+    LinearRule,
+    Rule,
+    TransposedLinearRule,
+)
+from mico_competition.training.tied_weights import TiedRule
+from mico_competition.training.whole_layers import WholeLayer
+
+
+class Part(Protocol):
+    """Gives the norms, and the weighted sum, of the per-example gradients of some parameters."""
+
+    def squared_norms(self, batch: torch.Size) -> Tensor:
+        """float[batch]."""
+        ...
+
+    def write_weighted_sum(self, weights: Tensor) -> None:
+        """Write into the `grad` of each parameter."""
+        ...
+
+    def forget(self) -> None:
+        """Drop what was recorded of a batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class Layers:
+    """How each layer of a model is handled.
+
+    Attributes:
+        rules: layers with a formula.
+        whole: layers without one.
+        parts: what covers each trained parameter once.
+    """
+
+    rules: Mapping[nn.Module, Rule]
+    whole: Mapping[nn.Module, WholeLayer]
+    parts: list[Part]
+
+    def described(self) -> dict[str, str]:
+        """For each layer with trained parameters, its kind and how its norms are computed."""
+        found = {
+            rule.name or "model": f"{type(layer).__name__}: formula"
+            for layer, rule in self.rules.items()
+        }
+        for layer, whole in self.whole.items():
+            found[whole.name or "model"] = f"{type(layer).__name__}: {whole.cost}"
+        return dict(sorted(found.items()))
+
+
+def layers_of(model: nn.Module) -> Layers:
+    """Choose a rule for each layer with trained parameters.
+
+    Raises:
+        ValueError: naming a parameter that several layers share in a way that has no rule.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    whole = {module: WholeLayer(names[module], module) for module in _without_formula(model)}
+    covered = {inner for module in whole for inner in module.modules()}
+    rules: dict[nn.Module, Rule] = {}
+    for module, name in names.items():
+        if module not in covered and _own_trained(module):
+            kind = _rule_of(module)
+            assert kind is not None
+            rules[module] = kind(name, module)
+    parts: list[Part] = [*_untied(rules), *whole.values()]
+    return Layers(rules, whole, parts)
+
+
+def _without_formula(model: nn.Module) -> list[nn.Module]:
+    """The outermost layers for which per-example gradients are built."""
+    found: list[nn.Module] = []
+
+    def visit(module: nn.Module) -> None:
+        held = (nn.ParameterList, nn.ParameterDict)  # which are never called
+        containers = [child for child in module.children() if isinstance(child, held)]
+        no_rule = bool(_own_trained(module)) and _rule_of(module) is None
+        if no_rule or any(map(_own_trained, containers)):
+            if module not in found:
+                found.append(module)
+            return
+        for child in module.children():
+            visit(child)
+
+    visit(model)
+    return found
+
+
+def _own_trained(module: nn.Module) -> list[str]:
+    return [name for name, p in module.named_parameters(recurse=False) if p.requires_grad]
+
+
+def _rule_of(module: nn.Module) -> type[Rule] | None:
+    """The rule of a layer; None if there is no formula for it."""
+    kind = type(module)
+    if kind in RULES:
+        return RULES[kind]
+    if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
+        return TransposedLinearRule
+    return None
+
+
+def _untied(rules: Mapping[nn.Module, Rule]) -> Iterator[Part]:
+    """The rules, with those that share a weight joined."""
+    owners: dict[int, list[tuple[Rule, str]]] = {}
+    for module, rule in rules.items():
+        for own, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                owners.setdefault(id(parameter), []).append((rule, own))
+    joined: set[int] = set()
+    for several in owners.values():
+        if len(several) > 1:
+            yield _tied(several)
+            joined.update(id(rule) for rule, _ in several)
+    yield from (rule for rule in rules.values() if id(rule) not in joined)
+
+
+def _tied(several: list[tuple[Rule, str]]) -> TiedRule:
+    """The rule of an embedding and a linear layer with one weight; ValueError for other ties."""
+    embeddings = [rule for rule, _ in several if isinstance(rule, EmbeddingRule)]
+    linear = [rule for rule, _ in several if type(rule) is LinearRule]
+    if len(several) == 2 and len(embeddings) == len(linear) == 1:
+        return TiedRule(embeddings[0], linear[0])
+    names = [f"{rule.name}.{own}".removeprefix(".") for rule, own in several]
+    raise ValueError(
+        f"Parameter {names[1]} is shared with {names[0]}: private training supports this for one "
+        "embedding and one linear layer only. Give each layer a parameter of its own, for example "
+        "layer.weight = torch.nn.Parameter(layer.weight.detach().clone()), or freeze it."
+    )

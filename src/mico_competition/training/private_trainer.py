@@ -1,0 +1,413 @@
+"""The front door of private training: any model, any loss of single examples, and its epsilon.
+
+`PrivateTrainer` draws the batches, takes the steps by `dpsgd.DPSGD`, counts them, and says what
+they cost.  It refuses whatever would make its privacy claim wrong.  docs/METHODS.md, sections 8.5
+and 11, has the mechanism; docs/PRIVACY.md says what the claim covers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mico_competition.support.progress import stage
+from mico_competition.training.accounting import Mechanism
+from mico_competition.training.certificate import describe_claim, weights_digest
+from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES, Generator
+from mico_competition.training.losses import ExampleLosses, Loss, as_tensors, part_of, rows_of
+from mico_competition.training.poisson_draws import PoissonDraws, restore, state_of
+from mico_competition.training.secure_random import SecureGenerator
+from mico_competition.training.streams import fresh_streams
+
+LARGE_LAYER = 2**28  # numbers of per-example gradients in a physical batch, which take 1 GiB
+
+
+class PrivateTrainer:
+    """Trains a model by DP-SGD with a privacy claim: from your arrays to an epsilon.
+
+    Every step trains on a batch that holds each record independently with probability
+    `sample_rate`.  Each example's gradient is clipped to `max_grad_norm`, Gaussian noise of
+    standard deviation `noise_multiplier * max_grad_norm` is added to their sum, and your optimizer
+    takes its step with the result.  The claim holds for datasets that differ by one record, added
+    or removed.  It covers the weights; the losses that `step` returns are not private.
+
+    The first batch is a test: the clipped sum is compared with per-example gradients by plain
+    autograd before any weight changes, and a model that mixes the examples of a batch is refused.
+    `layers` shows how each layer's gradients are clipped.
+
+    Args:
+        model: a module in train mode, on its device.  Only parameters that require a gradient are
+            trained and clipped: freeze a backbone by `requires_grad_(False)`, or use adapters.
+            `model(inputs)` is called with the inputs of `step`, or `model(**inputs)` for a dict.
+        optimizer: a torch optimizer over the trained parameters.
+        target_epsilon: finds the least noise for this epsilon, in (0, 500], at `target_delta`.
+        target_delta: in (0, 1); choose it well below 1 / num_records.
+        noise_multiplier: sigma > 0, instead of `target_epsilon`.
+        num_records: n, the number of records from which batches are drawn.
+        batch_size: L in 1..n, the length of a batch; the sampling rate is q = 1 / ceil(n / L).
+        epochs: the planned steps are ceil(n / L) * epochs.
+        max_grad_norm: C > 0, the L2 norm to which each example's gradient is clipped.
+        loss: maps the model's outputs and the targets to one value an example, float[b]; or a
+            name: "cross_entropy", "squared_error", "multi_label", "tokens" (the mean over
+            positions whose target is not -100) or "next_token" (the same, for causal models).
+        max_physical_batch_size: the most examples in one forward pass; it affects memory only.
+        seed: makes batches and noise repeatable.  Keep it secret: whoever knows it can subtract
+            the noise.  Two models of the same data must not have the same seed.
+        secure_mode: draws batches and noise from AES-256 with a key of the operating system.
+        grad_sample_mode: "bookkeeping", or one of Opacus' modes "hooks", "functorch", "ghost".
+
+    Raises:
+        ValueError: if an argument is out of range, or the model cannot be trained privately.
+
+    Example:
+        >>> import torch
+        >>> from mico_competition import PrivateTrainer
+        >>> _ = torch.manual_seed(0)
+        >>> inputs, targets = torch.randn(200, 4), torch.randint(3, (200,))
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(),
+        ...                             torch.nn.Linear(8, 3))
+        >>> trainer = PrivateTrainer(  # or target_epsilon=4, target_delta=1e-5: finds the noise
+        ...     model, torch.optim.SGD(model.parameters(), lr=0.1), noise_multiplier=1.25,
+        ...     num_records=200, batch_size=50, epochs=2, max_grad_norm=1.0)
+        >>> for batch in trainer.batches():
+        ...     loss = trainer.step(inputs[batch], targets[batch])
+        >>> trainer.steps_taken, round(trainer.epsilon(delta=1e-5), 1)
+        (8, 3.9)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        num_records: int,
+        batch_size: int,
+        epochs: int,
+        max_grad_norm: float,
+        target_epsilon: float | None = None,
+        target_delta: float | None = None,
+        noise_multiplier: float | None = None,
+        loss: str | Loss = "cross_entropy",
+        max_physical_batch_size: int = 128,
+        seed: int | None = None,
+        secure_mode: bool = False,
+        grad_sample_mode: str = GRAD_SAMPLE_MODES[0],
+    ) -> None:
+        _check_counts(num_records, batch_size, epochs, max_physical_batch_size)
+        if secure_mode and seed is not None:
+            raise ValueError("A run in secure_mode cannot be repeated: leave out seed.")
+        self.num_records, self.batch_size, self.epochs = num_records, batch_size, epochs
+        self.steps_per_epoch = -(-num_records // batch_size)
+        self.planned = _mechanism(
+            noise_multiplier,
+            target_epsilon,
+            target_delta,
+            sample_rate=1 / self.steps_per_epoch,
+            num_steps=self.steps_per_epoch * epochs,
+        )
+        self.target_delta, self.max_grad_norm = target_delta, max_grad_norm
+        self.secure_mode = secure_mode
+        self.model, self.optimizer = model, optimizer
+        self.device = next(model.parameters()).device
+        noise, sampling = _generators(seed, secure_mode, self.device)
+        self._noise = noise
+        self._draws = PoissonDraws(
+            num_records,
+            sample_rate=self.planned.sample_rate,
+            num_steps=self.planned.num_steps,
+            generator=sampling,
+        )
+        self._engine = DPSGD(
+            model,
+            optimizer,
+            noise_multiplier=self.planned.noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            expected_batch_size=num_records // self.steps_per_epoch,
+            max_physical_batch_size=max_physical_batch_size,
+            grad_sample_mode=grad_sample_mode,
+            noise_generator=noise,
+            losses=ExampleLosses(loss),
+        )
+        self._engine.optimizer.attach_step_hook(self._noise_added)
+        self._released = self._broken = False
+        self._left: dict[str, tuple[int, int]] | None = None  # the weights after the last step
+        self._warn_of_cost(max_physical_batch_size)
+
+    @property
+    def noise_multiplier(self) -> float:
+        """sigma, the noise's standard deviation in units of `max_grad_norm`."""
+        return self.planned.noise_multiplier
+
+    @property
+    def sample_rate(self) -> float:
+        """q, the probability that a record is in a batch."""
+        return self.planned.sample_rate
+
+    @property
+    def num_steps(self) -> int:
+        """The number of planned steps."""
+        return self.planned.num_steps
+
+    @property
+    def steps_taken(self) -> int:
+        """The number of steps that `epsilon` counts."""
+        return self._draws.used
+
+    def batches(self, steps: int | None = None, *, progress: bool = True) -> Iterator[Tensor]:
+        """Draw the batches of the next steps, each to be passed to `step` at once.
+
+        Args:
+            steps: how many, for example `steps_per_epoch`; by default all that remain.
+            progress: whether to show a progress bar on a terminal.
+
+        Yields:
+            int64[b] on the CPU, the positions of the batch's records in 0..n-1, sorted.  A batch
+            may be empty; it is a step too.
+
+        Raises:
+            ValueError: if no planned step remains, or if a batch was left out.
+        """
+        self._check_intact()
+        drawn = self._draws.batches(steps)
+        left = self.num_steps - self.steps_taken
+        total = left if steps is None else min(steps, left)
+        with stage("Training", total, show=progress) as shown:
+            for batch in drawn:
+                yield batch
+                shown.update()
+
+    def step(self, inputs: Any, targets: Any) -> Tensor:
+        """Take one step on the batch that `batches` has given.
+
+        Args:
+            inputs: the batch's inputs in the order of its positions: a tensor or array [b, ...],
+                or a dict of them, which becomes the model's named arguments.
+            targets: its targets, [b, ...].
+
+        Returns:
+            The mean loss of the examples before the step, 0 for an empty batch (0-dimensional,
+            without a graph).  It is not private: do not publish it.
+
+        Raises:
+            ValueError: if no batch waits, the rows are not as many as the batch has, the loss does
+                not return one value an example, or the model cannot be trained privately.
+        """
+        self._check_intact()
+        inputs, targets = as_tensors(inputs), as_tensors(targets)
+        rows = rows_of(inputs)
+        if not isinstance(targets, Tensor) or not targets.ndim or len(targets) != rows:
+            shape = list(getattr(targets, "shape", [])) or type(targets).__name__
+            raise ValueError(f"Expected targets of {rows} rows, as the inputs have, got {shape}.")
+        self._draws.check(rows)
+        self._released = False
+        try:
+            total = self._engine.step(
+                torch.arange(rows, device=self.device),
+                lambda at: part_of(inputs, at, self.device),
+                targets.to(self.device),
+                num_records=self.num_records,
+            )
+        except BaseException:
+            if self._released:  # some weights may have changed
+                self._broken = True
+                self._draws.use()
+            raise
+        self._draws.use()
+        self._left = self._weights()
+        return total / max(1, rows)
+
+    def epsilon(self, delta: float | None = None) -> float:
+        """Compute the epsilon of the steps taken so far, by the PRV accountant.
+
+        Args:
+            delta: in (0, 1); by default `target_delta`.
+
+        Returns:
+            An upper bound of epsilon >= 0; 0 before the first step, and infinite if the accountant
+            cannot compute a bound.
+
+        Raises:
+            ValueError: if delta is out of range or missing.
+        """
+        delta = self.target_delta if delta is None else delta
+        if delta is None or not 0 < delta < 1:
+            raise ValueError(f"Expected delta={delta} in (0, 1).")
+        return self.spent().epsilon(delta) if self.steps_taken else 0.0
+
+    def spent(self) -> Mechanism:
+        """The mechanism of the steps taken so far, at least one."""
+        return Mechanism(self.noise_multiplier, self.sample_rate, max(1, self.steps_taken))
+
+    def certificate(self, delta: float | None = None) -> dict[str, Any]:
+        """Describe the privacy claim of the steps taken so far, as values for JSON.
+
+        Args:
+            delta: as in `epsilon`.
+        """
+        self._check_intact()
+        delta = self.target_delta if delta is None else delta
+        epsilon = self.epsilon(delta)
+        assert delta is not None
+        return describe_claim(self, epsilon, delta)
+
+    def layers(self) -> dict[str, str]:
+        """Describe how each trained layer's gradients are clipped, by the layer's name.
+
+        Layers with a formula cost little.  For the others, each example's gradient is computed in
+        full, which takes memory for its numbers times the physical batch.
+        """
+        if self._engine.mode != "bookkeeping":
+            return {"model": f"{type(self.model).__name__}: Opacus' mode {self._engine.mode}"}
+        return self._engine.keeper.layers.described()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on, besides the states of model and optimizer.
+
+        Save the three together, for example by `torch.save`, and the state of torch's global
+        generator too if the model has dropout.  The file is secret: it holds the state of the
+        noise.  Continue a run only once: two continuations would share their noise.
+        """
+        self._check_intact()
+        return {
+            "privacy": self._privacy(),
+            "draws": self._draws.state_dict(),
+            "noise": state_of(self._noise),
+            "weights": weights_digest(self.model),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state; load those of the model and of the optimizer first.
+
+        Raises:
+            ValueError: if the state has other privacy parameters, or belongs to other weights.
+        """
+        privacy = self._privacy()
+        for name, value in privacy.items():
+            if state["privacy"].get(name) != value:
+                raise ValueError(
+                    f"Expected {name}={value}, as this trainer has it, got a state with "
+                    f"{state['privacy'].get(name)}: make the trainer with the same arguments."
+                )
+        if state["weights"] != weights_digest(self.model):
+            raise ValueError(
+                "The trainer's state belongs to other weights than the model has now: load the "
+                "model's state of the same checkpoint first."
+            )
+        self._draws.load_state_dict(state["draws"])
+        restore(self._noise, state["noise"])
+        self._broken = False
+        self._left = self._weights()
+
+    def __repr__(self) -> str:
+        return (
+            f"PrivateTrainer({type(self.model).__name__}, noise_multiplier="
+            f"{self.noise_multiplier:.4g}, max_grad_norm={self.max_grad_norm:g}, sample_rate="
+            f"{self.sample_rate:.4g}, step {self.steps_taken} of {self.num_steps})"
+        )
+
+    def _privacy(self) -> dict[str, Any]:
+        return {
+            "noise_multiplier": self.noise_multiplier,
+            "sample_rate": self.sample_rate,
+            "num_steps": self.num_steps,
+            "num_records": self.num_records,
+            "max_grad_norm": self.max_grad_norm,
+            "secure_mode": self.secure_mode,
+        }
+
+    def _noise_added(self, _: Any) -> None:
+        """Called when the noisy sum is ready, right before the optimizer changes weights."""
+        self._released = True
+
+    def _weights(self) -> dict[str, tuple[int, int]]:
+        """The identity and version counter of each weight and buffer."""
+        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        return {name: (id(tensor), tensor._version) for name, tensor in tensors.items()}
+
+    def _check_intact(self) -> None:
+        """Raise ValueError if the weights may come from anything but the counted steps."""
+        if self._broken:
+            raise ValueError(
+                "The last step failed while it changed weights: load the states of model, "
+                "optimizer and trainer from a checkpoint, or start again."
+            )
+        if self._left is None:
+            return
+        now = self._weights()
+        changed = [name for name in {**now, **self._left} if now.get(name) != self._left.get(name)]
+        if changed:
+            raise ValueError(
+                f"Tensor {changed[0]} of the model was changed since the last step, which the "
+                "privacy claim does not cover: change weights by trainer.step only. To go on from "
+                "a checkpoint, load the model's state and then the trainer's."
+            )
+
+    def _warn_of_cost(self, rows: int) -> None:
+        if self._engine.mode != "bookkeeping":
+            return
+        for whole in self._engine.keeper.layers.whole.values():
+            if whole.numbers * rows > LARGE_LAYER:
+                warnings.warn(
+                    f"Layer {whole.name or 'model'} ({type(whole.module).__name__}) has no formula "
+                    f"for per-example gradients: it {whole.cost}. Lower "
+                    f"max_physical_batch_size={rows}, or freeze the layer.",
+                    stacklevel=3,
+                )
+
+
+def _check_counts(num_records: int, batch_size: int, epochs: int, physical: int) -> None:
+    """Raise ValueError unless all are whole numbers in range."""
+    counts = {
+        "num_records": num_records,
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "max_physical_batch_size": physical,
+    }
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"Expected {name}={value!r} to be a whole number of at least 1.")
+    if batch_size > num_records:
+        raise ValueError(f"Expected batch_size={batch_size} <= num_records={num_records}.")
+
+
+def _mechanism(
+    noise_multiplier: float | None,
+    target_epsilon: float | None,
+    target_delta: float | None,
+    *,
+    sample_rate: float,
+    num_steps: int,
+) -> Mechanism:
+    """The mechanism of the whole run, by its noise or by its target."""
+    if (noise_multiplier is None) == (target_epsilon is None):
+        raise ValueError(
+            "Expected one of target_epsilon and noise_multiplier, got "
+            f"target_epsilon={target_epsilon} and noise_multiplier={noise_multiplier}."
+        )
+    if target_delta is not None and not 0 < target_delta < 1:
+        raise ValueError(f"Expected target_delta={target_delta} in (0, 1).")
+    if noise_multiplier is not None:
+        return Mechanism(noise_multiplier, sample_rate, num_steps)
+    if target_delta is None:
+        raise ValueError("target_epsilon needs target_delta: choose it below 1 / num_records.")
+    assert target_epsilon is not None
+    return Mechanism.for_target(
+        target_epsilon=target_epsilon,
+        target_delta=target_delta,
+        sample_rate=sample_rate,
+        num_steps=num_steps,
+    )
+
+
+def _generators(
+    seed: int | None, secure_mode: bool, device: torch.device
+) -> tuple[Generator, Generator]:
+    """The generators of the noise, on the model's device, and of batches, on the CPU."""
+    if secure_mode:
+        return SecureGenerator(device), SecureGenerator()
+    noise, sampling = fresh_streams(seed)
+    return torch.Generator(device).manual_seed(noise), torch.Generator().manual_seed(sampling)
