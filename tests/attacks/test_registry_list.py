@@ -11,7 +11,7 @@ from mico_competition.cli import main
 
 
 def test_a_line_an_attack(capsys):
-    assert main(["attacks"]) == 0
+    assert main(["attacks", "--wide"]) == 0
     lines = capsys.readouterr().out.splitlines()
     table = lines[1 : lines.index("")]
     assert [line.split()[0] for line in table] == list(ROWS)
@@ -22,6 +22,16 @@ def test_a_line_an_attack(capsys):
     for alias, name in (("lira", "lira-online"), ("best", "whitebox")):
         (line,) = (line for line in table if line.startswith(f"{alias} "))
         assert line.endswith(f"the same as {name}")
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_list_fits_the_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["attacks"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    named = [line.split()[0] for line in lines[1 : lines.index("")] if line[0] != " "]
+    assert named == list(ROWS)
 
 
 def test_json_and_some_names_only(capsys):
@@ -45,7 +55,7 @@ def test_a_wrong_name_is_noticed_before_torch_is_imported(verb, tmp_path):
         "print(code, 'torch' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert found.stdout == "1 False\n"
+    assert found.stdout == "2 False\n"
     assert "did you mean lira?" in found.stderr
 
 

@@ -149,7 +149,7 @@ def test_a_flag_without_a_name(capsys):
         ["--competition", "", "tracks"],
         ["--competition="],
     ):
-        assert main(words) == 1
+        assert main(words) == 2
         said = "mico: Expected --competition FILE, got an empty name: name the file.\n"
         assert capsys.readouterr().err == said
 

@@ -181,7 +181,7 @@ def test_commands_of_modules_read_flags_in_the_same_way(module, monkeypatch, cap
         with pytest.raises(SystemExit) as leave:
             main()
         said = capsys.readouterr().err
-        assert leave.value.code == 1 and said.startswith("mico: ") and said.count("\n") == 1
+        assert leave.value.code == 2 and said.startswith("mico: ") and said.count("\n") == 1
 
 
 # --- mistakes and faults
@@ -207,8 +207,8 @@ def run_raising(error, capsys):
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "memory"),
         (RuntimeError("CUDA out of memory. Tried to allocate"), 1, "not enough memory"),
         (ModuleNotFoundError("x", name="opacus.x"), 1, "opacus is not installed: `pip install"),
-        (KeyError("k\n"), 2, "a fault of the program, KeyError in test_command_line.py, line"),
-        (RecursionError("deep"), 2, "please report it"),
+        (KeyError("k\n"), 70, "a fault of the program, KeyError in test_command_line.py, line"),
+        (RecursionError("deep"), 70, "please report it"),
         (KeyboardInterrupt(), 130, "stopped"),
     ],
 )

@@ -17,7 +17,7 @@ from mico_competition.cli.attack_options import (
 )
 from mico_competition.competition.layout import predictions_folder, walk_challenge
 from mico_competition.competition.table import CHALLENGES, PHASES
-from mico_competition.support.command_line import load_torch, path_or_name
+from mico_competition.support.command_line import UsageError, load_torch, path_or_name
 from mico_competition.support.counts import count_of
 
 _DEFAULT = "threshold"
@@ -91,12 +91,12 @@ def _named(args: argparse.Namespace) -> tuple[str, Path]:
     if args.attack is not None:
         names.append(args.attack)
     if len(names) > 1:
-        raise ValueError(f"Expected one attack, got {', '.join(names)}: name it once.")
+        raise UsageError(f"Expected one attack, got {', '.join(names)}: name it once.")
     if not names and not Path(folder).is_dir():
         if folder in ROWS:
-            raise ValueError(f"Name the folder to attack: mico attack {folder} FOLDER.")
+            raise UsageError(f"Name the folder to attack: mico attack {folder} FOLDER.")
         if Path(folder).name == folder and (near := nearest(folder, ROWS)):
-            raise ValueError(
+            raise UsageError(
                 f"There is no folder {folder}: name attack and folder, mico attack {near[0]} "
                 "FOLDER."
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mico_competition.attacks.registry import TABLE, check_name, get_attack
 from mico_competition.cli.train import add_data
 from mico_competition.competition.table import CHALLENGES, SCENARIOS
-from mico_competition.support.command_line import whole_number
+from mico_competition.support.command_line import UsageError, usage, whole_number
 
 if TYPE_CHECKING:
     from mico_competition.attacks.problem import Attack, Source
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 def add_scenario(parser: argparse.ArgumentParser) -> None:
     """`--scenario`, which may be repeated."""
     parser.add_argument(
-        "--scenario", action="append", choices=SCENARIOS, help="default: all in the folder"
+        "--scenario",
+        action="append",
+        choices=SCENARIOS,
+        help="may be repeated; `mico tracks` lists all (default: those in the folder)",
     )
 
 
@@ -66,7 +69,7 @@ def attacks_named(args: argparse.Namespace, names: Sequence[str]) -> list[Attack
     for row in TABLE:
         given = {flag: True for flag in row.flags if getattr(args, flag)}
         if given and row.name not in names:
-            raise ValueError(f"--{next(iter(given))} is an option of the attack {row.name}.")
+            raise UsageError(f"--{next(iter(given))} is an option of the attack {row.name}.")
         options[row.name] = given
     return [
         get_attack(name, **options[name])
@@ -80,7 +83,8 @@ def check_attack_names(names: Iterable[str | None]) -> None:
     """ValueError for an unknown attack, before torch is imported or data are loaded."""
     for name in names:
         if name is not None and not _of_a_file(name):
-            check_name(name)
+            with usage():
+                check_name(name)
 
 
 def _of_a_file(name: str) -> bool:
@@ -89,7 +93,7 @@ def _of_a_file(name: str) -> bool:
     if not colon and not name.endswith(".py"):
         return False
     if not path.endswith(".py") or not function:
-        raise ValueError(f"Expected an attack's name or path/to/file.py:function, got {name!r}.")
+        raise UsageError(f"Expected an attack's name or path/to/file.py:function, got {name!r}.")
     if not Path(path).is_file():
         raise ValueError(f"There is no file {path} to take the attack {function} from.")
     return True

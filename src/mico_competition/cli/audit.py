@@ -18,7 +18,12 @@ from mico_competition.cli.attack_options import (
     seed,
 )
 from mico_competition.competition.table import PHASES, SEED_FILES, as_read
-from mico_competition.support.command_line import load_torch, output_file, path_or_name
+from mico_competition.support.command_line import (
+    UsageError,
+    load_torch,
+    output_file,
+    path_or_name,
+)
 from mico_competition.support.progress import stage
 
 if TYPE_CHECKING:
@@ -35,7 +40,7 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
         type=path_or_name,
         metavar="NAME",
         help="run this attack: on dev models if their seeds are available, else on half of the "
-        "train models with the other half as shadows (default: {_DEFAULT})",
+        f"train models with the other half as shadows (default: {_DEFAULT})",
     )
     parser.add_argument(
         "--predictions",
@@ -118,7 +123,7 @@ def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
 
     if args.predictions is not None:
         if args.attack is not None:
-            raise ValueError("Expected --attack or --predictions, got both: give one.")
+            raise UsageError("Expected --attack or --predictions, got both: give one.")
         found = scored_predictions(
             args.challenge_folder, args.predictions, phase=args.phase or "train"
         )
@@ -127,7 +132,7 @@ def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:
         asked = [by_name[name] for name in args.scenario or as_read(by_name)]
         return sum(s.claim is not None for s in asked), iter(asked)
     if args.phase is not None:
-        raise ValueError("--phase goes with --predictions: an attack chooses its own targets.")
+        raise UsageError("--phase goes with --predictions: an attack chooses its own targets.")
     (attack,) = attacks_named(args, [args.attack or _DEFAULT])
     open_scenario = opener(
         args, args.challenge_folder, "all" if attack.all_records else "challenge"

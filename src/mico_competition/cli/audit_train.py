@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import secrets
 
-from mico_competition.cli.train import add_data, add_settings
+from mico_competition.cli.train import add_data, add_settings, settings_of
 from mico_competition.competition.table import SCENARIOS
 from mico_competition.support.command_line import load_torch, output_file
 from mico_competition.support.progress import stage
-from mico_competition.training.settings import Settings, resolve
 
 
 def add_audit_train(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +60,7 @@ def run_audit_train(args: argparse.Namespace) -> int:
 
     Return 1 on an alarm; if the claim holds, its probability is 1 - level at most.
     """
-    settings = resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
+    settings = settings_of(args)
     load_torch()
     from mico_competition.audit.trainer.audit import audit_paths, claim_of_settings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mico_competition.competition.table import CHALLENGES
-from mico_competition.support.command_line import output_file
+from mico_competition.support.command_line import UsageError, output_file
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
 
@@ -75,7 +75,7 @@ def _run_bundle(args: argparse.Namespace) -> int:
     for name in ("root", "challenge", "out"):
         if getattr(args, name) is None:
             flag = "the folder of trained models" if name == "root" else f"--{name}"
-            raise ValueError(f"Give {flag}, or --check FILE.")
+            raise UsageError(f"Give {flag}, or --check FILE.")
     if args.out.is_file() and not args.replace:
         raise ValueError(f"{args.out} exists already: name another file, or give --replace.")
     if args.final_reference:
@@ -86,7 +86,7 @@ def _run_bundle(args: argparse.Namespace) -> int:
         return 0
     for name in _DATES:
         if getattr(args, name) is None:
-            raise ValueError(f"Give --{name} {_DATE}.")
+            raise UsageError(f"Give --{name} {_DATE}.")
     from mico_competition.hosting.codabench.bundle import write_bundle
     from mico_competition.hosting.codabench.facts import Schedule
 

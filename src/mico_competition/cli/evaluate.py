@@ -21,6 +21,7 @@ from mico_competition.cli.attack_options import (
 )
 from mico_competition.competition.table import DISTINGUISHER, PHASES, SCENARIOS, as_read
 from mico_competition.support.command_line import (
+    UsageError,
     load_torch,
     output_file,
     path_or_name,
@@ -222,7 +223,7 @@ def _writer(args: argparse.Namespace) -> Callable[[Found, bool], None]:
 
     paths = _paths(args)
     if len({os.path.abspath(path) for path in paths.values()}) < len(paths):
-        raise ValueError("Expected different files for --csv, --json and --html.")
+        raise UsageError("Expected different files for --csv, --json and --html.")
     make: dict[str, Callable[[Found], str]] = {
         "csv": lambda found: table.to_csv([row for p in found for row in table.records(*p)]),
         "json": table.to_json,

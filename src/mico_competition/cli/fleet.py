@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mico_competition.cli.train import add_data, add_settings
+from mico_competition.cli.train import add_data, add_settings, settings_of
 from mico_competition.competition.table import (
     SCENARIOS,
     current,
@@ -21,9 +21,9 @@ from mico_competition.competition.table import (
     get_task,
     phase_of,
 )
-from mico_competition.support.command_line import load_torch, model_ids
-from mico_competition.support.progress import Stage, on_terminal, say, stage
-from mico_competition.training.settings import Settings, check, resolve, stated_by
+from mico_competition.support.command_line import UsageError, load_torch, model_ids, usage
+from mico_competition.support.progress import Stage, is_quiet, on_terminal, say, stage
+from mico_competition.training.settings import Settings, check, stated_by
 
 if TYPE_CHECKING:
     from mico_competition.fleets.fleet import Backend, Progress
@@ -108,23 +108,24 @@ def run_fleet_verb(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     if args.verify:
-        raise ValueError("--verify is for `mico fleet status DIR`: a run always verifies.")
+        raise UsageError("--verify is for `mico fleet status DIR`: a run always verifies.")
     if args.dir is not None:
-        raise ValueError(f"{args.dir} is one argument too many: give the folder as --out.")
+        raise UsageError(f"{args.dir} is one argument too many: give the folder as --out.")
     if args.models is None or args.out is None:
-        raise ValueError("Give --models, such as 0-199, and --out, the folder to write into.")
-    for model_id in args.models:
-        phase_of(model_id)
+        raise UsageError("Give --models, such as 0-199, and --out, the folder to write into.")
+    with usage():
+        for model_id in args.models:
+            phase_of(model_id)
     for name in ("workers", "threads", "stack"):
         value = getattr(args, name)
         if value is not None and value < 1:
-            raise ValueError(f"Expected --{name} {value} >= 1.")
+            raise UsageError(f"Expected --{name} {value} >= 1.")
     if args.retries < 0:
-        raise ValueError(f"Expected --retries {args.retries} >= 0.")
+        raise UsageError(f"Expected --retries {args.retries} >= 0.")
     if args.gpus_per_task is not None and args.ray is None:
-        raise ValueError("--gpus_per_task is for --ray; without it, choose --workers.")
+        raise UsageError("--gpus_per_task is for --ray; without it, choose --workers.")
     if args.workers is not None and args.ray is not None:
-        raise ValueError("--workers is for this machine: leave it out with --ray.")
+        raise UsageError("--workers is for this machine: leave it out with --ray.")
 
 
 def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
@@ -140,7 +141,7 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     given = {name: getattr(args, name, None) for name in Settings.__dataclass_fields__}
     if ledger is not None:
         _check_stated(ledger)
-    settings = resolve(given) if ledger is None else ledger.settings
+    settings = settings_of(args) if ledger is None else ledger.settings
     check(settings, len(data))
     task = get_task(settings.task)
     config = base_config(task, settings.model_name) if task.text else None
@@ -304,10 +305,10 @@ def _stage(ledger: Ledger) -> AbstractContextManager[Stage]:
 
 
 def _show(shown: Stage, progress: Progress) -> None:
-    """Show progress; without a bar, print a line for each block."""
+    """Show progress; without a bar, print a line for each block, unless --quiet is given."""
     shown.done = round(progress.done + progress.under_way, 1)
     shown.note = f"{len(progress.failed)} failed, {_retries(progress)}"
-    if progress.newly_done and not on_terminal():
+    if progress.newly_done and not on_terminal() and not is_quiet():
         ids = ", ".join(f"model_{i}" for i in progress.newly_done)
         say(
             f"{shown.name}: {ids} done; {progress.done} of {progress.total} done, "

@@ -6,30 +6,19 @@ import sys
 from pathlib import Path
 
 from mico_competition.fleets.finished import listed
-from mico_competition.fleets.status import fleet_states
+from mico_competition.fleets.status import FleetState, fleet_states
+from mico_competition.support.command_line import UsageError
+from mico_competition.support.terminal import table
+
+_HEADS = ("scenario", "models", "done", "failed", "left", "state", "models/h", "time left")
 
 
 def print_status(folder: Path | None, verify: bool) -> int:
     """Print the state of the fleets in `folder`; exit code 1 unless all are whole."""
     if folder is None:
-        raise ValueError("Name the folder: mico fleet status DIR, where DIR is a fleet's --out.")
+        raise UsageError("Name the folder: mico fleet status DIR, where DIR is a fleet's --out.")
     states = fleet_states(folder, verify=verify)
-    form = "{:17}{:>7}{:>7}{:>8}{:>7}  {:9}{:>10}  {}"
-    print(form.format("scenario", "models", "done", "failed", "left", "state", "models/h", "left"))
-    for state in states:
-        rate = "-" if state.models_per_hour is None else f"{state.models_per_hour:.1f}"
-        print(
-            form.format(
-                state.scenario,
-                state.total,
-                state.done,
-                len(state.failed),
-                state.left,
-                state.state,
-                rate,
-                state.time_left or "-",
-            )
-        )
+    print("\n".join(table(_HEADS, [_cells(state) for state in states])))
     for state in states:
         if state.damaged:
             print(
@@ -38,3 +27,9 @@ def print_status(folder: Path | None, verify: bool) -> int:
                 file=sys.stderr,
             )
     return 0 if all(state.done == state.total for state in states) else 1
+
+
+def _cells(state: FleetState) -> tuple[str, ...]:
+    rate = "-" if state.models_per_hour is None else f"{state.models_per_hour:.1f}"
+    counts = (state.total, state.done, len(state.failed), state.left)
+    return (state.scenario, *map(str, counts), state.state, rate, state.time_left or "-")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.competition.table import CHALLENGES, SCORED_PHASES
+from mico_competition.support.command_line import UsageError
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import say, stage, tracked
 
@@ -23,7 +24,11 @@ _ABOUT = {
 def add_leaderboard(parser: argparse.ArgumentParser) -> None:
     """Add the verbs of `mico leaderboard` to `parser`."""
     verbs = parser.add_subparsers(
-        dest="step", required=True, metavar="add|check|build", parser_class=type(parser)
+        dest="step",
+        required=True,
+        metavar="add|check|build",
+        prog=parser.prog,
+        parser_class=type(parser),
     )
     for name, text, fill in (
         ("add", "score a submission and write its entry", _add_add),
@@ -151,7 +156,7 @@ def _run_score_all(args: argparse.Namespace) -> int:
     }
     for name, value in limits.items():
         if value <= 0:
-            raise ValueError(f"Expected {name}={value} > 0.")
+            raise UsageError(f"Expected {name}={value} > 0.")
     total, outcomes = score_all(
         args.submissions, _truths(args), args.out, exact=args.exact, again=args.again, **limits
     )

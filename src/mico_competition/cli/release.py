@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mico_competition.competition.table import CHALLENGES, SCORED_PHASES
-from mico_competition.support.command_line import output_file
+from mico_competition.support.command_line import UsageError, output_file
 from mico_competition.support.counts import count_of
 
 
@@ -133,7 +133,7 @@ def add_reveal(parser: argparse.ArgumentParser) -> None:
 
         found = [args.challenge] if args.challenge else find_challenges(args.root)
         if len(found) > 1:
-            raise ValueError(f"{args.root} holds {', '.join(found)}: choose one with --challenge.")
+            raise UsageError(f"{args.root} holds {', '.join(found)}: choose one with --challenge.")
         revealed = reveal(args.root, found[0], args.phase)
         write_text(args.to, as_text(revealed), access=PRIVATE)
         count = len(revealed["openings"])
@@ -169,7 +169,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 
         if args.revealed is None:
             if args.to is not None:
-                raise ValueError("Name the revealed file whose labels --to writes.")
+                raise UsageError("Name the revealed file whose labels --to writes.")
             count, faults = check_files(args.challenge_folder)
             wrong = f"; {count_of(len(faults), 'fault')}" if faults else ""
             return _report(faults, f"{count} files match SHA256SUMS{wrong}")

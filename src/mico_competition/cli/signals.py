@@ -9,7 +9,7 @@ from pathlib import Path
 from mico_competition.cli.attack_options import add_challenge_folder
 from mico_competition.cli.train import add_data
 from mico_competition.competition.table import PHASES, get_scenario
-from mico_competition.support.command_line import load_torch
+from mico_competition.support.command_line import UsageError, load_torch
 from mico_competition.support.counts import count_of
 
 
@@ -90,7 +90,7 @@ def _scenarios(args: argparse.Namespace) -> list[str]:
     if args.scenario:
         for name in args.scenario:
             if get_scenario(name).challenge != folder.name:
-                raise ValueError(
+                raise UsageError(
                     f"Scenario {name} belongs to challenge {get_scenario(name).challenge}, not "
                     f"{folder.name}: give that challenge's folder."
                 )

@@ -25,10 +25,12 @@ from mico_competition.competition.table import (
 )
 from mico_competition.support.command_line import (
     Parser,
+    UsageError,
     load_torch,
     model_ids,
     path_or_name,
     run_command,
+    usage,
 )
 from mico_competition.support.progress import say, tracked
 from mico_competition.training.settings import Settings, resolve
@@ -65,7 +67,11 @@ _FLAGS: dict[str, tuple[Any, str]] = {
 def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
     """Add the flags of training to `parser`; a script of one task has no --task."""
     scenarios = [s.name for s in SCENARIOS.values() if task in (None, s.task)]
-    parser.add_argument("--scenario", choices=scenarios, help="fills in all settings below")
+    parser.add_argument(
+        "--scenario",
+        choices=scenarios,
+        help="fills in all settings below; `mico tracks` lists scenarios",
+    )
     if task is None:
         parser.add_argument("--task", choices=TASKS, help="the task, if no scenario is given")
     add_settings(parser)
@@ -132,6 +138,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings that a scenario, or the task, and the flags give."""
+    with usage():
+        return resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
+
+
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the flags of datasets to `parser`."""
     parser.add_argument(
@@ -147,7 +159,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 def run_train(args: argparse.Namespace) -> None:
     """Resolve the settings, check them, load the data, train, and print a summary."""
-    settings = resolve({name: getattr(args, name, None) for name in Settings.__dataclass_fields__})
+    settings = settings_of(args)
     seeds = _seeds(args)
     folders = _folders(args)
     if args.dry_run:
@@ -195,15 +207,16 @@ def _seed_of(name: str) -> Callable[[str], Any]:
 def _folders(args: argparse.Namespace) -> list[Path]:
     if args.model_id is None or args.scenario is None:
         if args.model_id and len(args.model_id) > 1:
-            raise ValueError(
+            raise UsageError(
                 "A range of --model_id needs --scenario, which determines the folders."
             )
         if args.output_dir is None and not args.dry_run:
             choice = "--model_id or " if args.model_id is None and args.scenario else ""
-            raise ValueError(f"Give {choice}--output_dir.")
+            raise UsageError(f"Give {choice}--output_dir.")
         return [args.output_dir or Path(".")]
     scenario, root = get_scenario(args.scenario), args.output_dir or Path(".")
-    return [model_path(root, scenario, phase_of(i).name, i) for i in args.model_id]
+    with usage():
+        return [model_path(root, scenario, phase_of(i).name, i) for i in args.model_id]
 
 
 def _seeds(args: argparse.Namespace) -> list[Any]:
@@ -212,18 +225,18 @@ def _seeds(args: argparse.Namespace) -> list[Any]:
     ids = args.model_id or [None]
     given = [getattr(args, name) for name in _SEEDS]
     if len(ids) > 1 and (args.split_seed is not None or any(s is not None for s in given)):
-        raise ValueError(
+        raise UsageError(
             "A range of --model_id draws fresh seeds: leave out --split_seed and --seed_*."
         )
     if all(seed is not None for seed in given):
         if args.split_seed is not None:
-            raise ValueError("Give --split_seed, or the three --seed_*, not both.")
+            raise UsageError("Give --split_seed, or the three --seed_*, not both.")
         return [Seeds(*given)]
     if any(seed is not None for seed in given):
         missing = [f"--{name}" for name, seed in zip(_SEEDS, given) if seed is None]
-        raise ValueError(f"Give {' and '.join(missing)} too, or none of the three --seed_*.")
+        raise UsageError(f"Give {' and '.join(missing)} too, or none of the three --seed_*.")
     if args.split_seed is not None and ids[0] is not None and phase_of(ids[0]).scored:
-        raise ValueError(
+        raise UsageError(
             f"--split_seed is not for phase {phase_of(ids[0]).name}: anybody with seed_challenge "
             f"can find the other seeds by trying; leave it out."
         )

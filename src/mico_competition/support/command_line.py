@@ -17,10 +17,12 @@ from typing import Any, NoReturn
 from mico_competition.scoring.printable import printable, printable_lines, shown
 from mico_competition.support.cpus import limit_threads
 from mico_competition.support.files import check_output
+from mico_competition.support.help_text import HelpFormatter
 from mico_competition.support.output import patient_output
 from mico_competition.support.own_code import own_frame
 from mico_competition.support.progress import heartbeat, quiet, stage
 from mico_competition.support.spelling import nearest
+from mico_competition.support.terminal import styled
 
 # The extra of setup.py that installs a package; other packages are always installed.
 _EXTRAS = {
@@ -30,23 +32,48 @@ _EXTRAS = {
 }
 
 DEBUG = "MICO_DEBUG"
+FAILED, MISUSED, BUG, STOPPED = 1, 2, 70, 130
+"""Exit codes besides 0: a failure or an alarm, a command that cannot be understood, a fault of this
+program, Ctrl-C."""
 MAX_IDS = 100_000
+_ROOT = Path(__file__).resolve().parents[3]  # the repository, unless the package is installed
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 _NUMBER = re.compile(r"[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]{1,3})?|inf(inity)?)", re.I)
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _LIBRARIES_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.I)
 
 
+class UsageError(ValueError):
+    """The words of a command do not fit together, or lack one; the exit code is `MISUSED`."""
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Make a ValueError of the block, which reads the words of a command, a `UsageError`."""
+    try:
+        yield
+    except ValueError as mistake:
+        raise UsageError(str(mistake)) from None
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reads numbers and paths strictly, and exits with 1 for a mistake.
+    """An argument parser that reads numbers and paths strictly, and answers mistakes in a sentence.
 
     A flag of type `int`, `float` or `Path` is read by `whole_number`, `number` or `path`.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, **{"formatter_class": HelpFormatter, **options})
+        self._bare = False  # whether it was given nothing to parse
+        self.color = False  # Python 3.14 would write codes that `PatientStream` shows as text
         for kind, read in ((int, whole_number), (float, number), (Path, path)):
             self.register("type", kind, read)
+
+    def _add_action(self, action: Any) -> Any:
+        """Add a flag or a word; a word without a name of its own is shown in capitals."""
+        if not action.option_strings and action.metavar is None and action.choices is None:
+            action.metavar = action.dest.upper()
+        return super()._add_action(action)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Answer an invalid choice with the nearest choices, or with all of them."""
@@ -61,19 +88,32 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse as argparse does, and answer an unknown flag with the nearest one."""
+        self._bare = args is not None and not list(args)
         parsed, others = super().parse_known_args(args, namespace)
         for flag in (text.partition("=")[0] for text in others if text.startswith("--")):
             files = [a.option_strings[0] for a in self._actions if a.type is output_file]
             asks_for_file = flag in ("--out", "--output") and files
             if near := files if asks_for_file else nearest(flag, self._option_string_actions):
                 self.error(f"unrecognized argument {shown(flag)}: did you mean {near[0]}?")
+        if others:
+            self.error(f"unrecognized argument {shown(others[0])}")
         return parsed, others
 
     def error(self, message: str) -> NoReturn:
-        """Print the message as one sentence that names the help, and exit with status 1."""
+        """Print the message as one sentence that names the help, and exit with code `MISUSED`.
+
+        A command that was given nothing at all also gets its usage line.
+        """
         end = "" if message.endswith("?") else "."
         message = message.rstrip(".") + end
-        self.exit(1, _line(f"{message[:1].upper()}{message[1:]} See {self.prog} --help."))
+        sentence = f"{message[:1].upper()}{message[1:]} See {self.prog} --help."
+        self.exit(self.complain(sentence))
+
+    def complain(self, sentence: str) -> int:
+        """Print a sentence on a misused command; gives the exit code."""
+        usage = self.format_usage() if self._bare else ""
+        print(usage + _line(sentence), end="", file=sys.stderr)
+        return MISUSED
 
 
 def load_torch() -> None:
@@ -139,14 +179,15 @@ def model_ids(text: str) -> list[int]:
 def run_command(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     """Parse the arguments, run the command, and return its exit code.
 
-    The code is 0 for success, 1 for a mistake of the user or a failure of the machine, with one
-    sentence on standard error, 2 for a bug of this program, and 130 for Ctrl-C.
+    The code is 0 for success, 1 for a failure or an alarm, 2 for a command that cannot be
+    understood, 70 for a fault of this program, and 130 for Ctrl-C.  A failure is one sentence on
+    standard error.
     """
     with patient_output() as output:
         code = run_verb(parser.parse_args(argv))
     if output.problem and not code:
         print(_line(f"Not all output could be written: {output.problem}."), end="", file=sys.stderr)
-        return 1
+        return FAILED
     return code
 
 
@@ -158,10 +199,13 @@ def run_verb(args: argparse.Namespace) -> int:
             return args.run(args) or 0
     except KeyboardInterrupt as stop:
         print("mico: stopped; nothing half-written was kept.", file=sys.stderr)
-        return 128 + stop.number if isinstance(stop, Terminated) else 130
+        return 128 + stop.number if isinstance(stop, Terminated) else STOPPED
+    except UsageError as mistake:
+        parser: Parser | None = getattr(args, "parser", None)
+        return parser.complain(str(mistake)) if parser else refused(mistake)
     except Exception as error:
         sentence = _sentence(error)
-        code = 2 if sentence is None else 1
+        code = BUG if sentence is None else FAILED
         if sentence is None:
             sentence = _bug(error)
             if os.environ.get(DEBUG):
@@ -173,7 +217,7 @@ def run_verb(args: argparse.Namespace) -> int:
 def refused(error: Exception) -> int:
     """Say why nothing can be run, in a sentence on stderr; gives the exit code."""
     print(_line(_sentence(error) or _bug(error)), end="", file=sys.stderr)
-    return 1
+    return MISUSED if isinstance(error, UsageError) else FAILED
 
 
 class Terminated(KeyboardInterrupt):
@@ -212,7 +256,7 @@ def _progress(args: argparse.Namespace) -> AbstractContextManager[None]:
 
 
 def _line(sentence: str) -> str:
-    return f"mico: {printable_lines(sentence)}\n"
+    return f"{styled('mico:', 'red', sys.stderr)} {printable_lines(sentence)}\n"
 
 
 def _sentence(error: Exception) -> str | None:
@@ -225,10 +269,7 @@ def _sentence(error: Exception) -> str | None:
         place = f"line {frame.lineno} of {printable(frame.filename)}"
         return f"{type(error).__name__} in {place}: {printable(str(error)).rstrip('.')}."
     if isinstance(error, ModuleNotFoundError):
-        package = (error.name or "A package").partition(".")[0]
-        extra = _EXTRAS.get(package)
-        what = f"'.[{extra}]'" if extra else "."
-        return f"{package} is not installed: `pip install -e {what}` in the repository."
+        return _missing((error.name or "A package").partition(".")[0])
     if isinstance(error, (ValueError, OSError, ImportError)):
         return str(error) or type(error).__name__
     if _is_out_of_memory(error):
@@ -237,6 +278,22 @@ def _sentence(error: Exception) -> str | None:
             "(--workers, --stack, --max_physical_batch_size)."
         )
     return None
+
+
+def _missing(package: str) -> str:
+    """That a package is not installed, with the command that installs it."""
+    extra = _EXTRAS.get(package)
+    if (_ROOT / "setup.py").is_file():
+        what = f"'.[{extra}]'" if extra else "."
+        return f"{package} is not installed: `pip install -e {what}` in the repository."
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        lines = requires("mico_competition") or []
+    except PackageNotFoundError:
+        lines = []
+    wanted = [line for line in lines if re.match(rf"{package}\b", line, re.I)] or [package]
+    return f"{package} is not installed: `pip install '{wanted[0].partition(';')[0].strip()}'`."
 
 
 def _is_out_of_memory(error: Exception) -> bool:

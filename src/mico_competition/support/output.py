@@ -2,7 +2,8 @@
 
 If the reader has gone (`mico fleet ... | head -1`) or the disk is full, output is dropped and the
 work continues.  Characters that the terminal's encoding lacks are replaced, and invisible ones are
-escaped, except for line feeds and the cursor movements of progress bars.
+escaped, except for line feeds, the cursor movements of progress bars, and the styles of a terminal
+with colours.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from mico_competition.scoring.printable import printable_lines
+from mico_competition.support.terminal import STYLED, has_colours
 
 _HANDLER = "mico_competition.plain"
 _WORDS = {
@@ -24,7 +26,7 @@ _WORDS = {
     **{"–": "-", "—": "-", "…": "...", "‘": "'", "’": "'", "“": '"', "”": '"', "→": "->"},
 }
 _UNSAFE = re.compile(r"[^\n\x20-\x7e]|::|##")
-_BARS = re.compile(r"(\r|\x1b\[A)")
+_BARS = r"\r|\x1b\[A"
 
 
 def _in_words(error: UnicodeError) -> tuple[str, int]:
@@ -50,7 +52,8 @@ class PatientStream:
 
     def __init__(self, stream: Any, *, bars: bool) -> None:
         self._stream = stream
-        self._bars = bars
+        passing = [_BARS] * bars + [STYLED.pattern] * has_colours(stream)
+        self._passing = re.compile(f"({'|'.join(passing)})") if passing else None
         self.problem = ""
 
     def write(self, text: str) -> int:
@@ -62,7 +65,7 @@ class PatientStream:
         return len(text)
 
     def _safe(self, text: str) -> str:
-        parts = _BARS.split(text) if self._bars else [text]
+        parts = self._passing.split(text) if self._passing else [text]
         parts[::2] = (printable_lines(p, lines=sys.maxsize, limit=sys.maxsize) for p in parts[::2])
         return "".join(parts)
 

@@ -107,7 +107,7 @@ def stage(
         show: whether to show the stage; it counts in any case.
     """
     opened = Stage(name, total, unit, initial)
-    shown = show and not _is_quiet()
+    shown = show and not is_quiet()
     if shown:
         _add(opened)
     try:
@@ -183,7 +183,8 @@ def on_terminal() -> bool:
         return False
 
 
-def _is_quiet() -> bool:
+def is_quiet() -> bool:
+    """Whether stages are hidden, by `quiet` or by MICO_QUIET."""
     return _quiet > 0 or os.environ.get("MICO_QUIET", "") not in ("", "0")
 
 

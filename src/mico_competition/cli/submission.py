@@ -1,0 +1,158 @@
+"""`mico check`, `submit` and `score`: predictions for a challenge folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mico_competition.cli.attack_options import add_challenge_folder
+from mico_competition.competition.table import PHASES, labels_of
+from mico_competition.support.command_line import output_file
+from mico_competition.support.counts import count_of
+from mico_competition.support.progress import stage
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` what `mico check` takes."""
+    _add_predictions(parser)
+    parser.add_argument(
+        "--zip", type=Path, help="check this zip instead of the predictions' folder"
+    )
+    parser.set_defaults(run=_run_check)
+
+
+def _run_check(args: argparse.Namespace) -> int:
+    from mico_competition.competition.submission import check_folder, check_zip
+
+    if args.zip:
+        faults = check_zip(args.zip, args.challenge_folder)
+    else:
+        faults = check_folder(args.challenge_folder, args.predictions)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    print(count_of(len(faults), "fault") if faults else "No faults: ready to submit")
+    return 1 if faults else 0
+
+
+def add_submit(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` what `mico submit` takes."""
+    _add_predictions(parser)
+    parser.add_argument(
+        "--zip", type=output_file, help="zip to write (default: predictions_<challenge>.zip)"
+    )
+    parser.set_defaults(run=_run_submit)
+
+
+def _run_submit(args: argparse.Namespace) -> None:
+    from mico_competition.competition.layout import challenge_folder_of
+    from mico_competition.competition.submission import pack
+
+    name = challenge_folder_of(args.challenge_folder).name
+    path = pack(
+        args.challenge_folder, args.zip or Path(f"predictions_{name}.zip"), args.predictions
+    )
+    print(f"Packed {path} ({path.stat().st_size:,} bytes)")
+
+
+def add_score(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` what `mico score` takes."""
+    _add_predictions(parser)
+    parser.add_argument(
+        "--phase", default="train", choices=PHASES, help="whose solutions exist (default: train)"
+    )
+    parser.add_argument("--html", type=output_file, help="also write a report with ROC curves here")
+    parser.set_defaults(run=_run_score)
+
+
+def _run_score(args: argparse.Namespace) -> None:
+    from mico_competition.competition.submission import read_phase
+    from mico_competition.scoring import generate_html, intervals_of
+    from mico_competition.scoring.curve import RATES
+    from mico_competition.scoring.intervals import describe_intervals
+    from mico_competition.scoring.program import score_scenarios
+    from mico_competition.support.files import write_text
+
+    values = read_phase(args.challenge_folder, args.predictions, phase=args.phase)
+    with stage("Scoring"):
+        scores, intervals = score_scenarios(*values), intervals_of(*values, rates=RATES)
+    labels = labels_of(scores)
+    scores = {name: scores[name] for name in labels}
+    print("\n".join(score_lines(scores, intervals, labels)))
+    known = {name: intervals[name] for name in scores}
+    counts = {n: one.get("effective_models", one["models"]) for n, one in known.items()}
+    print("\n" + describe_intervals(counts))
+    if args.html:
+        with stage("Report"):
+            allowed = _ceilings(args.challenge_folder, args.phase)
+            write_text(args.html, generate_html(scores, intervals, allowed, labels))
+        print(f"Report: {args.html}")
+
+
+def score_lines(
+    scores: Mapping[str, Mapping[str, Any]],
+    intervals: Mapping[str, Any],
+    labels: Mapping[str, str],
+) -> list[str]:
+    """The scores as a table: a line for each number, a column for each scenario.
+
+    The competition's number comes first, with its interval, apart from the others; these are in the
+    order of their rate.  As many scenarios stand side by side as the terminal is wide.
+    """
+    from mico_competition.scoring.metrics import RANKED, TITLES
+    from mico_competition.scoring.report import AVERAGE
+    from mico_competition.support.terminal import styled, width
+
+    columns = [_column(name, labels[name], scores[name], intervals[name]) for name in scores]
+    if len(scores) > 1:
+        mean = {key: sum(one[key] for one in scores.values()) / len(scores) for key in TITLES}
+        columns.append(_column("average", "", mean, {RANKED: intervals.get(AVERAGE)}))
+    others = [title for key, title in TITLES.items() if key != RANKED]
+    titles = ["scenario", "", TITLES[RANKED], "  95% interval", "", *others]
+    first = max(map(len, titles)) + 2
+    size = max(len(cell) for column in columns for cell in column) + 2
+    beside = max(1, (width() - first) // size)
+    lines: list[str] = []
+    for at in range(0, len(columns), beside):
+        lines += [""] * bool(lines)
+        for number, (title, *cells) in enumerate(zip(titles, *columns[at : at + beside])):
+            line = title.ljust(first) + "".join(cell.rjust(size) for cell in cells)
+            lines.append(styled(line.rstrip(), "bold" if number in (0, 2) else ""))
+    return lines
+
+
+def _column(
+    name: str, label: str, numbers: Mapping[str, float], intervals: Mapping[str, Any]
+) -> list[str]:
+    """The cells of a scenario, from the top."""
+    import math
+
+    from mico_competition.scoring.metrics import RANKED, TITLES
+
+    low, high = intervals.get(RANKED) or (math.nan, math.nan)
+    interval = "unknown" if math.isnan(low) else f"{low:.3f} - {high:.3f}"
+    others = [f"{numbers[key]:.4f}" for key in TITLES if key != RANKED]
+    return [name, label, f"{numbers[RANKED]:.4f}", interval, "", *others]
+
+
+def _ceilings(challenge_folder: Path, phase: str) -> Mapping[str, Any]:
+    """The largest TPR that privacy allows in each scenario; empty, with a message, if not known."""
+    from mico_competition.audit import tpr_limits_of
+
+    try:
+        return tpr_limits_of(challenge_folder, phase=phase)
+    except ValueError as reason:
+        print(f"No limits of privacy in the report. {reason}", file=sys.stderr)
+        return {}
+
+
+def _add_predictions(parser: argparse.ArgumentParser) -> None:
+    add_challenge_folder(parser)
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        help="folder with predictions (default: FOLDER.predictions beside the challenge "
+        "folder, or its model folders if they hold predictions, as in 2022)",
+    )
