@@ -36,11 +36,11 @@ def test_the_list_fits_the_terminal(capsys, monkeypatch, columns):
 
 def test_json_and_some_names_only(capsys):
     assert main(["attacks", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["attacks"]
     assert [row["name"] for row in rows] == list(ROWS)
     assert {"title", "access", "cost", "source", "known_training_set"} <= set(rows[0])
     assert main(["attacks", "query-stack", "best", "--json"]) == 0
-    queries, white = json.loads(capsys.readouterr().out)
+    queries, white = json.loads(capsys.readouterr().out)["attacks"]
     assert (queries["access"], white["alias_of"]) == ("queries", "whitebox")
 
 

@@ -161,7 +161,7 @@ def test_predictions_are_audited(purchase, tmp_path, capsys):
     files = ["--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html")]
     assert main(["audit", str(folder), *predictions, *files]) == 0, capsys.readouterr()
     out = capsys.readouterr().out
-    found = json.loads((tmp_path / "a.json").read_text())
+    found = json.loads((tmp_path / "a.json").read_text())["scenarios"]
     names = [audit["scenario"] for audit in found]
     assert names == ["purchase100_inf", "purchase100_hi", "purchase100_lo"]
     for audit in found:

@@ -94,7 +94,7 @@ def test_predictions_score_as_evaluate_says(small_fleet, mico, tmp_path):
     assert len(list(out.rglob("prediction.csv"))) == 4
     words = ["--attack", "lira-online-global", "--phase", "dev", "--json", "e.json"]
     assert mico("evaluate", small_fleet, *words, "--resamples", 20)[0] == 0
-    (found,) = json.loads((tmp_path / "e.json").read_text())
+    (found,) = json.loads((tmp_path / "e.json").read_text())["scenarios"]
     scored = score_phase(small_fleet, out, phase="dev")["digits_inf"]
     for metric, number in found["attacks"][1]["metrics"].items():
         assert number["value"] == pytest.approx(scored[metric], abs=1e-12)
@@ -139,7 +139,7 @@ def test_evaluate_train_models_by_default(participants, mico, tmp_path):
     with open(tmp_path / "e.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["attack"] for row in rows} == {"winner-best", *_DEFAULTS_OF_EVALUATE}
-    (found,) = json.loads((tmp_path / "e.json").read_text())
+    (found,) = json.loads((tmp_path / "e.json").read_text())["scenarios"]
     auc = {a["name"]: a["metrics"]["AUC"]["value"] for a in found["attacks"]}
     assert auc["eb"] > 0.6 and all(0.5 < value < 1 for value in auc.values())
     assert (tmp_path / "e.html").read_text().count("<svg role") == 3
@@ -152,7 +152,7 @@ def test_all_records_are_less_noisy(small_fleet, mico, tmp_path):
     for records in ("challenge", "all"):
         flags = [*words, "--records", records, "--phase", "dev", "--json", "e.json"]
         assert mico("evaluate", small_fleet, *flags)[0] == 0
-        (found[records],) = json.loads((tmp_path / "e.json").read_text())
+        (found[records],) = json.loads((tmp_path / "e.json").read_text())["scenarios"]
     assert found["all"]["members"] + found["all"]["nonmembers"] == 4 * 1797
     width = {
         name: [a["metrics"]["AUC"]["high"] - a["metrics"]["AUC"]["low"] for a in one["attacks"]]
@@ -201,7 +201,7 @@ def test_options_of_the_runner_up(participants, mico, tmp_path):
 def test_options_of_the_runner_up_are_of_either_attack(participants, mico, tmp_path, pair):
     words = ["--attack", pair[0], "--against", pair[1], "--global_variance", "--resamples", 5]
     assert mico("evaluate", participants, *words, "--json", "e.json")[::2] == (0, "")
-    (found,) = json.loads((tmp_path / "e.json").read_text())
+    (found,) = json.loads((tmp_path / "e.json").read_text())["scenarios"]
     names = {"eb", "first-principles --global_variance"}
     assert {attack["name"] for attack in found["attacks"]} == names
 
@@ -213,7 +213,7 @@ def test_what_was_measured_is_kept_when_a_study_fails(participants, mico, tmp_pa
     code, printed, errors = mico("evaluate", participants, *words, "--shadows", "4")
     assert code == 1 and "mine.py:attack failed: ZeroDivisionError" in errors
     assert "gain over winner-best" in printed and "by the number of shadow" not in printed
-    (found,) = json.loads((tmp_path / "e.json").read_text())
+    (found,) = json.loads((tmp_path / "e.json").read_text())["scenarios"]
     assert len(found["attacks"]) == 2 and found["study"] == []
     assert "mine.py:attack" in (tmp_path / "e.csv").read_text()
 
@@ -226,7 +226,7 @@ def test_what_was_measured_is_kept_when_another_scenario_fails(participants, mic
     words = ["--attack", "eb", "--against", "threshold", "--resamples", 5, "--shadows", "4"]
     code, printed, errors = mico("evaluate", folder, *words, "--json", "e.json")
     assert code == 1 and "digits_lo/train/model_3" in errors and "eb, 4 shadows" in printed
-    (found,) = json.loads((tmp_path / "e.json").read_text())
+    (found,) = json.loads((tmp_path / "e.json").read_text())["scenarios"]
     assert found["scenario"] == "digits_inf" and len(found["study"]) == 1
 
 
@@ -309,7 +309,7 @@ def test_a_strangers_file_is_isolated(small_fleet, mico, tmp_path, verb):
     code, printed, errors = mico(verb, *words, "--isolate")
     assert (code, errors) == (0, "") and path.read_text()[:20] not in printed
     if verb == "evaluate":
-        (found,) = json.loads((tmp_path / "e.json").read_text())
+        (found,) = json.loads((tmp_path / "e.json").read_text())["scenarios"]
         assert found["attacks"][1]["name"] == "spy.py:attack"
         assert found["attacks"][1]["metrics"]["AUC"]["value"] > 0.6
 
@@ -322,7 +322,7 @@ def test_no_row_depends_on_the_others(participants, mico, tmp_path):
         words = [word for name in names for word in ("--attack", name)]
         flags = ["--resamples", 5, "--blind_check", "never", "--json", "e.json"]
         assert mico("evaluate", participants, *words, *flags)[::2] == (0, "")
-        (values,) = json.loads((tmp_path / "e.json").read_text())
+        (values,) = json.loads((tmp_path / "e.json").read_text())["scenarios"]
         for attack in values["attacks"]:
             metrics = attack["metrics"], attack["gain"]
             assert found.setdefault(attack["name"], metrics) == metrics, names

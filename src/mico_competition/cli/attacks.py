@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mico_competition.support.command_line import usage
+from mico_competition.support.reports import add_json, report
 from mico_competition.support.terminal import table
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def add_attacks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wide", action="store_true", help="also cost and source, in lines of 250 characters"
     )
-    parser.add_argument("--json", action="store_true", help="everything, as JSON")
+    add_json(parser)
     parser.set_defaults(run=run_attacks)
 
 
@@ -42,10 +41,8 @@ def run_attacks(args: argparse.Namespace) -> None:
 
     with usage():
         rows = [check_name(name) for name in dict.fromkeys(args.name)] or list(ROWS.values())
-    if args.json:
-        print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(lines(rows, wide=args.wide)))
+    print("\n".join(lines(rows, wide=args.wide)))
+    report("attack list", attacks=rows)
 
 
 def lines(attacks: Sequence[Row], *, wide: bool = False) -> list[str]:

@@ -25,6 +25,7 @@ from mico_competition.support.command_line import (
     path_or_name,
 )
 from mico_competition.support.progress import stage
+from mico_competition.support.reports import add_json, report, report_text
 
 if TYPE_CHECKING:
     from mico_competition.audit.verdict import Scored
@@ -67,8 +68,10 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
         "correction for all (default: a list of plans from 16 guesses to all points)",
     )
     parser.add_argument("--seed", type=seed, default=0, help="seed of the choice of halves")
-    for name, what in (("json", "all numbers"), ("html", "a page with curves and limits")):
-        parser.add_argument(f"--{name}", type=output_file, help=f"also write {what} here")
+    add_json(parser, file=True)
+    parser.add_argument(
+        "--html", type=output_file, help="also write a page with curves and limits here"
+    )
     add_isolate(parser)
     add_signal_flags(parser)
     parser.set_defaults(run=run_audit)
@@ -91,8 +94,8 @@ def run_audit(args: argparse.Namespace) -> int:
     """
     check_attack_names([args.attack])
     load_torch()
-    from mico_competition.audit import report
     from mico_competition.audit.checked import check_delta, check_level
+    from mico_competition.audit.report import record, text, to_html
     from mico_competition.audit.verdict import judge
     from mico_competition.support.files import write_text
 
@@ -105,12 +108,19 @@ def run_audit(args: argparse.Namespace) -> int:
     for scored in scores:
         with stage("Bounds on epsilon"):
             verdicts.append(judge(scored, audits=audits, **options))
-        print(("\n" if len(verdicts) > 1 else "") + report.text(verdicts[-1:]), flush=True)
-    for path, make in ((args.json, report.to_json), (args.html, report.to_html)):
-        if path is not None:
-            write_text(path, make(verdicts))
-            print(f"Wrote {path}")
-    return 1 if any(verdict.alarm for verdict in verdicts) else 0
+        print(("\n" if len(verdicts) > 1 else "") + text(verdicts[-1:]), flush=True)
+    alarm = any(verdict.alarm for verdict in verdicts)
+    found = {"alarm": alarm, "scenarios": [record(verdict) for verdict in verdicts]}
+    report("audit", **found)
+    written = []
+    if isinstance(args.json, Path):
+        written.append((args.json, report_text("audit", **found)))
+    if args.html is not None:
+        written.append((args.html, to_html(verdicts)))
+    for path, content in written:
+        write_text(path, content)
+        print(f"Wrote {path}")
+    return 1 if alarm else 0
 
 
 def _scored(args: argparse.Namespace) -> tuple[int, Iterator[Scored]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import secrets
+from pathlib import Path
 
 from mico_competition.cli.train import add_data, add_settings, settings_of
 from mico_competition.competition.table import SCENARIOS
-from mico_competition.support.command_line import load_torch, output_file
+from mico_competition.support.command_line import load_torch
 from mico_competition.support.progress import stage
+from mico_competition.support.reports import add_json, report, report_text
 
 
 def add_audit_train(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +52,7 @@ def add_audit_train(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="seed of all random choices, to repeat an audit (default: a fresh one)",
     )
-    parser.add_argument("--json", type=output_file, help="also write all results here")
+    add_json(parser, file=True)
     add_settings(parser)
     add_data(parser)
     parser.set_defaults(run=run_audit_train)
@@ -86,7 +89,9 @@ def run_audit_train(args: argparse.Namespace) -> int:
             progress=True,
         )
     print(text(audits))
-    if args.json is not None:
-        write_text(args.json, to_json(audits))
+    found = json.loads(to_json(audits))
+    report("audit-train", **found)
+    if isinstance(args.json, Path):
+        write_text(args.json, report_text("audit-train", **found))
         print(f"Wrote {args.json}")
     return 1 if any(audit.alarms for audit in audits) else 0

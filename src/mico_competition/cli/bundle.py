@@ -12,6 +12,7 @@ from mico_competition.competition.table import CHALLENGES
 from mico_competition.support.command_line import UsageError, output_file
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
+from mico_competition.support.reports import add_json, report
 
 if TYPE_CHECKING:
     from mico_competition.hosting.codabench.yaml_form import Options
@@ -66,12 +67,15 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
         "--final_reference", action="store_true", help="write only the solutions of Final"
     )
     parser.add_argument("--check", type=Path, metavar="FILE", help="write nothing; check FILE")
+    add_json(parser)
     parser.set_defaults(run=_run_bundle, tidy=True)
 
 
 def _run_bundle(args: argparse.Namespace) -> int:
     if args.check:
         return _check(args.check, args.platform)
+    if args.json:
+        raise UsageError("--json is for --check FILE.")
     for name in ("root", "challenge", "out"):
         if getattr(args, name) is None:
             flag = "the folder of trained models" if name == "root" else f"--{name}"
@@ -138,6 +142,7 @@ def _check(path: Path, platform: str | None) -> int:
     for fault in faults:
         print(fault, file=sys.stderr)
     print(f"{path}: {count_of(len(faults), 'fault') if faults else 'no faults'}")
+    report("bundle check", file=path, sound=not has_errors(faults), faults=faults)
     return 1 if has_errors(faults) else 0
 
 
@@ -159,6 +164,7 @@ def add_rehearse(parser: argparse.ArgumentParser) -> None:
         "--python", type=Path, help="interpreter to run as `python3` (default: this one)"
     )
     parser.add_argument("--out", type=Path, help="new folder that keeps what each phase wrote")
+    add_json(parser)
     parser.set_defaults(run=_run_rehearse, tidy=True)
 
 
@@ -177,4 +183,21 @@ def _run_rehearse(args: argparse.Namespace) -> int:
     for fault in rehearsal.faults:
         print(fault, file=sys.stderr)
     print(as_text(rehearsal))
+    report(
+        "rehearse",
+        sound=rehearsal.sound,
+        faults=rehearsal.faults,
+        phases=[
+            {
+                "name": run.name,
+                "status": run.outcome.status,
+                "words": run.outcome.words,
+                "seconds": run.outcome.seconds,
+                "scores": run.outcome.scores,
+                "complete": run.complete,
+                "closed": run.closed,
+            }
+            for run in rehearsal.phases
+        ],
+    )
     return 0 if rehearsal.sound else 1

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mico_competition.cli.attack_options import (
     add_challenge_folder,
@@ -27,13 +28,14 @@ from mico_competition.support.command_line import (
     path_or_name,
     whole_number,
 )
+from mico_competition.support.reports import add_json, report, report_text
 
 if TYPE_CHECKING:
     from mico_competition.attacks.problem import Attack, Source
     from mico_competition.evaluation.rows import Evaluation, Step
 
 _DEFAULTS_OF_EVALUATE = ("threshold", "winner-2023", "lira-online-global", "rmia", "bavaria", "eb")
-_FILES = {"csv": "a table", "json": "everything", "html": "a page with ROCs"}
+_FILES = {"csv": "a table", "html": "a page with ROCs"}
 
 Found = list[tuple["Evaluation", "list[Step]"]]
 
@@ -91,6 +93,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "always", "never"),
         help="check that no attack uses its own target's labels (auto: unless it is white-box)",
     )
+    add_json(parser, file=True)
     for name, what in _FILES.items():
         parser.add_argument(f"--{name}", type=output_file, help=f"also write {what} here")
     add_isolate(parser)
@@ -129,6 +132,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     write(found, True)
     for path in _paths(args).values():
         print(f"Wrote {path}")
+    report("evaluate", scenarios=_scenarios_of(found))
 
 
 def _kinds(
@@ -209,7 +213,8 @@ def _attacks(args: argparse.Namespace) -> tuple[list[Attack], Attack | None]:
 
 def _paths(args: argparse.Namespace) -> dict[str, Path]:
     """The paths of the requested files, by kind."""
-    return {name: getattr(args, name) for name in _FILES if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in ("json", *_FILES)}
+    return {name: path for name, path in given.items() if isinstance(path, Path)}
 
 
 def _writer(args: argparse.Namespace) -> Callable[[Found, bool], None]:
@@ -226,7 +231,7 @@ def _writer(args: argparse.Namespace) -> Callable[[Found, bool], None]:
         raise UsageError("Expected different files for --csv, --json and --html.")
     make: dict[str, Callable[[Found], str]] = {
         "csv": lambda found: table.to_csv([row for p in found for row in table.records(*p)]),
-        "json": table.to_json,
+        "json": lambda found: report_text("evaluate", scenarios=_scenarios_of(found)),
         "html": page.to_html,
     }
 
@@ -236,6 +241,14 @@ def _writer(args: argparse.Namespace) -> Callable[[Found, bool], None]:
                 write_text(path, make[name](found))
 
     return write
+
+
+def _scenarios_of(found: Found) -> list[dict[str, Any]]:
+    """Evaluations as values for JSON."""
+    from mico_competition.evaluation import table
+
+    values: list[dict[str, Any]] = json.loads(table.to_json(found))
+    return values
 
 
 def _scenarios(args: argparse.Namespace) -> list[str]:

@@ -35,6 +35,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "score": (
         ("on phase train, whose members are public", "mico score purchase100"),
         ("with ROC curves", "mico score purchase100 --html report.html"),
+        ("for a program", "mico score purchase100 --json"),
     ),
     "verify": (
         ("did every file arrive as it was released?", "mico verify purchase100"),

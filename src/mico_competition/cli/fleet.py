@@ -23,6 +23,7 @@ from mico_competition.competition.table import (
 )
 from mico_competition.support.command_line import UsageError, load_torch, model_ids, usage
 from mico_competition.support.progress import Stage, is_quiet, on_terminal, say, stage
+from mico_competition.support.reports import add_json
 from mico_competition.training.settings import Settings, check, stated_by
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="draw 2022's decimal seeds, whose splits can be searched (2^32); for comparison only",
     )
+    add_json(parser)
     add_settings(parser)
     add_data(parser)
     parser.set_defaults(run=run_fleet_verb)
@@ -107,6 +109,8 @@ def run_fleet_verb(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    if args.json:
+        raise UsageError("--json is for `mico fleet status DIR`.")
     if args.verify:
         raise UsageError("--verify is for `mico fleet status DIR`: a run always verifies.")
     if args.dir is not None:

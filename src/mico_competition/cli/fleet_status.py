@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from mico_competition.fleets.finished import listed
 from mico_competition.fleets.status import FleetState, fleet_states
 from mico_competition.support.command_line import UsageError
+from mico_competition.support.reports import report
 from mico_competition.support.terminal import table
 
 _HEADS = ("scenario", "models", "done", "failed", "left", "state", "models/h", "time left")
@@ -26,7 +28,23 @@ def print_status(folder: Path | None, verify: bool) -> int:
                 + "\n".join(listed(state.damaged)),
                 file=sys.stderr,
             )
-    return 0 if all(state.done == state.total for state in states) else 1
+    whole = all(state.done == state.total for state in states)
+    report("fleet status", whole=whole, fleets=[_values(state) for state in states])
+    return 0 if whole else 1
+
+
+def _values(state: FleetState) -> dict[str, Any]:
+    return {
+        "scenario": state.scenario,
+        "models": state.total,
+        "done": state.done,
+        "failed": state.failed,
+        "left": state.left,
+        "state": state.state,
+        "models_per_hour": state.models_per_hour,
+        "time_left": state.time_left or None,
+        "damaged": state.damaged,
+    }
 
 
 def _cells(state: FleetState) -> tuple[str, ...]:

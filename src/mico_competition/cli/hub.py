@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 from mico_competition.competition.table import PHASES
-from mico_competition.support.command_line import model_ids
+from mico_competition.support.command_line import UsageError, model_ids
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
+from mico_competition.support.reports import add_json, report
 
 
 def add_download(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +33,13 @@ def add_download(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--revision", help="branch, tag or commit of it (default: main)")
     parser.add_argument("--dry_run", action="store_true", help="print the size; download nothing")
+    add_json(parser)
 
     def run(args: argparse.Namespace) -> None:
         from mico_competition.hosting.hub.download import fetch, plan_download
+
+        if args.json and not args.dry_run:
+            raise UsageError("--json is for --dry_run.")
 
         with stage("Listing of the repository"):
             plan = plan_download(
@@ -47,6 +52,17 @@ def add_download(parser: argparse.ArgumentParser) -> None:
                 revision=args.revision,
             )
         print(plan.sentence(), flush=True)
+        report(
+            "download plan",
+            challenge=plan.challenge,
+            repo=plan.repo,
+            commit=plan.commit,
+            folder=plan.folder,
+            models=len(plan.models),
+            missing=len(plan.missing),
+            bytes=plan.size,
+            bytes_there=plan.bytes_there,
+        )
         if not args.dry_run:
             count = fetch(plan)
             print(

@@ -12,6 +12,7 @@ from mico_competition.competition.table import CHALLENGES, SCORED_PHASES
 from mico_competition.support.command_line import UsageError
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import say, stage, tracked
+from mico_competition.support.reports import add_json, report
 
 _ABOUT = {
     "link": "address of a paper or repository, http:// or https://",
@@ -84,6 +85,7 @@ def _add_add(parser: argparse.ArgumentParser) -> None:
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
     _add_entries(parser)
+    add_json(parser)
 
     def run(args: argparse.Namespace) -> int:
         from mico_competition.hosting.leaderboard.entries import check_entries
@@ -93,6 +95,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
             print(fault, file=sys.stderr)
         sound = count_of(len(entries), "sound entry", "sound entries")
         print(f"{sound}, {count_of(len(faults), 'fault')}")
+        report("leaderboard check", entries=len(entries), faults=faults)
         return 1 if faults else 0
 
     parser.set_defaults(run=run)
@@ -139,6 +142,7 @@ def add_score_all(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time_limit", type=float, help="seconds for one zip (default: 300)")
     parser.add_argument("--resamples", type=int, help="resamples for intervals (default: 2000)")
     parser.add_argument("--again", action="store_true", help="also score zips that have entries")
+    add_json(parser)
     parser.set_defaults(run=_run_score_all)
 
 
@@ -161,16 +165,26 @@ def _run_score_all(args: argparse.Namespace) -> int:
         args.submissions, _truths(args), args.out, exact=args.exact, again=args.again, **limits
     )
     scored = before = faulty = 0
+    found = []
     for outcome in tracked(outcomes, "Scoring", "zip", total=total):
         scored += bool(outcome.entries)
         before += outcome.before
         faulty += bool(outcome.faults)
+        found.append(
+            {
+                "zip": outcome.path,
+                "entries": outcome.entries,
+                "before": outcome.before,
+                "faults": outcome.faults or None,
+            }
+        )
         if not outcome.before:
             say(_line(outcome))
     print(
         f"{count_of(total, 'zip')}: {scored} scored, {before} done before, {faulty} with faults"
         + (f" (see {args.out / 'faults'})" if faulty else "")
     )
+    report("score-all", zips=total, scored=scored, before=before, faulty=faulty, outcomes=found)
     return 1 if faulty else 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from mico_competition.competition.table import CHALLENGES, SCORED_PHASES
 from mico_competition.support.command_line import UsageError, output_file
 from mico_competition.support.counts import count_of
+from mico_competition.support.reports import add_json, report
 
 
 def add_release(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +82,7 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a phase whose labels were revealed, so that the release may hold them (repeatable)",
     )
+    add_json(parser)
 
     def run(args: argparse.Namespace) -> int:
         from mico_competition.competition.layout import find_challenges
@@ -88,6 +90,7 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
 
         challenges = args.challenge or find_challenges(args.released)
         faults = check_release(args.released, args.trained, challenges, revealed=args.revealed)
+        report("leaks", challenges=list(challenges), sound=not faults, faults=faults)
         found = f"Do not publish: {count_of(len(faults), 'fault')}" if faults else "No leak found"
         code = _report(faults, f"{found} in {', '.join(challenges)}")
         for name in (f"{challenge}.predictions" for challenge in challenges):
@@ -162,6 +165,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
         help="write the labels and seeds that were verified to FOLDER/<scenario>/<phase>/"
         "model_<i>/; FOLDER may be the challenge folder itself",
     )
+    add_json(parser)
 
     def run(args: argparse.Namespace) -> int:
         from mico_competition.release.check_files import check_files
@@ -172,8 +176,10 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
                 raise UsageError("Name the revealed file whose labels --to writes.")
             count, faults = check_files(args.challenge_folder)
             wrong = f"; {count_of(len(faults), 'fault')}" if faults else ""
+            report("verify", checked="files", count=count, sound=not faults, faults=faults)
             return _report(faults, f"{count} files match SHA256SUMS{wrong}")
         count, faults = verify(args.challenge_folder, args.revealed)
+        report("verify", checked="labels", count=count, sound=not faults, faults=faults)
         wrong = f"; {count_of(len(faults), 'fault')}" if faults else ""
         code = _report(faults, f"{count} label sets verified{wrong}")
         if args.to is not None and not faults:

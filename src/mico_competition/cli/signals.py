@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 from mico_competition.cli.attack_options import add_challenge_folder
 from mico_competition.cli.train import add_data
 from mico_competition.competition.table import PHASES, get_scenario
 from mico_competition.support.command_line import UsageError, load_torch
 from mico_competition.support.counts import count_of
+from mico_competition.support.reports import add_json, report
 
 
 def add_signals(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,7 @@ def add_signals(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="compute on the Ray cluster at HOST:PORT, or `auto`"
     )
+    add_json(parser)
     add_data(parser)
     parser.set_defaults(run=run_signals)
 
@@ -58,7 +61,8 @@ def run_signals(args: argparse.Namespace) -> None:
         from mico_competition.fleets.ray.signals import on_ray
 
         runner = on_ray(args.ray)
-    loaded = {}
+    loaded: dict[str, Any] = {}
+    found = []
     for name in scenarios:
         started = time.monotonic()
         task = get_scenario(name).task
@@ -74,12 +78,23 @@ def run_signals(args: argparse.Namespace) -> None:
             runner=runner,
         )
         done = signals.compute(names)
+        seconds, points = time.monotonic() - started, len(signals.fleet.records)
         print(
             f"{name}: {count_of(done.models, 'model')} ({done.models - done.made} cached), "
-            f"{len(signals.fleet.records)} points, "
-            f"{time.monotonic() - started:.1f} s, in {signals.cache.folder}",
+            f"{points} points, {seconds:.1f} s, in {signals.cache.folder}",
             flush=True,
         )
+        found.append(
+            {
+                "scenario": name,
+                "models": done.models,
+                "cached": done.models - done.made,
+                "points": points,
+                "seconds": round(seconds, 1),
+                "folder": signals.cache.folder,
+            }
+        )
+    report("signals", scenarios=found)
 
 
 def _scenarios(args: argparse.Namespace) -> list[str]:

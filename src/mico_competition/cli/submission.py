@@ -13,6 +13,7 @@ from mico_competition.competition.table import PHASES, labels_of
 from mico_competition.support.command_line import output_file
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
+from mico_competition.support.reports import add_json, report
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,7 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--zip", type=Path, help="check this zip instead of the predictions' folder"
     )
+    add_json(parser)
     parser.set_defaults(run=_run_check)
 
 
@@ -34,6 +36,8 @@ def _run_check(args: argparse.Namespace) -> int:
     for fault in faults:
         print(fault, file=sys.stderr)
     print(count_of(len(faults), "fault") if faults else "No faults: ready to submit")
+    checked = args.zip or args.predictions or args.challenge_folder
+    report("check", checked=checked, sound=not faults, faults=faults)
     return 1 if faults else 0
 
 
@@ -64,6 +68,7 @@ def add_score(parser: argparse.ArgumentParser) -> None:
         "--phase", default="train", choices=PHASES, help="whose solutions exist (default: train)"
     )
     parser.add_argument("--html", type=output_file, help="also write a report with ROC curves here")
+    add_json(parser)
     parser.set_defaults(run=_run_score)
 
 
@@ -89,6 +94,39 @@ def _run_score(args: argparse.Namespace) -> None:
             allowed = _ceilings(args.challenge_folder, args.phase)
             write_text(args.html, generate_html(scores, intervals, allowed, labels))
         print(f"Report: {args.html}")
+    _report_scores(args.phase, scores, intervals, labels)
+
+
+def _report_scores(
+    phase: str,
+    scores: Mapping[str, Mapping[str, Any]],
+    intervals: Mapping[str, Any],
+    labels: Mapping[str, str],
+) -> None:
+    """The report of `mico score`."""
+    from mico_competition.scoring.coarse import average
+    from mico_competition.scoring.metrics import RANKED, SCALARS
+    from mico_competition.scoring.report import AVERAGE
+
+    def number(value: float, ends: Any) -> dict[str, Any]:
+        low, high = (None, None) if ends is None else ends
+        return {"value": value, "low": low, "high": high}
+
+    report(
+        "score",
+        phase=phase,
+        ranked=RANKED,
+        average=number(average(scores, RANKED), intervals.get(AVERAGE)),
+        scenarios=[
+            {
+                "scenario": name,
+                "label": labels[name],
+                "models": intervals[name]["models"],
+                "metrics": {key: number(numbers[key], intervals[name].get(key)) for key in SCALARS},
+            }
+            for name, numbers in scores.items()
+        ],
+    )
 
 
 def score_lines(

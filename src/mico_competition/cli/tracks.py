@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 
 from mico_competition.competition.rows import Scenario
 from mico_competition.competition.table import CHALLENGES, SCENARIOS, TASKS, as_read
+from mico_competition.support.reports import add_json, report
+from mico_competition.support.terminal import table
 
 _HEADS = ("scenario", "challenge", "epsilon", "n", "C", "optimizer", "lr", "L", "epochs")
 _KEY = (
@@ -17,21 +18,14 @@ _KEY = (
 
 def add_tracks(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico tracks` takes."""
-    parser.add_argument("--json", action="store_true", help="every column, as JSON")
+    add_json(parser)
     parser.set_defaults(run=_run_tracks)
 
 
 def _run_tracks(args: argparse.Namespace) -> None:
-    import json
-
-    from mico_competition.support.terminal import table
-
-    if args.json:
-        rows = [asdict(row) for row in SCENARIOS.values()]
-        print(json.dumps(rows, indent=2).replace("Infinity", "null"))
-        return
     names = [name for challenge in CHALLENGES.values() for name in as_read(challenge)]
     print("\n".join([*table(_HEADS, [_cells(SCENARIOS[name]) for name in names]), "", _KEY]))
+    report("tracks", scenarios=[SCENARIOS[name] for name in names])
 
 
 def _cells(row: Scenario) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from mico_competition.support.command_line import (
     usage,
 )
 from mico_competition.support.progress import say, tracked
+from mico_competition.support.reports import add_json, report
 from mico_competition.training.settings import Settings, resolve
 
 _SEEDS = ("seed_challenge", "seed_training", "seed_membership")
@@ -113,6 +114,7 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
     parser.add_argument(
         "--dry_run", action="store_true", help="check the run and print its settings; train nothing"
     )
+    add_json(parser)
     parser.set_defaults(run=run_train, task=task)
 
 
@@ -160,11 +162,14 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def run_train(args: argparse.Namespace) -> None:
     """Resolve the settings, check them, load the data, train, and print a summary."""
     settings = settings_of(args)
+    if args.json and not args.dry_run:
+        raise UsageError("--json is for --dry_run.")
     seeds = _seeds(args)
     folders = _folders(args)
     if args.dry_run:
         plan = _plan(args, settings, folders[0])
         print(json.dumps(plan, indent=2))
+        report("train plan", plan=plan)
         if "not_checked" in plan:
             print(_not_checked(args, settings, plan["not_checked"]), file=sys.stderr)
         return

@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from mico_competition.support.help_text import HelpFormatter
 from mico_competition.support.output import patient_output
 from mico_competition.support.own_code import own_frame
 from mico_competition.support.progress import heartbeat, quiet, stage
+from mico_competition.support.reports import only_a_report
 from mico_competition.support.spelling import nearest
 from mico_competition.support.terminal import styled
 
@@ -88,8 +90,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Parse as argparse does, and answer an unknown flag with the nearest one."""
-        self._bare = args is not None and not list(args)
-        parsed, others = super().parse_known_args(args, namespace)
+        words = list(sys.argv[1:] if args is None else args)
+        self._bare = not words
+        parsed, others = super().parse_known_args(self._split(words), namespace)
         for flag in (text.partition("=")[0] for text in others if text.startswith("--")):
             files = [a.option_strings[0] for a in self._actions if a.type is output_file]
             asks_for_file = flag in ("--out", "--output") and files
@@ -98,6 +101,16 @@ class Parser(argparse.ArgumentParser):
         if others:
             self.error(f"unrecognized argument {shown(others[0])}")
         return parsed, others
+
+    def _split(self, words: list[str]) -> list[str]:
+        """The words, where --json before a folder or arrays does not take them for its FILE."""
+        json = self._option_string_actions.get("--json")
+        if json is None or json.nargs != "?":
+            return words
+        for at, (word, following) in enumerate(pairwise(words)):
+            if word == "--json" and (os.path.isdir(following) or following.endswith(".npz")):
+                return [*words[:at], "--json=-", *words[at + 1 :]]
+        return words
 
     def error(self, message: str) -> NoReturn:
         """Print the message as one sentence that names the help, and exit with code `MISUSED`.
@@ -195,7 +208,7 @@ def run_verb(args: argparse.Namespace) -> int:
     """Run the verb of `args`, and turn any error into one sentence and an exit code."""
     limit_threads()
     try:
-        with _progress(args), _stoppable(args):
+        with only_a_report(getattr(args, "json", None) is True), _progress(args), _stoppable(args):
             return args.run(args) or 0
     except KeyboardInterrupt as stop:
         print("mico: stopped; nothing half-written was kept.", file=sys.stderr)
