@@ -52,15 +52,34 @@ EXTRAS["dev"] = [
     "ruff>=0.9",
 ]
 
+
+def long_description() -> str:
+    """README without its pictures and its links to files, which a package index does not have."""
+    text = README.read_text(encoding="utf-8") if README.exists() else ""
+    text = re.sub(r"!\[[^\]]*\]\((?!https?:)[^)]*\)\n*", "", text)
+    return re.sub(r"\[([^\]]+)\]\((?!https?:|#)[^)]+\)", r"\1", text)
+
+
 setup(
     name="mico_competition",
     version=re.search(r'^__version__ = "(.+)"$', INIT, re.MULTILINE)[1],
-    description="The Membership Inference Competition (MICO): splits, private training, "
-    "attacks, scoring",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    description="Membership inference attacks and DP-SGD, measured against each other",
+    long_description=long_description(),
     long_description_content_type="text/markdown",
     author="the mico_competition authors",
-    license="MIT",
+    license_expression="MIT",
+    license_files=["LICENSE"],
+    keywords=["membership inference", "differential privacy", "DP-SGD", "privacy audit", "MICO"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3 :: Only",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(11, 15)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Security",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
     packages=[*find_packages("src"), "mico_competition.scoring"],
     package_dir={"": "src", "mico_competition.scoring": "scoring"},

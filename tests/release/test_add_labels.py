@@ -160,7 +160,7 @@ def test_anybody_makes_solutions_of_a_revealed_file(copy, original, tmp_path, ca
     assert main(["verify", folder]) == 0
     assert main(["verify", folder, str(file), "--to", folder]) == 0  # beside the models
     assert main(["verify", folder]) == 0
-    assert main(["verify", folder, "--to", folder]) == 1
+    assert main(["verify", folder, "--to", folder]) == 2
     rng = np.random.default_rng(0)
     for place in (out / CHALLENGE).glob("*/dev/model_*"):
         target = out / f"{CHALLENGE}.predictions" / place.relative_to(out / CHALLENGE)

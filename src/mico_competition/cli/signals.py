@@ -10,7 +10,7 @@ from typing import Any
 from mico_competition.cli.attack_options import add_challenge_folder
 from mico_competition.cli.train import add_data
 from mico_competition.competition.table import PHASES, get_scenario
-from mico_competition.support.command_line import UsageError, load_torch
+from mico_competition.support.command_line import UsageError, load_torch, usage
 from mico_competition.support.counts import count_of
 from mico_competition.support.reports import add_json, report
 
@@ -55,7 +55,8 @@ def run_signals(args: argparse.Namespace) -> None:
     from mico_competition.signals.signals import kinds_of
 
     names = ["logits", "logit", *args.signals.split(",")]
-    kinds_of(names)  # invalid arguments fail before anything is loaded
+    with usage():
+        kinds_of(names)  # invalid arguments fail before anything is loaded
     runner = None
     if args.ray is not None:
         from mico_competition.fleets.ray.signals import on_ray
@@ -103,10 +104,12 @@ def _scenarios(args: argparse.Namespace) -> list[str]:
 
     folder = challenge_folder_of(args.challenge_folder)
     if args.scenario:
-        for name in args.scenario:
-            if get_scenario(name).challenge != folder.name:
+        with usage():
+            asked = [get_scenario(name) for name in args.scenario]
+        for scenario in asked:
+            if scenario.challenge != folder.name:
                 raise UsageError(
-                    f"Scenario {name} belongs to challenge {get_scenario(name).challenge}, not "
+                    f"Scenario {scenario.name} belongs to challenge {scenario.challenge}, not "
                     f"{folder.name}: give that challenge's folder."
                 )
         return list(dict.fromkeys(args.scenario))

@@ -284,9 +284,9 @@ def test_the_command_line(tmp_path, capsys):
     out = tmp_path / "bundle.zip"
     line = [str(root), "--challenge", "ddp", "--out", str(out)]
     dates = ["--dev_start", DATES[0], "--final_start", DATES[1], "--end", DATES[2]]
-    assert main(["bundle", *line]) == 1
+    assert main(["bundle", *line]) == 2
     assert "Give --dev_start" in capsys.readouterr().err
-    assert main(["bundle", *line[:3]]) == 1
+    assert main(["bundle", *line[:3]]) == 2
     assert "Give --out" in capsys.readouterr().err
     assert main(["bundle", *line, *dates, "--docker_image", "python:3.12"]) == 0
     assert "it passes its check" in capsys.readouterr().out

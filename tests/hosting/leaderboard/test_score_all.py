@@ -370,7 +370,7 @@ def test_mistakes_are_sentences(folder, capsys):
     base = ["--truth", str(folder.root / "truth"), "--out", str(folder.out)]
     assert main(["score-all", str(folder.root / "none"), *base]) == 1
     assert main(["score-all", str(folder.root / "nowhere"), *base]) == 1
-    assert main(folder.arguments("--workers", "0")) == 1
+    assert main(folder.arguments("--workers", "0")) == 2
     assert main(folder.arguments("--challenge", "sst2")) == 1
     (folder.out / "cifar10").mkdir(parents=True)
     (folder.out / "cifar10" / "x.json").write_text("{}")
