@@ -26,9 +26,11 @@ if TYPE_CHECKING:
         load_purchase100,
         load_sst2,
     )
+    from mico_competition.evaluation.front_door import attack, evaluate
     from mico_competition.evaluation.results import AttackResult, Results
     from mico_competition.models.architectures import CNN, MLP, load_model
     from mico_competition.scoring.metrics import score
+    from mico_competition.signals.pool import ModelPool
     from mico_competition.training.accounting import Mechanism
     from mico_competition.training.private_trainer import PrivateTrainer
 
@@ -41,12 +43,15 @@ __all__ = [
     "EpsilonBounds",
     "MLP",
     "Mechanism",
+    "ModelPool",
     "PrivacyClaim",
     "PrivateTrainer",
     "Results",
     "TrainerAudit",
+    "attack",
     "audit_trainer",
     "epsilon_bounds",
+    "evaluate",
     "lira",
     "list_attacks",
     "load_cifar10",
@@ -66,12 +71,15 @@ _HOME = {
     "EpsilonBounds": "audit.epsilon_bounds",
     "MLP": "models.architectures",
     "Mechanism": "training.accounting",
+    "ModelPool": "signals.pool",
     "PrivacyClaim": "audit.claims",
     "PrivateTrainer": "training.private_trainer",
     "Results": "evaluation.results",
     "TrainerAudit": "audit.own_trainer",
+    "attack": "evaluation.front_door",
     "audit_trainer": "audit.own_trainer",
     "epsilon_bounds": "audit.epsilon_bounds",
+    "evaluate": "evaluation.front_door",
     "lira": "attacks.scores.lira",
     "list_attacks": "attacks.catalogue",
     "load_cifar10": "data.datasets",

@@ -31,7 +31,7 @@ from mico_competition.evaluation.cross_fitting import make_task, problems, run
 from mico_competition.evaluation.custom import answer, find_attack, is_ours
 from mico_competition.evaluation.evaluate import Options, evaluate
 
-SHADOWLESS = {"threshold", "entropy", "modified-entropy"}
+SHADOWLESS = {"threshold", "loss", "entropy", "modified-entropy"}
 
 
 @pytest.fixture(scope="module")

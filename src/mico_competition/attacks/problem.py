@@ -243,13 +243,11 @@ class Gathered:
     def _check_asked(self) -> None:
         """Raise ValueError, naming the model, if a signal is not finite at a scored point."""
         asked = np.unique(self.problem.columns)
-        folders = self.problem.source.fleet.folders
         for row in self._rows():
             if not np.isfinite(self.signal[row][asked]).all():
-                place = folders[row].relative_path if row < len(folders) else f"model {row}"
                 raise ValueError(
-                    f"Expected finite signals, got NaN or infinite ones of {place}: leave it out, "
-                    "or check its weights."
+                    "Expected finite signals, got NaN or infinite ones of "
+                    f"{self.problem.source.fleet.name(row)}: leave it out, or check its weights."
                 )
 
 

@@ -96,7 +96,7 @@ _decoder = partial(_learned, source=_OURS, access=WHITE_BOX, all_records=True)
 # fmt: off
 TABLE: tuple[Row, ...] = (
     Row("threshold", "minus the loss itself", "Yeom et al., CSF 2018 (arXiv 1709.01604)",
-        "", "loss", least_shadows=0),
+        "", "loss", least_shadows=0, aliases=("loss",)),
     Row("entropy", "minus the output's entropy", "Shokri et al., S&P 2017 (arXiv 1610.05820)",
         "", "entropy", least_shadows=0),
     Row("modified-entropy", "minus modified entropy", _SONG,

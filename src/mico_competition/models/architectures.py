@@ -269,7 +269,7 @@ def logits(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
     """
     if not isinstance(inputs, Mapping):
         try:
-            of_records: Tensor = model(inputs)
+            return _tensor(model(inputs))
         except RuntimeError as error:
             if not _MISFIT.search(str(error)):
                 raise
@@ -278,13 +278,17 @@ def logits(model: nn.Module, inputs: Tensor | Mapping[str, Tensor]) -> Tensor:
                 f"{list(inputs.shape[1:])}, {described(error)}: correct the model, or the loader "
                 "of the dataset."
             ) from error
-        return of_records
     inputs = dict(inputs)
     config = getattr(getattr(model, "_module", model), "config", None)
     if "input_ids" in inputs and getattr(config, "type_vocab_size", None):
         # Without them, transformers before 5 expands a single row, which Opacus does not support.
         inputs.setdefault("token_type_ids", torch.zeros_like(inputs["input_ids"]))
-    logits: Tensor = model(**inputs).logits
+    return _tensor(model(**inputs))
+
+
+def _tensor(output: Any) -> Tensor:
+    """The logits in what a model returns: a tensor, or an object that has them as `logits`."""
+    logits: Tensor = getattr(output, "logits", output)
     return logits
 
 

@@ -29,16 +29,18 @@ from mico_competition.support.files import PathLike
 from mico_competition.support.progress import tracked
 
 HIDDEN, NONMEMBER, MEMBER = -1, 0, 1
+OWN = "your models"
+"""The `scenario` of a fleet that belongs to no competition."""
 KNOWLEDGE = {"standard": STANDARD, "distinguisher": DISTINGUISHER}
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """One scenario's models, and the records at which signals are computed.
+    """The models of one scenario or of a researcher, and the records of their signals.
 
     Attributes:
-        scenario: the scenario's name.
-        folders: the folder of each row's model.
+        scenario: the scenario's name, or `OWN` for models of no competition.
+        folders: the folder of each row's model; empty for models that have no folders.
         records: int64[points], indices into the dataset, ascending: the columns.
         labels: int64[points], the class of each column's record.
         challenge: int64[models, 2m], the columns of each model's challenge points, in the order
@@ -55,15 +57,28 @@ class Fleet:
     known_membership: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.folders)
+        return len(self.known_membership)
 
     @property
     def told(self) -> np.ndarray:
         """The earlier name of `known_membership`, for code that was written with it."""
         return self.known_membership
 
+    def name(self, row: int) -> str:
+        """The name of one row's model in messages."""
+        return self.folders[row].relative_path if row < len(self.folders) else f"model {row}"
+
     def rows(self, *phases: str) -> np.ndarray:
-        """int64[k], the rows of the models of these phases."""
+        """int64[k], the rows of the models of these phases.
+
+        Without folders, a model is a train model, which may be a shadow model, if its membership is
+        known at all records; a dev model if it is known at some; else a final model.
+        """
+        if not self.folders:
+            known = self.known_membership != HIDDEN
+            whole, some = known.all(axis=1), known.any(axis=1)
+            kinds = {"train": whole, "dev": some & ~whole, "final": ~some}
+            return np.flatnonzero(np.any([kinds[phase] for phase in phases], axis=0))
         return np.array([i for i, f in enumerate(self.folders) if f.phase in phases], np.int64)
 
 

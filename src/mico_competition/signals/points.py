@@ -31,10 +31,13 @@ class Points:
     Attributes:
         task_name: the task of the models.
         data: these records only, compact, on the device.
+        size: the number of records that go through a model at once; by default as many as suit
+            the device.
     """
 
     task_name: str
     data: Data
+    size: int | None = None
     _kept: dict[int, list[Batch]] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -88,7 +91,7 @@ class Points:
 
     def to(self, device: torch.device) -> Points:
         """The same records on `device`, without the inputs that were kept."""
-        return Points(self.task_name, self.data.to(device))
+        return Points(self.task_name, self.data.to(device), self.size)
 
     def batches(self, batch_size: int, *, keep: bool = False) -> Iterator[Batch]:
         """Batches of (inputs as `models.logits` takes them, labels int64[b]), in order.
@@ -115,9 +118,11 @@ class Points:
         The number is even, as `cache` needs it.  It is smaller for images and sentences, whose
         activations are far larger than they are themselves.
         """
-        if isinstance(self.data, TokenDataset):
+        if self.size is not None:
+            return self.size
+        if not isinstance(self.data, ArrayDataset):
             size = 32
-        elif isinstance(self.data, ArrayDataset) and self.data.storage[0].ndim > 1:
+        elif self.data.storage[0].ndim > 1:
             size = 64
         else:
             size = 1024

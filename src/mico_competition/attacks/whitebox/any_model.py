@@ -6,8 +6,8 @@ import numpy as np
 
 from mico_competition.attacks.problem import Problem
 from mico_competition.attacks.whitebox.layers.attack import best_layers
+from mico_competition.attacks.whitebox.mlp.mlp_layers import linear_pair
 from mico_competition.attacks.whitebox.mlp.pipeline import best
-from mico_competition.models.architectures import MLP
 
 
 def whitebox(problem: Problem) -> np.ndarray:
@@ -17,4 +17,4 @@ def whitebox(problem: Problem) -> np.ndarray:
         ValueError: as `best` of MLPs, as `best_layers` of other models.
     """
     model = problem.source.load(int(problem.shadows[0]))
-    return best(problem) if isinstance(model, MLP) else best_layers(problem)
+    return best(problem) if linear_pair(model) is not None else best_layers(problem)

@@ -30,6 +30,7 @@ import numpy as np
 from mico_competition.attacks.scores.lira import lira
 from mico_competition.attacks.scores.transforms import logit_scaled, sigmoid
 from mico_competition.competition.table import get_scenario, get_task
+from mico_competition.signals.fleet import OWN
 
 if TYPE_CHECKING:
     from mico_competition.attacks.problem import Problem
@@ -110,7 +111,13 @@ def as_sent(problem: Problem) -> np.ndarray:
     with their probability (for Purchase-100 with n = 50,000 instead of 150,000). Unlike theirs,
     targets are left out of their own reference.
     """
-    task = get_task(get_scenario(problem.source.fleet.scenario).task)
+    scenario = problem.source.fleet.scenario
+    if scenario == OWN:
+        raise ValueError(
+            "The mistakes of this submission depend on a scenario's numbers of records: on your "
+            "own models, take first-principles."
+        )
+    task = get_task(get_scenario(scenario).task)
     share = task.len_training / task.len_dataset / (3 if task.name == "purchase100" else 1)
     members = problem.known_membership.copy()
     for row in problem.shadows:

@@ -13,6 +13,7 @@ import numpy as np
 
 from mico_competition.attacks.scores.calibration import WINNER_2023, winner_2023
 from mico_competition.competition.table import DISTINGUISHER, get_scenario
+from mico_competition.signals.fleet import OWN
 
 if TYPE_CHECKING:
     from mico_competition.attacks.problem import Problem
@@ -31,6 +32,11 @@ def winners_choice(scenario: str) -> tuple[str, str]:
     """
     if scenario in WINNER_2023:
         return WINNER_2023[scenario]
+    if scenario == OWN:
+        raise ValueError(
+            "The winner of 2023 chose a formula for each scenario of a competition: on your own "
+            "models, take one of his formulas, such as calibrate-loss-midpoint."
+        )
     row = get_scenario(scenario)
     if row.disclosure == DISTINGUISHER:
         level = "ddp"

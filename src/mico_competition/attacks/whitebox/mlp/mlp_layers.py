@@ -1,7 +1,8 @@
 """The parts of models of the MLP family for decoders: weights, hidden units, update directions.
 
-The family is `MLP`: logits = W2 tanh(W1 g x + b1) + b2, with a fixed gain g on the inputs.  A step
-on a record changes each weight matrix by a matrix of rank one, whose directions are in
+The family is logits = W2 tanh(W1 g x + b1) + b2, with a fixed gain g on the inputs: an `MLP`, or an
+`nn.Sequential` of a linear layer, tanh and a linear layer (g = 1; dropout may stand between).  A
+step on a record changes each weight matrix by a matrix of rank one, whose directions are in
 docs/METHODS.md, section 6.1 (formula 39).
 """
 
@@ -73,20 +74,33 @@ def layers_of(model: nn.Module, name: str = "the model") -> Layers:
     Raises:
         ValueError: if it is of another family, or a weight is not finite.
     """
-    if not isinstance(model, MLP):
+    pair = linear_pair(model)
+    if pair is None:
         raise ValueError(
-            f"This white-box decoder is for models of the MLP family, but {name} is a "
-            f"{type(model).__name__}: use the attack `layers`, which decodes any model, or "
-            "`whitebox`, which chooses the right one."
+            "This white-box decoder is for tanh networks with one hidden layer, the MLP family, "
+            f"but {name} is a {type(model).__name__}: use the attack `layers`, which decodes any "
+            "model, or `whitebox`, which chooses the right one."
         )
-    first, last = model.mlp[0], model.mlp[2]
-    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)  # as in MLP
+    first, last = pair
     w1, b1, w2, b2 = (
         part.detach().float() for part in (first.weight, first.bias, last.weight, last.bias)
     )
     if not all(bool(torch.isfinite(part).all()) for part in (w1, b1, w2, b2)):
         raise ValueError(f"Expected finite weights, but {name} has NaN or infinite ones: drop it.")
-    return Layers(w1, b1, w2, b2, float(model.gain))
+    return Layers(w1, b1, w2, b2, float(model.gain) if isinstance(model, MLP) else 1.0)
+
+
+def linear_pair(model: nn.Module) -> tuple[nn.Linear, nn.Linear] | None:
+    """The two linear layers of a model of the MLP family; None for any other model."""
+    inner = model.mlp if isinstance(model, MLP) else model
+    if not isinstance(inner, nn.Sequential):
+        return None
+    parts = [part for part in inner if not isinstance(part, (nn.Dropout, nn.Identity))]
+    if [type(part) for part in parts] != [nn.Linear, nn.Tanh, nn.Linear]:
+        return None
+    first, _, last = parts
+    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+    return None if first.bias is None or last.bias is None else (first, last)
 
 
 def read_layers(source: Source, rows: Sequence[int] | np.ndarray) -> dict[int, Layers]:
@@ -97,7 +111,7 @@ def read_layers(source: Source, rows: Sequence[int] | np.ndarray) -> dict[int, L
     """
     layers: dict[int, Layers] = {}
     for row in map(int, rows):
-        name = _name(source, row)
+        name = source.fleet.name(row)
         layers[row] = own = layers_of(source.load(row), name)
         first = next(iter(layers.values()))
         if (own.w1.shape, own.w2.shape, own.gain) != (first.w1.shape, first.w2.shape, first.gain):
@@ -128,8 +142,3 @@ def inputs_of(data: Any, layers: Layers) -> Tensor:
 def _shape(layers: Layers) -> str:
     sizes = (layers.w1.shape[1], layers.w1.shape[0], layers.w2.shape[0])
     return "-".join(map(str, sizes)) + (f" (gain {layers.gain:g})" if layers.gain != 1 else "")
-
-
-def _name(source: Source, row: int) -> str:
-    folders = source.fleet.folders
-    return folders[row].relative_path if row < len(folders) else f"model {row}"

@@ -1,0 +1,172 @@
+"""Finds the attacks that a researcher names, and refuses those that a pool has too little for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mico_competition.attacks.problem import Attack, Problem
+from mico_competition.attacks.registry import BLACK_BOX, ROWS, Row
+from mico_competition.evaluation.custom import find_attack
+from mico_competition.signals.pool import PUBLIC_SIGNALS, ModelPool
+from mico_competition.support.counts import count_of
+
+AttackLike = str | Attack | Callable[..., Any]
+
+_OF_LOGITS = ("entropy", "modified_entropy")  # signals that do not follow from losses
+_EXAMPLES = ("loss", "entropy", "calibrate-loss-midpoint", "lira", "rmia", "eb")
+
+
+def attack_of(attack: AttackLike) -> Attack:
+    """An attack from its name, a function, or an `Attack`.
+
+    Args:
+        attack: the name of a built-in attack; "path/to/file.py:function"; an `Attack`; a function
+            of arrays `(target, shadow, is_member)`, which returns a score for each point of
+            `target`; or a function of a `Problem`.
+
+    Raises:
+        ValueError: on an unknown name, and on a function with other arguments.
+    """
+    if isinstance(attack, str):
+        return find_attack(attack)
+    if isinstance(attack, Attack):
+        return attack
+    if not callable(attack):
+        raise ValueError(
+            "Expected an attack's name, a function or an Attack, got "
+            f"{type(attack).__name__}: `mico attacks` lists the names."
+        )
+    return _of_function(attack)
+
+
+def attacks_of(attacks: AttackLike | Sequence[AttackLike]) -> list[Attack]:
+    """One attack or several, of different names."""
+    given: Sequence[Any] = attacks if isinstance(attacks, (list, tuple)) else [attacks]
+    found = [attack_of(one) for one in given]
+    if not found:
+        raise ValueError("Expected one attack or more, got an empty list.")
+    names = [attack.name for attack in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(
+            f"Expected attacks of different names, got two named {twice}: give each once, or "
+            "rename your function."
+        )
+    return found
+
+
+def _of_function(function: Callable[..., Any]) -> Attack:
+    """The attack of a function of arrays, or of a problem."""
+    inner = function.func if isinstance(function, partial) else function
+    name: str = getattr(inner, "__name__", type(inner).__name__)
+    title = (inspect.getdoc(inner) or "an attack of your own").splitlines()[0]
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of a built-in function
+        parameters = inspect.signature(lambda target, shadow, is_member: None).parameters
+    required = [
+        p
+        for p in parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(required) not in (1, 3):
+        raise ValueError(
+            f"Expected the attack {name} to take (target, shadow, is_member), or one Problem, but "
+            f"it takes {inspect.signature(function)}."
+        )
+    run = (
+        function
+        if len(required) == 1
+        else partial(_of_arrays, function, "target_index" in parameters)
+    )
+    return Attack(
+        name,
+        title,
+        "a function of your own",
+        run,
+        leaves_one_out=getattr(function, "leaves_one_out", True),
+        all_records=getattr(function, "all_records", False),
+        least_shadows=getattr(function, "least_shadows", 1),
+    )
+
+
+def _of_arrays(function: Callable[..., Any], takes_index: bool, problem: Problem) -> np.ndarray:
+    """A function of arrays on one signal; without `target_index` it never sees the target's row."""
+    inner, sign = PUBLIC_SIGNALS[getattr(function, "signal", "logit")]
+    gathered = problem.gather_from(problem.source.get(inner) * sign)
+    if takes_index:
+        ours = getattr(function, "__module__", "").startswith("mico_competition.")
+        return (gathered.score if ours else gathered.score_each)(function)
+    scores = []
+    for target, columns in zip(problem.targets, problem.columns):
+        others = problem.shadows[problem.shadows != target]
+        at = np.ix_(others, columns)
+        own = function(
+            gathered.signal[target, columns], gathered.signal[at], problem.known_membership[at] == 1
+        )
+        if np.shape(own) != columns.shape:
+            raise ValueError(
+                f"Expected {len(columns)} scores, one for each point of target, got shape "
+                f"{np.shape(own)}."
+            )
+        scores.append(np.asarray(own))
+    return np.stack(scores)
+
+
+def check_holds(pool: ModelPool, attack: Attack) -> None:
+    """ValueError if an attack needs more of the models than a pool holds."""
+    row = ROWS.get(attack.name)
+    if row is None or pool.holds == "models" or _runs_on(row, pool.holds):
+        return
+    if row.access != BLACK_BOX:
+        raise ValueError(
+            f"Attack {attack.name} needs the models themselves ({row.access}), but this pool holds "
+            f"{pool.holds}: make it with ModelPool.from_models, from torch modules."
+        )
+    raise ValueError(
+        f"Attack {attack.name} needs the models' logits, but this pool holds {pool.holds}: make it "
+        "with ModelPool.from_logits."
+    )
+
+
+def _runs_on(row: Row, holds: str) -> bool:
+    """Whether an attack runs on a pool without models."""
+    if row.access != BLACK_BOX:
+        return False
+    return holds != "losses" or (row.signals_only and row.signal not in _OF_LOGITS)
+
+
+def check_enough(pool: ModelPool, attack: Attack, folds: int) -> None:
+    """ValueError if a pool has too few models to attack each with the others as shadows."""
+    models = len(pool.known)
+    if models >= needed(attack, folds):
+        return
+    able = [
+        name
+        for name in _EXAMPLES
+        if models >= needed(attack_of(name), folds) and _runs_on(ROWS[name], pool.holds)
+    ]
+    instead = f"; {', '.join(able)} run with {models}" if able else ""
+    raise ValueError(
+        f"Attack {attack.name} needs {count_of(needed(attack, folds), 'model')} whose membership "
+        f"is known, so that each target has {attack.least_shadows} shadow models or more, but this "
+        f"pool has {models}: train more{instead}."
+    )
+
+
+def needed(attack: Attack, folds: int) -> int:
+    """The least number of models with which an attack can be evaluated."""
+    least = attack.least_shadows
+    if not least:
+        return 1
+    if attack.leaves_one_out:
+        return least + 1
+    models = least + 1
+    while models - -(-models // min(folds, models)) < least:
+        models += 1
+    return models

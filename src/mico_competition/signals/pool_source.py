@@ -1,0 +1,158 @@
+"""Sources of signals for a pool: its models, a choice of them, and one more model as a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+
+from mico_competition.signals.fleet import HIDDEN, OWN, Fleet
+from mico_competition.signals.pool_models import PoolModel, lacking
+from mico_competition.signals.signals import SIGNALS
+
+TWINS_FROM = 10  # records; on fewer, two models may agree by coincidence
+
+
+class PoolSource(Protocol):
+    """What the engine of attacks reads; `signals.Signals` is one, and so are the classes below."""
+
+    fleet: Fleet
+
+    @property
+    def data(self) -> Any:
+        """The dataset, as models take it."""
+        ...
+
+    def get(self, name: str) -> np.ndarray:
+        """float64[models, points], larger for likelier members."""
+        ...
+
+    def logits(self, row: int) -> np.ndarray:
+        """float32[points, classes] of one model."""
+        ...
+
+    def load(self, row: int) -> Any:
+        """One model, in eval mode, on its device."""
+        ...
+
+
+class ModelsSource:
+    """The signals of models that are in memory.
+
+    Args:
+        fleet: has a row for each of `models`.
+        models: in the order of the fleet's rows.
+        data: the records, as the models take them; None if there are only outputs.
+    """
+
+    def __init__(self, fleet: Fleet, models: Sequence[PoolModel], data: Any = None) -> None:
+        self.fleet = fleet
+        self.models = list(models)
+        self._data = data
+        self._named: dict[str, np.ndarray] = {}
+
+    @property
+    def data(self) -> Any:
+        """The dataset, as models take it."""
+        if self._data is None:
+            raise lacking("the records", "new queries need ModelPool.from_models")
+        return self._data
+
+    def get(self, name: str) -> np.ndarray:
+        """float64[models, points], read-only; see `Signals.get`."""
+        check_signal(name)
+        if name not in self._named:
+            values = np.stack([model.get(name) for model in self.models])
+            values.setflags(write=False)
+            self._named[name] = values
+        return self._named[name]
+
+    def logits(self, row: int) -> np.ndarray:
+        """float32[points, classes] of one model."""
+        return self.models[row].logits()
+
+    def load(self, row: int) -> nn.Module:
+        """One model, in eval mode, on its device."""
+        return self.models[row].load()
+
+
+class Joined:
+    """A source with further models, whose membership is not known.
+
+    Args:
+        base: the source of the first rows.
+        models: the further models, at the records of `base`.
+    """
+
+    def __init__(self, base: PoolSource, models: Sequence[PoolModel]) -> None:
+        self._base, self._rest = base, list(models)
+        fleet = base.fleet
+        hidden = np.full((len(models), len(fleet.records)), HIDDEN, np.int8)
+        places = np.repeat(np.arange(len(fleet.records))[None], len(models), axis=0)
+        width = fleet.challenge.shape[1]
+        self.fleet = replace(
+            fleet,
+            challenge=np.concatenate([fleet.challenge, places[:, :width]]),
+            known_membership=np.concatenate([fleet.known_membership, hidden]),
+        )
+
+    @property
+    def data(self) -> Any:
+        """The dataset of the base."""
+        return self._base.data
+
+    def get(self, name: str) -> np.ndarray:
+        """float64[models, points]."""
+        more = [model.get(check_signal(name)) for model in self._rest]
+        return np.concatenate([self._base.get(name), np.stack(more)])
+
+    def logits(self, row: int) -> np.ndarray:
+        """float32[points, classes] of one model."""
+        first = len(self._base.fleet)
+        return self._base.logits(row) if row < first else self._rest[row - first].logits()
+
+    def load(self, row: int) -> Any:
+        """One model, in eval mode, on its device."""
+        first = len(self._base.fleet)
+        return self._base.load(row) if row < first else self._rest[row - first].load()
+
+
+def check_signal(name: str) -> str:
+    """The name of a signal; ValueError if there is none of this name."""
+    if name not in SIGNALS:
+        raise ValueError(f"Unknown signal {name!r}: choose one of {', '.join(SIGNALS)}.")
+    return name
+
+
+def own_fleet(labels: np.ndarray, known_membership: np.ndarray) -> Fleet:
+    """The fleet of models of no competition: every record is a challenge point of every model."""
+    models, records = known_membership.shape
+    places = np.arange(records)
+    challenge = np.broadcast_to(places, (models, records))
+    return Fleet(OWN, (), places, labels, challenge, known_membership)
+
+
+def refuse_twins(source: PoolSource) -> None:
+    """ValueError if two models have the same outputs: one of them would be its own shadow."""
+    outputs = source.get("logit")
+    if outputs.shape[1] < TWINS_FROM:
+        return
+    seen: dict[bytes, int] = {}
+    for row, values in enumerate(outputs):
+        first = seen.setdefault(values.tobytes(), row)
+        if first != row and _same_logits(source, first, row):
+            raise ValueError(
+                f"Models {first} and {row} have the same outputs at all {outputs.shape[1]} "
+                "records, so a target would be among its own shadow models: leave one of them out."
+            )
+
+
+def _same_logits(source: PoolSource, one: int, other: int) -> bool:
+    """Whether two models have equal logits; pools of losses know no more than the losses."""
+    try:
+        return np.array_equal(source.logits(one), source.logits(other))
+    except ValueError:
+        return True

@@ -1,0 +1,295 @@
+"""`mico.evaluate` and `mico.attack`: by hand, equal to the engine on folders, and refusals."""
+
+import numpy as np
+import pytest
+from helpers_whitebox import trained as trained_mlps
+from torch import nn
+
+import mico_competition as mico
+from mico_competition.attacks import lira
+from mico_competition.attacks.registry import get_attack
+from mico_competition.evaluation.cross_fitting import make_task, run
+from mico_competition.evaluation.evaluate import evaluate as evaluate_folder
+from mico_competition.signals import open_signals
+from mico_competition.signals.signals import SIGNALS
+
+LOSSES = np.array([[0.1, 2.0, 0.3, 1.5], [1.9, 0.2, 1.2, 0.1], [0.4, 1.7, 0.2, 1.1]])
+MEMBERS = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]], bool)
+QUICK = {"resamples": 20, "leakage_check": "never"}
+
+
+def arrays(models=10, records=80, classes=3, seed=0):
+    """(logits, labels, membership) of models that fit their members better."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, records)
+    membership = rng.random((models, records)) < 0.5
+    logits = rng.normal(size=(models, records, classes)) + rng.normal(size=(records, classes))
+    logits[:, np.arange(records), labels] += 1.5 * membership
+    return logits, labels, membership
+
+
+def pool_of(**options):
+    return mico.ModelPool.from_logits(*arrays(**options))
+
+
+def out_mean(target, shadow, is_member):
+    """The signal less its mean over shadow models that did not see the record."""
+    return target - np.where(is_member, np.nan, shadow).sum(0, where=~is_member) / (~is_member).sum(
+        0
+    )
+
+
+def test_the_loss_attack_by_hand():
+    pool = mico.ModelPool.from_losses(LOSSES, MEMBERS)
+    result = mico.evaluate(pool, "loss", **QUICK)["loss"]
+    assert np.array_equal(result.scores, -LOSSES) and np.array_equal(result.truth, MEMBERS)
+    assert result.auc.value == 1.0  # the losses of members are at most 0.4, of others 1.1 or more
+
+
+def test_each_target_is_left_out_of_its_own_shadow_models():
+    pool = pool_of()
+    logit, membership = pool.signal("logit"), pool.membership == 1
+    result = mico.evaluate(pool, ["loss", "lira", out_mean], **QUICK)
+    for row in range(len(pool)):
+        others = np.arange(len(pool)) != row
+        given = logit[row], logit[others], membership[others]
+        for name, function in (("lira", lira), ("out_mean", out_mean)):
+            np.testing.assert_allclose(result[name].scores[row], function(*given), atol=1e-7)
+        np.testing.assert_allclose(mico.attack(pool, "lira", row), lira(*given), atol=1e-7)
+    assert list(result) == ["loss", "lira", "out_mean"] and result.against == "loss"
+
+
+def test_one_model_is_attacked_with_all_of_the_pool():
+    logits, labels, membership = arrays(models=11)
+    pool = mico.ModelPool.from_logits(logits[:10], labels, membership[:10])
+    whole = mico.ModelPool.from_logits(logits, labels, membership)
+    expected = lira(whole.signal("logit")[10], pool.signal("logit"), membership[:10])
+    for name, target, kind in (
+        ("lira", logits[10], pool),
+        (lira, logits[10].tolist(), pool),
+        ("lira", 10, whole),
+        (
+            "lira",
+            whole.signal("loss")[10],
+            mico.ModelPool.from_losses(pool.signal("loss"), membership[:10]),
+        ),
+    ):
+        np.testing.assert_allclose(mico.attack(kind, name, target=target), expected, rtol=1e-7)
+    some = mico.attack(pool, "lira", target=logits[10], records=[7, 3])
+    np.testing.assert_allclose(some, expected[[7, 3]])
+    assert mico.attack(pool, "lira", target=logits[[10, 10]]).shape == (2, 80)
+    assert mico.attack(pool, "rmia", target=[0, -1]).shape == (2, 80)
+
+
+def test_an_unknown_row_is_a_target_and_no_shadow():
+    logits, labels, membership = arrays(models=11)
+    known = membership.astype(np.int8)
+    known[4] = -1
+    pool = mico.ModelPool.from_logits(logits, labels, known)
+    rest = np.arange(11) != 4
+    without = mico.ModelPool.from_logits(logits[rest], labels, membership[rest])
+    given, expected = mico.attack(pool, "lira", 4), mico.attack(without, "lira", logits[4])
+    np.testing.assert_allclose(given, expected, rtol=1e-9)
+    found, other = (mico.evaluate(p, "lira", **QUICK)["lira"] for p in (pool, without))
+    np.testing.assert_allclose(found.scores, other.scores, rtol=1e-9)
+
+
+def test_a_row_that_is_known_in_part_is_measured_where_it_is_known():
+    logits, labels, membership = arrays(models=11)
+    known = membership.astype(float)
+    known[4, 10:] = np.nan
+    pool = mico.ModelPool.from_logits(logits, labels, known)
+    found = mico.evaluate(pool, ["lira"], resamples=20)["lira"]
+    rest = np.arange(11) != 4
+    without = mico.ModelPool.from_logits(logits[rest], labels, membership[rest])
+    assert found.scores.shape == (11, 80) and found.measured.members == membership[rest].sum() + (
+        membership[4, :10].sum()
+    )
+    np.testing.assert_allclose(found.scores[4], mico.attack(without, "lira", logits[4]), rtol=1e-9)
+    assert np.array_equal(found.truth[4, :10], membership[4, :10])
+
+
+def test_records_that_all_or_no_models_hold():
+    logits, labels, membership = arrays()
+    membership[:, 0], membership[:, 1] = True, False
+    membership[:, 2], membership[3, 2] = False, True  # held by one target alone
+    pool = mico.ModelPool.from_logits(logits, labels, membership)
+    result = mico.evaluate(pool, ["loss", "lira", "rmia", "eb"], **QUICK)
+    assert all(np.isfinite(one.scores).all() for one in result.values())
+
+
+@pytest.mark.slow
+def test_a_folder_gives_what_the_engine_gives(small_fleet, data, tmp_path):
+    pool = mico.ModelPool.open(small_fleet, "digits_inf", data, cache=tmp_path)
+    names = ["lira", "eb"]
+    source = open_signals(small_fleet, "digits_inf", data, cache=tmp_path)
+    task = make_task(source, "train")
+    expected = evaluate_folder(task, [get_attack("eb")], against=get_attack("lira"))
+    result = mico.evaluate(pool, names)
+    for row in expected.rows:
+        own = result[row.name]
+        assert np.array_equal(own.scores, run(task, get_attack(row.name)))
+        assert {k: e.value for k, e in own.measured.estimates.items()} == {
+            k: e.value for k, e in row.measured.estimates.items()
+        }
+        assert own.auc[1:] == (row.measured["AUC"].low, row.measured["AUC"].high)
+    gain = result["eb"].gain["AUC"], expected.rows[1].gain["AUC"]
+    assert gain[0].value == gain[1].value and gain[0].low == gain[1].low
+    dev = pool.fleet.rows("dev")
+    assert np.array_equal(
+        mico.attack(pool, "eb", dev), run(make_task(source, "dev", scored=False), get_attack("eb"))
+    )
+    assert repr(pool).startswith("ModelPool(digits_inf, ")
+
+
+@pytest.mark.slow
+def test_models_of_a_folder_give_the_same_signals_in_memory(small_fleet, data, tmp_path):
+    source = open_signals(
+        small_fleet, "digits_inf", data, cache=tmp_path, records="all", phases=["train"]
+    )
+    rows = range(len(source.fleet))
+    known = source.fleet.known_membership
+    inputs = data.inputs(np.arange(len(data)))
+    pool = mico.ModelPool.from_models([source.load(r) for r in rows], inputs, data.labels, known)
+    of_logits = mico.ModelPool.from_logits([source.logits(r) for r in rows], data.labels, known)
+    for name in SIGNALS:
+        assert np.array_equal(pool.source.get(name), source.get(name)), name
+        if name != "gradient_norm":
+            assert np.array_equal(of_logits.source.get(name), source.get(name)), name
+    task = make_task(source, "train", records="all")
+    result = mico.evaluate(pool, ["lira", "rmia"], **QUICK)
+    for name in result:
+        assert np.array_equal(result[name].scores, run(task, get_attack(name)))
+
+
+def sequential(model):
+    return nn.Sequential(model.mlp[0], nn.Tanh(), nn.Dropout(0.5), model.mlp[2])
+
+
+@pytest.mark.slow
+def test_white_box_attacks_run_on_a_sequential_and_beat_the_outputs():
+    records, models, membership, _ = trained_mlps()
+    pool = mico.ModelPool.from_models(
+        [sequential(model) for model in models], records.x, records.labels, membership
+    )
+    result = mico.evaluate(pool, ["lira", "trace", "whitebox"], resamples=200)
+    difference = result.compare("whitebox", "lira", fpr=0.01)
+    assert difference.low > 0
+    fresh = mico.attack(
+        pool.select(models=np.arange(1, len(models))), "whitebox", target=sequential(models[0])
+    )
+    auc = (fresh[membership[0]][:, None] > fresh[~membership[0]]).mean()
+    assert auc > 0.7
+
+
+def test_functions_that_use_the_targets_label_are_refused():
+    def cheat(problem):
+        return problem.known_membership[problem.targets[:, None], problem.columns].astype(float)
+
+    with pytest.raises(ValueError, match="Attack cheat leaks"):
+        mico.evaluate(pool_of(records=30), cheat, resamples=20)
+
+
+def test_an_attack_from_a_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "def attack(problem):\n    return problem.gather('logit').score_each(f)\n"
+        "def f(target, shadow, is_member, target_index=None):\n    return target\n"
+    )
+    result = mico.evaluate(pool_of(), ["threshold", f"{path}:attack"], **QUICK)
+    assert result[f"{path}:attack"].auc == result["threshold"].auc
+
+
+def two_arguments(target, shadow):
+    return target
+
+
+def bad_shape(target, shadow, is_member):
+    return target[:3]
+
+
+MISTAKES = {
+    "unknown": ("lria", r"Unknown attack 'lria': did you mean lira"),
+    "twice": (["lira", "lira"], "two named lira"),
+    "none": ([], "one attack or more"),
+    "a number": (3, "an attack's name, a function or an Attack, got int"),
+    "arguments": (two_arguments, r"two_arguments to take \(target, shadow, is_member\)"),
+    "shape": (bad_shape, r"Attack bad_shape cannot run here. Expected 80 scores.* \(3,\)"),
+    "white box": (["loss", "whitebox"], "whitebox needs the models themselves .*from_models"),
+    "queries": ("stack", "stack needs the models themselves .*holds logits"),
+    "scenario": ("winner-2023", "winner-2023 .*take one of his formulas"),
+    "as sent": ("first-principles-sent", "on your own models, take first-principles"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_a_sentence(mistake):
+    attacks, sentence = MISTAKES[mistake]
+    with pytest.raises(ValueError, match=sentence):
+        mico.evaluate(pool_of(), attacks)
+
+
+@pytest.mark.parametrize(
+    ("name", "models", "needs"), [("lira", 2, 3), ("eb", 3, 4), ("neural", 4, 5), ("rmia", 1, 3)]
+)
+def test_few_models(name, models, needs):
+    pool = pool_of(models=models)
+    with pytest.raises(
+        ValueError, match=f"{name} needs {needs} models .* has {models}: train more; loss"
+    ):
+        mico.evaluate(pool, ["loss", name])
+    whole = mico.evaluate(pool_of(models=needs), name, **QUICK)
+    assert whole[name].scores.shape == (needs, 80)
+
+
+def test_one_model_without_shadows():
+    result = mico.evaluate(pool_of(models=1), ["loss", "entropy"], **QUICK)
+    assert np.isnan(result["loss"].auc.low)
+    with pytest.raises(ValueError, match="lira needs 2 shadow models, .* has 1 beside the target"):
+        mico.attack(pool_of(models=2), "lira", 0)
+
+
+def test_a_pool_of_losses():
+    pool = mico.ModelPool.from_losses(pool_of().signal("loss"), pool_of().membership)
+    assert set(mico.evaluate(pool, ["loss", "lira", "rmia", "eb"], **QUICK)) == {
+        "loss",
+        "lira",
+        "rmia",
+        "eb",
+    }
+    for name in ("entropy", "neural"):
+        with pytest.raises(ValueError, match=f"{name} needs the models' logits, .* holds losses"):
+            mico.evaluate(pool, name)
+
+
+def test_targets_that_are_refused():
+    logits, labels, membership = arrays()
+    pool = mico.ModelPool.from_logits(logits, labels, membership)
+    for target, sentence in (
+        (logits[3], "has the outputs of model 3: pass target=3"),
+        (logits[3][:, :2], r"logits of shape \[records, classes\] = \(80, 3\).* got \(80, 2\)"),
+        (10, "rows 0..9 of the pool, got 10"),
+        (nn.Linear(2, 2), "target"),
+        (np.full((80, 3), 1 / 3), "from_probabilities"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            mico.attack(pool, "lira", target=target)
+
+
+def test_no_model_that_is_known_everywhere():
+    logits, labels, membership = arrays()
+    known = membership.astype(float)
+    known[:, 5] = np.nan
+    pool = mico.ModelPool.from_logits(logits, labels, known)
+    with pytest.raises(
+        ValueError, match=r"pool.select\(records=\(pool.membership >= 0\).all\(0\)\)"
+    ):
+        mico.evaluate(pool, "lira")
+    some = pool.select(records=(pool.membership >= 0).all(0))
+    assert mico.evaluate(some, "lira", **QUICK)["lira"].scores.shape == (10, 79)
+
+
+def test_gains_over_another_attack():
+    result = mico.evaluate(pool_of(), ["lira", "rmia"], against="loss", **QUICK)
+    assert list(result) == ["loss", "lira", "rmia"] and result.against == "loss"
+    assert mico.evaluate(pool_of(), ["lira", "rmia"], against="rmia", **QUICK).against == "rmia"
