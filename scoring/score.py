@@ -3,24 +3,47 @@
 The platforms run this file by its path, from a folder of any name, so relative imports have no
 package to refer to.  The launcher makes one, so that all other modules work the same here and in
 `mico_competition.scoring`.
+
+As in 2022, `from mico_competition.scoring.score import score, tpr_at_fpr` works too.
 """
 
 import importlib
 import os
 import sys
 import types
-from typing import Callable, List
+from typing import TYPE_CHECKING, Any, Callable, List
+
+if TYPE_CHECKING:
+    from .metrics import score as score
+    from .metrics import tpr_at_fpr as tpr_at_fpr
+
+FPR_THRESHOLD = 0.1
+FPR_THRESHOLD_LIST = [0.001, 0.01, 0.05, 0.1, 0.15, 0.2]
+"""2022's names of the false positive rates of a score; `metrics.FPR_THRESHOLDS` has them too."""
 
 
-def load_main() -> Callable[[List[str]], int]:
-    """The function `main` of program.py, imported from a package made of this folder."""
+def load(name: str) -> types.ModuleType:
+    """The module `name` of this folder, imported from a package made of this folder."""
     parent = __package__
     if not parent:
         parent = "mico_scoring"
         package = types.ModuleType(parent)
         package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
         sys.modules[parent] = package
-    main: Callable[[List[str]], int] = importlib.import_module(parent + ".program").main
+    return importlib.import_module(parent + "." + name)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in ("score", "tpr_at_fpr"):
+            raise AttributeError("module %r has no attribute %r" % (__name__, name))
+        return getattr(load("metrics"), name)
+
+
+def load_main() -> Callable[[List[str]], int]:
+    """The function `main` of program.py."""
+    main: Callable[[List[str]], int] = load("program").main
     return main
 
 

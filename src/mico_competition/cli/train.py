@@ -38,6 +38,9 @@ from mico_competition.training.settings import Settings, resolve
 
 _SEEDS = ("seed_challenge", "seed_training", "seed_membership")
 
+# 2022's launchers give these too.  They have no effect: data are in memory, and progress is timed.
+_IGNORED_2022 = ("dataloader_num_workers", "logging_steps")
+
 # flag -> (type, help); the scenario fills in missing flags.
 _FLAGS: dict[str, tuple[Any, str]] = {
     "len_training": (int, "n, training records, members included"),
@@ -327,4 +330,7 @@ def main_of_task(task: str, argv: list[str] | None = None) -> int:
     parser = Parser(prog=f"train_{task}.py", allow_abbrev=False)
     parser.description = f"Train one model of {TASKS[task].title}, privately or not."
     add_train(parser, task)
+    for name in _IGNORED_2022:
+        parser.add_argument(f"--{name}", type=int, help=argparse.SUPPRESS)
+    parser.set_defaults(optimizer=SCENARIOS[f"{task}_inf"].optimizer)  # a task's rows have one
     return run_command(parser, argv)
