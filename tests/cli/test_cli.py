@@ -145,12 +145,14 @@ def test_the_verbs_work_on_a_released_challenge(competition, tmp_path, capsys, m
     assert "Wrote predictions of threshold for 12 models" in printed
     assert "ready to submit" in printed
     assert "TPR at 10% FPR" in printed
-    rows = re.findall(r"^(cifar10_\w+) \((.*?)\) +\d\.\d{4}", printed, flags=re.MULTILINE)
-    assert rows == [
-        ("cifar10_inf", "No DP"),
-        ("cifar10_hi", "High ε = 10"),
-        ("cifar10_lo", "Low ε = 4"),
+    lines = printed[printed.index("\nscenario ") :].splitlines()[1:]
+    assert lines[0].split() == ["scenario", "cifar10_inf", "cifar10_hi", "cifar10_lo", "average"]
+    assert re.split("  +", lines[1].strip()) == ["No DP", "High ε = 10", "Low ε = 4"]
+    assert [line[:19].strip() for line in lines[2:11]] == [
+        *("TPR at 10% FPR", "95% interval", "", "TPR at 0.1% FPR", "TPR at 1% FPR"),
+        *("TPR at 5% FPR", "TPR at 15% FPR", "TPR at 20% FPR", "AUC"),
     ]
+    assert max(map(len, lines)) <= 100
     assert "cifar10_lo" in (tmp_path / "page.html").read_text()
     (tmp_path / "predictions/cifar10/cifar10_lo/dev/model_100/prediction.csv").unlink()
     assert main(["check", challenge, "--predictions", predictions]) == 1

@@ -13,6 +13,7 @@ from functools import cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mico_competition.support.extras import install, where
 from mico_competition.support.spelling import nearest
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ def _attack(name: str, flags: tuple[str, ...]) -> Attack:
             raise
         raise ValueError(
             f"Attack {name} needs the package {missing.name}, which is not installed: "
-            "`pip install -e '.[all]'` in the repository."
+            f"`{install(missing.name or '')}`{where()}."
         ) from missing
     return Attack(
         " ".join([name, *(f"--{flag}" for flag in flags)]),

@@ -14,6 +14,7 @@ from mico_competition.support.command_line import output_file
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
 from mico_competition.support.reports import add_json, report
+from mico_competition.support.terminal import styled, width, wrapped
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +89,7 @@ def _run_score(args: argparse.Namespace) -> None:
     print("\n".join(score_lines(scores, intervals, labels)))
     known = {name: intervals[name] for name in scores}
     counts = {n: one.get("effective_models", one["models"]) for n, one in known.items()}
-    print("\n" + describe_intervals(counts))
+    print("\n" + wrapped(describe_intervals(counts)))
     if args.html:
         with stage("Report"):
             allowed = _ceilings(args.challenge_folder, args.phase)
@@ -141,7 +142,6 @@ def score_lines(
     """
     from mico_competition.scoring.metrics import RANKED, TITLES
     from mico_competition.scoring.report import AVERAGE
-    from mico_competition.support.terminal import styled, width
 
     columns = [_column(name, labels[name], scores[name], intervals[name]) for name in scores]
     if len(scores) > 1:

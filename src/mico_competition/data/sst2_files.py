@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mico_competition.data.downloads import DownloadError, MissingDataError
+from mico_competition.support.extras import install
 from mico_competition.support.files import PathLike
 from mico_competition.support.untrusted import check_file, read_limited
 
@@ -110,7 +111,7 @@ def _read_parquet(paths: list[Path], folder: Path, split: str) -> Sentences:
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError(f"Reading {folder} needs pyarrow: pip install -e '.[text]'.") from error
+        raise ImportError(f"Reading {folder} needs pyarrow: {install('pyarrow')}.") from error
     if not paths:
         raise MissingDataError(f"{folder} lacks {split}-*.parquet: fetch the dataset as a whole.")
     whole = Sentences([], [], [])
@@ -155,7 +156,7 @@ def _from_hub() -> list[Sentences]:
         import datasets
     except ImportError as error:
         raise ImportError(
-            f"Fetching SST-2 needs datasets: pip install -e '.[text]', or {fix}."
+            f"Fetching SST-2 needs datasets: {install('datasets')}, or {fix}."
         ) from error
     try:
         both = datasets.load_dataset(*HUB_NAME)

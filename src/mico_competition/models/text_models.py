@@ -21,6 +21,7 @@ from mico_competition.competition.table import Task
 from mico_competition.models.checkpoints import check_state, find_file, read_state, size_limit
 from mico_competition.models.tokenizer_files import check_tokenizer
 from mico_competition.scoring.printable import printable
+from mico_competition.support.extras import install
 from mico_competition.support.files import PathLike
 from mico_competition.support.untrusted import read_limited_json, refuse_pointer
 
@@ -315,7 +316,7 @@ def _transformers(architecture: str) -> Any:
     try:
         import transformers
     except ImportError:
-        raise ImportError("Text models need transformers: pip install -e '.[text]'.") from None
+        raise ImportError(f"Text models need transformers: {install('transformers')}.") from None
     try:
         config = transformers.AutoConfig.for_model(architecture, **_SMALLEST)
         with torch.device("meta"):
@@ -327,6 +328,6 @@ def _transformers(architecture: str) -> Any:
             f"transformers {transformers.__version__} cannot build a {architecture} model here "
             f"({type(error).__name__}: {printable(error)}). The model's files are not the cause: "
             f"install torch {torch.__version__}, transformers, and torchvision if you have it, so "
-            "that they fit each other (pip install -e '.[text]'), or uninstall torchvision."
+            f"that they fit each other ({install('transformers')}), or uninstall torchvision."
         ) from error
     return transformers

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from mico_competition.scoring.printable import printable, printable_lines, shown
 from mico_competition.support.cpus import limit_threads
+from mico_competition.support.extras import install, where
 from mico_competition.support.files import check_output
 from mico_competition.support.help_text import HelpFormatter
 from mico_competition.support.output import patient_output
@@ -26,19 +27,11 @@ from mico_competition.support.reports import only_a_report
 from mico_competition.support.spelling import nearest
 from mico_competition.support.terminal import styled
 
-# The extra of setup.py that installs a package; other packages are always installed.
-_EXTRAS = {
-    **dict.fromkeys(("opacus", "cryptography"), "train"),
-    **dict.fromkeys(("transformers", "datasets", "safetensors", "pyarrow"), "text"),
-    "ray": "cluster",
-}
-
 DEBUG = "MICO_DEBUG"
 FAILED, MISUSED, BUG, STOPPED = 1, 2, 70, 130
 """Exit codes besides 0: a failure or an alarm, a command that cannot be understood, a fault of this
 program, Ctrl-C."""
 MAX_IDS = 100_000
-_ROOT = Path(__file__).resolve().parents[3]  # the repository, unless the package is installed
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 _NUMBER = re.compile(r"[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]{1,3})?|inf(inity)?)", re.I)
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
@@ -282,7 +275,8 @@ def _sentence(error: Exception) -> str | None:
         place = f"line {frame.lineno} of {printable(frame.filename)}"
         return f"{type(error).__name__} in {place}: {printable(str(error)).rstrip('.')}."
     if isinstance(error, ModuleNotFoundError):
-        return _missing((error.name or "A package").partition(".")[0])
+        package = (error.name or "A package").partition(".")[0]
+        return f"{package} is not installed: `{install(package)}`{where()}."
     if isinstance(error, (ValueError, OSError, ImportError)):
         return str(error) or type(error).__name__
     if _is_out_of_memory(error):
@@ -291,22 +285,6 @@ def _sentence(error: Exception) -> str | None:
             "(--workers, --stack, --max_physical_batch_size)."
         )
     return None
-
-
-def _missing(package: str) -> str:
-    """That a package is not installed, with the command that installs it."""
-    extra = _EXTRAS.get(package)
-    if (_ROOT / "setup.py").is_file():
-        what = f"'.[{extra}]'" if extra else "."
-        return f"{package} is not installed: `pip install -e {what}` in the repository."
-    from importlib.metadata import PackageNotFoundError, requires
-
-    try:
-        lines = requires("mico_competition") or []
-    except PackageNotFoundError:
-        lines = []
-    wanted = [line for line in lines if re.match(rf"{package}\b", line, re.I)] or [package]
-    return f"{package} is not installed: `pip install '{wanted[0].partition(';')[0].strip()}'`."
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -49,6 +49,11 @@ def width() -> int:
     return max(_LEAST_WIDTH, columns) if columns else PLAIN_WIDTH
 
 
+def wrapped(text: str) -> str:
+    """A sentence in lines that fit the terminal."""
+    return textwrap.fill(text, width(), break_long_words=False, break_on_hyphens=False)
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, wide: bool = False) -> list[str]:
     """The lines of a table; its last column is wrapped where it would pass the terminal's width.
 

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mico_competition.support.extras import install, where
+
 PROBE_SECONDS = 5.0  # how long the head's port may take to answer
 LOOK_SECONDS = 1.0  # how often the state of the cluster is polled
 GONE_SECONDS = 30.0  # how long the head may be silent; Ray ends this process after 60
@@ -32,9 +34,7 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ImportError(
-            f"--ray needs Ray ({error}): `pip install -e '.[cluster]'` in the repository."
-        ) from error
+        raise ImportError(f"--ray needs Ray ({error}): `{install('ray')}`{where()}.") from error
     return ray
 
 
