@@ -31,6 +31,7 @@ LAYERS = [
     ["training", "release"],
     # A claimed epsilon and the TPR that it permits need no attack.
     ["signals", "audit.checked", "audit.claims", "audit.limits", "audit.tradeoff"],
+    ["shadows"],
     ["attacks", "attacks.scores.quantile"],  # it takes a problem, the other scores take arrays
     ["attacks.registry", "attacks.catalogue"],
     ["evaluation"],

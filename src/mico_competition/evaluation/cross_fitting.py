@@ -3,8 +3,9 @@
 In the train phase each model is a target, and the other train models are its shadows.  An attack
 that can leave each target out of its own shadows gets all targets in one problem.  Any other attack
 is evaluated by cross-fitting: models are split into folds, and the shadows of a target are the
-models of the other folds.  Targets of the dev and final phases are attacked with all train models,
-as participants attack them.
+models of the other folds.  Models with the same training records, or with complementary ones, are
+left out together: the members of one tell those of the other.  Targets of the dev and final phases
+are attacked with all train models, as participants attack them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from mico_competition.evaluation.custom import answer, is_ours
 from mico_competition.evaluation.untied import untied
 from mico_competition.signals import HIDDEN, MEMBER, Fleet, truth
 
+_LEAST_POINTS = 32  # with fewer, two random masks may be complementary by chance
 EXTRA = 2000  # further known records that are hidden, so that they can be scored
 
 
@@ -37,6 +39,8 @@ class EvaluationTask:
             attacks it as a target; HIDDEN at the points to score.
         known: whether the membership of the targets at other points is known (the DP
             distinguisher).
+        groups: int64[t], the group of each target; targets of one group are left out together.
+            None if each is left out alone.
     """
 
     source: Source
@@ -46,6 +50,7 @@ class EvaluationTask:
     member: np.ndarray | None
     known_membership: np.ndarray
     known: bool
+    groups: np.ndarray | None = None
 
     @property
     def truth(self) -> np.ndarray:
@@ -101,7 +106,29 @@ def make_task(
         known_membership[targets[:, None], columns] = HIDDEN
     else:
         known_membership[targets] = HIDDEN
-    return EvaluationTask(source, phase, targets, columns, member, known_membership, known)
+    groups = bound_groups(fleet.known_membership[targets]) if phase == "train" else None
+    return EvaluationTask(source, phase, targets, columns, member, known_membership, known, groups)
+
+
+def bound_groups(known_membership: np.ndarray) -> np.ndarray | None:
+    """int64[t], the same number for models whose members tell each other's; None if none do.
+
+    These are models with the same members, and models with complementary ones, such as the pairs
+    of `shadows.balanced_membership`.
+
+    Args:
+        known_membership: int8[t, points].
+    """
+    models, points = known_membership.shape
+    if points < _LEAST_POINTS:
+        return None
+    numbers: dict[bytes, int] = {}
+    groups = np.arange(models)
+    for row, known in enumerate(known_membership):
+        if HIDDEN not in known:
+            members = np.packbits(known == MEMBER).tobytes(), np.packbits(known != MEMBER).tobytes()
+            groups[row] = numbers.setdefault(min(members), row)
+    return groups if 1 < len(np.unique(groups)) < models else None
 
 
 def _truth(source: Source, targets: np.ndarray) -> np.ndarray:
@@ -159,7 +186,7 @@ def problems(
                 "shadows, so put them beside the others."
             )
         yield np.arange(len(task.targets)), _problem(task, shadows, np.arange(len(task.targets)))
-    elif attack.leaves_one_out and not task.known:
+    elif attack.leaves_one_out and not task.known and task.groups is None:
         source = task.source
         known_membership = source.fleet.known_membership
         problem = Problem(
@@ -173,9 +200,20 @@ def problems(
         # The leakage check breaks ties, by which an attack could tell it from this run.
         yield np.arange(len(task.targets)), problem if is_ours(attack) else untied(problem)
     else:
-        for places in split(len(task.targets), folds, seed):
+        for places in _folds(task, attack, folds, seed):
             others = np.setdiff1d(np.arange(len(task.targets)), places)
             yield places, _problem(task, task.targets[others], places)
+
+
+def _folds(task: EvaluationTask, attack: Attack, folds: int, seed: int) -> list[np.ndarray]:
+    """Indices into `task.targets` in folds that keep groups whole."""
+    if task.groups is None:
+        return split(len(task.targets), folds, seed)
+    numbers = np.unique(task.groups)
+    if attack.leaves_one_out and not task.known:
+        folds = len(numbers)  # as many shadows as there can be
+    parts = split(len(numbers), folds, seed)
+    return [np.flatnonzero(np.isin(task.groups, numbers[part])) for part in parts]
 
 
 def holdout(task: EvaluationTask, *, seed: int = 0) -> tuple[np.ndarray, Problem]:
@@ -193,7 +231,11 @@ def holdout(task: EvaluationTask, *, seed: int = 0) -> tuple[np.ndarray, Problem
             f"Expected at least 4 train models where there are no others, got {models}: half of "
             "them are the shadows that the other half is attacked with."
         )
-    places, others = split(models, 2, seed)
+    groups = np.arange(models) if task.groups is None else task.groups
+    numbers = np.unique(groups)
+    places, others = (
+        np.flatnonzero(np.isin(groups, numbers[part])) for part in split(len(numbers), 2, seed)
+    )
     return places, _problem(task, task.targets[others], places)
 
 

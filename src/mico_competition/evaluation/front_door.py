@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,12 @@ import numpy as np
 from mico_competition.attacks.cost import metered
 from mico_competition.attacks.masked_source import MaskedSource
 from mico_competition.attacks.problem import Attack, Problem
-from mico_competition.evaluation.cross_fitting import EvaluationTask, make_task, run
+from mico_competition.evaluation.cross_fitting import (
+    EvaluationTask,
+    bound_groups,
+    make_task,
+    run,
+)
 from mico_competition.evaluation.custom import answer
 from mico_competition.evaluation.evaluate import Options, guard
 from mico_competition.evaluation.own_attacks import (
@@ -29,6 +35,10 @@ from mico_competition.signals.pool_source import PoolSource
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import tracked
 
+_log = logging.getLogger(__name__)
+
+_MANY = 32  # records: with fewer, random training sets may be balanced by chance
+
 
 def evaluate(
     pool: ModelPool,
@@ -43,7 +53,8 @@ def evaluate(
     """Attack each model of a pool with the others as shadow models, and measure the scores.
 
     No attack sees a label of its target: an attack that cannot leave a target out of its shadow
-    models is evaluated by cross-fitting, with the models of the other folds as shadows.
+    models is evaluated by cross-fitting, with the models of the other folds as shadows.  Models
+    with the same training records, or with complementary ones, are left out together.
 
     Args:
         pool: models with known membership.  Those that are known at all records are targets and
@@ -87,6 +98,7 @@ def evaluate(
             f'Expected leakage_check={leakage_check!r} to be "auto", "always" or "never".'
         )
     _check_pool(pool)
+    _warn_of_balance(pool)
     for attack in chosen:
         check_holds(pool, attack)
         check_enough(pool, attack, folds)
@@ -171,7 +183,9 @@ def _of_row(pool: ModelPool, chosen: Attack, row: int, records: Any) -> np.ndarr
     else:
         columns = choice("records", records, pool.shape[1])
     places = np.searchsorted(source.fleet.records, pool.fleet.records[columns])
-    shadows = pool.known[pool.known != row]
+    groups = bound_groups(pool.membership)
+    bound = np.arange(len(pool)) == row if groups is None else groups == groups[row]
+    shadows = pool.known[~bound[pool.known]]
     known = pool.knows_training_sets
     return _first(_attacked(source, chosen, shadows, np.array([row]), places[None], known))
 
@@ -218,6 +232,23 @@ def _check_pool(pool: ModelPool) -> None:
         "Expected models whose membership is known at all records, to be shadow models and "
         f"targets, got none: {fix}."
     )
+
+
+def _warn_of_balance(pool: ModelPool) -> None:
+    """Warn if the other models' training sets tell that of a target."""
+    known = pool.membership[pool.known]
+    sums = known.sum(axis=0)
+    if len(known) < 3 or len(sums) < _MANY or (sums != sums[0]).any():
+        return
+    if bound_groups(known) is None:
+        _log.warning(
+            "Every record is a member of exactly %d of the %d models, so the other models' members "
+            "tell the target's, and some attacks seem better than they are. Draw members "
+            "independently or in complementary pairs of models (mico.train_shadows with "
+            "fraction=0.5), or attack models that are not in the pool.",
+            sums[0],
+            len(known),
+        )
 
 
 def _measured(pool: ModelPool, chosen: Attack, options: Options) -> AttackResult:

@@ -75,7 +75,8 @@ def check_task(
         return
     rng = _generator(attack, seed)
     # Random labels come first: an attack that keeps what it learned will then keep these.
-    strange = [_invented(attack, problem, rng) for _, problem in parts] if parts[1:] else []
+    learns = parts[1:] and attack.least_shadows
+    strange = [_invented(attack, problem, rng) for _, problem in parts] if learns else []
     first = [answer(attack, problem) for _, problem in parts]
     for number, (places, problem) in enumerate(parts):
         relabelled = _relabelled(task, places, rng)

@@ -1,0 +1,154 @@
+"""Trains one shadow model from its own seeds, and turns it into bytes and back."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from mico_competition.shadows.records import Records
+
+_TORCH, _PICKLE = b"torch\n", b"pickle\n"
+MODELS, PROBE, RECORDS = range(3)  # what seeds are drawn for
+
+_generators = threading.Lock()  # the generators belong to the process: threads take turns
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process needs to train any of the shadow models.
+
+    Attributes:
+        make_model: returns a new model: a torch module, or a scikit-learn estimator.
+        train: `train(model, subset)` trains it in place, or returns the trained model.
+        records: the dataset.
+        membership: bool[count, records].
+        seed: of all shadow models.
+        threads: of each shadow model; the rounding of sums may depend on it.
+    """
+
+    make_model: Callable[[], Any]
+    train: Callable[[Any, Any], Any]
+    records: Records
+    membership: np.ndarray
+    seed: int
+    threads: int
+
+    def run(self, index: int) -> bytes:
+        """Train shadow model `index`, and return it as bytes.
+
+        Raises:
+            ValueError: if `train` gives no model that can be attacked; and whatever it raises.
+        """
+        with seeded(self.seed, MODELS, index), limited_threads(self.threads):
+            model = self.make_model()
+            subset = self.records.subset(np.flatnonzero(self.membership[index]))
+            try:
+                trained = self.train(model, subset)
+                return encode(model if trained is None else trained)
+            except Exception as error:
+                error.add_note(f"This happened in shadow model {index}.")
+                raise
+
+    def decode(self, content: bytes) -> Any:
+        """The trained model, on the CPU and in eval mode.
+
+        Raises:
+            ValueError: if the bytes are damaged, or those of another model.
+        """
+        if content.startswith(_PICKLE):
+            return pickle.loads(content[len(_PICKLE) :])
+        if not content.startswith(_TORCH):
+            raise ValueError("Expected a shadow model, got other bytes.")
+        try:
+            state = torch.load(
+                io.BytesIO(content[len(_TORCH) :]), map_location="cpu", weights_only=True
+            )
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"Expected a whole state_dict: {str(error)[:200]}") from None
+        model = self.fresh()
+        try:
+            model.load_state_dict(state)
+        except (RuntimeError, AttributeError) as error:
+            raise ValueError(
+                "Expected the trained model to have the parameters of make_model()'s: "
+                f"{' '.join(str(error).split())[:400]} Let `train` return that model, not another."
+            ) from None
+        return model.cpu().eval()
+
+    def fresh(self) -> Any:
+        """A new model, the same at every call, that leaves the generators as they were."""
+        with seeded(self.seed, PROBE, 0):
+            return self.make_model()
+
+
+def encode(model: Any) -> bytes:
+    """A trained model as bytes: the state_dict of a torch module, or a pickled estimator."""
+    if isinstance(model, nn.Module):
+        state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        return _TORCH + buffer.getvalue()
+    if hasattr(model, "predict_proba"):
+        return _PICKLE + pickle.dumps(model)
+    raise ValueError(
+        "Expected `train` to train the model in place, or to return it: a torch module or an "
+        f"estimator with predict_proba; got {type(model).__name__}."
+    )
+
+
+def check_fresh(job: Job) -> None:
+    """Raise ValueError unless `make_model` gives a new model at each call.
+
+    Two shadow models that share trained parameters would hold each other's members. A frozen part,
+    such as a pretrained backbone, may be shared.
+    """
+    first, second = job.fresh(), job.fresh()
+    shared = first is second
+    if isinstance(first, nn.Module) and isinstance(second, nn.Module):
+        of_first = {id(p) for p in first.parameters() if p.requires_grad}
+        shared = shared or any(id(parameter) in of_first for parameter in second.parameters())
+    if shared:
+        raise ValueError(
+            "Expected make_model() to give a new model at each call, got the same parameters "
+            "twice: create the model inside the function."
+        )
+
+
+@contextmanager
+def seeded(seed: int, purpose: int, index: int) -> Iterator[None]:
+    """Seed the generators of Python, numpy and torch in the block, and restore them after it."""
+    words = np.random.SeedSequence(seed, spawn_key=(purpose, index)).generate_state(3, np.uint64)
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with _generators, torch.random.fork_rng(devices=devices):
+        before = random.getstate(), np.random.get_state()
+        random.seed(int(words[0]))
+        np.random.seed(int(words[1]) % 2**32)
+        torch.manual_seed(int(words[2]) % 2**63)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Use this number of threads in the block, in torch and in the libraries of numpy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        torch.set_num_threads(before)

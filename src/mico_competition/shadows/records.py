@@ -1,0 +1,156 @@
+"""The dataset of shadow models: its subsets, as `train` receives them, and its arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Subset, default_collate
+
+_BATCH = 512  # items of a Dataset that are read at a time
+_LABELS = ("labels", "label")
+_FORMS = (
+    "a torch Dataset of (input, label) items or of dicts with `labels`, or a pair (inputs, labels) "
+    "of arrays or tensors, where inputs may be a dict of them"
+)
+
+
+@dataclass(frozen=True)
+class Records:
+    """A dataset, as the user gave it, with its number of records.
+
+    Attributes:
+        dataset: a torch Dataset, or a pair (inputs, labels).
+        length: the number of records.
+    """
+
+    dataset: Any
+    length: int
+
+    @classmethod
+    def of(cls, dataset: Any) -> Records:
+        """Check the form of a dataset; ValueError if it has none of those above."""
+        if isinstance(dataset, (tuple, list)) and len(dataset) == 2:
+            inputs, labels = dataset
+            _check_pair(inputs, labels)
+            return cls((inputs, labels), len(labels))
+        if isinstance(dataset, Dataset) or (
+            hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+        ):
+            if isinstance(dataset, (str, bytes, Mapping, np.ndarray, torch.Tensor)):
+                raise ValueError(f"Expected dataset as {_FORMS}; got {type(dataset).__name__}.")
+            try:
+                return cls(dataset, len(dataset))
+            except TypeError:
+                pass
+        raise ValueError(f"Expected dataset as {_FORMS}; got {type(dataset).__name__}.")
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether the dataset is a pair (inputs, labels) of arrays."""
+        return isinstance(self.dataset, tuple)
+
+    def subset(self, indices: np.ndarray) -> Any:
+        """The records at `indices`: a torch Subset, or a pair of arrays, as the dataset is."""
+        if not self.is_pair:
+            return Subset(self.dataset, indices.tolist())
+        inputs, labels = self.dataset
+        return taken(inputs, indices), taken(labels, indices)
+
+    @cached_property
+    def arrays(self) -> tuple[Any, np.ndarray]:
+        """All records: inputs as models take them, and labels int64[records].
+
+        Raises:
+            ValueError: if the items of a Dataset have another form.
+        """
+        if self.is_pair:
+            inputs, labels = self.dataset
+            return inputs, _whole(labels)
+        batches = [
+            default_collate([self.dataset[i] for i in range(start, min(start + _BATCH, len(self)))])
+            for start in range(0, len(self), _BATCH)
+        ]
+        parts = [_parted(batch) for batch in batches]
+        labels = torch.cat([torch.as_tensor(labels) for _, labels in parts])
+        first = parts[0][0]
+        if isinstance(first, Mapping):
+            return {name: torch.cat([part[name] for part, _ in parts]) for name in first}, _whole(
+                labels
+            )
+        return torch.cat([part for part, _ in parts]), _whole(labels)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def digest(self) -> str:
+        """SHA-256, in hex, of all inputs and labels."""
+        inputs, labels = self.arrays
+        found = hashlib.sha256()
+        named = inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
+        for name, values in [*sorted(named.items()), ("", labels)]:
+            array = np.ascontiguousarray(_numpy(values))
+            found.update(f"{name} {array.dtype} {array.shape};".encode())
+            found.update(array.data.cast("B") if array.size else b"")
+        return found.hexdigest()
+
+
+def _check_pair(inputs: Any, labels: Any) -> None:
+    named = inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
+    for name, values in [*named.items(), ("labels", labels)]:
+        if not isinstance(values, (np.ndarray, torch.Tensor)):
+            fix = ": give .to_numpy()" if hasattr(values, "to_numpy") else ""
+            raise ValueError(
+                f"Expected {name} of dataset as an array or a tensor, got "
+                f"{type(values).__name__}{fix}."
+            )
+        if not named or values.ndim == 0 or len(values) != len(labels):
+            raise ValueError(
+                f"Expected inputs and labels of dataset with one row for each record, got {name} "
+                f"of shape {tuple(values.shape)} for {len(labels)} labels."
+            )
+    _whole(labels)
+
+
+def taken(values: Any, indices: np.ndarray) -> Any:
+    """The rows at `indices` of an array or a tensor, or of a dict of them."""
+    if isinstance(values, Mapping):
+        return {name: part[indices] for name, part in values.items()}
+    return values[torch.from_numpy(indices) if isinstance(values, torch.Tensor) else indices]
+
+
+def _parted(batch: Any) -> tuple[Any, Any]:
+    """(inputs, labels) of a batch of items."""
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    if isinstance(batch, Mapping):
+        for name in _LABELS:
+            if name in batch:
+                inputs = {key: v for key, v in batch.items() if key != name}
+                tensors = {key: v for key, v in inputs.items() if isinstance(v, torch.Tensor)}
+                if len(tensors) == len(inputs):
+                    return tensors, batch[name]
+    raise ValueError(f"Expected dataset as {_FORMS}, got items of another form.")
+
+
+def _whole(labels: Any) -> np.ndarray:
+    array = _numpy(labels)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"Expected labels of dataset as whole numbers, one for each record, got {array.dtype} "
+            f"of shape {array.shape}."
+        )
+    return array.astype(np.int64)
+
+
+def _numpy(values: Any) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        if values.dtype == torch.bfloat16:
+            values = values.float()
+    return np.asarray(values)
