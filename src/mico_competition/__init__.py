@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mico_competition.evaluation.results import AttackResult, Results
     from mico_competition.models.architectures import CNN, MLP, load_model
     from mico_competition.scoring.metrics import score
+    from mico_competition.shadows.train_shadows import train_shadows
     from mico_competition.signals.pool import ModelPool
     from mico_competition.training.accounting import Mechanism
     from mico_competition.training.private_trainer import PrivateTrainer
@@ -62,6 +63,7 @@ __all__ = [
     "rmia",
     "score",
     "tpr_limit",
+    "train_shadows",
 ]
 
 _HOME = {
@@ -90,6 +92,7 @@ _HOME = {
     "rmia": "attacks.scores.rmia",
     "score": "scoring.metrics",
     "tpr_limit": "audit.limits",
+    "train_shadows": "shadows.train_shadows",
 }
 
 

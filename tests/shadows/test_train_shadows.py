@@ -115,7 +115,7 @@ TENSORS = tuple(torch.from_numpy(part) for part in make_data())
         (make_model, train, TENSORS),
         (make_model, train_items, TensorDataset(*TENSORS)),
         (make_model, train_items, as_items()),
-        (make_model, train_items, ArrayDataset(*TENSORS, as_float32)),
+        (make_model, train_items, ArrayDataset(TENSORS[0], TENSORS[1], as_float32)),
         (OfDicts, train_dicts, Dicts()),
         (OfDicts, train_pair_of_dicts, ({"x": TENSORS[0]}, TENSORS[1])),
     ],

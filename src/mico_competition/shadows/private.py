@@ -1,15 +1,20 @@
-"""Trains shadow models with DP-SGD, and states the privacy that all of them have."""
+"""Trains shadow models with DP-SGD, and states the privacy that each of them has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from mico_competition.models.inputs import default_device, to_device
+from mico_competition.audit.claims import PrivacyClaim
+from mico_competition.models.inputs import default_device
+from mico_competition.shadows.one_shadow import Job
 from mico_competition.shadows.records import Records, taken
+from mico_competition.training.private_trainer import PrivateTrainer
+
+_SEEDS = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -19,34 +24,43 @@ class PrivateTraining:
     target_epsilon: float
     target_delta: float
     optimizer: Callable[[Any], Any]
-    loss: Callable[[Any, Any], Any] | None
+    loss: Any
     epochs: int
     batch_size: int
     max_grad_norm: float
     device: Any
 
-    def trainer(self, model: Any, num_records: int) -> Any:
-        """The trainer of one model."""
-        from mico_competition.training.private_trainer import PrivateTrainer
+    def __call__(self, model: Any, subset: Any) -> None:
+        """Train `model` in place on `subset`."""
+        device = default_device() if self.device is None else torch.device(self.device)
+        inputs, labels = Records.of(subset).arrays
+        targets = torch.from_numpy(labels)
+        # From the generator of this shadow model, so that no two share their noise.
+        seed = int(torch.randint(_SEEDS, ()))
+        trainer = self._trainer(model.to(device).train(), len(labels), seed)
+        for batch in trainer.batches(progress=False):
+            trainer.step(taken(inputs, batch.numpy()), targets[batch])
 
-        given = {} if self.loss is None else {"loss": self.loss}
+    def claim(self, job: Job) -> PrivacyClaim:
+        """What holds for each shadow model of a job: the larger epsilon, if sizes differ."""
+        claims = []
+        for size in {int(row.sum()) for row in job.membership}:
+            run = self._trainer(job.fresh(), size, 0).planned
+            epsilon = run.epsilon(self.target_delta)
+            claims.append(PrivacyClaim(epsilon, self.target_delta, run, self.target_epsilon))
+        return max(claims, key=lambda claim: claim.epsilon)
+
+    def _trainer(self, model: Any, num_records: int, seed: int) -> PrivateTrainer:
+        parameters: Iterable[Any] = [p for p in model.parameters() if p.requires_grad]
         return PrivateTrainer(
             model,
-            self.optimizer([p for p in model.parameters() if p.requires_grad]),
+            self.optimizer(parameters),
             target_epsilon=self.target_epsilon,
             target_delta=self.target_delta,
             num_records=num_records,
             batch_size=self.batch_size,
             epochs=self.epochs,
             max_grad_norm=self.max_grad_norm,
-            **given,
+            loss="cross_entropy" if self.loss is None else self.loss,
+            seed=seed,
         )
-
-    def __call__(self, model: Any, subset: Any) -> None:
-        """Train `model` in place on `subset`."""
-        device = default_device() if self.device is None else torch.device(self.device)
-        inputs, labels = Records.of(subset).arrays
-        inputs, targets = to_device(inputs, device), torch.from_numpy(labels).to(device)
-        trainer = self.trainer(model.to(device), len(labels))
-        for batch in trainer.batches():
-            trainer.step(taken(inputs, batch), targets[batch])

@@ -55,7 +55,8 @@ def train_shadows(
     every order, as far as `train` itself is deterministic (not every GPU kernel is).
 
     With `target_epsilon`, each model is trained with DP-SGD (`PrivateTrainer`) instead of `train`,
-    and the pool carries the claimed epsilon.
+    and `pool.claim` is the claimed epsilon, which `result.plot(limits=pool.claim)` draws. These
+    models are for attacks: whoever knows `seed` can compute their noise.
 
     Args:
         make_model: a function without arguments that returns a new model: a torch module that
@@ -101,6 +102,7 @@ def train_shadows(
         >>> from sklearn.datasets import load_digits
         >>> from sklearn.linear_model import LogisticRegression
         >>> inputs, labels = load_digits(return_X_y=True)
+        >>> from mico_competition import train_shadows
         >>> pool = train_shadows(
         ...     make_model=lambda: LogisticRegression(max_iter=200),
         ...     train=lambda model, subset: model.fit(*subset),
@@ -111,38 +113,50 @@ def train_shadows(
         True
     """
     private = {"optimizer": optimizer, "epochs": epochs, "batch_size": batch_size}
+    how: Any = train
     if target_epsilon is not None:
-        _check_private(train, private)
-        train = PrivateTraining(
-            target_epsilon, target_delta, optimizer, loss, epochs, batch_size, max_grad_norm, device
+        how = _private(
+            train,
+            {
+                "target_epsilon": target_epsilon,
+                "target_delta": target_delta,
+                **private,
+                "loss": loss,
+                "max_grad_norm": max_grad_norm,
+                "device": device,
+            },
         )
     elif given := [name for name, value in {**private, "loss": loss}.items() if value is not None]:
         raise ValueError(
             f"{given[0]} belongs to private training: give target_epsilon too, or train with "
             "`train` alone."
         )
-    _check_functions(make_model, train, workers, threads, executor)
+    _check_functions(make_model, how, workers, threads, executor)
     records = Records.of(dataset)
     membership = balanced_membership(count, len(records), fraction, seed)
-    job = Job(make_model, train, records, membership, seed, threads)
+    job = Job(make_model, how, records, membership, seed, threads)
     settings = {"count": count, "fraction": fraction, "seed": seed, "threads": threads}
     with seeded(seed, RECORDS, 0):  # a dataset may transform its records at random
         inputs, labels = records.arrays
     models = trained_models(job, folder, settings, workers, executor, progress)
-    return ModelPool.from_models(
+    pool = ModelPool.from_models(
         models, inputs, labels, membership, device=device, progress=progress
     )
+    if isinstance(how, PrivateTraining):
+        pool.claim = how.claim(job)
+    return pool
 
 
-def _check_private(train: Any, given: dict[str, Any]) -> None:
+def _private(train: Any, given: dict[str, Any]) -> PrivateTraining:
     if train is not None:
         raise ValueError(
             "Expected either train or target_epsilon: private training takes optimizer, loss, "
             "epochs and batch_size, and no `train`."
         )
-    for name, value in given.items():
-        if value is None:
+    for name in ("optimizer", "epochs", "batch_size"):
+        if given[name] is None:
             raise ValueError(f"Private training needs {name}: give {name} beside target_epsilon.")
+    return PrivateTraining(**given)
 
 
 def _check_functions(

@@ -145,7 +145,7 @@ def _cloudpickle() -> Any:
     try:
         import cloudpickle
     except ImportError:  # joblib before 1.6
-        from joblib.externals import cloudpickle  # type: ignore[no-redef]
+        from joblib.externals import cloudpickle
     return cloudpickle
 
 

@@ -31,6 +31,8 @@ from mico_competition.support.progress import quiet
 if TYPE_CHECKING:
     import torch
 
+    from mico_competition.audit.claims import PrivacyClaim
+
 # public name -> the engine's signal, and its sign there (the engine's grow with membership)
 PUBLIC_SIGNALS = {
     "loss": ("loss", -1.0),
@@ -57,6 +59,8 @@ class ModelPool:
     Attributes:
         source: what the engine of attacks reads: signals, logits, models and the fleet.
         holds: what there is of each model: "logits", "probabilities", "losses" or "models".
+        claim: the `PrivacyClaim` of each model, where it is known (`mico.train_shadows` sets it);
+            `Results.plot(limits=pool.claim)` draws what it permits.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -77,6 +81,7 @@ class ModelPool:
     ) -> None:
         self.source = source
         self.holds, self._kit, self._open_wide = holds, kit, wide
+        self.claim: PrivacyClaim | None = None
 
     @classmethod
     def from_logits(cls, logits: Any, labels: Any, membership: Any) -> ModelPool:
@@ -386,9 +391,10 @@ class ModelPool:
             )
         known = self.membership[np.ix_(rows, columns)]
         kit = self._kit.at(rows, columns)
-        return ModelPool(
-            ModelsSource(own_fleet(kit.labels, known), kit.models, kit.data), self.holds, kit
-        )
+        source = ModelsSource(own_fleet(kit.labels, known), kit.models, kit.data)
+        pool = ModelPool(source, self.holds, kit)
+        pool.claim = self.claim
+        return pool
 
     def with_targets(self, target: Any) -> tuple[PoolSource, np.ndarray, bool]:
         """The pool's source with further models, their rows, and whether there may be several."""
