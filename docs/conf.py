@@ -8,6 +8,9 @@ built nor when it is read.
 import sys
 from pathlib import Path
 
+from pygments.lexers import BashLexer
+from sphinx.application import Sphinx
+
 from mico_competition import __version__
 
 HERE = Path(__file__).parent
@@ -72,7 +75,12 @@ html_css_files = ["site.css"]
 html_extra_path = ["_extra"]  # index.html at the top, which leads to docs/index.html
 html_copy_source = False
 html_show_copyright = False
-pygments_style = "friendly"
-pygments_dark_style = "monokai"
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx: blocks of commands have no prompts, so they are read as a script."""
+    app.add_lexer("console", BashLexer)
