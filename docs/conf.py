@@ -50,12 +50,10 @@ nb_execution_mode = "off"
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 4  # the anchors that GitHub gives
 
-smartquotes = False  # `--flag` is no dash
+smartquotes_action = "D"  # a dash between spaces, and quotes as they are written
 default_role = "literal"  # what stands in `backticks` in docstrings
 nitpicky = True
-nitpick_ignore_regex = [
-    ("py:.*", r"(?!mico_competition).*")
-]  # types of other packages: no inventory without network
+nitpick_ignore_regex = [("py:(class|exc)", r".*")]  # most types in signatures have no page
 
 toc_object_entries_show_parents = "hide"
 autodoc_member_order = "bysource"
@@ -67,6 +65,7 @@ python_maximum_signature_line_length = 88
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # attributes as one list
 
 html_theme = "furo"
 html_title = project

@@ -1,6 +1,7 @@
 """`verbs`: every verb of the command line, from the parser that runs it."""
 
 import argparse
+import re
 from collections.abc import Iterator
 from copy import copy
 from typing import Any
@@ -46,13 +47,19 @@ def takes(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     return str(parser._get_formatter()._format_args(named, name))
 
 
+def with_flags(text: str) -> Iterator[nodes.Node]:
+    """The text, with flags of the command line as code."""
+    for i, part in enumerate(re.split(r"(?<!\S)(--\w[\w-]*)", text)):
+        yield nodes.literal("", part) if i % 2 else nodes.Text(part)
+
+
 def describe(parser: argparse.ArgumentParser, action: argparse.Action) -> nodes.Node:
     """One argument: its names and what it takes, then its help and its choices."""
     names = ", ".join(action.option_strings)
     item = nodes.definition_list_item()
     item += nodes.term("", "", nodes.literal("", f"{names} {takes(parser, action)}".strip()))
     text = parser._get_formatter()._expand_help(action) if action.help else ""
-    about = nodes.paragraph("", text)
+    about = nodes.paragraph("", "", *with_flags(text))
     if action.choices and not isinstance(action.metavar, tuple):
         choices = ", ".join(str(choice) for choice in action.choices)
         about += nodes.Text(f"{'. ' if text else ''}One of: {choices}.")
