@@ -34,3 +34,5 @@ def test_differences_are_found():
     assert differences("AUC 0.712", "auc 0.712")
     assert differences("3 models", "4 models")
     assert not differences("first ... last 1", "first 17 and 18 last 1")
+    assert not differences("AUC  seconds\n0.7  1.5\n\n3.5", "AUC  seconds\n0.7  9.9\n\n3.5")
+    assert differences("AUC  seconds\n0.7  1.5\n\n3.5", "AUC  seconds\n0.7  1.5\n\n9.9")
