@@ -50,7 +50,7 @@ def test_a_row_describes_the_report_of_every_verb_with_the_flag():
 def test_the_page_describes_every_report_and_field():
     page = (ROOT / "docs" / "reference" / "json.md").read_text(encoding="utf-8")
     for name, fields in REPORTS.items():
-        assert f"### {name}\n" in page
+        assert f"## {name}\n" in page
         for field, what in fields.items():
             assert f"- `{field}`: {what}" in page, f"{name}: {field}"
 

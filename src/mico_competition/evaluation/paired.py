@@ -24,12 +24,20 @@ from mico_competition.scoring.intervals import widened
 
 
 class Paired(NamedTuple):
-    """The difference between two attacks, with its interval and p-value."""
+    """The difference between two attacks, with its interval and p-value.
+
+    >>> print(Paired(0.0625, 0.03125, 0.09375, 0.015625))
+    +0.062 [0.031, 0.094], p = 0.016
+    """
 
     difference: float
     low: float
     high: float
     p_value: float
+
+    def __str__(self) -> str:
+        interval = f"[{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.difference:+.3f} {interval}, p = {self.p_value:.3f}"
 
 
 def paired_test(
