@@ -132,11 +132,12 @@ def seed(text: str) -> int:
     return value
 
 
-def add_challenge_folder(parser: argparse.ArgumentParser) -> None:
-    """The folder of a challenge."""
+def add_challenge_folder(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """The folder of a challenge; `more` is the end of its help text."""
     parser.add_argument(
         "challenge_folder",
         type=Path,
         metavar="FOLDER",
-        help=f"folder with scenarios, named after its challenge ({', '.join(CHALLENGES)})",
+        help=f"folder with scenarios, named after its challenge ({', '.join(CHALLENGES)})"
+        + (f"; {more}" if more else ""),
     )

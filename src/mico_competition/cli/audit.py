@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mico_competition.cli.arrays import OF_SCORES, audit_arrays, is_arrays
 from mico_competition.cli.attack_options import (
     add_challenge_folder,
     add_isolate,
@@ -35,7 +36,9 @@ _DEFAULT = "best"
 
 def add_audit(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the flags of audits."""
-    add_challenge_folder(parser)
+    add_challenge_folder(
+        parser, f"or FILE.npz, scores of your own: {OF_SCORES}, as epsilon_bounds takes them"
+    )
     parser.add_argument(
         "--attack",
         type=path_or_name,
@@ -94,6 +97,9 @@ def run_audit(args: argparse.Namespace) -> int:
     """
     check_attack_names([args.attack])
     load_torch()
+    if is_arrays(args.challenge_folder):
+        audit_arrays(args)
+        return 0
     from mico_competition.audit.checked import check_delta, check_level
     from mico_competition.audit.report import record, text, to_html
     from mico_competition.audit.verdict import judge

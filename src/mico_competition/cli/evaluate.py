@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mico_competition.cli.arrays import OF_MODELS, evaluate_arrays, is_arrays
 from mico_competition.cli.attack_options import (
     add_challenge_folder,
     add_folds,
@@ -42,7 +43,9 @@ Found = list[tuple["Evaluation", "list[Step]"]]
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the flags of evaluations."""
-    add_challenge_folder(parser)
+    add_challenge_folder(
+        parser, f"or FILE.npz, arrays of your own: {OF_MODELS}, as ModelPool takes them"
+    )
     parser.add_argument(
         "--attack",
         type=path_or_name,
@@ -113,6 +116,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     """
     check_attack_names([*(args.attack or ()), args.against])
     load_torch()
+    if is_arrays(args.challenge_folder):
+        evaluate_arrays(args)
+        return
     from mico_competition.evaluation.evaluate import check_names
 
     attacks, against = _attacks(args)

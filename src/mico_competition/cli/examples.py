@@ -55,10 +55,12 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
             "one scenario, as a page",
             "mico evaluate demo/released/digits --scenario digits_lo --html page.html",
         ),
+        ("your own models, from numpy.savez", "mico evaluate arrays.npz --attack lira"),
         ("fewer shadow models", "mico evaluate purchase100 --attack eb --shadows 4,8,16"),
     ),
     "audit": (
         ("with the strongest attack", "mico audit purchase100 --dataset_dir data"),
+        ("by scores of your own", "mico audit scores.npz --delta 1e-5"),
         ("by predictions that you have", "mico audit purchase100 --predictions mine"),
     ),
     "audit-train": (

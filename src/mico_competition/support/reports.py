@@ -29,6 +29,17 @@ REPORTS: dict[str, dict[str, str]] = {
         "alarm": "whether the lower bound of any scenario exceeds its claimed epsilon",
         "scenarios": "list of objects: scenario, sentence, alarm, proven, bounds, metrics, ...",
     },
+    "audit of scores": {
+        "sentence": "the bound that presumes least, in words",
+        "epsilon": "that bound",
+        "delta": "of every bound",
+        "level": "confidence of each bound",
+        "models": "how many",
+        "members": "how many",
+        "nonmembers": "how many",
+        "bounds": "list of objects: method, epsilon",
+        "missing": "method -> why it gives no bound",
+    },
     "audit-train": {
         "scenario": "name, or null",
         "task": "name",
