@@ -243,6 +243,11 @@ class GradientChecks:
 
 def unfit(mode: str, error: Exception) -> ValueError:
     """The error for a mode that fails on a model on which plain autograd does not."""
+    if "inplace operation" in str(error) or "modified inplace" in str(error):
+        return ValueError(
+            f"The model changes a tensor in place that grad_sample_mode {mode} needs: leave "
+            "inplace=True and operations such as relu_() and += out of it, or try bookkeeping."
+        )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
     return ValueError(
         f"grad_sample_mode {mode} cannot train this model ({reason}): choose another one."

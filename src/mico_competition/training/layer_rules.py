@@ -6,7 +6,7 @@ that contains all uses of a parameter, is a `WholeLayer`, for which per-example 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,11 +75,11 @@ def layers_of(model: nn.Module) -> Layers:
     names = {module: name for name, module in model.named_modules()}
     whole = {module: WholeLayer(names[module], module) for module in _without_formula(model)}
     covered = {inner for module in whole for inner in module.modules()}
+    _check_apart(model, covered)
     rules: dict[nn.Module, Rule] = {}
     for module, name in names.items():
-        if module not in covered and _own_trained(module):
-            kind = _rule_of(module)
-            assert kind is not None
+        kind = _rule_of(module)
+        if module not in covered and _own_trained(module) and kind is not None:
             rules[module] = kind(name, module)
     parts: list[Part] = [*_untied(rules), *whole.values()]
     return Layers(rules, whole, parts)
@@ -88,12 +88,21 @@ def layers_of(model: nn.Module) -> Layers:
 def _without_formula(model: nn.Module) -> list[nn.Module]:
     """The outermost layers for which per-example gradients are built."""
     found: list[nn.Module] = []
+    # A parameter that a block holds for one of its layers, as heads of transformers hold a bias.
+    of_layers = {
+        id(module.get_parameter(own))
+        for module in model.modules()
+        if _rule_of(module)
+        for own in _own_trained(module)
+    }
+
+    def holds(module: nn.Module) -> bool:
+        return any(id(module.get_parameter(own)) not in of_layers for own in _own_trained(module))
 
     def visit(module: nn.Module) -> None:
         held = (nn.ParameterList, nn.ParameterDict)  # which are never called
         containers = [child for child in module.children() if isinstance(child, held)]
-        no_rule = bool(_own_trained(module)) and _rule_of(module) is None
-        if no_rule or any(map(_own_trained, containers)):
+        if (_rule_of(module) is None and holds(module)) or any(map(holds, containers)):
             if module not in found:
                 found.append(module)
             return
@@ -102,6 +111,27 @@ def _without_formula(model: nn.Module) -> list[nn.Module]:
 
     visit(model)
     return found
+
+
+def _check_apart(model: nn.Module, covered: Collection[nn.Module]) -> None:
+    """Raise ValueError if a layer without a formula shares a parameter with one outside."""
+    owners: dict[int, tuple[str, bool]] = {}
+    for name, module in model.named_modules():
+        for own in _own_trained(module):
+            full = f"{name}.{own}".removeprefix(".")
+            first, inside = owners.setdefault(
+                id(module.get_parameter(own)), (full, module in covered)
+            )
+            if inside != (module in covered):
+                raise _shared(full, first)
+
+
+def _shared(name: str, other: str) -> ValueError:
+    return ValueError(
+        f"Parameter {name} is shared with {other}: private training supports this for one "
+        "embedding and one linear layer only. Give each layer a parameter of its own, for example "
+        "layer.weight = torch.nn.Parameter(layer.weight.detach().clone()), or freeze it."
+    )
 
 
 def _own_trained(module: nn.Module) -> list[str]:
@@ -140,8 +170,4 @@ def _tied(several: list[tuple[Rule, str]]) -> TiedRule:
     if len(several) == 2 and len(embeddings) == len(linear) == 1:
         return TiedRule(embeddings[0], linear[0])
     names = [f"{rule.name}.{own}".removeprefix(".") for rule, own in several]
-    raise ValueError(
-        f"Parameter {names[1]} is shared with {names[0]}: private training supports this for one "
-        "embedding and one linear layer only. Give each layer a parameter of its own, for example "
-        "layer.weight = torch.nn.Parameter(layer.weight.detach().clone()), or freeze it."
-    )
+    raise _shared(names[1], names[0])
