@@ -248,6 +248,8 @@ def _average(scenarios: Sequence[ScenarioIntervals], level: float) -> Interval:
     """The interval of the mean of the scenarios' TPR at 10% FPR, which are independent."""
     if any(scenario.method == "none" for scenario in scenarios):
         return UNKNOWN
+    if len(scenarios) == 1:  # the same number, so the same interval
+        return scenarios[0].interval(AVERAGED, level)
     values = [float(scenario.result[AVERAGED]) for scenario in scenarios]
     weights = [1 / len(values)] * len(values)
     low, high = _average_of_draws(scenarios, level)

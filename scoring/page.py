@@ -7,6 +7,7 @@ that forbids scripts, everything else still works.
 
 import base64
 import hashlib
+from html import escape
 
 STYLE = """
 :root { color-scheme: light; --paper: #fff; --ink: #1c2024; --soft: #59626e; --line: #d9dee4;
@@ -197,8 +198,13 @@ def _hashed(text: str) -> str:
     return "'sha256-%s'" % base64.b64encode(digest).decode("ascii")
 
 
-def document(title: str, body: str) -> str:
-    """A complete web page with the HTML `body`; `title` is plain text without markup."""
+def document(title: str, body: str, made: str = "") -> str:
+    """A complete web page with the HTML `body`; `title` is plain text without markup.
+
+    `made` says below everything when and with what the page was made; it is escaped.
+    """
+    if made:
+        body += '\n<p class="note">%s</p>' % escape(made)
     policy = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src %s; script-src %s"
     return "\n".join(
         [

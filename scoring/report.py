@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from .coarse import average, digits, step_of
-from .curve import SCORED, Curve, shown_curve
+from .curve import SCORED, Curve, rising, shown_curve
 from .intervals import MANY, interval_method
 from .metrics import RANKED, SCALARS, TITLES, percent
 from .page import document
@@ -138,7 +138,8 @@ def generate_roc(
         raise ImportError("generate_roc needs matplotlib: pip install matplotlib") from error
     smallest = 10.0 ** log_axes(fpr).decade
     known = sorted((rate, *ends) for rate, ends in (band or {}).items() if not np.isnan(ends[0]))
-    rates, ends = np.array([k[0] for k in known]), np.array([k[1:] for k in known])
+    rates = np.array([k[0] for k in known])
+    low, high = rising([k[1] for k in known], [k[2] for k in known])
     figure, (linear, logarithmic) = plt.subplots(ncols=2, figsize=(9, 4.9), layout="constrained")
     for axes, start in ((linear, 0.0), (logarithmic, smallest)):
         chance = np.geomspace(smallest, 1, 50) if start else np.array([0.0, 1.0])
@@ -147,8 +148,8 @@ def generate_roc(
             shown = rates >= start
             axes.fill_between(
                 rates[shown],
-                np.maximum(ends[shown, 0], start),
-                ends[shown, 1],
+                np.maximum(np.array(low)[shown], start),
+                np.array(high)[shown],
                 alpha=0.25,
                 linewidth=0,
                 label="95% interval",
@@ -374,6 +375,7 @@ def generate_html(
     intervals: Intervals = None,
     ceilings: Optional[Mapping[str, Ceilings]] = None,
     labels: Optional[Mapping[str, str]] = None,
+    made: str = "",
 ) -> str:
     """Make a web page of all scores: a table of the numbers, and each scenario's ROC curve.
 
@@ -386,6 +388,7 @@ def generate_html(
         ceilings: scenario name -> the limits that its privacy sets: name of the limit -> (false
             positive rates, TPRs), up to three; they are drawn over the scenario's curve.
         labels: scenario name -> its label; by default its name.  Labels are escaped.
+        made: a line for the end of the page, such as the challenge, the date and versions; escaped.
 
     Returns:
         The page as text.  It fetches nothing, works without its script, follows the reader's
@@ -416,7 +419,7 @@ def generate_html(
         label = words.get(name, str(name))
         body.append(_section(number, str(name), label, result, known.get(name, {}), allowed))
     body.append(GLOSSARY % note)
-    return document(TITLE, "\n".join(body))
+    return document(TITLE, "\n".join(body), made)
 
 
 def generate_refusal(heading: str, faults: Sequence[str] = ()) -> str:

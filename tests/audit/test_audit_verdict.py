@@ -51,6 +51,10 @@ def test_an_attack_above_the_claim_is_an_alarm():
     assert verdict.alarm and verdict.proven.epsilon > 1
     assert verdict.sentence().startswith("ALARM: cifar10_lo: attack best, on 20 dev models, proves")
     assert "but only 0.50 was claimed" in verdict.sentence()
+    shown = f"epsilon >= {verdict.proven.epsilon:.2f} "
+    assert shown in verdict.sentence()
+    lines = [line for line in text([verdict]).splitlines() if "one-run, jointly: " in line]
+    assert len(lines) == 1 and f"jointly: {verdict.proven.epsilon:.2f} (" in lines[0]
 
 
 def test_without_privacy_nothing_is_claimed():

@@ -291,3 +291,15 @@ def test_hostile_ties_do_not_hold_it_up():
     for values in (np.zeros(200), rng.integers(0, 3, 200), np.arange(200) // 2):
         work = calls(lambda: bootstrap([truth] * 50, [values] * 50))  # noqa: B023
         assert work < 5 * ordinary
+
+
+def test_the_average_of_one_scenario_is_the_scenarios_own():
+    """One number has one interval, by whichever method: the page shows both side by side."""
+    rng = np.random.default_rng(0)
+    for models in (3, 8, 25):
+        truth = [rng.permutation([0, 1] * 40) for _ in range(models)]
+        values = [part + rng.normal(size=80) for part in truth]
+        folders = [f"a/one/dev/model_{i}" for i in range(models)]
+        found = intervals_of(dict(zip(folders, truth)), dict(zip(folders, values)), resamples=200)
+        assert found["average_TPR_FPR_1000"] == found["one"]["TPR_FPR_1000"]
+        assert not np.isnan(found["one"]["TPR_FPR_1000"]).any()

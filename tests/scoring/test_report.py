@@ -7,9 +7,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from mico_competition.scoring import generate_html, intervals_of, score
-from mico_competition.scoring.curve import RATES, SCORED, shown_curve
+from mico_competition.scoring import generate_html, intervals_of, score, svg
+from mico_competition.scoring.curve import RATES, SCORED, Curve, rising, shown_curve
 from mico_competition.scoring.program import score_scenarios
+from mico_competition.scoring.svg import Axes
 
 NAMES = ("cifar10_hi", "cifar10_inf", "cifar10_lo")
 ROWS = ["TPR at 10% FPR"] + [f"TPR at {rate}% FPR" for rate in ("0.1", 1, 5, 15, 20)]
@@ -107,6 +108,20 @@ def test_the_table_holds_each_number_with_its_interval(scored):
         ends = " {:.3f} to {:.3f}".format(*intervals["average_TPR_FPR_1000"])
         assert row[-1] == average + ends * (key == "TPR_FPR_1000")
     assert "From 50 models with 5,000 members and 5,000 non-members." in "".join(page.words)
+
+
+def test_a_drawn_band_never_falls_and_holds_the_intervals():
+    low, high = rising([0.1, 0.3, 0.2, 0.25], [0.5, 0.4, 0.6, 0.55])
+    assert (low, high) == ([0.1, 0.2, 0.2, 0.25], [0.5, 0.5, 0.6, 0.6])
+    curve = Curve([0.1, 0.2], [0.3, 0.4], [0.25, 0.2], [0.5, 0.45])
+    line = svg._band(curve, Axes())[0].split('"M')[1].split("Z")[0]
+    ys = [float(point.split()[1]) for point in line.split("L")]
+    assert ys[0] >= ys[1] and ys[3] <= ys[4]  # the upper end, and the lower one backwards
+
+
+def test_a_page_may_say_what_it_is_of_and_when_it_was_made(scored):
+    text = generate_html(*scored, made="purchase100 & 2026")
+    assert '<p class="note">purchase100 &amp; 2026</p>' in text
 
 
 def test_the_curve_is_a_table_as_well(scored):

@@ -33,7 +33,7 @@ PRESUMES: Mapping[str, str] = {
 }
 """Bound.method -> what must hold, besides scores that were made without the labels."""
 
-_HEADS = ("epsilon >=", "for a record", "presumes")
+_HEADS = ("method", "epsilon >=", "for a record", "presumes")
 ADDED, REPLACED = "added or removed", "replaced by another"
 _LEAST_FIRST = (ONE_RUN, "threshold", "one-run f-DP", "Gaussian DP", OF_PAIRS)
 
@@ -114,16 +114,22 @@ class EpsilonBounds:
         index = pd.Index([b.method for b in self.bounds], name="method")
         return pd.DataFrame(rows, index=index, columns=names)
 
+    def lines(self) -> list[str]:
+        """The table and its notes as text."""
+        return [*aligned([_HEADS, *map(self._cells, self.bounds)]), "", *self._notes()]
+
+    def html(self) -> str:
+        """The table and its notes as HTML."""
+        table = html_table(_HEADS, [self._cells(bound) for bound in self.bounds])
+        return "\n".join([table, *(html_line(note, small=True) for note in self._notes())])
+
     def __str__(self) -> str:
-        rows = [("method", *_HEADS), *map(self._cells, self.bounds)]
-        return "\n".join([self.sentence(), "", *aligned(rows), "", *self._notes()])
+        return "\n".join([self.sentence(), "", *self.lines()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        table = html_table(("method", *_HEADS), [self._cells(bound) for bound in self.bounds])
-        notes = [html_line(note, small=True) for note in self._notes()]
-        return "\n".join([html_line(self.sentence()), table, *notes])
+        return "\n".join([html_line(self.sentence()), self.html()])
 
     def _cells(self, bound: Bound) -> tuple[str, str, str, str]:
         return bound.method, f"{bound.epsilon:.2f}", _record(bound), PRESUMES[bound.method]

@@ -89,12 +89,12 @@ class TrainerAudit:
         return self.bounds.to_frame()
 
     def __str__(self) -> str:
-        return f"{self.sentence()}\n\n{self.bounds}"
+        return "\n".join([self.sentence(), "", *self.bounds.lines()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return html_line(self.sentence(), bold=True) + self.bounds._repr_html_()
+        return html_line(self.sentence(), bold=True) + self.bounds.html()
 
 
 def audit_trainer(

@@ -42,6 +42,7 @@ def _lines(verdict: Verdict) -> list[str]:
         f"  at least, by {b.method}: {b.epsilon:.2f} (assumes {assumed(b.method)}{guessed(b)})"
         for b in verdict.bounds
     ]
+    lines += [f"  {name}: {b.epsilon:.2f} ({of})" for name, b, of in deciding(verdict)]
     claim = verdict.scored.claim
     if claim is not None:
         run = claim.mechanism
@@ -80,6 +81,15 @@ def guessed(bound: Bound) -> str:
     )
     of = f", the best of {plans} plans" if plans > 1 else ""
     return f"; guessed {plus:,} in and {minus:,} out of {points:,}{of}"
+
+
+def deciding(verdict: Verdict) -> list[tuple[str, Bound, str]]:
+    """The bounds that raise alarms, at the level of the sentence: a name, the bound, its record."""
+    records = ("a record added or removed", "a record replaced by another")
+    return [
+        (f"at least, by {b.method}, jointly", b, f"{record}; the bounds that decide hold together")
+        for b, record in zip(verdict.joint, records)
+    ]
 
 
 def assumed(method: str) -> str:
@@ -166,12 +176,15 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def to_html(verdicts: Sequence[Verdict]) -> str:
-    """The page; ValueError if there are no audits."""
+def to_html(verdicts: Sequence[Verdict], *, made: str = "") -> str:
+    """The page; ValueError if there are no audits.
+
+    `made` is a line about when and with what it was made (`support.made`).
+    """
     if not verdicts:
         raise ValueError("Expected at least one audit for a page.")
     body = [f"<h1>{TITLE}</h1>", *(_section(i, v) for i, v in enumerate(verdicts))]
-    return document(TITLE, "\n".join(body))
+    return document(TITLE, "\n".join(body), made)
 
 
 def _section(number: int, verdict: Verdict) -> str:
@@ -227,6 +240,7 @@ def _bounds(verdict: Verdict) -> str:
         )
         for bound in verdict.bounds
     ]
+    rows += [(name, bound.epsilon, of) for name, bound, of in deciding(verdict)]
     claim = verdict.scored.claim
     if claim is not None:
         assert verdict.replace_one is not None

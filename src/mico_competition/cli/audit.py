@@ -104,6 +104,7 @@ def run_audit(args: argparse.Namespace) -> int:
     from mico_competition.audit.report import record, text, to_html
     from mico_competition.audit.verdict import judge
     from mico_competition.support.files import write_text
+    from mico_competition.support.made import made_line
 
     if args.delta is not None:
         check_delta(args.delta, zero=False)
@@ -122,7 +123,8 @@ def run_audit(args: argparse.Namespace) -> int:
     if isinstance(args.json, Path):
         written.append((args.json, report_text("audit", **found)))
     if args.html is not None:
-        written.append((args.html, to_html(verdicts)))
+        made = made_line(what=args.challenge_folder.resolve().name)
+        written.append((args.html, to_html(verdicts, made=made)))
     for path, content in written:
         write_text(path, content)
         print(f"Wrote {path}")

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,6 +232,7 @@ def _writer(args: argparse.Namespace) -> Callable[[Found, bool], None]:
     """
     from mico_competition.evaluation import page, table
     from mico_competition.support.files import is_stream, write_text
+    from mico_competition.support.made import made_line
 
     paths = _paths(args)
     if len({os.path.abspath(path) for path in paths.values()}) < len(paths):
@@ -238,7 +240,7 @@ def _writer(args: argparse.Namespace) -> Callable[[Found, bool], None]:
     make: dict[str, Callable[[Found], str]] = {
         "csv": lambda found: table.to_csv([row for p in found for row in table.records(*p)]),
         "json": lambda found: report_text("evaluate", scenarios=_scenarios_of(found)),
-        "html": page.to_html,
+        "html": partial(page.to_html, made=made_line(what=args.challenge_folder.resolve().name)),
     }
 
     def write(found: Found, whole: bool) -> None:

@@ -80,6 +80,7 @@ def _run_score(args: argparse.Namespace) -> None:
     from mico_competition.scoring.intervals import describe_intervals
     from mico_competition.scoring.program import score_scenarios
     from mico_competition.support.files import write_text
+    from mico_competition.support.made import made_line
 
     values = read_phase(args.challenge_folder, args.predictions, phase=args.phase)
     with stage("Scoring"):
@@ -93,7 +94,9 @@ def _run_score(args: argparse.Namespace) -> None:
     if args.html:
         with stage("Report"):
             allowed = _ceilings(args.challenge_folder, args.phase)
-            write_text(args.html, generate_html(scores, intervals, allowed, labels))
+            folder = args.challenge_folder.resolve().name
+            made = made_line(what=f"{folder}, phase {args.phase}")
+            write_text(args.html, generate_html(scores, intervals, allowed, labels, made))
         print(f"Report: {args.html}")
     _report_scores(args.phase, scores, intervals, labels)
 

@@ -12,6 +12,7 @@ from mico_competition.audit.claims import PrivacyClaim
 from mico_competition.audit.limits import DRAWN, max_tpr, tpr_limits
 from mico_competition.audit.tradeoff import dp_tpr, gdp_tpr
 from mico_competition.evaluation.measure import Measured
+from mico_competition.scoring.curve import rising
 from mico_competition.support.files import PathLike, written_aside
 from mico_competition.training.accounting import Mechanism
 
@@ -222,7 +223,8 @@ def monotone_band(
     """
     known = sorted((rate, *ends) for rate, ends in bands.items() if not math.isnan(ends[0]))
     rates, low, high = np.array(known, dtype=float).reshape(-1, 3).T
-    return rates, np.minimum.accumulate(low[::-1])[::-1], np.maximum.accumulate(high)
+    lower, upper = rising(low, high)
+    return rates, np.array(lower), np.array(upper)
 
 
 def _limits(axes: Any, limits: Curves, start: float) -> None:

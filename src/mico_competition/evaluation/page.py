@@ -22,6 +22,7 @@ from mico_competition.evaluation.table import (
     parts_of,
     starred,
 )
+from mico_competition.scoring.curve import rising
 from mico_competition.scoring.metrics import percent
 from mico_competition.scoring.page import document
 from mico_competition.scoring.svg import HEIGHT, LEFT, SIDE, TOP, WIDTH, Axes
@@ -43,15 +44,18 @@ COLOURS = (
 Pair = tuple[Evaluation, Sequence[Step]]
 
 
-def to_html(found: Sequence[Pair]) -> str:
-    """The page; ValueError if there are no evaluations."""
+def to_html(found: Sequence[Pair], *, made: str = "") -> str:
+    """The page; ValueError if there are no evaluations.
+
+    `made` is a line about when and with what it was made (`support.made`).
+    """
     if not found:
         raise ValueError("Expected at least one evaluation for a page.")
     body = [f"<h1>{TITLE}</h1>"]
     body += [
         _section(number, evaluation, steps) for number, (evaluation, steps) in enumerate(found)
     ]
-    return document(TITLE, "\n".join(body))
+    return document(TITLE, "\n".join(body), made)
 
 
 def _section(number: int, found: Evaluation, steps: Sequence[Step]) -> str:
@@ -85,8 +89,9 @@ def _section(number: int, found: Evaluation, steps: Sequence[Step]) -> str:
         studied = {step.attack: places[step.attack] for step in steps}
         picture = _study(steps, studied, f"study{number}")
         parts.append(_plots([picture], studied, "Bands are 95% intervals."))
-    rows = [(row.name, [f"<td>{words}</td>" for words in costs(row)]) for row in found.rows]
-    parts.append(_table(COST, [head.capitalize() for head in COST_HEADS], rows))
+    if any(row.cost.models for row in found.rows):
+        rows = [(row.name, [f"<td>{words}</td>" for words in costs(row)]) for row in found.rows]
+        parts.append(_table(COST, [head.capitalize() for head in COST_HEADS], rows))
     return "\n".join([*parts, "</section>"])
 
 
@@ -186,7 +191,8 @@ def _roc(rows: Sequence[Row], axes: Axes, identity: str) -> str:
     for place, row in enumerate(rows):
         curve = row.measured.shown_curve()
         if curve.low:
-            rates, ends = [*curve.fpr, 1, *curve.fpr[::-1]], [*curve.high, 1, *curve.low[::-1]]
+            low, high = rising(curve.low, curve.high)
+            rates, ends = [*curve.fpr, 1, *curve.fpr[::-1]], [*high, 1, *low[::-1]]
             parts.append(_band(axes.line(rates, ends), place))
         line = axes.line([*begin, *curve.fpr, 1], [*begin, *curve.tpr, 1])
         lines.append(f'<path d="M{line}" {_stroke(place)}/>')

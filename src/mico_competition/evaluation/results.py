@@ -30,6 +30,7 @@ from mico_competition.evaluation.measure import (
 from mico_competition.evaluation.paired import Paired, paired
 from mico_competition.evaluation.rows import Evaluation, Row
 from mico_competition.scoring.curve import RATES
+from mico_competition.support.made import facts
 from mico_competition.support.spelling import nearest
 
 if TYPE_CHECKING:
@@ -327,7 +328,7 @@ class Results(Mapping[str, AttackResult]):
         self.subject, self.phase = subject, phase
         self._attacks = {a.name: _with_gain(a, base) for a in attacks}
         made = {"resamples": base.resamples, "seed": base.seed}
-        self.about: dict[str, Any] = {**results_file.facts(), **made, **(about or {})}
+        self.about: dict[str, Any] = {**facts(), **made, **(about or {})}
 
     def __getitem__(self, name: str) -> AttackResult:
         self._index(list(self._attacks), name)

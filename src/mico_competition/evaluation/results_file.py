@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +19,7 @@ from mico_competition.attacks.cost import Cost
 from mico_competition.evaluation.measure import METRICS, Estimate, Measured
 from mico_competition.scoring.curve import Curve
 from mico_competition.support.files import PRIVATE, write_text
+from mico_competition.support.made import made_line
 
 if TYPE_CHECKING:
     from mico_competition.evaluation.results import AttackResult, Results
@@ -29,25 +27,6 @@ if TYPE_CHECKING:
 
 FORMAT = "mico_competition results"
 VERSION = 1
-_PACKAGES = ("mico_competition", "numpy", "scipy", "torch", "scikit-learn")
-
-
-def facts() -> dict[str, Any]:
-    """When and with what results are made: the date (UTC) and versions."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **_versions()},
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def save(results: Results, path: PathLike, *, scores: bool) -> None:
@@ -68,7 +47,8 @@ def save(results: Results, path: PathLike, *, scores: bool) -> None:
     }
     written = json.dumps(content, indent=None if scores else 2, allow_nan=False) + "\n"
     write_text(target, written, access=PRIVATE if scores else None)
-    write_text(target.with_suffix(".html"), to_html([(results.evaluation(), ())]))
+    page = to_html([(results.evaluation(), ())], made=made_line(results.about))
+    write_text(target.with_suffix(".html"), page)
 
 
 def _attack(attack: AttackResult, scores: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from html import escape
 
 _CELL = "padding:.3em .8em .3em 0;background:transparent;vertical-align:top"
 _LINE = "border-bottom:1px solid rgba(128,128,128,.45)"
+_SHORT = 20  # letters of a text that no column breaks
 Cell = str | tuple[str, str]
 SMALL = "opacity:.75;font-size:.85em"
 
@@ -45,7 +46,7 @@ def html_table(
     )
     body = "\n".join(
         f'<tr><th scope="row" style="{styles[0]}">{_cell(row[0])}</th>'
-        + "".join(f'<td style="{styles[1]}">{_cell(cell)}</td>' for cell in row[1:])
+        + "".join(f'<td style="{styles[1]}{_line(cell)}">{_cell(cell)}</td>' for cell in row[1:])
         + "</tr>"
         for row in rows
     )
@@ -61,6 +62,11 @@ def html_line(words: str, *, small: bool = False, bold: bool = False) -> str:
     inner = f"<b>{escape(words)}</b>" if bold else escape(words)
     style = f"margin:.5em 0;{SMALL}" if small else "margin:.5em 0"
     return f'<p style="{style}">{inner}</p>'
+
+
+def _line(cell: Cell) -> str:
+    """The style that keeps a short text on one line."""
+    return ";white-space:nowrap" if len(cell) <= _SHORT else ""
 
 
 def _cell(cell: Cell) -> str:
