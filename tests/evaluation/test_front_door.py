@@ -78,7 +78,8 @@ def test_one_model_is_attacked_with_all_of_the_pool():
     some = mico.attack(pool, "lira", target=logits[10], records=[7, 3])
     np.testing.assert_allclose(some, expected[[7, 3]])
     assert mico.attack(pool, "lira", target=logits[[10, 10]]).shape == (2, 80)
-    assert mico.attack(pool, "rmia", target=[0, -1]).shape == (2, 80)
+    both = mico.attack(pool, "rmia", target=[-1, 0])
+    assert np.array_equal(both[1], mico.attack(pool, "rmia", target=0)) and both.shape == (2, 80)
 
 
 def test_an_unknown_row_is_a_target_and_no_shadow():
@@ -121,14 +122,19 @@ def test_records_that_all_or_no_models_hold():
 @pytest.mark.slow
 def test_a_folder_gives_what_the_engine_gives(small_fleet, data, tmp_path):
     pool = mico.ModelPool.open(small_fleet, "digits_inf", data, cache=tmp_path)
-    names = ["lira", "eb"]
+    names = ["lira", "eb", "trace"]
     source = open_signals(small_fleet, "digits_inf", data, cache=tmp_path)
     task = make_task(source, "train")
-    expected = evaluate_folder(task, [get_attack("eb")], against=get_attack("lira"))
+    wide_source = open_signals(small_fleet, "digits_inf", data, cache=tmp_path, records="all")
+    wide = make_task(wide_source, "train")
+    expected = evaluate_folder(
+        task, [get_attack("eb"), get_attack("trace")], against=get_attack("lira"), wide=wide
+    )
     result = mico.evaluate(pool, names)
     for row in expected.rows:
         own = result[row.name]
-        assert np.array_equal(own.scores, run(task, get_attack(row.name)))
+        used = wide if row.name == "trace" else task
+        assert np.array_equal(own.scores, run(used, get_attack(row.name)))
         assert {k: e.value for k, e in own.measured.estimates.items()} == {
             k: e.value for k, e in row.measured.estimates.items()
         }
@@ -139,7 +145,13 @@ def test_a_folder_gives_what_the_engine_gives(small_fleet, data, tmp_path):
     assert np.array_equal(
         mico.attack(pool, "eb", dev), run(make_task(source, "dev", scored=False), get_attack("eb"))
     )
+    traces = run(make_task(wide_source, "dev", scored=False), get_attack("trace"))
+    assert np.array_equal(mico.attack(pool, "trace", dev), traces)
     assert repr(pool).startswith("ModelPool(digits_inf, ")
+    with pytest.raises(ValueError, match="the row of a model of the challenge folder"):
+        mico.attack(pool, "lira", target=np.zeros((5, 3)))
+    with pytest.raises(ValueError, match="have challenge points of their own"):
+        pool.select(models=[0])
 
 
 @pytest.mark.slow
@@ -240,6 +252,41 @@ def test_few_models(name, models, needs):
         mico.evaluate(pool, ["loss", name])
     whole = mico.evaluate(pool_of(models=needs), name, **QUICK)
     assert whole[name].scores.shape == (needs, 80)
+
+
+def test_a_function_of_the_package_gets_the_signal_that_it_is_made_for():
+    pool = pool_of()
+    result = mico.evaluate(pool, ["loss", mico.rmia], **QUICK)
+    expected = mico.evaluate(pool, "rmia", **QUICK)["rmia"].scores
+    np.testing.assert_allclose(result["rmia"].scores, expected, atol=1e-6)
+
+
+def loss_itself(target, shadow, is_member):
+    return -target
+
+
+def test_a_function_chooses_its_signal(monkeypatch):
+    monkeypatch.setattr(loss_itself, "signal", "loss", raising=False)
+    result = mico.evaluate(pool_of(), ["loss", loss_itself], **QUICK)
+    np.testing.assert_allclose(result["loss_itself"].scores, result["loss"].scores, rtol=1e-8)
+    monkeypatch.setattr(loss_itself, "signal", "lss")
+    with pytest.raises(ValueError, match="signal of loss_itself to be one of loss, .* got 'lss'"):
+        mico.evaluate(pool_of(), loss_itself)
+
+
+def test_what_is_no_pool():
+    for call in (mico.evaluate, mico.attack):
+        with pytest.raises(ValueError, match="pool to be a ModelPool, got ndarray"):
+            call(arrays()[0], "lira", **({"target": 0} if call is mico.attack else {}))
+
+
+def test_pairs_of_models_that_are_left_out_together():
+    logits, labels, membership = arrays(models=4)
+    membership[1], membership[3] = ~membership[0], ~membership[2]
+    pool = mico.ModelPool.from_logits(logits, labels, membership)
+    assert mico.evaluate(pool, "rmia", **QUICK)["rmia"].scores.shape == (4, 80)
+    with pytest.raises(ValueError, match="has 4, some of which are left out together: train more"):
+        mico.evaluate(pool, "eb")  # which needs 3 shadow models
 
 
 def test_one_model_without_shadows():

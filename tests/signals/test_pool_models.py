@@ -125,7 +125,7 @@ MISTAKES = {
     "one model": (lambda m, x, y, k: (m[0], x, y, k), r"got one Linear: pass \[model\]"),
     "nothing": (lambda m, x, y, k: ([], x, y, k), "empty list"),
     "no model": (lambda m, x, y, k: ([m[0], 3], x, y, k[:2]), "got int as model 1"),
-    "no records": (lambda m, x, y, k: (m, x[:9], y, k), r"inputs and labels of .* \(9, 6\)"),
+    "no records": (lambda m, x, y, k: (m, x[:9], y, k), "inputs and labels of .* 9 and 60"),
     "a dataset": (
         lambda m, x, y, k: (m, torch.utils.data.TensorDataset(x, y), y, k),
         "dataset TensorDataset: stack its records",

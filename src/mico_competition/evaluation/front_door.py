@@ -88,6 +88,7 @@ def evaluate(
     >>> result["lira"].scores.shape
     (8, 60)
     """
+    _check_type(pool)
     chosen = attacks_of(attacks)
     base = None if against is None else attack_of(against)
     if base is not None and base.name not in [attack.name for attack in chosen]:
@@ -97,7 +98,7 @@ def evaluate(
         raise ValueError(
             f'Expected leakage_check={leakage_check!r} to be "auto", "always" or "never".'
         )
-    _check_pool(pool)
+    _check_known(pool)
     _warn_of_balance(pool)
     for attack in chosen:
         check_holds(pool, attack)
@@ -143,11 +144,12 @@ def attack(pool: ModelPool, name: AttackLike, target: Any, *, records: Any = Non
     >>> bool(scores[membership[8]].mean() > scores[~membership[8]].mean())
     True
     """
+    _check_type(pool)
     chosen = attack_of(name)
     check_holds(pool, chosen)
     given = _rows(target, len(pool))
     if given is not None:
-        scores = np.stack([_of_row(pool, chosen, int(row), records) for row in given])
+        scores = _of_rows(pool, chosen, given, records)
         return scores if np.ndim(target) else _first(scores)
     source, found, several = pool.with_targets(target)
     columns = choice("records", records, pool.shape[1])
@@ -174,20 +176,37 @@ def _rows(target: Any, models: int) -> np.ndarray | None:
     return places
 
 
-def _of_row(pool: ModelPool, chosen: Attack, row: int, records: Any) -> np.ndarray:
-    """The scores of one model of the pool, which is left out of its shadow models."""
+def _of_rows(pool: ModelPool, chosen: Attack, rows: np.ndarray, records: Any) -> np.ndarray:
+    """float64[t, k]: the scores of models of the pool, none of which is its own shadow model.
+
+    Models that are no shadow models are attacked together, as the engine attacks a phase.  Models
+    whose members tell those of a target are no shadow models of it either.
+    """
+    columns = np.stack([_columns(pool, int(row), records) for row in rows])
     source = pool.wide if chosen.all_records else pool.source
-    own = pool.fleet.challenge[row]
-    if records is None and pool.scenario is not None and (own >= 0).all():
-        columns = own
-    else:
-        columns = choice("records", records, pool.shape[1])
     places = np.searchsorted(source.fleet.records, pool.fleet.records[columns])
-    groups = bound_groups(pool.membership)
-    bound = np.arange(len(pool)) == row if groups is None else groups == groups[row]
-    shadows = pool.known[~bound[pool.known]]
-    known = pool.knows_training_sets
-    return _first(_attacked(source, chosen, shadows, np.array([row]), places[None], known))
+    scores = np.empty(columns.shape)
+    bound = bound_groups(pool.membership)
+    bound = np.arange(len(pool)) if bound is None else bound
+    unknown = ~np.isin(rows, pool.known)
+    targets, first = np.unique(rows[unknown], return_index=True)  # ascending, each once
+    parts = [(np.array([row]), places[[i]]) for i, row in enumerate(rows) if not unknown[i]]
+    if len(targets):
+        parts.append((targets, places[unknown][first]))
+    for targets, at in parts:
+        shadows = pool.known[~np.isin(bound[pool.known], bound[targets])]
+        found = _attacked(source, chosen, shadows, targets, at, pool.knows_training_sets)
+        for target, own in zip(targets, found):
+            scores[rows == target] = own
+    return scores
+
+
+def _columns(pool: ModelPool, row: int, records: Any) -> np.ndarray:
+    """int64[k], the columns to score for one model of the pool."""
+    own: np.ndarray = pool.fleet.challenge[row]
+    if records is None and pool.scenario is not None and (own >= 0).all():
+        return own
+    return choice("records", records, pool.shape[1])
 
 
 def _attacked(
@@ -218,7 +237,16 @@ def _attacked(
         return answer(chosen, Problem(masked, shadows, targets, columns, membership))
 
 
-def _check_pool(pool: ModelPool) -> None:
+def _check_type(pool: object) -> None:
+    """ValueError for what is no pool."""
+    if not isinstance(pool, ModelPool):
+        raise ValueError(
+            f"Expected pool to be a ModelPool, got {type(pool).__name__}: make one with "
+            "ModelPool.from_logits, from_models or open."
+        )
+
+
+def _check_known(pool: ModelPool) -> None:
     """ValueError for a pool in which no model can be attacked with known members."""
     if len(pool.known):
         return

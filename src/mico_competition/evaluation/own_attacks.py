@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from mico_competition.attacks.problem import Attack, Problem
-from mico_competition.attacks.registry import BLACK_BOX, ROWS, Row
+from mico_competition.attacks.registry import BLACK_BOX, ROWS, TABLE, Row
+from mico_competition.evaluation.cross_fitting import bound_groups
 from mico_competition.evaluation.custom import find_attack
 from mico_competition.signals.pool import PUBLIC_SIGNALS, ModelPool
 from mico_competition.support.counts import count_of
@@ -97,7 +98,7 @@ def _of_function(function: Callable[..., Any]) -> Attack:
 
 def _of_arrays(function: Callable[..., Any], takes_index: bool, problem: Problem) -> np.ndarray:
     """A function of arrays on one signal; without `target_index` it never sees the target's row."""
-    inner, sign = PUBLIC_SIGNALS[getattr(function, "signal", "logit")]
+    inner, sign = _signal_of(function)
     gathered = problem.gather_from(problem.source.get(inner) * sign)
     if takes_index:
         ours = getattr(function, "__module__", "").startswith("mico_competition.")
@@ -116,6 +117,22 @@ def _of_arrays(function: Callable[..., Any], takes_index: bool, problem: Problem
             )
         scores.append(np.asarray(own))
     return np.stack(scores)
+
+
+def _signal_of(function: Callable[..., Any]) -> tuple[str, float]:
+    """The engine's signal that a function of arrays gets, and its sign."""
+    inner = function.func if isinstance(function, partial) else function
+    home = f"{getattr(inner, '__module__', '')}:{getattr(inner, '__name__', '')}"
+    ours = next((row.signal for row in TABLE if row.function == home and row.signal), None)
+    if ours is not None:  # a function of `mico_competition.attacks` gets what it is made for
+        return ours, 1.0
+    name = getattr(function, "signal", "logit")
+    if name not in PUBLIC_SIGNALS:
+        raise ValueError(
+            f"Expected the attribute signal of {home.partition(':')[2]} to be one of "
+            f"{', '.join(PUBLIC_SIGNALS)}, got {name!r}."
+        )
+    return PUBLIC_SIGNALS[name]
 
 
 def check_holds(pool: ModelPool, attack: Attack) -> None:
@@ -144,29 +161,37 @@ def _runs_on(row: Row, holds: str) -> bool:
 def check_enough(pool: ModelPool, attack: Attack, folds: int) -> None:
     """ValueError if a pool has too few models to attack each with the others as shadows."""
     models = len(pool.known)
-    if models >= needed(attack, folds):
+    groups = bound_groups(pool.membership[pool.known])
+    sizes = [1] * models if groups is None else np.unique(groups, return_counts=True)[1].tolist()
+    if _shadows(sizes, attack, folds) >= attack.least_shadows:
         return
     able = [
         name
         for name in _EXAMPLES
-        if models >= needed(attack_of(name), folds) and _runs_on(ROWS[name], pool.holds)
+        if _runs_on(ROWS[name], pool.holds)
+        and _shadows(sizes, attack_of(name), folds) >= ROWS[name].least_shadows
     ]
     instead = f"; {', '.join(able)} run with {models}" if able else ""
+    needs = count_of(needed(attack, folds), "model")
+    pairs = "" if groups is None else ", some of which are left out together"
     raise ValueError(
-        f"Attack {attack.name} needs {count_of(needed(attack, folds), 'model')} whose membership "
-        f"is known, so that each target has {attack.least_shadows} shadow models or more, but this "
-        f"pool has {models}: train more{instead}."
+        f"Attack {attack.name} needs {needs} whose membership is known, so that each target has "
+        f"{attack.least_shadows} shadow models or more, but this pool has {models}{pairs}: train "
+        f"more{instead}."
     )
 
 
 def needed(attack: Attack, folds: int) -> int:
     """The least number of models with which an attack can be evaluated."""
-    least = attack.least_shadows
-    if not least:
-        return 1
-    if attack.leaves_one_out:
-        return least + 1
-    models = least + 1
-    while models - -(-models // min(folds, models)) < least:
+    models = attack.least_shadows + 1
+    while _shadows([1] * models, attack, folds) < attack.least_shadows:
         models += 1
     return models
+
+
+def _shadows(sizes: list[int], attack: Attack, folds: int) -> int:
+    """The least number of shadow models of any target, if groups of models have these sizes."""
+    if attack.leaves_one_out:
+        return sum(sizes) - max(sizes)
+    together = -(-len(sizes) // min(folds, len(sizes)))  # groups in the largest fold
+    return sum(sizes) - sum(sorted(sizes)[-together:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from html import escape
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mico_competition.competition.table import DISTINGUISHER, PHASE_NAMES, get_scenario
-from mico_competition.signals.fleet import OWN, Fleet
+from mico_competition.signals.fleet import KNOWLEDGE, OWN, Fleet
 from mico_competition.signals.pool_build import Kit, LossKit, OutputKit
 from mico_competition.signals.pool_checks import check_labels, check_losses, check_membership
 from mico_competition.signals.pool_estimators import EstimatorKit, count, is_estimator
@@ -61,6 +61,8 @@ class ModelPool:
         holds: what there is of each model: "logits", "probabilities", "losses" or "models".
         claim: the `PrivacyClaim` of each model, where it is known (`mico.train_shadows` sets it);
             `Results.plot(limits=pool.claim)` draws what it permits.
+        knows_training_sets: whether attacks know the targets' members but for the points to score,
+            as in the challenge of DP distinguishers; False for models of your own.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -73,15 +75,17 @@ class ModelPool:
 
     def __init__(
         self,
+        *,
         source: PoolSource,
         holds: str,
         kit: Kit | None = None,
-        *,
         wide: Callable[[], PoolSource] | None = None,
+        knows_training_sets: bool = False,
     ) -> None:
         self.source = source
         self.holds, self._kit, self._open_wide = holds, kit, wide
         self.claim: PrivacyClaim | None = None
+        self.knows_training_sets = knows_training_sets
 
     @classmethod
     def from_logits(cls, logits: Any, labels: Any, membership: Any) -> ModelPool:
@@ -216,6 +220,7 @@ class ModelPool:
         ModelPool(4 models, 20 records, 3 classes, members known of all models; holds models)
         """
         gives = _as_gives(models)
+        _check_counts(inputs, labels)
         check_membership(membership, len(gives), count(labels))  # before anything is run
         with nullcontext() if progress else quiet():
             first = gives[0]()
@@ -285,14 +290,16 @@ class ModelPool:
             cache=cache,
             download=download,
         )
-        return cls(narrow, "models", wide=wide)
+        disclosed = get_scenario(narrow.fleet.scenario).disclosure
+        known = (KNOWLEDGE[knowledge] if knowledge else disclosed) == DISTINGUISHER
+        return cls(source=narrow, holds="models", wide=wide, knows_training_sets=known)
 
     @classmethod
     def _of_kit(cls, kit: Kit, membership: Any) -> ModelPool:
         known = check_membership(membership, len(kit.models), len(kit.labels))
         source = ModelsSource(own_fleet(kit.labels, known), kit.models, kit.data)
         refuse_twins(source)
-        return cls(source, kit.holds, kit)
+        return cls(source=source, holds=kit.holds, kit=kit)
 
     @property
     def fleet(self) -> Fleet:
@@ -324,13 +331,6 @@ class ModelPool:
     def scenario(self) -> str | None:
         """The scenario of a challenge folder; None for models of no competition."""
         return None if self.fleet.scenario == OWN else self.fleet.scenario
-
-    @property
-    def knows_training_sets(self) -> bool:
-        """Whether attacks may know the targets' members at other points (the distinguisher)."""
-        return self.scenario is not None and (
-            get_scenario(self.scenario).disclosure == DISTINGUISHER
-        )
 
     @cached_property
     def wide(self) -> PoolSource:
@@ -392,7 +392,7 @@ class ModelPool:
         known = self.membership[np.ix_(rows, columns)]
         kit = self._kit.at(rows, columns)
         source = ModelsSource(own_fleet(kit.labels, known), kit.models, kit.data)
-        pool = ModelPool(source, self.holds, kit)
+        pool = ModelPool(source=source, holds=self.holds, kit=kit)
         pool.claim = self.claim
         return pool
 
@@ -465,6 +465,17 @@ def _as_gives(models: Any) -> list[Callable[[], Any]]:
                 f"that return such, got {type(model).__name__} as model {row}."
             )
     return [as_give(model) for model in given]
+
+
+def _check_counts(inputs: Any, labels: Any) -> None:
+    """ValueError if inputs and labels are not of the same number of records."""
+    for name, values in inputs.items() if isinstance(inputs, Mapping) else [("", inputs)]:
+        what = f"inputs[{name!r}]" if name else "inputs"
+        if hasattr(values, "__len__") and count(values) != count(labels):
+            raise ValueError(
+                f"Expected {what} and labels of the same records, got {count(values)} and "
+                f"{count(labels)}."
+            )
 
 
 def _refuse_known(source: Joined, rows: np.ndarray) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mico_competition.attacks.stacking.queries import real_valued
 from mico_competition.attacks.stacking.table import Table
-from mico_competition.data.arrays import ArrayDataset
 from mico_competition.support.progress import tracked
 
 SIGNALS = ("logit", "loss", "confidence", "entropy", "modified_entropy")
@@ -119,9 +119,9 @@ def kriging(
 
 
 def _unit_inputs(table: Table, columns: np.ndarray) -> np.ndarray | None:
-    """float32[columns, features], centred and of length 1; None for text."""
+    """float32[columns, features], centred and of length 1; None for text and whole numbers."""
     data = table.problem.source.data
-    if not isinstance(data, ArrayDataset):
+    if not real_valued(data):
         return None
     x = data.inputs(table.places[columns]).flatten(1).cpu()
     x = x - data.inputs(table.places[:BLOCK]).flatten(1).cpu().mean(dim=0)

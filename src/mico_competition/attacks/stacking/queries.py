@@ -129,12 +129,17 @@ def slopes(
 
 
 def check_movable(table: Table) -> None:
-    """ValueError for text, whose records are tokens."""
-    if not isinstance(table.problem.source.data, ArrayDataset):
+    """ValueError for text, whose records are tokens, and for other whole numbers."""
+    if not real_valued(table.problem.source.data):
         raise ValueError(
-            "Expected records of real-valued features to query along a slope, got text: use the "
-            "attack 'stack', which changes tokens instead."
+            "Expected records of real-valued features to query along a slope, got text or other "
+            "whole numbers: use the attack 'stack', which swaps tokens instead."
         )
+
+
+def real_valued(data: Any) -> bool:
+    """Whether the records of a dataset are numbers that may be moved a little."""
+    return isinstance(data, ArrayDataset) and data.inputs([0]).is_floating_point()
 
 
 def gradient_covariance(table: Table, pull: np.ndarray, chosen: np.ndarray) -> Tensor:

@@ -86,6 +86,11 @@ class Space:
 def space_of(model: nn.Module, inputs: Any) -> Space:
     """The space in which records of a task are moved."""
     if not isinstance(inputs, Mapping):
+        if not inputs.is_floating_point():
+            raise ValueError(
+                "Expected records of real-valued features, which can be moved, got whole numbers: "
+                "for text, pass a dict of input_ids and attention_mask."
+            )
         return Space(inputs, 1.0, lambda x, who: logits(model, x))
     embed: Any = model.get_input_embeddings
     mask = inputs["attention_mask"]
