@@ -115,7 +115,8 @@ def test_a_full_disk_is_a_sentence_that_names_the_folder(trained, tmp_path, monk
     monkeypatch.setattr("mico_competition.models.checkpoints.open", full, raising=False)
     out = tmp_path / "out"
     assert main(["release", str(trained), "--challenge", "digits", "--to", str(out)]) == 1
-    assert capsys.readouterr().err.endswith(f"mico: {out}: No space left on device.\n")
+    advice = "free some space, and run the same command again."
+    assert capsys.readouterr().err.endswith(f"mico: {out}: No space left on device: {advice}\n")
     assert not list(out.glob("*"))
 
 

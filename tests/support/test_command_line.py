@@ -201,7 +201,12 @@ def run_raising(error, capsys):
     ("error", "code", "words"),
     [
         (ValueError("Expected x\n  a\x1b[2J\n  b"), 1, "mico: Expected x\n  a\\x1b[2J\n  b\n"),
-        (OSError(28, "No space left on device", "a\nb"), 1, "a\\x0ab: No space left on device."),
+        (
+            OSError(28, "No space left on device", "a\nb"),
+            1,
+            "a\\x0ab: No space left on device: free some",
+        ),
+        (OSError(13, "Permission denied", "x"), 1, "x: Permission denied: choose another path, or"),
         (OSError(5, "Input/output error"), 1, "mico: Input/output error.\n"),
         (MemoryError(), 1, "not enough memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "memory"),

@@ -12,6 +12,7 @@ from mico_competition.competition.table import SCENARIOS
 from mico_competition.support.command_line import load_torch
 from mico_competition.support.progress import stage
 from mico_competition.support.reports import add_json, report, report_text
+from mico_competition.support.terminal import with_alarms
 
 
 def add_audit_train(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +89,7 @@ def run_audit_train(args: argparse.Namespace) -> int:
             claim=claim,
             progress=True,
         )
-    print(text(audits))
+    print(with_alarms(text(audits)))
     found = json.loads(to_json(audits))
     report("audit-train", **found)
     if isinstance(args.json, Path):

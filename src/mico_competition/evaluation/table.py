@@ -18,6 +18,7 @@ from mico_competition.evaluation.rows import (
     scores_in_percent,
 )
 from mico_competition.scoring.intervals import describe_intervals
+from mico_competition.support.tables import aligned
 
 COLUMNS = (
     "scenario",
@@ -50,7 +51,6 @@ COLUMNS = (
 
 COST = "CPU seconds of each attack, with those of its signals separately; models and records used"
 COST_HEADS = ("attack", "signals", "models", "records")
-_CELL = 22
 
 
 def cell(metric: str, estimate: Estimate, gain: bool = False) -> str:
@@ -109,8 +109,10 @@ def text(found: Evaluation) -> str:
     """Tables for a terminal: the numbers, the paired gains, and the costs."""
     base = found.rows[0]
     lines = [headline(found), "", f"TPR in %. {intervals(found)}"]
-    lines += _table([(label(row), row.measured.estimates) for row in found.rows], gain=False)
+    lines += _table([(row.name, row.measured.estimates) for row in found.rows], gain=False)
     gains = [(row.name, row.gain) for row in found.rows if row.gain is not None]
+    if not gains:
+        lines += [f"{row.name} is {row.title}" for row in found.rows if label(row) != row.name]
     if gains:
         lines += ["", f"gain over {label(base)}, paired (* = the interval excludes 0)"]
         lines += _table(gains, gain=True)
@@ -150,14 +152,12 @@ def label(row: Row) -> str:
 
 
 def _table(rows: Sequence[tuple[str, Any]], gain: bool) -> list[str]:
-    width = max(len("attack"), *(len(name) for name, _ in rows)) + 2
     heads = [name.replace("TPR at ", "TPR@").replace(" FPR", "") for name in METRICS.values()]
-    room = _CELL + 4 * gain
-    lines = ["attack".ljust(width) + "".join(head.ljust(room) for head in heads)]
-    for name, estimates in rows:
-        cells = (cell(metric, estimates[metric], gain).ljust(room) for metric in METRICS)
-        lines.append(name.ljust(width) + "".join(cells))
-    return [line.rstrip() for line in lines]
+    cells = [
+        (name, *(cell(metric, estimates[metric], gain) for metric in METRICS))
+        for name, estimates in rows
+    ]
+    return aligned([("attack", *heads), *cells])
 
 
 def records(found: Evaluation, steps: Sequence[Step] = ()) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import signal
@@ -27,6 +28,15 @@ from mico_competition.support.reports import only_a_report
 from mico_competition.support.spelling import nearest
 from mico_competition.support.terminal import styled
 
+_ADVICE = {
+    errno.ENOENT: ": check the path",
+    errno.EACCES: ": choose another path, or change its permissions",
+    errno.EPERM: ": choose another path, or change its permissions",
+    errno.EROFS: ": choose a path that can be written",
+    errno.EISDIR: ": name a file",
+    errno.ENOTDIR: ": name a folder",
+    errno.ENOSPC: ": free some space, and run the same command again",
+}
 DEBUG = "MICO_DEBUG"
 FAILED, MISUSED, BUG, STOPPED = 1, 2, 70, 130
 """Exit codes besides 0: a failure or an alarm, a command that cannot be understood, a fault of this
@@ -269,7 +279,8 @@ def _sentence(error: Exception) -> str | None:
     """The error as a sentence, or None if it is a bug of this program."""
     if isinstance(error, OSError) and error.strerror:
         prefix = f"{printable(os.fsdecode(error.filename))}: " if error.filename else ""
-        return f"{prefix}{error.strerror}."
+        advice = _ADVICE.get(error.errno or 0, "") if error.filename else ""
+        return f"{prefix}{error.strerror}{advice}."
     sentence = isinstance(error, (ValueError, OSError)) or _is_out_of_memory(error)
     if frame := None if sentence else own_frame(error):
         place = f"line {frame.lineno} of {printable(frame.filename)}"

@@ -37,6 +37,11 @@ def styled(text: str, style: str, stream: Any = None) -> str:
     return f"\x1b[{STYLES[style]}m{text}\x1b[0m"
 
 
+def with_alarms(text: str) -> str:
+    """A report in which the word ALARM is red on a terminal with colours."""
+    return text.replace("ALARM", styled("ALARM", "red"))
+
+
 def width() -> int:
     """The columns to fill: COLUMNS, else those of the terminal, else 100 for files and pipes."""
     given = os.environ.get("COLUMNS", "")
