@@ -58,7 +58,7 @@ def test_bands_never_fall_and_hold_the_given_intervals(results):
     for at, lower, upper in zip(rates, low, high):
         assert lower <= bands[at][0] and bands[at][1] <= upper
     for name in results:
-        _, low, high = figures.monotone_band(results[name].measured.bands)
+        _, low, high = figures.monotone_band(results[name].with_bands().bands)
         assert (np.diff(low) >= 0).all() and (np.diff(high) >= 0).all()
 
 

@@ -41,7 +41,7 @@ for lines, and without black, which is that of limits."""
 STYLES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 LIMIT_STYLES = ("-", "--", ":", "-.")
 SMALLEST_DECADE, LARGEST_DECADE = -6, -2
-RESOLVED = 3  # a band begins where so many non-members are accepted
+RESOLVED = 5  # a band begins where so many non-members are accepted
 
 
 def limit_curves(

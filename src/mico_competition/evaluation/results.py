@@ -41,8 +41,10 @@ if TYPE_CHECKING:
     from mico_competition.evaluation.figures import Limits, Scale
     from mico_competition.support.files import PathLike
 
+FEWEST_ACCEPTED = 5  # non-members at the first rate of a band
 DRAWN = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, *RATES)
 """False positive rates of the bands of figures, as far as the non-members resolve them."""
+
 
 BY_RATE = {"TPR_FPR_1000": 0.1, "TPR_FPR_100": 0.01, "TPR_FPR_10": 0.001}
 
@@ -100,7 +102,7 @@ class AttackResult:
         name: of the attack.
         title: what it does, in a line.
         white_box: whether it uses the targets' weights.
-        measured: the metrics with their intervals, the ROC curve and the band around it.
+        measured: the metrics with their intervals, and the ROC curve.
         seconds: wall-clock time of the attack.
         cost: its CPU seconds, and the number of models and records that it used.
         gain: metric -> its paired gain over the baseline; None for the baseline itself.
@@ -125,6 +127,7 @@ class AttackResult:
     resamples: int = RESAMPLES
     seed: int = 0
     _rates: dict[tuple[float, float], Estimate] = field(default_factory=dict, repr=False)
+    _banded: list[Measured] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(
@@ -162,10 +165,7 @@ class AttackResult:
                 are members or none.
         """
         points = _points(truth, scores, known)
-        member, values = points.measured
-        outside = sum(int((~part).sum()) for part in member)
-        rates = [rate for rate in DRAWN if rate in RATES or rate * outside >= 3]
-        measured = measure(member, values, resamples=resamples, seed=seed, rates=rates)
+        measured = measure(*points.measured, resamples=resamples, seed=seed)
         return cls(
             name,
             title,
@@ -244,6 +244,17 @@ class AttackResult:
         options = {"resamples": self.resamples, "seed": self.seed}
         return at_rate(truth, scores, fpr, level=level, **options)
 
+    def with_bands(self) -> Measured:
+        """The metrics, the ROC curve and the intervals along it, computed when first needed."""
+        if self.points is None:
+            return self.measured
+        if not self._banded:
+            outside = self.measured.nonmembers
+            rates = [rate for rate in DRAWN if rate in RATES or rate * outside >= FEWEST_ACCEPTED]
+            options = {"resamples": self.resamples, "seed": self.seed}
+            self._banded.append(measure(*self.points.measured, rates=rates, **options))
+        return self._banded[0]
+
     def roc(self) -> Roc:
         """The ROC curve over all thresholds, the points of all target models pooled.
 
@@ -260,7 +271,13 @@ class AttackResult:
         """The attack as a row of an evaluation's tables and pages."""
         gain = None if self.gain is None else dict(self.gain)
         return Row(
-            self.name, self.title, self.white_box, self.measured, gain, self.seconds, self.cost
+            self.name,
+            self.title,
+            self.white_box,
+            self.with_bands(),
+            gain,
+            self.seconds,
+            self.cost,
         )
 
     def __str__(self) -> str:
@@ -445,7 +462,7 @@ class Results(Mapping[str, AttackResult]):
 
         chosen = [self[name] for name in (self.names if attacks is None else attacks)]
         return figures.plot_roc(
-            {attack.name: attack.measured for attack in chosen},
+            {a.name: a.with_bands() if bands else a.measured for a in chosen},
             ax=ax,
             scale=scale,
             bands=bands,

@@ -52,7 +52,7 @@ def save(results: Results, path: PathLike, *, scores: bool) -> None:
 
 
 def _attack(attack: AttackResult, scores: bool) -> dict[str, Any]:
-    found = attack.measured
+    found = attack.with_bands()
     entry: dict[str, Any] = {
         "name": attack.name,
         "title": attack.title,
