@@ -252,6 +252,37 @@ def test_tied_tables_and_positions(positions, padding):
     assert_sums_agree(shaken(Language(tied=False, positions=positions)), ids)
 
 
+class Vision(nn.Module):
+    """A transformer with a class token, positions and dropout between its layers."""
+
+    def __init__(self, how="expand"):
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(2, 6, 2, 2), nn.Linear(6, 3)
+        self.token = nn.Parameter(torch.randn(1, 1, 6))
+        self.places = nn.Parameter(torch.randn(1, 5, 6))
+        self.norm = nn.LayerNorm(6)
+        self.how = how
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        token = (
+            self.token.expand(len(x), -1, -1) if self.how == "expand" else self.token + 0 * x[:, :1]
+        )
+        x = torch.cat([token, x], 1) + self.places
+        return self.head(self.norm(x)[:, 0] * self.places[:, :2].sum(1))
+
+
+@pytest.mark.parametrize("how", ["expand", "broadcast"])
+def test_parameters_with_one_row_that_a_block_uses_itself(how):
+    torch.manual_seed(0)
+    model = shaken(Vision(how))
+    layers = assert_sums_agree(model, torch.randn(B, 2, 4, 4))
+    assert not layers.whole
+    assert isinstance(model.token, nn.Parameter)
+    trainer = stepper(model.float())
+    trainer.step(torch.arange(7), torch.randn(7, 2, 4, 4).__getitem__, torch.zeros(7))
+
+
 def test_as_many_examples_as_positions():
     """A vector of positions is never taken for one token of each example."""
     torch.manual_seed(0)

@@ -255,6 +255,18 @@ def test_weights_that_others_change_are_refused():
             use()
 
 
+def test_a_model_that_another_trainer_has_trained_is_refused():
+    """As when a cell of a notebook that makes the trainer runs twice."""
+    first = run(trainer_of(), 1)
+    second = trainer_of(first.model)
+    with pytest.raises(ValueError, match="Another PrivateTrainer has trained this model"):
+        run(second)
+    second.load_state_dict(first.state_dict())
+    run(second)
+    assert second.steps_taken == second.num_steps
+    run(trainer_of(copy.deepcopy(second.model)))
+
+
 def test_a_step_that_fails_before_the_noise_can_be_repeated():
     inputs, targets = records()
     trainer = run(trainer_of(), 1)

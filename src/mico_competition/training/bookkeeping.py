@@ -50,8 +50,24 @@ class BookKeeper:
         """
         self._count = count
         self._forget()
-        with self._recorder.recording(), self._whole.recording():
+        with self._recorder.recording(), self._whole.recording(), self._rows(count):
             yield
+
+    @contextmanager
+    def _rows(self, count: int | None) -> Iterator[None]:
+        """Give each example a row of its own of the parameters that blocks use themselves."""
+        if self.layers.rows and count is None:
+            raise ValueError(
+                f"Parameter {self.layers.rows[0].name} is used by a block of layers, whose rule "
+                "needs the number of examples: call recording with it."
+            )
+        try:
+            for row in self.layers.rows:
+                row.start(count or 0)
+            yield
+        finally:
+            for row in self.layers.rows:
+                row.stop()
 
     def _forget(self) -> None:
         for part in self.layers.parts:

@@ -21,6 +21,7 @@ from mico_competition.training.ghost_norms import (
     Rule,
     TransposedLinearRule,
 )
+from mico_competition.training.one_row import OneRow
 from mico_competition.training.tied_weights import TiedRule
 from mico_competition.training.whole_layers import WholeLayer
 
@@ -47,11 +48,13 @@ class Layers:
 
     Attributes:
         rules: layers with a formula.
+        rows: parameters with one row that blocks of layers use themselves.
         whole: layers without one.
         parts: what covers each trained parameter once.
     """
 
     rules: Mapping[nn.Module, Rule]
+    rows: list[OneRow]
     whole: Mapping[nn.Module, WholeLayer]
     parts: list[Part]
 
@@ -61,6 +64,8 @@ class Layers:
             rule.name or "model": f"{type(layer).__name__}: formula"
             for layer, rule in self.rules.items()
         }
+        for row in self.rows:
+            found[row.name] = f"{type(row.module).__name__}'s parameter: formula"
         for layer, whole in self.whole.items():
             found[whole.name or "model"] = f"{type(layer).__name__}: {whole.cost}"
         return dict(sorted(found.items()))
@@ -73,6 +78,12 @@ def layers_of(model: nn.Module) -> Layers:
         ValueError: naming a parameter that several layers share in a way that has no rule.
     """
     names = {module: name for name, module in model.named_modules()}
+    rows = [
+        OneRow(f"{names[module]}.{own}".removeprefix("."), module, own)
+        for module in model.modules()
+        if _is_block_of_rows(module)
+        for own in _own_trained(module)
+    ]
     whole = {module: WholeLayer(names[module], module) for module in _without_formula(model)}
     covered = {inner for module in whole for inner in module.modules()}
     _check_apart(model, covered)
@@ -81,8 +92,16 @@ def layers_of(model: nn.Module) -> Layers:
         kind = _rule_of(module)
         if module not in covered and _own_trained(module) and kind is not None:
             rules[module] = kind(name, module)
-    parts: list[Part] = [*_untied(rules), *whole.values()]
-    return Layers(rules, whole, parts)
+    rows = [row for row in rows if row.module not in covered]
+    parts: list[Part] = [*_untied(rules), *rows, *whole.values()]
+    return Layers(rules, rows, whole, parts)
+
+
+def _is_block_of_rows(module: nn.Module) -> bool:
+    """Whether a block of layers has parameters of its own that all have one row, [1, T, d]."""
+    own = [module.get_parameter(name) for name in _own_trained(module)]
+    others = any(map(_own_trained, list(module.modules())[1:]))
+    return bool(own) and others and all(p.ndim > 2 and len(p) == 1 for p in own)
 
 
 def _without_formula(model: nn.Module) -> list[nn.Module]:
@@ -102,7 +121,8 @@ def _without_formula(model: nn.Module) -> list[nn.Module]:
     def visit(module: nn.Module) -> None:
         held = (nn.ParameterList, nn.ParameterDict)  # which are never called
         containers = [child for child in module.children() if isinstance(child, held)]
-        if (_rule_of(module) is None and holds(module)) or any(map(holds, containers)):
+        alone = _rule_of(module) is None and not _is_block_of_rows(module)
+        if (alone and holds(module)) or any(map(holds, containers)):
             if module not in found:
                 found.append(module)
             return

@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ from mico_competition.training.losses import ExampleLosses, Loss, as_tensors, pa
 from mico_competition.training.poisson_draws import PoissonDraws, restore, state_of
 from mico_competition.training.secure_random import SecureGenerator
 from mico_competition.training.streams import fresh_streams
+
+# For each model that a trainer has changed, a token of the last one.
+_trained_by: WeakKeyDictionary[nn.Module, object] = WeakKeyDictionary()
 
 LARGE_LAYER = 2**28  # numbers of per-example gradients in a physical batch, which take 1 GiB
 
@@ -134,6 +138,7 @@ class PrivateTrainer:
         )
         self._engine.optimizer.attach_step_hook(self._noise_added)
         self._released = self._broken = False
+        self._token = object()
         self._left: dict[str, tuple[int, int]] | None = None  # the weights after the last step
         self._warn_of_cost(max_physical_batch_size)
 
@@ -301,6 +306,8 @@ class PrivateTrainer:
         restore(self._noise, state["noise"])
         self._broken = False
         self._left = self._weights()
+        if self.steps_taken:
+            _trained_by[self.model] = self._token
 
     def __repr__(self) -> str:
         return (
@@ -322,6 +329,7 @@ class PrivateTrainer:
     def _noise_added(self, _: Any) -> None:
         """Called when the noisy sum is ready, right before the optimizer changes weights."""
         self._released = True
+        _trained_by[self.model] = self._token
 
     def _weights(self) -> dict[str, tuple[int, int]]:
         """The identity and version counter of each weight and buffer."""
@@ -334,6 +342,12 @@ class PrivateTrainer:
             raise ValueError(
                 "The last step failed while it changed weights: load the states of model, "
                 "optimizer and trainer from a checkpoint, or start again."
+            )
+        if _trained_by.get(self.model, self._token) is not self._token:
+            raise ValueError(
+                "Another PrivateTrainer has trained this model, and its steps would not be "
+                "counted: make a new model, or load that trainer's state_dict. If it used other "
+                "records, train copy.deepcopy(model)."
             )
         if self._left is None:
             return

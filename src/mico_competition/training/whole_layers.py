@@ -20,7 +20,7 @@ class WholeLayer:
     """
 
     def __init__(self, name: str, module: nn.Module) -> None:
-        self.name, self.module = name, module
+        self.name, self.module = name or "model", module
         self.trained = [own for own, p in module.named_parameters() if p.requires_grad]
         self._by_example: list[bool] | None = None
         self.forget()
