@@ -83,9 +83,19 @@ def test_the_certificate_says_what_was_done_and_is_json():
     told = json.loads(json.dumps(trainer.certificate()))
     assert told["epsilon"] == trainer.epsilon()
     assert (told["steps"], told["planned_steps"], told["delta"]) == (2, 6, 1e-5)
+    assert told["epsilon"] - 0.21 <= told["second_accountant_epsilon"] <= told["epsilon"] + 0.01
     assert told["trained_parameters"] == 4 * 8 + 8 + 8 * 3 + 3
     assert told["neighbouring_relation"] == "add or remove one record"
     assert told["versions"]["torch"] == torch.__version__
+
+
+def test_there_is_no_certificate_that_a_second_accountant_disputes(monkeypatch):
+    trainer = run(trainer_of(target_delta=1e-5), 2)
+    monkeypatch.setattr(trainer, "epsilon", lambda delta: 0.5)
+    with pytest.raises(ValueError, match="Two accountants disagree"):
+        trainer.certificate()
+    with pytest.raises(ValueError, match="no finite epsilon"):
+        run(trainer_of(noise_multiplier=0.01), 1).certificate(1e-5)
 
 
 # -- a step -----------------------------------------------------------------------------------

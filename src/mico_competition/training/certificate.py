@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from mico_competition.training.accounting_check import pld_epsilon
+
 if TYPE_CHECKING:
     from mico_competition.training.private_trainer import PrivateTrainer
 
+SLACK = 0.002  # by how much the second accountant, which rounds up, may exceed 1 + epsilon
 _SOFTWARE = ("mico_competition", "torch", "opacus", "transformers", "peft")
 
 
 def describe_claim(trainer: PrivateTrainer, epsilon: float, delta: float) -> dict[str, Any]:
     """The certificate of a trainer: see `PrivateTrainer.certificate`."""
+    second = _second_opinion(trainer, epsilon, delta)
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     return {
         "claim": (
@@ -29,6 +34,8 @@ def describe_claim(trainer: PrivateTrainer, epsilon: float, delta: float) -> dic
         "mechanism": "Poisson-subsampled Gaussian, composed",
         "accountant": "PRV (Gopi, Lee and Wutschitz, 2021), an upper bound",
         "accountant_error": trainer.spent().eps_error(delta) if trainer.steps_taken else 0.0,
+        "second_accountant": "PLD (dp_accounting), an upper bound",
+        "second_accountant_epsilon": second,
         "noise_multiplier": trainer.noise_multiplier,
         "max_grad_norm": trainer.max_grad_norm,
         "sample_rate": trainer.sample_rate,
@@ -48,6 +55,24 @@ def describe_claim(trainer: PrivateTrainer, epsilon: float, delta: float) -> dic
         ),
         "versions": {name: version for name in _SOFTWARE if (version := _version(name))},
     }
+
+
+def _second_opinion(trainer: PrivateTrainer, epsilon: float, delta: float) -> float:
+    """The epsilon by another library; ValueError if it is above the claim, or there is no claim."""
+    if not math.isfinite(epsilon):
+        raise ValueError(
+            f"The accountant finds no finite epsilon at delta={delta} for {trainer!r}: raise "
+            "delta, or train with more noise."
+        )
+    if not trainer.steps_taken:
+        return 0.0
+    second = pld_epsilon(trainer.spent(), delta)
+    if not second <= epsilon + SLACK * (1 + epsilon):
+        raise ValueError(
+            f"Two accountants disagree: epsilon is {epsilon:.4g} by PRV and {second:.4g} by PLD at "
+            f"delta={delta}, so there is no certificate. Please report it."
+        )
+    return second
 
 
 @torch.no_grad()

@@ -250,8 +250,13 @@ class PrivateTrainer:
     def certificate(self, delta: float | None = None) -> dict[str, Any]:
         """Describe the privacy claim of the steps taken so far, as values for JSON.
 
+        Its epsilon is that of `epsilon`, and a second accountant of another library must agree.
+
         Args:
             delta: as in `epsilon`.
+
+        Raises:
+            ValueError: if weights were changed otherwise, or the epsilon is infinite or disputed.
         """
         self._check_intact()
         delta = self.target_delta if delta is None else delta
