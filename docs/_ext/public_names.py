@@ -61,7 +61,15 @@ class PublicNames(SphinxDirective):
         return list(holder.children)
 
 
+def without_constructor(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """Leave out the arguments of a class that users make by its class methods only."""
+    return ("", "") if what == "class" and "Make one with" in (value.__doc__ or "") else None
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
+    app.connect("autodoc-process-signature", without_constructor)
     app.add_directive("public-names", PublicNames)
     return {"parallel_read_safe": True}

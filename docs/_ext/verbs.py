@@ -48,9 +48,9 @@ def takes(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 
 def with_flags(text: str) -> Iterator[nodes.Node]:
-    """The text, with flags of the command line as code."""
-    for i, part in enumerate(re.split(r"(?<!\S)(--\w[\w-]*)", text)):
-        yield nodes.literal("", part) if i % 2 else nodes.Text(part)
+    """The text, with commands in `backticks` and flags as code."""
+    for i, part in enumerate(re.split(r"(`[^`]+`|(?<!\S)--\w[\w-]*)", text)):
+        yield nodes.literal("", part.strip("`")) if i % 2 else nodes.Text(part)
 
 
 def describe(parser: argparse.ArgumentParser, action: argparse.Action) -> nodes.Node:
