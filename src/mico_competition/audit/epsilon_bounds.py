@@ -156,8 +156,10 @@ def epsilon_bounds(
     """Lower bounds on the epsilon of a training run, from an attack's scores, by several methods.
 
     A bound is about the trainer that made the models: with probability `level`, over new runs, the
-    trainer's epsilon is not below it.  The scores must be made without the labels that they are
-    compared with, for instance by an attack that learns from other models.
+    trainer's epsilon is not below it.  The scores must be made without any of the labels that they
+    are compared with: attack some models with others.  The rows of `evaluate` do not fit together,
+    since each target is a shadow model of the others there; one of its rows by itself does, such as
+    `result["lira"].truth[0]` with `result["lira"].scores[0]`.
 
     Args:
         is_member: bool[points], or bool[models, points] for several models; 1 for a member.

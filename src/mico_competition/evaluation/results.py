@@ -251,8 +251,10 @@ class AttackResult:
         if not self._banded:
             outside = self.measured.nonmembers
             rates = [rate for rate in DRAWN if rate in RATES or rate * outside >= FEWEST_ACCEPTED]
-            options = {"resamples": self.resamples, "seed": self.seed}
-            self._banded.append(measure(*self.points.measured, rates=rates, **options))
+            truth, scores = self.points.measured
+            self._banded.append(
+                measure(truth, scores, resamples=self.resamples, seed=self.seed, rates=rates)
+            )
         return self._banded[0]
 
     def roc(self) -> Roc:
