@@ -491,7 +491,7 @@ def test_the_winners_calls_work(place, tmp_path):
     torch.nn.functional.cross_entropy(copied(features[:1]), labels[:1]).backward()
     assert [p.grad.shape for p in copied.parameters()] == [p.shape for p in model.parameters()]
     assert [x.shape for x, _ in points][:1] == [(600,)] and points.indices == list(points.indices)
-    others = splits.member.indices + splits.training.indices
+    others = [*splits.member.indices, *splits.training.indices]
     assert len(others) == TRAINING
     result = score(np.array(splits.get_solutions(), dtype=float), outputs[:, 0])
     figure = generate_roc(result.pop("fpr", None), result.pop("tpr", None))
