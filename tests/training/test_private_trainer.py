@@ -11,6 +11,7 @@ from scipy import stats
 from torch import nn
 
 import mico_competition as mico
+from mico_competition.training import private_trainer
 from mico_competition.training.accounting_check import pld_epsilon
 from mico_competition.training.losses import LOSSES
 
@@ -321,6 +322,12 @@ def test_a_step_that_fails_after_the_noise_counts_and_ends_the_run():
 def test_arguments_out_of_range_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         trainer_of(**changes)
+
+
+def test_without_opacus_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(private_trainer, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="needs the package opacus: pip install"):
+        trainer_of()
 
 
 def test_an_optimizer_of_other_parameters_is_refused():

@@ -88,7 +88,8 @@ class PoissonDraws:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self.used, self.waiting = int(state["used"]), state["waiting"]
+        waiting = state["waiting"]
+        self.used, self.waiting = int(state["used"]), None if waiting is None else waiting.cpu()
         restore(self.generator, state["generator"])
 
 
@@ -100,4 +101,4 @@ def state_of(generator: Generator) -> torch.Tensor | None:
 def restore(generator: Generator, state: torch.Tensor | None) -> None:
     """Set the state of a generator; a secure one goes on with numbers of its own."""
     if state is not None and not isinstance(generator, SecureGenerator):
-        generator.set_state(state)
+        generator.set_state(state.cpu())  # torch.load may have moved it

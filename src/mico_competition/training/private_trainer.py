@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from mico_competition.support.extras import install
 from mico_competition.support.progress import stage
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.certificate import describe_claim, weights_digest
-from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES, Generator
+from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES
 from mico_competition.training.losses import ExampleLosses, Loss, as_tensors, part_of, rows_of
 from mico_competition.training.poisson_draws import PoissonDraws, restore, state_of
-from mico_competition.training.secure_random import SecureGenerator
-from mico_competition.training.streams import fresh_streams
-
-# For each model that a trainer has changed, a token of the last one.
-_trained_by: WeakKeyDictionary[nn.Module, object] = WeakKeyDictionary()
+from mico_competition.training.private_plan import check_counts, generators_of, planned_mechanism
+from mico_competition.training.weights_watch import WeightsWatch
 
 LARGE_LAYER = 2**28  # numbers of per-example gradients in a physical batch, which take 1 GiB
 
@@ -66,6 +64,7 @@ class PrivateTrainer:
 
     Raises:
         ValueError: if an argument is out of range, or the model cannot be trained privately.
+        ImportError: with the command that helps, if Opacus is not installed.
 
     Example:
         >>> import torch
@@ -101,12 +100,14 @@ class PrivateTrainer:
         secure_mode: bool = False,
         grad_sample_mode: str = GRAD_SAMPLE_MODES[0],
     ) -> None:
-        _check_counts(num_records, batch_size, epochs, max_physical_batch_size)
+        if find_spec("opacus") is None:
+            raise ImportError(f"PrivateTrainer needs the package opacus: {install('opacus')}")
+        check_counts(num_records, batch_size, epochs, max_physical_batch_size)
         if secure_mode and seed is not None:
             raise ValueError("A run in secure_mode cannot be repeated: leave out seed.")
         self.num_records, self.batch_size, self.epochs = num_records, batch_size, epochs
         self.steps_per_epoch = -(-num_records // batch_size)
-        self.planned = _mechanism(
+        self.planned = planned_mechanism(
             noise_multiplier,
             target_epsilon,
             target_delta,
@@ -117,7 +118,7 @@ class PrivateTrainer:
         self.secure_mode = secure_mode
         self.model, self.optimizer = model, optimizer
         self.device = next(model.parameters()).device
-        noise, sampling = _generators(seed, secure_mode, self.device)
+        noise, sampling = generators_of(seed, secure_mode, self.device)
         self._noise = noise
         self._draws = PoissonDraws(
             num_records,
@@ -136,10 +137,8 @@ class PrivateTrainer:
             noise_generator=noise,
             losses=ExampleLosses(loss),
         )
-        self._engine.optimizer.attach_step_hook(self._noise_added)
-        self._released = self._broken = False
-        self._token = object()
-        self._left: dict[str, tuple[int, int]] | None = None  # the weights after the last step
+        self._weights = WeightsWatch(model)
+        self._engine.optimizer.attach_step_hook(lambda _: self._weights.begin())
         self._warn_of_cost(max_physical_batch_size)
 
     @property
@@ -176,7 +175,7 @@ class PrivateTrainer:
         Raises:
             ValueError: if no planned step remains, or if a batch was left out.
         """
-        self._check_intact()
+        self._weights.check()
         drawn = self._draws.batches(steps)
         left = self.num_steps - self.steps_taken
         total = left if steps is None else min(steps, left)
@@ -201,14 +200,13 @@ class PrivateTrainer:
             ValueError: if no batch waits, the rows are not as many as the batch has, the loss does
                 not return one value an example, or the model cannot be trained privately.
         """
-        self._check_intact()
+        self._weights.check()
         inputs, targets = as_tensors(inputs), as_tensors(targets)
         rows = rows_of(inputs)
         if not isinstance(targets, Tensor) or not targets.ndim or len(targets) != rows:
             shape = list(getattr(targets, "shape", [])) or type(targets).__name__
             raise ValueError(f"Expected targets of {rows} rows, as the inputs have, got {shape}.")
         self._draws.check(rows)
-        self._released = False
         try:
             total = self._engine.step(
                 torch.arange(rows, device=self.device),
@@ -217,12 +215,11 @@ class PrivateTrainer:
                 num_records=self.num_records,
             )
         except BaseException:
-            if self._released:  # some weights may have changed
-                self._broken = True
+            if self._weights.changing:  # some may have changed, so the step counts
                 self._draws.use()
             raise
         self._draws.use()
-        self._left = self._weights()
+        self._weights.end()
         return total / max(1, rows)
 
     def epsilon(self, delta: float | None = None) -> float:
@@ -258,7 +255,7 @@ class PrivateTrainer:
         Raises:
             ValueError: if weights were changed otherwise, or the epsilon is infinite or disputed.
         """
-        self._check_intact()
+        self._weights.check()
         delta = self.target_delta if delta is None else delta
         epsilon = self.epsilon(delta)
         assert delta is not None
@@ -281,7 +278,7 @@ class PrivateTrainer:
         generator too if the model has dropout.  The file is secret: it holds the state of the
         noise.  Continue a run only once: two continuations would share their noise.
         """
-        self._check_intact()
+        self._weights.check()
         return {
             "privacy": self._privacy(),
             "draws": self._draws.state_dict(),
@@ -309,10 +306,8 @@ class PrivateTrainer:
             )
         self._draws.load_state_dict(state["draws"])
         restore(self._noise, state["noise"])
-        self._broken = False
-        self._left = self._weights()
-        if self.steps_taken:
-            _trained_by[self.model] = self._token
+        self._weights.begin()
+        self._weights.end()
 
     def __repr__(self) -> str:
         return (
@@ -331,40 +326,6 @@ class PrivateTrainer:
             "secure_mode": self.secure_mode,
         }
 
-    def _noise_added(self, _: Any) -> None:
-        """Called when the noisy sum is ready, right before the optimizer changes weights."""
-        self._released = True
-        _trained_by[self.model] = self._token
-
-    def _weights(self) -> dict[str, tuple[int, int]]:
-        """The identity and version counter of each weight and buffer."""
-        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        return {name: (id(tensor), tensor._version) for name, tensor in tensors.items()}
-
-    def _check_intact(self) -> None:
-        """Raise ValueError if the weights may come from anything but the counted steps."""
-        if self._broken:
-            raise ValueError(
-                "The last step failed while it changed weights: load the states of model, "
-                "optimizer and trainer from a checkpoint, or start again."
-            )
-        if _trained_by.get(self.model, self._token) is not self._token:
-            raise ValueError(
-                "Another PrivateTrainer has trained this model, and its steps would not be "
-                "counted: make a new model, or load that trainer's state_dict. If it used other "
-                "records, train copy.deepcopy(model)."
-            )
-        if self._left is None:
-            return
-        now = self._weights()
-        changed = [name for name in {**now, **self._left} if now.get(name) != self._left.get(name)]
-        if changed:
-            raise ValueError(
-                f"Tensor {changed[0]} of the model was changed since the last step, which the "
-                "privacy claim does not cover: change weights by trainer.step only. To go on from "
-                "a checkpoint, load the model's state and then the trainer's."
-            )
-
     def _warn_of_cost(self, rows: int) -> None:
         if self._engine.mode != "bookkeeping":
             return
@@ -376,57 +337,3 @@ class PrivateTrainer:
                     f"max_physical_batch_size={rows}, or freeze the layer.",
                     stacklevel=3,
                 )
-
-
-def _check_counts(num_records: int, batch_size: int, epochs: int, physical: int) -> None:
-    """Raise ValueError unless all are whole numbers in range."""
-    counts = {
-        "num_records": num_records,
-        "batch_size": batch_size,
-        "epochs": epochs,
-        "max_physical_batch_size": physical,
-    }
-    for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"Expected {name}={value!r} to be a whole number of at least 1.")
-    if batch_size > num_records:
-        raise ValueError(f"Expected batch_size={batch_size} <= num_records={num_records}.")
-
-
-def _mechanism(
-    noise_multiplier: float | None,
-    target_epsilon: float | None,
-    target_delta: float | None,
-    *,
-    sample_rate: float,
-    num_steps: int,
-) -> Mechanism:
-    """The mechanism of the whole run, by its noise or by its target."""
-    if (noise_multiplier is None) == (target_epsilon is None):
-        raise ValueError(
-            "Expected one of target_epsilon and noise_multiplier, got "
-            f"target_epsilon={target_epsilon} and noise_multiplier={noise_multiplier}."
-        )
-    if target_delta is not None and not 0 < target_delta < 1:
-        raise ValueError(f"Expected target_delta={target_delta} in (0, 1).")
-    if noise_multiplier is not None:
-        return Mechanism(noise_multiplier, sample_rate, num_steps)
-    if target_delta is None:
-        raise ValueError("target_epsilon needs target_delta: choose it below 1 / num_records.")
-    assert target_epsilon is not None
-    return Mechanism.for_target(
-        target_epsilon=target_epsilon,
-        target_delta=target_delta,
-        sample_rate=sample_rate,
-        num_steps=num_steps,
-    )
-
-
-def _generators(
-    seed: int | None, secure_mode: bool, device: torch.device
-) -> tuple[Generator, Generator]:
-    """The generators of the noise, on the model's device, and of batches, on the CPU."""
-    if secure_mode:
-        return SecureGenerator(device), SecureGenerator()
-    noise, sampling = fresh_streams(seed)
-    return torch.Generator(device).manual_seed(noise), torch.Generator().manual_seed(sampling)
