@@ -274,6 +274,16 @@ def test_a_function_chooses_its_signal(monkeypatch):
         mico.evaluate(pool_of(), loss_itself)
 
 
+def test_options_that_are_refused():
+    for options, sentence in (
+        ({"folds": 1}, "folds=1 >= 2"),
+        ({"resamples": 0}, "resamples=0 >= 1"),
+        ({"leakage_check": "often"}, "leakage_check='often'"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            mico.evaluate(pool_of(), "loss", **options)
+
+
 def test_what_is_no_pool():
     for call in (mico.evaluate, mico.attack):
         with pytest.raises(ValueError, match="pool to be a ModelPool, got ndarray"):

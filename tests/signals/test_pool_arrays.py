@@ -103,6 +103,7 @@ def test_select():
         assert np.array_equal(some.membership, membership[[3, 1]][:, labels == 0])
     losses = ModelPool.from_losses([[0.0, 1.0, 2.0], [0.5, 0.1, 0.2]], [[1, 0, 1], [0, 1, 0]])
     assert losses.select(records=[2, 1]).signal("loss").tolist() == [[2.0, 1.0], [0.2, 0.1]]
+    assert pool.select(records=slice(2, 4)).shape == (5, 2)
     for wrong in ({"models": [5]}, {"records": [0, 0]}, {"records": [True]}, {"models": []}):
         with pytest.raises(ValueError, match=f"Expected {next(iter(wrong))}"):
             pool.select(**wrong)
@@ -134,6 +135,10 @@ MISTAKES = {
     "mask of fractions": ({"membership": MEMBERSHIP * 0.5}, "got 0.5"),
     "all members": ({"membership": np.ones((5, 40))}, "every record is a member: add records"),
     "no members": ({"membership": np.zeros((5, 40), bool)}, "every record is a non-member"),
+    "indices of members": (
+        {"membership": [np.flatnonzero(row) for row in MEMBERSHIP]},
+        r"membership\[model, indices\] = True",
+    ),
     "text mask": ({"membership": [["yes"] * 40] * 5}, "Expected membership to"),
     "one-hot labels": ({"labels": np.eye(3)[LABELS]}, r"\(40, 3\).*pass labels.argmax\(1\)"),
     "a column of labels": ({"labels": LABELS[:, None]}, r"pass labels.ravel\(\)"),
@@ -166,6 +171,8 @@ def test_mistakes_with_probabilities():
         ModelPool.from_probabilities(LOGITS, LABELS, MEMBERSHIP)
     with pytest.raises(ValueError, match=r"probabilities of shape \[models, records, classes\]"):
         ModelPool.from_probabilities(LOGITS[0], LABELS, MEMBERSHIP)
+    with pytest.raises(ValueError, match="from_losses takes -np.log of them"):
+        ModelPool.from_probabilities(softmax(LOGITS)[..., 0], LABELS, MEMBERSHIP)
     rounded = softmax(LOGITS).astype(np.float16)
     assert len(ModelPool.from_probabilities(rounded, LABELS, MEMBERSHIP)) == 5
 

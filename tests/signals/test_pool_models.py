@@ -130,7 +130,15 @@ MISTAKES = {
         lambda m, x, y, k: (m, torch.utils.data.TensorDataset(x, y), y, k),
         "dataset TensorDataset: stack its records",
     ),
-    "other features": (lambda m, x, y, k: (m, x[:, :4], y, k), "does not take records of shape"),
+    "other features": (
+        lambda m, x, y, k: (m, x[:, :4], y, k),
+        r"model 0 does not take the inputs, here inputs float32 \(16, 4\)",
+    ),
+    "whole numbers": (
+        lambda m, x, y, k: (m, x.int(), y, k),
+        r"inputs int32 \(16, 6\): .* pass inputs.float\(\)",
+    ),
+    "layers": (lambda m, x, y, k: (nn.Sequential(*m), x, y, k), "got one Sequential"),
     "labels": (lambda m, x, y, k: (m, x, y + 1, k), r"labels in 0..2.* got 3"),
     "twins": (lambda m, x, y, k: ([*m[:3], m[0]], x, y, k), "Models 0 and 3 have the same"),
     "softmax": (

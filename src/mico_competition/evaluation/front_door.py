@@ -98,6 +98,8 @@ def evaluate(
         raise ValueError(
             f'Expected leakage_check={leakage_check!r} to be "auto", "always" or "never".'
         )
+    if folds < 2:
+        raise ValueError(f"Expected folds={folds} >= 2: a target needs models of other folds.")
     _check_known(pool)
     _warn_of_balance(pool)
     for attack in chosen:

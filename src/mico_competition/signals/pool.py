@@ -9,6 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import nn
 
 from mico_competition.competition.table import DISTINGUISHER, PHASE_NAMES, get_scenario
 from mico_competition.signals.fleet import KNOWLEDGE, OWN, Fleet
@@ -368,8 +369,8 @@ class ModelPool:
         """A pool of some of the models and records.
 
         Args:
-            models: int[k] or bool[models]; by default all models, in the order of the pool.
-            records: int[k] or bool[records]; by default all records.
+            models: int[k], bool[models] or a slice; by default all models.
+            records: int[k], bool[records] or a slice; by default all records.
 
         Returns:
             The pool, in the order that was asked for.
@@ -435,6 +436,7 @@ def choice(name: str, chosen: Any, total: int) -> np.ndarray:
     """
     if chosen is None:
         return np.arange(total)
+    chosen = range(total)[chosen] if isinstance(chosen, slice) else chosen
     array = np.atleast_1d(np.asarray(chosen))
     if array.dtype == bool:
         if array.shape != (total,):
@@ -451,7 +453,8 @@ def choice(name: str, chosen: Any, total: int) -> np.ndarray:
 
 def _as_gives(models: Any) -> list[Callable[[], Any]]:
     """A function for each model; ValueError for what is no list of models."""
-    if (hasattr(models, "forward") and not hasattr(models, "__iter__")) or is_estimator(models):
+    one = isinstance(models, nn.Module) and not isinstance(models, nn.ModuleList)
+    if one or is_estimator(models):
         raise ValueError(
             f"Expected models to be a list, got one {type(models).__name__}: pass [model]."
         )

@@ -33,7 +33,8 @@ def as_array(name: str, values: Any) -> np.ndarray:
             array = array.astype(np.float64)  # None becomes NaN
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"Expected {name} to be an array of numbers, got {type(values).__name__}: {error}."
+            f"Expected {name} to be an array of numbers, got {type(values).__name__}: "
+            f"{str(error).rstrip('.')}."
         ) from error
     if array.dtype.kind not in "biuf":
         raise ValueError(f"Expected {name} to hold numbers, got dtype {array.dtype}.")
@@ -46,7 +47,13 @@ def check_membership(membership: Any, models: int, records: int) -> np.ndarray:
     Raises:
         ValueError: on another shape or other values; if the mask has no member, or no non-member.
     """
-    array = as_array("membership", membership)
+    try:
+        array = as_array("membership", membership)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} If these are the indices of each model's members, make the mask: "
+            "membership[model, indices] = True."
+        ) from error
     wanted = f"membership of shape [models, records] = ({models}, {records})"
     if array.shape != (models, records):
         fix = f"one row for each of the {models} models, one column for each record"
@@ -124,6 +131,8 @@ def check_outputs(name: str, outputs: Any, labels: Any) -> np.ndarray:
         fix = f"{records} records have labels"
         if array.ndim == 2 and array.shape[0] == records:
             fix = f"for a single model, pass {name}[None]"
+        elif array.ndim == 2 and name == "probabilities":
+            fix = "for those of the true class alone, ModelPool.from_losses takes -np.log of them"
         elif array.ndim == 2:
             fix = "if these are losses of the true class, ModelPool.from_losses takes them"
         elif array.ndim == 3 and array.shape[2] == 1:

@@ -268,8 +268,12 @@ class OfModule(_Derived):
     def _check_outputs(self, model: nn.Module) -> Tensor:
         """float[b, classes], the logits of a few records."""
         index = torch.arange(min(_PROBE, len(self.points)), device=self.points.device)
+        inputs = self.points.data.inputs(index)
         with torch.inference_mode(), full_precision():
-            outputs: Any = logits(model, self.points.data.inputs(index))
+            try:
+                outputs: Any = logits(model, inputs)
+            except (RuntimeError, ValueError) as error:
+                raise self._misfit(inputs, error) from error
         if not isinstance(outputs, Tensor):
             raise ValueError(
                 f"Expected {self._name} to return logits, a tensor or an object that has them as "
@@ -295,6 +299,18 @@ class OfModule(_Derived):
                 "ModelPool.from_probabilities."
             )
         return outputs
+
+    def _misfit(self, inputs: Any, error: Exception) -> ValueError:
+        """The error of a model that fails on a few records."""
+        named = inputs if isinstance(inputs, dict) else {"inputs": inputs}
+        given = ", ".join(f"{name} {x.dtype} {tuple(x.shape)}" for name, x in named.items())
+        whole = isinstance(inputs, Tensor) and not inputs.is_floating_point()
+        fix = "if it takes floating-point numbers, pass inputs.float(). " if whole else ""
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return ValueError(
+            f"{self._name} does not take the inputs, here {given.replace('torch.', '')}: {fix}"
+            f"{lines[0]}"
+        )
 
     def _compute(self, model: nn.Module, kinds: list[str], keep: bool) -> None:
         for kind, parts in make_arrays(model, self.points, kinds, self._name).items():
