@@ -10,8 +10,15 @@ from nbclient import NotebookClient
 
 from mico_competition.competition.submission import check_zip
 
-KIT = Path(__file__).resolve().parents[2] / "starting-kit"
+ROOT = Path(__file__).resolve().parents[2]
+KIT = ROOT / "starting-kit"
 CHALLENGES = ["cifar10", "purchase100", "sst2", "ddp"]
+TUTORIALS = {  # path -> pictures
+    "starting-kit/your-own-model.ipynb": 2,
+    "starting-kit/private-training.ipynb": 1,
+    "docs/tutorials/private-fine-tuning.ipynb": 0,
+}
+"""Committed with the outputs of a run, since the site shows them."""
 
 
 def test_they_differ_in_one_constant():
@@ -22,10 +29,39 @@ def test_they_differ_in_one_constant():
         assert text.replace(line, "") == texts["ddp"].replace('"CHALLENGE = \\"ddp\\""', "")
 
 
-def test_they_are_committed_without_outputs():
+def test_those_of_challenges_are_committed_without_outputs():
     for path in KIT.glob("*.ipynb"):
+        if f"starting-kit/{path.name}" in TUTORIALS:
+            continue
         for cell in nbformat.read(path, 4).cells:
             assert not cell.get("outputs") and cell.get("execution_count") is None
+
+
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_tutorials_are_committed_as_one_run_left_them(name):
+    notebook = nbformat.read(ROOT / name, 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert outputs and not [o for o in outputs if o.output_type == "error"]
+    assert not [o for o in outputs if o.get("name") == "stderr"]
+    assert len([o for o in outputs if "image/png" in o.get("data", {})]) == TUTORIALS[name]
+    assert "/work/" not in (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TUTORIALS)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq")
+def test_tutorials_run(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    notebook = nbformat.read(ROOT / name, 4)
+    for cell in notebook.cells:  # fewer models
+        cell.source = cell.source.replace("count=16", "count=6")
+    execute(notebook, tmp_path)
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [o for o in outputs if o.output_type == "error"]
+    assert len([o for o in outputs if "image/png" in o.get("data", {})]) == TUTORIALS[name]
 
 
 def execute(notebook, folder):
