@@ -323,6 +323,16 @@ def test_whole_steps_with_all_checks(name):
         torch.testing.assert_close(after.detach(), before.detach() - total, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["positions", "mask"])
+def test_what_all_examples_share_may_be_as_long_as_the_batch_of_the_checks(kind):
+    """The checks compare five examples; here the sequences have five positions too."""
+    torch.manual_seed(0)
+    model = Attention() if kind == "mask" else Language(tied=False, positions="vector")
+    inputs = torch.randn(7, 40) if kind == "mask" else torch.randint(9, (7, 5))
+    trainer = stepper(model, max_physical_batch_size=6)
+    trainer.step(torch.arange(7), inputs.__getitem__, torch.zeros(7))
+
+
 def test_a_layer_that_draws_random_numbers_is_refused_by_name():
     class Noisy(Scale):
         def forward(self, x):

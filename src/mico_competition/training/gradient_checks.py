@@ -8,7 +8,7 @@ with options that the mode does not support.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,10 @@ class GradientChecks:
             raise
         except RuntimeError as error:  # the forward pass ran before, without a graph
             raise unfit(self.mode, error) from error
+        if self.mode == "bookkeeping":
+            # Alone first: what has another length than 1 is then known to be shared by examples.
+            with suppress(ValueError):
+                self._delivered(one, self.max_grad_norm)
         made = [example for example in (blank(one), enlarged(one)) if self._usable(example)]
         if self.forward.largest > 1:
             several = joined([few, *made])
