@@ -5,7 +5,6 @@ to the same place on the site as in the repository. Nothing is fetched, neither 
 built nor when it is read.
 """
 
-import logging
 import sys
 from pathlib import Path
 
@@ -79,11 +78,6 @@ pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
-
-# A section may be empty: a glob without pages is no fault.
-logging.getLogger("sphinx.sphinx.directives.other").addFilter(
-    lambda record: "glob pattern" not in str(record.msg)
-)
 
 
 def setup(app: Sphinx) -> None:
