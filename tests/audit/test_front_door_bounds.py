@@ -142,3 +142,16 @@ def test_the_list_of_attacks():
     assert mico.list_attacks("white box")[0].access == "white box"
     with pytest.raises(ValueError, match="access='glass box'"):
         mico.list_attacks("glass box")
+
+
+def test_models_that_tell_each_others_members_count_once():
+    """Guesses on a pair of complementary models are right together, so they are not two tosses."""
+    rng = np.random.default_rng(0)
+    first = rng.random((4, 100)) < 0.5
+    scores = rng.normal(size=(8, 100))
+    paired = np.stack([row for one in first for row in (one, ~one)])
+    same = np.concatenate([first, first])
+    for truth, models in ((paired, "models 0 and 1"), (same, "models 0 and 4")):
+        with pytest.raises(ValueError, match=f"{models} have the same or complementary ones"):
+            mico.epsilon_bounds(truth, scores)
+    assert mico.epsilon_bounds(paired[::2], scores[::2]).models == 4

@@ -35,6 +35,7 @@ PRESUMES: Mapping[str, str] = {
 
 _HEADS = ("method", "epsilon >=", "for a record", "presumes")
 ADDED, REPLACED = "added or removed", "replaced by another"
+_LEAST_POINTS = 32  # with fewer, two random masks may be the same by chance
 _LEAST_FIRST = (ONE_RUN, "threshold", "one-run f-DP", "Gaussian DP", OF_PAIRS)
 
 
@@ -179,7 +180,8 @@ def epsilon_bounds(
 
     Raises:
         ValueError: if shapes differ, a score is not finite, membership is not 0 or 1 or of one
-            kind only, a number is out of range, or no method gives a bound.
+            kind only, two models have the same or complementary members, a number is out of range,
+            or no method gives a bound.
 
     Sources: Steinke, Nasr and Jagielski, NeurIPS 2023 (one run); Mahloujifar, Melis and Chaudhuri,
     ICML 2025 (one run, f-DP); Jagielski, Ullman and Oprea, NeurIPS 2020 (threshold); Nasr et al.,
@@ -202,6 +204,7 @@ def epsilon_bounds(
             'points are members, the bound "one-run of pairs" holds.'
         )
     member, value = check_scores(np.concatenate(truth), np.concatenate(values))
+    _check_independent(truth)
     plan: dict[str, Any] = {"delta": delta, "level": level, "seed": seed}
     found: list[Bound] = []
     missing: dict[str, str] = {}
@@ -239,6 +242,21 @@ def _models(is_member: Any, scores: Any) -> tuple[list[np.ndarray], list[np.ndar
     if truth.ndim == 1:
         return [truth], [values]
     return list(truth), list(values)
+
+
+def _check_independent(truth: Sequence[np.ndarray]) -> None:
+    """ValueError if two models have the same members, or one those that the other has not."""
+    seen: dict[bytes, int] = {}
+    for row, one in enumerate(truth if len(truth[0]) >= _LEAST_POINTS else ()):
+        masks = np.packbits(one == 1).tobytes(), np.packbits(one != 1).tobytes()
+        other = seen.setdefault(min(masks), row)
+        if other != row:
+            raise ValueError(
+                f"Expected models with members drawn independently, but models {other} and {row} "
+                "have the same or complementary ones, and count only once: pass one of them. Of "
+                "the pairs of mico.train_shadows these are is_member[::2] and scores[::2]. If "
+                "each model has other records, shuffle the points of each."
+            )
 
 
 def _pairs(

@@ -47,7 +47,8 @@ def train_shadows(
     Every record is in the training sets of half of the models (`balanced_membership`). Attack the
     models of the pool with each other as shadows (`mico.evaluate(pool, ["lira"])`), or a model of
     your own that was trained on records of the same dataset
-    (`mico.attack(pool, "lira", target=my_model)`).
+    (`mico.attack(pool, "lira", target=my_model)`). With the default fraction, models come in pairs
+    with complementary training sets, so give `mico.epsilon_bounds` every second one.
 
     Each model is trained from seeds of its own, which follow from `seed` and its number: Python's,
     numpy's and torch's generators are set before `make_model` and restored after `train`. So the
