@@ -53,11 +53,22 @@ def _places(module: Any) -> list[str]:
     """The file of a module, or the folders of a package without one."""
     file = _said_by(module, "__file__")
     if isinstance(file, str):
-        return [os.path.abspath(file)]
+        return [file]
     try:
-        return [os.path.abspath(place) for place in _said_by(module, "__path__") or ()]
+        return [os.fspath(place) for place in _said_by(module, "__path__") or ()]
     except TypeError:
         return []
+
+
+def _in_a_library(place: str) -> bool:
+    """Whether a file or folder lies in one of `_libraries`."""
+    # A relative path depends on the current directory, which an attack may change.
+    return _lies_in_a_library(place if os.path.isabs(place) else os.path.abspath(place))
+
+
+@cache
+def _lies_in_a_library(place: str) -> bool:
+    return os.path.join(os.path.normpath(place), "").startswith(_libraries())
 
 
 def _said_by(module: Any, name: str) -> Any:
@@ -70,7 +81,7 @@ def _of_a_library(name: str, modules: State) -> bool:
     module, top = modules[name], name.partition(".")[0]
     places = _places(module)
     if places:
-        return any(os.path.join(place, "").startswith(_libraries()) for place in places)
+        return any(map(_in_a_library, places))
     if name.startswith(_GENERATED) or top in sys.builtin_module_names or name in _RUN:
         return True
     spec = _said_by(module, "__spec__")
