@@ -30,7 +30,8 @@ def test_output_is_the_printed_text_and_the_last_value():
 
 def test_differences_are_found():
     assert not differences("AUC 0.712 [0.70, 0.72]", "AUC  0.713 [0.70, 0.72]\n")
-    assert differences("AUC 0.712", "AUC 0.716")
+    assert not differences("AUC 0.712", "AUC 0.730")
+    assert differences("AUC 0.712", "AUC 0.740")
     assert differences("AUC 0.712", "auc 0.712")
     assert differences("3 models", "4 models")
     assert not differences("first ... last 1", "first 17 and 18 last 1")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from mico_competition.demo import run_demo
 from mico_competition.hosting.leaderboard.score_all import score_all
@@ -196,3 +197,20 @@ def test_the_demonstration_and_the_scorer_heed_them_too(machine, monkeypatch, tm
         for workers in (None, 2, 9)
     ]
     assert counts == [3, 2, 3]
+
+
+def test_small_arrays_take_one_thread_unless_the_user_says_otherwise(machine, monkeypatch):
+    machine()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with cpus.threads_for(16, 400):
+            assert torch.get_num_threads() == 1
+        with cpus.threads_for(150, 20_000):
+            assert torch.get_num_threads() == 2
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")
+        with cpus.threads_for(16, 400):
+            assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
 _PROC, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+SMALL = 1 << 17  # models x records, below which `threads_for` takes one thread
 
 _limited = False  # whether `limit_threads` set OMP_NUM_THREADS, rather than the user
 
@@ -79,6 +83,28 @@ def limit_threads() -> None:
         for name in _THREADS:
             os.environ.setdefault(name, str(available_cpus()))
         _limited = True
+
+
+@contextmanager
+def threads_for(models: int, records: int) -> Iterator[None]:
+    """Run small arrays on one thread in this block, unless OMP_NUM_THREADS is set.
+
+    Threads of torch and BLAS wait for each other in a loop. On arrays of fewer than SMALL models x
+    records they save little, and on a busy machine they make an attack ten times slower.
+    """
+    if asked_threads() is not None or models * records >= SMALL:
+        yield
+        return
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _affinity() -> int:

@@ -23,6 +23,7 @@ from mico_competition.attacks.stacking.calibrator import CLIP_SCORE, Calibrator
 from mico_competition.attacks.stacking.outputs import SIGNALS, read_outputs
 from mico_competition.attacks.stacking.table import Table, make_table, training_points
 from mico_competition.models.inputs import default_device
+from mico_competition.support.cpus import threads_for
 from mico_competition.support.progress import tracked
 
 
@@ -82,14 +83,15 @@ def neural(
     stacked = table.stack(training_points(table, settings.rows, seed), table.asked)
     for feature in features:
         stacked.add(feature[: table.shadows], feature[table.shadows :])
-    scores = train_and_score(
-        stacked.shadow_features(),
-        stacked.labels,
-        stacked.target_features().reshape(-1, len(features)),
-        settings,
-        seed,
-        device or default_device(),
-    )
+    with threads_for(*problem.known_membership.shape):
+        scores = train_and_score(
+            stacked.shadow_features(),
+            stacked.labels,
+            stacked.target_features().reshape(-1, len(features)),
+            settings,
+            seed,
+            device or default_device(),
+        )
     return scores.reshape(problem.columns.shape)
 
 

@@ -7,7 +7,9 @@ beliefs as priors. See docs/METHODS.md, section 6.7.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from mico_competition.attacks.whitebox.mlp.evidence import calibrator, make_stac
 from mico_competition.attacks.whitebox.mlp.features import FirstPass, first_pass
 from mico_competition.attacks.whitebox.mlp.prior import membership
 from mico_competition.attacks.whitebox.mlp.refine import second_pass
+from mico_competition.support.cpus import threads_for
 from mico_competition.support.progress import tracked
 
 SIGNALS = ("logit", "loss", "confidence", "gradient_norm")
@@ -50,6 +53,18 @@ def evidence(problem: Problem, signal: np.ndarray) -> Evidence:
     return Evidence(*(log_ratio(signal, part) for part in rows))
 
 
+def _in_few_threads(attack: Callable[[Problem], np.ndarray]) -> Callable[[Problem], np.ndarray]:
+    """The attack, on one thread where its arrays are small."""
+
+    @wraps(attack)
+    def limited(problem: Problem) -> np.ndarray:
+        with threads_for(*problem.known_membership.shape):
+            return attack(problem)
+
+    return limited
+
+
+@_in_few_threads
 def trace(problem: Problem) -> np.ndarray:
     """float64[t, k]: the empirical-Bayes ratio of the first layer's trace alone.
 
@@ -60,6 +75,7 @@ def trace(problem: Problem) -> np.ndarray:
     return _asked_only(problem, signal)
 
 
+@_in_few_threads
 def joint_decoder(problem: Problem) -> np.ndarray:
     """float64[t, k]: the ratio of the joint decode plus that of the logit.
 
@@ -74,6 +90,7 @@ def joint_decoder(problem: Problem) -> np.ndarray:
     return (logit + joint).asked(problem)
 
 
+@_in_few_threads
 def best(problem: Problem) -> np.ndarray:
     """float64[t, k], log odds: all signals stacked.
 
