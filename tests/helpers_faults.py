@@ -123,9 +123,9 @@ class NoisePerPhysicalBatch(DPSGD):
 class TwoStepsABatch(DPSGD):
     """Two noisy gradients of each batch, of which the accountant knows one."""
 
-    def step(self, batch, inputs, labels):
-        super().step(batch, inputs, labels)
-        return super().step(batch, inputs, labels)
+    def step(self, batch, inputs, labels, *, num_records=None):
+        super().step(batch, inputs, labels, num_records=num_records)
+        return super().step(batch, inputs, labels, num_records=num_records)
 
 
 def shuffled(settings, sampling):
