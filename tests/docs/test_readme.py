@@ -37,9 +37,10 @@ def test_the_demonstrations_time_is_that_which_was_measured():
 
 def test_its_results_are_those_of_the_pages():
     """Each cell of its tables stands on the page that the measurement wrote."""
-    attacks, peers = ((ROOT / "docs" / name).read_text("utf-8") for name in ("ATTACKS.md", "PEERS.md"))
+    pages = "".join(
+        (ROOT / "docs" / f"{name}.md").read_text("utf-8") for name in ("ATTACKS", "PEERS")
+    )
     rows = [line.split("|")[2:-1] for line in README.splitlines() if re.match(r"\| .*\d", line)]
     assert len(rows) >= 8
-    for row in rows:
-        for cell in (cell.strip(" *\\") for cell in row):
-            assert cell == "-" or re.match(r"\w+ \d", cell) or cell in attacks or cell in peers, cell
+    measured = [cell.strip() for row in rows for cell in row if re.match(r" [+\d]", cell)]
+    assert len(measured) >= 20 and not [cell for cell in measured if cell not in pages]
