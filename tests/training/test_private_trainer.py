@@ -168,16 +168,23 @@ def absolute(outputs, targets):
     return (outputs.squeeze(1) - targets).abs()
 
 
+SEEDED = torch.Generator().manual_seed(0)
+
+
 @pytest.mark.parametrize(
     ("loss", "outputs", "targets"),
     [
-        ("squared_error", 1, torch.randn(N)),
-        ("squared_error", 3, torch.randn(N, 3)),
-        ("multi_label", 3, torch.randint(2, (N, 3))),
-        (absolute, 1, torch.randn(N)),
-        (nn.CrossEntropyLoss(reduction="none", label_smoothing=0.1), 3, torch.randint(3, (N,))),
+        ("squared_error", 1, torch.randn(N, generator=SEEDED)),
+        ("squared_error", 3, torch.randn(N, 3, generator=SEEDED)),
+        ("multi_label", 3, torch.randint(2, (N, 3), generator=SEEDED)),
+        (absolute, 1, torch.randn(N, generator=SEEDED)),
+        (
+            nn.CrossEntropyLoss(reduction="none", label_smoothing=0.1),
+            3,
+            torch.randint(3, (N,), generator=SEEDED),
+        ),
     ],
-    ids=str,
+    ids=["squared", "squared of three", "multi-label", "own", "module"],
 )
 def test_losses_of_single_examples(loss, outputs, targets):
     inputs, _ = records()
