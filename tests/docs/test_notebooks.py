@@ -17,6 +17,7 @@ TUTORIALS = {  # path -> pictures
     "starting-kit/your-own-model.ipynb": 2,
     "starting-kit/private-training.ipynb": 1,
     "docs/tutorials/private-fine-tuning.ipynb": 0,
+    "docs/tutorials/run-a-competition.ipynb": 0,
 }
 """Committed with the outputs of a run, since the site shows them."""
 
