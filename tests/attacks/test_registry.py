@@ -177,7 +177,7 @@ def test_an_attack_touches_one_place(monkeypatch, capsys, source):
     row = Row("mine", "logit less its mean", "here", function, "logit", {"centre": "all"})
     monkeypatch.setitem(ROWS, "mine", row)
     assert main(["attacks", "mine"]) == 0
-    assert "logit less its mean; here" in capsys.readouterr().out
+    assert "logit less its mean\n" in capsys.readouterr().out
     check_attack_names(["mine"])
     attack = find_attack("mine")
     task = make_task(source, "train")

@@ -8,9 +8,13 @@ from helpers_pages import PAGES, ROOT, differences, run_block, runnable_blocks
 from mico_competition.training import ghost_norms
 
 
-@pytest.mark.parametrize(
-    "page", [p for p in PAGES if runnable_blocks(p)], ids=lambda p: str(p.relative_to(ROOT))
-)
+def marked(page):
+    """A page as a parameter; recipes train models for seconds each."""
+    marks = [pytest.mark.slow] if page.parent.name == "howto" else []
+    return pytest.param(page, marks=marks, id=str(page.relative_to(ROOT)))
+
+
+@pytest.mark.parametrize("page", [marked(p) for p in PAGES if runnable_blocks(p)])
 def test_examples_give_what_the_page_says(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__page__"}
