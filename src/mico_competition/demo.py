@@ -126,12 +126,16 @@ def _next_steps(released: Path) -> str:
     """What to do after the demonstration, with the command that puts `mico` on the path."""
     activate = Path(sys.prefix, "bin", "activate")
     on_path = shutil.which("mico") is not None or not activate.is_file()
-    compare = shlex.join(["mico", "evaluate", str(released), "--attack", "eb"])
+    lines = (
+        ["evaluate", released, "--attack", "eb"],
+        ["attack", "eb", released],
+        ["submit", released],
+    )
     return "\n".join(
         [
-            "\nNext: open the report in a browser and compare attacks (README, Quick start):",
+            "\nNext: open the report in a browser, compare attacks, predict with one, pack a zip:",
             *([] if on_path else [f"  . {shlex.quote(os.path.relpath(activate))}"]),
-            f"  {compare}",
+            *("  " + shlex.join(["mico", *map(str, line)]) for line in lines),
         ]
     )
 
