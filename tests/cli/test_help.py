@@ -109,3 +109,14 @@ def test_bash_completes_verbs_flags_names_and_files(tmp_path):
     assert "lira-online" in complete(tmp_path, "mico", "audit", "--attack", "lira-o")
     assert complete(tmp_path, "mico", "audit", "purch") == {"purchase100"}
     assert complete(tmp_path, "mico", "audit", "--predictions", "purch") == {"purchase100"}
+
+
+def test_words_in_the_place_of_others_are_recognised(tmp_path, capsys):
+    """An attack before a folder, as `mico attack` takes it, and a zip instead of its challenge."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "lira", str(tmp_path)])
+    assert "an attack is given as --attack NAME" in capsys.readouterr().err
+    file = tmp_path / "predictions_digits.zip"
+    file.write_bytes(b"")
+    assert main(["check", str(file)]) == 1
+    assert f"the zip as `--zip {file}`" in capsys.readouterr().err

@@ -199,6 +199,8 @@ def _instead(given: Path, folder: Path, fix: str | None) -> str:
     """What to do if challenge folder `given` is missing; `folder` is its absolute path."""
     if fix is not None:
         return fix
+    if folder.suffix == ".zip":
+        return f"the command takes the challenge folder, and the zip as `--zip {given}`."
     if own := _own_competition(folder):
         return own
     nearby = _challenges_near(folder.name)

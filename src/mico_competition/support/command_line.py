@@ -102,7 +102,9 @@ class Parser(argparse.ArgumentParser):
             if near := files if asks_for_file else nearest(flag, self._option_string_actions):
                 self.error(f"unrecognized argument {shown(flag)}: did you mean {near[0]}?")
         if others:
-            self.error(f"unrecognized argument {shown(others[0])}")
+            attack = "--attack" in self._option_string_actions and not others[0].startswith("-")
+            hint = ": an attack is given as --attack NAME" if attack else ""
+            self.error(f"unrecognized argument {shown(others[0])}{hint}")
         return parsed, others
 
     def _split(self, words: list[str]) -> list[str]:
