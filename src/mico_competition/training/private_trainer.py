@@ -19,6 +19,12 @@ from mico_competition.support.extras import install
 from mico_competition.support.progress import stage
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.certificate import describe_claim, weights_digest
+from mico_competition.training.continuations import (
+    Moment,
+    check_state,
+    note_seed,
+    optimizer_digest,
+)
 from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES
 from mico_competition.training.losses import ExampleLosses, Loss, as_tensors, part_of, rows_of
 from mico_competition.training.poisson_draws import PoissonDraws, restore, state_of
@@ -117,6 +123,7 @@ class PrivateTrainer:
         self.target_delta, self.max_grad_norm = target_delta, max_grad_norm
         self.secure_mode = secure_mode
         self.model, self.optimizer = model, optimizer
+        self._seed, self._moment = seed, Moment()
         self.device = next(model.parameters()).device
         noise, sampling = generators_of(seed, secure_mode, self.device)
         self._noise = noise
@@ -138,7 +145,7 @@ class PrivateTrainer:
             losses=ExampleLosses(loss),
         )
         self._weights = WeightsWatch(model)
-        self._engine.optimizer.attach_step_hook(lambda _: self._weights.begin())
+        self._engine.optimizer.attach_step_hook(lambda _: self._begin())
         self._warn_of_cost(max_physical_batch_size)
 
     @property
@@ -200,7 +207,8 @@ class PrivateTrainer:
             ValueError: if no batch waits, the rows are not as many as the batch has, the loss does
                 not return one value an example, or the model cannot be trained privately.
         """
-        self._weights.check()
+        self._weights.check(frozen=False)
+        self._moment.check()
         inputs, targets = as_tensors(inputs), as_tensors(targets)
         rows = rows_of(inputs)
         if not isinstance(targets, Tensor) or not targets.ndim or len(targets) != rows:
@@ -222,6 +230,13 @@ class PrivateTrainer:
         self._weights.end()
         return total / max(1, rows)
 
+    def _begin(self) -> None:
+        """Called when the noisy sum is ready, right before the optimizer changes weights."""
+        self._weights.begin()
+        self._moment.leave()
+        if not self.steps_taken:
+            note_seed(self._seed)
+
     def epsilon(self, delta: float | None = None) -> float:
         """Compute the epsilon of the steps taken so far, by the PRV accountant.
 
@@ -233,8 +248,10 @@ class PrivateTrainer:
             cannot compute a bound.
 
         Raises:
-            ValueError: if delta is out of range or missing.
+            ValueError: if delta is out of range or missing, weights were changed otherwise, or a
+                weight is not finite.
         """
+        self._weights.check_claimable()
         delta = self.target_delta if delta is None else delta
         if delta is None or not 0 < delta < 1:
             raise ValueError(f"Expected delta={delta} in (0, 1).")
@@ -253,9 +270,13 @@ class PrivateTrainer:
             delta: as in `epsilon`.
 
         Raises:
-            ValueError: if weights were changed otherwise, or the epsilon is infinite or disputed.
+            ValueError: if no step was taken, weights were changed otherwise or are not finite, a
+                parameter was frozen or thawed, or the epsilon is infinite or disputed.
         """
-        self._weights.check()
+        if not self.steps_taken:
+            raise ValueError("No step has been taken, so there is nothing to certify: train first.")
+        self._weights.check_flags()
+        self._weights.check_claimable()
         delta = self.target_delta if delta is None else delta
         epsilon = self.epsilon(delta)
         assert delta is not None
@@ -276,7 +297,8 @@ class PrivateTrainer:
 
         Save the three together, for example by `torch.save`, and the state of torch's global
         generator too if the model has dropout.  The file is secret: it holds the state of the
-        noise.  Continue a run only once: two continuations would share their noise.
+        noise.  Continue a run only once: two continuations would share their noise.  In one
+        process the second is refused; other processes cannot be seen.
         """
         self._weights.check()
         return {
@@ -284,14 +306,27 @@ class PrivateTrainer:
             "draws": self._draws.state_dict(),
             "noise": state_of(self._noise),
             "weights": weights_digest(self.model),
+            "optimizer": optimizer_digest(self.optimizer),
+            "moment": self._moment.saved(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(
+        self, state: dict[str, Any], *, discard_other_continuation: bool = False
+    ) -> None:
         """Go on from a state; load those of the model and of the optimizer first.
 
+        Args:
+            state: what `state_dict` gave.
+            discard_other_continuation: allows a state from which this process took steps already.
+                The new steps add the same noise as those.  Whoever sees weights of both
+                continuations, or what was computed from them, can find out records, and no epsilon
+                holds: say this only if you delete all that came of the other one.
+
         Raises:
-            ValueError: if the state has other privacy parameters, or belongs to other weights.
+            ValueError: if the state is damaged, has other privacy parameters, belongs to other
+                weights or another state of the optimizer, or was continued already.
         """
+        check_state(state)
         privacy = self._privacy()
         for name, value in privacy.items():
             if state["privacy"].get(name) != value:
@@ -304,10 +339,15 @@ class PrivateTrainer:
                 "The trainer's state belongs to other weights than the model has now: load the "
                 "model's state of the same checkpoint first."
             )
+        if state["optimizer"] != optimizer_digest(self.optimizer):
+            raise ValueError(
+                "The trainer's state belongs to another state of the optimizer: load the "
+                "optimizer's state of the same checkpoint first."
+            )
+        self._moment.load(state["moment"], allowed=discard_other_continuation)
         self._draws.load_state_dict(state["draws"])
         restore(self._noise, state["noise"])
-        self._weights.begin()
-        self._weights.end()
+        self._weights.adopt()
 
     def __repr__(self) -> str:
         return (

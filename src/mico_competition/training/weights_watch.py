@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from weakref import WeakKeyDictionary
+from collections.abc import Iterable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
-# For each model that a trainer has changed, a token of the last one.
-_trained_by: WeakKeyDictionary[nn.Module, object] = WeakKeyDictionary()
+from mico_competition.training.model_state import plain_name
+from mico_competition.training.private_checks import trained_names
+
+CHUNK = 2**20  # numbers that a checksum takes at once
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+# For each parameter that a trainer has changed, a token of the last one.  By parameter and not by
+# module, since another module may hold the same parameters.
+_trained_by = WeakTensorKeyDictionary()
 
 
 class WeightsWatch:
-    """Watches the weights and buffers of a model between the steps of its trainer.
+    """Watches the weights and buffers of a model, from the start and between the trainer's steps.
+
+    Version counters find operations in place, and checksums find writes through `.data`.
 
     Args:
         model: the model.
@@ -23,43 +34,121 @@ class WeightsWatch:
     def __init__(self, model: nn.Module) -> None:
         self.model, self.changing = model, False
         self._token = object()
-        self._left: dict[str, tuple[int, int]] | None = None
+        self._trained = trained_names(model)
+        self._note_all()
 
     def begin(self) -> None:
         """Called when the noisy sum is ready, right before the optimizer changes weights."""
+        self._refuse(self._rewritten(self._trained))  # the checks have moved version counters
         self.changing = True
-        _trained_by[self.model] = self._token
+        self._own()
 
     def end(self) -> None:
         """Called when the step is done."""
         self.changing = False
-        self._left = self._now()
+        self._note(self._trained)
 
-    def _now(self) -> dict[str, tuple[int, int]]:
-        """The identity and version counter of each weight and buffer."""
-        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        return {name: (id(tensor), tensor._version) for name, tensor in tensors.items()}
+    def adopt(self) -> None:
+        """Take the weights as those of a trainer's state that was loaded."""
+        self.changing = False
+        self._own()
+        self._note_all()
 
-    def check(self) -> None:
-        """Raise ValueError if the weights may come from anything but the counted steps."""
+    def check(self, *, frozen: bool = True) -> None:
+        """Raise ValueError if the weights may come from anything but the counted steps.
+
+        Args:
+            frozen: whether the values of frozen weights and of buffers are compared too.
+        """
         if self.changing:
             raise ValueError(
                 "The last step failed while it changed weights: load the states of model, "
                 "optimizer and trainer from a checkpoint, or start again."
             )
-        if _trained_by.get(self.model, self._token) is not self._token:
+        owners = [_trained_by.get(each, self._token) for each in self.model.parameters()]
+        if any(owner is not self._token for owner in owners):
             raise ValueError(
-                "Another PrivateTrainer has trained this model, and its steps would not be "
-                "counted: make a new model, or load that trainer's state_dict. If it used other "
-                "records, train copy.deepcopy(model)."
+                "Another PrivateTrainer has trained this model, or a part of it, and its steps "
+                "would not be counted: make a new model, or load that trainer's state_dict. If it "
+                "used other records, train copy.deepcopy(model)."
             )
-        if self._left is None:
-            return
-        now = self._now()
+        now = self._versions()
         changed = [name for name in {**now, **self._left} if now.get(name) != self._left.get(name)]
+        self._refuse(changed or self._rewritten(self._tensors() if frozen else self._trained))
+
+    def _rewritten(self, names: Iterable[str]) -> list[str]:
+        """Those of the names whose tensors have other values than noted."""
+        chosen = set(names)
+        tensors = [(name, each) for name, each in self._tensors().items() if name in chosen]
+        changed = [(name, checksum(each) != self._sums[name]) for name, each in tensors]
+        return [name for name, each in changed if each]  # waits for the device once
+
+    def _refuse(self, changed: list[str]) -> None:
         if changed:
             raise ValueError(
-                f"Tensor {changed[0]} of the model was changed since the last step, which the "
-                "privacy claim does not cover: change weights by trainer.step only. To go on from "
-                "a checkpoint, load the model's state and then the trainer's."
+                f"Tensor {plain_name(changed[0])} of the model was changed since the trainer was "
+                "made or took its last step, which the privacy claim does not cover: change "
+                "weights by trainer.step only. To go on from a checkpoint, load the model's state "
+                "and then the trainer's."
             )
+
+    def check_claimable(self) -> None:
+        """Raise ValueError unless these weights may have a claim: unchanged by others and finite.
+
+        A weight that is not finite can tell whether one record was trained on.
+        """
+        self.check()
+        for name, tensor in self._tensors().items():
+            if name in self._trained and not bool(torch.isfinite(tensor.detach()).all()):
+                raise ValueError(
+                    f"Parameter {plain_name(name)} is not finite everywhere, so there is no "
+                    "privacy claim, and the model must not be published: look for records that "
+                    "are not finite or very large, and train again with a lower learning rate."
+                )
+
+    def check_flags(self) -> None:
+        """Raise ValueError if a parameter was frozen, or thawed, since the trainer was made."""
+        changed = self._trained ^ trained_names(self.model)
+        if changed:
+            raise ValueError(
+                f"Parameter {plain_name(min(changed))} is frozen, or not, in another way than when "
+                "the trainer was made, so a certificate would name the wrong parameters: set "
+                "requires_grad back."
+            )
+
+    def _own(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            if name in self._trained:
+                _trained_by[parameter] = self._token
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+
+    def _versions(self) -> dict[str, tuple[int, int]]:
+        """The identity and version counter of each weight and buffer."""
+        return {name: (id(tensor), tensor._version) for name, tensor in self._tensors().items()}
+
+    def _note_all(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._note(self._tensors())
+
+    def _note(self, names: Iterable[str]) -> None:
+        """Remember the versions of all tensors, and the checksums of those with these names."""
+        self._left, tensors = self._versions(), self._tensors()
+        self._sums.update({name: checksum(tensors[name]) for name in names})
+
+
+@torch.no_grad()
+def checksum(tensor: Tensor) -> Tensor:
+    """int64[], on the tensor's device, which differs if one of its numbers does.
+
+    It is the sum of the bits of each number times a number of its position, which is odd.
+    """
+    values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    flat = values.detach().contiguous().reshape(-1)
+    bits = flat.view(torch.uint8 if flat.dtype is torch.bool else _INTEGERS[flat.element_size()])
+    total = torch.zeros((), dtype=torch.int64, device=bits.device)
+    places = torch.arange(1, 2 * min(CHUNK, len(bits)) + 1, 2, device=bits.device)
+    for part in bits.split(CHUNK):
+        total = total * 1_000_003 + (part.to(torch.int64) * places[: len(part)]).sum()
+    return total
