@@ -350,3 +350,34 @@ def test_gains_over_another_attack():
     result = mico.evaluate(pool_of(), ["lira", "rmia"], against="loss", **QUICK)
     assert list(result) == ["loss", "lira", "rmia"] and result.against == "loss"
     assert mico.evaluate(pool_of(), ["lira", "rmia"], against="rmia", **QUICK).against == "rmia"
+
+
+@pytest.mark.parametrize("rounding", ["float16", "float32", "log_softmax", "shift"])
+def test_a_target_that_is_a_pool_model_up_to_rounding_is_left_out(rounding, caplog):
+    logits, labels, membership = arrays(models=20)
+    pool = mico.ModelPool.from_logits(logits, labels, membership)
+    copy = {
+        "float16": lambda z: z.astype(np.float16),
+        "float32": lambda z: z.astype(np.float32),
+        "log_softmax": lambda z: z - np.log(np.exp(z).sum(-1, keepdims=True)),
+        "shift": lambda z: z + 1e-12,
+    }[rounding](logits[3])
+    scores = mico.attack(pool, "lira", target=copy)
+    np.testing.assert_allclose(scores, mico.attack(pool, "lira", target=3), atol=0.05)
+    assert "model 3 of the pool up to rounding" in caplog.text
+
+
+def test_no_other_model_counts_as_a_copy(caplog):
+    for seed in range(20):
+        logits, labels, membership = arrays(models=4, records=30, seed=seed)
+        pool = mico.ModelPool.from_logits(logits[:3], labels, membership[:3])
+        near = logits[:1] + 0.3 * (logits[3:] - logits[:1])  # nearer than any model of the pool
+        mico.attack(pool, "rmia", target=np.concatenate([logits[3:], near]))
+    assert not caplog.records
+
+
+def test_membership_and_labels_of_a_pool_are_read_only():
+    pool = pool_of()
+    for values in (pool.membership, pool.labels):
+        with pytest.raises(ValueError, match="read-only"):
+            values[...] = 0

@@ -101,3 +101,18 @@ def test_sizes_that_differ_give_the_larger_epsilon():
         for size in (20, 21)
     ]
     assert pool.claim.epsilon == max(found)
+
+
+def seeding_linear():
+    torch.manual_seed(0)
+    np.random.seed(0)
+    return linear()
+
+
+def test_a_make_model_that_seeds_torch_does_not_share_the_noise():
+    # With all gradients clipped to nothing, only noise moves the weights.
+    only_noise = {"max_grad_norm": 1e-9, "optimizer": partial(torch.optim.SGD, lr=1e9)}
+    options = {"dataset": make_data(42), "count": 4, "seed": 3, "progress": False, **FIT}
+    found = of(mico.train_shadows(seeding_linear, **options | only_noise))
+    correlations = np.corrcoef(found)[np.triu_indices(4, 1)]
+    assert np.abs(correlations).max() < 0.9

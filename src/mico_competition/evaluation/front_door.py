@@ -31,7 +31,7 @@ from mico_competition.evaluation.own_attacks import (
 from mico_competition.evaluation.results import AttackResult, Results
 from mico_competition.signals import HIDDEN, MEMBER, NONMEMBER
 from mico_competition.signals.pool import ModelPool, choice
-from mico_competition.signals.pool_source import PoolSource
+from mico_competition.signals.pool_source import PoolSource, near_copies
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import tracked
 
@@ -132,7 +132,8 @@ def attack(pool: ModelPool, name: AttackLike, target: Any, *, records: Any = Non
 
     Returns:
         float64[records] for one target, float64[targets, records] for several: larger = more likely
-        a member.  Scores of all targets are comparable; their scale depends on the attack.
+        a member.  Scores of all targets are comparable; their scale depends on the attack.  A model
+        of the pool that equals a target up to rounding is left out, with a logged warning.
 
     Raises:
         ValueError: as `evaluate`; if `target` is a model of the pool but not given by its row.
@@ -155,8 +156,26 @@ def attack(pool: ModelPool, name: AttackLike, target: Any, *, records: Any = Non
         return scores if np.ndim(target) else _first(scores)
     source, found, several = pool.with_targets(target)
     columns = choice("records", records, pool.shape[1])
-    scores = _attacked(source, chosen, pool.known, found, np.tile(columns, (len(found), 1)))
+    shadows = _no_copies(pool, source, found)
+    scores = _attacked(source, chosen, shadows, found, np.tile(columns, (len(found), 1)))
     return scores if several else _first(scores)
+
+
+def _no_copies(pool: ModelPool, source: PoolSource, targets: np.ndarray) -> np.ndarray:
+    """int64[k], the pool's shadow models without those that are a target up to rounding."""
+    copies = near_copies(source, pool.known, targets)
+    if not len(copies):
+        return pool.known
+    _log.warning(
+        "A target has the outputs of model %s of the pool up to rounding, so that model is not "
+        "among the shadow models. If the target is that model, pass target=%d.",
+        ", ".join(map(str, copies)),
+        copies[0],
+    )
+    bound = bound_groups(pool.membership)
+    bound = np.arange(len(pool)) if bound is None else bound
+    others: np.ndarray = pool.known[~np.isin(bound[pool.known], bound[copies])]
+    return others
 
 
 def _first(scores: np.ndarray) -> np.ndarray:

@@ -19,9 +19,17 @@ from torch import nn
 from mico_competition.shadows.records import Records
 
 _TORCH, _PICKLE = b"torch\n", b"pickle\n"
-MODELS, PROBE, RECORDS = range(3)  # what seeds are drawn for
+MODELS, PROBE, RECORDS, NOISE = range(4)  # what seeds are drawn for
 
 _generators = threading.Lock()  # the generators belong to the process: threads take turns
+
+
+class SeededTraining:
+    """A `train` that takes the seed of a shadow model, for randomness that no model may share."""
+
+    def __call__(self, model: Any, subset: Any, seed: int) -> Any:
+        """Train `model` on `subset`; everything random but the model's own follows from `seed`."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,8 @@ class Job:
 
     Attributes:
         make_model: returns a new model: a torch module, or a scikit-learn estimator.
-        train: `train(model, subset)` trains it in place, or returns the trained model.
+        train: `train(model, subset)` trains it in place, or returns the trained model; a
+            `SeededTraining` also gets a seed, which follows from `seed` and the index alone.
         records: the dataset.
         membership: bool[count, records].
         seed: of all shadow models.
@@ -38,7 +47,7 @@ class Job:
     """
 
     make_model: Callable[[], Any]
-    train: Callable[[Any, Any], Any]
+    train: Callable[[Any, Any], Any] | SeededTraining
     records: Records
     membership: np.ndarray
     seed: int
@@ -54,7 +63,10 @@ class Job:
             model = self.make_model()
             subset = self.records.subset(np.flatnonzero(self.membership[index]))
             try:
-                trained = self.train(model, subset)
+                if isinstance(self.train, SeededTraining):
+                    trained = self.train(model, subset, _words(self.seed, NOISE, index)[0])
+                else:
+                    trained = self.train(model, subset)
                 return encode(model if trained is None else trained)
             except Exception as error:
                 error.add_note(f"This happened in shadow model {index}.")
@@ -128,18 +140,24 @@ def check_fresh(job: Job) -> None:
 @contextmanager
 def seeded(seed: int, purpose: int, index: int) -> Iterator[None]:
     """Seed the generators of Python, numpy and torch in the block, and restore them after it."""
-    words = np.random.SeedSequence(seed, spawn_key=(purpose, index)).generate_state(3, np.uint64)
+    words = _words(seed, purpose, index)
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with _generators, torch.random.fork_rng(devices=devices):
         before = random.getstate(), np.random.get_state()
-        random.seed(int(words[0]))
-        np.random.seed(int(words[1]) % 2**32)
-        torch.manual_seed(int(words[2]) % 2**63)
+        random.seed(words[0])
+        np.random.seed(words[1] % 2**32)
+        torch.manual_seed(words[2] % 2**63)
         try:
             yield
         finally:
             random.setstate(before[0])
             np.random.set_state(before[1])
+
+
+def _words(seed: int, purpose: int, index: int) -> list[int]:
+    """Three seeds of 64 bits, the same whatever the generators of the process did before."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(purpose, index))
+    return [int(word) for word in sequence.generate_state(3, np.uint64)]
 
 
 @contextmanager

@@ -10,15 +10,13 @@ import torch
 
 from mico_competition.audit.claims import PrivacyClaim
 from mico_competition.models.inputs import default_device
-from mico_competition.shadows.one_shadow import Job
+from mico_competition.shadows.one_shadow import Job, SeededTraining
 from mico_competition.shadows.records import Records, taken
 from mico_competition.training.private_trainer import PrivateTrainer
 
-_SEEDS = 1 << 62
-
 
 @dataclass(frozen=True)
-class PrivateTraining:
+class PrivateTraining(SeededTraining):
     """`train` of private shadow models; see `train_shadows` for the attributes."""
 
     target_epsilon: float
@@ -30,14 +28,16 @@ class PrivateTraining:
     max_grad_norm: float
     device: Any
 
-    def __call__(self, model: Any, subset: Any) -> None:
-        """Train `model` in place on `subset`."""
+    def __call__(self, model: Any, subset: Any, seed: int) -> None:
+        """Train `model` in place on `subset`, with noise from `seed`.
+
+        No generator that `make_model` may have set gives the noise: models with one noise would
+        differ by their records alone.
+        """
         device = default_device() if self.device is None else torch.device(self.device)
         inputs, labels = Records.of(subset).arrays
         targets = torch.from_numpy(labels)
-        # From the generator of this shadow model, so that no two share their noise.
-        seed = int(torch.randint(_SEEDS, ()))
-        trainer = self._trainer(model.to(device).train(), len(labels), seed)
+        trainer = self._trainer(model.to(device).train(), len(labels), seed >> 2)
         for batch in trainer.batches(progress=False):
             trainer.step(taken(inputs, batch.numpy()), targets[batch])
 

@@ -310,12 +310,12 @@ class ModelPool:
     @property
     def membership(self) -> np.ndarray:
         """int8[models, records]: 1 for a member, 0 for a non-member, -1 where it is not known."""
-        return self.fleet.known_membership
+        return _read_only(self.fleet.known_membership)
 
     @property
     def labels(self) -> np.ndarray:
         """int64[records], the true class of each record."""
-        return self.fleet.labels
+        return _read_only(self.fleet.labels)
 
     @property
     def known(self) -> np.ndarray:
@@ -426,6 +426,12 @@ class ModelPool:
         if self.scenario is not None:
             parts.insert(0, self.scenario)
         return f"{', '.join(parts)}, members known of {whose}; holds {self.holds}"
+
+
+def _read_only(values: np.ndarray) -> np.ndarray:
+    view = values.view()
+    view.setflags(write=False)
+    return view
 
 
 def choice(name: str, chosen: Any, total: int) -> np.ndarray:

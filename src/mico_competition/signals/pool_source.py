@@ -14,6 +14,8 @@ from mico_competition.signals.pool_models import PoolModel, lacking
 from mico_competition.signals.signals import SIGNALS
 
 TWINS_FROM = 10  # records; on fewer, two models may agree by coincidence
+_COPY = 0.05  # of the distance between two models of a pool; rounding to 16 bits stays below it
+_COMPARED = 1000  # records at which models are compared with each other
 
 
 class PoolSource(Protocol):
@@ -148,6 +150,36 @@ def refuse_twins(source: PoolSource) -> None:
                 f"Models {first} and {row} have the same outputs at all {outputs.shape[1]} "
                 "records, so a target would be among its own shadow models: leave one of them out."
             )
+
+
+def near_copies(source: PoolSource, models: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """int64[k], those of `models` that a target repeats up to rounding, such as to 16 bits.
+
+    The distance of two models is the median difference of the logit of the true class.  A target
+    repeats a model if it is 20 times nearer to it than every other model is.
+
+    Args:
+        source: has the signals of both.
+        models: int64[m], rows.
+        targets: int64[t], rows.
+    """
+    outputs = source.get("logit")
+    outputs = outputs[:, :: -(-outputs.shape[1] // _COMPARED)]
+    if len(models) < 2 or outputs.shape[1] < TWINS_FROM:
+        return np.zeros(0, np.int64)
+    own, found = outputs[models], set()
+    for target in outputs[targets]:
+        apart = _distances(own, target)
+        nearest = int(apart.argmin())
+        others = np.delete(_distances(own, own[nearest]), nearest)
+        if apart[nearest] < _COPY * others.min():
+            found.add(int(models[nearest]))
+    return np.array(sorted(found), np.int64)
+
+
+def _distances(models: np.ndarray, one: np.ndarray) -> np.ndarray:
+    distances: np.ndarray = np.median(np.abs(models - one), axis=1)
+    return distances
 
 
 def _same_logits(source: PoolSource, one: int, other: int) -> bool:
