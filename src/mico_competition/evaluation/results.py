@@ -482,7 +482,8 @@ class Results(Mapping[str, AttackResult]):
         only its owner can read it, and it must not be published where labels are secret.
 
         Args:
-            path: of the JSON file; the page gets the same name with the ending .html.
+            path: of the JSON file; the page gets the same name with the ending .html.  A
+                folder that does not exist is made.
             scores: whether to keep truth and scores, which `tpr` at any rate and `compare` need.
 
         Raises:
@@ -498,7 +499,7 @@ class Results(Mapping[str, AttackResult]):
             path: of the JSON file.
 
         Raises:
-            ValueError: if the file is not one that `save` writes.
+            ValueError: if the file is not one that `save` writes, naming the field that is wrong.
             FileNotFoundError: if there is none.
         """
         return results_file.load(path)

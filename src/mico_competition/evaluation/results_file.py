@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 
 from mico_competition.attacks.cost import Cost
 from mico_competition.evaluation.measure import METRICS, Estimate, Measured
+from mico_competition.evaluation.results_checks import Misfit, check_content
 from mico_competition.scoring.curve import Curve
 from mico_competition.support.files import PRIVATE, write_text
 from mico_competition.support.made import made_line
@@ -33,6 +35,8 @@ def save(results: Results, path: PathLike, *, scores: bool) -> None:
     """Write the JSON file and the page; see `Results.save`."""
     from mico_competition.evaluation.page import to_html
 
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(f"Expected path as the name of a file, got {type(path).__name__}.")
     target = Path(path)
     if target.suffix != ".json":
         raise ValueError(f"Expected path={str(path)!r} to end in .json: the page gets .html.")
@@ -92,11 +96,12 @@ def load(path: PathLike) -> Results:
     """Read a file of `save`."""
     from mico_competition.evaluation.results import Results
 
+    written = _content(path)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(written)
         fits = content["format"] == FORMAT
         number = content["version"] if fits else None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         fits, number = False, None
     if not fits:
         raise ValueError(f"Expected {path} to be a file of `Results.save`: it has another form.")
@@ -106,6 +111,7 @@ def load(path: PathLike) -> Results:
             "mico_competition that wrote it, or a later one."
         )
     try:
+        check_content(content)
         return Results(
             [_read(entry) for entry in content["attacks"]],
             against=content["against"],
@@ -113,9 +119,20 @@ def load(path: PathLike) -> Results:
             phase=content["phase"],
             about=content["about"],
         )
-    except (KeyError, TypeError, IndexError) as error:
+    except Misfit as error:
         raise ValueError(
-            f"Expected {path} to be a whole file of `Results.save`: {error}."
+            f"Expected {path} to be a whole file of `Results.save`, and {error}."
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"Expected {path} to be a whole file of `Results.save`. {error}") from None
+
+
+def _content(path: PathLike) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except IsADirectoryError:
+        raise ValueError(
+            f"Expected {path} to be a file of `Results.save`: it is a folder."
         ) from None
 
 
