@@ -52,12 +52,11 @@ def test_the_competitions_models_are_let_through(kind, seed, tmp_path):
     trainer.step(torch.arange(count), lambda index: rows(inputs, index), labels)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_other_precisions_are_let_through(dtype):
+def test_double_precision_is_let_through():
     torch.manual_seed(0)
-    model = Net().to(dtype)
+    model = Net().double()
     inputs, labels = data(model)
-    inputs = inputs.to(dtype)
+    inputs = inputs.double()
     trainer_of(model).step(torch.arange(20), inputs.__getitem__, labels)
 
 

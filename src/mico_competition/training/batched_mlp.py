@@ -113,7 +113,7 @@ class StackedBatch:
 def stacked_losses(model: nn.Module, x: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     """float[S, b], the cross-entropy of each example, zero for padding."""
     losses = cross_entropy(model(x).flatten(0, 1), labels.flatten(), reduction="none")
-    return losses.view_as(labels) * counts
+    return torch.where(counts, losses.view_as(labels), 0.0)  # padding may be not a number
 
 
 @cache

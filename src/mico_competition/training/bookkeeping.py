@@ -101,7 +101,8 @@ class BookKeeper:
             losses: float[b], one loss for each example, computed inside `recording`.
 
         Returns:
-            float[b].
+            float[b] >= 0, infinite for an example whose norm overflows or is not a number.  Such
+            an example contributes nothing to the weighted sum.
 
         Raises:
             ValueError: naming a layer that does not contribute to the losses, whose input does
@@ -109,11 +110,19 @@ class BookKeeper:
         """
         if losses.requires_grad:  # otherwise no layer contributes, and the first rule says so
             losses.sum().backward()
-        squares = torch.zeros_like(losses)
+        # A frozen part may run in half precision, and the losses with it; the norms never do.
+        precision = torch.promote_types(losses.dtype, torch.float32)
+        squares = torch.zeros_like(losses, dtype=precision)
         with self._recorder.paused(), self._whole.paused():
             for part in self.layers.parts:
                 squares += part.squared_norms(losses.shape)
-        return squares.sqrt()
+        norms = squares.sqrt()
+        finite = norms.isfinite()
+        if not bool(finite.all()):
+            for part in self.layers.parts:
+                part.drop(~finite)
+            norms = norms.masked_fill(~finite, torch.inf)
+        return norms
 
     def write_weighted_sum(self, weights: Tensor) -> None:
         """Write sum_i weights_i * gradient_i into each parameter's `grad`; forget the batch."""

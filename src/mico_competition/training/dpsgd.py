@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy
 from mico_competition.models.architectures import logits
 from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.check_batches import Batch as Examples
+from mico_competition.training.example_gradients import without
 from mico_competition.training.gradient_checks import Delivered, unfit
 from mico_competition.training.model_state import plain_name
 from mico_competition.training.private_checks import PrivacyChecks, check_trainable
@@ -253,14 +254,30 @@ class DPSGD:
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
             warnings.filterwarnings("ignore", message="In CPU autocast")  # Opacus uses functorch
             if self.mode == "ghost":
-                from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
-
-                DPTensorFastGradientClipping(
-                    self.model, self.optimizer, losses, loss_reduction="sum"
-                ).backward()
+                self._backward_ghost(inputs, labels, losses)
             else:
                 losses.sum().backward()
+                drop_not_finite([parameter for _, parameter in self.trained()])
         return losses.detach().sum()
+
+    def _backward_ghost(self, inputs: Inputs, labels: torch.Tensor, losses: torch.Tensor) -> None:
+        """Leave the clipped sum over the examples whose norm is finite."""
+        from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+
+        DPTensorFastGradientClipping(
+            self.model, self.optimizer, losses, loss_reduction="sum"
+        ).backward()
+        finite = self.model.per_sample_gradient_norms.isfinite()
+        if finite.all():
+            return
+        # Opacus multiplies losses by factors, and 0 * NaN is NaN: run without these examples.
+        for _, parameter in self.trained():
+            parameter.grad = None
+        if finite.any():
+            kept = Examples(inputs, labels).columns(finite.nonzero().squeeze(1))
+            self._backward(kept.inputs, kept.labels)
+        else:
+            self._backward_nothing()
 
     @contextmanager
     def _plain(self) -> Iterator[None]:
@@ -383,6 +400,17 @@ def take_sum(optimizer: Any, parameters: Sequence[Any]) -> Delivered:
         optimizer._step_skip_queue.clear()
         optimizer._is_last_step_skipped = False
         optimizer.zero_grad(set_to_none=True)
+
+
+def drop_not_finite(parameters: Sequence[Any]) -> None:
+    """Make Opacus' per-example gradients zero for the examples for which one is not finite."""
+    held = [p for p in parameters if isinstance(getattr(p, "grad_sample", None), torch.Tensor)]
+    if not held or torch.stack([p.grad_sample.sum() for p in held]).isfinite().all():
+        return
+    finite = [p.grad_sample.isfinite().reshape(len(p.grad_sample), -1).all(1) for p in held]
+    dropped = ~torch.stack(finite).all(0)
+    for parameter in held:
+        parameter.grad_sample = without(parameter.grad_sample, dropped)
 
 
 def _norms_by_parameter(parameters: Sequence[Any]) -> torch.Tensor | None:

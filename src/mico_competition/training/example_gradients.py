@@ -77,6 +77,11 @@ def example_gradients(
             return _one_by_one(name, parameters, outputs, leaves, split, taken)
 
 
+def without(rows: Tensor, dropped: Tensor) -> Tensor:
+    """`rows` with zeros for the examples that `dropped`, bool[batch], marks: 0 * NaN is NaN."""
+    return rows.masked_fill(dropped.view(*dropped.shape, *[1] * (rows.ndim - dropped.ndim)), 0)
+
+
 def _one_by_one(
     name: str,
     parameters: Gradients,

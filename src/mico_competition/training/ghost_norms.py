@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mico_competition.training.example_gradients import example_gradients
+from mico_competition.training.example_gradients import example_gradients, without
 
 
 @dataclass
@@ -68,8 +68,7 @@ class Rule:
         """The squared norms of this layer's per-example gradients, float[batch]."""
         calls = list(self.recorded(batch))
         if len(calls) == 1:
-            # Rounding may make a sum over pairs of positions negative.
-            return self.norms_from(*calls[0]).clamp_(min=0)
+            return not_negative(self.norms_from(*calls[0]))
         if len(batch) > 1:
             raise ValueError(
                 f"Layer {self.name} is called twice in one forward pass: training models in a "
@@ -104,6 +103,14 @@ class Rule:
                 )
             yield call.inputs, call.gradient
 
+    def drop(self, dropped: Tensor) -> None:
+        """Make the gradients of the examples that `dropped`, bool[batch], marks zero."""
+        self._rows = {name: without(rows, dropped) for name, rows in self._rows.items()}
+        for call in self._calls:
+            if call.gradient is not None:
+                call.inputs = without(call.inputs, dropped)
+                call.gradient = without(call.gradient, dropped)
+
     def write_weighted_sum(self, weights: Tensor) -> None:
         """Write sum_i weights_i * gradient_i into the `grad` of the layer's parameters."""
         if self._rows:
@@ -125,6 +132,15 @@ class Rule:
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
         """The gradient of each example by each trained parameter, by its name in the layer."""
         return example_gradients(self.name, self.module, self.trained, (a,), {}, [g])
+
+
+def not_negative(squares: Tensor) -> Tensor:
+    """Squared norms, changed in place: no less than 0, and infinite if they are not finite.
+
+    Rounding may make a sum over pairs of positions negative, and an overflow -inf or NaN.
+    """
+    inf = torch.inf
+    return squares.nan_to_num_(nan=inf, posinf=inf, neginf=inf).clamp_(min=0)
 
 
 def square(x: Tensor) -> Tensor:
@@ -242,6 +258,10 @@ class ScaleRule(Rule):
                 parameter = getattr(self.module, name)
                 self._written.append((parameter, row.sum(dims) if dims else row))
         return torch.stack([square(row) for _, row in self._written]).sum(0)
+
+    def drop(self, dropped: Tensor) -> None:
+        super().drop(dropped)
+        self._written = [(parameter, without(rows, dropped)) for parameter, rows in self._written]
 
     def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
         for parameter, rows in self._written:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mico_competition.training.check_batches import Batch, blank, enlarged, joined, varied
-from mico_competition.training.forward_checks import ForwardChecks
+from mico_competition.training.forward_checks import ForwardChecks, NotFinite
 from mico_competition.training.model_state import plain_name, rounded
 from mico_competition.training.random_numbers import SEED, restart
 
@@ -144,6 +144,11 @@ class GradientChecks:
         """Compare the mode's sums of `batch` with none, some and all of the examples clipped."""
         by_parameter = self._norms(batch)
         norms = by_parameter.norm(dim=2)
+        if not norms.isfinite().all():
+            raise NotFinite(
+                "The gradient of an example in the first batch is not finite: look for values "
+                "that are not finite, or very large, in the data, or scale the inputs down."
+            )
         longest, shortest = float(norms.max()), float(norms.min())
         # Without clipping first: there, only the parameter that is at fault differs.
         bounds = [2 * longest, self.max_grad_norm, max(shortest / 2, longest / 1000)]
@@ -160,7 +165,8 @@ class GradientChecks:
             excess = self._excess(off, factor.unsqueeze(2) * by_parameter)
             share = float(off.norm() / (factor * norms).sum().clamp(min=1e-300))
             what = "the clipped sum differs"
-            if made.norms is not None:
+            # Ghost clipping leaves out examples whose norm overflows.
+            if made.norms is not None and len(made.norms) == len(batch):
                 each = by_parameter.flatten(0, 1)  # a sum over one example
                 wrong = (made.norms.double() - each).abs()
                 of_norms = self._excess(wrong, each.unsqueeze(1))

@@ -33,6 +33,10 @@ class Part(Protocol):
         """float[batch]."""
         ...
 
+    def drop(self, dropped: Tensor) -> None:
+        """Make the gradients of the examples that `dropped`, bool[batch], marks zero."""
+        ...
+
     def write_weighted_sum(self, weights: Tensor) -> None:
         """Write into the `grad` of each parameter."""
         ...

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mico_competition.training.example_gradients import without
+
 
 class OneRow:
     """The rule of one parameter.
@@ -51,6 +53,11 @@ class OneRow:
         """The squared norms of the per-example gradients, float[batch]."""
         norms: Tensor = self._gradient().flatten(1).square().sum(1)
         return norms
+
+    def drop(self, dropped: Tensor) -> None:
+        """Make the gradients of the examples that `dropped`, bool[batch], marks zero."""
+        assert self._rows is not None
+        self._rows.grad = without(self._gradient(), dropped)
 
     def write_weighted_sum(self, weights: Tensor) -> None:
         """Write sum_i weights_i * gradient_i into the parameter's `grad`."""

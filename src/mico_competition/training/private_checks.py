@@ -39,6 +39,13 @@ def check_trainable(
         raise ValueError(
             "Every parameter of the model is frozen: call requires_grad_(True) on those to train."
         )
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"Parameter {name} cannot be trained privately in {parameter.dtype}, in which "
+                "rounding lets one record move the sum of gradients by more than max_grad_norm: "
+                "call model.float(); frozen parameters may stay in half precision."
+            )
     held = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
     loose = [name for key, name in trained.items() if key not in held]
     if loose:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mico_competition.training.ghost_norms import EmbeddingRule, LinearRule
+from mico_competition.training.ghost_norms import EmbeddingRule, LinearRule, not_negative
 
 
 class TiedRule:
@@ -41,7 +41,12 @@ class TiedRule:
                 near = torch.bmm(x, g.transpose(1, 2))
                 at_tokens = h.gather(2, tokens.unsqueeze(1).expand(-1, h.shape[1], -1))
                 both += (near * at_tokens).flatten(1).sum(1)
-        return (alone + 2 * both).clamp_(min=0)
+        return not_negative(alone + 2 * both)
+
+    def drop(self, dropped: Tensor) -> None:
+        """Make the gradients of the examples that `dropped`, bool[batch], marks zero."""
+        self.embedding.drop(dropped)
+        self.linear.drop(dropped)
 
     def write_weighted_sum(self, weights: Tensor) -> None:
         """Write sum_i weights_i * gradient_i into the `grad` of the layers' parameters."""

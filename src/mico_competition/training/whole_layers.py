@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from mico_competition.training.example_gradients import example_gradients
+from mico_competition.training.example_gradients import example_gradients, without
 
 
 class WholeLayer:
@@ -103,6 +103,10 @@ class WholeLayer:
             now = [each and before for each, before in zip(now, self._by_example)]
         self._by_example = now
         return now
+
+    def drop(self, dropped: Tensor) -> None:
+        """Make the gradients of the examples that `dropped`, bool[batch], marks zero."""
+        self._rows = {own: without(rows, dropped) for own, rows in self._rows.items()}
 
     def write_weighted_sum(self, weights: Tensor) -> None:
         """Write sum_i weights_i * gradient_i into the `grad` of the parameters."""
