@@ -53,6 +53,17 @@ def factors(change):
     return lambda patch: _factors(patch, change)
 
 
+def without_clipping_of_overflows(patch):
+    """Records whose norm overflows are neither left out nor clipped."""
+    patch.setattr(ghost_norms.Rule, "drop", lambda self, dropped: None)
+    _factors(
+        patch,
+        lambda norms, c, real: torch.where(
+            norms.isfinite(), real(norms, c), torch.ones_like(norms)
+        ),
+    )
+
+
 def by_layer(patch):
     """Each layer is clipped to C by itself, which is called flat."""
 
@@ -75,9 +86,7 @@ CLIPPING = {
     "factors without a cap": factors(lambda norms, c, real: c / (norms + 1e-6)),
     "factors 10 % too large": factors(lambda norms, c, real: 1.1 * real(norms, c)),
     "factors 2 % too large": factors(lambda norms, c, real: 1.02 * real(norms, c)),
-    "no clipping where norms overflow": factors(
-        lambda norms, c, real: torch.where(norms.isfinite(), real(norms, c), torch.ones_like(norms))
-    ),
+    "no clipping where norms overflow": without_clipping_of_overflows,
     "no clipping": factors(lambda norms, c, real: torch.ones_like(norms)),
     "half of all records are not clipped": factors(
         lambda norms, c, real: torch.where(
