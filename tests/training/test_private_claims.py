@@ -2,12 +2,16 @@
 
 import copy
 import logging
+import pickle
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from test_private_trainer import net, records, run, trainer_of
 from torch import nn
+
+import mico_competition as mico
 
 INPUTS, TARGETS = records()
 ADAM = partial(torch.optim.Adam)
@@ -157,3 +161,120 @@ def test_a_damaged_state_is_refused(change, message):
     trainer = trainer_of()
     with pytest.raises(ValueError, match=message):
         trainer.load_state_dict(change(trainer.state_dict()))
+
+
+# -- what is trained, or mixed, unseen --------------------------------------------------------
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, outputs, targets):
+        return nn.functional.cross_entropy(outputs * self.scale, targets, reduction="none")
+
+
+def test_a_parameter_beside_the_model_is_refused():
+    loss = Scaled()
+    for given in (loss, loss.forward):
+        with pytest.raises(ValueError, match=r"shape \[3\] that is not the model's"):
+            trainer_of(loss=given)
+    trainer = trainer_of(loss=lambda outputs, targets: loss(outputs, targets))
+    with pytest.raises(ValueError, match=r"shape \[3\] that is not the model's"):
+        run(trainer)
+    assert trainer.steps_taken == 0
+    run(trainer_of(loss=loss.requires_grad_(False)), 1)
+
+
+class Taking(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x, more=None):
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (lambda x: x.std(), "got a tensor of one number for"),
+        (lambda x: [x], "got list for"),
+        (lambda x: {"scale": 2.0}, r"got float for \['more'\]\['scale'\]"),
+    ],
+)
+def test_inputs_without_a_row_an_example_are_refused(more, message):
+    trainer = trainer_of(Taking())
+    batch = next(iter(trainer.batches()))
+    x = INPUTS[batch]
+    with pytest.raises(ValueError, match=message):
+        trainer.step({"x": x, "more": more(x)}, TARGETS[batch])
+    trainer.step({"x": x, "more": None}, TARGETS[batch])
+
+
+def test_a_trainer_is_not_copied():
+    trainer = trainer_of()
+    for use in (copy.copy, copy.deepcopy, pickle.dumps):
+        for each in (trainer, trainer._engine.optimizer):
+            with pytest.raises(TypeError, match=r"cannot be copied or pickled.*state_dict\(\)"):
+                use(each)
+    run(trainer_of(), 1)
+
+
+def test_a_delta_that_permits_to_publish_a_record_is_warned_of():
+    with pytest.warns(UserWarning, match="not below 1 / num_records"):
+        trainer = trainer_of(target_delta=1 / 60)
+    run(trainer, 1)
+    with pytest.warns(UserWarning, match="not below 1 / num_records"):
+        trainer.certificate(0.1)
+
+
+def test_steps_under_autocast_or_with_a_changed_optimizer_are_refused():
+    trainer = trainer_of()
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(ValueError, match=r"torch\.autocast are not supported"),
+    ):
+        run(trainer)
+    trainer.optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))]})
+    with pytest.raises(ValueError, match="optimizer got or lost parameters"):
+        run(trainer)
+    assert trainer.steps_taken == 0
+
+
+def test_a_target_out_of_range_is_named():
+    trainer = trainer_of()
+    batch = next(iter(trainer.batches()))
+    with pytest.raises(ValueError, match="targets are below the number of the model's outputs"):
+        trainer.step(INPUTS[batch], TARGETS[batch] + 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise_multiplier": float("inf")}, "noise_multiplier=inf to be finite"),
+        ({"noise_multiplier": "1"}, "noise_multiplier to be a number, got '1'"),
+        ({"max_grad_norm": "1"}, "max_grad_norm to be a number, got '1'"),
+        ({"seed": 1.5}, "seed to be a whole number or None, got float"),
+        ({"seed": "a"}, "seed to be a whole number or None, got str"),
+        ({"model": nn.Sequential(nn.LazyLinear(3))}, "has no shape yet"),
+        ({"optimizer": torch.optim.LBFGS}, "LBFGS computes gradients several times"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        trainer_of(**changes)
+
+
+def test_a_model_or_optimizer_of_another_kind_is_named():
+    arguments = {"num_records": 60, "batch_size": 20, "epochs": 1, "max_grad_norm": 1.0}
+    optimizer = torch.optim.SGD(net().parameters(), lr=0.1)
+    for given, message in [
+        ((None, optimizer), "model to be a torch module, got NoneType"),
+        ((net(), None), "optimizer to be a torch optimizer, got NoneType"),
+        ((nn.ReLU(), optimizer), "ReLU has no parameters"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            mico.PrivateTrainer(*given, noise_multiplier=1.0, **arguments)
+    assert trainer_of(num_records=np.int64(60)).steps_per_epoch == 3

@@ -371,6 +371,11 @@ def summed_optimizer() -> Any:
             for parameter, noise in zip(parameters, gaussian_like(parameters, std, self.generator)):
                 parameter.grad = noise.add_(parameter.summed_grad)
 
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            raise TypeError(
+                "A private optimizer cannot be copied or pickled: use the trainer's state_dict()."
+            )
+
     return SummedOptimizer
 
 

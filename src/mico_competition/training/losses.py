@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -103,6 +103,13 @@ class ExampleLosses:
         if not callable(loss):
             raise ValueError(f"Expected loss to be a function or a name, got {loss!r}.")
         self.loss = loss
+        self._checked = False
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ValueError if the loss is a module with parameters to train beside the model's."""
+        holder = getattr(self.loss, "__self__", self.loss)
+        if isinstance(holder, nn.Module):
+            _refuse_foreign(model, [p for p in holder.parameters() if p.requires_grad])
 
     def __call__(self, model: nn.Module, inputs: Any, targets: Tensor) -> Tensor:
         """float[b], with a graph; ValueError if the loss returns another shape."""
@@ -115,6 +122,9 @@ class ExampleLosses:
                 f"The loss returned shape {list(losses.shape)} for {len(targets)} examples: "
                 f"return one value an example, {self._remedy(losses)}."
             )
+        if not self._checked and losses.grad_fn is not None:
+            _refuse_foreign(model, _parameters_below(losses))
+            self._checked = True
         return losses
 
     @staticmethod
@@ -124,16 +134,65 @@ class ExampleLosses:
         return "for example by .flatten(1).mean(1)"
 
 
+def _parameters_below(losses: Tensor) -> list[Tensor]:
+    """The parameters in the graph of the losses."""
+    found: list[Tensor] = []
+    seen: set[Any] = set()
+    waiting: list[Any] = [losses.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting += [below for below, _ in node.next_functions]
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, nn.Parameter):
+            found.append(leaf)
+    return found
+
+
+def _refuse_foreign(model: nn.Module, parameters: list[Any]) -> None:
+    own = {id(parameter) for parameter in model.parameters()}
+    foreign = [each for each in parameters if id(each) not in own]
+    if foreign:
+        raise ValueError(
+            f"The loss uses a parameter of shape {list(foreign[0].shape)} that is not the model's, "
+            "so its gradient would be neither clipped nor noised: make it a part of the model, or "
+            "freeze it by requires_grad_(False)."
+        )
+
+
 def rows_of(inputs: Any) -> int:
-    """The number of examples of a batch: the length of its tensors, which must agree."""
-    tensors = list(inputs.values()) if isinstance(inputs, Mapping) else [inputs]
-    lengths = {len(each) for each in tensors if isinstance(each, Tensor) and each.ndim}
+    """The number of examples of a batch: the length of its tensors, which must agree.
+
+    Nothing but tensors with one row an example (and None) is allowed, since the checks for
+    mixing exchange rows and would pass over anything else.
+    """
+    named = list(_flat(inputs, ""))
+    for name, value in named:
+        if not isinstance(value, Tensor) or not value.ndim:
+            what = "a tensor of one number" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                "Expected inputs to be a tensor with one row an example, or a dict of such "
+                f"tensors, got {what}{name and f' for {name}'}: set constants in the model, and "
+                "repeat what all examples share for each row."
+            )
+    lengths = {len(value) for _, value in named}
     if len(lengths) != 1:
         raise ValueError(
             "Expected inputs to be a tensor with one row an example, or a dict of such tensors, "
             f"got {type(inputs).__name__} of {sorted(lengths) or 'no'} rows."
         )
     return lengths.pop()
+
+
+def _flat(inputs: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The values of inputs, without None, and their names."""
+    if isinstance(inputs, Mapping):
+        for key, value in inputs.items():
+            yield from _flat(value, f"{name}[{key!r}]")
+    elif inputs is not None or not name:
+        yield name, inputs
 
 
 def as_tensors(inputs: Any) -> Any:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from numbers import Integral, Real
+from typing import Any
+
 import torch
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.dpsgd import Generator
@@ -10,19 +17,66 @@ from mico_competition.training.secure_random import SecureGenerator
 from mico_competition.training.streams import fresh_streams
 
 
-def check_counts(num_records: int, batch_size: int, epochs: int, physical: int) -> None:
-    """Raise ValueError unless all are whole numbers in range."""
-    counts = {
+def check_module(model: Any, optimizer: Any) -> None:
+    """Raise ValueError unless these are a module and an optimizer that a trainer can use."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"Expected model to be a torch module, got {type(model).__name__}.")
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        kind = type(optimizer).__name__
+        raise ValueError(f"Expected optimizer to be a torch optimizer, got {kind}.")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError(
+            "LBFGS computes gradients several times a step, without noise: use another optimizer."
+        )
+    parameters = dict(model.named_parameters())
+    if not parameters:
+        raise ValueError(f"Model {type(model).__name__} has no parameters to train.")
+    for name, parameter in parameters.items():
+        if isinstance(parameter, UninitializedParameter):
+            raise ValueError(
+                f"Parameter {name} has no shape yet: call the model once, then make the optimizer "
+                "and the trainer."
+            )
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise ValueError unless the value is a number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"Expected {name} to be a number, got {value!r}.")
+
+
+def check_seed(seed: Any) -> None:
+    """Raise ValueError unless the seed is a whole number or None."""
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
+        raise ValueError(f"Expected seed to be a whole number or None, got {type(seed).__name__}.")
+
+
+def warn_of_delta(delta: float, num_records: int) -> None:
+    """Warn if delta permits that a whole record is published."""
+    if delta >= 1 / num_records:
+        warnings.warn(
+            f"delta={delta} is not below 1 / num_records = {1 / num_records:.2g}, and so permits "
+            "to publish a record as it is: choose a delta well below.",
+            stacklevel=4,
+        )
+
+
+def checked_counts(
+    num_records: int, batch_size: int, epochs: int, physical: int
+) -> tuple[int, int, int, int]:
+    """The four as int; ValueError unless all are whole numbers in range."""
+    counts: dict[str, Any] = {
         "num_records": num_records,
         "batch_size": batch_size,
         "epochs": epochs,
         "max_physical_batch_size": physical,
     }
     for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             raise ValueError(f"Expected {name}={value!r} to be a whole number of at least 1.")
     if batch_size > num_records:
         raise ValueError(f"Expected batch_size={batch_size} <= num_records={num_records}.")
+    return int(num_records), int(batch_size), int(epochs), int(physical)
 
 
 def planned_mechanism(
@@ -39,6 +93,16 @@ def planned_mechanism(
             "Expected one of target_epsilon and noise_multiplier, got "
             f"target_epsilon={target_epsilon} and noise_multiplier={noise_multiplier}."
         )
+    given = {
+        "noise_multiplier": noise_multiplier,
+        "target_epsilon": target_epsilon,
+        "target_delta": target_delta,
+    }
+    for name, value in given.items():
+        if value is not None:
+            check_number(name, value)
+    if noise_multiplier == math.inf:
+        raise ValueError("Expected noise_multiplier=inf to be finite: no training survives it.")
     if target_delta is not None and not 0 < target_delta < 1:
         raise ValueError(f"Expected target_delta={target_delta} in (0, 1).")
     if noise_multiplier is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,15 @@ from mico_competition.training.continuations import (
 from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES
 from mico_competition.training.losses import ExampleLosses, Loss, as_tensors, part_of, rows_of
 from mico_competition.training.poisson_draws import PoissonDraws, restore, state_of
-from mico_competition.training.private_plan import check_counts, generators_of, planned_mechanism
+from mico_competition.training.private_plan import (
+    check_module,
+    check_number,
+    check_seed,
+    checked_counts,
+    generators_of,
+    planned_mechanism,
+    warn_of_delta,
+)
 from mico_competition.training.weights_watch import WeightsWatch
 
 LARGE_LAYER = 2**28  # numbers of per-example gradients in a physical batch, which take 1 GiB
@@ -108,7 +116,12 @@ class PrivateTrainer:
     ) -> None:
         if find_spec("opacus") is None:
             raise ImportError(f"PrivateTrainer needs the package opacus: {install('opacus')}")
-        check_counts(num_records, batch_size, epochs, max_physical_batch_size)
+        check_module(model, optimizer)
+        num_records, batch_size, epochs, max_physical_batch_size = checked_counts(
+            num_records, batch_size, epochs, max_physical_batch_size
+        )
+        check_seed(seed)
+        check_number("max_grad_norm", max_grad_norm)
         if secure_mode and seed is not None:
             raise ValueError("A run in secure_mode cannot be repeated: leave out seed.")
         self.num_records, self.batch_size, self.epochs = num_records, batch_size, epochs
@@ -121,6 +134,8 @@ class PrivateTrainer:
             num_steps=self.steps_per_epoch * epochs,
         )
         self.target_delta, self.max_grad_norm = target_delta, max_grad_norm
+        if target_delta is not None:
+            warn_of_delta(target_delta, num_records)
         self.secure_mode = secure_mode
         self.model, self.optimizer = model, optimizer
         self._seed, self._moment = seed, Moment()
@@ -133,6 +148,8 @@ class PrivateTrainer:
             num_steps=self.planned.num_steps,
             generator=sampling,
         )
+        losses = ExampleLosses(loss)
+        losses.check(model)
         self._engine = DPSGD(
             model,
             optimizer,
@@ -142,9 +159,10 @@ class PrivateTrainer:
             max_physical_batch_size=max_physical_batch_size,
             grad_sample_mode=grad_sample_mode,
             noise_generator=noise,
-            losses=ExampleLosses(loss),
+            losses=losses,
         )
         self._weights = WeightsWatch(model)
+        self._held = _held(optimizer)
         self._engine.optimizer.attach_step_hook(lambda _: self._begin())
         self._warn_of_cost(max_physical_batch_size)
 
@@ -194,9 +212,15 @@ class PrivateTrainer:
     def step(self, inputs: Any, targets: Any) -> Tensor:
         """Take one step on the batch that `batches` has given.
 
+        The rows must be those of the batch, and nothing else may depend on the records: the
+        trainer cannot see rows of other positions, values that the model or the loss takes from
+        elsewhere, or a tensor outside the model that you train beside it.  The claim does not
+        hold then.
+
         Args:
             inputs: the batch's inputs in the order of its positions: a tensor or array [b, ...],
-                or a dict of them, which becomes the model's named arguments.
+                or a dict of them, which becomes the model's named arguments.  Each has one row
+                an example; None is allowed in a dict.
             targets: its targets, [b, ...].
 
         Returns:
@@ -209,6 +233,7 @@ class PrivateTrainer:
         """
         self._weights.check(frozen=False)
         self._moment.check()
+        self._check_surroundings()
         inputs, targets = as_tensors(inputs), as_tensors(targets)
         rows = rows_of(inputs)
         if not isinstance(targets, Tensor) or not targets.ndim or len(targets) != rows:
@@ -222,9 +247,14 @@ class PrivateTrainer:
                 targets.to(self.device),
                 num_records=self.num_records,
             )
-        except BaseException:
+        except BaseException as error:
             if self._weights.changing:  # some may have changed, so the step counts
                 self._draws.use()
+            if isinstance(error, IndexError):
+                raise ValueError(
+                    f"The model or the loss got an index out of range ({error}): check that the "
+                    "targets are below the number of the model's outputs."
+                ) from error
             raise
         self._draws.use()
         self._weights.end()
@@ -280,6 +310,8 @@ class PrivateTrainer:
         delta = self.target_delta if delta is None else delta
         epsilon = self.epsilon(delta)
         assert delta is not None
+        if delta != self.target_delta:
+            warn_of_delta(delta, self.num_records)
         return describe_claim(self, epsilon, delta)
 
     def layers(self) -> dict[str, str]:
@@ -356,6 +388,25 @@ class PrivateTrainer:
             f"{self.sample_rate:.4g}, step {self.steps_taken} of {self.num_steps})"
         )
 
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(
+            "A PrivateTrainer cannot be copied or pickled, since the copy would add the same "
+            "noise: save its state_dict(), and load that into a trainer made in the same way."
+        )
+
+    def _check_surroundings(self) -> None:
+        """Raise ValueError if a step here and now would not be the step that was checked."""
+        if _held(self.optimizer) != self._held:
+            raise ValueError(
+                "The optimizer got or lost parameters after the trainer was made: give it all of "
+                "them first, then make the trainer."
+            )
+        if torch.is_autocast_enabled(self.device.type):
+            raise ValueError(
+                "Private steps under torch.autocast are not supported, since gradients would be "
+                "clipped in low precision: call step outside of autocast."
+            )
+
     def _privacy(self) -> dict[str, Any]:
         return {
             "noise_multiplier": self.noise_multiplier,
@@ -377,3 +428,8 @@ class PrivateTrainer:
                     f"max_physical_batch_size={rows}, or freeze the layer.",
                     stacklevel=3,
                 )
+
+
+def _held(optimizer: torch.optim.Optimizer) -> list[int]:
+    """The identities of an optimizer's parameters."""
+    return [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
