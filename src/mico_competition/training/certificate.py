@@ -61,8 +61,8 @@ def _second_opinion(trainer: PrivateTrainer, epsilon: float, delta: float) -> fl
     """The epsilon by another library; ValueError if it is above the claim, or there is no claim."""
     if not math.isfinite(epsilon):
         raise ValueError(
-            f"The accountant finds no finite epsilon at delta={delta} for {trainer!r}: raise "
-            "delta, or train with more noise."
+            f"The accountant finds no finite epsilon at delta={delta} for {trainer!r}: choose "
+            "another delta, still below 1 / num_records, or train with more noise."
         )
     if not trainer.steps_taken:
         return 0.0
