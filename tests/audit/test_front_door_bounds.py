@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import mico_competition as mico
 from mico_competition.audit.bounds import all_bounds
@@ -155,3 +156,32 @@ def test_models_that_tell_each_others_members_count_once():
         with pytest.raises(ValueError, match=f"{models} have the same or complementary ones"):
             mico.epsilon_bounds(truth, scores)
     assert mico.epsilon_bounds(paired[::2], scores[::2]).models == 4
+
+
+HALVES = np.arange(200) % 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"delta": "a"}, r"delta='a' in \(0, 1\)"),
+        ({"level": None}, r"level=None in \(0, 1\)"),
+        ({"seed": "a"}, "seed='a' to be a whole number"),
+        ({"seed": -1}, "seed=-1 to be a whole number"),
+        ({"scores": [object()] * 200}, "scores to hold numbers alone"),
+    ],
+)
+def test_arguments_of_another_type_are_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        mico.epsilon_bounds(**{"is_member": HALVES, "scores": HALVES, **options})
+
+
+def test_scores_that_require_gradients_and_objects_are_numbers():
+    expected = mico.epsilon_bounds(HALVES, HALVES).headline.epsilon
+    for scores in (torch.tensor(HALVES * 1.0, requires_grad=True), HALVES.astype(object)):
+        assert mico.epsilon_bounds(HALVES, scores).headline.epsilon == expected
+
+
+def test_a_rate_outside_is_shown():
+    with pytest.raises(ValueError, match="got -1"):
+        mico.tpr_limit(epsilon=-1, fpr=0.1)

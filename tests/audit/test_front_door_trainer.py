@@ -105,3 +105,22 @@ def test_results_that_are_no_scores(result, words):
 def test_bad_options(options, words):
     with pytest.raises(ValueError, match=words):
         mico.audit_trainer(noisy_sum(1), **{"canaries": 100, "epsilon": 1, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"canaries": 100.5}, "canaries=100.5 to be a whole number"),
+        ({"runs": 1.5}, "runs=1.5 to be a whole number"),
+        ({"epsilon": "1"}, "epsilon='1' >= 0"),
+        ({"seed": "q"}, "seed='q' to be a whole number"),
+        ({"train": None}, r"train\(include, seed\), got NoneType"),
+        ({"train": lambda include: include}, r"train\(include, seed\), got <lambda>"),
+    ],
+)
+def test_arguments_of_another_type_are_named(options, words):
+    def train(include, seed):
+        return 1.0 * include
+
+    with pytest.raises(ValueError, match=words):
+        mico.audit_trainer(**{"train": train, "canaries": 100, "epsilon": 1, **options})

@@ -49,17 +49,25 @@ def check_scores(truth: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def check_delta(delta: float, *, zero: bool = True) -> None:
     """ValueError unless `delta` is in (0, 1), or is 0 where `zero` allows that."""
-    if not (0 < delta < 1 or (zero and delta == 0)):
+    if not (_inside(delta) or (zero and delta == 0)):
         allowed = "[0, 1)" if zero else "(0, 1)"
         raise ValueError(
-            f"Expected delta={delta} in {allowed}: take the delta of the claim, such as 1e-5."
+            f"Expected delta={delta!r} in {allowed}: take the delta of the claim, such as 1e-5."
         )
 
 
 def check_level(level: float) -> None:
     """ValueError unless `level` is in (0, 1)."""
-    if not 0 < level < 1:
-        raise ValueError(f"Expected level={level} in (0, 1): 0.95 is usual.")
+    if not _inside(level):
+        raise ValueError(f"Expected level={level!r} in (0, 1): 0.95 is usual.")
+
+
+def _inside(value: Any) -> bool:
+    """Whether this is a number in (0, 1)."""
+    try:
+        return bool(0 < value < 1)
+    except (TypeError, ValueError, RuntimeError):
+        return False
 
 
 def _flat(name: str, given: Any) -> np.ndarray:

@@ -17,6 +17,7 @@ from mico_competition.audit.bounds import METHODS
 from mico_competition.audit.checked import check_delta, check_level, check_scores
 from mico_competition.audit.guesses import pairs
 from mico_competition.audit.one_run import one_run_bound
+from mico_competition.support.counts import check_whole
 from mico_competition.support.tables import aligned, html_line, html_table
 
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ def epsilon_bounds(
     """
     check_delta(delta, zero=False)
     check_level(level)
+    check_whole("seed", seed)
     truth, values = _models(is_member, scores)
     if membership == "half" and len(truth) > 1:
         raise ValueError(
@@ -231,8 +233,8 @@ def epsilon_bounds(
 def _models(is_member: Any, scores: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Membership and scores of each model, as flat arrays."""
     try:
-        truth, values = np.asarray(is_member), np.asarray(scores)
-    except ValueError:
+        truth, values = _array("is_member", is_member), _array("scores", scores)
+    except _Ragged:
         truth = values = np.zeros((0, 0, 0))
     if truth.shape != values.shape or truth.ndim not in (1, 2):
         raise ValueError(
@@ -242,6 +244,24 @@ def _models(is_member: Any, scores: Any) -> tuple[list[np.ndarray], list[np.ndar
     if truth.ndim == 1:
         return [truth], [values]
     return list(truth), list(values)
+
+
+class _Ragged(Exception):
+    """Rows of several lengths."""
+
+
+def _array(name: str, given: Any) -> np.ndarray:
+    """Numbers as an array; a tensor may require gradients and be on any device."""
+    try:
+        found = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    except ValueError:
+        raise _Ragged from None
+    if found.dtype == object:
+        try:
+            found = found.astype(np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"Expected {name} to hold numbers alone, got other objects.") from None
+    return found
 
 
 def _check_independent(truth: Sequence[np.ndarray]) -> None:

@@ -8,10 +8,12 @@ claimed epsilon permits has refuted the claim.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +21,7 @@ import numpy as np
 from mico_competition.audit.bound import Bound
 from mico_competition.audit.checked import check_delta, check_level
 from mico_competition.audit.epsilon_bounds import EpsilonBounds, epsilon_bounds
+from mico_competition.support.counts import check_whole
 from mico_competition.support.progress import tracked
 from mico_competition.support.tables import html_line
 
@@ -150,12 +153,17 @@ def audit_trainer(
     started = time.perf_counter()
     check_delta(delta, zero=False)
     check_level(level)
+    _check_train(train)
+    check_whole("canaries", canaries)
+    check_whole("runs", runs)
+    if seed is not None:
+        check_whole("seed", seed)
     if canaries < FEWEST:
         raise ValueError(
             f"Expected canaries={canaries} >= {FEWEST}: fewer prove nothing; 1000 is usual."
         )
-    if not epsilon >= 0:
-        raise ValueError(f"Expected epsilon={epsilon} >= 0, the claim to test.")
+    if not isinstance(epsilon, Real) or not epsilon >= 0:
+        raise ValueError(f"Expected epsilon={epsilon!r} >= 0, the claim to test.")
     if runs < 1:
         raise ValueError(f"Expected runs={runs} >= 1.")
     seed = secrets.randbits(62) if seed is None else seed
@@ -175,6 +183,19 @@ def audit_trainer(
         seed,
         time.perf_counter() - started,
     )
+
+
+def _check_train(train: Any) -> None:
+    """ValueError for what cannot be called as `train(include, seed)`."""
+    try:
+        inspect.signature(train).bind(np.zeros(0, bool), 0)
+    except TypeError:
+        what = getattr(train, "__name__", None) if callable(train) else type(train).__name__
+        raise ValueError(
+            f"Expected train as a function that is called as train(include, seed), got {what}."
+        ) from None
+    except ValueError:  # a built-in function, whose arguments nobody knows
+        return
 
 
 def _derived(seed: int, name: str) -> int:

@@ -186,9 +186,10 @@ GAUSSIAN = Family("mu", _gaussian_tpr, _gaussian_fpr, gdp_epsilon)
 
 
 def _check(name: str, values: np.ndarray, most: float) -> None:
-    if not ((values >= 0) & (values <= most)).all():  # false for NaN, too
+    fits = (values >= 0) & (values <= most)  # false for NaN, too
+    if not fits.all():
         allowed = "at least 0" if math.isinf(most) else f"in [0, {most:g}]"
-        raise ValueError(f"Expected {name} {allowed}, got a value outside.")
+        raise ValueError(f"Expected {name} {allowed}, got {np.asarray(values)[~fits].flat[0]:g}.")
 
 
 def _check_finite(name: str, value: float) -> None:

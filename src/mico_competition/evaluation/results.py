@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -217,9 +218,9 @@ class AttackResult:
     def _at(self, fpr: float, level: float) -> Estimate:
         """The estimate of `tpr`; with the data for comparisons unless it comes from a file."""
         for name, value in (("fpr", fpr), ("level", level)):
-            if not 0 < value < 1:
+            if not isinstance(value, Real) or not 0 < value < 1:
                 raise ValueError(
-                    f"Expected {name}={value} in (0, 1): give a fraction, such as 0.01 for 1%."
+                    f"Expected {name}={value!r} in (0, 1): give a fraction, such as 0.01 for 1%."
                 )
         if fpr * self.measured.nonmembers < 1:
             warnings.warn(

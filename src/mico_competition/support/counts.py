@@ -1,6 +1,8 @@
-"""Numbers with their nouns."""
+"""Numbers with their nouns, and arguments that are whole numbers."""
 
 from __future__ import annotations
+
+from numbers import Integral
 
 
 def count_of(number: int, noun: str, plural: str = "") -> str:
@@ -10,3 +12,9 @@ def count_of(number: int, noun: str, plural: str = "") -> str:
     ('1 entry', '1,000 faults')
     """
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def check_whole(name: str, value: object, least: int = 0) -> None:
+    """ValueError unless an argument is a whole number of at least `least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+        raise ValueError(f"Expected {name}={value!r} to be a whole number of at least {least}.")
