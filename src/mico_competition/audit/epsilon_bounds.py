@@ -161,7 +161,9 @@ def epsilon_bounds(
     trainer's epsilon is not below it.  The scores must be made without any of the labels that they
     are compared with: attack some models with others.  The rows of `evaluate` do not fit together,
     since each target is a shadow model of the others there; one of its rows by itself does, such as
-    `result["lira"].truth[0]` with `result["lira"].scores[0]`.
+    `result["lira"].truth[0]` with `result["lira"].scores[0]`.  Every second row of a pool of
+    `train_shadows` (`[::2]`) has no row whose members it tells; that bounds hold for these rows
+    together is shown by simulation, not by a theorem.
 
     Args:
         is_member: bool[points], or bool[models, points] for several models; 1 for a member.
