@@ -66,16 +66,17 @@ class UnclippedLayer(DPSGD):
         with self.keeper.recording():
             losses = per_example_losses(self.model, inputs, labels)
             self.keeper.norms(losses)
-        rules = self.keeper._rules
+        parts = self.keeper.layers.parts
+        unclipped = [part for part in parts if getattr(part, "module", None) is self.unclipped]
+        assert len(unclipped) == 1
         squares = torch.zeros_like(losses)
-        for module, rule in rules.items():
-            if module is not self.unclipped:
-                squares += rule.squared_norms(losses.shape)
+        for part in parts:
+            if part not in unclipped:
+                squares += part.squared_norms(losses.shape)
         factors = clip_factors(squares.sqrt(), self.max_grad_norm)
-        for module, rule in rules.items():
-            whole = torch.ones_like(factors)
-            rule.write_weighted_sum(whole if module is self.unclipped else factors)
-            rule.forget()
+        for part in parts:
+            part.write_weighted_sum(torch.ones_like(factors) if part in unclipped else factors)
+            part.forget()
         return losses.detach().sum()
 
 

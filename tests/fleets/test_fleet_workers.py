@@ -177,7 +177,8 @@ def test_status_counts_and_more_models_join(tmp_path, capsys):
     assert (state.total, state.done, state.left, state.running) == (4, 4, 0, False)
     capsys.readouterr()
     assert main(["fleet", "status", str(tmp_path)]) == 0
-    assert f"{SCENARIO}             4      4       0      0  finished" in capsys.readouterr().out
+    row = [SCENARIO, "4", "4", "0", "0", "finished"]
+    assert row in [line.split()[:6] for line in capsys.readouterr().out.splitlines()]
     assert sorted(p.parent.name + p.name for p in tmp_path.glob(f"*/{SCENARIO}/*/*")) == [
         "finalmodel_150",
         "trainmodel_0",
