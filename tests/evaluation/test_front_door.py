@@ -381,3 +381,28 @@ def test_membership_and_labels_of_a_pool_are_read_only():
     for values in (pool.membership, pool.labels):
         with pytest.raises(ValueError, match="read-only"):
             values[...] = 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"seed": "a"}, {"seed": -1}, {"resamples": 1.5}, {"folds": 2.5}]
+)
+def test_numbers_that_are_not_whole_are_named(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))}=.* to be a whole number"):
+        mico.evaluate(pool_of(), "loss", **{**QUICK, **options})
+
+
+def raises_its_own(target, shadow, is_member):
+    return {}["absent"]
+
+
+def test_an_error_of_an_own_attack_says_whose_it_is():
+    with pytest.raises(KeyError) as caught:
+        mico.evaluate(pool_of(), raises_its_own, **QUICK)
+    assert "This happened in attack raises_its_own." in caught.value.__notes__
+
+
+def test_a_rate_that_is_no_number_is_named():
+    result = mico.evaluate(mico.ModelPool.from_losses(LOSSES, MEMBERS), "loss", **QUICK)["loss"]
+    for fpr in ("a", None):
+        with pytest.raises(ValueError, match=r"fpr=.* in \(0, 1\)"):
+            result.tpr(fpr=fpr)

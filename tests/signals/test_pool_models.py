@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from mico_competition.signals.pool import ModelPool
@@ -226,3 +227,17 @@ def test_a_text_model_of_transformers():
     expected = ModelPool.from_logits(logits, torch.arange(20) % 2, membership)
     np.testing.assert_allclose(pool.signal("logit"), expected.signal("logit"), atol=1e-4)
     assert type(pool.source.data).__name__ == "TokenDataset"
+
+
+class RaisesKeyError(nn.Module):
+    def forward(self, inputs):
+        return {}["absent"]
+
+
+def test_errors_of_a_forward_pass_and_mixed_kinds_name_the_model():
+    inputs, labels, mask = np.zeros((4, 2), np.float32), [0, 1, 0, 1], np.eye(2, 4, dtype=bool)
+    with pytest.raises(ValueError, match="model 0 does not take the inputs.*KeyError: 'absent'"):
+        ModelPool.from_models([RaisesKeyError()] * 2, inputs, labels, mask)
+    fitted = LogisticRegression().fit(np.arange(8).reshape(4, 2), labels)
+    with pytest.raises(ValueError, match="got Linear as model 1: make a pool of each kind"):
+        ModelPool.from_models([fitted, nn.Linear(2, 2)], inputs, labels, mask)

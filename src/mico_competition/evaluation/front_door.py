@@ -32,7 +32,7 @@ from mico_competition.evaluation.results import AttackResult, Results
 from mico_competition.signals import HIDDEN, MEMBER, NONMEMBER
 from mico_competition.signals.pool import ModelPool, choice
 from mico_competition.signals.pool_source import PoolSource, near_copies
-from mico_competition.support.counts import count_of
+from mico_competition.support.counts import check_whole, count_of
 from mico_competition.support.progress import tracked
 
 _log = logging.getLogger(__name__)
@@ -98,6 +98,9 @@ def evaluate(
         raise ValueError(
             f'Expected leakage_check={leakage_check!r} to be "auto", "always" or "never".'
         )
+    check_whole("folds", folds)
+    check_whole("resamples", resamples)
+    check_whole("seed", seed)
     if folds < 2:
         raise ValueError(f"Expected folds={folds} >= 2: a target needs models of other folds.")
     _check_known(pool)
@@ -353,3 +356,6 @@ def _named(chosen: Attack) -> Iterator[None]:
         if chosen.name in str(error):
             raise
         raise ValueError(f"Attack {chosen.name} cannot run here. {error}") from error
+    except Exception as error:
+        error.add_note(f"This happened in attack {chosen.name}.")
+        raise

@@ -40,6 +40,12 @@ class EstimatorKit:
                 f"Expected labels of shape [records] = ({count(inputs)},), one for each record of "
                 f"inputs, got {stated.shape}."
             )
+        other = next((row for row, one in enumerate(estimators) if not is_estimator(one)), None)
+        if other is not None:
+            raise ValueError(
+                "Expected classifiers with predict_proba, like model 0, got "
+                f"{type(estimators[other]).__name__} as model {other}: make a pool of each kind."
+            )
         try:
             seen = np.concatenate([np.asarray(one.classes_) for one in estimators])
             classes = np.unique(np.concatenate([seen, stated]))

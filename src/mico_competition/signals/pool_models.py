@@ -272,7 +272,7 @@ class OfModule(_Derived):
         with torch.inference_mode(), full_precision():
             try:
                 outputs: Any = logits(model, inputs)
-            except (RuntimeError, ValueError) as error:
+            except Exception as error:  # code of others may raise anything
                 raise self._misfit(inputs, error) from error
         if not isinstance(outputs, Tensor):
             raise ValueError(
@@ -307,6 +307,8 @@ class OfModule(_Derived):
         whole = isinstance(inputs, Tensor) and not inputs.is_floating_point()
         fix = "if it takes floating-point numbers, pass inputs.float(). " if whole else ""
         lines = str(error).strip().splitlines() or [type(error).__name__]
+        if not isinstance(error, (RuntimeError, ValueError)):
+            lines[0] = f"{type(error).__name__}: {lines[0]}"
         return ValueError(
             f"{self._name} does not take the inputs, here {given.replace('torch.', '')}: {fix}"
             f"{lines[0]}"
