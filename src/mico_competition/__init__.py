@@ -26,8 +26,9 @@ if TYPE_CHECKING:
         load_purchase100,
         load_sst2,
     )
+    from mico_competition.evaluation.attack_result import AttackResult
     from mico_competition.evaluation.front_door import attack, evaluate
-    from mico_competition.evaluation.results import AttackResult, Results
+    from mico_competition.evaluation.results import Results
     from mico_competition.models.architectures import CNN, MLP, load_model
     from mico_competition.scoring.metrics import score
     from mico_competition.shadows.train_shadows import train_shadows
@@ -67,7 +68,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "AttackResult": "evaluation.results",
+    "AttackResult": "evaluation.attack_result",
     "CNN": "models.architectures",
     "ChallengeDataset": "competition.challenge",
     "EpsilonBounds": "audit.epsilon_bounds",

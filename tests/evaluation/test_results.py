@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from mico_competition.scoring import tpr_at_fpr
 
+from mico_competition.evaluation.attack_result import AttackResult, Number, UnresolvedRate
 from mico_competition.evaluation.measure import at_rate, measure
 from mico_competition.evaluation.paired import paired_test
-from mico_competition.evaluation.results import AttackResult, Number, Results, UnresolvedRate
+from mico_competition.evaluation.results import Results
 
 
 def scored(models=8, points=400, shift=1.0, seed=0):

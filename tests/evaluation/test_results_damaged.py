@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mico_competition.evaluation.results import AttackResult, Results
+from mico_competition.evaluation.attack_result import AttackResult
+from mico_competition.evaluation.results import Results
 
 ATTACK = "attacks.0"
 

@@ -9,7 +9,8 @@ import pytest
 from mico_competition.audit.limits import max_tpr
 from mico_competition.audit.tradeoff import dp_tpr
 from mico_competition.evaluation import figures
-from mico_competition.evaluation.results import AttackResult, Results
+from mico_competition.evaluation.attack_result import AttackResult
+from mico_competition.evaluation.results import Results
 from mico_competition.training.accounting import Mechanism
 
 matplotlib.use("agg")

@@ -13,6 +13,7 @@ import numpy as np
 from mico_competition.attacks.cost import metered
 from mico_competition.attacks.masked_source import MaskedSource
 from mico_competition.attacks.problem import Attack, Problem
+from mico_competition.evaluation.attack_result import AttackResult
 from mico_competition.evaluation.cross_fitting import (
     EvaluationTask,
     bound_groups,
@@ -28,7 +29,7 @@ from mico_competition.evaluation.own_attacks import (
     check_enough,
     check_holds,
 )
-from mico_competition.evaluation.results import AttackResult, Results
+from mico_competition.evaluation.results import Results
 from mico_competition.signals import HIDDEN, MEMBER, NONMEMBER
 from mico_competition.signals.pool import ModelPool, choice
 from mico_competition.signals.pool_source import PoolSource, near_copies

@@ -24,7 +24,8 @@ from mico_competition.support.files import PRIVATE, write_text
 from mico_competition.support.made import made_line
 
 if TYPE_CHECKING:
-    from mico_competition.evaluation.results import AttackResult, Results
+    from mico_competition.evaluation.attack_result import AttackResult
+    from mico_competition.evaluation.results import Results
     from mico_competition.support.files import PathLike
 
 FORMAT = "mico_competition results"
@@ -137,7 +138,7 @@ def _content(path: PathLike) -> bytes:
 
 
 def _read(entry: Mapping[str, Any]) -> AttackResult:
-    from mico_competition.evaluation.results import AttackResult
+    from mico_competition.evaluation.attack_result import AttackResult
 
     about: dict[str, Any] = {
         "title": entry["title"],

@@ -15,7 +15,8 @@ from mico_competition.support.tables import Cell, aligned, html_line, html_table
 if TYPE_CHECKING:
     import pandas
 
-    from mico_competition.evaluation.results import AttackResult, Results
+    from mico_competition.evaluation.attack_result import AttackResult
+    from mico_competition.evaluation.results import Results
 
 HEADS = {key: "AUC" if key == "AUC" else f"TPR@{percent(rate_of(key))} FPR, %" for key in METRICS}
 """Key of a metric -> the head of its column."""
