@@ -31,7 +31,8 @@ from mico_competition.evaluation.own_attacks import (
 )
 from mico_competition.evaluation.results import Results
 from mico_competition.signals import HIDDEN, MEMBER, NONMEMBER
-from mico_competition.signals.pool import ModelPool, choice
+from mico_competition.signals.pool import ModelPool
+from mico_competition.signals.pool_arguments import choice
 from mico_competition.signals.pool_source import PoolSource, near_copies
 from mico_competition.support.counts import check_whole, count_of
 from mico_competition.support.progress import tracked

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from mico_competition.competition.table import DISTINGUISHER, PHASE_NAMES, get_scenario
 from mico_competition.signals.fleet import KNOWLEDGE, OWN, Fleet
+from mico_competition.signals.pool_arguments import (
+    as_gives,
+    check_counts,
+    choice,
+    refuse_known,
+)
 from mico_competition.signals.pool_build import Kit, LossKit, OutputKit
 from mico_competition.signals.pool_checks import check_labels, check_losses, check_membership
 from mico_competition.signals.pool_estimators import EstimatorKit, count, is_estimator
-from mico_competition.signals.pool_run import ModuleKit, as_give
+from mico_competition.signals.pool_run import ModuleKit
 from mico_competition.signals.pool_source import (
-    TWINS_FROM,
     Joined,
     ModelsSource,
     PoolSource,
@@ -220,8 +224,8 @@ class ModelPool:
         >>> ModelPool.from_models(models, torch.randn(20, 4), torch.arange(20) % 3, membership)
         ModelPool(4 models, 20 records, 3 classes, members known of all models; holds models)
         """
-        gives = _as_gives(models)
-        _check_counts(inputs, labels)
+        gives = as_gives(models)
+        check_counts(inputs, labels)
         check_membership(membership, len(gives), count(labels))  # before anything is run
         with nullcontext() if progress else quiet():
             first = gives[0]()
@@ -407,7 +411,7 @@ class ModelPool:
         models, several = self._kit.targets(target)
         joined = Joined(self.source, models)
         rows = len(self) + np.arange(len(models))
-        _refuse_known(joined, rows)
+        refuse_known(joined, rows)
         return joined, rows, several
 
     def __repr__(self) -> str:
@@ -432,68 +436,3 @@ def _read_only(values: np.ndarray) -> np.ndarray:
     view = values.view()
     view.setflags(write=False)
     return view
-
-
-def choice(name: str, chosen: Any, total: int) -> np.ndarray:
-    """int64[k], indices below `total` that a mask or a list names; all for None.
-
-    Raises:
-        ValueError: for an index that is out of range or occurs twice, and for none at all.
-    """
-    if chosen is None:
-        return np.arange(total)
-    chosen = range(total)[chosen] if isinstance(chosen, slice) else chosen
-    array = np.atleast_1d(np.asarray(chosen))
-    if array.dtype == bool:
-        if array.shape != (total,):
-            raise ValueError(f"Expected {name} as a mask of shape ({total},), got {array.shape}.")
-        array = np.flatnonzero(array)
-    whole = array.ndim == 1 and array.size and array.dtype.kind in "iu"
-    if not whole or array.min() < 0 or array.max() >= total or len(np.unique(array)) < len(array):
-        raise ValueError(
-            f"Expected {name} to be different indices in 0..{total - 1}, or a mask of shape "
-            f"({total},), got {chosen!r}."
-        )
-    return array.astype(np.int64)
-
-
-def _as_gives(models: Any) -> list[Callable[[], Any]]:
-    """A function for each model; ValueError for what is no list of models."""
-    one = isinstance(models, nn.Module) and not isinstance(models, nn.ModuleList)
-    if one or is_estimator(models):
-        raise ValueError(
-            f"Expected models to be a list, got one {type(models).__name__}: pass [model]."
-        )
-    given = list(models)
-    if not given:
-        raise ValueError("Expected one model or more, got an empty list.")
-    for row, model in enumerate(given):
-        if not callable(model) and not is_estimator(model):
-            raise ValueError(
-                "Expected models to be torch modules, classifiers with predict_proba, or functions "
-                f"that return such, got {type(model).__name__} as model {row}."
-            )
-    return [as_give(model) for model in given]
-
-
-def _check_counts(inputs: Any, labels: Any) -> None:
-    """ValueError if inputs and labels are not of the same number of records."""
-    for name, values in inputs.items() if isinstance(inputs, Mapping) else [("", inputs)]:
-        what = f"inputs[{name!r}]" if name else "inputs"
-        if hasattr(values, "__len__") and count(values) != count(labels):
-            raise ValueError(
-                f"Expected {what} and labels of the same records, got {count(values)} and "
-                f"{count(labels)}."
-            )
-
-
-def _refuse_known(source: Joined, rows: np.ndarray) -> None:
-    """ValueError if a target is one of the pool's models, whose membership the attack knows."""
-    outputs = source.get("logit")
-    for row in rows if outputs.shape[1] >= TWINS_FROM else ():
-        same = np.flatnonzero((outputs[: rows[0]] == outputs[row]).all(axis=1))
-        if len(same):
-            raise ValueError(
-                f"Expected target to be no model of the pool, but it has the outputs of model "
-                f"{same[0]}: pass target={same[0]}, which leaves it out of its shadow models."
-            )
