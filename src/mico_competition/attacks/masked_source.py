@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from mico_competition.attacks.cost import signal
-from mico_competition.attacks.problem import Problem, Source
+from mico_competition.attacks.problem import Problem
 from mico_competition.signals import HIDDEN, Fleet
 from mico_competition.signals.signals import SIGNALS
+from mico_competition.signals.source import Source
 
 
 def frozen(array: Any) -> np.ndarray:

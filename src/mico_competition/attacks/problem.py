@@ -10,36 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from mico_competition.signals import HIDDEN, MEMBER, Fleet
+from mico_competition.signals import HIDDEN, MEMBER
+from mico_competition.signals.source import Source
 
 CELLS = 1 << 21  # targets x points in one block: bounds each temporary array to 16 MB
-
-
-class Source(Protocol):
-    """A source of signals: `signals.Signals`, or arrays in tests."""
-
-    fleet: Fleet
-
-    @property
-    def data(self) -> Any:
-        """The dataset, as models take it."""
-        ...
-
-    def get(self, name: str) -> np.ndarray:
-        """float[models, points], the signal `name` of every model at every record."""
-        ...
-
-    def logits(self, row: int) -> np.ndarray:
-        """float32[points, classes] of one model."""
-        ...
-
-    def load(self, row: int) -> Any:
-        """One model, in eval mode, on its device: for white-box attacks."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mico_competition.attacks.problem import Attack, Source
+from mico_competition.attacks.problem import Attack
 from mico_competition.audit.claims import claim_of
 from mico_competition.audit.verdict import Scored
 from mico_competition.competition.layout import challenge_folder_of
@@ -18,6 +18,7 @@ from mico_competition.competition.submission import read_phase
 from mico_competition.competition.table import DISTINGUISHER, get_scenario
 from mico_competition.evaluation.cross_fitting import holdout, make_task, run
 from mico_competition.evaluation.custom import answer
+from mico_competition.signals.source import Source
 from mico_competition.support.files import PathLike
 
 

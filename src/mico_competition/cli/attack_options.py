@@ -13,8 +13,9 @@ from mico_competition.competition.table import CHALLENGES, SCENARIOS
 from mico_competition.support.command_line import UsageError, usage, whole_number
 
 if TYPE_CHECKING:
-    from mico_competition.attacks.problem import Attack, Source
+    from mico_competition.attacks.problem import Attack
     from mico_competition.evaluation.predict import Open
+    from mico_competition.signals.source import Source
 
 
 def add_scenario(parser: argparse.ArgumentParser) -> None:

@@ -33,8 +33,9 @@ from mico_competition.support.command_line import (
 from mico_competition.support.reports import add_json, report, report_text
 
 if TYPE_CHECKING:
-    from mico_competition.attacks.problem import Attack, Source
+    from mico_competition.attacks.problem import Attack
     from mico_competition.evaluation.rows import Evaluation, Step
+    from mico_competition.signals.source import Source
 
 _DEFAULTS_OF_EVALUATE = ("threshold", "winner-2023", "lira-online-global", "rmia", "bavaria", "eb")
 _FILES = {"csv": "a table", "html": "a page with ROCs"}

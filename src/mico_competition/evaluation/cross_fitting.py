@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mico_competition.attacks.masked_source import MaskedSource
-from mico_competition.attacks.problem import Attack, Problem, Source
+from mico_competition.attacks.problem import Attack, Problem
 from mico_competition.evaluation.custom import answer, is_ours
 from mico_competition.evaluation.untied import untied
 from mico_competition.signals import HIDDEN, MEMBER, Fleet, truth
+from mico_competition.signals.source import Source
 
 _LEAST_POINTS = 32  # with fewer, two random masks may be complementary by chance
 EXTRA = 2000  # further known records that are hidden, so that they can be scored

@@ -33,7 +33,8 @@ from mico_competition.evaluation.results import Results
 from mico_competition.signals import HIDDEN, MEMBER, NONMEMBER
 from mico_competition.signals.pool import ModelPool
 from mico_competition.signals.pool_arguments import choice
-from mico_competition.signals.pool_source import PoolSource, near_copies
+from mico_competition.signals.pool_source import near_copies
+from mico_competition.signals.source import Source
 from mico_competition.support.counts import check_whole, count_of
 from mico_competition.support.progress import tracked
 
@@ -166,7 +167,7 @@ def attack(pool: ModelPool, name: AttackLike, target: Any, *, records: Any = Non
     return scores if several else _first(scores)
 
 
-def _no_copies(pool: ModelPool, source: PoolSource, targets: np.ndarray) -> np.ndarray:
+def _no_copies(pool: ModelPool, source: Source, targets: np.ndarray) -> np.ndarray:
     """int64[k], the pool's shadow models without those that are a target up to rounding."""
     copies = near_copies(source, pool.known, targets)
     if not len(copies):
@@ -236,7 +237,7 @@ def _columns(pool: ModelPool, row: int, records: Any) -> np.ndarray:
 
 
 def _attacked(
-    source: PoolSource,
+    source: Source,
     chosen: Attack,
     shadows: np.ndarray,
     targets: np.ndarray,
@@ -332,7 +333,7 @@ def _measured(pool: ModelPool, chosen: Attack, options: Options) -> AttackResult
     )
 
 
-def _tasks(pool: ModelPool, source: PoolSource, seed: int) -> list[EvaluationTask]:
+def _tasks(pool: ModelPool, source: Source, seed: int) -> list[EvaluationTask]:
     """The models that are known at all records as targets, and those known at some."""
     if pool.scenario is not None:
         return [make_task(source, "train", known=pool.knows_training_sets, seed=seed)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mico_competition.attacks import loss_threshold, to_unit
-from mico_competition.attacks.problem import Attack, Source
+from mico_competition.attacks.problem import Attack
 from mico_competition.competition.layout import ModelFolder, predictions_folder, walk_challenge
 from mico_competition.competition.submission import write_prediction
 from mico_competition.competition.table import DISTINGUISHER, PHASE_NAMES, PHASES, get_scenario
@@ -21,6 +21,7 @@ from mico_competition.evaluation.evaluate import DEFAULTS, Options, guard
 from mico_competition.models.inputs import Data, prepare
 from mico_competition.models.tokenizer_files import tokenizer_bytes
 from mico_competition.signals import challenge_losses
+from mico_competition.signals.source import Source
 from mico_competition.support.files import PathLike
 
 if TYPE_CHECKING:

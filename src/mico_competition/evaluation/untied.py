@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from mico_competition.attacks.masked_source import without_labels
-from mico_competition.attacks.problem import Problem, Source
+from mico_competition.attacks.problem import Problem
+from mico_competition.signals.source import Source
 
 TIES = 1e-9  # the relative distance by which equal signals are moved apart
 

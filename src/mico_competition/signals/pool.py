@@ -25,10 +25,10 @@ from mico_competition.signals.pool_run import ModuleKit
 from mico_competition.signals.pool_source import (
     Joined,
     ModelsSource,
-    PoolSource,
     own_fleet,
     refuse_twins,
 )
+from mico_competition.signals.source import Source
 from mico_competition.support.counts import count_of
 from mico_competition.support.files import PathLike
 from mico_competition.support.progress import quiet
@@ -81,10 +81,10 @@ class ModelPool:
     def __init__(
         self,
         *,
-        source: PoolSource,
+        source: Source,
         holds: str,
         kit: Kit | None = None,
-        wide: Callable[[], PoolSource] | None = None,
+        wide: Callable[[], Source] | None = None,
         knows_training_sets: bool = False,
     ) -> None:
         self.source = source
@@ -338,7 +338,7 @@ class ModelPool:
         return None if self.fleet.scenario == OWN else self.fleet.scenario
 
     @cached_property
-    def wide(self) -> PoolSource:
+    def wide(self) -> Source:
         """The source with the signals of all records of the dataset, for white-box attacks."""
         return self.source if self._open_wide is None else self._open_wide()
 
@@ -401,7 +401,7 @@ class ModelPool:
         pool.claim = self.claim
         return pool
 
-    def with_targets(self, target: Any) -> tuple[PoolSource, np.ndarray, bool]:
+    def with_targets(self, target: Any) -> tuple[Source, np.ndarray, bool]:
         """The pool's source with further models, their rows, and whether there may be several."""
         if self._kit is None:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -12,33 +12,11 @@ from torch import nn
 from mico_competition.signals.fleet import HIDDEN, OWN, Fleet
 from mico_competition.signals.pool_models import PoolModel, lacking
 from mico_competition.signals.signals import SIGNALS
+from mico_competition.signals.source import Source
 
 TWINS_FROM = 10  # records; on fewer, two models may agree by coincidence
 _COPY = 0.05  # of the distance between two models of a pool; rounding to 16 bits stays below it
 _COMPARED = 1000  # records at which models are compared with each other
-
-
-class PoolSource(Protocol):
-    """What the engine of attacks reads; `signals.Signals` is one, and so are the classes below."""
-
-    fleet: Fleet
-
-    @property
-    def data(self) -> Any:
-        """The dataset, as models take it."""
-        ...
-
-    def get(self, name: str) -> np.ndarray:
-        """float64[models, points], larger for likelier members."""
-        ...
-
-    def logits(self, row: int) -> np.ndarray:
-        """float32[points, classes] of one model."""
-        ...
-
-    def load(self, row: int) -> Any:
-        """One model, in eval mode, on its device."""
-        ...
 
 
 class ModelsSource:
@@ -89,7 +67,7 @@ class Joined:
         models: the further models, at the records of `base`.
     """
 
-    def __init__(self, base: PoolSource, models: Sequence[PoolModel]) -> None:
+    def __init__(self, base: Source, models: Sequence[PoolModel]) -> None:
         self._base, self._rest = base, list(models)
         fleet = base.fleet
         hidden = np.full((len(models), len(fleet.records)), HIDDEN, np.int8)
@@ -137,7 +115,7 @@ def own_fleet(labels: np.ndarray, known_membership: np.ndarray) -> Fleet:
     return Fleet(OWN, (), places, labels, challenge, known_membership)
 
 
-def refuse_twins(source: PoolSource) -> None:
+def refuse_twins(source: Source) -> None:
     """ValueError if two models have the same outputs: one of them would be its own shadow."""
     outputs = source.get("logit")
     if outputs.shape[1] < TWINS_FROM:
@@ -152,7 +130,7 @@ def refuse_twins(source: PoolSource) -> None:
             )
 
 
-def near_copies(source: PoolSource, models: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def near_copies(source: Source, models: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """int64[k], those of `models` that a target repeats up to rounding, such as to 16 bits.
 
     The distance of two models is the median difference of the logit of the true class.  A target
@@ -182,7 +160,7 @@ def _distances(models: np.ndarray, one: np.ndarray) -> np.ndarray:
     return distances
 
 
-def _same_logits(source: PoolSource, one: int, other: int) -> bool:
+def _same_logits(source: Source, one: int, other: int) -> bool:
     """Whether two models have equal logits; pools of losses know no more than the losses."""
     try:
         return np.array_equal(source.logits(one), source.logits(other))

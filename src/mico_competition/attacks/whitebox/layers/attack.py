@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mico_competition.attacks.problem import Problem, Source
+from mico_competition.attacks.problem import Problem
 from mico_competition.attacks.whitebox.layers.frame import load_checked, make_frame
 from mico_competition.attacks.whitebox.layers.layers import shapes
 from mico_competition.attacks.whitebox.layers.model_signals import Signals, signals_of
 from mico_competition.attacks.whitebox.mlp.evidence import calibrator, make_stack
 from mico_competition.attacks.whitebox.mlp.label_free import Last, check_problem
 from mico_competition.scoring import tpr_at_most_fpr
+from mico_competition.signals.source import Source
 from mico_competition.support.progress import tracked
 
 BLACK_BOX = ("logit", "loss")

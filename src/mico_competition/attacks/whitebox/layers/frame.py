@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mico_competition.attacks.problem import Source
 from mico_competition.attacks.whitebox.layers.layers import (
     find_layers,
     shapes,
@@ -21,6 +20,7 @@ from mico_competition.attacks.whitebox.layers.layers import (
 from mico_competition.attacks.whitebox.layers.model_signals import Frame, token_rows
 from mico_competition.attacks.whitebox.layers.tokens import Held, shared_start
 from mico_competition.attacks.whitebox.mlp.trace import mean_probabilities, residual_directions
+from mico_competition.signals.source import Source
 from mico_competition.support.progress import tracked
 
 WIDEST_ROW = 128  # numbers kept for a token's row in each model

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mico_competition.attacks.cost import Shared
-from mico_competition.attacks.problem import Problem, Source
+from mico_competition.attacks.problem import Problem
 from mico_competition.attacks.whitebox.mlp.joint import Kernel, Solves, joint_decode
 from mico_competition.attacks.whitebox.mlp.label_free import Last, check_problem
 from mico_competition.attacks.whitebox.mlp.mlp_layers import HALFWAY, Layers, inputs_of, read_layers
@@ -28,6 +28,7 @@ from mico_competition.attacks.whitebox.mlp.trace import (
     some_of_each,
     whitener,
 )
+from mico_competition.signals.source import Source
 from mico_competition.support.progress import tracked
 
 # Ridges of the whitening: the first layer's (the first also the kernel's), the second layer's.

@@ -14,7 +14,8 @@ import numpy as np
 
 from mico_competition.attacks.cost import Shared
 from mico_competition.attacks.masked_source import without_labels
-from mico_competition.attacks.problem import Problem, Source
+from mico_competition.attacks.problem import Problem
+from mico_competition.signals.source import Source
 
 Made = TypeVar("Made")
 

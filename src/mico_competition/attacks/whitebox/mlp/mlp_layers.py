@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mico_competition.attacks.problem import Source
 from mico_competition.models.architectures import MLP
+from mico_competition.signals.source import Source
 
 # A trace is the sum of steps over all of training. Weights start near 0 and grow, so during
 # training hidden units were less saturated than at its end: the square root of tanh's slope
