@@ -15,121 +15,46 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from bench_cases import (
+    Case,
+    batch_of,
+    bits,
+    cell,
+    images,
+    roberta,
+    step_times,
+    table,
+    tokens,
+    trainers,
+)
+from bench_gpu import gpu_section
 
 from mico_competition.competition.splits import derive_seeds
 from mico_competition.data.arrays import ArrayDataset, unpack_bits
 from mico_competition.data.datasets import load_digits
 from mico_competition.models.architectures import CNN, MLP
-from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES, poisson_batches
+from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES, poisson_batches
 from mico_competition.training.secure_random import SecureGenerator
 from mico_competition.training.settings import resolve
-from mico_competition.training.train import PlainTrainer, mechanism_of
+from mico_competition.training.train import mechanism_of
 from mico_competition.training.train_many import Run, train_many
 
 HERE = Path(__file__).resolve().parent
 
 
-@dataclass(frozen=True)
-class Case:
-    """A model with a batch of made-up records; `batch` examples go through at once."""
-
-    name: str
-    title: str
-    make: Callable[[], nn.Module]
-    inputs: Callable[[int], Any]
-    classes: int
-    batch: int
-    optimizer: type[torch.optim.Optimizer]
-    repeats: int
-
-
-def roberta(layers: int, width: int, vocabulary: int = 8000) -> nn.Module:
-    """A text classifier from a configuration, in train mode with dropout, as it is trained."""
-    from transformers import RobertaConfig, RobertaForSequenceClassification
-
-    config = RobertaConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 64,
-        intermediate_size=4 * width,
-        max_position_embeddings=80,
-        type_vocab_size=1,
-    )
-    return RobertaForSequenceClassification(config)
-
-
-def tokens(count: int) -> dict[str, torch.Tensor]:
-    """SST-2's shape: 67 places, some 15 of them words."""
-    ids = torch.randint(5, 8000, (count, 67))
-    mask = torch.arange(67) < torch.randint(8, 25, (count, 1))
-    return {"input_ids": ids.where(mask, 1), "attention_mask": mask.long()}
-
-
 CASES = [
-    Case("mlp", "MLP 600-128-100", MLP, lambda b: torch.rand(b, 600).round(), 100, 512,
+    Case("mlp", "MLP 600-128-100", MLP, bits, 100, 512,
          torch.optim.Adam, 40),
-    Case("cnn", "CNN", CNN, lambda b: torch.randn(b, 3, 32, 32), 10, 128, torch.optim.SGD, 5),
+    Case("cnn", "CNN", CNN, images, 10, 128, torch.optim.SGD, 5),
     Case("small", "RoBERTa 2 x 128", lambda: roberta(2, 128), tokens, 2, 64,
          torch.optim.AdamW, 9),
     Case("base", "RoBERTa 2 x 768", lambda: roberta(2, 768), tokens, 2, 16, torch.optim.AdamW, 5),
 ]  # fmt: skip
-
-
-def trainers(case: Case, modes: list[str], physical: int) -> dict[str, Any]:
-    """The plain step and the private ones, each with a model of its own from the same seed."""
-    made: dict[str, Any] = {}
-    for mode in ["plain", *modes]:
-        torch.manual_seed(0)
-        model = case.make().train()
-        optimizer = case.optimizer(model.parameters(), lr=1e-4)
-        if mode == "plain":
-            made[mode] = PlainTrainer(model, optimizer, physical)
-        else:
-            made[mode] = DPSGD(
-                model,
-                optimizer,
-                noise_multiplier=1.0,
-                max_grad_norm=1.0,
-                expected_batch_size=case.batch,
-                max_physical_batch_size=physical,
-                grad_sample_mode=mode,
-                noise_generator=torch.Generator().manual_seed(0),
-            )
-    return made
-
-
-def batch_of(case: Case, count: int) -> tuple[torch.Tensor, Callable, torch.Tensor]:
-    """Positions, the function that gives their inputs, and labels."""
-    torch.manual_seed(1)
-    whole, labels = case.inputs(count), torch.randint(case.classes, (count,))
-
-    def inputs(positions: torch.Tensor) -> Any:
-        if isinstance(whole, dict):
-            return {name: value[positions] for name, value in whole.items()}
-        return whole[positions]
-
-    return torch.arange(count), inputs, labels
-
-
-def step_times(case: Case, modes: list[str], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each repeat, rivals in turn; the first round warms up and is not counted."""
-    made, batch = trainers(case, modes, case.batch), batch_of(case, case.batch)
-    times: dict[str, list[float]] = {mode: [] for mode in made}
-    for repeat in range(repeats + 1):
-        for mode, trainer in made.items():
-            start = time.perf_counter()
-            trainer.step(*batch)
-            if repeat:
-                times[mode].append(time.perf_counter() - start)
-    return times
 
 
 def logical_step(case: Case, mode: str, logical: int) -> tuple[float, float]:
@@ -208,26 +133,14 @@ def epoch_throughput(seconds: float = 6.0) -> dict[str, float]:
     }
 
 
-def cell(times: list[float], base: list[float]) -> str:
-    """The ratio of medians, and the middle half of the ratios by repeat."""
-    ratios = sorted(t / b for t, b in zip(times, base))
-    low, high = ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]
-    return f"{statistics.median(times) / statistics.median(base):.2f} ({low:.2f}-{high:.2f})"
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
 def time_section(cases: list[Case], modes: list[str], quick: bool) -> str:
     """Step times over a plain step, by one and two threads."""
     rows = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
         for case in cases:
-            times = step_times(case, modes, 2 if quick else case.repeats)
+            made, batch = trainers(case, modes, case.batch), batch_of(case, case.batch)
+            times = step_times(made, batch, 2 if quick else case.repeats)
             plain = 1e3 * statistics.median(times["plain"])
             rows.append(
                 [f"{case.title}, batch {case.batch}", str(threads), f"{plain:.1f} ms"]
@@ -370,6 +283,7 @@ def main() -> None:
             secure_section(args.quick),
             "## Stacks: processor time a model, over training alone (one thread)",
             stack_section(args.quick),
+            gpu_section(),
         ]
     )
     print(text)

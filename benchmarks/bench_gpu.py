@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""Speed and memory of private training on a GPU: docs/results/gpu.json, which bench.py shows.
+
+Run it on a machine with a CUDA device (a few minutes).  Every rival takes the same step in turn, as
+in bench.py; whole runs are of MICO's shapes on made-up records, one epoch long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_cases import (
+    Case,
+    batch_of,
+    bits,
+    cell,
+    images,
+    roberta,
+    step_times,
+    table,
+    tokens,
+    trainers,
+)
+
+from mico_competition.competition.splits import derive_seeds
+from mico_competition.data.arrays import ArrayDataset, normalise_cifar10, unpack_bits
+from mico_competition.models.architectures import CNN, MLP
+from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
+from mico_competition.training.settings import resolve
+from mico_competition.training.streams import Streams
+from mico_competition.training.train import fit_records, mechanism_of
+from mico_competition.training.train_many import fit_stack_records
+
+RESULT = Path(__file__).resolve().parents[1] / "docs" / "results" / "gpu.json"
+CASES = [
+    Case("mlp", "MLP 600-128-100", MLP, bits, 100, 512, torch.optim.Adam, 40),
+    Case("cnn", "CNN", CNN, images, 10, 512, torch.optim.SGD, 20),
+    Case("small", "RoBERTa 2 x 128", lambda: roberta(2, 128), tokens, 2, 512,
+         torch.optim.AdamW, 20),
+    Case("base", "RoBERTa 12 x 768", lambda: roberta(12, 768, 50_265), tokens, 2, 32,
+         torch.optim.AdamW, 8),
+]  # fmt: skip
+STACKS = (1, 10, 50)
+
+
+def measure_case(case: Case, modes: Sequence[str], device: str) -> dict[str, Any]:
+    """Each rival's seconds of every repeat, and its peak memory when it has the device alone."""
+    batch = batch_of(case, case.batch, device)
+    times = step_times(trainers(case, modes, case.batch, device), batch, case.repeats, warm_up=3)
+    peaks = {}
+    for mode in times:
+        trainer = trainers(case, [] if mode == "plain" else [mode], case.batch, device)[mode]
+        trainer.step(*batch)
+        if device == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            trainer.step(*batch)
+            peaks[mode] = torch.cuda.max_memory_allocated()
+    return {"title": case.title, "batch": case.batch, "seconds": times, "peak_bytes": peaks}
+
+
+def made_up(task: str, count: int, device: str) -> ArrayDataset:
+    """`count` records of the shape of Purchase-100 or CIFAR-10."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (75,) if task == "purchase100" else (3, 32, 32)
+    storage = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(100 if task == "purchase100" else 10, (count,), generator=generator)
+    expand = unpack_bits if task == "purchase100" else normalise_cifar10
+    return ArrayDataset(storage, labels, expand).to(torch.device(device))
+
+
+def measure_run(scenario: str, stack: int, device: str, n: int | None = None) -> dict[str, Any]:
+    """Seconds of one epoch of a scenario at full size, for `stack` models trained together."""
+    flags = {"len_training": n, "len_challenge": 100} if n else {}
+    settings = resolve({"scenario": scenario, "num_epochs": 1, **flags})
+    whole = resolve({"scenario": scenario, **flags})
+    task = settings.task
+    data = made_up(task, settings.len_training + 1000, device)
+    mechanism = mechanism_of(settings)
+    streams = [Streams.of(seed, derive_seeds(seed)) for seed in range(stack)]
+    models = [(MLP if task == "purchase100" else CNN)().to(device) for _ in range(stack)]
+    records = torch.arange(settings.len_training, device=device)
+    start = time.perf_counter()
+    if stack == 1:
+        fit_records(settings, models[0], data, records, streams[0], False, mechanism=mechanism)
+    else:
+        rows = records.expand(stack, -1).contiguous()
+        fit_stack_records(settings, models, data, rows, streams, False, mechanism=mechanism)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    return {
+        "scenario": scenario,
+        "stack": stack,
+        "records": settings.len_training,
+        "steps": settings.num_steps,
+        "seconds": seconds,
+        "models_an_hour": 3600 * stack / (seconds * whole.num_epochs),
+    }
+
+
+def profile(case: Case, mode: str, device: str) -> str:
+    """The operations that take longest in five steps, as torch's profiler prints them."""
+    trainer = trainers(case, [] if mode == "plain" else [mode], case.batch, device)[mode]
+    batch = batch_of(case, case.batch, device)
+    for _ in range(3):
+        trainer.step(*batch)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as found:
+        for _ in range(5):
+            trainer.step(*batch)
+    order = "self_cuda_time_total" if device == "cuda" else "self_cpu_time_total"
+    rows = found.key_averages()
+    by_cpu = rows.table(sort_by="self_cpu_time_total", row_limit=18, max_name_column_width=50)
+    return by_cpu + rows.table(sort_by=order, row_limit=18, max_name_column_width=50)
+
+
+def gpu_section() -> str:
+    """The part of RESULTS.md about a GPU, from the committed measurement."""
+    if not RESULT.exists():
+        return "## On a GPU\n\nNot measured."
+    found = json.loads(RESULT.read_text(encoding="utf-8"))
+    modes = list(found["steps"][0]["seconds"])[1:]
+    times, peaks = [], []
+    for case in found["steps"]:
+        title, seconds, peak = case["title"], case["seconds"], case["peak_bytes"]
+        plain = 1e3 * statistics.median(seconds["plain"])
+        ratios = [cell(seconds[mode], seconds["plain"]) for mode in modes]
+        times.append([f"{title}, batch {case['batch']}", f"{plain:.2f} ms", *ratios])
+        ratios = [f"{peak[mode] / peak['plain']:.2f}" for mode in modes]
+        peaks.append([times[-1][0], f"{peak['plain'] / 2**20:,.0f} MB", *ratios])
+    runs = [
+        [
+            run["scenario"],
+            str(run["stack"]),
+            f"{run['seconds']:.1f} s",
+            f"{run['stack'] * run['records'] / run['seconds']:,.0f}",
+            f"{run['models_an_hour']:,.0f}",
+        ]
+        for run in found["runs"]
+    ]
+    return "\n\n".join(
+        [
+            "## On a GPU",
+            f"{found['device']}, torch {found['torch']}, opacus {found['opacus']}, Python "
+            f"{found['python']}: `benchmarks/bench_gpu.py`, written to docs/results/gpu.json.",
+            "A private step over a plain one:",
+            table(["model", "plain step", *modes], times),
+            "Peak memory of a step, over that of a plain one:",
+            table(["model", "plain step", *modes], peaks),
+            "Whole runs of MICO's size on made-up records, one epoch timed; models an hour follow "
+            "from the epochs of the scenario:",
+            table(["scenario", "stack", "one epoch", "records a second", "models an hour"], runs),
+        ]
+    )
+
+
+def main() -> None:
+    """Measure, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=RESULT, help="where to write the JSON")
+    parser.add_argument("--models", nargs="*", default=[case.name for case in CASES])
+    parser.add_argument("--modes", nargs="*", default=list(GRAD_SAMPLE_MODES))
+    parser.add_argument("--records", type=int, help="n of the whole runs, to try the script")
+    parser.add_argument("--device", default="cuda", help="cpu only tries the script")
+    parser.add_argument("--profile", type=Path, help="write the profiles of the steps here")
+    args = parser.parse_args()
+    import opacus
+
+    device = args.device
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    found: dict[str, Any] = {
+        "device": name,
+        "torch": torch.__version__,
+        "opacus": opacus.__version__,
+        "python": platform.python_version(),
+        "steps": [],
+        "runs": [],
+    }
+
+    def note(kind: str, measured: dict[str, Any]) -> None:
+        found[kind].append(measured)
+        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+    cases = [case for case in CASES if case.name in args.models]
+    for case in cases:
+        note("steps", measure_case(case, args.modes, device))
+        seconds = found["steps"][-1]["seconds"]
+        print(case.name, {mode: statistics.median(each) for mode, each in seconds.items()})
+    for scenario in ("purchase100_inf", "purchase100_lo", "cifar10_inf", "cifar10_lo"):
+        for stack in STACKS if scenario.startswith("purchase100") else (1,):
+            note("runs", measure_run(scenario, stack, device, args.records))
+            print(found["runs"][-1])
+    if args.profile:
+        texts = [
+            f"{case.name} {mode}\n{profile(case, mode, device)}"
+            for case in cases
+            for mode in ("plain", "bookkeeping")
+        ]
+        args.profile.write_text("\n\n".join(texts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
