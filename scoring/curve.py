@@ -128,20 +128,6 @@ def shown_curve(result: Mapping[str, Any], intervals: Optional[Mapping[str, Any]
     return Curve(rates, values, [low for low, _ in ends], [high for _, high in ends])
 
 
-def rising(low: Any, high: Any) -> Tuple[List[float], List[float]]:
-    """The ends of the intervals of a curve for drawing, widened so that neither ever falls.
-
-    A true positive rate never falls as the false positive rate grows, but intervals that are
-    computed at one rate after the other may.
-
-    >>> rising([0.1, 0.3, 0.2], [0.5, 0.4, 0.6])
-    ([0.1, 0.2, 0.2], [0.5, 0.5, 0.6])
-    """
-    lower: List[float] = np.minimum.accumulate(np.asarray(low, dtype=float)[::-1])[::-1].tolist()
-    upper: List[float] = np.maximum.accumulate(np.asarray(high, dtype=float)).tolist()
-    return lower, upper
-
-
 def _band(
     rates: List[float],
     values: List[float],

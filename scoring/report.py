@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 
 from .coarse import average, digits, step_of
-from .curve import SCORED, Curve, rising, shown_curve
+from .curve import SCORED, Curve, shown_curve
 from .intervals import MANY, interval_method
 from .metrics import RANKED, SCALARS, TITLES, percent
 from .page import document
@@ -138,8 +138,7 @@ def generate_roc(
         raise ImportError("generate_roc needs matplotlib: pip install matplotlib") from error
     smallest = 10.0 ** log_axes(fpr).decade
     known = sorted((rate, *ends) for rate, ends in (band or {}).items() if not np.isnan(ends[0]))
-    rates = np.array([k[0] for k in known])
-    low, high = rising([k[1] for k in known], [k[2] for k in known])
+    rates, low, high = np.array(known, dtype=float).reshape(-1, 3).T
     figure, (linear, logarithmic) = plt.subplots(ncols=2, figsize=(9, 4.9), layout="constrained")
     for axes, start in ((linear, 0.0), (logarithmic, smallest)):
         chance = np.geomspace(smallest, 1, 50) if start else np.array([0.0, 1.0])
@@ -148,8 +147,8 @@ def generate_roc(
             shown = rates >= start
             axes.fill_between(
                 rates[shown],
-                np.maximum(np.array(low)[shown], start),
-                np.array(high)[shown],
+                np.maximum(low[shown], start),
+                np.maximum(high[shown], start),
                 alpha=0.25,
                 linewidth=0,
                 label="95% interval",

@@ -9,7 +9,7 @@ from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from .curve import Curve, rising
+from .curve import Curve
 from .metrics import percent
 
 Ceilings = Mapping[str, Tuple[Any, Any]]
@@ -92,8 +92,8 @@ def _band(curve: Curve, axes: Axes) -> List[str]:
     """The area of the intervals, if there are any."""
     if not curve.low:
         return []
-    low, high = rising(curve.low, curve.high)
-    outline = axes.line([*curve.fpr, 1, *curve.fpr[::-1]], [*high, 1, *low[::-1]])
+    rates, ends = [*curve.fpr, 1, *curve.fpr[::-1]], [*curve.high, 1, *curve.low[::-1]]
+    outline = axes.line(rates, ends)
     return ['<path class="band" d="M%sZ"/>' % outline]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mico_competition.audit.limits import max_tpr
 from mico_competition.audit.tradeoff import dp_tpr
-from mico_competition.evaluation import figures
+from mico_competition.evaluation import figures, measure
 from mico_competition.evaluation.attack_result import AttackResult
 from mico_competition.evaluation.results import Results
 from mico_competition.training.accounting import Mechanism
@@ -51,16 +51,23 @@ def test_the_linear_curve_is_the_roc_curve(results):
     assert np.array_equal(drawn, np.column_stack(results["b"].roc()))
 
 
-def test_bands_never_fall_and_hold_the_given_intervals(results):
-    bands = {0.1: (0.3, 0.6), 0.2: (0.2, 0.5), 0.3: (0.4, 0.9), 0.4: (float("nan"),) * 2}
-    rates, low, high = figures.monotone_band(bands)
-    assert list(rates) == [0.1, 0.2, 0.3]
-    assert (np.diff(low) >= 0).all() and (np.diff(high) >= 0).all()
-    for at, lower, upper in zip(rates, low, high):
-        assert lower <= bands[at][0] and bands[at][1] <= upper
-    for name in results:
-        _, low, high = figures.monotone_band(results[name].with_bands().bands)
-        assert (np.diff(low) >= 0).all() and (np.diff(high) >= 0).all()
+@pytest.mark.parametrize("few", [50_000, 1000])  # with fewer, draws are of levels of scores
+@pytest.mark.parametrize("models", [4, 25])
+def test_a_band_is_the_interval_of_the_tpr_at_each_rate(models, few, monkeypatch):
+    monkeypatch.setattr(measure, "FEW", few)
+    rng = np.random.default_rng(models)
+    truth = rng.random((models, 120)) < 0.5
+    scores = rng.normal(size=truth.shape) + rng.exponential(size=120) * truth
+    results = Results([AttackResult.of("a", truth, scores, resamples=100)])
+    for axes, start in zip(results.plot().axes, (0.0, 1e-3)):
+        rates, low, high = figures.band(results["a"].with_bands(), start)
+        drawn = axes.collections[0].get_paths()[0].vertices
+        assert rates[0] == (0.015 if models == 4 else 0.001)  # the first with an interval
+        assert (0.1 in rates and 0.01 in rates) or models == 4
+        for rate, *ends in zip(rates[:-1], low, high):
+            assert ends == list(results["a"].tpr(rate)[1:])
+            at = np.unique(drawn[drawn[:, 0] == rate][:, 1])
+            assert at[0] == max(ends[0], start) and at[-1] == max(ends[1], start)
 
 
 def test_limits_of_epsilon_and_of_mechanisms(results):

@@ -18,6 +18,7 @@ import numpy as np
 from mico_competition.attacks.cost import NO_COST, Cost
 from mico_competition.evaluation.measure import (
     LEVEL,
+    REPORTED,
     RESAMPLES,
     Estimate,
     Measured,
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 FEWEST_ACCEPTED = 5  # non-members at the first rate of a band
 DRAWN = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, *RATES)
 """False positive rates of the bands of figures, as far as the non-members resolve them."""
-
-
-BY_RATE = {"TPR_FPR_1000": 0.1, "TPR_FPR_100": 0.01, "TPR_FPR_10": 0.001}
 
 
 class Number(NamedTuple):
@@ -223,9 +221,8 @@ class AttackResult:
         return self._rates[fpr, level]
 
     def _measured_at(self, fpr: float, level: float) -> Estimate:
-        reported = next((key for key, rate in BY_RATE.items() if rate == fpr), None)
-        if reported is not None and level == LEVEL:
-            return self.measured[reported]
+        if fpr in REPORTED and level == LEVEL:
+            return self.measured[REPORTED[fpr]]
         if self.points is None and level == LEVEL and fpr in self.measured.bands:
             value = float(self.measured.tpr[self.measured.fpr < fpr].max())
             return Estimate(value, *self.measured.bands[fpr], np.zeros(0))

@@ -11,8 +11,7 @@ import numpy as np
 from mico_competition.audit.claims import PrivacyClaim
 from mico_competition.audit.limits import DRAWN, max_tpr, tpr_limits
 from mico_competition.audit.tradeoff import dp_tpr, gdp_tpr
-from mico_competition.evaluation.measure import Measured
-from mico_competition.scoring.curve import rising
+from mico_competition.evaluation.measure import REPORTED, Measured
 from mico_competition.support.files import PathLike, written_aside
 from mico_competition.training.accounting import Mechanism
 
@@ -40,8 +39,11 @@ for lines, and without black, which is that of limits."""
 
 STYLES: tuple[Any, ...] = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 LIMIT_STYLES = ("-", "--", ":", "-.")
+RESOLVED = 5  # non-members
+_SPACES = {"handlelength": 2.2, "handletextpad": 0.5, "columnspacing": 1.2}
+"""Of the legend, in sizes of its type."""
+
 SMALLEST_DECADE, LARGEST_DECADE = -6, -2
-RESOLVED = 5  # a band begins where so many non-members are accepted
 
 
 def limit_curves(
@@ -193,8 +195,7 @@ def _decade(found: Measured) -> int:
 def _curve(axes: Any, name: str, found: Measured, place: int, start: float, bands: bool) -> None:
     """One attack's curve with its band, from false positive rate `start` on."""
     colour, style = COLOURS[place % len(COLOURS)], STYLES[place % len(STYLES)]
-    least = max(start, RESOLVED / found.nonmembers)
-    rates, low, high = monotone_band({r: v for r, v in found.bands.items() if r >= least})
+    rates, low, high = band(found, start)
     if bands and rates.size:
         low, high = np.maximum(low, start), np.maximum(high, start)
         axes.fill_between(rates, low, high, color=colour, alpha=0.18, linewidth=0)
@@ -210,21 +211,22 @@ def _curve(axes: Any, name: str, found: Measured, place: int, start: float, band
     )
 
 
-def monotone_band(
-    bands: Mapping[float, tuple[float, float]],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rates with a known interval, and its ends, widened so that neither end ever falls.
+def band(found: Measured, start: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rates from `start` on, and the ends of the TPR's interval at each.
 
-    A TPR never falls as the FPR grows.  Intervals that are computed at one rate after the other
-    may; widening keeps what each of them contains.
-
-    >>> monotone_band({0.1: (0.2, 0.5), 0.2: (0.1, 0.4), 0.3: (math.nan, math.nan)})
-    (array([0.1, 0.2]), array([0.1, 0.1]), array([0.5, 0.5]))
+    The ends are those of `AttackResult.tpr` and of the tables.  Each interval is computed by
+    itself, so an end may fall where the TPR cannot.  A band begins where five non-members are
+    accepted, or at the least rate of the tables that one non-member resolves.
     """
-    known = sorted((rate, *ends) for rate, ends in bands.items() if not math.isnan(ends[0]))
-    rates, low, high = np.array(known, dtype=float).reshape(-1, 3).T
-    lower, upper = rising(low, high)
-    return rates, np.array(lower), np.array(upper)
+    one = 1 / found.nonmembers
+    least = max(start, min([RESOLVED * one, *(rate for rate in REPORTED if rate >= one)]))
+    known = sorted(
+        (rate, *ends)
+        for rate, ends in found.bands.items()
+        if rate >= least and not math.isnan(ends[0])
+    )
+    rates, low, high = np.array([*known, (1.0, 1.0, 1.0)] if known else known).reshape(-1, 3).T
+    return rates, low, high
 
 
 def _limits(axes: Any, limits: Curves, start: float) -> None:
@@ -261,8 +263,10 @@ def _legend(figure: Any, panels: Sequence[Any], own: bool) -> None:
         panels[0].legend(handles, names, frameon=False, loc="lower right")
         return
     size = float(panels[0].xaxis.label.get_size()) - 1
-    entry = size * (0.55 * max(map(len, names)) + 4)  # of the longest name and its line, in points
+    # In points, of the longest name with its line, and the distance to the next.
+    entry = size * (0.52 * max(map(len, names)) + sum(_SPACES.values()))
     columns = max(1, int(72 * figure.get_size_inches()[0] / entry))
     rows = math.ceil(len(names) / columns)
     columns = math.ceil(len(names) / rows)
-    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
+    place = "outside lower center"
+    figure.legend(handles, names, loc=place, ncols=columns, frameon=False, **_SPACES)

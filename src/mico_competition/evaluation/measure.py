@@ -7,7 +7,8 @@ share cancels in the difference.
 
 An evaluation on all records has a million points.  Its resamples are computed from counts of points
 in some 8,000 levels of score, which are dense enough around the reported false positive rates that
-rounding to a level changes no reported digit.
+rounding to a level changes no reported digit.  The TPR at other rates has levels that are a
+thousandth of a rate apart along the whole curve, whether one rate is asked for or a band.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 
 from mico_competition.scoring.curve import Curve, shown_curve
 from mico_competition.scoring.few_models import around, standard_error
-from mico_competition.scoring.few_records import joined, of_sum
+from mico_competition.scoring.few_records import joined, of_sum, rate_of
 from mico_competition.scoring.intervals import (
     ScenarioIntervals,
     interval_method,
@@ -40,11 +41,15 @@ METRICS: Mapping[str, str] = {
 RANKED = next(iter(METRICS))
 """The metric that ranks submissions."""
 
+REPORTED = {rate_of(key): key for key in METRICS if key != "AUC"}
+"""False positive rate -> the metric that is the TPR there."""
+
 RESAMPLES = 1000
 LEVEL = 0.95
 FEW = 50_000  # number of points up to which every distinct score is a level
 _AROUND = 2500  # levels from half to twice each reported rate
 _EVENLY = 1000  # levels over all rates
+_APART = 1e-3  # of a rate: the distance of levels along a whole curve
 
 UNKNOWN = (math.nan, math.nan)
 _NOT_PAIRED = "Expected two attacks measured on the same models and resamples."
@@ -127,7 +132,10 @@ def measure(
         ValueError: on scores that are not finite; if all points are members, or none; on
             `resamples` below 1.
     """
-    made = _intervals(truth, scores, resamples, seed, rates)
+    further = [rate for rate in rates if rate not in REPORTED]
+    along = _intervals(truth, scores, resamples, seed, further)
+    exact = not further or sum(map(len, scores)) <= FEW
+    made = along if exact else _intervals(truth, scores, resamples, seed)
     return Measured(
         {metric: _estimate(made, metric, level) for metric in METRICS},
         made.result["fpr"],
@@ -135,7 +143,10 @@ def measure(
         len(scores),
         made.members,
         made.nonmembers,
-        {rate: made.interval(rate, level) for rate in rates},
+        {
+            rate: (along if rate in further else made).interval(REPORTED.get(rate, rate), level)
+            for rate in rates
+        },
     )
 
 
@@ -152,13 +163,15 @@ def at_rate(
 
     The other arguments and the errors are those of `measure`.
     """
-    return _estimate(_intervals(truth, scores, resamples, seed, (rate,)), rate, level)
+    further = () if rate in REPORTED else (rate,)
+    made = _intervals(truth, scores, resamples, seed, further)
+    return _estimate(made, REPORTED.get(rate, rate), level)
 
 
 def _intervals(
-    truth: PerModel, scores: PerModel, resamples: int, seed: int, rates: Sequence[float]
+    truth: PerModel, scores: PerModel, resamples: int, seed: int, rates: Sequence[float] = ()
 ) -> ScenarioIntervals:
-    """The intervals of checked scores."""
+    """The intervals of checked scores; with `rates`, of the TPR along the whole curve."""
     truth = [np.asarray(part) for part in truth]
     scores = [np.asarray(part, dtype=np.float64) for part in scores]
     shapes = [[part.shape for part in given] for given in (truth, scores)]
@@ -171,7 +184,9 @@ def _intervals(
         raise ValueError(f"Expected resamples={resamples} >= 1: 1000 is usual.")
     pooled = np.concatenate([part.astype(bool) for part in truth]), np.concatenate(scores)
     ends = np.cumsum([part.size for part in scores])[:-1]
-    levels = None if pooled[1].size <= FEW else lambda: np.split(_levels(*pooled, rates), ends)
+    levels = (
+        None if pooled[1].size <= FEW else lambda: np.split(_levels(*pooled, bool(rates)), ends)
+    )
     return ScenarioIntervals(
         [part.astype(np.int64) for part in truth], scores, resamples, seed, rates, levels
     )
@@ -261,20 +276,21 @@ def _combined(
     return Estimate(value, low, high, draws, left, parts, few)
 
 
-def _levels(truth: np.ndarray, scores: np.ndarray, more: Sequence[float] = ()) -> np.ndarray:
+def _levels(truth: np.ndarray, scores: np.ndarray, along: bool = False) -> np.ndarray:
     """Integer levels of scores, in the same order, fine enough for the metrics.
 
-    A single further rate, `more`, gets as many levels as a reported one; the many of a curve do
-    not.
+    With `along`, they are fine enough for the TPR at every false positive rate.
     """
     outside = np.sort(scores[~truth])
-    rates = [0.1, 0.01, 0.001, *(more if len(more) == 1 else ())]
-    shares = np.concatenate(
-        [
-            np.linspace(0, 1, _EVENLY),
-            np.geomspace(1 / len(outside), min(rates) / 2, _EVENLY),
-            *(np.geomspace(rate / 2, 2 * rate, _AROUND) for rate in rates),
-        ]
-    )
+    if along:
+        shares = np.geomspace(1 / len(outside), 1, 1 + int(math.log(len(outside)) / _APART))
+    else:
+        shares = np.concatenate(
+            [
+                np.linspace(0, 1, _EVENLY),
+                np.geomspace(1 / len(outside), min(REPORTED) / 2, _EVENLY),
+                *(np.geomspace(rate / 2, 2 * rate, _AROUND) for rate in REPORTED),
+            ]
+        )
     places = np.unique((len(outside) * (1 - shares)).astype(np.int64)).clip(0, len(outside) - 1)
     return np.searchsorted(np.unique(outside[places]), scores, side="right").astype(np.float64)

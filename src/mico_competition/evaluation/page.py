@@ -22,7 +22,6 @@ from mico_competition.evaluation.table import (
     parts_of,
     starred,
 )
-from mico_competition.scoring.curve import rising
 from mico_competition.scoring.metrics import percent
 from mico_competition.scoring.page import document
 from mico_competition.scoring.svg import HEIGHT, LEFT, SIDE, TOP, WIDTH, Axes
@@ -73,6 +72,7 @@ def _section(number: int, found: Evaluation, steps: Sequence[Step]) -> str:
     if gains:
         caption = f"Gain over {label(base)}, paired; * where the interval excludes 0"
         parts.append(_table(caption, METRICS.values(), gains))
+    parts += [f'<p class="note">{escape(remark)}</p>' for remark in found.remarks()]
     curves = [_roc(found.rows, axes, f"roc{number}-{axes.kind}") for axes in (Axes(-3), Axes())]
     places = {row.name: place for place, row in enumerate(found.rows)}
     band = any(row.measured.bands for row in found.rows)
@@ -191,8 +191,8 @@ def _roc(rows: Sequence[Row], axes: Axes, identity: str) -> str:
     for place, row in enumerate(rows):
         curve = row.measured.shown_curve()
         if curve.low:
-            low, high = rising(curve.low, curve.high)
-            rates, ends = [*curve.fpr, 1, *curve.fpr[::-1]], [*high, 1, *low[::-1]]
+            rates = [*curve.fpr, 1, *curve.fpr[::-1]]
+            ends = [*curve.high, 1, *curve.low[::-1]]
             parts.append(_band(axes.line(rates, ends), place))
         line = axes.line([*begin, *curve.fpr, 1], [*begin, *curve.tpr, 1])
         lines.append(f'<path d="M{line}" {_stroke(place)}/>')

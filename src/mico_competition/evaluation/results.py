@@ -181,8 +181,8 @@ class Results(Mapping[str, AttackResult]):
             ax: matplotlib axes to draw in, one for each scale; by default a new figure.
             scale: "both", "linear" or "log".
             attacks: names of the attacks to draw, in this order; by default all.
-            bands: whether to draw the interval of the TPR along each curve; a band holds at each
-                false positive rate by itself.
+            bands: whether to draw the interval of the TPR along each curve: that of `tpr` at each
+                false positive rate, which holds there by itself.
             limits: the largest TPR that a mechanism permits, drawn as a line: a
                 `training.accounting.Mechanism`, an `audit.claims.PrivacyClaim`, or a mapping from a
                 label to (false positive rates, true positive rates).

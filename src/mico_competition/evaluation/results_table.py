@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from mico_competition.evaluation.measure import METRICS, Estimate
+from mico_competition.evaluation.remarks import remarks
 from mico_competition.evaluation.table import parts_of, starred
 from mico_competition.scoring.few_records import rate_of
 from mico_competition.scoring.intervals import describe_intervals
@@ -32,7 +33,7 @@ def heading(results: Results) -> str:
 
 
 def notes(results: Results) -> list[str]:
-    """What a reader must know of the numbers: their intervals, and rates that are too small."""
+    """What a reader must know of the numbers: their intervals, rates too small, and remarks."""
     first = next(iter(results.values())).measured
     found = [describe_intervals({results.subject: first.models})]
     small = [
@@ -45,7 +46,7 @@ def notes(results: Results) -> list[str]:
             f"{first.nonmembers:,} non-members do not resolve {' and '.join(small)} FPR: the TPR "
             "there is that without any false positive."
         )
-    return found
+    return found + remarks({name: attack.measured for name, attack in results.items()})
 
 
 def text(results: Results) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from mico_competition.attacks.cost import NO_COST, Cost
 from mico_competition.evaluation.measure import Estimate, Measured
+from mico_competition.evaluation.remarks import remarks
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Evaluation:
     def knowledge(self) -> str:
         """What an attack knows about the targets besides the points to score."""
         return "distinguisher" if self.known else "standard"
+
+    def remarks(self) -> list[str]:
+        """What a reader must know of the numbers, in sentences."""
+        return remarks({row.name: row.measured for row in self.rows})
 
 
 @dataclass(frozen=True)

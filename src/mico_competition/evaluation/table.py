@@ -116,6 +116,8 @@ def text(found: Evaluation) -> str:
     if gains:
         lines += ["", f"gain over {label(base)}, paired (* = the interval excludes 0)"]
         lines += _table(gains, gain=True)
+    more = found.remarks()
+    lines += ["", *more] if more else []
     lines += ["", COST, *_costs(found)]
     return "\n".join(lines)
 
