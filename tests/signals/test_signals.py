@@ -214,23 +214,18 @@ def test_outputs_that_overflow_are_refused(data):
         make_arrays(model, points, ["logits"], "digits_inf/train/model_0")
 
 
-@pytest.mark.parametrize("tf32", [True, False])
-def test_convolutions_are_not_rounded_to_tf32_on_a_gpu(data, monkeypatch, tf32):
-    """What a GPU would do is switched by a flag of torch; here only that can be seen."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+def test_products_of_signals_are_exact_whatever_the_process_allows(data):
     seen = []
-
-    def note(*_):
-        cudnn = torch.backends.cudnn
-        seen.append((cudnn.allow_tf32, cudnn.enabled, cudnn.deterministic))
-
     points, model = Points.of("digits", data, np.arange(50)), torch.nn.Linear(64, 10)
-    model.register_forward_pre_hook(note)
-    make_arrays(model, points, ["logits", "gradient_norm"], "model_0")
-    losses(model, data, torch.arange(5))
-    assert len(seen) == 3 and set(seen) == {(False, True, True)}
-    assert torch.backends.cudnn.allow_tf32 is tf32
+    model.register_forward_pre_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    torch.set_float32_matmul_precision("medium")
+    try:
+        make_arrays(model, points, ["logits", "gradient_norm"], "model_0")
+        losses(model, data, torch.arange(5))
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen == ["highest"] * 3
 
 
 @pytest.mark.gpu

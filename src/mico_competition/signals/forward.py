@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from mico_competition.data.arrays import ArrayDataset
 from mico_competition.data.fingerprint import hashed_once
 from mico_competition.models.architectures import MLP, load_model, logits
 from mico_competition.models.inputs import to_device
+from mico_competition.models.precision import full_float32
 from mico_competition.models.probe import fill, probe_rows, rounded
 from mico_competition.signals.gradients import negative_log_norms
 from mico_competition.signals.plausible import Plausibility
@@ -53,7 +53,7 @@ def make_arrays(model: nn.Module, points: Points, kinds: Collection[str], name: 
     """
     points.check_model(model, name)
     arrays: Arrays = {}
-    with full_precision():
+    with full_float32(points.device):
         if set(kinds) - {"gradient_norm"}:
             arrays = _forward(model, points)
         if "entropies" in kinds:
@@ -67,19 +67,6 @@ def make_arrays(model: nn.Module, points: Points, kinds: Collection[str], name: 
                 "nothing: leave it out, or train it again."
             )
     return arrays
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Make CUDA's convolutions use float32: cuDNN's default, TF32, keeps 10 bits of each factor.
-
-    With TF32 the logits of a GPU differ from those of a CPU in the third digit, and the cache has
-    one name for both.
-    """
-    cudnn: Any = torch.backends.cudnn
-    kept = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "deterministic")}
-    with cudnn.flags(**kept, allow_tf32=False):
-        yield
 
 
 def _forward(model: nn.Module, points: Points) -> Arrays:
@@ -154,7 +141,7 @@ def _outputs(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of logits float64[b, classes] and labels int64[b] of the records at `indices`."""
     device = next(model.parameters()).device
-    with torch.inference_mode(), full_precision():
+    with torch.inference_mode(), full_float32(device):
         for chunk in indices.split(batch_size):
             outputs = logits(model, to_device(data.inputs(chunk), device)).double()
             yield outputs, data.labels[chunk].to(device)

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from mico_competition.models.architectures import logits
+from mico_competition.models.precision import full_float32
 from mico_competition.models.probe import rounded
 from mico_competition.signals.cache import Cache, key
-from mico_competition.signals.forward import KINDS, full_precision, make_arrays, signals_fingerprint
+from mico_competition.signals.forward import KINDS, make_arrays, signals_fingerprint
 from mico_competition.signals.points import Points
 from mico_competition.signals.pool_checks import check_rows, look_like_probabilities
 from mico_competition.signals.scalars import entropies, true_logit
@@ -269,7 +270,7 @@ class OfModule(_Derived):
         """float[b, classes], the logits of a few records."""
         index = torch.arange(min(_PROBE, len(self.points)), device=self.points.device)
         inputs = self.points.data.inputs(index)
-        with torch.inference_mode(), full_precision():
+        with torch.inference_mode(), full_float32(self.points.device):
             try:
                 outputs: Any = logits(model, inputs)
             except Exception as error:  # code of others may raise anything

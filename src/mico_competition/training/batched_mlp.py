@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mico_competition.models.architectures import MLP
+from mico_competition.models.precision import full_float32
 from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.check_batches import Batch
 from mico_competition.training.dpsgd import (
@@ -203,9 +204,10 @@ class StackedDPSGD:
                 x, wanted = inputs(positions), labels.gather(1, positions)
                 largest = min(width, max(labels.shape[1], positions.shape[1]))
                 rows = Batch(x.flatten(0, 1), wanted.flatten(), len(labels))
-                self.checks.before(rows, largest)
-                totals += self._backward(x, wanted, counts)
-                self.checks.after()
+                with full_float32(labels.device):
+                    self.checks.before(rows, largest)
+                    totals += self._backward(x, wanted, counts)
+                    self.checks.after()
             else:
                 for parameter in self.model.parameters():
                     parameter.grad = torch.zeros_like(parameter)

@@ -22,6 +22,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from mico_competition.models.architectures import logits
+from mico_competition.models.precision import full_float32
 from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.check_batches import Batch as Examples
 from mico_competition.training.example_gradients import without
@@ -235,9 +236,10 @@ class DPSGD:
     def _checked_backward(self, inputs: Inputs, labels: torch.Tensor, n: int) -> torch.Tensor:
         """Run the checks, then `_backward`; n bounds the length of a batch."""
         largest = min(self.max_physical_batch_size, max(n, len(labels)))
-        self.checks.before(Examples(inputs, labels), largest)
-        total = self._backward(inputs, labels)
-        self.checks.after()
+        with full_float32(labels.device):  # so that norms are those of the sum that is clipped
+            self.checks.before(Examples(inputs, labels), largest)
+            total = self._backward(inputs, labels)
+            self.checks.after()
         return total
 
     def _backward(self, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:

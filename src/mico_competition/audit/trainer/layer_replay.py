@@ -21,6 +21,7 @@ from torch.func import functional_call, grad, vmap
 
 from mico_competition.audit.trainer.canaries import AuditSet
 from mico_competition.audit.trainer.observed import log_ratio
+from mico_competition.models.precision import full_float32
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.dpsgd import per_example_losses
 
@@ -130,7 +131,8 @@ class LayerReplay:
         """[b, P] for each part: gradients over C, of norm 1 at most."""
         of_model = {_PREFIX + name: value for name, value in parameters.items()}
         for inputs, labels in parts:
-            found = self._gradients(of_model, inputs, labels)
+            with full_float32(labels.device):  # as the step that is replayed
+                found = self._gradients(of_model, inputs, labels)
             rows = torch.cat([found[_PREFIX + name].flatten(1) for name in self.sizes], dim=1)
             norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
             yield rows.mul_(norms.clamp(min=self._norm).reciprocal().to(rows.dtype).unsqueeze(1))
