@@ -1,4 +1,5 @@
-// What a reader would complain of on a page: text that is cut off, and text that is too pale.
+// What a reader would complain of on a page: text that is cut off, wide boxes that do not show
+// that they scroll, tables of results that scroll on a wide screen, and text that is too pale.
 (() => {
   const numbers = (color) => color.match(/[\d.]+/g).map(Number);
   const luminance = (color) => {
@@ -18,14 +19,32 @@
     }
     return [255, 255, 255];
   };
-  const scrolls = (element) =>
-    [...above(element)].some((one) => ["auto", "scroll"].includes(getComputedStyle(one).overflowX));
+  const wide = (element) =>
+    element.clientWidth > 0 && element.scrollWidth > element.clientWidth + 1;
+  const overflow = (element) => getComputedStyle(element).overflowX;
 
-  const width = document.documentElement.clientWidth;
+  const article = document.querySelector("article");
+  const scrolls = (element) =>
+    [...above(element)].some((one) => article.contains(one) && overflow(one) !== "visible");
+  const edge = article.getBoundingClientRect().right;
   const found = new Set();
-  for (const element of document.querySelectorAll("article *")) {
-    if (element.getBoundingClientRect().right > width + 1 && !scrolls(element.parentElement)) {
-      found.add(`wider than the window: ${element.tagName} ${element.textContent.slice(0, 40)}`);
+  // Headings and signatures have a margin of their own on each side; what is in them has not.
+  for (const element of article.querySelectorAll("*:not(.headerlink, h1, h2, h3, h4, dt)")) {
+    const { right, width } = element.getBoundingClientRect();
+    const name = `${element.tagName}.${element.className} ${element.textContent.slice(0, 40)}`;
+    if (right > edge + 1 && width > 0 && !scrolls(element.parentElement)) {
+      found.add(`wider than the text: ${name}`);
+    }
+    if (wide(element) && ["hidden", "clip"].includes(overflow(element))) {
+      found.add(`cut off: ${name}`);
+    }
+    if (wide(element) && ["auto", "scroll"].includes(overflow(element))) {
+      if (!getComputedStyle(element).backgroundImage.includes("gradient")) {
+        found.add(`scrolls without showing it: ${name}`);
+      }
+      if (innerWidth >= 1400 && element.matches(".cell_output .text_html *")) {
+        found.add(`a table of results scrolls on a wide screen: ${name}`);
+      }
     }
   }
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
