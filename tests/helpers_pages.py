@@ -28,7 +28,10 @@ PAGES = sorted(
 
 @dataclass(frozen=True)
 class Block:
-    """Code of a page, the output that the page shows below it (None: nothing), and its line."""
+    """Code of a page, the output that the page shows below it (None: nothing), and its line.
+
+    What the page does not show (in the comment above the block) is part of the code.
+    """
 
     code: str
     output: str | None
@@ -36,7 +39,8 @@ class Block:
 
 
 RUN = re.compile(
-    r"^<!-- run -->\n```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE
+    r"^<!-- run(?: -->|\n((?:(?!-->).)*)^-->)\n```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?",
+    re.DOTALL | re.MULTILINE,
 )
 
 
@@ -50,10 +54,13 @@ def text_of(path: Path) -> str:
 
 
 def runnable_blocks(path: Path) -> list[Block]:
-    """The blocks below a line `<!-- run -->`, in the order of the page."""
+    """The blocks below a comment `<!-- run -->`, in the order of the page.
+
+    A comment of several lines holds code that runs first, and that readers do not need to see.
+    """
     text = text_of(path)
     return [
-        Block(found[1], found[2], text[: found.start()].count("\n") + 1)
+        Block((found[1] or "") + found[2], found[3], text[: found.start()].count("\n") + 1)
         for found in RUN.finditer(text)
     ]
 
@@ -110,6 +117,12 @@ def differences(expected: str, got: str) -> bool:
         if abs(float(one) - float(other)) > max(2.01 * unit, 0.03 * abs(float(one))):
             return True
     return False
+
+
+def skeleton(text: str) -> str:
+    """A text without its numbers, stars and runs of spaces: what stays if a run is repeated."""
+    words = re.sub(r"[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]?\d+)?", "#", text).replace("*", "")
+    return " ".join(words.split())
 
 
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)")
