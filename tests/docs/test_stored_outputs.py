@@ -86,11 +86,12 @@ def test_stored_bounds_and_verdicts_have_todays_words():
 
         return mico.audit_trainer(train, canaries=100, epsilon=claim, seed=0).sentence()
 
-    shown = [text for text in stored(AUDIT) if "epsilon >=" in text]
+    lines = "".join(stored(AUDIT)).splitlines()
+    shown = [line for line in lines if "epsilon >=" in line]
     today = {skeleton(f"{words}: {bounds}") for words in ("without privacy", "epsilon 4")}
     today |= {skeleton(verdict(0, 4)), skeleton(verdict(9, 1))}
     assert len(shown) == len(today) == 4
-    assert {skeleton(text) for text in shown} == today
+    assert {skeleton(line) for line in shown} == today
 
 
 def test_stored_output_of_commands_is_todays(tmp_path, monkeypatch, capsys):
