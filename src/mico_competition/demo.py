@@ -37,11 +37,11 @@ from mico_competition.competition.table import (
 )
 from mico_competition.data.datasets import load_digits
 from mico_competition.evaluation.predict import attack_challenge
-from mico_competition.fleets.lock import try_lock
 from mico_competition.hosting.codabench.program import program_files
 from mico_competition.release.release import release, write_reference
 from mico_competition.support.cpus import share_cpus
 from mico_competition.support.files import PathLike, write_bytes, write_text
+from mico_competition.support.locks import try_lock
 from mico_competition.support.progress import stage
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import Settings, resolve

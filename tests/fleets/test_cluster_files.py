@@ -102,6 +102,8 @@ exec sleep 100
 echo "mico $*" >>"$SAID"
 trap 'kill $!; exit 130' TERM
 [ -z "${TRAINS-}" ] || mkdir -p "$6/digits/$2/train/model_3"
+[ -z "${KEEPS-}" ] || { mkdir -p "$6/fleet/$2/checkpoints/model_4"
+    date +%N >"$6/fleet/$2/checkpoints/model_4/checkpoint.json"; }
 touch "$SAID.begun"
 sleep 100 & wait
 """,
@@ -165,6 +167,16 @@ def test_a_job_that_gained_a_model_is_queued_again(tmp_path):
     assert "(models finished in it: 1): queued again" in log
     code, log = slurm.run(signal.SIGUSR1, TRAINS="yes")  # the same one: nothing new
     assert code == 1 and "not queued again" in log
+
+
+def test_a_job_that_wrote_a_checkpoint_is_queued_again(tmp_path):
+    """One model may take longer than --time: it goes on from its checkpoint in the next round."""
+    slurm = Slurm(tmp_path)
+    for _ in range(2):
+        code, log = slurm.run(signal.SIGUSR1, KEEPS="yes")
+        assert code == 0 and "scontrol requeue 4242" in slurm.said
+    code, log = slurm.run(signal.SIGUSR1)  # the checkpoint is that of the round before
+    assert code == 1 and "nor a checkpoint written" in log
 
 
 def test_a_job_that_slurm_does_not_queue_again_says_so(tmp_path):

@@ -172,3 +172,26 @@ def test_a_release_that_is_killed_leaves_nothing_that_others_see(tmp_path, how):
     ]
     assert main(["leaks", str(tmp_path / "out"), "--trained", str(trained)]) == 0
     assert len(list((tmp_path / "out").rglob("model.pt"))) == 3 * sum(MODELS.values())
+
+
+def test_no_checkpoint_reaches_a_release(tmp_path):
+    """Neither those of `mico train`, beside the models, nor those of a fleet."""
+    trained = write_trained(tmp_path / "trained")
+    marker = b"the state of a run"
+    phase = next(trained.glob(f"{CHALLENGE}/*/dev"))
+    for folder in (
+        phase / ".checkpoint-model_100",
+        trained / CHALLENGE / ".checkpoint-model_0",
+        trained / "fleet" / phase.parent.name / "checkpoints" / "model_100",
+    ):
+        folder.mkdir(parents=True)
+        (folder / "state_1.pt").write_bytes(marker)
+        (folder / "checkpoint.json").write_bytes(marker)
+    out = tmp_path / "out"
+    assert main(["release", str(trained), "--to", str(out / "released")]) == 0
+    to = ["--challenge", CHALLENGE, "--phase", "final", "--to", str(out / "ref")]
+    assert main(["reference", str(trained), *to]) == 0
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert len(files) > 10  # archives among them, which are not compressed
+    assert not list(out.rglob("*checkpoint*"))
+    assert not [path for path in files if marker in path.read_bytes()]

@@ -13,7 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mico_competition.cli.train import add_data, add_settings, settings_of
+from mico_competition.cli.train import (
+    add_checkpoints,
+    add_data,
+    add_settings,
+    checkpoint_minutes,
+    settings_of,
+)
 from mico_competition.competition.table import (
     SCENARIOS,
     current,
@@ -81,6 +87,7 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="draw 2022's decimal seeds, whose splits can be searched (2^32); for comparison only",
     )
+    add_checkpoints(parser)
     add_json(parser)
     add_settings(parser)
     add_data(parser)
@@ -236,6 +243,7 @@ def _with_noise(ledger: Ledger, begins: bool) -> Ledger:
 
 
 def _backend(args: argparse.Namespace, ledger: Ledger, data: Any, tokenizer: Any) -> Backend:
+    minutes = checkpoint_minutes(args)
     if args.ray is not None:
         from mico_competition.fleets.ray.cluster import RayCluster
 
@@ -246,10 +254,18 @@ def _backend(args: argparse.Namespace, ledger: Ledger, data: Any, tokenizer: Any
             address=args.ray,
             threads=args.threads,
             gpus_per_task=args.gpus_per_task,
+            checkpoint_minutes=minutes,
         )
     from mico_competition.fleets.workers import LocalWorkers
 
-    return LocalWorkers(ledger, data, tokenizer, workers=args.workers, threads=args.threads)
+    return LocalWorkers(
+        ledger,
+        data,
+        tokenizer,
+        workers=args.workers,
+        threads=args.threads,
+        checkpoint_minutes=minutes,
+    )
 
 
 def _train(args: argparse.Namespace, ledger: Ledger, backend: Backend) -> int:

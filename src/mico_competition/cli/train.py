@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -117,8 +118,30 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
     parser.add_argument(
         "--dry_run", action="store_true", help="check the run and print its settings; train nothing"
     )
+    add_checkpoints(parser)
     add_json(parser)
     parser.set_defaults(run=run_train, task=task)
+
+
+def add_checkpoints(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of checkpoints to `parser`."""
+    parser.add_argument(
+        "--checkpoint_minutes",
+        type=_minutes,
+        metavar="MINUTES",
+        help="time between two checkpoints of a model, from which the same command goes on if it "
+        "is killed (default: 15, so shorter runs have none; 0: no checkpoints)",
+    )
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of minutes >= 0, got {text!r}")
+    return value
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -179,6 +202,7 @@ def run_train(args: argparse.Namespace) -> None:
     load_torch()
     from mico_competition.data.datasets import load_dataset
     from mico_competition.models.inputs import prepare
+    from mico_competition.training.checkpoint import Checkpoint
     from mico_competition.training.train import mechanism_of
     from mico_competition.training.train_many import Run, train_many
 
@@ -188,14 +212,38 @@ def run_train(args: argparse.Namespace) -> None:
         load_dataset(settings.task, args.dataset_dir, args.download),
         settings.model_name,
     )
-    runs = [
-        Run(seed, folder, model_id, settings.train_seed)
-        for seed, folder, model_id in zip(seeds, folders, args.model_id or [None])
-    ]
+    options = _checkpoint_options(args, settings, data)
+    drawn = args.split_seed is None and args.seed_challenge is None
+    runs = []
+    for seed, folder, model_id in zip(seeds, folders, args.model_id or [None]):
+        place = Checkpoint.beside(folder, **options)
+        seed = place.seeds() or seed if drawn else seed  # those of the run that was killed
+        runs.append(Run(seed, folder, model_id, settings.train_seed, place))
     trained = train_many(settings, data, runs, tokenizer=tokenizer)
     shown = tracked(trained, "Models", "model", total=len(runs), show=len(runs) > 1)
     for run, metadata in zip(runs, shown):
         say(_summary(metadata, run.folder))
+
+
+def _checkpoint_options(args: argparse.Namespace, settings: Settings, data: Any) -> dict[str, Any]:
+    """The options of the checkpoints of all models of a command."""
+    from mico_competition.models.text_models import base_config
+    from mico_competition.training.recipe import training_fingerprint
+
+    @cache
+    def code() -> str:
+        task = get_task(settings.task)
+        config = base_config(task, settings.model_name) if task.text else None
+        return training_fingerprint(settings, data, config)
+
+    return {"minutes": checkpoint_minutes(args), "code": code}
+
+
+def checkpoint_minutes(args: argparse.Namespace) -> float:
+    """The time between two checkpoints."""
+    from mico_competition.training.checkpoint import MINUTES
+
+    return MINUTES if args.checkpoint_minutes is None else float(args.checkpoint_minutes)
 
 
 def _seed_of(name: str) -> Callable[[str], Any]:

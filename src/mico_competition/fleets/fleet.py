@@ -12,7 +12,7 @@ import re
 import time
 import traceback
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,11 +23,13 @@ from mico_competition.fleets.finished import record_files
 from mico_competition.fleets.ledger import Entry, Ledger, append_line
 from mico_competition.models.inputs import Data
 from mico_competition.support.files import PRIVATE, open_private, write_text
+from mico_competition.training.checkpoint import BusyError, Checkpoint
 from mico_competition.training.model_folder import StorageError
 from mico_competition.training.settings import Settings
 from mico_competition.training.train_many import Run, stack_of, train_many
 
 RETRIES = 2
+LEASE_SECONDS = 120.0  # an NFS server keeps the locks of a machine that died for 90 seconds
 PACE_FILE = "pace.json"
 _PACE_SECONDS = 5.0
 
@@ -175,6 +177,7 @@ def _account(ledger: Ledger, outcome: Outcome, progress: Progress, retries: int)
     progress.done += len(done)
     for model_id in sorted(done):
         record_files(ledger, model_id)
+        ledger.remove_checkpoint(model_id)
         record(ledger, "done", model_id=model_id)
     progress.under_way = max(0.0, progress.under_way - len(outcome.block.entries))
     rest = tuple(e for e in outcome.block.entries if e.model_id not in done)
@@ -215,20 +218,37 @@ def record(ledger: Ledger, event: str, **values: Any) -> None:
     append_line(ledger.folder / EVENTS_FILE, line)
 
 
+def checkpoints_of(
+    folder: Path, block: Block, minutes: float, code: str | None, *, keep: bool = False
+) -> list[Checkpoint]:
+    """The checkpoints, below `folder`, of the models of a block.
+
+    A process that dies may hold its lock for a while where a file server keeps it.
+    """
+    options: dict[str, Any] = {"code": code, "keep": keep, "wait_seconds": LEASE_SECONDS}
+    return [Checkpoint(folder / f"model_{i}", minutes, **options) for i in block.model_ids]
+
+
 def train_block(
-    settings: Settings, data: Data, block: Block, folders: list[Path], **arguments: Any
+    settings: Settings,
+    data: Data,
+    block: Block,
+    folders: list[Path],
+    checkpoints: Sequence[Checkpoint | None],
+    **arguments: Any,
 ) -> Outcome:
     """Train the models of a block into `folders`, and report any error in the outcome.
 
     Every backend calls this in the process that trains.  `arguments` go to `train_many`.
     """
     runs = [
-        Run(entry.seeds, folder, entry.model_id, entry.train_seed)
-        for entry, folder in zip(block.entries, folders, strict=True)
+        Run(entry.seeds, folder, entry.model_id, entry.train_seed, checkpoint)
+        for entry, folder, checkpoint in zip(block.entries, folders, checkpoints, strict=True)
     ]
     try:
         for _ in train_many(settings, data, runs, stack=len(runs), **arguments):
             pass
     except Exception as error:
-        return Outcome(block, traceback.format_exc(), fatal=isinstance(error, StorageError))
+        full, busy = isinstance(error, StorageError), isinstance(error, BusyError)
+        return Outcome(block, traceback.format_exc(), lost=busy, fatal=full)
     return Outcome(block)

@@ -5,6 +5,7 @@
                            files.jsonl      sizes and hashes of finished models (`finished`)
                            events.jsonl     what happened when
                            failures.log     tracebacks
+                           checkpoints/     states of models in training (`training.checkpoint`)
     <out>/<challenge>/<scenario>/<phase>/model_<i>    exists exactly when the model is done
 
 The ledger holds every secret of the competition, so only its owner may read it.
@@ -17,6 +18,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from mico_competition.support.files import PRIVATE, PathLike, make_folder, writt
 from mico_competition.support.untrusted import parse_json, read_limited_json, read_limited_text
 from mico_competition.training.settings import Settings
 
+CHECKPOINTS = "checkpoints"
 _SETTINGS, _LEDGER = "settings.json", "ledger.jsonl"
 _LARGEST = 1 << 28
 
@@ -107,6 +110,16 @@ class Ledger:
         assert self.settings.scenario is not None
         scenario = get_scenario(self.settings.scenario)
         return model_path(self.out, scenario, phase_of(model_id).name, model_id)
+
+    def checkpoint_folder(self, model_id: int) -> Path:
+        """The folder of the checkpoint of model `model_id` while it is trained."""
+        return self.folder / CHECKPOINTS / f"model_{model_id}"
+
+    def remove_checkpoint(self, model_id: int) -> None:
+        """Remove the checkpoint of a model that is whole."""
+        shutil.rmtree(self.checkpoint_folder(model_id), ignore_errors=True)
+        with suppress(OSError):  # others are there
+            (self.folder / CHECKPOINTS).rmdir()
 
     def with_models(self, model_ids: Iterable[int]) -> Ledger:
         """This ledger with an entry for each of `model_ids`; existing entries do not change."""
@@ -192,13 +205,15 @@ class Ledger:
         return ledger
 
     def clear_leftovers(self) -> None:
-        """Remove the temporary folders of a killed run; call it only while no other run works."""
+        """Remove what a killed run left but nobody needs; call it only while no other run works."""
         folders = {self.folder_of(entry.model_id).parent for entry in self.entries}
         for folder in folders:
             for path in folder.glob(".model_*"):
                 shutil.rmtree(path, ignore_errors=True)
         for path in self.folder.glob(".*"):
             shutil.rmtree(path, ignore_errors=True)
+        for model_id in self.done():
+            self.remove_checkpoint(model_id)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -7,14 +7,14 @@ wait for the last worker of a killed one.  The kernel releases a lock when its p
 from __future__ import annotations
 
 import fcntl
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from mico_competition.support.files import PRIVATE, make_folder, open_private
+from mico_competition.support.files import open_private
+from mico_competition.support.locks import lock_file, try_lock
 
 WAIT_SECONDS = 60.0
 _LOCK, _SHARED = "lock", "workers.lock"
@@ -44,20 +44,10 @@ def only_fleet(folder: Path) -> Iterator[None]:
 
 def _open_lock(folder: Path) -> IO[str]:
     """Take the lock of a fleet's folder; ValueError if another run holds it."""
-    path = folder / _LOCK
-    while True:
-        try:
-            make_folder(folder, PRIVATE)
-            lock = open_private(path)
-        except FileNotFoundError:  # a run that was refused has just removed its folder
-            continue
-        if not try_lock(lock):
-            lock.close()
-            raise ValueError(f"Another fleet is at work in {folder}: wait for it, or stop it.")
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                return lock
-        lock.close()  # a run that was refused has just removed this file
+    lock = lock_file(folder / _LOCK)
+    if lock is None:
+        raise ValueError(f"Another fleet is at work in {folder}: wait for it, or stop it.")
+    return lock
 
 
 def _leave_nothing(folder: Path, new: list[Path]) -> None:
@@ -83,12 +73,3 @@ def hold_shared(folder: Path) -> IO[str]:
     file = open_private(folder / _SHARED)
     fcntl.flock(file, fcntl.LOCK_SH)
     return file
-
-
-def try_lock(file: IO[str]) -> bool:
-    """Try to lock `file` until it is closed or the process ends; return whether that worked."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from mico_competition.data.fingerprint import remember_fingerprint
-from mico_competition.fleets.fleet import Block, Outcome, train_block
-from mico_competition.fleets.ledger import Ledger
+from mico_competition.fleets.fleet import Block, Outcome, checkpoints_of, train_block
+from mico_competition.fleets.ledger import CHECKPOINTS, Ledger
 from mico_competition.fleets.lock import hold_shared
 from mico_competition.fleets.shared_data import Rebuild, map_parts
 
@@ -34,6 +34,7 @@ class Job:
     rebuild: Rebuild
     fingerprint: str | None
     threads: int
+    checkpoint_minutes: float
 
 
 # The state of this process if it is a worker; `begin` sets it once.
@@ -72,11 +73,14 @@ def _die_with_fleet(lifeline: Connection) -> None:
 def train(block: Block) -> Outcome:
     """Train `block` in this worker."""
     job: Job = _state["job"]
+    ledger = job.ledger
+    code = ledger.training_fingerprint
     return train_block(
-        job.ledger.settings,
+        ledger.settings,
         _state["data"],
         block,
-        [job.ledger.folder_of(model_id) for model_id in block.model_ids],
+        [ledger.folder_of(model_id) for model_id in block.model_ids],
+        checkpoints_of(ledger.folder / CHECKPOINTS, block, job.checkpoint_minutes, code),
         tokenizer=job.tokenizer,
         device=_state["device"],
         progress=_Reporter(_state["fleet"]),

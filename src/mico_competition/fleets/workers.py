@@ -29,6 +29,7 @@ from mico_competition.fleets.shared_data import parts_of, save_parts
 from mico_competition.fleets.worker_process import REPORT_SECONDS, Job, begin, train
 from mico_competition.models.inputs import Data
 from mico_competition.support.cpus import share_cpus
+from mico_competition.training.checkpoint import MINUTES
 
 _DATASET = "dataset.pt"
 _START_FAILURES = (
@@ -53,6 +54,7 @@ class LocalWorkers:
             no GPU.
         threads: the threads of each process; by default OMP_NUM_THREADS, or else the process's
             share of the CPUs.
+        checkpoint_minutes: the time between two checkpoints of a model; 0 writes none.
     """
 
     def __init__(
@@ -63,11 +65,12 @@ class LocalWorkers:
         *,
         workers: int | None = None,
         threads: int | None = None,
+        checkpoint_minutes: float = MINUTES,
     ) -> None:
         self.workers, self.threads = share_cpus(workers, threads, devices=torch.cuda.device_count())
         self._parts, rebuild = parts_of(data)
         fingerprint = dataset_fingerprint(data)
-        self._job = Job(ledger, tokenizer, rebuild, fingerprint, self.threads)
+        self._job = Job(ledger, tokenizer, rebuild, fingerprint, self.threads, checkpoint_minutes)
 
     def run(self, blocks: deque[Block]) -> Generator[Outcome | float | None, None, None]:
         """See `fleet.Backend`."""

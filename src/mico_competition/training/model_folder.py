@@ -94,10 +94,15 @@ def describe(
         "sampler": _sampler(settings),
         "software": {
             "python": platform.python_version(),
-            **{name: _version(name) for name in _SOFTWARE},
+            **software_versions(),
         },
         "machine": {"device": labels.device.type, "threads": torch.get_num_threads()},
     }
+
+
+def software_versions() -> dict[str, str | None]:
+    """The installed versions of the packages that may affect a model's weights."""
+    return {name: _version(name) for name in _SOFTWARE}
 
 
 def _privacy(settings: Settings, mechanism: Mechanism) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +26,13 @@ from mico_competition.models.inputs import Data, default_device
 from mico_competition.support.files import PathLike
 from mico_competition.support.progress import stage
 from mico_competition.training.accounting import Mechanism, check_mechanism
+from mico_competition.training.checkpoint import (
+    Checkpoint,
+    DivergedError,
+    OpenCheckpoint,
+    facts_of,
+    opened,
+)
 from mico_competition.training.dpsgd import DPSGD as DPSGD  # audited from here
 from mico_competition.training.dpsgd import (
     Batch,
@@ -34,6 +43,7 @@ from mico_competition.training.dpsgd import (
 )
 from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
+from mico_competition.training.run_state import Position, RunState
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.streams import Streams, generator_of, seeded
 
@@ -112,6 +122,7 @@ def train_model(
     device: torch.device | None = None,
     progress: Show = True,
     mechanism: Mechanism | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:
     """Train one model and write its folder.
 
@@ -127,13 +138,14 @@ def train_model(
             function that is called after each step with the finished fraction of the steps, in
             (0, 1].
         mechanism: what `mechanism_of(settings)` gives, if another process has computed it.
+        checkpoint: where the run keeps its state, and goes on from it after it was killed.
 
     Returns:
         The content of metadata.json.
 
     Raises:
-        ValueError: if the settings do not fit the data or the mechanism, the folder is in use, or
-            the loss is not finite.
+        ValueError: if the settings do not fit the data or the mechanism, the folder is in use, the
+            loss is not finite, or the checkpoint is in use or of another run.
     """
     started = time.perf_counter()
     folder = free_folder(folder)
@@ -145,24 +157,25 @@ def train_model(
     with seeded(streams, deterministic=settings.train_seed is not None):
         model = new_model(get_task(settings.task), base_model=settings.model_name)
         fingerprints = of_training(settings.task, whole, getattr(model, "config", None))
-        fit_records(
-            settings,
-            model.to(data.labels.device),
-            data,
-            splits.train_indices,
-            streams,
-            progress,
-            mechanism=mechanism,
-        )
-        results = evaluate(model, data, evaluation_records(settings, splits))
-    metadata = {
-        **describe(settings, mechanism or mechanism_of(settings), data.labels, fingerprints),
-        "model_id": model_id,
-        "results": results,
-        "train_seed": settings.train_seed,
-        "wall_time_seconds": round(time.perf_counter() - started, 3),
-    }
-    write_model_folder(folder, settings, model, splits, metadata, tokenizer=tokenizer)
+        spent, on = mechanism or mechanism_of(settings), data.labels.device
+        facts = partial(facts_of, settings, seeds, on, fingerprints, spent)
+        with opened(checkpoint, facts) as run:
+            records = splits.train_indices
+            options: dict[str, Any] = {"mechanism": mechanism, "checkpoint": run}
+            fit_records(settings, model.to(on), data, records, streams, progress, **options)
+            results = evaluate(model, data, evaluation_records(settings, splits))
+            seconds = time.perf_counter() - started + (run.seconds if run else 0.0)
+            metadata = {
+                **describe(settings, spent, data.labels, fingerprints),
+                "model_id": model_id,
+                "results": results,
+                "train_seed": settings.train_seed,
+                "wall_time_seconds": round(seconds, 3),
+                **({"resumed": run.resumed} if run and run.resumed else {}),
+            }
+            write_model_folder(folder, settings, model, splits, metadata, tokenizer=tokenizer)
+            if run:
+                run.done()
     return metadata
 
 
@@ -238,6 +251,7 @@ def fit(
     make_trainer: Callable[..., Trainer] | None = None,
     epoch: Callable[..., Iterator[torch.Tensor]] | None = None,
     mechanism: Mechanism | None = None,
+    checkpoint: OpenCheckpoint | None = None,
 ) -> None:
     """Train one model in place; `mico audit-train` audits this function by an observer.
 
@@ -252,6 +266,7 @@ def fit(
         make_trainer: replaces `DPSGD` in a private run, with the same arguments.
         epoch: replaces `epoch_of`, which draws the batches of an epoch.
         mechanism: the mechanism of a private run; by default that of the settings' target.
+        checkpoint: has the state to go on from, and takes later ones.
     """
     device = labels.device
     epoch = epoch or epoch_of
@@ -261,6 +276,16 @@ def fit(
     make_trainer = make_trainer or DPSGD
     trainer = _trainer(settings, model, optimizer, noise, make_trainer, mechanism)
     sampling = generator_of(settings, streams.sampling, device)
+    position = None
+    if checkpoint is not None:
+        position = RunState(
+            model,
+            optimizer,
+            noise=noise,
+            sampling=sampling,
+            steps_per_epoch=settings.steps_per_epoch,
+            checkpoint=checkpoint,
+        )
     run_epochs(
         settings,
         lambda batch: trainer.step(batch, inputs, labels),
@@ -268,6 +293,7 @@ def fit(
         optimizer,
         progress,
         observer,
+        position,
     )
 
 
@@ -278,6 +304,7 @@ def run_epochs(
     optimizer: torch.optim.Optimizer,
     progress: Show,
     observer: Observer | None = None,
+    position: Position | None = None,
 ) -> None:
     """Run the steps of all epochs, and change the learning rate after each epoch.
 
@@ -288,35 +315,42 @@ def run_epochs(
         optimizer: the optimiser whose learning rate is scheduled.
         progress: as in `train_model`.
         observer: watches the run.
+        position: where the run begins, and what follows it; by default at its first step.
 
     Raises:
-        ValueError: if the loss of an epoch is not finite.
+        DivergedError: if the loss of an epoch is not finite.
     """
+    at = position or Position()
     if observer is not None:
         observer.start(optimizer)
     scheduler = torch.optim.lr_scheduler.StepLR(
         optimizer, step_size=settings.lr_scheduler_step, gamma=settings.lr_scheduler_gamma
     )
-    with stage("Training", settings.num_steps, show=progress is True) as shown:
-        for _ in range(settings.num_epochs):
-            total: Any = 0.0
-            for batch in epoch():
+    at.start(scheduler)
+    done = at.epoch * settings.steps_per_epoch + at.step
+    with stage("Training", settings.num_steps, initial=done, show=progress is True) as shown:
+        for _ in range(at.epoch, settings.num_epochs):
+            at.begin_epoch()
+            for batch in islice(epoch(), at.step, None):
                 if observer is not None:
                     observer.before(batch)
-                total = total + step(batch)
+                loss = step(batch)
                 shown.update()
                 if callable(progress):
                     progress(shown.done / settings.num_steps)
+                at.after_step(loss)
             if observer is not None:
                 observer.end_epoch()
             scheduler.step()
+            total = at.total
             if not total.isfinite().all():
                 bad = (~total.isfinite()).nonzero().flatten().tolist()
                 which = f" of model {', '.join(map(str, bad))} of the stack" if total.ndim else ""
-                raise ValueError(
+                raise DivergedError(
                     f"The loss{which} is not finite after step {shown.done}: lower --learning_rate."
                 )
             shown.note = f"loss {total.mean().item() / settings.len_training:.3f}"
+            at.end_epoch()
 
 
 def epoch_of(settings: Settings, sampling: Generator) -> Iterator[torch.Tensor]:

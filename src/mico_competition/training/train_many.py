@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from mico_competition.competition.splits import Seeds
-from mico_competition.competition.table import get_task
+from mico_competition.competition.table import METADATA_FILE, get_task
 from mico_competition.data.arrays import ArrayDataset
 from mico_competition.models.architectures import MLP, new_model
 from mico_competition.models.inputs import Data, default_device
@@ -25,6 +25,7 @@ from mico_competition.training.batched_mlp import (
     StackedMLP,
     StackedPlainTrainer,
 )
+from mico_competition.training.checkpoint import Checkpoint
 from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
 from mico_competition.training.settings import Settings, check
@@ -54,12 +55,13 @@ STACK = 10
 
 @dataclass(frozen=True)
 class Run:
-    """What distinguishes a model from the others of its scenario."""
+    """What distinguishes a model from the others of its scenario, and where it is written."""
 
     seeds: Seeds
     folder: Path
     model_id: int | None = None
     train_seed: int | None = None
+    checkpoint: Checkpoint | None = None
 
 
 def train_many(
@@ -74,6 +76,9 @@ def train_many(
     mechanism: Mechanism | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train models and write their folders; yield each one's metadata when its folder is complete.
+
+    A model that is trained alone goes on from its checkpoint.  Stacks write none: their models are
+    small, and are trained anew.
 
     Args:
         settings: the settings of the scenario; train_seed comes from each run instead.
@@ -92,6 +97,8 @@ def train_many(
     if stack > 1 and mlp_of(settings) is None:
         raise ValueError(f"Models of task {settings.task} do not stack: train them one by one.")
     for run in runs:  # before hours are spent on the first runs
+        if run.checkpoint is not None and (run.folder / METADATA_FILE).is_file():
+            run.checkpoint.remove()  # killed when the model was just whole
         free_folder(run.folder)
     for start in range(0, len(runs), stack):
         group = runs[start : start + stack]
@@ -108,6 +115,7 @@ def train_many(
             device=device,
             progress=progress,
             mechanism=mechanism,
+            checkpoint=group[0].checkpoint,
         )
 
 

@@ -9,6 +9,7 @@ one of the two results counts.  Ray alone decides which node trains what, and wh
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.fleets.fleet import Block, Outcome
-from mico_competition.fleets.ledger import Ledger
+from mico_competition.fleets.ledger import CHECKPOINTS, Ledger
 from mico_competition.fleets.ray.link import (
     LOOK_SECONDS,
     Watch,
@@ -24,9 +25,10 @@ from mico_competition.fleets.ray.link import (
     connected,
     import_ray,
 )
-from mico_competition.fleets.ray.task import Files, Job, Result, train
+from mico_competition.fleets.ray.task import Files, Job, Result, SharedFolder, train
 from mico_competition.models.inputs import Data
 from mico_competition.support.files import PRIVATE, written_aside
+from mico_competition.training.checkpoint import MINUTES
 
 _WAITING = 16  # tasks queued beyond those that run, so that an autoscaler adds nodes
 
@@ -44,6 +46,8 @@ class RayCluster:
         threads: the CPUs of each task, >= 1; by default 1.
         gpus_per_task: the GPUs of each task, in [0, 1]; a fraction lets tasks share a GPU.  By
             default 1 if the cluster has GPUs when the fleet starts, else 0.
+        checkpoint_minutes: the time between two checkpoints of a model; 0 writes none.  Nodes that
+            do not see the ledger's folder write none either.
 
     Raises:
         ImportError: if Ray is not installed.
@@ -59,13 +63,15 @@ class RayCluster:
         address: str,
         threads: int | None = None,
         gpus_per_task: float | None = None,
+        checkpoint_minutes: float = MINUTES,
     ) -> None:
         if gpus_per_task is not None and not 0 <= gpus_per_task <= 1:
             raise ValueError(f"Expected --gpus_per_task {gpus_per_task:g} in [0, 1].")
         self._address = checked_address(address)
         self._ray = import_ray()
         self._ledger = ledger
-        self._gpus = gpus_per_task
+        self._gpus, self._minutes = gpus_per_task, checkpoint_minutes
+        self._blind: set[str] = set()  # nodes that do not see the checkpoints
         code = ledger.architecture_fingerprint, ledger.training_fingerprint
         self._job = Job.of(ledger.settings, data, tokenizer, threads or 1, *code)
 
@@ -73,14 +79,21 @@ class RayCluster:
         """See `fleet.Backend`."""
         if not blocks:
             return
+        shared = None
+        if self._minutes:
+            folder = Path(os.path.abspath(self._ledger.folder)) / CHECKPOINTS
+            shared = SharedFolder.create(folder, self._minutes)
+        job = replace(self._job, checkpoints=shared)
         with connected(self._ray, self._address), Watch(self._ray) as watch:
-            tasks = _Tasks(self._ray, self._job, self._gpus, watch)
+            tasks = _Tasks(self._ray, job, self._gpus, watch)
             running: dict[Any, Block] = {}
             try:
                 yield from self._spread(blocks, running, tasks, watch)
             finally:
                 for reference in running:
                     self._ray.cancel(reference, force=True)
+                if shared:
+                    shared.remove()
 
     def _spread(
         self, blocks: deque[Block], running: dict[Any, Block], tasks: _Tasks, watch: Watch
@@ -122,7 +135,15 @@ class RayCluster:
                 _write(files, self._ledger.folder_of(model_id))
         except OSError as error:
             return Outcome(block, f"Models could not be written: {error}", fatal=True)
-        return Outcome(block, result.error, fatal=result.fatal)
+        if not result.checkpoints and result.node not in self._blind:
+            self._blind.add(result.node)
+            _log.warning(
+                "%s does not see %s, so it writes no checkpoints: a model that is lost with its "
+                "process there begins anew.",
+                result.node,
+                self._ledger.folder,
+            )
+        return Outcome(block, result.error, lost=result.lost, fatal=result.fatal)
 
 
 class _Tasks:

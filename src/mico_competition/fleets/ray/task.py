@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -23,10 +24,12 @@ import torch
 from mico_competition import __version__
 from mico_competition.competition.table import get_task
 from mico_competition.data.fingerprint import dataset_fingerprint, remember_fingerprint
-from mico_competition.fleets.fleet import Block, train_block
+from mico_competition.fleets.fleet import Block, checkpoints_of, train_block
 from mico_competition.fleets.shared_data import Rebuild, parts_of
 from mico_competition.models.inputs import Data
 from mico_competition.models.text_models import base_config
+from mico_competition.support.files import PRIVATE, make_folder, write_text
+from mico_competition.training.checkpoint import Checkpoint
 from mico_competition.training.fingerprints import architecture_fingerprint
 from mico_competition.training.recipe import training_fingerprint
 from mico_competition.training.settings import Settings
@@ -34,7 +37,37 @@ from mico_competition.training.settings import Settings
 Files = dict[str, np.ndarray]  # a folder: path below it -> bytes
 
 _PREFIX = "mico_task_"
+_TOKEN = "shared"
 _ABANDONED_SECONDS = 60.0  # an unlocked folder this old belongs to a task that was killed
+
+
+@dataclass(frozen=True)
+class SharedFolder:
+    """The folder of checkpoints, which a node uses only if it is the same one there."""
+
+    path: Path
+    token: str
+    minutes: float
+
+    @classmethod
+    def create(cls, path: Path, minutes: float) -> SharedFolder:
+        """Create the folder, with a file by which nodes recognise it."""
+        shared = cls(Path(make_folder(path, PRIVATE)), secrets.token_hex(16), minutes)
+        write_text(path / _TOKEN, shared.token, access=PRIVATE)
+        return shared
+
+    def is_here(self) -> bool:
+        """Whether this node sees it."""
+        try:
+            return (self.path / _TOKEN).read_text(encoding="utf-8") == self.token
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def remove(self) -> None:
+        """Remove the file, and the folder if no checkpoints are left."""
+        with suppress(OSError):
+            (self.path / _TOKEN).unlink()
+            self.path.rmdir()
 
 
 @dataclass(frozen=True)
@@ -51,6 +84,7 @@ class Job:
     dataset_fingerprint: str | None = None
     architecture_fingerprint: str | None = None
     training_fingerprint: str | None = None
+    checkpoints: SharedFolder | None = None
 
     @classmethod
     def of(
@@ -91,11 +125,21 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What a task returns: the folders of finished models, by id, and the error if there is one."""
+    """What a task returns.
+
+    Attributes:
+        folders: the folders of finished models, by id.
+        error, fatal, lost: as in `fleet.Outcome`.
+        node: the name of the node.
+        checkpoints: whether the node sees the folder of checkpoints.
+    """
 
     folders: dict[int, Files]
     error: str | None
     fatal: bool
+    lost: bool = False
+    node: str = ""
+    checkpoints: bool = True
 
 
 def versions() -> dict[str, str]:
@@ -144,6 +188,11 @@ def train(job: Job, block: Block) -> Result:
     data = job.data()
     check_code(job, data, node)
     device = torch.device("cuda" if job.cuda else "cpu")
+    shared = job.checkpoints if job.checkpoints and job.checkpoints.is_here() else None
+    checkpoints: list[Checkpoint | None] = [None] * len(block.entries)
+    if shared:  # the machine of the fleet removes them when it has the models
+        code = job.training_fingerprint
+        checkpoints = [*checkpoints_of(shared.path, block, shared.minutes, code, keep=True)]
     with _temporary_folder() as parent:
         paths = {model_id: parent / f"model_{model_id}" for model_id in block.model_ids}
         outcome = train_block(
@@ -151,6 +200,7 @@ def train(job: Job, block: Block) -> Result:
             data.to(device),
             block,
             list(paths.values()),
+            checkpoints,
             tokenizer=job.tokenizer,
             device=device,
             progress=False,
@@ -159,7 +209,8 @@ def train(job: Job, block: Block) -> Result:
     error = outcome.error
     if error is not None:
         error = f"{error.rstrip()} (on {node})"  # in the last line, which messages quote
-    return Result(folders, error, outcome.fatal)
+    seen = shared is not None or job.checkpoints is None
+    return Result(folders, error, outcome.fatal, outcome.lost, node, seen)
 
 
 @contextmanager

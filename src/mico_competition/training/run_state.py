@@ -1,0 +1,131 @@
+"""The state of a run between two steps, complete enough to go on from it with the same result.
+
+The batches of an epoch follow from the state of their generator at its beginning, so this state and
+the number of steps since say which batch is the next.  A secure generator has no state to keep:
+after a restart it draws fresh numbers, which are as good, since no weight that depends on the
+numbers it had drawn after the state was written exists any more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from mico_competition.training.checkpoint import OpenCheckpoint
+from mico_competition.training.dpsgd import Generator
+from mico_competition.training.poisson_draws import restore, state_of
+from mico_competition.training.random_numbers import global_states, set_global_states
+
+
+class Position:
+    """How far a run has come.
+
+    Attributes:
+        epoch: the number of epochs that are over.
+        step: the number of steps taken in the present one.
+        total: the sum of the losses of those steps: 0, float[], or float[S] of a stack.
+    """
+
+    def __init__(self) -> None:
+        self.epoch, self.step = 0, 0
+        self.total: Any = 0.0
+
+    def start(self, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
+        """Called before the first step, with the schedule of the learning rate."""
+
+    def begin_epoch(self) -> None:
+        """Called before the batches of an epoch are drawn."""
+
+    def after_step(self, loss: Any) -> None:
+        """Called after each step, with its summed loss."""
+        self.total = self.total + loss
+        self.step += 1
+
+    def end_epoch(self) -> None:
+        """Called after the last step of an epoch, and after the learning rate was changed."""
+        self.epoch, self.step, self.total = self.epoch + 1, 0, 0.0
+
+
+class RunState(Position):
+    """The position of one model's run, with all that changes while it trains.
+
+    Args:
+        model: the model, on its device.
+        optimizer: the optimiser of its parameters.
+        noise: the generator of a private run's noise.
+        sampling: the generator of its batches.
+        steps_per_epoch: the number of batches of an epoch.
+        checkpoint: where the state is read from, and written to when it is due.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        noise: Generator,
+        sampling: Generator,
+        steps_per_epoch: int,
+        checkpoint: OpenCheckpoint,
+    ) -> None:
+        super().__init__()
+        self._model, self._optimizer = model, optimizer
+        self._noise, self._sampling = noise, sampling
+        self._steps_per_epoch, self._checkpoint = steps_per_epoch, checkpoint
+        self._epoch_start = state_of(sampling)
+        self._device = next(model.parameters()).device
+
+    def start(self, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
+        """Go to the state of the checkpoint, if there is one."""
+        self._scheduler = scheduler
+        if self._checkpoint.state is not None:
+            self._load(self._checkpoint.state)
+            self._checkpoint.state = None  # its memory is needed no longer
+
+    def begin_epoch(self) -> None:
+        """Remember where the epoch's batches are drawn from."""
+        self._epoch_start = state_of(self._sampling)
+
+    def after_step(self, loss: Any) -> None:
+        """Write a checkpoint if it is due; after an epoch's last step, `end_epoch` does."""
+        super().after_step(loss)
+        if self.step < self._steps_per_epoch:
+            self._write_if_due()
+
+    def end_epoch(self) -> None:
+        """Write a checkpoint if it is due."""
+        super().end_epoch()
+        self._epoch_start = state_of(self._sampling)
+        self._write_if_due()
+
+    def _write_if_due(self) -> None:
+        if self._checkpoint.due():
+            steps = self.epoch * self._steps_per_epoch + self.step
+            self._checkpoint.write(self.state_dict(), steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of the state, as tensors and plain values."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "total": self.total,
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+            "noise": state_of(self._noise),
+            "sampling": self._epoch_start,
+            "random": global_states(self._device),
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.epoch, self.step, self.total = state["epoch"], state["step"], state["total"]
+        if isinstance(self.total, torch.Tensor):
+            self.total = self.total.to(self._device)
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scheduler.load_state_dict(state["scheduler"])
+        restore(self._noise, state["noise"])
+        restore(self._sampling, state["sampling"])
+        set_global_states(state["random"], self._device)
