@@ -112,7 +112,11 @@ def small_fleet(tmp_path_factory):
     root = tmp_path_factory.mktemp("fleet")
     ids = [*range(12), *range(100, 104), 150, 151]
     runs = [
-        Run(draw_seeds(), model_path(root, SCENARIOS["digits_inf"], phase_of(i).name, i), i)
+        Run(
+            draw_seeds(),
+            model_path(root, SCENARIOS["digits_inf"], phase_of(i, "digits").name, i),
+            i,
+        )
         for i in ids
     ]
     settings = resolve({"scenario": "digits_inf"})

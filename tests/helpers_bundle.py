@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mico_competition.competition.table import CHALLENGES, PHASES, SCENARIOS, SCORED_PHASES
+from mico_competition.competition.table import CHALLENGES, SCENARIOS, SCORED_PHASES, get_phase
 from mico_competition.hosting.codabench.bundle import write_bundle
 from mico_competition.hosting.codabench.facts import Schedule
 from mico_competition.hosting.codabench.yaml_form import Options
@@ -25,7 +25,7 @@ def write_trained(root, challenge, models=MODELS, seed=0):
     rng = np.random.default_rng(seed)
     for name in CHALLENGES[challenge]:
         for phase in SCORED_PHASES:
-            for i in PHASES[phase].model_ids[:models]:
+            for i in get_phase(challenge, phase).model_ids[:models]:
                 folder = root / challenge / name / phase / f"model_{i}"
                 folder.mkdir(parents=True)
                 truth = rng.permutation([0, 1] * LENGTHS["len_challenge"])

@@ -11,7 +11,7 @@ import numpy as np
 from mico_competition.scoring.curve import grid
 from mico_competition.scoring.metrics import SCALARS
 
-from mico_competition.competition.table import CHALLENGES, PHASES, SCORED_PHASES
+from mico_competition.competition.table import CHALLENGES, SCORED_PHASES, get_phase
 from mico_competition.hosting.leaderboard.form import time_text
 
 NUM_POINTS = 20
@@ -24,7 +24,7 @@ def write_truth(root, challenge="cifar10", models=4, seed=0, phases=SCORED_PHASE
     truth = {}
     for scenario in CHALLENGES[challenge]:
         for phase in phases:
-            for i in PHASES[phase].model_ids[:models]:
+            for i in get_phase(challenge, phase).model_ids[:models]:
                 place = f"{challenge}/{scenario}/{phase}/model_{i}"
                 truth[place] = rng.permutation(np.repeat([0, 1], NUM_POINTS // 2))
                 path = Path(root) / place / "solution.csv"

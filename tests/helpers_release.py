@@ -14,7 +14,7 @@ import torch
 from mico_competition.competition.challenge import ChallengeDataset
 from mico_competition.competition.layout import model_path
 from mico_competition.competition.splits import Seeds, seed_text
-from mico_competition.competition.table import CHALLENGES, PHASES, SCENARIOS, TASKS
+from mico_competition.competition.table import CHALLENGES, SCENARIOS, TASKS, get_phase
 from mico_competition.models.architectures import new_model, save_model
 from mico_competition.models.checkpoints import write_state
 from mico_competition.release.archives import (
@@ -80,7 +80,7 @@ def write_trained(root: Path) -> Path:
     rng = np.random.default_rng(7)
     for scenario in CHALLENGES[CHALLENGE]:
         for phase, count in MODELS.items():
-            for model_id in PHASES[phase].model_ids[:count]:
+            for model_id in get_phase(CHALLENGE, phase).model_ids[:count]:
                 # Bytes that are finite as float32, so that a test can hide them in weights.
                 seeds = Seeds(*(bytes(rng.integers(1, 120, 16, np.uint8)) for _ in range(3)))
                 folder = model_path(root, SCENARIOS[scenario], phase, model_id)

@@ -10,7 +10,7 @@ import pytest
 
 from mico_competition.competition.layout import model_path
 from mico_competition.competition.splits import draw_seeds
-from mico_competition.competition.table import CHALLENGES, PHASES, SCENARIOS
+from mico_competition.competition.table import CHALLENGES, SCENARIOS, get_phase
 from mico_competition.data.datasets import load_dataset
 from mico_competition.models.inputs import prepare
 from mico_competition.models.small_roberta import make_small_roberta
@@ -101,7 +101,7 @@ def train_scenario(root: Path, name: str, datasets: Path, base: Path) -> None:
     settings = resolve({"scenario": name, **SMALL, "model_name": model_name})
     data, tokenizer = prepare(scenario.task, load_dataset(scenario.task, datasets), model_name)
     for phase, count in MODELS.items():
-        for model_id in PHASES[phase].model_ids[:count]:
+        for model_id in get_phase(scenario.challenge, phase).model_ids[:count]:
             train_model(
                 settings,
                 data,

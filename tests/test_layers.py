@@ -21,6 +21,7 @@ LAYERS = [
             "competition.row_checks",
             "competition.rows",
             "competition.table",
+            "competition.table_reader",
         ),
         *("competition.toml_lines",),
     ],

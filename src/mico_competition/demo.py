@@ -29,11 +29,11 @@ from mico_competition.competition.submission import check_zip, pack, score_phase
 from mico_competition.competition.table import (
     CHALLENGES,
     METADATA_FILE,
-    PHASES,
     SCENARIOS,
     SCORED_PHASES,
     as_read,
     labels_of,
+    phases_of,
 )
 from mico_competition.data.datasets import load_digits
 from mico_competition.evaluation.predict import attack_challenge
@@ -82,7 +82,7 @@ def run_demo(
             another demonstration is running there.
     """
     started = time.perf_counter()
-    limit = min(phase.count for phase in PHASES.values())
+    limit = min(phase.count for phase in phases_of(CHALLENGE).values())
     if not 1 <= models_per_phase <= limit:
         raise ValueError(f"Expected 1 <= models={models_per_phase} <= {limit}.")
     if seed is not None and seed < 0:
@@ -218,7 +218,7 @@ def _runs(root: Path, scenario: str, models_per_phase: int, seed: int | None) ->
             model_id,
             seed,
         )
-        for phase in PHASES.values()
+        for phase in phases_of(CHALLENGE).values()
         for model_id in phase.model_ids[:models_per_phase]
     ]
 

@@ -80,6 +80,7 @@ def test_tables(capsys):
     code, found = reported(capsys, "tracks")
     assert code == 0 and found["scenarios"][0]["name"] == "cifar10_inf"
     assert found["scenarios"][0]["target_epsilon"] is None
+    assert [p["count"] for p in found["scenarios"][0]["phases"].values()] == [100, 50, 50]
     code, found = reported(capsys, "attacks", "lira", "suri")
     assert code == 0 and [row["name"] for row in found["attacks"]] == ["lira", "suri"]
 

@@ -29,7 +29,7 @@ def test_a_whole_file_becomes_rows():
     assert table.challenges == {"faces": ("a", "b")} and list(table.scenarios) == ["a", "b"]
     assert table.scenarios["b"].label == "Half" and table.scenarios["b"].target_epsilon == 0.5
     assert table.scenarios["a"].max_grad_norm is None and not table.scenarios["a"].private
-    assert [(p.name, p.first, p.count, p.step) for p in table.phases.values()] == [
+    assert [(p.name, p.first, p.count, p.step) for p in table.phases["faces"].values()] == [
         ("train", 0, 20, 0.0),
         ("dev", 20, 10, 0.005),
         ("final", 30, 10, 0.0),

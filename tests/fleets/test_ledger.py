@@ -34,7 +34,7 @@ def ledger(out, scenario="digits_lo", **changes):
 def test_a_line_holds_all_that_a_model_needs_and_reads_back():
     seeds = Seeds(bytes(range(16)), bytes(16), b"\xff" * 16)
     entry = Entry(107, seeds, 2**62)
-    assert json.loads(entry.line()) == {
+    assert json.loads(entry.line("dev")) == {
         "model_id": 107,
         "phase": "dev",
         "seed_challenge": "000102030405060708090a0b0c0d0e0f",
@@ -43,13 +43,13 @@ def test_a_line_holds_all_that_a_model_needs_and_reads_back():
         "train_seed": 2**62,
         "secure_mode": False,
     }
-    assert Entry.of_line(entry.line()) == entry
+    assert Entry.of_line(entry.line("dev")) == entry
     assert str(2**62) not in repr(entry) and "000102" not in repr(entry)
 
 
 def test_a_secure_model_has_no_train_seed():
     entry = Entry.draw(0, secure_mode=True, splits_of_2022=False)
-    assert entry.train_seed is None and json.loads(entry.line())["secure_mode"] is True
+    assert entry.train_seed is None and json.loads(entry.line("dev"))["secure_mode"] is True
 
 
 def test_seeds_are_fresh_and_keyed_unless_asked_otherwise(tmp_path):
@@ -165,7 +165,7 @@ def test_a_model_of_somebody_else_is_not_taken_for_ours(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("digits_lo --models 0-3", "Give --models, such as 0-199, and --out"),
+        ("digits_lo --models 0-3", "Give --out, the folder to write into."),
         ("digits_lo --out x --models 200", "Unknown model id 200"),
         ("digits_lo --out x --models 3-1", "expected a number or a range"),
         ("digits_lo --out x --models 0 --workers 0", "Expected --workers 0 >= 1"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mico_competition.competition.table import PHASES
+from mico_competition.competition.table import get_phase
 from mico_competition.hosting.codabench.yaml_form import Options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +49,7 @@ def test_what_the_page_says_of_the_attack_is_what_it_found(found):
 
 def test_the_measured_step_and_limit_are_those_of_a_bundle(script, found):
     options = Options()
-    assert options.step == PHASES["dev"].step == found["guessed"]["step"] == script.USUAL
+    assert get_phase("cifar10", "dev").step == found["guessed"]["step"] == script.USUAL
     assert str(options.limits.in_all) in found["attacks"]["steps of 0.005"]["known"]
 
 

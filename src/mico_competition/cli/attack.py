@@ -16,7 +16,7 @@ from mico_competition.cli.attack_options import (
     opener,
 )
 from mico_competition.competition.layout import predictions_folder, walk_challenge
-from mico_competition.competition.table import CHALLENGES, PHASES
+from mico_competition.competition.table import CHALLENGES, PHASE_NAMES
 from mico_competition.support.command_line import UsageError, load_torch, path_or_name
 from mico_competition.support.counts import count_of
 
@@ -45,7 +45,7 @@ def add_attack(parser: argparse.ArgumentParser) -> None:
         help="folder to write predictions to (default: FOLDER.predictions, beside FOLDER)",
     )
     add_scenario(parser)
-    parser.add_argument("--phase", action="append", choices=PHASES, help="default: all phases")
+    parser.add_argument("--phase", action="append", choices=PHASE_NAMES, help="default: all phases")
     add_folds(parser)
     add_isolate(parser)
     add_signal_flags(parser)
@@ -57,7 +57,7 @@ def run_attack(args: argparse.Namespace) -> None:
     name, folder = _named(args)
     check_attack_names([name])
     load_torch()
-    phases = tuple(args.phase or PHASES)
+    phases = tuple(args.phase or PHASE_NAMES)
     target = args.predictions or predictions_folder(folder)
     models = walk_challenge(folder, phases=list(phases))
     wanted = [m for m in models if args.scenario is None or m.scenario in args.scenario]

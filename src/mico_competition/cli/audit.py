@@ -18,7 +18,7 @@ from mico_competition.cli.attack_options import (
     opener,
     seed,
 )
-from mico_competition.competition.table import PHASES, SEED_FILES, as_read
+from mico_competition.competition.table import PHASE_NAMES, SEED_FILES, as_read
 from mico_competition.support.command_line import (
     UsageError,
     load_torch,
@@ -53,7 +53,7 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--phase",
-        choices=PHASES,
+        choices=PHASE_NAMES,
         help="with --predictions: the phase of the models (default: train)",
     )
     add_scenario(parser)

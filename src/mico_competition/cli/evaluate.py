@@ -22,7 +22,7 @@ from mico_competition.cli.attack_options import (
     opener,
     seed,
 )
-from mico_competition.competition.table import DISTINGUISHER, PHASES, SCENARIOS, as_read
+from mico_competition.competition.table import DISTINGUISHER, PHASE_NAMES, SCENARIOS, as_read
 from mico_competition.support.command_line import (
     UsageError,
     load_torch,
@@ -66,7 +66,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--phase",
         default="train",
-        choices=PHASES,
+        choices=PHASE_NAMES,
         help="phase of the target models; dev and final need their seeds (default: train)",
     )
     parser.add_argument(

@@ -26,6 +26,7 @@ from mico_competition.competition.table import (
     get_scenario,
     get_task,
     phase_of,
+    phases_of,
 )
 from mico_competition.support.command_line import UsageError, load_torch, model_ids, usage
 from mico_competition.support.progress import Stage, is_quiet, on_terminal, say, stage
@@ -55,7 +56,7 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
         "--models",
         type=model_ids,
         metavar="ID-ID",
-        help="model ids to train, such as 0-199 or 0-9,100",
+        help="model ids to train, such as 0-199 or 0-9,100 (default: those of all phases)",
     )
     parser.add_argument("--out", type=Path, help="folder to write <challenge>/... and fleet/ into")
     parser.add_argument(
@@ -122,11 +123,14 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--verify is for `mico fleet status DIR`: a run always verifies.")
     if args.dir is not None:
         raise UsageError(f"{args.dir} is one argument too many: give the folder as --out.")
-    if args.models is None or args.out is None:
-        raise UsageError("Give --models, such as 0-199, and --out, the folder to write into.")
+    if args.out is None:
+        raise UsageError("Give --out, the folder to write into.")
+    challenge = get_scenario(args.scenario).challenge
+    if args.models is None:
+        args.models = sorted(i for p in phases_of(challenge).values() for i in p.model_ids)
     with usage():
         for model_id in args.models:
-            phase_of(model_id)
+            phase_of(model_id, challenge)
     for name in ("workers", "threads", "stack"):
         value = getattr(args, name)
         if value is not None and value < 1:

@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from mico_competition.competition.table import PHASES
+from mico_competition.competition.table import PHASE_NAMES
 from mico_competition.support.command_line import UsageError, model_ids
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
@@ -23,7 +23,7 @@ def add_download(parser: argparse.ArgumentParser) -> None:
         "--scenario", action="append", metavar="NAME", help="repeatable (default: all)"
     )
     parser.add_argument(
-        "--phase", action="append", choices=PHASES, help="repeatable (default: all)"
+        "--phase", action="append", choices=PHASE_NAMES, help="repeatable (default: all)"
     )
     parser.add_argument(
         "--models", type=model_ids, metavar="IDS", help="such as 0-9,100 (default: all)"

@@ -9,7 +9,7 @@ from typing import Any
 
 from mico_competition.cli.attack_options import add_challenge_folder
 from mico_competition.cli.train import add_data
-from mico_competition.competition.table import PHASES, get_scenario
+from mico_competition.competition.table import PHASE_NAMES, get_scenario
 from mico_competition.support.command_line import UsageError, load_torch, usage
 from mico_competition.support.counts import count_of
 from mico_competition.support.reports import add_json, report
@@ -21,7 +21,7 @@ def add_signals(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scenario", action="append", metavar="NAME", help="default: all that have models"
     )
-    parser.add_argument("--phase", action="append", choices=PHASES, help="default: all phases")
+    parser.add_argument("--phase", action="append", choices=PHASE_NAMES, help="default: all phases")
     parser.add_argument(
         "--records",
         choices=("challenge", "all"),
@@ -74,7 +74,7 @@ def run_signals(args: argparse.Namespace) -> None:
             name,
             loaded[task],
             records=args.records,
-            phases=args.phase or tuple(PHASES),
+            phases=tuple(args.phase or PHASE_NAMES),
             cache=args.cache,
             runner=runner,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.cli.attack_options import add_challenge_folder
-from mico_competition.competition.table import PHASES, labels_of
+from mico_competition.competition.table import PHASE_NAMES, labels_of
 from mico_competition.support.command_line import output_file
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
@@ -66,7 +66,10 @@ def add_score(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico score` takes."""
     _add_predictions(parser)
     parser.add_argument(
-        "--phase", default="train", choices=PHASES, help="whose solutions exist (default: train)"
+        "--phase",
+        default="train",
+        choices=PHASE_NAMES,
+        help="whose solutions exist (default: train)",
     )
     parser.add_argument("--html", type=output_file, help="also write a report with ROC curves here")
     add_json(parser)

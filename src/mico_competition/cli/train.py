@@ -16,12 +16,15 @@ from typing import Any
 
 from mico_competition.competition.layout import model_path
 from mico_competition.competition.table import (
+    CHALLENGES,
     OPTIMIZERS,
     SCENARIOS,
     TASKS,
+    Phase,
     get_scenario,
     get_task,
     phase_of,
+    phases_of,
     use,
 )
 from mico_competition.support.command_line import (
@@ -272,7 +275,15 @@ def _folders(args: argparse.Namespace) -> list[Path]:
         return [args.output_dir or Path(".")]
     scenario, root = get_scenario(args.scenario), args.output_dir or Path(".")
     with usage():
-        return [model_path(root, scenario, phase_of(i).name, i) for i in args.model_id]
+        phases = [phase_of(i, scenario.challenge).name for i in args.model_id]
+    return [model_path(root, scenario, phase, i) for phase, i in zip(phases, args.model_id)]
+
+
+def _scored(args: argparse.Namespace, model_id: int) -> Phase | None:
+    """The scored phase of the scenario's challenge, else of any, that has a model; or None."""
+    challenges = [get_scenario(args.scenario).challenge] if args.scenario else CHALLENGES
+    phases = [phase for challenge in challenges for phase in phases_of(challenge).values()]
+    return next((p for p in phases if p.scored and model_id in p.model_ids), None)
 
 
 def _seeds(args: argparse.Namespace) -> list[Any]:
@@ -291,9 +302,10 @@ def _seeds(args: argparse.Namespace) -> list[Any]:
     if any(seed is not None for seed in given):
         missing = [f"--{name}" for name, seed in zip(_SEEDS, given) if seed is None]
         raise UsageError(f"Give {' and '.join(missing)} too, or none of the three --seed_*.")
-    if args.split_seed is not None and ids[0] is not None and phase_of(ids[0]).scored:
+    scored = None if ids[0] is None else _scored(args, ids[0])
+    if args.split_seed is not None and scored is not None:
         raise UsageError(
-            f"--split_seed is not for phase {phase_of(ids[0]).name}: anybody with seed_challenge "
+            f"--split_seed is not for phase {scored.name}: anybody with seed_challenge "
             f"can find the other seeds by trying; leave it out."
         )
     if args.split_seed is not None:

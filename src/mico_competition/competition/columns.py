@@ -228,7 +228,9 @@ DISCLOSURE: Mapping[str, Column] = {
     "final": Column("final", disclosed(_EITHER, _HIDDEN)),
 }
 
-CHALLENGE: Mapping[str, Column] = {"published": Column("published", repository)}
+CHALLENGE: Mapping[str, Column] = {
+    "published": Column("published", repository, required=False),
+}
 
 KINDS: Mapping[str, Mapping[str, Column]] = {
     "task": TASK,
@@ -237,3 +239,6 @@ KINDS: Mapping[str, Mapping[str, Column]] = {
     "disclosure": DISCLOSURE,
     "challenge": CHALLENGE,
 }
+
+# Tables inside the rows of a kind.
+INNER: Mapping[str, tuple[str, ...]] = {"challenge": ("phase",)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from mico_competition.competition.table import (
     CHALLENGES,
     COMPETITION_FILE,
-    PHASES,
+    PHASE_NAMES,
     SCENARIOS,
     Scenario,
     Task,
@@ -151,7 +152,7 @@ def walk_phase(folder: PathLike, scenario: str, phase: str) -> list[ModelFolder]
 
 def _refuse_outside(model: ModelFolder) -> None:
     """Raise ValueError if another phase has the model's id, or none has."""
-    phase = get_phase(model.phase)
+    phase = get_phase(get_scenario(model.scenario).challenge, model.phase)
     if model.model_id not in phase.model_ids:
         own = current().path
         raise ValueError(
@@ -163,7 +164,7 @@ def _refuse_outside(model: ModelFolder) -> None:
 
 
 def walk_challenge(
-    folder: PathLike, *, phases: list[str] | None = None, fix: str | None = None
+    folder: PathLike, *, phases: Sequence[str] | None = None, fix: str | None = None
 ) -> list[ModelFolder]:
     """List all models of a challenge folder, by scenario, then phase, then id.
 
@@ -184,7 +185,7 @@ def walk_challenge(
     models = [
         model
         for scenario in get_challenge(folder.name)
-        for phase in (phases or list(PHASES))
+        for phase in (phases or PHASE_NAMES)
         for model in walk_phase(folder, scenario, phase)
     ]
     if not models:

@@ -11,13 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mico_competition.competition.columns import KINDS, Column
-from mico_competition.competition.names import name_fault, twins
+from mico_competition.competition.columns import KINDS
+from mico_competition.competition.names import twins
 from mico_competition.competition.row_checks import (
     TEXT_COMPANIONS,
     TEXT_WEIGHTS,
     WEIGHTS,
-    Faults,
     disclosure_faults,
     overlapping,
     scenario_faults,
@@ -27,30 +26,23 @@ from mico_competition.competition.rows import (
     DISCLOSURES,
     PHASE_NAMES,
     STANDARD,
+    USUAL_STEP,
     Competition,
     Disclosure,
     Phase,
     Scenario,
     Task,
 )
+from mico_competition.competition.table_reader import TWINS, Fault, TableReader
 from mico_competition.competition.toml_lines import Lines, NotToml, parse_toml
 from mico_competition.scoring.printable import printable
 from mico_competition.scoring.settings import MAX_SCENARIOS
-from mico_competition.support.spelling import nearest
 from mico_competition.support.untrusted import TEXT_LIMIT, read_limited_text
 
-# The default step of public scores of dev, since exact scores reveal labels.
-USUAL_STEP = 0.005
-
-_TWINS = "{0} {1!r} and {0} {2!r} would share a folder on some systems: rename one"
 _PHASES = (
     "attacks learn from train, and a submission, the scoring program and a bundle have the phases "
     "dev and final"
 )
-
-_SHOWN = 40  # shown characters of a name that cannot be used
-
-Fault = tuple[int, str]
 
 
 def read_competition(path: str | Path) -> Competition:
@@ -99,12 +91,8 @@ def _sentence(what: str) -> str:
     return printable(what if what.endswith("?") else f"{what}.")
 
 
-class _Reader:
-    """Reads the tables of one file; `faults` are the faults of these."""
-
-    def __init__(self, values: Mapping[str, Any], lines: Lines) -> None:
-        self.values, self.lines = values, lines
-        self.faults: list[Fault] = []
+class _Reader(TableReader):
+    """Reads the competition in one file."""
 
     def read(self) -> Competition:
         """The competition; valid only if there are no faults."""
@@ -118,71 +106,8 @@ class _Reader:
         challenges = self._challenges(scenarios)
         published = self._published(rows["challenge"], challenges)
         ordered = {name: scenarios[name] for name in sorted(scenarios)}
-        return Competition(tasks, self._phases(rows["phase"]), ordered, challenges, published)
-
-    def _fault(self, what: str, *path: str) -> None:
-        self.faults.append((self.lines.of(*path), what))
-
-    def _faults_of(self, found: Faults, *path: str) -> None:
-        for column, what in found:
-            self._fault(what, *path, *([column] if column else []))
-
-    def _table(self, kind: str) -> Mapping[str, Any]:
-        """The rows of a kind as they are in the file; none if the file has other values instead."""
-        table = self.values.get(kind, {})
-        return table if isinstance(table, Mapping) else {}
-
-    def _unknown(self, name: str, known: Iterable[str], what: str, *path: str) -> None:
-        known = list(known)
-        near = nearest(name, known)
-        fix = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
-        self._fault(f"unknown {what}: {fix}", *path)
-
-    def _rows(self, kind: str) -> dict[str, dict[str, Any]]:
-        """The fields of each row of a kind without faults, by its name."""
-        table = self._table(kind)
-        if not isinstance(self.values.get(kind, {}), Mapping):
-            self._fault(f"expected tables [{kind}.NAME], got {kind} = ...", kind)
-        elif not table and kind in ("task", "scenario"):
-            self._fault(f"no {kind} is described: add a table [{kind}.NAME]", kind)
-        found = {}
-        for name, row in table.items():
-            before = len(self.faults)
-            if not isinstance(row, Mapping):
-                self._fault(f"expected a table [{kind}.{name}]", kind, name)
-                continue
-            if kind != "phase":
-                self._check_name(kind, name, self.lines.of(kind, name))
-            fields = self._fields(kind, name, row)
-            if len(self.faults) == before:
-                found[name] = fields
-        for one, other in twins(table):
-            self._fault(_TWINS.format(kind, one, other), kind, other)
-        return found
-
-    def _fields(self, kind: str, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
-        columns: Mapping[str, Column] = KINDS[kind]
-        fields = {}
-        for key, value in row.items():
-            if key not in columns:
-                self._unknown(key, columns, f"column {key}", kind, name, key)
-                continue
-            try:
-                fields[columns[key].field] = columns[key].read(value)
-            except ValueError as error:
-                self._fault(f"{key}: {error}", kind, name, key)
-        missing = [key for key, column in columns.items() if column.required and key not in row]
-        if missing:
-            plural = "s" if len(missing) > 1 else ""
-            self._fault(
-                f"[{kind}.{name}] lacks the column{plural} {', '.join(missing)}", kind, name
-            )
-        return fields
-
-    def _check_name(self, kind: str, name: str, line: int) -> None:
-        if reason := name_fault(kind, name):
-            short = name if len(name) <= _SHOWN else f"{name[: _SHOWN - 3]}..."
-            self.faults.append((line, f"{kind} {short!r} cannot be called that: {reason}"))
+        phases = self._phases_of_all(rows["phase"], challenges)
+        return Competition(tasks, phases, ordered, challenges, published)
 
     def _tasks(self, rows: Mapping[str, dict[str, Any]]) -> dict[str, Task]:
         found = {}
@@ -245,29 +170,43 @@ class _Reader:
                 what += f"program takes {MAX_SCENARIOS}: make two challenges of it"
                 self.faults.append((lines[challenge][MAX_SCENARIOS], what))
         for one, other in twins(found):
-            self.faults.append((lines[other][0], _TWINS.format("challenge", one, other)))
+            self.faults.append((lines[other][0], TWINS.format("challenge", one, other)))
         return {challenge: tuple(sorted(names)) for challenge, names in found.items()}
 
-    def _phases(self, rows: Mapping[str, dict[str, Any]]) -> dict[str, Phase]:
-        found = {}
-        described = self._table("phase")
+    def _phases_of_all(
+        self, rows: Mapping[str, dict[str, Any]], challenges: Iterable[str]
+    ) -> dict[str, dict[str, Phase]]:
+        """The phases of each challenge: its own, or else those of the file."""
+        own = {
+            name: self._phases(self._rows("challenge", name, "phase"), "challenge", name, "phase")
+            for name, row in self._table("challenge").items()
+            if isinstance(row, Mapping) and "phase" in row
+        }
+        left = [name for name in challenges if name not in own]
+        common = self._phases(rows, "phase") if left or "phase" in self.values else {}
+        return {name: own.get(name, common) for name in challenges}
+
+    def _phases(self, rows: Mapping[str, dict[str, Any]], *where: str) -> dict[str, Phase]:
+        """The phases in the tables at a path, from the fields of these."""
+        described = self._table(*where)
         for name in described:
             if name not in PHASE_NAMES:
-                self._unknown(name, PHASE_NAMES, f"phase {name!r}", "phase", name)
+                self._unknown(name, PHASE_NAMES, f"phase {name!r}", *where, name)
+        found, head = {}, "".join(f"{part}." for part in where)
         for name in PHASE_NAMES:
             if name not in rows:
-                if name not in described and isinstance(self.values.get("phase", {}), Mapping):
-                    what = f"no phase {name} is described: add [phase.{name}] with models = [FIRST"
-                    self._fault(f"{what}, LAST]; {_PHASES}", "phase")
+                if name not in described and isinstance(self._at(*where), Mapping):
+                    what = f"no phase {name} is described: add [{head}{name}] with models = [FIRST"
+                    self._fault(f"{what}, LAST]; {_PHASES}", *where)
                 continue
             first, last = rows[name]["models"]
             step = rows[name].get("step", USUAL_STEP if name == "dev" else 0.0)
             if step and name == "train":
-                self._fault("step: train is not scored; leave it out", "phase", name, "step")
+                self._fault("step: train is not scored; leave it out", *where, name, "step")
             found[name] = Phase(name, first, last - first + 1, name != "train", step)
         for one, other in overlapping(list(found.values())):
             what = f"phases {one.name} and {other.name} share models: give each its own"
-            self._fault(what, "phase", other.name, "models")
+            self._fault(what, *where, other.name, "models")
         return found
 
     def _published(
@@ -277,4 +216,4 @@ class _Reader:
             if name not in challenges:
                 what = f"challenge {name!r}, which no scenario names"
                 self._unknown(name, challenges, what, "challenge", name)
-        return {name: fields["published"] for name, fields in rows.items()}
+        return {name: row["published"] for name, row in rows.items() if "published" in row}

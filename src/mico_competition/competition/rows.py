@@ -16,6 +16,7 @@ PREDICTION_FILE = "prediction.csv"
 METADATA_FILE = "metadata.json"
 OPENINGS_FILE = "openings.json"  # of a release's commitments, in a trained challenge's folder
 COMPETITION_FILE = "competition.toml"  # of a competition of one's own, beside a release
+USUAL_STEP = 0.005  # of public scores of dev, since exact ones reveal labels
 OPTIMIZERS = ("sgd", "adam", "adamw")
 PHASE_NAMES = ("train", "dev", "final")
 # The package's datasets and models, which a file names without a module.
@@ -139,12 +140,13 @@ _EPSILON = "{epsilon}"
 class Competition:
     """A whole table; `path` is the file that it was read from, None for the package's own.
 
-    `text` is what the file holds, which releases carry.  `published` maps a challenge to the
-    dataset repository on the Hugging Face Hub that has it.
+    `phases` maps each challenge to its phases, in the order train, dev, final.  `text` is what the
+    file holds, which releases carry.  `published` maps a challenge to the dataset repository on the
+    Hugging Face Hub that has it.
     """
 
     tasks: Mapping[str, Task]
-    phases: Mapping[str, Phase]
+    phases: Mapping[str, Mapping[str, Phase]]
     scenarios: Mapping[str, Scenario]
     challenges: Mapping[str, tuple[str, ...]]
     published: Mapping[str, str] = field(default_factory=dict)

@@ -50,7 +50,6 @@ __all__ = [
     "Disclosure",
     "METADATA_FILE",
     "OPTIMIZERS",
-    "PHASES",
     "PHASE_NAMES",
     "PREDICTION_FILE",
     "PUBLISHED",
@@ -75,6 +74,7 @@ __all__ = [
     "get_task",
     "labels_of",
     "phase_of",
+    "phases_of",
     "steps_per_epoch",
     "use",
     "using",
@@ -141,7 +141,7 @@ def _put(competition: Competition | None, named: str | None) -> None:
 
 
 def _built_in() -> Competition:
-    """The package's own files as one table; their phases are the same ones."""
+    """The package's own files as one table."""
     folder = files(__package__)
     parts = [
         parse_competition((folder / f"{name}.toml").read_text(encoding="utf-8"), f"{name}.toml")
@@ -181,12 +181,11 @@ class _Rows(Mapping[str, Row]):
 
 
 TASKS: Mapping[str, Task] = _Rows(lambda table: table.tasks)
-PHASES: Mapping[str, Phase] = _Rows(lambda table: table.phases)
 SCENARIOS: Mapping[str, Scenario] = _Rows(lambda table: table.scenarios)
 CHALLENGES: Mapping[str, tuple[str, ...]] = _Rows(lambda table: table.challenges)
 PUBLISHED: Mapping[str, str] = _Rows(lambda table: table.published)
 
-# Every competition has the phases train, dev and final; which models they have, its file says.
+# Every challenge has the phases train, dev and final; which models they have, the file says.
 SCORED_PHASES: tuple[str, ...] = PHASE_NAMES[1:]
 
 
@@ -224,9 +223,14 @@ def get_scenario(name: str) -> Scenario:
     return _lookup("scenario", SCENARIOS, name)
 
 
-def get_phase(name: str) -> Phase:
-    """The row of phase `name`; ValueError naming the choices if there is none."""
-    return _lookup("phase", PHASES, name)
+def phases_of(challenge: str) -> Mapping[str, Phase]:
+    """The phases of a challenge by name, in order; ValueError if there is no such challenge."""
+    return _lookup("challenge", current().phases, challenge)
+
+
+def get_phase(challenge: str, name: str) -> Phase:
+    """The row of phase `name` of `challenge`; ValueError naming the choices if there is none."""
+    return _lookup("phase", phases_of(challenge), name)
 
 
 def get_challenge(name: str) -> tuple[str, ...]:
@@ -246,19 +250,20 @@ def labels_of(names: Iterable[str]) -> dict[str, str]:
     return {n: label if counts[label] == 1 else f"{label} ({n})" for n, label in labels.items()}
 
 
-def phase_of(model_id: int) -> Phase:
-    """The phase that model `model_id` belongs to; ValueError if none has it."""
-    for phase in PHASES.values():
+def phase_of(model_id: int, challenge: str) -> Phase:
+    """The phase of `challenge` that has model `model_id`; ValueError if none has it."""
+    phases = phases_of(challenge).values()
+    for phase in phases:
         if model_id in phase.model_ids:
             return phase
-    ranges = ", ".join(f"{p.name} {p.first} to {p.model_ids[-1]}" for p in PHASES.values())
-    raise ValueError(f"Unknown model id {model_id}: ids of phases are {ranges}.")
+    ranges = ", ".join(f"{p.name} {p.first} to {p.model_ids[-1]}" for p in phases)
+    raise ValueError(f"Unknown model id {model_id}: ids of {challenge} are {ranges}.")
 
 
 def disclosed_files(scenario: Scenario, phase: str) -> tuple[str, ...]:
     """Files, beside weights and public metadata, that a release of `phase` holds."""
     names: dict[str, tuple[str, ...]] = vars(scenario.disclosure)
-    return names[get_phase(phase).name]
+    return names[get_phase(scenario.challenge, phase).name]
 
 
 # A process that another one started with a competition unpickles its code before it looks at rows.

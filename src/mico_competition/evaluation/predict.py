@@ -15,7 +15,7 @@ from mico_competition.attacks import loss_threshold, to_unit
 from mico_competition.attacks.problem import Attack
 from mico_competition.competition.layout import ModelFolder, predictions_folder, walk_challenge
 from mico_competition.competition.submission import write_prediction
-from mico_competition.competition.table import DISTINGUISHER, PHASE_NAMES, PHASES, get_scenario
+from mico_competition.competition.table import DISTINGUISHER, PHASE_NAMES, get_scenario
 from mico_competition.evaluation.cross_fitting import make_task, run
 from mico_competition.evaluation.evaluate import DEFAULTS, Options, guard
 from mico_competition.models.inputs import Data, prepare
@@ -142,7 +142,7 @@ def attack_folder(
         wanted = [phase for phase in phases if phase in groups[name]]
         if not wanted:
             continue
-        opened = tuple(p for p in PHASES if p in {"train", *wanted} and p in groups[name])
+        opened = tuple(p for p in PHASE_NAMES if p in {"train", *wanted} and p in groups[name])
         source = open_source(name, opened)
         for phase in wanted:
             rows = _predict(source, phase, attack, options)

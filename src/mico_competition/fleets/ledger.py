@@ -27,11 +27,12 @@ from mico_competition.competition.challenge import read_seeds
 from mico_competition.competition.layout import model_path
 from mico_competition.competition.splits import Seeds, draw_seeds, parse_seed, seed_text
 from mico_competition.competition.table import (
-    PHASES,
     SEED_FILES,
+    Scenario,
     current,
     get_scenario,
     phase_of,
+    phases_of,
 )
 from mico_competition.support.files import PRIVATE, PathLike, make_folder, written_aside
 from mico_competition.support.untrusted import parse_json, read_limited_json, read_limited_text
@@ -56,13 +57,13 @@ class Entry:
         seeds = draw_seeds(scheme_of_2022=splits_of_2022)
         return cls(model_id, seeds, None if secure_mode else secrets.randbits(63))
 
-    def line(self) -> str:
-        """This entry as a line of the ledger."""
+    def line(self, phase: str) -> str:
+        """This entry, of a model of `phase`, as a line of the ledger."""
         seeds = {f"seed_{name}": seed_text(seed) for name, seed in vars(self.seeds).items()}
         return json.dumps(
             {
                 "model_id": self.model_id,
-                "phase": phase_of(self.model_id).name,
+                "phase": phase,
                 **seeds,
                 "train_seed": self.train_seed,
                 "secure_mode": self.train_seed is None,
@@ -100,6 +101,12 @@ class Ledger:
     stated: Mapping[str, Any] | None = None
 
     @property
+    def scenario(self) -> Scenario:
+        """The row of the fleet's scenario."""
+        assert self.settings.scenario is not None
+        return get_scenario(self.settings.scenario)
+
+    @property
     def folder(self) -> Path:
         """The folder of the ledger and the fleet's other files."""
         assert self.settings.scenario is not None
@@ -107,9 +114,10 @@ class Ledger:
 
     def folder_of(self, model_id: int) -> Path:
         """The folder of model `model_id`."""
-        assert self.settings.scenario is not None
-        scenario = get_scenario(self.settings.scenario)
-        return model_path(self.out, scenario, phase_of(model_id).name, model_id)
+        return model_path(self.out, self.scenario, self._phase_of(model_id), model_id)
+
+    def _phase_of(self, model_id: int) -> str:
+        return phase_of(model_id, self.scenario.challenge).name
 
     def checkpoint_folder(self, model_id: int) -> Path:
         """The folder of the checkpoint of model `model_id` while it is trained."""
@@ -164,7 +172,7 @@ class Ledger:
             "splits_of_2022": self.splits_of_2022,
         }
         _write_private(self.folder / _SETTINGS, json.dumps(shared, indent=2) + "\n")
-        lines = "".join(f"{entry.line()}\n" for entry in self.entries)
+        lines = "".join(f"{e.line(self._phase_of(e.model_id))}\n" for e in self.entries)
         _write_private(self.folder / _LEDGER, lines)
 
     @classmethod
@@ -244,8 +252,9 @@ def _refuse_twins(ledger: Ledger) -> None:
 
 def _refuse_moved(ledger: Ledger, phases: Mapping[int, str]) -> None:
     """Raise ValueError if a model is not in the phase, by id, that it was drawn for."""
+    known = phases_of(ledger.scenario.challenge)
     for model_id, phase in phases.items():
-        now = next((p.name for p in PHASES.values() if model_id in p.model_ids), None)
+        now = next((p.name for p in known.values() if model_id in p.model_ids), None)
         if now != phase:
             raise ValueError(
                 f"{ledger.folder / _LEDGER} has model_{model_id} in phase {phase}, and "

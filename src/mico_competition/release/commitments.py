@@ -31,7 +31,7 @@ from mico_competition.competition.rows import OPENINGS_FILE
 from mico_competition.competition.solutions import membership, read_solution
 from mico_competition.competition.splits import parse_seed, seed_text
 from mico_competition.competition.table import (
-    PHASES,
+    PHASE_NAMES,
     SCENARIOS,
     SEED_FILES,
     SOLUTION_FILE,
@@ -234,7 +234,7 @@ def _is_withheld(challenge: str, relative_path: str) -> bool:
     return (
         relative_path.count("/") == 2
         and scenario in get_challenge(challenge)
-        and phase in PHASES
+        and phase in PHASE_NAMES
         and model_id_of(folder) is not None
         and bool(withheld_names(SCENARIOS[scenario], phase))
     )

@@ -148,7 +148,9 @@ def write_reference(root: PathLike, challenge: str, phase: str, to: PathLike) ->
     Only its owner can read it.
     """
     destination = _free(Path(to) / challenge)
-    models = walk_challenge(Path(root) / challenge, phases=[get_phase(phase).name], fix=NOT_TRAINED)
+    models = walk_challenge(
+        Path(root) / challenge, phases=[get_phase(challenge, phase).name], fix=NOT_TRAINED
+    )
     with written_aside(destination, access=PRIVATE) as aside:
         for model in models:
             read_solution(model.path)

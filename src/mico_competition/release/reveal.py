@@ -15,7 +15,7 @@ from typing import Any
 from mico_competition.competition.layout import release_folder, walk_challenge, walk_phase
 from mico_competition.competition.lengths import len_challenge_of
 from mico_competition.competition.table import (
-    PHASES,
+    PHASE_NAMES,
     SCORED_PHASES,
     SOLUTION_FILE,
     get_challenge,
@@ -60,7 +60,7 @@ def reveal(root: PathLike, challenge: str, phase: str) -> dict[str, Any]:
         ValueError: if there are no commitments for the phase, if a model is missing or was
             trained after the release, or if a solution or seed is not that of the commitment.
     """
-    get_challenge(challenge), get_phase(phase)
+    get_phase(challenge, phase)
     folder = Path(root) / challenge
     openings = read_openings(root, challenge)
     committed = [relative_path for relative_path in openings if _phase_of(relative_path) == phase]
@@ -125,7 +125,7 @@ def read_revealed(path: PathLike) -> dict[str, Any]:
 def _phase_of(relative_path: str) -> str | None:
     """The phase in `<scenario>/<phase>/model_<i>`; None for anything else."""
     parts = relative_path.split("/")
-    return parts[1] if len(parts) == 3 and parts[1] in PHASES else None
+    return parts[1] if len(parts) == 3 and parts[1] in PHASE_NAMES else None
 
 
 def verify(released: PathLike, revealed: PathLike) -> tuple[int, list[str]]:

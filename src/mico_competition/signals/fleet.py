@@ -18,7 +18,6 @@ from mico_competition.competition.layout import ModelFolder, walk_phase
 from mico_competition.competition.table import (
     DISTINGUISHER,
     PHASE_NAMES,
-    PHASES,
     SEED_FILES,
     STANDARD,
     Disclosure,
@@ -157,7 +156,7 @@ def _others(
     challenge_folder: PathLike, scenario: str, taken: Sequence[ModelFolder], data: Any
 ) -> list[np.ndarray]:
     """The challenge points of the scenario's other models, each an array of dataset indices."""
-    there = [f for phase in PHASES for f in walk_phase(challenge_folder, scenario, phase)]
+    there = [f for phase in PHASE_NAMES for f in walk_phase(challenge_folder, scenario, phase)]
     with hashed_once(data):
         return [
             ChallengeDataset.from_path(folder.path, data).challenge_indices.numpy()

@@ -107,7 +107,7 @@ REPORTS: dict[str, dict[str, str]] = {
         "scenarios": "list of objects: scenario, models, cached, points, seconds, folder",
     },
     "tracks": {
-        "scenarios": "list of objects with every column of the table",
+        "scenarios": "list of objects with every column of the table, and phases",
     },
     "train plan": {
         "plan": "what --dry_run prints without --json: every setting, output_dir, checked, "

@@ -14,7 +14,12 @@ from pathlib import Path
 from mico_competition.competition.layout import walk_challenge
 from mico_competition.competition.lengths import len_challenge_of
 from mico_competition.competition.solutions import read_solution
-from mico_competition.competition.table import SCORED_PHASES, SOLUTION_FILE, get_challenge
+from mico_competition.competition.table import (
+    SCORED_PHASES,
+    SOLUTION_FILE,
+    get_challenge,
+    get_phase,
+)
 from mico_competition.hosting.codabench.check import Fault, check_bundle, has_errors
 from mico_competition.hosting.codabench.facts import PHASE_TITLES, Facts, Schedule, date_text
 from mico_competition.hosting.codabench.files import Archive
@@ -78,8 +83,9 @@ def write_bundle(
         if path is not None:
             Archive(path)
             extras[name] = Path(path)
-    options = replace(options, extras=tuple(extras))
     dev, final = SCORED_PHASES
+    step = get_phase(challenge, dev).step if options.step is None else options.step
+    options = replace(options, extras=tuple(extras), step=step)
     contents: dict[str, Content] = {
         YAML_FILE: yaml_text(facts, schedule, options).encode(),
         LOGO_FILE: logo(),

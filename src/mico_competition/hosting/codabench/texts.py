@@ -15,7 +15,7 @@ from mico_competition import __all__ as PUBLIC  # noqa: N812
 from mico_competition.competition.table import (
     COMPETITION_FILE,
     METADATA_FILE,
-    PHASES,
+    PHASE_NAMES,
     PREDICTION_FILE,
     PUBLISHED,
     SCORED_PHASES,
@@ -137,7 +137,9 @@ def _values(facts: Facts, schedule: Schedule, options: Options) -> dict[str, Any
     dev, final = SCORED_PHASES
     read = facts.as_read
     files_of = {
-        (s.task.title, phase, tuple(_file_names(s, phase))): None for s in read for phase in PHASES
+        (s.task.title, phase, tuple(_file_names(s, phase))): None
+        for s in read
+        for phase in PHASE_NAMES
     }
     lengths = {
         (s.task.title, _loader(s.task)[1], s.len_dataset, s.len_training, s.len_challenge): None

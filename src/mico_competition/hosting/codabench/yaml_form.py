@@ -6,10 +6,10 @@ ignored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from mico_competition.competition.table import PHASES, SCORED_PHASES
+from mico_competition.competition.table import SCORED_PHASES
 from mico_competition.hosting.codabench.facts import PHASE_TITLES, Facts, Schedule, date_text
 
 CODABENCH, CODALAB = "codabench", "codalab"
@@ -53,14 +53,14 @@ class Options:
     """The options of a bundle, besides its facts and dates.
 
     `extras` are the files for participants in the bundle.  `step` is the step of scores in the
-    development phase, 0 for exact ones, and `limits` are its limits on submissions; both bound
-    what scores reveal about labels (docs/HOST.md).
+    development phase, 0 for exact ones and None for the challenge's, and `limits` are its limits on
+    submissions; both bound what scores reveal about labels (docs/HOST.md).
     """
 
     platform: str = CODABENCH
     docker_image: str = DOCKER_IMAGE
     extras: tuple[str, ...] = ()
-    step: float = field(default_factory=lambda: PHASES[DEV].step)
+    step: float | None = None
     limits: Limits = Limits(5, 100)
 
     @property

@@ -18,7 +18,7 @@ from math import inf
 from mico_competition.competition.table import (
     COMPETITION_FILE,
     METADATA_FILE,
-    PHASES,
+    PHASE_NAMES,
     PUBLISHED,
     SCORED_PHASES,
     SEED_FILES,
@@ -146,7 +146,7 @@ def card_text(
         repo=repo,
         licence=licence,
         scenarios=scenarios,
-        phases=list(PHASES),
+        phases=list(PHASE_NAMES),
         total=sum(sum(facts.models.values()) for facts in scenarios),
         known=known,
         hidden=[phase for phase in SCORED_PHASES if phase not in known],
@@ -178,7 +178,7 @@ def _front_matter(challenge: str, licence: str, scenarios: Sequence[ScenarioFact
                 "config_name": facts.name,
                 "data_files": [
                     {"split": phase, "path": index_path(facts.name, phase)}
-                    for phase in PHASES
+                    for phase in PHASE_NAMES
                     if facts.models.get(phase)
                 ],
             }

@@ -132,7 +132,7 @@ def plan_download(
             f"{foreign[0]} is no scenario of {challenge}: choose among {', '.join(known)}."
         )
     for phase in phases:
-        get_phase(phase)
+        get_phase(challenge, phase)
     if repo is None and challenge not in PUBLISHED:
         raise ValueError(
             f"{challenge} was not published in 2022: name its repository with --repo OWNER/NAME."

@@ -14,7 +14,7 @@ from mico_competition.competition.layout import model_id_of
 from mico_competition.competition.table import (
     COMPETITION_FILE,
     METADATA_FILE,
-    PHASES,
+    PHASE_NAMES,
     SCORED_PHASES,
     SEED_FILES,
     SOLUTION_FILE,
@@ -87,7 +87,11 @@ def sort_out(files: Iterable[HubFile], challenge: str) -> tuple[list[HubModel], 
         if top == f"{challenge}.release" and name in RELEASE_FILES:
             extras[name] = file
         parts = file.path.removeprefix(f"{challenge}/").split("/")
-        if len(parts) != 4 or parts[0] not in get_challenge(challenge) or parts[1] not in PHASES:
+        if (
+            len(parts) != 4
+            or parts[0] not in get_challenge(challenge)
+            or parts[1] not in PHASE_NAMES
+        ):
             continue
         scenario, phase, folder, name = parts
         model_id = model_id_of(folder)

@@ -22,7 +22,7 @@ from mico_competition.competition.layout import (
 from mico_competition.competition.lengths import read_metadata
 from mico_competition.competition.table import (
     METADATA_FILE,
-    PHASES,
+    PHASE_NAMES,
     SEED_FILES,
     SOLUTION_FILE,
     as_read,
@@ -111,7 +111,7 @@ def _check_names(folder: Path, files: dict[str, Path], revealed: Collection[str]
         if (
             len(parts) == 4
             and parts[0] in get_challenge(folder.name)
-            and parts[1] in PHASES
+            and parts[1] in PHASE_NAMES
             and model_id_of(parts[2]) is not None
         ):
             place = (parts[0], parts[1])
@@ -165,7 +165,7 @@ def facts_of(release: Released) -> list[ScenarioFacts]:
     result = []
     for scenario in as_read({model.scenario for model in release.models}):
         models = [model for model in release.models if model.scenario == scenario]
-        counts = {p: sum(m.phase == p for m in models) for p in PHASES}
+        counts = {p: sum(m.phase == p for m in models) for p in PHASE_NAMES}
         said = stated[scenario]
         privacy, row = said.get("privacy"), get_scenario(scenario)
         by_table = not privacy and row.private  # models of 2022 do not state it

@@ -179,7 +179,7 @@ def make_entry(
     """The values of an entry, from valid predictions and the solutions."""
     scores = score_scenarios(truth.solutions, predictions)
     intervals: Mapping[str, Any] = {}
-    step = 0.0 if exact else get_phase(truth.phase).step
+    step = 0.0 if exact else get_phase(truth.challenge, truth.phase).step
     if step:  # only the rounded numbers are used from here on
         scores = {name: coarse(result, step) for name, result in scores.items()}
     else:

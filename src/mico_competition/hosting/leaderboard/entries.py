@@ -82,7 +82,7 @@ class Entry:
     @cached_property
     def step(self) -> float:
         """The step of its scores if they are coarse (`scoring.coarse`), else 0."""
-        step = get_phase(self.phase).step
+        step = get_phase(self.challenge, self.phase).step
         if self.measure().known:  # coarse scores have no intervals
             return 0.0
         scores = [

@@ -209,7 +209,7 @@ def _joint_faults(values: dict[str, Any], names: tuple[str, ...]) -> Iterator[st
         scores = [values["scenarios"][name]["scores"][RANKED] for name in names]
         away = abs(sum(scores) / len(scores) - values["average"]["score"])
         # Both are rounded: to four decimals, or to the step of the phase.
-        allowed = 1.01e-4 + get_phase(values["phase"]).step / 2
+        allowed = 1.01e-4 + get_phase(values["challenge"], values["phase"]).step / 2
     except (KeyError, TypeError, ValueError):
         return
     for name, (fpr, tpr) in lengths.items():

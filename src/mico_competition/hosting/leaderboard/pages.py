@@ -264,6 +264,6 @@ def _command(entry: Entry) -> str:
     """The command that computes the entry's numbers anew."""
     values = entry.values
     parts = ["mico leaderboard add SUBMISSION --truth DIR", f"--phase {entry.phase}"]
-    parts += ["--exact"] * bool(get_phase(entry.phase).step and not entry.step)
+    parts += ["--exact"] * bool(get_phase(entry.challenge, entry.phase).step and not entry.step)
     parts += [f"--name {quote(values['name'])}", f"--submitted {entry.submitted}"]
     return " \\\n    ".join(parts)

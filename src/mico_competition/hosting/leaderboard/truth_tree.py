@@ -49,9 +49,10 @@ def read_truth(
         ValueError: if a scenario has no solutions there, or as `read_solution`.
     """
     folder = Path(root) / challenge
+    get_phase(challenge, phase)
     solutions: dict[str, np.ndarray] = {}
     for scenario in get_challenge(challenge):
-        models = walk_phase(folder, scenario, get_phase(phase).name)
+        models = walk_phase(folder, scenario, phase)
         if not models:
             raise ValueError(f"There are no solutions in {folder / scenario / phase}: {_MEND}")
         for model in models:

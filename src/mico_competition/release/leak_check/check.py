@@ -32,7 +32,7 @@ from pathlib import Path
 
 from mico_competition.competition.layout import walk_challenge
 from mico_competition.competition.table import (
-    PHASES,
+    PHASE_NAMES,
     SEED_FILES,
     SOLUTION_FILE,
     current,
@@ -104,7 +104,7 @@ def check_release(
     faults: list[str] = []
     for challenge in challenges:
         get_challenge(challenge)
-        order = [phase for phase in PHASES if phase in revealed]
+        order = [phase for phase in PHASE_NAMES if phase in revealed]
         checker = _Checker(Path(released), Path(trained), challenge, order, openings)
         faults += checker.faults(checked or {}, links)
     return faults

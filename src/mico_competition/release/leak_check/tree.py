@@ -20,7 +20,7 @@ from mico_competition.competition.layout import ModelFolder, model_id_of
 from mico_competition.competition.table import (
     CHALLENGES,
     METADATA_FILE,
-    PHASES,
+    PHASE_NAMES,
     SEED_FILES,
     SOLUTION_FILE,
     current,
@@ -99,7 +99,9 @@ def _model_of(root: Path, name: str) -> ModelFolder | None:
     """The model in whose folder `name` is, if there is one."""
     challenge, scenario, phase, folder = [*name.split("/")[:4], "", "", ""][:4]
     model_id = model_id_of(folder)
-    known = challenge in CHALLENGES and scenario in get_challenge(challenge) and phase in PHASES
+    known = (
+        challenge in CHALLENGES and scenario in get_challenge(challenge) and phase in PHASE_NAMES
+    )
     if not known or model_id is None:
         return None
     return ModelFolder(scenario, phase, model_id, root / challenge / scenario / phase / folder)
@@ -180,7 +182,7 @@ def _belongs(
         return not parts or (len(parts) == 1 and parts[0] in texts)
     scenarios = get_challenge(challenge)
     if len(parts) < 3:
-        known = (scenarios, PHASES)
+        known = (scenarios, PHASE_NAMES)
         return not entry.is_file and all(part in names for part, names in zip(parts, known))
     if entry.model is None:
         return False

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mico_competition.competition.rows import USUAL_STEP
 from mico_competition.competition.table import SCORED_PHASES, SOLUTION_FILE
 from mico_competition.hosting.codabench.files import MAX_TEXT, Archive
 from mico_competition.hosting.codabench.program import STEPS_FILE, own_files, program_files
@@ -62,7 +63,7 @@ def _program_rule(name: str | None, phases: Sequence[Scored], archive: Archive) 
     if step < _FINEST:
         precision = f"in steps of {step}" if step else "exact"
         what = f"Scores of {DEV} leave {precision}: " + _READ + "."
-        yield warning(where, what, f"Write steps of {Options().step}, as is usual.")
+        yield warning(where, what, f"Write steps of {USUAL_STEP}, as is usual.")
     yield from _files_rule(str(name), program, settings)
     for reference in dict.fromkeys(p.reference for p in phases if p.program == name):
         inner = open_inner(archive, reference)
