@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mico_competition.training import batched_mlp as stack
-from mico_competition.training import bookkeeping, dpsgd, ghost_norms
+from mico_competition.training import bookkeeping, dpsgd, ghost_norms, layer_rule
 
 
 def _norms(patch, plain, stacked):
@@ -17,7 +17,7 @@ def without_biases(patch):
     """The clipping norm leaves biases out."""
     _norms(
         patch,
-        lambda self, a, g: ghost_norms.square(g) * ghost_norms.square(a),
+        lambda self, a, g: layer_rule.square(g) * layer_rule.square(a),
         lambda self, a, g: torch.linalg.vecdot(g, g) * torch.linalg.vecdot(a, a),
     )
 
@@ -55,7 +55,7 @@ def factors(change):
 
 def without_clipping_of_overflows(patch):
     """Records whose norm overflows are neither left out nor clipped."""
-    patch.setattr(ghost_norms.Rule, "drop", lambda self, dropped: None)
+    patch.setattr(layer_rule.Rule, "drop", lambda self, dropped: None)
     _factors(
         patch,
         lambda norms, c, real: torch.where(

@@ -15,7 +15,7 @@ from helpers_bookkeeping import (
 )
 from torch import nn
 
-from mico_competition.training import ghost_norms
+from mico_competition.training import ghost_norms, layer_rule
 from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.dpsgd import clip_factors, per_example_losses
 
@@ -63,7 +63,8 @@ def by_pairs(monkeypatch):
         calls.append(tuple(x.shape))
         return pairs(x)
 
-    monkeypatch.setattr(ghost_norms, "pairs", counted)
+    for module in (ghost_norms, layer_rule):
+        monkeypatch.setattr(module, "pairs", counted)
     return calls
 
 

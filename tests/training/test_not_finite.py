@@ -8,7 +8,7 @@ from mico_competition.models.architectures import MLP
 from mico_competition.training.batched_mlp import StackedDPSGD, StackedMLP
 from mico_competition.training.check_batches import Batch
 from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES
-from mico_competition.training.ghost_norms import not_negative
+from mico_competition.training.layer_rule import not_negative
 
 NORM, BAD = 1.5, 3
 VALUES = [1e20, 1e38, float("inf"), float("-inf"), float("nan")]

@@ -30,8 +30,9 @@ from mico_competition.training.dpsgd import (
     summed_optimizer,
     take_sum,
 )
-from mico_competition.training.ghost_norms import RULES, Rule
+from mico_competition.training.ghost_norms import RULES
 from mico_competition.training.gradient_checks import Delivered
+from mico_competition.training.layer_rule import Rule
 from mico_competition.training.private_checks import PrivacyChecks, check_trainable
 
 

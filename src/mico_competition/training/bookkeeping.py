@@ -10,7 +10,7 @@ Karypis, "Differentially private optimization on large model at small cost", ICM
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from mico_competition.models.recorder import CallRecorder, Recorder
-from mico_competition.training.layer_rules import layers_of
+from mico_competition.training.layer_rule import squared_length
+from mico_competition.training.layer_rules import DoubtfulPart, Part, layers_of
 
 
 class BookKeeper:
@@ -70,6 +71,7 @@ class BookKeeper:
                 row.stop()
 
     def _forget(self) -> None:
+        self._apart: dict[DoubtfulPart, list[int]] = {}
         for part in self.layers.parts:
             part.forget()
 
@@ -114,18 +116,60 @@ class BookKeeper:
         precision = torch.promote_types(losses.dtype, torch.float32)
         squares = torch.zeros_like(losses, dtype=precision)
         with self._recorder.paused(), self._whole.paused():
-            for part in self.layers.parts:
-                squares += part.squared_norms(losses.shape)
-        norms = squares.sqrt()
-        finite = norms.isfinite()
-        if not bool(finite.all()):
-            for part in self.layers.parts:
-                part.drop(~finite)
-            norms = norms.masked_fill(~finite, torch.inf)
-        return norms
+            of_parts = [part.squared_norms(losses.shape) for part in self.layers.parts]
+        for each in of_parts:
+            squares += each
+        doubts = [self._doubt(part, losses.shape) for part in self.layers.parts]
+        least = sum((doubt for doubt in doubts if doubt is not None), torch.zeros_like(squares))
+        hidden = squares < least  # if infinite, squares are not less
+        if bool((hidden | ~squares.isfinite()).any()):
+            self._settle(hidden, squares, of_parts, doubts)
+        return squares.sqrt()
+
+    @staticmethod
+    def _doubt(part: Part, batch: torch.Size) -> Tensor | None:
+        return part.doubt(batch) if isinstance(part, DoubtfulPart) else None
+
+    def _settle(
+        self,
+        hidden: Tensor,
+        squares: Tensor,
+        of_parts: Sequence[Tensor],
+        doubts: Sequence[Tensor | None],
+    ) -> None:
+        """Compute squared norms that rounding hides anew, and drop those that are not finite.
+
+        Args:
+            hidden: bool[b], where rounding may hide the squared norm.
+            squares: float[b], changed in place.
+            of_parts, doubts: each part's squared norms, and what they must exceed.
+        """
+        at = hidden.nonzero().flatten()
+        if len(at):
+            squares[at] = 0
+            for part, each, doubt in zip(self.layers.parts, of_parts, doubts):
+                if doubt is None:
+                    squares[at] += each[at].to(squares)
+                    continue
+                assert isinstance(part, DoubtfulPart)
+                part.set_apart(at)
+                self._apart[part] = at.tolist()
+                rows = (squared_length(part.alone(i).values()) for i in at.tolist())
+                squares[at] += torch.stack(list(rows)).to(squares)
+        squares.nan_to_num_(nan=torch.inf, posinf=torch.inf)
+        dropped = squares.isinf()
+        for part in self.layers.parts:
+            part.drop(dropped)
+        for part, examples in self._apart.items():
+            self._apart[part] = [i for i in examples if not dropped[i]]
 
     def write_weighted_sum(self, weights: Tensor) -> None:
         """Write sum_i weights_i * gradient_i into each parameter's `grad`; forget the batch."""
         for part in self.layers.parts:
             part.write_weighted_sum(weights)
-            part.forget()
+        for part, examples in self._apart.items():
+            for example in examples:
+                for parameter, row in part.alone(example).items():
+                    assert parameter.grad is not None
+                    parameter.grad += row * weights[example]
+        self._forget()

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
-from mico_competition.training import ghost_norms
-from mico_competition.training.ghost_norms import RULES, Rule, scaled, square
+from mico_competition.training import layer_rule
+from mico_competition.training.ghost_norms import RULES
+from mico_competition.training.layer_rule import Rule, doubt_of, rough_square, scaled, square
 
 
 class Conv2dRule(Rule):
@@ -53,18 +54,35 @@ class Conv2dRule(Rule):
 
     def _weight_norms(self, a: Tensor, g: Tensor) -> Tensor:
         """The squared norms of gradients by the weight of a convolution with one group."""
+        if self._pairs_cost_less(a, g):
+            rows = g.flatten(2).transpose(1, 2)
+            pairs = self._patch_pairs(a).flatten(1)
+            squares: Tensor = torch.linalg.vecdot(pairs, layer_rule.pairs(rows).flatten(1))
+        else:
+            squares = square(torch.bmm(g.flatten(2), self._patches(a).transpose(1, 2)))
+        return squares
+
+    def _pairs_cost_less(self, a: Tensor, g: Tensor) -> bool:
+        """Whether pairs of pixels cost less than the gradient, for one group of channels."""
         positions, outputs = g.shape[2] * g.shape[3], g.shape[1]
         patch = a.shape[1] * math.prod(self.kernel_size)
         pixels = math.prod(self._padded_size(a))
         direct = positions * patch * outputs
         ghost = pixels * pixels * a.shape[1] + positions * positions * outputs
-        if ghost < direct and self._dense():
-            rows = g.flatten(2).transpose(1, 2)
-            pairs = self._patch_pairs(a).flatten(1)
-            squares: Tensor = torch.linalg.vecdot(pairs, ghost_norms.pairs(rows).flatten(1))
-        else:
-            squares = square(torch.bmm(g.flatten(2), self._patches(a).transpose(1, 2)))
-        return squares
+        return ghost < direct and self._dense()
+
+    def size_from(self, a: Tensor, g: Tensor) -> Tensor:
+        factor: Tensor | float = 0.0
+        if "weight" in self.trained:  # a pixel is in as many patches as a kernel has pixels
+            factor = math.prod(self.kernel_size) * rough_square(self._padded(a))
+        if "bias" in self.trained:
+            factor = factor + math.prod(g.shape[2:])
+        return rough_square(g) * factor
+
+    def doubt_from(self, a: Tensor, g: Tensor) -> Tensor | None:
+        size = self.size_from(a, g)
+        of_groups = (x[:, : x.shape[1] // self.module.groups] for x in (self._padded(a), g))
+        return doubt_of(size, of_pairs=self._pairs_cost_less(*of_groups))
 
     def _dense(self) -> bool:
         """Whether the patches of neighbouring positions lie one pixel apart."""
@@ -86,7 +104,7 @@ class Conv2dRule(Rule):
         above, left = self.padding
         a = functional.pad(a, (left, left, above, above))
         b, _, height, width = a.shape
-        pixels = ghost_norms.pairs(a.flatten(2).transpose(1, 2)).view(
+        pixels = layer_rule.pairs(a.flatten(2).transpose(1, 2)).view(
             b, height, width, height, width
         )
         rows, columns = height - self.kernel_size[0] + 1, width - self.kernel_size[1] + 1
@@ -134,6 +152,9 @@ class Conv1dRule(Conv2dRule):
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
         return super().norms_from(a.unsqueeze(2), g.unsqueeze(2))
+
+    def doubt_from(self, a: Tensor, g: Tensor) -> Tensor | None:
+        return super().doubt_from(a.unsqueeze(2), g.unsqueeze(2))
 
     def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
         super().sums_into_grad(a.unsqueeze(2), g.unsqueeze(2), weights)

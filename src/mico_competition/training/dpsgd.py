@@ -26,6 +26,7 @@ from mico_competition.models.precision import full_float32
 from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.check_batches import Batch as Examples
 from mico_competition.training.example_gradients import without
+from mico_competition.training.ghost_guard import guard_norms
 from mico_competition.training.gradient_checks import Delivered, unfit
 from mico_competition.training.model_state import plain_name
 from mico_competition.training.private_checks import PrivacyChecks, check_trainable
@@ -181,7 +182,7 @@ class DPSGD:
 
         extra = {"max_grad_norm": self.max_grad_norm} if self.mode == "ghost" else {}
         try:
-            return get_gsm_class(self.mode)(
+            wrapped = get_gsm_class(self.mode)(
                 model,
                 loss_reduction="sum",
                 strict=False,
@@ -190,6 +191,9 @@ class DPSGD:
             )
         except RuntimeError as error:  # NotImplementedError among them
             raise unfit(self.mode, error) from error
+        if self.mode == "ghost":
+            guard_norms(wrapped)
+        return wrapped
 
     def _losses(self, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
         """The loss of each example, float[b], with a graph."""

@@ -10,154 +10,22 @@ If that costs more than the gradient itself, the rule computes the gradient (Bu,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mico_competition.training.example_gradients import example_gradients, without
-
-
-@dataclass
-class Call:
-    """One call of a layer: its input, that input's version counter, and the output's gradient."""
-
-    inputs: Tensor
-    version: int
-    gradient: Tensor | None = None
-
-
-class Rule:
-    """The rule of one layer, with what it recorded of one batch; subclasses have the formulas."""
-
-    def __init__(self, name: str, module: Any) -> None:
-        self.name = name
-        self.module = module
-        self.trained = frozenset(
-            own for own, p in module.named_parameters(recurse=False) if p.requires_grad
-        )
-        self._all_share = False
-        self.check()
-        self.forget()
-
-    def check(self) -> None:
-        """Raise ValueError if the layer has options that the rule does not support."""
-
-    def forget(self) -> None:
-        """Drop what was recorded of a batch."""
-        self._calls: list[Call] = []
-        self._rows: dict[str, Tensor] = {}
-
-    def shared_by_examples(self, inputs: Tensor, count: int | None) -> Tensor | None:
-        """An input that all `count` examples share, as one row; None if each has its own."""
-        return None
-
-    def see_input(self, inputs: Tensor) -> int:
-        """Record the input of a call, and return the number of the call."""
-        self._calls.append(Call(inputs.detach(), inputs._version))
-        return len(self._calls) - 1
-
-    def see_output_gradient(self, gradient: Tensor, call: int = -1) -> None:
-        """Record the gradient of the output of a call."""
-        self._calls[call].gradient = gradient.detach()
-
-    def squared_norms(self, batch: torch.Size) -> Tensor:
-        """The squared norms of this layer's per-example gradients, float[batch]."""
-        calls = list(self.recorded(batch))
-        if len(calls) == 1:
-            return not_negative(self.norms_from(*calls[0]))
-        if len(batch) > 1:
-            raise ValueError(
-                f"Layer {self.name} is called twice in one forward pass: training models in a "
-                "stack needs a separate layer for each call."
-            )
-        for a, g in calls:
-            for name, rows in self.gradients(a, g).items():
-                self._rows[name] = self._rows[name] + rows if name in self._rows else rows
-        return torch.stack([square(rows) for rows in self._rows.values()]).sum(0)
-
-    def recorded(self, batch: torch.Size) -> Iterator[tuple[Tensor, Tensor]]:
-        """The input and output gradient of each call that the losses depend on."""
-        count = len(batch)
-        calls = [call for call in self._calls if call.gradient is not None]
-        if not calls:
-            raise ValueError(
-                f"Layer {self.name} takes no part in the loss, so its gradient is not known: "
-                "remove it from the model, or freeze it by requires_grad_(False)."
-            )
-        for call in calls:
-            assert call.gradient is not None
-            if call.inputs.shape[:count] != batch or call.gradient.shape[:count] != batch:
-                raise ValueError(
-                    f"Layer {self.name} sees {len(call.inputs)} rows in a batch of {batch[-1]} "
-                    "examples: the loss does not separate by example."
-                )
-            if call.inputs._version != call.version:
-                # Autograd checks this only for parameters that require a gradient; here none does.
-                raise ValueError(
-                    f"Layer {self.name} had its input changed in place after it was called: leave "
-                    "inplace=True and the like out of the model."
-                )
-            yield call.inputs, call.gradient
-
-    def drop(self, dropped: Tensor) -> None:
-        """Make the gradients of the examples that `dropped`, bool[batch], marks zero."""
-        self._rows = {name: without(rows, dropped) for name, rows in self._rows.items()}
-        for call in self._calls:
-            if call.gradient is not None:
-                call.inputs = without(call.inputs, dropped)
-                call.gradient = without(call.gradient, dropped)
-
-    def write_weighted_sum(self, weights: Tensor) -> None:
-        """Write sum_i weights_i * gradient_i into the `grad` of the layer's parameters."""
-        if self._rows:
-            for name, rows in self._rows.items():
-                getattr(self.module, name).grad = torch.tensordot(weights, rows, dims=1)
-            return
-        (call,) = [call for call in self._calls if call.gradient is not None]
-        assert call.gradient is not None
-        self.sums_into_grad(call.inputs, call.gradient, weights)
-
-    def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
-        """The squared norms of per-example gradients, float[batch]."""
-        raise NotImplementedError
-
-    def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
-        """Write the weighted sum of per-example gradients into the parameters' `grad`."""
-        raise NotImplementedError
-
-    def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
-        """The gradient of each example by each trained parameter, by its name in the layer."""
-        return example_gradients(self.name, self.module, self.trained, (a,), {}, [g])
-
-
-def not_negative(squares: Tensor) -> Tensor:
-    """Squared norms, changed in place: no less than 0, and infinite if they are not finite.
-
-    Rounding may make a sum over pairs of positions negative, and an overflow -inf or NaN.
-    """
-    inf = torch.inf
-    return squares.nan_to_num_(nan=inf, posinf=inf, neginf=inf).clamp_(min=0)
-
-
-def square(x: Tensor) -> Tensor:
-    """The squared norm of each row of x [b, ...]."""
-    flat = x.flatten(1)
-    square: Tensor = torch.linalg.vecdot(flat, flat)
-    return square
-
-
-def scaled(g: Tensor, weights: Tensor) -> Tensor:
-    """Each row of g times its weight."""
-    return g * weights.view(-1, *([1] * (g.ndim - 1)))
-
-
-def pairs(x: Tensor) -> Tensor:
-    """The inner products [b, T, T] of all positions of each example of x [b, T, d]."""
-    return torch.bmm(x, x.transpose(1, 2))
+from mico_competition.training.example_gradients import without
+from mico_competition.training.layer_rule import (
+    Rule,
+    doubt_of,
+    not_large,
+    pairs,
+    rough_square,
+    scaled,
+    square,
+)
 
 
 class LinearRule(Rule):
@@ -168,17 +36,33 @@ class LinearRule(Rule):
             return square(g if g.ndim == 2 else g.flatten(1, -2).sum(1))
         if a.ndim == 2:
             # The gradient is the outer product of g and a, so its norm is |g| |a|.
-            lengths = square(a)
-            return square(g) * (lengths + 1 if "bias" in self.trained else lengths)
+            lengths = not_large(square(a))
+            return not_large(square(g)) * (lengths + 1 if "bias" in self.trained else lengths)
         a, g = a.flatten(1, -2), g.flatten(1, -2)
-        positions, inputs, outputs = a.shape[1], a.shape[2], g.shape[2]
-        if positions * positions * (inputs + outputs) <= positions * inputs * outputs:
+        if self._pairs_cost_less(a, g):
             squares: Tensor = torch.linalg.vecdot(pairs(a).flatten(1), pairs(g).flatten(1))
         else:
             squares = square(torch.bmm(g.transpose(1, 2), a))
         if "bias" in self.trained:
             squares = squares + square(g.sum(1))
         return squares
+
+    def _pairs_cost_less(self, a: Tensor, g: Tensor) -> bool:
+        """Whether pairs of positions cost no more than the product of g and a [b, T, d]."""
+        positions, inputs, outputs = a.shape[1], a.shape[2], g.shape[2]
+        return positions * positions * (inputs + outputs) <= positions * inputs * outputs
+
+    def size_from(self, a: Tensor, g: Tensor) -> Tensor:
+        factor = rough_square(a) if "weight" in self.trained else 0.0
+        if "bias" in self.trained:
+            factor = factor + math.prod(g.shape[1:-1])
+        return rough_square(g) * factor
+
+    def doubt_from(self, a: Tensor, g: Tensor) -> Tensor | None:
+        if g.ndim == 2:
+            return None
+        by_pairs = self._pairs_cost_less(a.flatten(1, -2), g.flatten(1, -2))
+        return doubt_of(self.size_from(a, g), of_pairs=by_pairs)
 
     def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
         weighted = scaled(g, weights).flatten(0, -2)
@@ -228,6 +112,12 @@ class EmbeddingRule(Rule):
         g = g.reshape(*tokens.shape, -1)
         same = tokens.unsqueeze(1) == tokens.unsqueeze(2)
         return (pairs(self.counted(tokens, g)) * same).flatten(1).sum(1)
+
+    def size_from(self, a: Tensor, g: Tensor) -> Tensor:
+        return math.prod(a.shape[1:]) * rough_square(self.counted(a, g))
+
+    def doubt_from(self, a: Tensor, g: Tensor) -> Tensor | None:
+        return doubt_of(self.size_from(a, g), of_pairs=True) if a.ndim > 1 else None
 
     def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
         weighted = self.counted(a, scaled(g, weights)).flatten(0, -2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,9 @@ from mico_competition.training.ghost_norms import (
     RULES,
     EmbeddingRule,
     LinearRule,
-    Rule,
     TransposedLinearRule,
 )
+from mico_competition.training.layer_rule import Rule
 from mico_competition.training.one_row import OneRow
 from mico_competition.training.tied_weights import TiedRule
 from mico_competition.training.whole_layers import WholeLayer
@@ -43,6 +43,23 @@ class Part(Protocol):
 
     def forget(self) -> None:
         """Drop what was recorded of a batch."""
+        ...
+
+
+@runtime_checkable
+class DoubtfulPart(Part, Protocol):
+    """A part whose squared norms rounding may hide."""
+
+    def doubt(self, batch: torch.Size) -> Tensor | None:
+        """What the squared norms must exceed, float[batch]; None if rounding cannot hide them."""
+        ...
+
+    def set_apart(self, at: Tensor) -> None:
+        """Take the examples at int64[k] out of the weighted sum."""
+        ...
+
+    def alone(self, example: int) -> dict[nn.Parameter, Tensor]:
+        """The gradient of an example that was set apart, by parameter."""
         ...
 
 

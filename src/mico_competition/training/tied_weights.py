@@ -9,9 +9,10 @@ over the positions s of the linear layer.  So |E + L|^2 = |E|^2 + |L|^2 + 2 <E, 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mico_competition.training.ghost_norms import EmbeddingRule, LinearRule, not_negative
+from mico_competition.training.ghost_norms import EmbeddingRule, LinearRule
+from mico_competition.training.layer_rule import add_to, doubt_of, not_negative
 
 
 class TiedRule:
@@ -42,6 +43,23 @@ class TiedRule:
                 at_tokens = h.gather(2, tokens.unsqueeze(1).expand(-1, h.shape[1], -1))
                 both += (near * at_tokens).flatten(1).sum(1)
         return not_negative(alone + 2 * both)
+
+    def doubt(self, batch: torch.Size) -> Tensor | None:
+        """Rounding may hide squared norms below this, float[batch]."""
+        size = self.embedding.size(batch) + self.linear.size(batch)
+        return doubt_of(2 * size, of_pairs=True)  # the two layers may cancel, too
+
+    def set_apart(self, at: Tensor) -> None:
+        """Take the examples at int64[k] out of the weighted sum; `alone` has their gradients."""
+        self.embedding.set_apart(at)
+        self.linear.set_apart(at)
+
+    def alone(self, example: int) -> dict[nn.Parameter, Tensor]:
+        """The gradient of an example that was set apart, by parameter."""
+        total = self.linear.alone(example)
+        for parameter, row in self.embedding.alone(example).items():
+            add_to(total, parameter, row)
+        return total
 
     def drop(self, dropped: Tensor) -> None:
         """Make the gradients of the examples that `dropped`, bool[batch], marks zero."""
