@@ -278,3 +278,60 @@ def test_a_model_or_optimizer_of_another_kind_is_named():
         with pytest.raises(ValueError, match=message):
             mico.PrivateTrainer(*given, noise_multiplier=1.0, **arguments)
     assert trainer_of(num_records=np.int64(60)).steps_per_epoch == 3
+
+
+# -- what changes after the first batch was checked -------------------------------------------
+
+
+def replace_activation(model):
+    model[1] = nn.BatchNorm1d(8, affine=False, track_running_stats=False)
+
+
+def hook_that_mixes(model):
+    model[1].register_forward_hook(lambda module, inputs, outputs: outputs + outputs.mean(0))
+
+
+def forward_that_mixes(model):
+    plain = model.forward
+    model.forward = lambda x: plain(x - x.mean(0))
+
+
+@pytest.mark.parametrize("change", [replace_activation, hook_that_mixes, forward_that_mixes])
+def test_a_model_that_mixes_examples_later_is_refused(change):
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    trainer = run(trainer_of(model), 2)
+    change(model)
+    with pytest.raises(ValueError, match="The loss of an example changes with the others"):
+        run(trainer, 1)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("draws", "used", 0),
+        ("draws", "waiting", torch.arange(3)),
+        (None, "moment", "another"),
+        (None, "noise", torch.Generator().manual_seed(3).get_state()),
+    ],
+)
+def test_a_state_that_was_edited_is_refused(part, name, value):
+    trainer = run(trainer_of(), 2)
+    state = copy.deepcopy(trainer.state_dict())
+    (state[part] if part else state)[name] = value
+    with pytest.raises(ValueError, match="was changed or damaged after state_dict gave it"):
+        trainer.load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", ["model", "optimizer", "max_grad_norm", "num_records", "planned"])
+def test_a_trainer_keeps_what_it_was_made_with(name):
+    trainer = trainer_of()
+    with pytest.raises(AttributeError, match=f"{name} of a PrivateTrainer cannot be set"):
+        setattr(trainer, name, None)
+
+
+def test_a_batch_that_the_caller_changes_is_saved_as_it_was_drawn():
+    trainer = trainer_of()
+    batch = next(trainer.batches(progress=False))
+    drawn = batch.clone()
+    batch.zero_()
+    assert torch.equal(trainer.state_dict()["draws"]["waiting"], drawn)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 _log = logging.getLogger(__name__)
 
-_PARTS = ("privacy", "draws", "noise", "weights", "optimizer", "moment")
+_PARTS = ("privacy", "draws", "noise", "weights", "optimizer", "moment", "digest")
 _DRAWS = ("used", "waiting", "generator")
 _continued: set[str] = set()  # the moments from which a step was taken in this process
 _seeds: set[int] = set()  # the seeds of trainers that took a step
@@ -75,8 +75,13 @@ def note_seed(seed: int | None) -> None:
     _seeds.add(seed)
 
 
+def sealed(state: dict[str, Any]) -> dict[str, Any]:
+    """A trainer's state with a digest, which shows whether it was changed later."""
+    return {**state, "digest": _digest(state)}
+
+
 def check_state(state: Any) -> None:
-    """Raise ValueError unless `state` has the parts of a trainer's state."""
+    """Raise ValueError unless `state` has the parts of a trainer's state, as they were saved."""
     if not isinstance(state, Mapping):
         raise ValueError(
             f"Expected the state_dict of a PrivateTrainer, got {type(state).__name__}: save and "
@@ -98,12 +103,21 @@ def check_state(state: Any) -> None:
             "The trainer's state has no state of the noise or of the batches, so it was damaged: "
             "load the whole state that state_dict gave."
         )
+    if state["digest"] != _digest({name: state[name] for name in state if name != "digest"}):
+        raise ValueError(
+            "The trainer's state was changed or damaged after state_dict gave it, so the steps "
+            "and the noise of the run are not known: load it as it was saved."
+        )
 
 
 def optimizer_digest(optimizer: torch.optim.Optimizer) -> str:
     """The SHA-256, in hex, of what the optimizer remembers of earlier steps."""
+    return _digest(optimizer.state_dict()["state"])
+
+
+def _digest(value: Any) -> str:
     digest = hashlib.sha256()
-    _add(digest, optimizer.state_dict()["state"])
+    _add(digest, value)
     return digest.hexdigest()
 
 

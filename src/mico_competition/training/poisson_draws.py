@@ -55,7 +55,7 @@ class PoissonDraws:
                     generator=self.generator,
                 )
             number = self.used
-            yield self.waiting
+            yield self.waiting.clone()  # which the caller may change in place
             if self.used != number + 1:
                 raise ValueError(
                     f"Batch {number + 1} was drawn, but trainer.step was called on it "

@@ -88,6 +88,12 @@ def _fault_of_opacus(module: nn.Module) -> str:
     return str(faults[0]) if faults else ""
 
 
+def _computes(module: nn.Module) -> tuple[Any, ...]:
+    """What tells whether a module still computes what it did: itself, mode, hooks and method."""
+    hooks = (*module._forward_pre_hooks, *module._forward_hooks)
+    return module, module.training, hooks, vars(module).get("forward")
+
+
 def trained_names(model: nn.Module) -> frozenset[str]:
     """The names of the parameters that require a gradient."""
     return frozenset(name for name, p in model.named_parameters() if p.requires_grad)
@@ -117,14 +123,15 @@ class PrivacyChecks:
     ) -> None:
         self.model, self._losses, self._plain = model, losses, plain
         self._clipped_sum, self.max_grad_norm, self.mode = clipped_sum, max_grad_norm, mode
-        self._checked: tuple[bool, ...] | None = None
+        self._checked: list[Any] | None = None
         self._guard = WriteGuard(model)
         self._trained = trained_names(model)
 
     def before(self, batch: Batch, largest: int) -> None:
         """Check the model on a physical batch before it is trained on, if it is the first one.
 
-        The checks run again if a layer has been switched between train and eval mode.
+        The checks run again if a layer has been switched between train and eval mode, replaced
+        or added, or has got another hook or forward method.
 
         Args:
             batch: the examples of the physical batch; at least one.
@@ -134,10 +141,10 @@ class PrivacyChecks:
             ValueError: naming the fault; weights and buffers are unchanged.
         """
         self._check_trained()
-        modes = tuple(module.training for module in self.model.modules())
-        if modes != self._checked:
+        computes = [_computes(module) for module in self.model.modules()]
+        if computes != self._checked:
             self._check(batch, largest)
-            self._checked = modes
+            self._checked = computes
         self._guard.start()
 
     def _check_trained(self) -> None:

@@ -24,6 +24,7 @@ from mico_competition.training.continuations import (
     check_state,
     note_seed,
     optimizer_digest,
+    sealed,
 )
 from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES
 from mico_competition.training.losses import ExampleLosses, Loss, as_tensors, part_of, rows_of
@@ -333,14 +334,16 @@ class PrivateTrainer:
         process the second is refused; other processes cannot be seen.
         """
         self._weights.check()
-        return {
-            "privacy": self._privacy(),
-            "draws": self._draws.state_dict(),
-            "noise": state_of(self._noise),
-            "weights": weights_digest(self.model),
-            "optimizer": optimizer_digest(self.optimizer),
-            "moment": self._moment.saved(),
-        }
+        return sealed(
+            {
+                "privacy": self._privacy(),
+                "draws": self._draws.state_dict(),
+                "noise": state_of(self._noise),
+                "weights": weights_digest(self.model),
+                "optimizer": optimizer_digest(self.optimizer),
+                "moment": self._moment.saved(),
+            }
+        )
 
     def load_state_dict(
         self, state: dict[str, Any], *, discard_other_continuation: bool = False
@@ -387,6 +390,14 @@ class PrivateTrainer:
             f"{self.noise_multiplier:.4g}, max_grad_norm={self.max_grad_norm:g}, sample_rate="
             f"{self.sample_rate:.4g}, step {self.steps_taken} of {self.num_steps})"
         )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and "_held" in vars(self):
+            raise AttributeError(
+                f"{name} of a PrivateTrainer cannot be set, since the steps and the certificate "
+                "use what it was made with: make a new trainer."
+            )
+        super().__setattr__(name, value)
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError(
