@@ -12,7 +12,7 @@ import yaml
 from mico_competition.competition.table import CHALLENGES, SCENARIOS, SCORED_PHASES, get_phase
 from mico_competition.hosting.codabench.bundle import write_bundle
 from mico_competition.hosting.codabench.facts import Schedule
-from mico_competition.hosting.codabench.yaml_form import Options
+from mico_competition.hosting.codabench.options import Options
 
 DATES = ("2027-01-01 00:00:00", "2027-03-01 12:00:00", "2027-03-15 18:30:00")
 SCHEDULE = Schedule.of(*DATES)

@@ -28,8 +28,8 @@ from mico_competition.competition.table import SCENARIOS, labels_of, using
 from mico_competition.hosting.codabench.bundle import write_bundle, write_final_reference
 from mico_competition.hosting.codabench.check import check_bundle
 from mico_competition.hosting.codabench.facts import METRICS, Facts, short_labels
+from mico_competition.hosting.codabench.options import Options
 from mico_competition.hosting.codabench.rehearse import rehearse
-from mico_competition.hosting.codabench.yaml_form import Options
 from mico_competition.hosting.leaderboard.add import About, add
 from mico_competition.hosting.leaderboard.build import build
 from mico_competition.hosting.leaderboard.entries import write_entry

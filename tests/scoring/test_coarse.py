@@ -20,9 +20,9 @@ from test_report import values_of
 
 from mico_competition.cli import main
 from mico_competition.hosting.codabench.bundle import write_bundle, write_final_reference
+from mico_competition.hosting.codabench.options import Limits, Options
 from mico_competition.hosting.codabench.program import program_files
 from mico_competition.hosting.codabench.rehearse import rehearse
-from mico_competition.hosting.codabench.yaml_form import Limits, Options
 from mico_competition.hosting.leaderboard.add import About, add
 from mico_competition.hosting.leaderboard.build import build
 from mico_competition.hosting.leaderboard.entries import Entry, write_entry

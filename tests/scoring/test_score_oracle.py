@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mico_competition.competition.table import get_phase
-from mico_competition.hosting.codabench.yaml_form import Options
+from mico_competition.hosting.codabench.options import Options
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,16 +6,12 @@ import argparse
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mico_competition.competition.table import CHALLENGES
 from mico_competition.support.command_line import UsageError, output_file
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
 from mico_competition.support.reports import add_json, report
-
-if TYPE_CHECKING:
-    from mico_competition.hosting.codabench.yaml_form import Options
 
 _DATE = '"YYYY-MM-DD HH:MM:SS", UTC'
 _DATES = ("dev_start", "final_start", "end")
@@ -55,7 +51,7 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--step",
         type=float,
-        help="step of Development's scores; 0: exact scores (default: 0.005)",
+        help="step of Development's scores; 0: exact scores (default: that of the phase, or 0.005)",
     )
     parser.add_argument(
         "--per_day", type=int, help="submissions to Development allowed each day (default: 5)"
@@ -93,7 +89,10 @@ def _run_bundle(args: argparse.Namespace) -> int:
             raise UsageError(f"Give --{name} {_DATE}.")
     from mico_competition.hosting.codabench.bundle import write_bundle
     from mico_competition.hosting.codabench.facts import Schedule
+    from mico_competition.hosting.codabench.options import options_of
 
+    names = ("platform", "docker_image", "step", "per_day", "in_all")
+    options = options_of(args.challenge, **{name: getattr(args, name) for name in names})
     now = datetime.now(UTC).replace(tzinfo=None)
     schedule = Schedule.of(args.dev_start, args.final_start, args.end, now=now)
     if schedule.dev_start < now:
@@ -104,7 +103,7 @@ def _run_bundle(args: argparse.Namespace) -> int:
             args.challenge,
             args.out,
             schedule,
-            _options(args),
+            options,
             repo=args.repo,
             code=args.code,
             starting_kit=args.starting_kit,
@@ -118,20 +117,6 @@ def _run_bundle(args: argparse.Namespace) -> int:
     print(f"Wrote {args.out} ({args.out.stat().st_size:,} bytes); {verdict}")
     print("The solutions of Final are not in it: docs/HOST.md says how to add them")
     return 0
-
-
-def _options(args: argparse.Namespace) -> Options:
-    """The options of the bundle; those that were not given keep their defaults."""
-    from mico_competition.hosting.codabench.yaml_form import Limits, Options
-
-    names = ("platform", "docker_image", "step")
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    usual = Options()
-    limits = Limits(
-        usual.limits.per_day if args.per_day is None else args.per_day,
-        usual.limits.in_all if args.in_all is None else args.in_all,
-    )
-    return Options(**given, limits=limits)
 
 
 def _check(path: Path, platform: str | None) -> int:

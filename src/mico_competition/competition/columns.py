@@ -28,8 +28,19 @@ _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _NAME = re.compile(r"\w+")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _FILE = re.compile(r"[\w-][\w.-]*(\|[\w-][\w.-]*)*")
+_WORD = r"[\w!#$%&'*+/=?^`{|}~-]+"
+_EMAIL = re.compile(
+    rf"{_WORD}(\.{_WORD})*@([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]{{2,}}", re.A | re.I
+)
+_ADDRESS = re.compile(r"https?://[^\s<>()\[\]{}\"'`|\\$]+")
+_IMAGE = re.compile(
+    r"[a-z0-9]([a-z0-9._/-]|:[0-9]+/)*(:\w[\w.-]*)?(@sha256:[0-9a-f]{64})?", re.ASCII
+)
+_PAGE = re.compile(r"[\w-][\w. -]*\.(md|html)")
 _LONGEST = 10**9
 _LAST_MODEL = 10**9 - 1  # the scoring program reads ids of at most nine digits
+# Characters that Codabench stores of an address or a reward, and of the name of an image.
+_MOST_LETTERS, _LONGEST_IMAGE = 256, 128
 # The steps that the scoring program accepts.
 _SMALLEST_STEP, _LARGEST_STEP = 1e-6, 0.1
 
@@ -60,6 +71,17 @@ def text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise _expected("a text", value)
     return value
+
+
+def short_text(most: int) -> Read:
+    """Reads a text of one line of at most so many characters, as platforms allow."""
+
+    def read(value: Any) -> str:
+        if len(text(value)) > most:
+            raise ValueError(f"expected at most {most} characters, got {len(value)}")
+        return str(value)
+
+    return read
 
 
 def texts(value: Any) -> tuple[str, ...]:
@@ -171,6 +193,40 @@ def repository(value: Any) -> str:
     return value
 
 
+def _is_form(value: Any, most: int, form: re.Pattern[str]) -> bool:
+    """Whether a value is a text of at most so many characters and of a form."""
+    return isinstance(value, str) and len(value) <= most and bool(form.fullmatch(value))
+
+
+def email(value: Any) -> str:
+    """An e-mail address, as Codabench accepts one."""
+    if not _is_form(value, _MOST_LETTERS, _EMAIL):
+        raise _expected('an e-mail address such as "name@example.org"', value)
+    return str(value)
+
+
+def address(value: Any) -> str:
+    """An address of the web."""
+    if not isinstance(value, str) or not _ADDRESS.fullmatch(value):
+        form = "an address that begins with https:// or http:// and holds no space, bracket or"
+        raise _expected(f"{form} quote", value)
+    return value
+
+
+def image(value: Any) -> str:
+    """The name of a docker image."""
+    if not _is_form(value, _LONGEST_IMAGE, _IMAGE):
+        raise _expected('a docker image such as "codalab/codalab-legacy:py312"', value)
+    return str(value)
+
+
+def page(value: Any) -> str:
+    """The name of a page beside the competition's file, in Markdown or HTML."""
+    if not isinstance(value, str) or not _PAGE.fullmatch(value):
+        raise _expected('the name of a file beside this one such as "terms.md" (or .html)', value)
+    return value
+
+
 _POSITIVE = number(lambda x: 0 < x < math.inf, "> 0 and finite")
 _EPSILON = number(
     lambda x: 0 < x <= MOST_EPSILON or x == math.inf,
@@ -230,6 +286,15 @@ DISCLOSURE: Mapping[str, Column] = {
 
 CHALLENGE: Mapping[str, Column] = {
     "published": Column("published", repository, required=False),
+    "title": Column("title", short_text(100), required=False),
+    "contact_email": Column("contact_email", email, required=False),
+    "reward": Column("reward", short_text(_MOST_LETTERS), required=False),
+    "repository": Column("repository", address, required=False),
+    "terms": Column("terms", page, required=False),
+    "docker_image": Column("docker_image", image, required=False),
+    "max_submissions_per_day": Column("max_submissions_per_day", whole(1), required=False),
+    "max_submissions": Column("max_submissions", whole(1), required=False),
+    "execution_time_limit": Column("execution_time_limit", whole(1), required=False),
 }
 
 KINDS: Mapping[str, Mapping[str, Column]] = {

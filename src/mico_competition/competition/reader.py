@@ -18,6 +18,7 @@ from mico_competition.competition.row_checks import (
     TEXT_WEIGHTS,
     WEIGHTS,
     disclosure_faults,
+    hosting_faults,
     overlapping,
     scenario_faults,
     task_faults,
@@ -29,6 +30,7 @@ from mico_competition.competition.rows import (
     USUAL_STEP,
     Competition,
     Disclosure,
+    Hosting,
     Phase,
     Scenario,
     Task,
@@ -104,10 +106,10 @@ class _Reader(TableReader):
         disclosures = self._disclosures(rows["disclosure"])
         scenarios = self._scenarios(rows["scenario"], tasks, disclosures)
         challenges = self._challenges(scenarios)
-        published = self._published(rows["challenge"], challenges)
+        published, hosting = self._hosting(rows["challenge"], challenges)
         ordered = {name: scenarios[name] for name in sorted(scenarios)}
         phases = self._phases_of_all(rows["phase"], challenges)
-        return Competition(tasks, phases, ordered, challenges, published)
+        return Competition(tasks, phases, ordered, challenges, published, hosting)
 
     def _tasks(self, rows: Mapping[str, dict[str, Any]]) -> dict[str, Task]:
         found = {}
@@ -209,11 +211,16 @@ class _Reader(TableReader):
             self._fault(what, *where, other.name, "models")
         return found
 
-    def _published(
+    def _hosting(
         self, rows: Mapping[str, dict[str, Any]], challenges: Mapping[str, Any]
-    ) -> dict[str, str]:
+    ) -> tuple[dict[str, str], dict[str, Hosting]]:
+        """Where each challenge is published, and what a platform shows of it."""
         for name in rows:
             if name not in challenges:
                 what = f"challenge {name!r}, which no scenario names"
                 self._unknown(name, challenges, what, "challenge", name)
-        return {name: row["published"] for name, row in rows.items() if "published" in row}
+        published = {n: row.pop("published") for n, row in rows.items() if "published" in row}
+        hosting = {name: Hosting(**row) for name, row in rows.items() if row}
+        for name, row in hosting.items():
+            self._faults_of(hosting_faults(row), "challenge", name)
+        return published, hosting

@@ -13,7 +13,9 @@ from mico_competition.competition.rows import (
     ARCHITECTURES,
     SEED_FILES,
     SOLUTION_FILE,
+    USUAL_SUBMISSIONS,
     Disclosure,
+    Hosting,
     Phase,
     Scenario,
     Task,
@@ -85,6 +87,16 @@ def scenario_faults(scenario: Scenario, task: Task | None) -> Faults:
     if task is not None and scenario.batch_size > task.len_training:
         what = f"batch_size = {scenario.batch_size} exceeds training = {task.len_training}"
         yield "batch_size", f"{what} of task {task.name}: lower it"
+
+
+def hosting_faults(hosting: Hosting) -> Faults:
+    """The faults of what a platform allows."""
+    a_day, in_all = hosting.max_submissions_per_day, hosting.max_submissions
+    most = USUAL_SUBMISSIONS if in_all is None else in_all
+    if a_day is not None and a_day > most:
+        stated = f"max_submissions = {most}" if in_all else f"the usual max_submissions, {most}"
+        what = f"max_submissions_per_day = {a_day} is above {stated}: lower it, or raise that"
+        yield "max_submissions_per_day", what
 
 
 def disclosure_faults(row: Disclosure) -> Faults:

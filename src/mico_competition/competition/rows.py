@@ -16,6 +16,8 @@ PREDICTION_FILE = "prediction.csv"
 METADATA_FILE = "metadata.json"
 OPENINGS_FILE = "openings.json"  # of a release's commitments, in a trained challenge's folder
 COMPETITION_FILE = "competition.toml"  # of a competition of one's own, beside a release
+# Submissions to dev that are allowed, a day and in all.
+USUAL_SUBMISSIONS_PER_DAY, USUAL_SUBMISSIONS = 5, 100
 USUAL_STEP = 0.005  # of public scores of dev, since exact ones reveal labels
 OPTIMIZERS = ("sgd", "adam", "adamw")
 PHASE_NAMES = ("train", "dev", "final")
@@ -95,6 +97,25 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Hosting:
+    """What a platform shows of a challenge and allows; None where the file does not say it.
+
+    `repository` is the address from which participants install the package, and `terms` the name
+    of a file beside the competition's.  The limits on submissions are those of phase dev.
+    """
+
+    title: str | None = None
+    contact_email: str | None = None
+    reward: str | None = None
+    repository: str | None = None
+    terms: str | None = None
+    docker_image: str | None = None
+    max_submissions_per_day: int | None = None
+    max_submissions: int | None = None
+    execution_time_limit: int | None = None
+
+
+@dataclass(frozen=True)
 class Scenario:
     """How the models of one track are trained, and what participants learn of them.
 
@@ -142,7 +163,7 @@ class Competition:
 
     `phases` maps each challenge to its phases, in the order train, dev, final.  `text` is what the
     file holds, which releases carry.  `published` maps a challenge to the dataset repository on the
-    Hugging Face Hub that has it.
+    Hugging Face Hub that has it.  `hosting` holds those challenges that the file says something of.
     """
 
     tasks: Mapping[str, Task]
@@ -150,6 +171,7 @@ class Competition:
     scenarios: Mapping[str, Scenario]
     challenges: Mapping[str, tuple[str, ...]]
     published: Mapping[str, str] = field(default_factory=dict)
+    hosting: Mapping[str, Hosting] = field(default_factory=dict)
     path: Path | None = None
     text: str = field(default="", repr=False, compare=False)
 

@@ -34,6 +34,7 @@ from mico_competition.competition.rows import (
     STANDARD,
     Competition,
     Disclosure,
+    Hosting,
     Phase,
     Scenario,
     Task,
@@ -48,6 +49,7 @@ __all__ = [
     "Competition",
     "DISTINGUISHER",
     "Disclosure",
+    "Hosting",
     "METADATA_FILE",
     "OPTIMIZERS",
     "PHASE_NAMES",
@@ -72,6 +74,7 @@ __all__ = [
     "get_phase",
     "get_scenario",
     "get_task",
+    "hosting_of",
     "labels_of",
     "phase_of",
     "phases_of",
@@ -154,6 +157,7 @@ def _built_in() -> Competition:
         {name: scenarios[name] for name in sorted(scenarios)},
         _merged(part.challenges for part in parts),
         _merged(part.published for part in parts),
+        _merged(part.hosting for part in parts),
     )
 
 
@@ -236,6 +240,12 @@ def get_phase(challenge: str, name: str) -> Phase:
 def get_challenge(name: str) -> tuple[str, ...]:
     """Scenario names of challenge `name`, sorted (the scoreboard's scenario1, 2, 3)."""
     return _lookup("challenge", CHALLENGES, name)
+
+
+def hosting_of(challenge: str) -> Hosting:
+    """What a platform shows of a challenge, as far as the competition's file says it."""
+    get_challenge(challenge)
+    return current().hosting.get(challenge, Hosting())
 
 
 def as_read(names: Iterable[str]) -> list[str]:

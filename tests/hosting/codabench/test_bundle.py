@@ -24,7 +24,7 @@ from mico_competition.competition.table import CHALLENGES, SCENARIOS
 from mico_competition.hosting.codabench.bundle import write_bundle, write_final_reference
 from mico_competition.hosting.codabench.check import check_bundle
 from mico_competition.hosting.codabench.facts import METRICS, Facts, Schedule, parse_date
-from mico_competition.hosting.codabench.yaml_form import Options
+from mico_competition.hosting.codabench.options import Options
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGES = ("overview", "evaluation", "data", "terms")

@@ -18,10 +18,10 @@ from mico_competition.cli import main
 from mico_competition.hosting.codabench.bundle import write_bundle, write_final_reference
 from mico_competition.hosting.codabench.check import check_bundle, has_errors
 from mico_competition.hosting.codabench.files import Archive
+from mico_competition.hosting.codabench.options import Limits, Options
 from mico_competition.hosting.codabench.rules.leaks import leaks_rule
 from mico_competition.hosting.codabench.rules.scored import scored_phases
 from mico_competition.hosting.codabench.rules.truth import truth_rule
-from mico_competition.hosting.codabench.yaml_form import Limits, Options
 
 DEV = "digits/{}/dev/model_{}/solution.csv".format
 LABELS = {"digits_inf": "No DP", "digits_hi": "High ε = 10", "digits_lo": "Low ε = 4"}

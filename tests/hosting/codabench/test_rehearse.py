@@ -26,9 +26,9 @@ from mico_competition.competition.layout import walk_challenge
 from mico_competition.competition.submission import pack, write_prediction
 from mico_competition.competition.table import CHALLENGES
 from mico_competition.hosting.codabench.bundle import write_bundle, write_final_reference
+from mico_competition.hosting.codabench.options import Options
 from mico_competition.hosting.codabench.rehearse import rehearse
 from mico_competition.hosting.codabench.rehearse_text import as_text
-from mico_competition.hosting.codabench.yaml_form import Options
 
 PYTHON37 = Path(__file__).resolve().parents[3] / ".venv-3.7" / "bin" / "python"
 KEY = "average_TPR_FPR_1000"

@@ -15,14 +15,17 @@ from mico_competition.competition.layout import walk_challenge
 from mico_competition.competition.lengths import len_challenge_of
 from mico_competition.competition.solutions import read_solution
 from mico_competition.competition.table import (
+    PUBLISHED,
     SCORED_PHASES,
     SOLUTION_FILE,
+    current,
     get_challenge,
-    get_phase,
+    hosting_of,
 )
 from mico_competition.hosting.codabench.check import Fault, check_bundle, has_errors
 from mico_competition.hosting.codabench.facts import PHASE_TITLES, Facts, Schedule, date_text
 from mico_competition.hosting.codabench.files import Archive
+from mico_competition.hosting.codabench.options import Options, options_of
 from mico_competition.hosting.codabench.program import program_files
 from mico_competition.hosting.codabench.texts import logo, make_pages
 from mico_competition.hosting.codabench.yaml_form import (
@@ -31,7 +34,6 @@ from mico_competition.hosting.codabench.yaml_form import (
     PUBLIC_DATA_FILE,
     STARTING_KIT_FILE,
     YAML_FILE,
-    Options,
     reference_file,
     yaml_text,
 )
@@ -66,9 +68,11 @@ def write_bundle(
         challenge: name of the challenge.
         to: the zip to write; an earlier one is replaced.
         schedule: the dates of phases.
-        options: platform and docker image; by default Codabench and its image with Python 3.12.
-        repo: OWNER/NAME of the release on the Hugging Face Hub, for the page about data.
-        code: address of the repository of this package, for the page on how to start.
+        options: what `options_of(challenge)` gives by default, for Codabench.
+        repo: OWNER/NAME of the release on the Hugging Face Hub, for the page about data; by default
+            that of the competition's file.
+        code: address of the repository of this package, for the page on how to start; by default
+            that of the competition's file.
         starting_kit: a zip for participants.
         public_data: another.
 
@@ -76,7 +80,10 @@ def write_bundle(
         ValueError: if models or solutions are missing or damaged, if an extra is not a zip, or
             if `check_bundle` finds an error in the finished bundle.  Nothing is written then.
     """
-    options = options or Options()
+    options = options or options_of(challenge)
+    if current().path is not None:  # 2022's repositories hold other models than these
+        repo = PUBLISHED.get(challenge) if repo is None else repo
+    code = hosting_of(challenge).repository if code is None else code
     facts = Facts.of(root, challenge)
     extras: dict[str, Content] = {}
     for name, path in ((STARTING_KIT_FILE, starting_kit), (PUBLIC_DATA_FILE, public_data)):
@@ -84,8 +91,7 @@ def write_bundle(
             Archive(path)
             extras[name] = Path(path)
     dev, final = SCORED_PHASES
-    step = get_phase(challenge, dev).step if options.step is None else options.step
-    options = replace(options, extras=tuple(extras), step=step)
+    options = replace(options, extras=tuple(extras))
     contents: dict[str, Content] = {
         YAML_FILE: yaml_text(facts, schedule, options).encode(),
         LOGO_FILE: logo(),

@@ -11,6 +11,7 @@ from typing import Any
 
 from mico_competition.hosting.codabench.bounded_yaml import load_yaml
 from mico_competition.hosting.codabench.files import MAX_TEXT, Archive
+from mico_competition.hosting.codabench.options import CODABENCH, CODALAB, PLATFORMS
 from mico_competition.hosting.codabench.rules.fault import (
     ERROR,
     Fault,
@@ -27,7 +28,7 @@ from mico_competition.hosting.codabench.rules.scored import scored_phases
 from mico_competition.hosting.codabench.rules.truth import truth_rule
 from mico_competition.hosting.codabench.rules.version2 import version2_rules
 from mico_competition.hosting.codabench.rules.version15 import version15_rules
-from mico_competition.hosting.codabench.yaml_form import CODABENCH, CODALAB, PLATFORMS, YAML_FILE
+from mico_competition.hosting.codabench.yaml_form import YAML_FILE
 from mico_competition.support.files import PathLike
 
 __all__ = ["Fault", "check_bundle", "has_errors", "platform_of", "read_yaml"]

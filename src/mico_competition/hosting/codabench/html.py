@@ -24,7 +24,7 @@ def as_html(markdown: str) -> str:
     blocks, lines = [], markdown.splitlines()
     while lines:
         if lines[0].startswith("```"):
-            end = lines.index("```", 1)
+            end = next((i for i, line in enumerate(lines) if i and line == "```"), len(lines))
             code = escape("\n".join(lines[1:end]))
             blocks.append(f"<pre><code>{code}</code></pre>")
             del lines[: end + 1]

@@ -22,6 +22,7 @@ from mico_competition.hosting.codabench.check import (
     read_yaml,
 )
 from mico_competition.hosting.codabench.files import Archive
+from mico_competition.hosting.codabench.options import CODALAB
 from mico_competition.hosting.codabench.rehearse_worker import (
     FINISHED,
     Job,
@@ -29,7 +30,6 @@ from mico_competition.hosting.codabench.rehearse_worker import (
     score_submission,
 )
 from mico_competition.hosting.codabench.rules.fault import Fault, whole
-from mico_competition.hosting.codabench.yaml_form import CODALAB
 from mico_competition.scoring.truth import NOTICE_FILE
 from mico_competition.support.files import PRIVATE, PathLike, written_aside
 from mico_competition.support.progress import tracked

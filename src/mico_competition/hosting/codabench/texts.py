@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterable
 from importlib.resources import files
@@ -12,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mico_competition import __all__ as PUBLIC  # noqa: N812
+from mico_competition.competition.columns import address
 from mico_competition.competition.table import (
     COMPETITION_FILE,
     METADATA_FILE,
@@ -30,15 +30,8 @@ from mico_competition.hosting.codabench.facts import (
     Schedule,
 )
 from mico_competition.hosting.codabench.html import as_html
-from mico_competition.hosting.codabench.yaml_form import (
-    CODABENCH,
-    LOGO_FILE,
-    PAGES,
-    TERMS,
-    TIME_LIMIT,
-    Options,
-    page_file,
-)
+from mico_competition.hosting.codabench.options import CODABENCH, Options
+from mico_competition.hosting.codabench.yaml_form import LOGO_FILE, PAGES, TERMS, page_file
 from mico_competition.hosting.hub.listing import check_repository
 from mico_competition.scoring.metrics import FPR_UNIT, RANKED, TITLES
 
@@ -59,7 +52,6 @@ _METRICS = {
 }
 
 
-_ADDRESS = re.compile(r"https?://[^\s<>()\[\]{}\"'`|\\$]+")
 # Challenges with a notebook in starting-kit/.
 _NOTEBOOKS = ("cifar10", "purchase100", "sst2", "ddp")
 
@@ -87,11 +79,14 @@ def make_pages(
     """
     if repo is not None:
         check_repository(repo)
-    if code is not None and not _ADDRESS.fullmatch(code):
-        raise ValueError(
-            f"Expected code={code!r} as an address that begins with https:// or http:// and holds "
-            "no space, bracket or quote."
-        )
+    if code is not None:
+        try:
+            address(code)
+        except ValueError:
+            raise ValueError(
+                f"Expected code={code!r} as an address that begins with https:// or http:// and "
+                "holds no space, bracket or quote."
+            ) from None
     table, values = current(), _values(facts, schedule, options)
     values.update(
         repo=repo,
@@ -106,6 +101,8 @@ def make_pages(
     pages = {}
     for page in (*PAGES, TERMS):
         text = _templates().get_template(f"{page}.md").render(values)
+        if page == TERMS and options.terms is not None:
+            text = options.terms
         codabench = options.platform == CODABENCH
         pages[page_file(page, options.platform)] = (text if codabench else as_html(text)).encode()
     return pages
@@ -169,7 +166,10 @@ def _values(facts: Facts, schedule: Schedule, options: Options) -> dict[str, Any
         "metrics": [(TITLES[key], text) for key, text in _METRICS.items()],
         "step": options.step,
         "limits": options.all_limits,
-        "time_limit": TIME_LIMIT,
+        "time_limit": options.time_limit,
+        "title": options.title or facts.title,
+        "contact": options.contact_email,
+        "reward": options.reward,
         "layout": _layout(facts),
         "files": list(files_of),
         "meanings": _FILES,

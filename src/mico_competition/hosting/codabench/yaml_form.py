@@ -6,75 +6,23 @@ ignored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from mico_competition.competition.table import SCORED_PHASES
 from mico_competition.hosting.codabench.facts import PHASE_TITLES, Facts, Schedule, date_text
-
-CODABENCH, CODALAB = "codabench", "codalab"
-PLATFORMS = (CODABENCH, CODALAB)
+from mico_competition.hosting.codabench.options import CODABENCH, CODALAB, Options
 
 YAML_FILE = "competition.yaml"
 LOGO_FILE = "logo.png"
 PROGRAM_FILE = "scoring_program.zip"
 STARTING_KIT_FILE = "starting_kit.zip"
 PUBLIC_DATA_FILE = "public_data.zip"
-DOCKER_IMAGE = "codalab/codalab-legacy:py312"
 
 # Pages in the order of their tabs; the terms are separate on both platforms.
 PAGES = {"overview": "Overview", "evaluation": "Evaluation", "data": "Data"}
 TERMS = "terms"
 
 PRECISION = 4
-TIME_LIMIT = 600  # seconds; the largest limit of Codabench's default queue
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How often a participant may submit in a phase: per day, and in total."""
-
-    per_day: int
-    in_all: int
-
-    def __post_init__(self) -> None:
-        """Raise ValueError unless 1 <= per_day <= in_all."""
-        if not 1 <= self.per_day <= self.in_all:
-            raise ValueError(
-                f"Expected 1 <= per_day={self.per_day} <= in_all={self.in_all} submissions."
-            )
-
-
-DEV, FINAL = SCORED_PHASES
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of a bundle, besides its facts and dates.
-
-    `extras` are the files for participants in the bundle.  `step` is the step of scores in the
-    development phase, 0 for exact ones and None for the challenge's, and `limits` are its limits on
-    submissions; both bound what scores reveal about labels (docs/HOST.md).
-    """
-
-    platform: str = CODABENCH
-    docker_image: str = DOCKER_IMAGE
-    extras: tuple[str, ...] = ()
-    step: float | None = None
-    limits: Limits = Limits(5, 100)
-
-    @property
-    def steps(self) -> dict[str, float]:
-        """The step of each phase whose scores are not exact."""
-        return {DEV: self.step} if self.step else {}
-
-    @property
-    def all_limits(self) -> dict[str, Limits]:
-        """The limits of each phase.
-
-        The final phase allows one submission, which a submission that migrates to it uses up.
-        """
-        return {DEV: self.limits, FINAL: Limits(1, 1)}
 
 
 def reference_file(phase: str) -> str:
@@ -119,12 +67,14 @@ def _extras(options: Options, phase: str) -> dict[str, str]:
 
 def _version_2(facts: Facts, schedule: Schedule, options: Options) -> dict[str, Any]:
     """competition.yaml in Codabench's form."""
+    told = {"contact_email": options.contact_email, "reward": options.reward}
     return {
         "version": 2,
-        "title": facts.title,
+        "title": options.title or facts.title,
         "description": _description(facts),
         "image": LOGO_FILE,
         "terms": page_file(TERMS, CODABENCH),
+        **{key: text for key, text in told.items() if text is not None},
         "registration_auto_approve": False,
         "docker_image": options.docker_image,
         "enable_detailed_results": True,
@@ -135,7 +85,7 @@ def _version_2(facts: Facts, schedule: Schedule, options: Options) -> dict[str, 
         "tasks": [
             {
                 "index": i,
-                "name": f"{facts.title} - {PHASE_TITLES[phase]}",
+                "name": f"{options.title or facts.title} - {PHASE_TITLES[phase]}",
                 "description": f"Scores predictions on the {facts.count(phase)} {phase} models",
                 "scoring_program": PROGRAM_FILE,
                 "reference_data": reference_file(phase),
@@ -178,7 +128,7 @@ def _phase_2(
         "end": end,
         "max_submissions_per_day": options.all_limits[phase].per_day,
         "max_submissions": options.all_limits[phase].in_all,
-        "execution_time_limit": TIME_LIMIT,
+        "execution_time_limit": options.time_limit,
     }
     if index:
         spec["auto_migrate_to_this_phase"] = True
@@ -190,10 +140,10 @@ def _version_15(facts: Facts, schedule: Schedule, options: Options) -> dict[str,
     """competition.yaml in CodaLab's form.
 
     Legacy CodaLab crashes on unknown keys, so there are no keys of Codabench, not even `version`;
-    without it, Codabench assumes 1.5.
+    without it, Codabench assumes 1.5.  Its `reward` is a number: the pages state the reward.
     """
     return {
-        "title": facts.title,
+        "title": options.title or facts.title,
         "description": _description(facts),
         "image": LOGO_FILE,
         "competition_docker_image": options.docker_image,
@@ -220,7 +170,7 @@ def _phase_15(
         "start_date": _spans(schedule)[phase][0],
         "max_submissions_per_day": options.all_limits[phase].per_day,
         "max_submissions": options.all_limits[phase].in_all,
-        "execution_time_limit": TIME_LIMIT,
+        "execution_time_limit": options.time_limit,
         "is_scoring_only": True,
         "scoring_program": PROGRAM_FILE,
         "reference_data": reference_file(phase),

@@ -13,11 +13,12 @@ from typing import Any
 from mico_competition.competition.rows import USUAL_STEP
 from mico_competition.competition.table import SCORED_PHASES, SOLUTION_FILE
 from mico_competition.hosting.codabench.files import MAX_TEXT, Archive
+from mico_competition.hosting.codabench.options import CODALAB, DEV, USUAL_LIMITS
 from mico_competition.hosting.codabench.program import STEPS_FILE, own_files, program_files
 from mico_competition.hosting.codabench.rules.fault import Fault, error, silent, warning, whole
 from mico_competition.hosting.codabench.rules.files import open_inner
 from mico_competition.hosting.codabench.rules.scored import Scored
-from mico_competition.hosting.codabench.yaml_form import CODALAB, DEV, YAML_FILE, Options
+from mico_competition.hosting.codabench.yaml_form import YAML_FILE
 from mico_competition.scoring.settings import FILE, Settings, parse_settings
 from mico_competition.scoring.truth import scenario_of
 
@@ -101,7 +102,7 @@ def _files_rule(name: str, program: Archive, settings: Settings) -> Iterator[Fau
 
 def _limits_rule(phase: Scored, *, first: bool) -> Iterator[Fault]:
     """Limits on submissions that are far above the usual ones, which bound the attack."""
-    usual = Options().limits
+    usual = USUAL_LIMITS
     limits = {"max_submissions_per_day": usual.per_day, "max_submissions": usual.in_all}
     for key, limit in limits.items():
         number = whole(phase.spec.get(key))
