@@ -27,6 +27,7 @@ from bench_cases import (
     cell,
     images,
     roberta,
+    standing_bytes,
     step_times,
     table,
     tokens,
@@ -83,11 +84,7 @@ def logical_step(case: Case, mode: str, logical: int) -> tuple[float, float]:
     for event in changes:
         live += event["args"]["Bytes"]
         peak = max(peak, live)
-    standing = sum(p.nbytes for p in trainer.model.parameters())
-    optimizer = getattr(trainer.optimizer, "original_optimizer", trainer.optimizer)
-    for state in optimizer.state.values():
-        standing += sum(v.nbytes for v in state.values() if isinstance(v, torch.Tensor))
-    return elapsed, float(peak + standing)
+    return elapsed, float(peak + standing_bytes(trainer))
 
 
 def epoch_throughput(seconds: float = 6.0) -> dict[str, float]:

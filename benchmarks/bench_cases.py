@@ -123,6 +123,15 @@ def step_times(
     return times
 
 
+def standing_bytes(trainer: Any) -> int:
+    """What a trainer holds between steps: weights and the optimiser's state."""
+    standing = sum(p.nbytes for p in trainer.model.parameters())
+    optimizer = getattr(trainer.optimizer, "original_optimizer", trainer.optimizer)
+    for state in optimizer.state.values():
+        standing += sum(v.nbytes for v in state.values() if isinstance(v, torch.Tensor))
+    return standing
+
+
 def cell(times: Sequence[float], base: Sequence[float]) -> str:
     """The ratio of medians, and the middle half of the ratios by repeat."""
     ratios = sorted(t / b for t, b in zip(times, base))

@@ -13,6 +13,7 @@ import platform
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bench_cases import (
     cell,
     images,
     roberta,
+    standing_bytes,
     step_times,
     table,
     tokens,
@@ -33,10 +35,11 @@ from bench_cases import (
 from mico_competition.competition.splits import derive_seeds
 from mico_competition.data.arrays import ArrayDataset, normalise_cifar10, unpack_bits
 from mico_competition.models.architectures import CNN, MLP
+from mico_competition.models.precision import full_float32
 from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
 from mico_competition.training.settings import resolve
 from mico_competition.training.streams import Streams
-from mico_competition.training.train import fit_records, mechanism_of
+from mico_competition.training.train import PlainTrainer, fit_records, mechanism_of
 from mico_competition.training.train_many import fit_stack_records
 
 RESULT = Path(__file__).resolve().parents[1] / "docs" / "results" / "gpu.json"
@@ -49,21 +52,37 @@ CASES = [
          torch.optim.AdamW, 8),
 ]  # fmt: skip
 STACKS = (1, 10, 50)
+IN_FULL = "plain in float32"
+
+
+@dataclass
+class InFloat32:
+    """A plain trainer whose products are computed in full, as those of private steps are."""
+
+    plain: PlainTrainer
+
+    def step(self, *batch: Any) -> torch.Tensor:
+        """Take a step."""
+        with full_float32(batch[2].device):
+            return self.plain.step(*batch)
 
 
 def measure_case(case: Case, modes: Sequence[str], device: str) -> dict[str, Any]:
-    """Each rival's seconds of every repeat, and its peak memory when it has the device alone."""
+    """Each rival's seconds of every repeat, and the most memory that its step needs."""
     batch = batch_of(case, case.batch, device)
-    times = step_times(trainers(case, modes, case.batch, device), batch, case.repeats, warm_up=3)
+    made = trainers(case, modes, case.batch, device)
+    rivals = {"plain": made.pop("plain")}
+    rivals[IN_FULL] = InFloat32(rivals["plain"])
+    rivals |= made
+    times = step_times(rivals, batch, case.repeats, warm_up=3)
     peaks = {}
-    for mode in times:
-        trainer = trainers(case, [] if mode == "plain" else [mode], case.batch, device)[mode]
+    for mode, trainer in rivals.items() if device == "cuda" else ():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
         trainer.step(*batch)
-        if device == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-            trainer.step(*batch)
-            peaks[mode] = torch.cuda.max_memory_allocated()
+        owner = getattr(trainer, "plain", trainer)
+        peaks[mode] = torch.cuda.max_memory_allocated() - before + standing_bytes(owner)
     return {"title": case.title, "batch": case.batch, "seconds": times, "peak_bytes": peaks}
 
 
@@ -154,7 +173,9 @@ def gpu_section() -> str:
             "## On a GPU",
             f"{found['device']}, torch {found['torch']}, opacus {found['opacus']}, Python "
             f"{found['python']}: `benchmarks/bench_gpu.py`, written to docs/results/gpu.json.",
-            "A private step over a plain one:",
+            "A private step over a plain one. Private steps compute products in full float32, "
+            "since TF32 would make an example's gradient depend on its batch; plain ones use TF32 "
+            f"in convolutions, as torch does by default, except in the column *{IN_FULL}*.",
             table(["model", "plain step", *modes], times),
             "Peak memory of a step, over that of a plain one:",
             table(["model", "plain step", *modes], peaks),

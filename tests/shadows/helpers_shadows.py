@@ -39,4 +39,4 @@ def train(model, subset):
 
 def weights(model):
     """All parameters as one array."""
-    return torch.cat([value.flatten() for value in model.state_dict().values()]).numpy()
+    return torch.cat([value.flatten() for value in model.state_dict().values()]).cpu().numpy()

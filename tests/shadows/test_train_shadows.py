@@ -126,7 +126,7 @@ def test_every_form_of_data_gives_the_same_models(make, how, data, reference):
     assert same(of(pool), reference)
     with torch.no_grad():
         x = {"x": TENSORS[0]} if make is OfDicts else TENSORS[0]
-        model = pool.source.load(2)
+        model = pool.source.load(2).cpu()
         assert not model.training
         expected = (model(**x) if make is OfDicts else model(x)).numpy()
     assert np.abs(pool.source.logits(2) - expected).max() < 1e-6

@@ -84,7 +84,7 @@ def test_inputs_by_name_and_a_nested_output():
     )
     some = pool.select(records=[5, 2], models=[1])
     assert np.array_equal(some.signal("logit"), pool.signal("logit")[1:2, [5, 2]])
-    assert torch.equal(some.source.data.inputs([0])["left"], x[5:6])
+    assert torch.equal(some.source.data.inputs([0])["left"].cpu(), x[5:6])
     assert len(some.source.data) == 2
 
 

@@ -10,11 +10,15 @@ from helpers_models import write_base
 from torch import nn
 
 import mico_competition as mico
+from mico_competition.competition.splits import derive_seeds
 from mico_competition.competition.table import TASKS
 from mico_competition.models.architectures import MLP, new_model
 from mico_competition.training.batched_mlp import StackedDPSGD, StackedMLP
 from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES
 from mico_competition.training.secure_random import SecureGenerator
+from mico_competition.training.settings import resolve
+from mico_competition.training.streams import Streams, seeded
+from mico_competition.training.train import fit_records
 
 pytestmark = [
     pytest.mark.gpu,
@@ -224,3 +228,15 @@ def test_signals_of_a_pool_on_a_gpu_are_those_on_a_cpu(name):
     ]
     cpu, gpu = (pool.signal(name) for pool in pools)
     np.testing.assert_allclose(gpu, cpu, rtol=1e-4, atol=1e-5)
+
+
+def test_a_seed_gives_the_batches_and_so_the_plain_model_of_a_cpu(data):
+    settings = resolve({"scenario": "digits_inf", "num_epochs": 3})
+    streams, trained = Streams.of(5, derive_seeds(5)), []
+    for device in ("cpu", "cuda"):
+        with seeded(streams, deterministic=True):
+            model = new_model(TASKS["digits"]).to(device)
+        here = data.to(torch.device(device))
+        fit_records(settings, model, here, torch.arange(settings.len_training), streams, False)
+        trained.append(torch.cat([p.detach().flatten().cpu() for p in model.parameters()]))
+    torch.testing.assert_close(trained[0], trained[1], rtol=1e-2, atol=1e-3)

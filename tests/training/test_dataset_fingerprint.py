@@ -99,7 +99,7 @@ def by_one_byte(data):
 
 def by_what_prepares_them(data):
     shift = torch.zeros(1)
-    own = ArrayDataset(data.storage, data.labels, lambda levels: sixteenths(levels) - shift)
+    own = ArrayDataset(data.storage, data.labels, lambda x: sixteenths(x) - shift.to(x.device))
     return own, lambda: shift.fill_(0.5)
 
 

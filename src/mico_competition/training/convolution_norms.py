@@ -92,8 +92,25 @@ class Conv2dRule(Rule):
         return a.shape[2] + 2 * self.padding[0], a.shape[3] + 2 * self.padding[1]
 
     def _patches(self, a: Tensor) -> Tensor:
-        """The patch of each position, [b, patch, T]."""
-        return functional.unfold(a, self.kernel_size, self.dilation, self.padding, self.stride)
+        """The patch of each position, [b, patch, T], as `functional.unfold` returns it.
+
+        One copy of a view of the whole batch; `unfold` copies example by example, and on a GPU
+        starts a kernel for each.
+        """
+        above, left = self.padding
+        a = functional.pad(a, (left, left, above, above))
+        b, channels, height, width = a.shape
+        by_example, by_channel, by_row, by_column = a.stride()
+        down, right = self.stride
+        rows = (height - self.dilation[0] * (self.kernel_size[0] - 1) - 1) // down + 1
+        columns = (width - self.dilation[1] * (self.kernel_size[1] - 1) - 1) // right + 1
+        within = self.dilation[0] * by_row, self.dilation[1] * by_column
+        between = down * by_row, right * by_column
+        view = a.as_strided(
+            (b, channels, *self.kernel_size, rows, columns),
+            (by_example, by_channel, *within, *between),
+        )
+        return view.reshape(b, channels * math.prod(self.kernel_size), rows * columns)
 
     def _patch_pairs(self, a: Tensor) -> Tensor:
         """The inner products [b, T, T] of all patches, without building the patches.

@@ -73,3 +73,12 @@ def generator_of(settings: Settings, seed: int, device: torch.device) -> Generat
     if settings.secure_mode:
         return SecureGenerator(device)
     return torch.Generator(device).manual_seed(seed)
+
+
+def sampling_of(settings: Settings, streams: Streams) -> Generator:
+    """The generator that draws batches.
+
+    It is on the CPU, because a GPU would wait for the CPU several times a draw; so a seed gives the
+    same batches on each device.
+    """
+    return generator_of(settings, streams.sampling, torch.device("cpu"))

@@ -45,7 +45,7 @@ from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
 from mico_competition.training.run_state import Position, RunState
 from mico_competition.training.settings import Settings, check
-from mico_competition.training.streams import Streams, generator_of, seeded
+from mico_competition.training.streams import Streams, generator_of, sampling_of, seeded
 
 Show = bool | Callable[[float], None]
 
@@ -275,7 +275,7 @@ def fit(
     noise = generator_of(settings, streams.noise, device)
     make_trainer = make_trainer or DPSGD
     trainer = _trainer(settings, model, optimizer, noise, make_trainer, mechanism)
-    sampling = generator_of(settings, streams.sampling, device)
+    sampling = sampling_of(settings, streams)
     position = None
     if checkpoint is not None:
         position = RunState(
@@ -289,7 +289,7 @@ def fit(
     run_epochs(
         settings,
         lambda batch: trainer.step(batch, inputs, labels),
-        lambda: epoch(settings, sampling),
+        lambda: (batch.to(device) for batch in epoch(settings, sampling)),
         optimizer,
         progress,
         observer,

@@ -29,7 +29,7 @@ from mico_competition.training.checkpoint import Checkpoint
 from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
 from mico_competition.training.settings import Settings, check
-from mico_competition.training.streams import Streams, generator_of, seeded
+from mico_competition.training.streams import Streams, generator_of, sampling_of, seeded
 from mico_competition.training.train import (
     Observer,
     Show,
@@ -207,6 +207,15 @@ def fit_stack_records(
         model.eval()
 
 
+def in_one_copy(batches: Sequence[torch.Tensor], device: torch.device) -> Sequence[torch.Tensor]:
+    """The batches on `device`, moved together, since each copy to a GPU takes as long."""
+    if all(batch.device == device for batch in batches):
+        return batches
+    moved = torch.cat(list(batches)).to(device)
+    parts: Sequence[torch.Tensor] = moved.split([len(batch) for batch in batches])
+    return parts
+
+
 def fit_stack(
     settings: Settings,
     stacked: torch.nn.Module,
@@ -234,7 +243,7 @@ def fit_stack(
     device = labels.device
     epoch = epoch or epoch_of
     optimizer = optimizer_of(settings, stacked.train())
-    samplings = [generator_of(settings, stream.sampling, device) for stream in streams]
+    samplings = [sampling_of(settings, stream) for stream in streams]
     trainer: StackedPlainTrainer | StackedDPSGD
     if settings.disable_dp:
         trainer = StackedPlainTrainer(stacked, optimizer, settings.max_physical_batch_size)
@@ -246,7 +255,10 @@ def fit_stack(
     run_epochs(
         settings,
         lambda batches: trainer.step(batches, inputs, labels),
-        lambda: zip(*(epoch(settings, sampling) for sampling in samplings)),
+        lambda: (
+            in_one_copy(batches, device)
+            for batches in zip(*(epoch(settings, sampling) for sampling in samplings))
+        ),
         optimizer,
         progress,
         observer,

@@ -205,7 +205,7 @@ def run(
     def draw_from(records: int) -> Any:
         return draw(AuditSettings.of(settings, records), sampling)
 
-    sampling = generator_of(settings, derived(seed, "small sets"), sets[0].labels.device)
+    sampling = generator_of(settings, derived(seed, "small sets"), torch.device("cpu"))
     black_box = [-_losses(m, one.records) for m, one in zip(path.trained(), sets)]
     return Observed(
         dirac=seen.dirac,
