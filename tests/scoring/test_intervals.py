@@ -10,7 +10,7 @@ import pytest
 from helpers_intervals import competition, scenario, some_models
 from helpers_scoring import image_python
 from helpers_work import calls
-from mico_competition.scoring import bootstrap, bootstrap_average, intervals_of, score
+from mico_competition.scoring import bootstrap, bootstrap_average, intervals_of, resampling, score
 from mico_competition.scoring import intervals as module
 from mico_competition.scoring.few_models import t_below, t_quantile
 from mico_competition.scoring.few_records import _accepted, exact_interval
@@ -303,3 +303,24 @@ def test_the_average_of_one_scenario_is_the_scenarios_own():
         found = intervals_of(dict(zip(folders, truth)), dict(zip(folders, values)), resamples=200)
         assert found["average_TPR_FPR_1000"] == found["one"]["TPR_FPR_1000"]
         assert not np.isnan(found["one"]["TPR_FPR_1000"]).any()
+
+
+@pytest.mark.parametrize("values", [2, 7, 1000, None])  # distinct predictions: None for no ties
+@pytest.mark.parametrize("even", [True, False])
+def test_many_models_are_scored_from_points_with_equal_results(values, even, monkeypatch):
+    rng = np.random.default_rng(values)
+    sizes = [20] * 30 if even else [3, 40, 1, 20, 7] * 6
+    truth = [
+        rng.permutation(np.arange(size) % 2) if even else (rng.random(size) < 0.4).astype(int)
+        for size in sizes
+    ]
+    guesses = [rng.normal(size=len(part)) + part for part in truth]
+    if values is not None:
+        guesses = [np.round(part * values / 8) for part in guesses]
+    options = {"resamples": 60, "seed": 3, "rates": (0.002, 0.05, 0.35, 1.0)}
+    scores, curves = resample_scores(truth, guesses, **options)
+    monkeypatch.setattr(resampling, "MANY", 2)
+    again, same = resample_scores(truth, guesses, **options)
+    assert np.array_equal(curves, same)
+    for key, draws in scores.items():
+        assert np.array_equal(draws, again[key]), key
