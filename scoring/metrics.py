@@ -193,6 +193,17 @@ def tpr_at_most_fpr(true_membership: Any, predictions: Any, max_fpr: float = 0.1
     return float(tpr[fpr <= max_fpr].max())
 
 
+class Score(Dict[str, Any]):
+    """A dict of all metrics, which a console shows in a line, without the curve's points."""
+
+    def __repr__(self) -> str:
+        shown = ["%r: %.4f" % (key, self[key]) for key in SCALARS if key in self]
+        shown += [
+            "%r: <%d numbers>" % (key, len(self[key])) for key in ("fpr", "tpr") if key in self
+        ]
+        return "{%s}" % ", ".join(shown)
+
+
 def score(solutions: Any, predictions: Any) -> Dict[str, Any]:
     """All metrics of one scenario, from the pooled predictions of its models.
 
@@ -201,10 +212,10 @@ def score(solutions: Any, predictions: Any) -> Dict[str, Any]:
         predictions: length-n sequence of finite numbers, larger for likelier members.
 
     Returns:
-        A dict of two arrays, `fpr` and `tpr` (see `roc_curve`), and these floats in [0, 1]:
-        `AUC`, the area under the curve by trapezoids; `MIA`, the membership advantage
-        max(tpr - fpr); `accuracy`, the best balanced accuracy; and `TPR_FPR_k`, the result of
-        `tpr_at_fpr` at k / 10,000, for k in `FPR_THRESHOLDS`.
+        A dict, which a console shows in short, of two arrays, `fpr` and `tpr` (see `roc_curve`),
+        and these floats in [0, 1]: `AUC`, the area under the curve by trapezoids; `MIA`, the
+        membership advantage max(tpr - fpr); `accuracy`, the best balanced accuracy; and
+        `TPR_FPR_k`, the result of `tpr_at_fpr` at k / 10,000, for k in `FPR_THRESHOLDS`.
 
     Raises:
         ValueError: as `roc_curve`.
@@ -215,18 +226,22 @@ def score(solutions: Any, predictions: Any) -> Dict[str, Any]:
     >>> result = score([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
     >>> result["AUC"], result["MIA"], result["accuracy"], result["TPR_FPR_1000"]
     (0.75, 0.5, 0.75, 0.5)
+    >>> result["fpr"].tolist(), result["tpr"].tolist()
+    ([0.0, 0.0, 0.5, 0.5, 1.0], [0.0, 0.5, 0.5, 1.0, 1.0])
     """
     fpr, tpr = roc_curve(solutions, predictions)
     # The order of these operations is that of the trapezoidal rule in numpy and scipy, which
     # scikit-learn calls: another order would change the last digit.
     area = (np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2.0).sum()
-    result = {
-        "fpr": fpr,
-        "tpr": tpr,
-        "AUC": float(area),
-        "MIA": float((tpr - fpr).max()),
-        "accuracy": float((1 - (fpr + (1 - tpr)) / 2).max()),
-    }
+    result = Score(
+        {
+            "fpr": fpr,
+            "tpr": tpr,
+            "AUC": float(area),
+            "MIA": float((tpr - fpr).max()),
+            "accuracy": float((1 - (fpr + (1 - tpr)) / 2).max()),
+        }
+    )
     for k in FPR_THRESHOLDS:
         result["TPR_FPR_%d" % k] = float(tpr[fpr < k / FPR_UNIT].max())
     return result

@@ -226,6 +226,8 @@ MISTAKES = {
     "none": ([], "one attack or more"),
     "a number": (3, "an attack's name, a function or an Attack, got int"),
     "arguments": (two_arguments, r"two_arguments to take \(target, shadow, is_member\)"),
+    "of Python": (len, "got Python's len: write a function that returns a score for each point"),
+    "an array's": (np.mean, r"mean takes one argument, which is a Problem, .*to get arrays"),
     "shape": (bad_shape, r"Attack bad_shape cannot run here. Expected 80 scores.* \(3,\)"),
     "white box": (["loss", "whitebox"], "whitebox needs the models themselves .*from_models"),
     "queries": ("stack", "stack needs the models themselves .*holds logits"),
@@ -252,6 +254,29 @@ def test_few_models(name, models, needs):
         mico.evaluate(pool, ["loss", name])
     whole = mico.evaluate(pool_of(models=needs), name, **QUICK)
     assert whole[name].scores.shape == (needs, 80)
+    row = next(row for row in mico.list_attacks() if name in (row.name, *row.aliases))
+    assert row.least_shadows == needs - 1
+
+
+@pytest.mark.parametrize(("name", "models"), [("lira", 1), ("eb", 2)])
+def test_few_shadow_models_of_one_target(name, models):
+    logits, labels, membership = arrays()
+    pool = mico.ModelPool.from_logits(logits[:models], labels, membership[:models])
+    able = "loss, entropy" + ", calibrate-loss-midpoint, lira, rmia" * (models > 1)
+    words = f"{name} needs {models + 1} shadow models, .* has {models} .*more; {able} run with"
+    with pytest.raises(ValueError, match=words):
+        mico.attack(pool, name, target=logits[9])
+    with pytest.raises(ValueError, match="finite logits of target, got NaN"):
+        mico.attack(pool, "loss", target=logits[9] * np.nan)
+
+
+def test_many_models_of_few_records():
+    rng = np.random.default_rng(0)
+    membership = rng.random((400, 10)) < 0.5
+    losses = rng.exponential(1, (400, 10)) * np.where(membership, 0.5, 1)
+    pool = mico.ModelPool.from_losses(losses, membership)
+    result = mico.evaluate(pool, ["loss", "lira"], resamples=100)
+    assert result["lira"].scores.shape == (400, 10) and result["lira"].auc.low > 0.6
 
 
 def test_a_function_of_the_package_gets_the_signal_that_it_is_made_for():

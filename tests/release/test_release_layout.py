@@ -44,7 +44,12 @@ def test_code_of_2022_walks_a_release(copy, tmp_path, monkeypatch, capsys):
     assert main(["submit", CHALLENGE, "--zip", str(tmp_path / "s.zip")]) == 0
     with zipfile.ZipFile(tmp_path / "s.zip") as archive:
         assert len(archive.namelist()) == 6
+    packed = capsys.readouterr().out.splitlines()[-3:]
+    assert [line.split(",")[0].split() for line in packed] == [[n, "dev", "1"] for n in SCENARIOS]
+    assert all("final 1 predictions, written 20" in line for line in packed)
     assert main(["score", CHALLENGE]) == 0
+    words = "Phase train: 6 models. Not scored: dev and final, whose solutions are not disclosed."
+    assert words in capsys.readouterr().out
     again = os.scandir(CHALLENGE)
     assert sorted(entry.name for entry in again) == SCENARIOS
     (found, *_) = (path for _, phase, path in found if phase == "dev")

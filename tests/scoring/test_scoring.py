@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import pickle
 import pkgutil
 import re
 import subprocess
@@ -288,6 +289,15 @@ def test_importing_every_module_first_leaves_score_the_function():
 @pytest.mark.parametrize("path", sorted(SCORING.glob("*.py")), ids=lambda path: path.name)
 def test_the_source_is_that_of_python_3_7(path):
     ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 7))
+
+
+def test_a_score_is_shown_in_a_line_and_is_a_dict_with_all_numbers():
+    found = score([0, 0, 1, 1] * 50, np.arange(200))
+    assert isinstance(found, dict) and len(found["fpr"]) == len(found["tpr"]) > 50
+    words = repr(found)
+    assert len(words) < 300 and "\n" not in words and f"'AUC': {found['AUC']:.4f}" in words
+    assert f"'fpr': <{len(found['fpr'])} numbers>" in words
+    assert pickle.loads(pickle.dumps(found)).keys() == dict(found).keys() == found.keys()
 
 
 def test_the_package_exports_what_it_says():

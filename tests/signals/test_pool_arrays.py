@@ -126,6 +126,8 @@ NAN = LOGITS.copy()
 NAN[2, 7, 1] = np.nan
 TWICE = LOGITS.copy()
 TWICE[4] = TWICE[1]
+HUGE = LOGITS.copy()
+HUGE[3, 2, 0] = -1e300
 
 MISTAKES = {
     "transposed mask": ({"membership": MEMBERSHIP.T}, r"\(40, 5\): .*pass membership\.T"),
@@ -156,6 +158,12 @@ MISTAKES = {
     "twins": ({"logits": TWICE}, "Models 1 and 4 have the same outputs"),
     "text": ({"logits": [[["a"]]]}, "Expected logits to hold numbers"),
     "no models": ({"logits": LOGITS[:0]}, "at least one model"),
+    "an empty list": ({"logits": []}, r"at least one model and record, got \(0,\)"),
+    "1e300": ({"logits": HUGE}, r"of model 3 of at most 1e\+12 in size, got 1e\+300 at record 2"),
+    "names as labels": (
+        {"labels": LABELS.astype(str)},
+        r"np.unique\(labels, return_inverse=True\)",
+    ),
 }
 
 
@@ -164,6 +172,24 @@ def test_a_mistake_gets_a_sentence(mistake):
     changes, sentence = MISTAKES[mistake]
     with pytest.raises(ValueError, match=sentence):
         ModelPool.from_logits(**spoilt(**changes))
+
+
+@pytest.mark.parametrize("rounding", [np.float16, np.float32])
+@pytest.mark.parametrize("copies", [2, 3])
+def test_models_that_differ_by_rounding_are_refused(rounding, copies):
+    logits, labels, membership = arrays(models=12)
+    for row in range(1, copies):
+        logits[4 * row] = logits[0].astype(rounding).astype(float) + 1e-9 * row
+    with pytest.raises(ValueError, match="Models [048] and [048] have the same outputs up to roun"):
+        ModelPool.from_logits(logits, labels, membership)
+
+
+def test_models_that_are_only_alike_are_no_copies():
+    for seed in range(20):
+        logits, labels, membership = arrays(models=8, seed=seed)
+        logits[1:] = logits[0] + 0.1 * (logits[1:] - logits[0])  # all alike
+        logits[2] = logits[0] + 0.3 * (logits[2] - logits[0])  # and one more so
+        assert len(ModelPool.from_logits(logits, labels, membership)) == 8
 
 
 def test_mistakes_with_probabilities():
@@ -184,6 +210,8 @@ def test_mistakes_with_losses():
         (losses - 1, "a cross-entropy is never negative"),
         (losses[0], r"for a single model, pass losses\[None\]"),
         (LOGITS, "ModelPool.from_logits takes them"),
+        (losses[:0], r"losses of at least one model and record, got \(0, 40\)"),
+        (1e13 * losses, "such a model has diverged"),
         (np.where(losses > 1, np.inf, losses), "finite losses of model 0"),
     ):
         with pytest.raises(ValueError, match=sentence):

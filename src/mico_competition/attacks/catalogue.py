@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 _HEADS = ("name", "access", "shadows", "what it does", "source")
 _NOTE = (
     "access: black box (outputs at the records), queries (outputs at changed records, too), white "
-    "box (weights); shadows: the least number of shadow models that an attack needs."
+    "box (weights); shadows: the least number of shadow models that an attack needs; `evaluate` "
+    "attacks each model with the others, and so needs one model more."
 )
 
 
@@ -72,11 +73,18 @@ def list_attacks(access: str | None = None) -> AttackList:
         access: "black box", "queries" or "white box", to list the attacks that need no more than
             the outputs at the records, outputs at changed records, or the weights; by default all.
 
+    Returns:
+        A sequence of rows with `name`, `title`, `source`, `access` and `least_shadows`, the least
+        number of shadow models with which `attack` runs; `evaluate` needs one model more.  Its
+        `names` are strings; a notebook shows it as a table.
+
     Raises:
         ValueError: on another word.
 
     >>> "rmia" in list_attacks("black box").names, "rmia" in list_attacks("white box").names
     (True, False)
+    >>> {row.name: row.least_shadows for row in list_attacks("black box")[::10]}
+    {'threshold': 0, 'calibrate-loss-standardised': 2, 'lira-offline': 2, 'eb-confidence': 3}
     """
     kinds = (BLACK_BOX, QUERIES, WHITE_BOX)
     if access is not None and access not in kinds:

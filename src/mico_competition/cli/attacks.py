@@ -18,7 +18,8 @@ access: black box (outputs at the records), queries (and at changed records),
         white box (weights);
         * uses the known training set if the scenario discloses it (DP
         distinguisher)
-shadows: the least number of shadow models; train models are the shadow models"""
+shadows: the least number of shadow models; train models are the shadow models,
+         and `mico evaluate` needs one more"""
 _COST = """\
 cost: of 50 targets and 100 shadow models of Purchase-100's shape at a tenth of
       its size, on one core, once `mico signals` are computed"""

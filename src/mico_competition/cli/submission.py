@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mico_competition.cli.attack_options import add_challenge_folder
-from mico_competition.competition.table import PHASE_NAMES, labels_of
+from mico_competition.competition.table import (
+    PHASE_NAMES,
+    SCORED_PHASES,
+    SOLUTION_FILE,
+    labels_of,
+)
 from mico_competition.support.command_line import output_file
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
@@ -60,6 +66,51 @@ def _run_submit(args: argparse.Namespace) -> None:
         args.challenge_folder, args.zip or Path(f"predictions_{name}.zip"), args.predictions
     )
     print(f"Packed {path} ({path.stat().st_size:,} bytes)")
+    print("\n".join(packed_lines(args.challenge_folder, args.predictions)))
+
+
+def packed_lines(challenge_folder: Path, predictions: Path | None = None) -> list[str]:
+    """What a zip of predictions holds: a line for each scenario, with when its files were written.
+
+    A prediction does not say which attack made it, but files of another time may be of another.
+    """
+    from datetime import datetime
+
+    from mico_competition.competition.layout import walk_challenge
+    from mico_competition.competition.submission import find_predictions
+
+    folder = find_predictions(challenge_folder, predictions)
+    times: dict[str, list[float]] = {}
+    counts: dict[str, Counter[str]] = {}
+    for model in walk_challenge(challenge_folder, phases=SCORED_PHASES):
+        written = model.prediction_in(folder).stat().st_mtime
+        times.setdefault(model.scenario, []).append(written)
+        counts.setdefault(model.scenario, Counter())[model.phase] += 1
+    size = max(map(len, counts))
+    lines = []
+    for name, own in times.items():
+        first, last = (f"{datetime.fromtimestamp(t):%Y-%m-%d %H:%M}" for t in (min(own), max(own)))
+        when = first if first == last else f"{first} to {last}"
+        phases = ", ".join(f"{phase} {count}" for phase, count in counts[name].items())
+        lines.append(f"  {name.ljust(size)}  {phases} predictions, written {when}")
+    return lines
+
+
+def _phases_line(challenge_folder: Path, phase: str, models: int) -> str:
+    """The phase that is scored, and those of the folder that are not."""
+    from mico_competition.competition.layout import walk_challenge
+
+    others: dict[str, bool] = {}
+    for model in walk_challenge(challenge_folder):
+        if model.phase != phase:
+            known = others.get(model.phase, True)
+            others[model.phase] = known and (model.path / SOLUTION_FILE).is_file()
+    words = [f"Phase {phase}: {count_of(models, 'model')}."]
+    words += [f"Not scored: {p} (use --phase {p})." for p, known in others.items() if known]
+    hidden = [p for p, known in others.items() if not known]
+    if hidden:
+        words.append(f"Not scored: {' and '.join(hidden)}, whose solutions are not disclosed.")
+    return " ".join(words)
 
 
 def add_score(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +141,7 @@ def _run_score(args: argparse.Namespace) -> None:
         scores, intervals = score_scenarios(*values), intervals_of(*values, rates=RATES)
     labels = labels_of(scores)
     scores = {name: scores[name] for name in labels}
+    print(_phases_line(args.challenge_folder, args.phase, len(values[0])))
     print("\n".join(score_lines(scores, intervals, labels)))
     known = {name: intervals[name] for name in scores}
     counts = {n: one.get("effective_models", one["models"]) for n, one in known.items()}

@@ -28,6 +28,7 @@ from mico_competition.evaluation.own_attacks import (
     attacks_of,
     check_enough,
     check_holds,
+    check_shadows,
 )
 from mico_competition.evaluation.results import Results
 from mico_competition.signals import HIDDEN, MEMBER, NONMEMBER
@@ -35,7 +36,7 @@ from mico_competition.signals.pool import ModelPool
 from mico_competition.signals.pool_arguments import choice
 from mico_competition.signals.pool_source import near_copies
 from mico_competition.signals.source import Source
-from mico_competition.support.counts import check_whole, count_of
+from mico_competition.support.counts import check_whole
 from mico_competition.support.progress import tracked
 
 _log = logging.getLogger(__name__)
@@ -163,6 +164,7 @@ def attack(pool: ModelPool, name: AttackLike, target: Any, *, records: Any = Non
     source, found, several = pool.with_targets(target)
     columns = choice("records", records, pool.shape[1])
     shadows = _no_copies(pool, source, found)
+    check_shadows(pool, chosen, len(shadows))
     scores = _attacked(source, chosen, shadows, found, np.tile(columns, (len(found), 1)))
     return scores if several else _first(scores)
 
@@ -222,6 +224,7 @@ def _of_rows(pool: ModelPool, chosen: Attack, rows: np.ndarray, records: Any) ->
         parts.append((targets, places[unknown][first]))
     for targets, at in parts:
         shadows = pool.known[~np.isin(bound[pool.known], bound[targets])]
+        check_shadows(pool, chosen, len(shadows))
         found = _attacked(source, chosen, shadows, targets, at, pool.knows_training_sets)
         for target, own in zip(targets, found):
             scores[rows == target] = own
@@ -248,12 +251,6 @@ def _attacked(
 
     With `known`, the attack knows the membership of the targets at other points.
     """
-    if len(shadows) < chosen.least_shadows:
-        raise ValueError(
-            f"Attack {chosen.name} needs {count_of(chosen.least_shadows, 'shadow model')}, whose "
-            f"membership is known at all records, but this pool has {len(shadows)} beside the "
-            "target: add models, or take loss, which needs none."
-        )
     membership = source.fleet.known_membership.copy()
     if known:
         membership[targets[:, None], columns] = HIDDEN

@@ -66,9 +66,14 @@ def _of_function(function: Callable[..., Any]) -> Attack:
     inner = function.func if isinstance(function, partial) else function
     name: str = getattr(inner, "__name__", type(inner).__name__)
     title = (inspect.getdoc(inner) or "an attack of your own").splitlines()[0]
+    if getattr(inner, "__module__", "") == "builtins":
+        raise ValueError(
+            f"Expected an attack of (target, shadow, is_member) or of one Problem, got Python's "
+            f"{name}: write a function that returns a score for each point of target."
+        )
     try:
         parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):  # of a built-in function
+    except (TypeError, ValueError):  # of a function written in C
         parameters = inspect.signature(lambda target, shadow, is_member: None).parameters
     required = [
         p
@@ -80,11 +85,10 @@ def _of_function(function: Callable[..., Any]) -> Attack:
             f"Expected the attack {name} to take (target, shadow, is_member), or one Problem, but "
             f"it takes {inspect.signature(function)}."
         )
-    run = (
-        function
-        if len(required) == 1
-        else partial(_of_arrays, function, "target_index" in parameters)
-    )
+    if len(required) == 1:
+        run = partial(_of_problem, function, name)
+    else:
+        run = partial(_of_arrays, function, "target_index" in parameters)
     return Attack(
         name,
         title,
@@ -94,6 +98,19 @@ def _of_function(function: Callable[..., Any]) -> Attack:
         all_records=getattr(function, "all_records", False),
         least_shadows=getattr(function, "least_shadows", 1),
     )
+
+
+def _of_problem(function: Callable[..., Any], name: str, problem: Problem) -> Any:
+    """A function of a problem; ValueError if it takes the problem for an array."""
+    try:
+        return function(problem)
+    except (TypeError, AttributeError) as error:
+        if "'Problem'" not in str(error):
+            raise
+        raise ValueError(
+            f"The attack {name} takes one argument, which is a Problem, and uses it as another "
+            f"type ({error}): take (target, shadow, is_member) to get arrays."
+        ) from error
 
 
 def _of_arrays(function: Callable[..., Any], takes_index: bool, problem: Problem) -> np.ndarray:
@@ -165,13 +182,7 @@ def check_enough(pool: ModelPool, attack: Attack, folds: int) -> None:
     sizes = [1] * models if groups is None else np.unique(groups, return_counts=True)[1].tolist()
     if _shadows(sizes, attack, folds) >= attack.least_shadows:
         return
-    able = [
-        name
-        for name in _EXAMPLES
-        if _runs_on(ROWS[name], pool.holds)
-        and _shadows(sizes, attack_of(name), folds) >= ROWS[name].least_shadows
-    ]
-    instead = f"; {', '.join(able)} run with {models}" if able else ""
+    instead = _instead(pool, models, lambda name: _shadows(sizes, attack_of(name), folds))
     needs = count_of(needed(attack, folds), "model")
     pairs = "" if groups is None else ", some of which are left out together"
     raise ValueError(
@@ -179,6 +190,26 @@ def check_enough(pool: ModelPool, attack: Attack, folds: int) -> None:
         f"{attack.least_shadows} shadow models or more, but this pool has {models}{pairs}: train "
         f"more{instead}."
     )
+
+
+def check_shadows(pool: ModelPool, attack: Attack, shadows: int) -> None:
+    """ValueError if there are too few shadow models to attack one target."""
+    if shadows < attack.least_shadows:
+        raise ValueError(
+            f"Attack {attack.name} needs {count_of(attack.least_shadows, 'shadow model')}, whose "
+            f"membership is known at all records, but this pool has {shadows} beside the target: "
+            f"train more{_instead(pool, shadows, lambda name: shadows)}."
+        )
+
+
+def _instead(pool: ModelPool, models: int, shadows: Callable[[str], int]) -> str:
+    """The attacks that run with the models that there are, for the end of an error."""
+    able = [
+        name
+        for name in _EXAMPLES
+        if _runs_on(ROWS[name], pool.holds) and shadows(name) >= ROWS[name].least_shadows
+    ]
+    return f"; {', '.join(able)} run with {models}" if able else ""
 
 
 def needed(attack: Attack, folds: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from mico_competition.evaluation.measure import REPORTED, Measured
 from mico_competition.scoring.metrics import percent
 
-_OPEN = 0.01  # the least width of the range in which a TPR is left open that deserves a sentence
+_OPEN = 0.01  # of a TPR that ties leave open, the least width that deserves a sentence
 
 
 def remarks(attacks: Mapping[str, Measured]) -> list[str]:
@@ -44,22 +44,26 @@ def below_chance(measured: Measured) -> bool:
 
 
 def _ties(name: str, measured: Measured) -> list[str]:
-    """A sentence for each range of a TPR that depends on the order of points of one score."""
+    """A sentence if TPRs depend much on the order of points that have one score."""
     if measured.published is not None:  # a coarse curve does not show ties
         return []
-    ranges: dict[tuple[float, float], list[str]] = {}
-    for rate in REPORTED:
+    rates, ranges = [], []
+    for rate, metric in REPORTED.items():
         after = int((measured.fpr < rate).sum())  # of the curve's points, which rise in both rates
-        low, high = measured.tpr[after - 1], measured.tpr[after]
+        low, high = map(float, measured.tpr[after - 1 : after + 1])
         # Between two points of the curve both rates grow only where points have one score.
-        if high - low >= _OPEN:
-            ranges.setdefault((float(low), float(high)), []).append(percent(rate))
+        interval = measured[metric].high - measured[metric].low
+        if high - low >= _OPEN and not high - low < interval / 2:
+            rates.append(percent(rate))
+            ranges.append(f"{100 * low:.1f}% to {100 * high:.1f}%")
+    if not rates:
+        return []
+    shown = ranges if len(set(ranges)) > 1 else ranges[:1]
     return [
         f"The scores of {name} are tied at the threshold{'s' if len(rates) > 1 else ''} of "
-        f"{_listed(rates)} FPR, where the TPR is anything from {100 * low:.1f}% to "
-        f"{100 * high:.1f}%: points of one score are accepted together or not at all, and these "
-        "exceed the rate, so the TPR without them is counted."
-        for (low, high), rates in ranges.items()
+        f"{_listed(rates)} FPR, where the TPR is anything from {_listed(shown)}: points of one "
+        "score are accepted together or not at all, and these exceed the rate, so the TPR without "
+        "them is counted."
     ]
 
 

@@ -14,6 +14,7 @@ from mico_competition.signals.pool_checks import (
     check_losses,
     check_outputs,
     check_probabilities,
+    check_rows,
     smallest,
 )
 from mico_competition.signals.pool_models import OfLosses, OfOutputs, PoolModel
@@ -85,15 +86,17 @@ class OutputKit:
         """The models of outputs [records, classes], or [models, records, classes]."""
         array = as_array("target", target)
         shape = (len(self.labels), self.classes)
-        if array.ndim not in (2, 3) or array.shape[-2:] != shape:
+        if array.ndim not in (2, 3) or array.shape[-2:] != shape or not len(array):
             raise ValueError(
                 f"Expected target to be a row of the pool, or {self.holds} of shape [records, "
                 f"classes] = {shape} at the pool's records, got {array.shape}."
             )
         several = array.ndim == 3
-        array = check_outputs("target", array.reshape(-1, *shape), self.labels)
-        for rows in array:
-            _check(self.holds, f"{self.holds} of target", rows)
+        array = array.reshape(-1, *shape)
+        for row, rows in enumerate(array):
+            what = f"{self.holds} of target {row}" if several else f"{self.holds} of target"
+            check_rows(what, rows)
+            _check(self.holds, what, rows)
         return [self._model(rows) for rows in array], several
 
     def at(self, rows: np.ndarray, columns: np.ndarray) -> OutputKit:

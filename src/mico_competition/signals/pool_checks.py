@@ -11,6 +11,7 @@ from mico_competition.signals.fleet import HIDDEN, MEMBER, NONMEMBER
 
 _ROUNDING = 2e-3  # by which the sum of a row of probabilities may differ from 1
 _HALF_ROUNDING = 2e-2  # the same for numbers of 16 bits
+LARGEST = 1e12  # beyond, squares and differences of float64 lose what tells models apart
 _NEGATIVE_ZERO = -1e-4  # losses just below 0 are rounding errors of a loss of 0
 
 
@@ -91,7 +92,7 @@ def check_labels(labels: Any, records: int, classes: int | None = None) -> np.nd
     Raises:
         ValueError: on another shape, on fractions, and on labels outside 0..classes - 1.
     """
-    array = as_array("labels", labels)
+    array = _numbers_of_classes(labels)
     if array.ndim == 2 and array.shape[0] == records:
         fix = "labels.ravel()" if array.shape[1] == 1 else "labels.argmax(1)"
         kind = "a column" if array.shape[1] == 1 else "one-hot rows"
@@ -119,6 +120,17 @@ def check_labels(labels: Any, records: int, classes: int | None = None) -> np.nd
     return whole
 
 
+def _numbers_of_classes(labels: Any) -> np.ndarray:
+    """Labels as an array; ValueError with the fix for the names of classes."""
+    try:
+        return as_array("labels", labels)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} If these are names of classes, pass "
+            "np.unique(labels, return_inverse=True)[1]."
+        ) from error
+
+
 def check_outputs(name: str, outputs: Any, labels: Any) -> np.ndarray:
     """float[models, records, classes], logits or probabilities, finite.
 
@@ -127,6 +139,8 @@ def check_outputs(name: str, outputs: Any, labels: Any) -> np.ndarray:
     """
     array = as_array(name, outputs)
     records = np.shape(labels)[0] if np.ndim(labels) else 0
+    if 0 in array.shape:
+        raise ValueError(f"Expected {name} of at least one model and record, got {array.shape}.")
     if array.ndim != 3 or array.shape[1] != records or array.shape[2] < 2:
         fix = f"{records} records have labels"
         if array.ndim == 2 and array.shape[0] == records:
@@ -142,21 +156,25 @@ def check_outputs(name: str, outputs: Any, labels: Any) -> np.ndarray:
         raise ValueError(
             f"Expected {name} of shape [models, records, classes], got {array.shape}: {fix}."
         )
-    if 0 in array.shape:
-        raise ValueError(f"Expected {name} of at least one model and record, got {array.shape}.")
     for row, values in enumerate(array):
         check_rows(f"{name} of model {row}", values)
     return array
 
 
 def check_rows(what: str, values: np.ndarray) -> None:
-    """ValueError if one model's outputs float[records, ...] are not finite."""
+    """ValueError if one model's outputs float[records, ...] are not finite, or beyond `LARGEST`."""
     finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if not finite.all():
         raise ValueError(
             f"Expected finite {what}, got NaN or infinite values at {int((~finite).sum())} of "
             f"{len(values)} records, first at record {int(np.argmin(finite))}: leave the model "
             "out, or repair its outputs."
+        )
+    most = np.abs(values).reshape(len(values), -1).max(axis=1, initial=0)
+    if most.size and float(most.max()) > LARGEST:
+        raise ValueError(
+            f"Expected {what} of at most {LARGEST:g} in size, got {most.max():.4g} at record "
+            f"{int(most.argmax())}: such a model has diverged, so leave it out."
         )
 
 
@@ -195,7 +213,9 @@ def check_losses(losses: Any) -> np.ndarray:
         ValueError: on another shape, on negative losses, and on NaN or infinite values.
     """
     array = as_array("losses", losses)
-    if array.ndim != 2 or 0 in array.shape:
+    if 0 in array.shape:
+        raise ValueError(f"Expected losses of at least one model and record, got {array.shape}.")
+    if array.ndim != 2:
         fix = "for a single model, pass losses[None]" if array.ndim == 1 else "one loss each"
         if array.ndim == 3:
             fix = "if these are logits, ModelPool.from_logits takes them"

@@ -17,6 +17,7 @@ from mico_competition.signals.source import Source
 TWINS_FROM = 10  # records; on fewer, two models may agree by coincidence
 _COPY = 0.05  # of the distance between two models of a pool; rounding to 16 bits stays below it
 _COMPARED = 1000  # records at which models are compared with each other
+_SUMS = 3  # weighted sums of outputs by which models are ordered
 
 
 class ModelsSource:
@@ -128,6 +129,33 @@ def refuse_twins(source: Source) -> None:
                 f"Models {first} and {row} have the same outputs at all {outputs.shape[1]} "
                 "records, so a target would be among its own shadow models: leave one of them out."
             )
+    pair = _rounded_pair(outputs)
+    if pair is not None:
+        raise ValueError(
+            f"Models {pair[0]} and {pair[1]} have the same outputs up to rounding, so a target "
+            "would be among its own shadow models: leave one of them out."
+        )
+
+
+def _rounded_pair(outputs: np.ndarray) -> tuple[int, int] | None:
+    """Two models whose outputs float[models, records] differ by no more than rounding.
+
+    Such models are neighbours in the order of any weighted sum of their outputs, so that the time
+    grows with the number of models and not with its square.
+    """
+    outputs = outputs[:, :: -(-outputs.shape[1] // _COMPARED)]
+    models, records = outputs.shape
+    if models < 3:
+        return None
+    weights = np.random.default_rng(0).normal(size=(_SUMS, records)) / (1 + outputs.std(axis=0))
+    for order in np.argsort(outputs @ weights.T, axis=0, kind="stable").T:
+        apart = np.abs(np.diff(outputs[order], axis=0)).mean(axis=1)
+        for place in np.flatnonzero(apart < _COPY * np.median(apart)):
+            pair = order[place : place + 2]
+            others = outputs[:: -(-models // _COMPARED)]
+            if apart[place] < _COPY * np.median(np.abs(others - outputs[pair[0]]).mean(axis=1)):
+                return int(pair.min()), int(pair.max())
+    return None
 
 
 def near_copies(source: Source, models: np.ndarray, targets: np.ndarray) -> np.ndarray:
