@@ -89,6 +89,11 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
         help="draw 2022's decimal seeds, whose splits can be searched (2^32); for comparison only",
     )
     add_checkpoints(parser)
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="train for some seconds and say what the fleet will cost; nothing is written",
+    )
     add_json(parser)
     add_settings(parser)
     add_data(parser)
@@ -111,19 +116,25 @@ def run_fleet_verb(args: argparse.Namespace) -> int:
     task = get_scenario(args.scenario).task
     dataset = load_dataset(task, args.dataset_dir, args.download)
     data, tokenizer = prepare(task, dataset, args.model_name)
+    if args.dry_run:
+        from mico_competition.cli.fleet_plan import print_plan
+
+        return print_plan(args, data, tokenizer)
     with _private_files(), only_fleet(fleet_folder(args.out, args.scenario)):
         ledger = _ledger(args, data)
         return _train(args, ledger, _backend(args, ledger, data, tokenizer))
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.json:
-        raise UsageError("--json is for `mico fleet status DIR`.")
+    if args.json and not args.dry_run:
+        raise UsageError("--json is for `mico fleet status DIR` and --dry_run.")
+    if args.dry_run and args.ray is not None:
+        raise UsageError("--dry_run measures this machine: leave --ray out.")
     if args.verify:
         raise UsageError("--verify is for `mico fleet status DIR`: a run always verifies.")
     if args.dir is not None:
         raise UsageError(f"{args.dir} is one argument too many: give the folder as --out.")
-    if args.out is None:
+    if args.out is None and not args.dry_run:
         raise UsageError("Give --out, the folder to write into.")
     challenge = get_scenario(args.scenario).challenge
     if args.models is None:

@@ -338,6 +338,11 @@ def _plan(args: argparse.Namespace, settings: Settings, folder: Path) -> dict[st
     if mechanism is not None:
         plan["noise_multiplier"] = mechanism.noise_multiplier
         plan["epsilon"] = mechanism.epsilon(settings.target_delta)
+    if data is not None:
+        from mico_competition.cli.fleet_plan import estimate, values
+        from mico_competition.models.inputs import prepare
+
+        plan["cost"] = values(estimate(settings, prepare(settings.task, data, None)[0]))
     return plan
 
 

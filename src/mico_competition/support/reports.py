@@ -70,6 +70,11 @@ REPORTS: dict[str, dict[str, str]] = {
     "evaluate": {
         "scenarios": "list of objects: scenario, phase, models, attacks (each with metrics), ...",
     },
+    "fleet plan": {
+        "plan": "models, missing, steps, seconds_a_step, stack, workers, device, hours, "
+        "worker_hours, gpu_hours, disk_bytes (training, release, archives), free_bytes, "
+        "memory_bytes, bound",
+    },
     "fleet status": {
         "whole": "whether all models are finished and intact",
         "fleets": "list of objects: scenario, models, done, failed (ids), left, state, "
@@ -111,7 +116,7 @@ REPORTS: dict[str, dict[str, str]] = {
     },
     "train plan": {
         "plan": "what --dry_run prints without --json: every setting, output_dir, checked, "
-        "not_checked, noise_multiplier, epsilon",
+        "not_checked, noise_multiplier, epsilon, and cost as in `fleet plan`",
     },
     "verify": {
         "checked": "`files` or `labels`",

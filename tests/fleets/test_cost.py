@@ -1,0 +1,112 @@
+"""What a fleet will cost, against what a small one took."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers_competition import write_own
+
+from mico_competition.cli import main
+from mico_competition.cli.fleet_plan import lines
+from mico_competition.competition.table import using
+from mico_competition.data.datasets import load_dataset
+from mico_competition.fleets.cost import Cost, cost
+from mico_competition.fleets.trial import Trial, trial
+from mico_competition.training.settings import resolve
+
+FILES = {"model.pt": 1000, "metadata.json": 10}
+SIZES = dict.fromkeys(("trained", "train", "dev", "final"), FILES)
+
+
+def made_up(**changes):
+    """A trial of four models at once that took 2 s a step after 10 s."""
+    values = {
+        "stack": 4,
+        "steps": 5,
+        "step_seconds": 2.0,
+        "begin_seconds": 10.0,
+        "worker_seconds": 0.0,
+        "memory": 10**9,
+    }
+    return Trial(**{**values, "device": "cpu", "threads": 1, "files": SIZES, **changes})
+
+
+def test_times_and_sizes_of_a_made_up_trial():
+    settings = resolve({"scenario": "digits_inf"})
+    found = cost(settings, made_up(), range(10), missing=10, workers=2)
+    block = 10 + 2 * settings.num_steps  # two blocks of four models, and one of two
+    assert found.worker_seconds == 2.5 * block and found.wall_seconds == 1.5 * block
+    assert found.disk["training"] == 10 * 1010 and found.disk["release"] == 10 * 1010
+    assert found.disk["archives"] > found.disk["release"] and found.gpu_hours == 0
+    assert found.memory == 2 * 10**9 and found.bound.startswith("the CPUs")
+    some = cost(settings, made_up(), range(10), missing=4, workers=2)
+    assert some.disk["training"] == 4 * 1010 and some.worker_seconds == block
+    assert some.bound.startswith("the time of one model")
+    none = cost(settings, made_up(), range(10), missing=0)
+    assert (none.wall_seconds, none.disk["training"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing", "said"),
+    [
+        ({"memory": 2**60}, 10, "memory: at most 1 of the 2 workers fit"),
+        ({"files": {**SIZES, "train": {"model.pt": 2**60}}}, 10, "the disk, which has less space"),
+    ],
+)
+def test_memory_and_disk_bound_a_fleet(tmp_path, changes, missing, said):
+    settings = resolve({"scenario": "digits_inf"})
+    out = tmp_path / "not" / "there" / "yet"
+    found = cost(settings, made_up(**changes), range(10), missing=missing, workers=2, out=out)
+    assert found.bound.startswith(said) and isinstance(found, Cost)
+    assert said in " ".join(" ".join(lines(found, "digits_inf")).split())
+
+
+@pytest.mark.parametrize(("scenario", "stack"), [("digits_inf", 1), ("digits_inf", 3)])
+def test_a_trial_stops_in_time_and_leaves_torch_as_it_was(scenario, stack):
+    settings = resolve({"scenario": scenario})
+    data = load_dataset("digits")
+    short = trial(settings, data, stack=stack, seconds=0.0)
+    assert short.steps == 3 and short.stack == stack and short.step_seconds > 0
+    whole = trial(resolve({"scenario": scenario, "num_epochs": 1}), data, seconds=1e9)
+    assert whole.steps == 4 and whole.memory > 10**7
+    assert set(whole.files["trained"]) > set(whole.files["dev"])
+
+
+def size_of(*folders):
+    return sum(path.stat().st_size for f in folders for path in f.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+def test_a_small_fleet_costs_what_was_said(tmp_path, monkeypatch, capsys):
+    """Sizes and counts to a hundredth; times are printed, since a loaded machine bends them."""
+    monkeypatch.chdir(tmp_path)
+    file = write_own(tmp_path / "mine", {"only": {"target_epsilon": float("inf")}})
+    command = ["fleet", "only", "--out", "trained", "--workers", "1"]
+    command += ["--quiet", "--competition", str(file)]
+    assert main([*command, "--dry_run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert not Path("trained").exists()
+    assert (plan["models"], plan["missing"], plan["steps"]) == (7, 7, 4)
+    assert main([*command, "--models", "0,1"]) == 0
+    assert main([*command, "--dry_run", "--json"]) == 0
+    shown = capsys.readouterr().out
+    again = json.loads(shown[shown.index("{") :])["plan"]
+    assert (again["models"], again["missing"]) == (7, 5)
+    assert main(command) == 0
+    words = ["release", "trained", "--to", "released", "--competition", str(file)]
+    assert main(words) == 0
+    disk, released = plan["disk_bytes"], Path("released")
+    trained = sum(size_of(p) for p in Path("trained/faces/only").iterdir())
+    archives = released / "faces.release" / "archives"
+    found = {
+        "training": trained,
+        "release": size_of(released / "faces"),
+        "archives": sum(path.stat().st_size for path in archives.glob("*.zip")),
+    }
+    assert found == pytest.approx(disk, rel=0.01)
+    with using(file):
+        seconds = [
+            json.loads(path.read_text())["wall_time_seconds"]
+            for path in Path("trained/faces").rglob("metadata.json")
+        ]
+    print(f"predicted {plan['worker_hours'] * 3600:.2f} s, measured {sum(seconds):.2f} s")
