@@ -159,7 +159,9 @@ def trial(
     steps = len(clock.times) - 1
     rest = clock.times[1:] if steps > 1 else clock.times
     step = (rest[-1] - rest[0]) / (len(rest) - 1)
+    started = time.perf_counter()
     fingerprints = of_training(settings.task, whole, getattr(models[0], "config", None))
+    again = time.perf_counter() - started
     metadata = {
         **describe(settings, mechanism, data.labels, fingerprints),
         **{"model_id": 0, "results": results, "train_seed": seed, "wall_time_seconds": 1.0},
@@ -171,8 +173,10 @@ def trial(
         stack=stack,
         steps=steps,
         step_seconds=step,
-        begin_seconds=max(0.0, clock.times[1] - begun - step) + (evaluated + written) * stack,
-        worker_seconds=waited,
+        begin_seconds=max(0.0, clock.times[1] - begun - step)
+        + again
+        + (evaluated + written) * stack,
+        worker_seconds=max(0.0, waited - again),
         memory=_peak(device),
         device=device.type,
         threads=used,
