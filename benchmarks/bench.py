@@ -39,7 +39,8 @@ from mico_competition.competition.splits import derive_seeds
 from mico_competition.data.arrays import ArrayDataset, unpack_bits
 from mico_competition.data.datasets import load_digits
 from mico_competition.models.architectures import CNN, MLP
-from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES, poisson_batches
+from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
+from mico_competition.training.poisson_draws import poisson_batches
 from mico_competition.training.secure_random import SecureGenerator
 from mico_competition.training.settings import resolve
 from mico_competition.training.train import mechanism_of

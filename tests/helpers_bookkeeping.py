@@ -7,7 +7,7 @@ from helpers_models import write_base
 
 from mico_competition.competition.table import TASKS
 from mico_competition.models.architectures import CNN, MLP, new_model
-from mico_competition.training.dpsgd import per_example_losses
+from mico_competition.training.losses import per_example_losses
 
 # Relative to the norm of what a loop in float64 gives.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}

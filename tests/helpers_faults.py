@@ -10,13 +10,9 @@ import math
 import torch
 
 from mico_competition.training.accounting import Mechanism
-from mico_competition.training.dpsgd import (
-    DPSGD,
-    clip_factors,
-    gaussian_like,
-    per_example_losses,
-    summed_optimizer,
-)
+from mico_competition.training.dpsgd import DPSGD, clip_factors
+from mico_competition.training.losses import per_example_losses
+from mico_competition.training.private_optimizer import gaussian_like, summed_optimizer
 from mico_competition.training.train import mechanism_of, shuffled_batches
 
 

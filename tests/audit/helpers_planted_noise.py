@@ -7,14 +7,14 @@ import math
 import torch
 
 from mico_competition.training import batched_mlp as stack
-from mico_competition.training import dpsgd
+from mico_competition.training import private_optimizer
 
 ORDER = ("mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias", "canaries")
 
 
 def _noise(patch, change):
     """`change(noise, state)` after each draw; `state` lives as long as the patch."""
-    real, state = dpsgd.gaussian_like, {"calls": 0}
+    real, state = private_optimizer.gaussian_like, {"calls": 0}
 
     def faulty(tensors, std, generator):
         state["std"], state["generator"] = std, generator
@@ -23,7 +23,7 @@ def _noise(patch, change):
         state["calls"] += 1
         return [part.to(t.dtype).mul_(std) for part, t in zip(drawn, tensors)]
 
-    patch.setattr(dpsgd, "gaussian_like", faulty)
+    patch.setattr(private_optimizer, "gaussian_like", faulty)
     patch.setattr(stack, "gaussian_like", faulty)
 
 
@@ -82,7 +82,7 @@ def same_generator_state(patch):
             drawn.append(torch.empty_like(t).normal_(0, std, generator=generator))
         return drawn
 
-    patch.setattr(dpsgd, "gaussian_like", faulty)
+    patch.setattr(private_optimizer, "gaussian_like", faulty)
     patch.setattr(stack, "gaussian_like", faulty)
 
 

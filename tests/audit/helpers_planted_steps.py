@@ -7,12 +7,12 @@ import math
 import torch
 
 from mico_competition.training import batched_mlp as stack
-from mico_competition.training import dpsgd, train, train_many
+from mico_competition.training import dpsgd, private_optimizer, train, train_many
 
 
 def _after_noise(patch, change):
     """`change(optimizer, before)` once the gradient is noisy; `before` is the sum without noise."""
-    for kind in (dpsgd.summed_optimizer(), stack.stacked_optimizer()):
+    for kind in (private_optimizer.summed_optimizer(), stack.stacked_optimizer()):
 
         def faulty(self, real=kind.add_noise):
             sums = [p.summed_grad.clone() for p in self.params]

@@ -36,7 +36,8 @@ from mico_competition.audit.trainer.runner import AuditSettings
 from mico_competition.data.arrays import TokenDataset
 from mico_competition.models.architectures import MLP
 from mico_competition.training.accounting import Mechanism
-from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES, per_example_losses
+from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES
+from mico_competition.training.losses import per_example_losses
 from mico_competition.training.settings import resolve
 
 NORM = 0.7

@@ -22,7 +22,7 @@ from mico_competition.cli import main
 from mico_competition.data.datasets import load_dataset
 from mico_competition.models.inputs import prepare
 from mico_competition.training import batched_mlp as stack
-from mico_competition.training import dpsgd, train
+from mico_competition.training import dpsgd, private_optimizer, train
 from mico_competition.training.settings import resolve
 from mico_competition.training.streams import Streams
 
@@ -116,7 +116,7 @@ def stream_of_its_own(patch):
     def faulty(self):
         std = self.noise_multiplier * self.max_grad_norm
         rows = [p.detach()[0] for p in self.params]
-        drawn = dpsgd.gaussian_like(rows, std, self.generators[0])
+        drawn = private_optimizer.gaussian_like(rows, std, self.generators[0])
         for parameter, noise in zip(self.params, drawn):
             parameter.grad = noise.expand_as(parameter) + parameter.summed_grad
 

@@ -17,7 +17,8 @@ from torch import nn
 
 from mico_competition.training import ghost_norms, layer_rule
 from mico_competition.training.bookkeeping import BookKeeper
-from mico_competition.training.dpsgd import clip_factors, per_example_losses
+from mico_competition.training.dpsgd import clip_factors
+from mico_competition.training.losses import per_example_losses
 
 
 def assert_agrees(model, inputs, labels, losses=per_example_losses):

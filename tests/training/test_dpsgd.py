@@ -15,11 +15,8 @@ from torch import nn
 from mico_competition.models.architectures import MLP
 from mico_competition.training import accounting
 from mico_competition.training.accounting import EPS_ERROR, Mechanism
-from mico_competition.training.dpsgd import (
-    DPSGD,
-    GRAD_SAMPLE_MODES,
-    poisson_batches,
-)
+from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES
+from mico_competition.training.poisson_draws import poisson_batches
 
 TINY_NOISE = 1e-12
 NORM = 2.5

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from test_private_trainer import net, records, run, trainer_of
+from helpers_private_trainer import net, records, run, trainer_of
 from torch import nn
 
 import mico_competition as mico

@@ -19,7 +19,8 @@ from mico_competition.models import architectures as models
 from mico_competition.models.inputs import prepare
 from mico_competition.models.small_roberta import make_small_roberta
 from mico_competition.training import batched_mlp as stack
-from mico_competition.training import dpsgd, streams, train, train_many
+from mico_competition.training import dpsgd, secure_random, streams, train, train_many
+from mico_competition.training import private_optimizer as optimiser
 from mico_competition.training.recipe import training_fingerprint
 from mico_competition.training.settings import resolve
 
@@ -164,8 +165,8 @@ EDITS = {
     "one random stream in stacks": (train_many, "generator_of", one_stream, BOTH),
     "clipped twice": (dpsgd, "clip_factors", lambda f: lambda *a: f(*a) ** 2, PRIVATE),
     "not clipped": (dpsgd, "clip_factors", lambda f: lambda n, c: torch.ones_like(n), PRIVATE),
-    "less noise": (dpsgd, "gaussian_like", lambda f: lambda t, s, g: f(t, s / 2, g), PRIVATE),
-    "same noise each step": (dpsgd, "gaussian_like", same_noise, PRIVATE),
+    "less noise": (optimiser, "gaussian_like", lambda f: lambda t, s, g: f(t, s / 2, g), PRIVATE),
+    "same noise each step": (optimiser, "gaussian_like", same_noise, PRIVATE),
     "noise shared in stacks": (stack, "gaussian_like", same_noise, PRIVATE),
     "seeds that do not count": (
         streams.Streams,
@@ -210,7 +211,7 @@ def test_the_secure_generators_draws_count(monkeypatch):
     found = of("digits_hi", secure_mode=True)
     assert found == of("digits_hi", secure_mode=True)
     secure = "mico_competition.training.secure_random.SecureGenerator"
-    original = dpsgd.SecureGenerator.bernoulli
+    original = secure_random.SecureGenerator.bernoulli
     monkeypatch.setattr(f"{secure}.bernoulli", lambda self, count, p: original(self, count, p / 2))
     assert of("digits_hi", secure_mode=True) != found
 

@@ -21,19 +21,18 @@ from mico_competition.models.architectures import MLP
 from mico_competition.models.precision import full_float32
 from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.check_batches import Batch
-from mico_competition.training.dpsgd import (
-    Generator,
-    check_private,
-    clip_factors,
+from mico_competition.training.dpsgd import check_private, clip_factors
+from mico_competition.training.ghost_norms import RULES
+from mico_competition.training.gradient_checks import Delivered
+from mico_competition.training.layer_rule import Rule
+from mico_competition.training.private_checks import PrivacyChecks, check_trainable
+from mico_competition.training.private_optimizer import (
     gaussian_like,
     logical_step,
     summed_optimizer,
     take_sum,
 )
-from mico_competition.training.ghost_norms import RULES
-from mico_competition.training.gradient_checks import Delivered
-from mico_competition.training.layer_rule import Rule
-from mico_competition.training.private_checks import PrivacyChecks, check_trainable
+from mico_competition.training.secure_random import Generator
 
 
 class StackedLinear(nn.Module):
@@ -120,7 +119,7 @@ def stacked_losses(model: nn.Module, x: Tensor, labels: Tensor, counts: Tensor) 
 
 @cache
 def stacked_optimizer() -> Any:
-    """The class StackedOptimizer, created at the first call: see `dpsgd.summed_optimizer`."""
+    """The class StackedOptimizer, created at the first call as `summed_optimizer` is."""
     base: Any = summed_optimizer()
 
     class StackedOptimizer(base):  # type: ignore[misc] # no types

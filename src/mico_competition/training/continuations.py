@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from mico_competition.training.certificate import weights_digest
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +82,37 @@ def sealed(state: dict[str, Any]) -> dict[str, Any]:
     return {**state, "digest": _digest(state)}
 
 
-def check_state(state: Any) -> None:
+def check_state(
+    state: Any, privacy: Mapping[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Raise ValueError unless `state` is one of a trainer like this, its model and its optimizer.
+
+    Args:
+        state: what `PrivateTrainer.state_dict` gave.
+        privacy: the privacy parameters of the trainer.
+        model: the trainer's model, with the weights of the same checkpoint.
+        optimizer: the trainer's optimizer, in the state of the same checkpoint.
+    """
+    _check_parts(state)
+    for name, value in privacy.items():
+        if state["privacy"].get(name) != value:
+            raise ValueError(
+                f"Expected {name}={value}, as this trainer has it, got a state with "
+                f"{state['privacy'].get(name)}: make the trainer with the same arguments."
+            )
+    if state["weights"] != weights_digest(model):
+        raise ValueError(
+            "The trainer's state belongs to other weights than the model has now: load the "
+            "model's state of the same checkpoint first."
+        )
+    if state["optimizer"] != optimizer_digest(optimizer):
+        raise ValueError(
+            "The trainer's state belongs to another state of the optimizer: load the "
+            "optimizer's state of the same checkpoint first."
+        )
+
+
+def _check_parts(state: Any) -> None:
     """Raise ValueError unless `state` has the parts of a trainer's state, as they were saved."""
     if not isinstance(state, Mapping):
         raise ValueError(

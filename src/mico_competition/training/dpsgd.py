@@ -1,105 +1,43 @@
-"""The DP-SGD step: a Poisson batch, per-example clipping, and noise once a logical batch.
+"""The DP-SGD step: per-example clipping, and noise once a logical batch.
 
 This is algorithm 1 of Abadi et al. (CCS 2016, arXiv 1607.00133; docs/METHODS.md, sections 11.1 and
-11.2) with the contract of Opacus' optimiser: clipped gradients are summed over the physical batches
-of a logical one, noise of standard deviation sigma * C is added once, and the sum is divided by the
-expected batch size.
-`poisson_batches` draws each record independently with probability `sample_rate`, as Opacus'
-`UniformWithReplacementSampler` does.
+11.2) with the contract of Opacus' optimiser (`private_optimizer`): clipped gradients are summed
+over the physical batches of a logical one, noise of standard deviation sigma * C is added once, and
+the sum is divided by the expected batch size.  `poisson_draws` draws the batches.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
-from mico_competition.models.architectures import logits
 from mico_competition.models.precision import full_float32
 from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.check_batches import Batch as Examples
-from mico_competition.training.example_gradients import without
 from mico_competition.training.ghost_guard import guard_norms
 from mico_competition.training.gradient_checks import Delivered, unfit
+from mico_competition.training.losses import per_example_losses
 from mico_competition.training.model_state import plain_name
 from mico_competition.training.private_checks import PrivacyChecks, check_trainable
-from mico_competition.training.secure_random import SecureGenerator
+from mico_competition.training.private_optimizer import (
+    drop_not_finite,
+    logical_step,
+    optimizer_class,
+    take_sum,
+)
+from mico_competition.training.secure_random import Generator, SecureGenerator
 
 # Ours is the first; the others are Opacus', for comparison and for layers that ours lacks.
 GRAD_SAMPLE_MODES = ("bookkeeping", "hooks", "functorch", "ghost")
 
 Inputs = torch.Tensor | dict[str, torch.Tensor]
-Generator = torch.Generator | SecureGenerator
 Batch = Callable[[torch.Tensor], Inputs]
 Losses = Callable[[nn.Module, Inputs, torch.Tensor], torch.Tensor]
-
-
-def poisson_batches(
-    num_records: int,
-    *,
-    sample_rate: float,
-    num_steps: int,
-    generator: Generator,
-) -> Iterator[torch.Tensor]:
-    """Draw Poisson batches: each holds each record independently with probability `sample_rate`.
-
-    Args:
-        num_records: n, the number of records.
-        sample_rate: q in (0, 1].
-        num_steps: the number of batches.
-        generator: the generator that draws them.
-
-    Yields:
-        int64[b], the sorted positions of a batch's records in 0..n-1.  A batch may be empty; it
-        still counts as a step.
-    """
-    for _ in range(num_steps):
-        if isinstance(generator, SecureGenerator):
-            yield generator.bernoulli(num_records, sample_rate).nonzero().squeeze(1)
-        else:
-            yield poisson_draw(num_records, sample_rate, generator)
-
-
-def poisson_draw(num_records: int, sample_rate: float, generator: torch.Generator) -> torch.Tensor:
-    """Draw one Poisson batch: int64[b], the sorted positions of its records.
-
-    It draws the gaps between positions, which are geometric (Devroye, Non-Uniform Random Variate
-    Generation, 1986, chapter X.2), so the cost grows with the batch and not with the dataset.
-    """
-    if sample_rate >= 1:
-        return torch.arange(num_records, device=generator.device)
-    expected = num_records * sample_rate
-    count = math.ceil(expected + 6 * math.sqrt(expected)) + 8
-    last, parts = -1.0, []
-    while last < num_records:
-        uniform = torch.rand(
-            count, generator=generator, dtype=torch.float64, device=generator.device
-        )
-        gaps = uniform.neg_().log1p_().div_(math.log1p(-sample_rate)).floor_().add_(1)
-        parts.append(gaps.cumsum(0).add_(last))
-        last = float(parts[-1][-1])
-    drawn = torch.cat(parts)
-    return drawn[drawn < num_records].long()
-
-
-def gaussian_like(
-    tensors: Sequence[torch.Tensor], std: float, generator: Generator | None
-) -> list[torch.Tensor]:
-    """Draw independent Gaussian noise of deviation `std`, one tensor like each of `tensors`."""
-    if isinstance(generator, SecureGenerator):
-        # One draw for all tensors, because each draw has a fixed cost.
-        flat = generator.normal((sum(t.numel() for t in tensors),), std, tensors[0].dtype)
-        parts = flat.split([t.numel() for t in tensors])
-        return [part.view_as(t) for part, t in zip(parts, tensors)]
-    # In the order of Opacus, so that all modes give the same run.
-    return [torch.empty_like(t).normal_(0, std, generator=generator) for t in tensors]
 
 
 class DPSGD:
@@ -156,7 +94,7 @@ class DPSGD:
         self.mode = grad_sample_mode
         self._given_losses = losses
         self.model = self._wrap(model)
-        self.optimizer = _optimizer_class(grad_sample_mode)(
+        self.optimizer = optimizer_class(grad_sample_mode)(
             optimizer,
             noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
@@ -340,123 +278,9 @@ class DPSGD:
                 parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
 
 
-def _optimizer_class(mode: str) -> Any:
-    """The class of optimiser for a grad_sample_mode."""
-    if mode == "bookkeeping":
-        return summed_optimizer()
-    from opacus.optimizers import get_optimizer_class
-
-    return get_optimizer_class("flat", False, mode)
-
-
-@cache
-def summed_optimizer() -> Any:
-    """The class SummedOptimizer, created at the first call: only private runs import Opacus."""
-    from opacus.optimizers import DPOptimizerFastGradientClipping
-
-    class SummedOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc] # no types
-        """Opacus' optimiser for gradients that arrive clipped and summed in `grad`.
-
-        The contract is that of Opacus: it sums over physical batches, adds noise once and divides
-        by the expected batch size.  Only needless copies are left out.
-        """
-
-        def accumulate(self) -> None:
-            """Add `grad` to the sum of the logical batch."""
-            for parameter in self.params:
-                if parameter.summed_grad is None:
-                    parameter.summed_grad = parameter.grad
-                else:
-                    parameter.summed_grad.add_(parameter.grad)
-                parameter.grad = None
-
-        def add_noise(self) -> None:
-            """Write the sum with noise of deviation sigma * C into `grad`."""
-            std = self.noise_multiplier * self.max_grad_norm
-            parameters = self.params
-            for parameter, noise in zip(parameters, gaussian_like(parameters, std, self.generator)):
-                parameter.grad = noise.add_(parameter.summed_grad)
-
-        def __reduce_ex__(self, protocol: Any) -> Any:
-            raise TypeError(
-                "A private optimizer cannot be copied or pickled: use the trainer's state_dict()."
-            )
-
-    return SummedOptimizer
-
-
-def logical_step(optimizer: Any, chunks: Sequence[Any]) -> Iterator[Any]:
-    """Yield the physical batches; the optimiser sums after each, and steps after the last."""
-    # Discard the partial sum of an earlier step that failed half-way.
-    optimizer._is_last_step_skipped = False
-    optimizer.zero_grad(set_to_none=True)
-    for number, chunk in enumerate(chunks, start=1):
-        yield chunk
-        optimizer.signal_skip_step(do_skip=number < len(chunks))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-
-def take_sum(optimizer: Any, parameters: Sequence[Any]) -> Delivered:
-    """Take the clipped sum that a backward pass has left, as the optimiser accumulates it.
-
-    The optimiser treats it like a physical batch that is not the last one of a step, so it draws
-    no noise and takes no step.
-    """
-    try:
-        optimizer.signal_skip_step(do_skip=True)
-        optimizer.step()
-        return Delivered([p.summed_grad for p in parameters], _norms_by_parameter(parameters))
-    finally:
-        optimizer._step_skip_queue.clear()
-        optimizer._is_last_step_skipped = False
-        optimizer.zero_grad(set_to_none=True)
-
-
-def drop_not_finite(parameters: Sequence[Any]) -> None:
-    """Make Opacus' per-example gradients zero for the examples for which one is not finite."""
-    held = [p for p in parameters if isinstance(getattr(p, "grad_sample", None), torch.Tensor)]
-    if not held or torch.stack([p.grad_sample.sum() for p in held]).isfinite().all():
-        return
-    finite = [p.grad_sample.isfinite().reshape(len(p.grad_sample), -1).all(1) for p in held]
-    dropped = ~torch.stack(finite).all(0)
-    for parameter in held:
-        parameter.grad_sample = without(parameter.grad_sample, dropped)
-
-
-def _norms_by_parameter(parameters: Sequence[Any]) -> torch.Tensor | None:
-    """The norms of per-example gradients, float[b, parameters], if Opacus has left them."""
-    norms_of: list[torch.Tensor] = []
-    for parameter in parameters:
-        norms = getattr(parameter, "_norm_sample", None)  # ghost
-        rows = getattr(parameter, "grad_sample", None)  # hooks, functorch
-        if norms is None and isinstance(rows, torch.Tensor):
-            norms = torch.linalg.vector_norm(rows.flatten(1), dim=1)
-        if norms is None:
-            return None
-        norms_of.append(norms)
-    return torch.stack(norms_of, 1)
-
-
 def clip_factors(norms: torch.Tensor, max_grad_norm: float) -> torch.Tensor:
     """The clipping factor of each example, min(1, C / (norm + 1e-6)), as in Opacus."""
     return (max_grad_norm / (norms + 1e-6)).clamp_(max=1.0)
-
-
-def per_example_losses(model: nn.Module, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
-    """The cross-entropy of each example, float[b].
-
-    Raises:
-        ValueError: if the model does not take the inputs, or has fewer outputs than classes.
-    """
-    outputs = logits(model, inputs)
-    try:
-        return cross_entropy(outputs, labels, reduction="none")
-    except IndexError as error:
-        raise ValueError(
-            f"Model {type(model).__name__} gives outputs of shape {list(outputs.shape)}, which do "
-            "not cover the task's classes: correct the model."
-        ) from error
 
 
 def physical_batches(batch: torch.Tensor, size: int) -> Sequence[torch.Tensor]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from mico_competition.models.architectures import logits
 
 Loss = Callable[[Any, Tensor], Tensor]
 """Maps a model's outputs and the targets [b, ...] to float[b], one loss an example."""
@@ -80,6 +81,22 @@ def _same_shape(outputs: Tensor, targets: Tensor) -> None:
             f"Expected targets of shape {list(outputs.shape)}, as the outputs have, got "
             f"{list(targets.shape)}."
         )
+
+
+def per_example_losses(model: nn.Module, inputs: Any, labels: Tensor) -> Tensor:
+    """The cross-entropy of each example, float[b].
+
+    Raises:
+        ValueError: if the model does not take the inputs, or has fewer outputs than classes.
+    """
+    outputs = logits(model, inputs)
+    try:
+        return functional.cross_entropy(outputs, labels, reduction="none")
+    except IndexError as error:
+        raise ValueError(
+            f"Model {type(model).__name__} gives outputs of shape {list(outputs.shape)}, which do "
+            "not cover the task's classes: correct the model."
+        ) from error
 
 
 class ExampleLosses:
@@ -160,52 +177,3 @@ def _refuse_foreign(model: nn.Module, parameters: list[Any]) -> None:
             "so its gradient would be neither clipped nor noised: make it a part of the model, or "
             "freeze it by requires_grad_(False)."
         )
-
-
-def rows_of(inputs: Any) -> int:
-    """The number of examples of a batch: the length of its tensors, which must agree.
-
-    Nothing but tensors with one row an example (and None) is allowed, since the checks for
-    mixing exchange rows and would pass over anything else.
-    """
-    named = list(_flat(inputs, ""))
-    for name, value in named:
-        if not isinstance(value, Tensor) or not value.ndim:
-            what = "a tensor of one number" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(
-                "Expected inputs to be a tensor with one row an example, or a dict of such "
-                f"tensors, got {what}{name and f' for {name}'}: set constants in the model, and "
-                "repeat what all examples share for each row."
-            )
-    lengths = {len(value) for _, value in named}
-    if len(lengths) != 1:
-        raise ValueError(
-            "Expected inputs to be a tensor with one row an example, or a dict of such tensors, "
-            f"got {type(inputs).__name__} of {sorted(lengths) or 'no'} rows."
-        )
-    return lengths.pop()
-
-
-def _flat(inputs: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """The values of inputs, without None, and their names."""
-    if isinstance(inputs, Mapping):
-        for key, value in inputs.items():
-            yield from _flat(value, f"{name}[{key!r}]")
-    elif inputs is not None or not name:
-        yield name, inputs
-
-
-def as_tensors(inputs: Any) -> Any:
-    """Arrays as tensors, in a dict too."""
-    if isinstance(inputs, Mapping):
-        return {name: as_tensors(value) for name, value in inputs.items()}
-    return torch.as_tensor(inputs) if hasattr(inputs, "__array__") else inputs
-
-
-def part_of(inputs: Any, at: Tensor, device: torch.device) -> Any:
-    """The examples at positions `at`, on the model's device."""
-    if isinstance(inputs, Mapping):
-        return {name: part_of(value, at, device) for name, value in inputs.items()}
-    if isinstance(inputs, Tensor) and inputs.ndim:
-        return inputs[at.to(inputs.device)].to(device)
-    return inputs

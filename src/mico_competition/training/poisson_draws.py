@@ -1,19 +1,69 @@
-"""Draws the batches of a private run one after another, each to be trained on exactly once.
+"""Draws Poisson batches: all of a run, or one after another, each to be trained on exactly once.
 
-The accountant counts steps on batches that were drawn at random.  So a batch is handed out, then
+`poisson_batches` draws each record independently with probability `sample_rate`, as Opacus'
+`UniformWithReplacementSampler` does.  `PoissonDraws` hands such batches out one by one.  The
+accountant counts steps on batches that were drawn at random.  So a batch is handed out, then
 used; it cannot be used twice, replaced or left out, and no batch is drawn before the last one was
 used.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from mico_competition.training.dpsgd import Generator, poisson_batches
-from mico_competition.training.secure_random import SecureGenerator
+from mico_competition.training.secure_random import Generator, SecureGenerator
+
+
+def poisson_batches(
+    num_records: int,
+    *,
+    sample_rate: float,
+    num_steps: int,
+    generator: Generator,
+) -> Iterator[torch.Tensor]:
+    """Draw Poisson batches: each holds each record independently with probability `sample_rate`.
+
+    Args:
+        num_records: n, the number of records.
+        sample_rate: q in (0, 1].
+        num_steps: the number of batches.
+        generator: the generator that draws them.
+
+    Yields:
+        int64[b], the sorted positions of a batch's records in 0..n-1.  A batch may be empty; it
+        still counts as a step.
+    """
+    for _ in range(num_steps):
+        if isinstance(generator, SecureGenerator):
+            yield generator.bernoulli(num_records, sample_rate).nonzero().squeeze(1)
+        else:
+            yield poisson_draw(num_records, sample_rate, generator)
+
+
+def poisson_draw(num_records: int, sample_rate: float, generator: torch.Generator) -> torch.Tensor:
+    """Draw one Poisson batch: int64[b], the sorted positions of its records.
+
+    It draws the gaps between positions, which are geometric (Devroye, Non-Uniform Random Variate
+    Generation, 1986, chapter X.2), so the cost grows with the batch and not with the dataset.
+    """
+    if sample_rate >= 1:
+        return torch.arange(num_records, device=generator.device)
+    expected = num_records * sample_rate
+    count = math.ceil(expected + 6 * math.sqrt(expected)) + 8
+    last, parts = -1.0, []
+    while last < num_records:
+        uniform = torch.rand(
+            count, generator=generator, dtype=torch.float64, device=generator.device
+        )
+        gaps = uniform.neg_().log1p_().div_(math.log1p(-sample_rate)).floor_().add_(1)
+        parts.append(gaps.cumsum(0).add_(last))
+        last = float(parts[-1][-1])
+    drawn = torch.cat(parts)
+    return drawn[drawn < num_records].long()
 
 
 class PoissonDraws:

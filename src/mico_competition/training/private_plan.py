@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
+from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import Any
 
@@ -11,10 +13,19 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from mico_competition.support.extras import install
 from mico_competition.training.accounting import Mechanism
-from mico_competition.training.dpsgd import Generator
-from mico_competition.training.secure_random import SecureGenerator
+from mico_competition.training.secure_random import Generator, SecureGenerator
 from mico_competition.training.streams import fresh_streams
+from mico_competition.training.whole_layers import WholeLayer
+
+LARGE_LAYER = 2**28  # numbers of per-example gradients in a physical batch, which take 1 GiB
+
+
+def check_opacus() -> None:
+    """Raise ImportError, with the command that helps, if Opacus is not installed."""
+    if find_spec("opacus") is None:
+        raise ImportError(f"PrivateTrainer needs the package opacus: {install('opacus')}")
 
 
 def check_module(model: Any, optimizer: Any) -> None:
@@ -45,10 +56,12 @@ def check_number(name: str, value: Any) -> None:
         raise ValueError(f"Expected {name} to be a number, got {value!r}.")
 
 
-def check_seed(seed: Any) -> None:
-    """Raise ValueError unless the seed is a whole number or None."""
+def check_seed(seed: Any, secure_mode: bool) -> None:
+    """Raise ValueError unless the seed is a whole number, or None as in secure mode."""
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
         raise ValueError(f"Expected seed to be a whole number or None, got {type(seed).__name__}.")
+    if secure_mode and seed is not None:
+        raise ValueError("A run in secure_mode cannot be repeated: leave out seed.")
 
 
 def warn_of_delta(delta: float, num_records: int) -> None:
@@ -57,7 +70,40 @@ def warn_of_delta(delta: float, num_records: int) -> None:
         warnings.warn(
             f"delta={delta} is not below 1 / num_records = {1 / num_records:.2g}, and so permits "
             "to publish a record as it is: choose a delta well below.",
-            stacklevel=4,
+            stacklevel=3,
+        )
+
+
+def warn_of_cost(layers: Iterable[WholeLayer], rows: int) -> None:
+    """Warn of layers whose per-example gradients take much memory in a physical batch."""
+    for whole in layers:
+        if whole.numbers * rows > LARGE_LAYER:
+            warnings.warn(
+                f"Layer {whole.name or 'model'} ({type(whole.module).__name__}) has no formula "
+                f"for per-example gradients: it {whole.cost}. Lower "
+                f"max_physical_batch_size={rows}, or freeze the layer.",
+                stacklevel=3,
+            )
+
+
+def held_by(optimizer: torch.optim.Optimizer) -> list[int]:
+    """The identities of an optimizer's parameters."""
+    return [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def check_surroundings(
+    optimizer: torch.optim.Optimizer, held: list[int], device: torch.device
+) -> None:
+    """Raise ValueError if a step here and now would not be the step that was checked."""
+    if held_by(optimizer) != held:
+        raise ValueError(
+            "The optimizer got or lost parameters after the trainer was made: give it all of "
+            "them first, then make the trainer."
+        )
+    if torch.is_autocast_enabled(device.type):
+        raise ValueError(
+            "Private steps under torch.autocast are not supported, since gradients would be "
+            "clipped in low precision: call step outside of autocast."
         )
 
 

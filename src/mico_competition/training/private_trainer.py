@@ -7,15 +7,12 @@ and 11, has the mechanism; docs/PRIVACY.md says what the claim covers.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from mico_competition.support.extras import install
 from mico_competition.support.progress import stage
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.certificate import describe_claim, weights_digest
@@ -27,20 +24,23 @@ from mico_competition.training.continuations import (
     sealed,
 )
 from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES
-from mico_competition.training.losses import ExampleLosses, Loss, as_tensors, part_of, rows_of
+from mico_competition.training.example_rows import as_batch, part_of
+from mico_competition.training.losses import ExampleLosses, Loss
 from mico_competition.training.poisson_draws import PoissonDraws, restore, state_of
 from mico_competition.training.private_plan import (
     check_module,
     check_number,
+    check_opacus,
     check_seed,
+    check_surroundings,
     checked_counts,
     generators_of,
+    held_by,
     planned_mechanism,
+    warn_of_cost,
     warn_of_delta,
 )
 from mico_competition.training.weights_watch import WeightsWatch
-
-LARGE_LAYER = 2**28  # numbers of per-example gradients in a physical batch, which take 1 GiB
 
 
 class PrivateTrainer:
@@ -115,18 +115,18 @@ class PrivateTrainer:
         secure_mode: bool = False,
         grad_sample_mode: str = GRAD_SAMPLE_MODES[0],
     ) -> None:
-        if find_spec("opacus") is None:
-            raise ImportError(f"PrivateTrainer needs the package opacus: {install('opacus')}")
+        check_opacus()
         check_module(model, optimizer)
         num_records, batch_size, epochs, max_physical_batch_size = checked_counts(
             num_records, batch_size, epochs, max_physical_batch_size
         )
-        check_seed(seed)
+        check_seed(seed, secure_mode)
         check_number("max_grad_norm", max_grad_norm)
-        if secure_mode and seed is not None:
-            raise ValueError("A run in secure_mode cannot be repeated: leave out seed.")
+        self.model, self.optimizer = model, optimizer
+        self.device = next(model.parameters()).device
         self.num_records, self.batch_size, self.epochs = num_records, batch_size, epochs
         self.steps_per_epoch = -(-num_records // batch_size)
+        self.max_grad_norm, self.secure_mode = max_grad_norm, secure_mode
         self.planned = planned_mechanism(
             noise_multiplier,
             target_epsilon,
@@ -134,38 +134,40 @@ class PrivateTrainer:
             sample_rate=1 / self.steps_per_epoch,
             num_steps=self.steps_per_epoch * epochs,
         )
-        self.target_delta, self.max_grad_norm = target_delta, max_grad_norm
+        self.target_delta = target_delta
         if target_delta is not None:
             warn_of_delta(target_delta, num_records)
-        self.secure_mode = secure_mode
-        self.model, self.optimizer = model, optimizer
         self._seed, self._moment = seed, Moment()
-        self.device = next(model.parameters()).device
-        noise, sampling = generators_of(seed, secure_mode, self.device)
-        self._noise = noise
+        self._noise, sampling = generators_of(seed, secure_mode, self.device)
         self._draws = PoissonDraws(
             num_records,
-            sample_rate=self.planned.sample_rate,
-            num_steps=self.planned.num_steps,
+            sample_rate=self.sample_rate,
+            num_steps=self.num_steps,
             generator=sampling,
         )
+        self._engine = self._make_engine(loss, max_physical_batch_size, grad_sample_mode)
+        self._weights = WeightsWatch(model)
+        self._held = held_by(optimizer)
+        if self._engine.mode == "bookkeeping":
+            warn_of_cost(self._engine.keeper.layers.whole.values(), max_physical_batch_size)
+
+    def _make_engine(self, loss: str | Loss, physical: int, mode: str) -> DPSGD:
+        """What takes the steps; it calls `_begin` before each change of weights."""
         losses = ExampleLosses(loss)
-        losses.check(model)
-        self._engine = DPSGD(
-            model,
-            optimizer,
-            noise_multiplier=self.planned.noise_multiplier,
-            max_grad_norm=max_grad_norm,
-            expected_batch_size=num_records // self.steps_per_epoch,
-            max_physical_batch_size=max_physical_batch_size,
-            grad_sample_mode=grad_sample_mode,
-            noise_generator=noise,
+        losses.check(self.model)
+        engine = DPSGD(
+            self.model,
+            self.optimizer,
+            noise_multiplier=self.noise_multiplier,
+            max_grad_norm=self.max_grad_norm,
+            expected_batch_size=self.num_records // self.steps_per_epoch,
+            max_physical_batch_size=physical,
+            grad_sample_mode=mode,
+            noise_generator=self._noise,
             losses=losses,
         )
-        self._weights = WeightsWatch(model)
-        self._held = _held(optimizer)
-        self._engine.optimizer.attach_step_hook(lambda _: self._begin())
-        self._warn_of_cost(max_physical_batch_size)
+        engine.optimizer.attach_step_hook(lambda _: self._begin())
+        return engine
 
     @property
     def noise_multiplier(self) -> float:
@@ -234,12 +236,9 @@ class PrivateTrainer:
         """
         self._weights.check(frozen=False)
         self._moment.check()
-        self._check_surroundings()
-        inputs, targets = as_tensors(inputs), as_tensors(targets)
-        rows = rows_of(inputs)
-        if not isinstance(targets, Tensor) or not targets.ndim or len(targets) != rows:
-            shape = list(getattr(targets, "shape", [])) or type(targets).__name__
-            raise ValueError(f"Expected targets of {rows} rows, as the inputs have, got {shape}.")
+        check_surroundings(self.optimizer, self._held, self.device)
+        inputs, targets = as_batch(inputs, targets)
+        rows = len(targets)
         self._draws.check(rows)
         try:
             total = self._engine.step(
@@ -361,24 +360,7 @@ class PrivateTrainer:
             ValueError: if the state is damaged, has other privacy parameters, belongs to other
                 weights or another state of the optimizer, or was continued already.
         """
-        check_state(state)
-        privacy = self._privacy()
-        for name, value in privacy.items():
-            if state["privacy"].get(name) != value:
-                raise ValueError(
-                    f"Expected {name}={value}, as this trainer has it, got a state with "
-                    f"{state['privacy'].get(name)}: make the trainer with the same arguments."
-                )
-        if state["weights"] != weights_digest(self.model):
-            raise ValueError(
-                "The trainer's state belongs to other weights than the model has now: load the "
-                "model's state of the same checkpoint first."
-            )
-        if state["optimizer"] != optimizer_digest(self.optimizer):
-            raise ValueError(
-                "The trainer's state belongs to another state of the optimizer: load the "
-                "optimizer's state of the same checkpoint first."
-            )
+        check_state(state, self._privacy(), self.model, self.optimizer)
         self._moment.load(state["moment"], allowed=discard_other_continuation)
         self._draws.load_state_dict(state["draws"])
         restore(self._noise, state["noise"])
@@ -405,19 +387,6 @@ class PrivateTrainer:
             "noise: save its state_dict(), and load that into a trainer made in the same way."
         )
 
-    def _check_surroundings(self) -> None:
-        """Raise ValueError if a step here and now would not be the step that was checked."""
-        if _held(self.optimizer) != self._held:
-            raise ValueError(
-                "The optimizer got or lost parameters after the trainer was made: give it all of "
-                "them first, then make the trainer."
-            )
-        if torch.is_autocast_enabled(self.device.type):
-            raise ValueError(
-                "Private steps under torch.autocast are not supported, since gradients would be "
-                "clipped in low precision: call step outside of autocast."
-            )
-
     def _privacy(self) -> dict[str, Any]:
         return {
             "noise_multiplier": self.noise_multiplier,
@@ -427,20 +396,3 @@ class PrivateTrainer:
             "max_grad_norm": self.max_grad_norm,
             "secure_mode": self.secure_mode,
         }
-
-    def _warn_of_cost(self, rows: int) -> None:
-        if self._engine.mode != "bookkeeping":
-            return
-        for whole in self._engine.keeper.layers.whole.values():
-            if whole.numbers * rows > LARGE_LAYER:
-                warnings.warn(
-                    f"Layer {whole.name or 'model'} ({type(whole.module).__name__}) has no formula "
-                    f"for per-example gradients: it {whole.cost}. Lower "
-                    f"max_physical_batch_size={rows}, or freeze the layer.",
-                    stacklevel=3,
-                )
-
-
-def _held(optimizer: torch.optim.Optimizer) -> list[int]:
-    """The identities of an optimizer's parameters."""
-    return [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]

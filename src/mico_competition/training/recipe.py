@@ -36,8 +36,10 @@ from mico_competition.models.probe import (
 from mico_competition.models.text_models import base_config, small_copy
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.batched_mlp import StackedDPSGD
-from mico_competition.training.dpsgd import DPSGD, gaussian_like, poisson_batches
+from mico_competition.training.dpsgd import DPSGD
 from mico_competition.training.fingerprints import probe_sentences
+from mico_competition.training.poisson_draws import poisson_batches
+from mico_competition.training.private_optimizer import gaussian_like
 from mico_competition.training.secure_random import SecureGenerator
 from mico_competition.training.settings import Settings
 from mico_competition.training.streams import Streams, generator_of, seeded

@@ -243,3 +243,6 @@ def _parts(total: int, size: int) -> Iterator[int]:
 def _check_count(count: int) -> None:
     if count < 0:
         raise ValueError(f"Expected count={count} >= 0.")
+
+
+Generator = torch.Generator | SecureGenerator

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from mico_competition.competition.splits import Seeds
-from mico_competition.training.dpsgd import Generator
-from mico_competition.training.secure_random import SecureGenerator
+from mico_competition.training.secure_random import Generator, SecureGenerator
 from mico_competition.training.settings import Settings
 
 

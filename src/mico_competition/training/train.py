@@ -34,16 +34,13 @@ from mico_competition.training.checkpoint import (
     opened,
 )
 from mico_competition.training.dpsgd import DPSGD as DPSGD  # audited from here
-from mico_competition.training.dpsgd import (
-    Batch,
-    Generator,
-    per_example_losses,
-    physical_batches,
-    poisson_batches,
-)
+from mico_competition.training.dpsgd import Batch, physical_batches
 from mico_competition.training.fingerprints import of_training
+from mico_competition.training.losses import per_example_losses
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
+from mico_competition.training.poisson_draws import poisson_batches
 from mico_competition.training.run_state import Position, RunState
+from mico_competition.training.secure_random import Generator
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.streams import Streams, generator_of, sampling_of, seeded
 

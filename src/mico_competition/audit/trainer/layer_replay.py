@@ -23,7 +23,7 @@ from mico_competition.audit.trainer.canaries import AuditSet
 from mico_competition.audit.trainer.observed import log_ratio
 from mico_competition.models.precision import full_float32
 from mico_competition.training.accounting import Mechanism
-from mico_competition.training.dpsgd import per_example_losses
+from mico_competition.training.losses import per_example_losses
 
 WHOLE = "all layers"
 _NUMBERS_AT_ONCE = 2e7  # numbers of per-example gradients

@@ -1,0 +1,68 @@
+"""The rows of a batch, one an example: their number, as tensors, and a part of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def rows_of(inputs: Any) -> int:
+    """The number of examples of a batch: the length of its tensors, which must agree.
+
+    Nothing but tensors with one row an example (and None) is allowed, since the checks for
+    mixing exchange rows and would pass over anything else.
+    """
+    named = list(_flat(inputs, ""))
+    for name, value in named:
+        if not isinstance(value, Tensor) or not value.ndim:
+            what = "a tensor of one number" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                "Expected inputs to be a tensor with one row an example, or a dict of such "
+                f"tensors, got {what}{name and f' for {name}'}: set constants in the model, and "
+                "repeat what all examples share for each row."
+            )
+    lengths = {len(value) for _, value in named}
+    if len(lengths) != 1:
+        raise ValueError(
+            "Expected inputs to be a tensor with one row an example, or a dict of such tensors, "
+            f"got {type(inputs).__name__} of {sorted(lengths) or 'no'} rows."
+        )
+    return lengths.pop()
+
+
+def _flat(inputs: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """The values of inputs, without None, and their names."""
+    if isinstance(inputs, Mapping):
+        for key, value in inputs.items():
+            yield from _flat(value, f"{name}[{key!r}]")
+    elif inputs is not None or not name:
+        yield name, inputs
+
+
+def as_batch(inputs: Any, targets: Any) -> tuple[Any, Tensor]:
+    """Inputs and targets as tensors; ValueError unless all have the same number of rows."""
+    inputs, targets = as_tensors(inputs), as_tensors(targets)
+    rows = rows_of(inputs)
+    if not isinstance(targets, Tensor) or not targets.ndim or len(targets) != rows:
+        shape = list(getattr(targets, "shape", [])) or type(targets).__name__
+        raise ValueError(f"Expected targets of {rows} rows, as the inputs have, got {shape}.")
+    return inputs, targets
+
+
+def as_tensors(inputs: Any) -> Any:
+    """Arrays as tensors, in a dict too."""
+    if isinstance(inputs, Mapping):
+        return {name: as_tensors(value) for name, value in inputs.items()}
+    return torch.as_tensor(inputs) if hasattr(inputs, "__array__") else inputs
+
+
+def part_of(inputs: Any, at: Tensor, device: torch.device) -> Any:
+    """The examples at positions `at`, on the model's device."""
+    if isinstance(inputs, Mapping):
+        return {name: part_of(value, at, device) for name, value in inputs.items()}
+    if isinstance(inputs, Tensor) and inputs.ndim:
+        return inputs[at.to(inputs.device)].to(device)
+    return inputs
