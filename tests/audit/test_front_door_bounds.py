@@ -77,6 +77,24 @@ def test_half_is_for_one_model():
         mico.epsilon_bounds(truth, scores, membership="dice")
 
 
+def test_half_says_what_it_presumes():
+    truth, scores = scored()
+    half = mico.epsilon_bounds(truth, scores, membership="half")
+    assert "presumes that half of the points were drawn as members" in half.sentence()
+    assert "coin" not in str(half) + half._repr_html_()
+    frame = half.to_frame()
+    assert "half of the points" in frame.loc["one-run f-DP", "presumes"]
+    assert "coin" in str(mico.epsilon_bounds(truth, scores))
+    with pytest.raises(ValueError, match='exactly half .* membership="half", got 450 of 1,000'):
+        mico.epsilon_bounds(np.arange(1000) < 450, np.arange(1000.0), membership="half")
+
+
+def test_scores_and_members_in_the_wrong_order():
+    truth, scores = scored()
+    with pytest.raises(ValueError, match="Expected is_member to be 0 .*pass is_member first"):
+        mico.epsilon_bounds(scores, truth)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "words"),
     [

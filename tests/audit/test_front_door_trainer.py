@@ -1,5 +1,7 @@
 """`audit_trainer` on training functions of one's own: true and false claims, and its coins."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -124,3 +126,55 @@ def test_arguments_of_another_type_are_named(options, words):
 
     with pytest.raises(ValueError, match=words):
         mico.audit_trainer(**{"train": train, "canaries": 100, "epsilon": 1, **options})
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ([None] * 100, "got list: return numbers"),
+        (np.ones(100) * 1j, "got ndarray"),
+        (np.ones((100, 1)), r"got shape \(100, 1\)"),
+    ],
+)
+def test_results_of_other_numbers(result, words):
+    with pytest.raises(ValueError, match=words):
+        mico.audit_trainer(lambda include, seed: result, canaries=100, epsilon=1)
+
+
+def test_calls_that_lack_an_argument_and_scores_that_are_no_function():
+    audit: Any = mico.audit_trainer
+    with pytest.raises(ValueError, match=r"needs canaries \(m >= 100, .*and epsilon \(>= 0, the"):
+        audit(noisy_sum(1))
+    with pytest.raises(ValueError, match="takes train alone by position"):
+        audit(noisy_sum(1), 200, 1.0)
+    with pytest.raises(ValueError, match=r"called as score\(result\), got str"):
+        mico.audit_trainer(noisy_sum(1), canaries=100, epsilon=1, score="loss")
+
+
+def test_an_error_says_in_which_run_it_happened():
+    def train(include, seed):
+        train.calls += 1
+        return noisy_sum(1)(include, seed) if train.calls < 2 else 1 / 0
+
+    train.calls = 0
+    with pytest.raises(ZeroDivisionError) as caught:
+        mico.audit_trainer(train, canaries=100, epsilon=1, runs=3)
+    assert caught.value.__notes__ == ["This happened in run 2 of 3 of the audit."]
+
+
+def test_scores_of_the_wrong_sign_get_a_hint_and_others_none():
+    def negative(include, seed):
+        return -noisy_sum(0.5)(include, seed)
+
+    audit = mico.audit_trainer(negative, canaries=300, epsilon=1, seed=0)
+    assert audit.bounds.hint.startswith("Members have smaller scores than non-members (AUC 0.121)")
+    assert audit.bounds.hint.endswith("give them with the opposite sign.")
+    assert audit.bounds.hint in str(audit) and audit.bounds.hint in audit._repr_html_()
+    assert audit.bounds.hint in str(audit.bounds) and "opposite" in audit.bounds._repr_html_()
+    right = mico.audit_trainer(noisy_sum(0.5), canaries=300, epsilon=1, seed=0)
+    assert not right.bounds.hint and "sign" not in str(right) + right._repr_html_()
+    nothing = [
+        mico.audit_trainer(noisy_sum(1e6), canaries=100, epsilon=1, seed=seed).bounds.hint
+        for seed in range(30)
+    ]
+    assert not any(nothing)

@@ -13,10 +13,12 @@ from mico_competition.data.arrays import (
     CIFAR10_STD,
     ArrayDataset,
     TextDataset,
+    TokenDataset,
     normalise_cifar10,
     sixteenths,
     unpack_bits,
 )
+from mico_competition.data.datasets import load_digits
 
 
 @pytest.fixture
@@ -149,3 +151,13 @@ def test_sentences_are_tokenised_once_padded_and_truncated(texts):
     assert len(tokens.to("cpu")) == 3
     assert tokens.nbytes == 3 * 4 * (4 + 1) + 3 * 8
     assert len(list(tokens)) == 3
+
+
+def test_datasets_show_one_line():
+    tokens = TokenDataset(torch.zeros(2, 7, dtype=torch.int32), torch.ones(2, 7), torch.arange(2))
+    text = TextDataset(["a film", "a plot"], torch.tensor([1, 1]), torch.arange(2))
+    assert repr(tokens) == "TokenDataset(2 records, labels of 2 classes, inputs of 7 tokens)"
+    assert repr(text) == "TextDataset(2 records, labels of 1 class, sentences)"
+    assert repr(load_digits()) == (
+        "ArrayDataset(1,797 records, labels of 10 classes, inputs float32 [64])"
+    )

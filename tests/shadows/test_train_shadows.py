@@ -239,4 +239,4 @@ def test_an_error_of_train_names_the_shadow():
 
     with pytest.raises(KeyError, match="mine") as caught:
         shadows(how=fail)
-    assert caught.value.__notes__ == ["This happened in shadow model 0."]
+    assert caught.value.__notes__[0].startswith("This happened in shadow model 0, whose subset")

@@ -19,7 +19,7 @@ from mico_competition.models import architectures as models
 from mico_competition.models.inputs import prepare
 from mico_competition.models.small_roberta import make_small_roberta
 from mico_competition.training import batched_mlp as stack
-from mico_competition.training import dpsgd, secure_random, streams, train, train_many
+from mico_competition.training import dpsgd, losses, secure_random, streams, train, train_many
 from mico_competition.training import private_optimizer as optimiser
 from mico_competition.training.recipe import training_fingerprint
 from mico_competition.training.settings import resolve
@@ -144,10 +144,10 @@ def one_stream(original):
 
 BOTH, PLAIN, PRIVATE = ("digits_inf", "digits_hi"), ("digits_inf",), ("digits_hi",)
 EDITS = {
-    "smoothed labels": (dpsgd, "cross_entropy", lambda _: smooth, BOTH),
-    "hardly smoothed": (dpsgd, "cross_entropy", lambda _: partial(smooth, part=0.01), BOTH),
+    "smoothed labels": (losses, "cross_entropy", lambda _: smooth, BOTH),
+    "hardly smoothed": (losses, "cross_entropy", lambda _: partial(smooth, part=0.01), BOTH),
     "smoothed in stacks": (stack, "cross_entropy", lambda _: smooth, BOTH),
-    "smoothed in float32": (dpsgd, "cross_entropy", lambda _: in_float32_only, BOTH),
+    "smoothed in float32": (losses, "cross_entropy", lambda _: in_float32_only, BOTH),
     "three losses": (train, "per_example_losses", times_three, PLAIN),
     "three losses, private": (dpsgd, "per_example_losses", times_three, PRIVATE),
     "three losses in stacks": (stack, "stacked_losses", times_three, BOTH),
@@ -236,7 +236,7 @@ def test_text_models_have_one(tmp_path, monkeypatch, no_excuse):
         found = training_fingerprint(settings, tokens)
         assert training_fingerprint(settings, tokens) == found
         with monkeypatch.context() as patch:
-            patch.setattr(dpsgd, "cross_entropy", smooth)
+            patch.setattr(losses, "cross_entropy", smooth)
             assert training_fingerprint(settings, tokens) != found
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 
-def check_scores(truth: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
+def check_scores(truth: Any, scores: Any, name: str = "truth") -> tuple[np.ndarray, np.ndarray]:
     """Truth and scores of an attack, checked and as arrays.
 
     Args:
         truth: n values, 1 or True for a member, 0 or False for a non-member.
         scores: n finite numbers, larger for likelier members.
+        name: what the caller calls `truth`.
 
     Returns:
         `(truth, scores)`, bool[n] and float64[n].
@@ -21,11 +22,11 @@ def check_scores(truth: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
         ValueError: if one is empty, not flat or not numeric, the lengths differ, a score is NaN or
             infinite, truth has values other than 0 and 1, or only one of the two.
     """
-    member, value = _flat("truth", truth), _flat("scores", scores)
+    member, value = _flat(name, truth), _flat("scores", scores)
     if member.size != value.size:
         raise ValueError(
             f"Expected one score for each challenge point, got {value.size} scores for "
-            f"{member.size} values of truth: pass both in the same order and of the same length."
+            f"{member.size} values of {name}: pass both in the same order and of the same length."
         )
     value = value.astype(np.float64)
     unfit = int(np.count_nonzero(~np.isfinite(value)))
@@ -35,13 +36,13 @@ def check_scores(truth: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]:
         )
     if not ((member == 0) | (member == 1)).all():
         raise ValueError(
-            "Expected truth to be 0 (non-member) or 1 (member) everywhere: pass truth first, "
+            f"Expected {name} to be 0 (non-member) or 1 (member) everywhere: pass {name} first, "
             "scores second."
         )
     member = member.astype(bool)
     if member.all() or not member.any():
         raise ValueError(
-            "Expected truth to hold both members (1) and non-members (0), got one kind only, "
+            f"Expected {name} to hold both members (1) and non-members (0), got one kind only, "
             "which no attack can be measured on: add challenge points of the other kind."
         )
     return member, value

@@ -6,11 +6,13 @@ The mathematics is in docs/METHODS.md, section 9.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from mico_competition.audit.bound import Bound
 from mico_competition.audit.bounds import METHODS
@@ -34,9 +36,17 @@ PRESUMES: Mapping[str, str] = {
 }
 """Bound.method -> what must hold, besides scores that were made without the labels."""
 
+PRESUMES_HALF: Mapping[str, str] = {
+    **PRESUMES,
+    ONE_RUN: "half of the points were drawn as members, without replacement",
+    "one-run f-DP": "half of the points drawn as members, and a Gaussian mechanism",
+}
+"""The same with `membership="half"`."""
+
 _HEADS = ("method", "epsilon >=", "for a record", "presumes")
 ADDED, REPLACED = "added or removed", "replaced by another"
 _LEAST_POINTS = 32  # with fewer, two random masks may be the same by chance
+_BEYOND_CHANCE = 4  # standard deviations of the AUC; chance exceeds them 3 times in 100,000
 _LEAST_FIRST = (ONE_RUN, "threshold", "one-run f-DP", "Gaussian DP", OF_PAIRS)
 
 
@@ -52,6 +62,8 @@ class EpsilonBounds:
         level: of every bound.
         models, members, nonmembers: the numbers of models and points.
         missing: method -> why it gives no bound for these points.
+        membership: "coins" or "half", how members were drawn.
+        hint: what to change if scores have the wrong sign; else empty.
 
     >>> bounds = epsilon_bounds(np.arange(200) % 2, np.arange(200) % 2)
     >>> print(bounds.sentence())
@@ -68,6 +80,8 @@ class EpsilonBounds:
     members: int
     nonmembers: int
     missing: Mapping[str, str]
+    membership: str = "coins"
+    hint: str = ""
 
     def __iter__(self) -> Iterator[Bound]:
         return iter(self.bounds)
@@ -95,8 +109,22 @@ class EpsilonBounds:
         return (
             f"epsilon >= {best.epsilon:.2f} at delta {_short(self.delta)} for a record {record}, "
             f"with {self.level:.0%} confidence, by {best.method}, which presumes that "
-            f"{_clause(best.method)}."
+            f"{self._clause(best.method)}."
         )
+
+    @property
+    def presumes(self) -> Mapping[str, str]:
+        """What each method presumes, besides scores that were made without the labels."""
+        return PRESUMES_HALF if self.membership == "half" else PRESUMES
+
+    def _clause(self, method: str) -> str:
+        """What a bound presumes, as a clause after "presumes that"."""
+        drawn = self.presumes[ONE_RUN] if self.membership == "half" else "fair coins decided"
+        return {
+            "threshold": "points are independent",
+            "one-run f-DP": f"{drawn}, and that the mechanism is Gaussian",
+            "Gaussian DP": "points are independent, and that the mechanism is Gaussian",
+        }.get(method, self.presumes[method])
 
     def to_frame(self) -> pandas.DataFrame:
         """The bounds as a pandas frame, indexed by method.
@@ -112,7 +140,9 @@ class EpsilonBounds:
         except ImportError as error:
             raise ImportError("to_frame needs pandas: pip install pandas") from error
         names = ["epsilon", "delta", "level", "record", "presumes"]
-        rows = [[b.epsilon, b.delta, b.level, _record(b), PRESUMES[b.method]] for b in self.bounds]
+        rows = [
+            [b.epsilon, b.delta, b.level, _record(b), self.presumes[b.method]] for b in self.bounds
+        ]
         index = pd.Index([b.method for b in self.bounds], name="method")
         return pd.DataFrame(rows, index=index, columns=names)
 
@@ -126,15 +156,16 @@ class EpsilonBounds:
         return "\n".join([table, *(html_line(note, small=True) for note in self._notes())])
 
     def __str__(self) -> str:
-        return "\n".join([self.sentence(), "", *self.lines()])
+        return "\n".join([self.sentence(), *filter(None, [self.hint]), "", *self.lines()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return "\n".join([html_line(self.sentence()), self.html()])
+        lines = [html_line(line) for line in (self.sentence(), self.hint) if line]
+        return "\n".join([*lines, self.html()])
 
     def _cells(self, bound: Bound) -> tuple[str, str, str, str]:
-        return bound.method, f"{bound.epsilon:.2f}", _record(bound), PRESUMES[bound.method]
+        return bound.method, f"{bound.epsilon:.2f}", _record(bound), self.presumes[bound.method]
 
     def _notes(self) -> list[str]:
         models = f"{self.models} model{'s' if self.models > 1 else ''}"
@@ -171,20 +202,25 @@ def epsilon_bounds(
             counts.  Scores of several models must be comparable.
         delta: in (0, 1), of every bound.
         level: in (0, 1), of each bound.
-        membership: "coins" if each point had its own fair coin, which exactly half of many points
-            nearly are; "half", for one model, if exactly half of its points are members, drawn at
-            random, which costs the one-run bounds a little and makes them a theorem.
+        membership: how members were drawn.  "coins": a fair coin for each point, independent of
+            the others.  "half", for one model: exactly half of its points are members, drawn
+            without replacement, as in the challenges of MICO, so that points are not independent.
+            The one-run methods allow for that: they multiply their p-values by about
+            sqrt(pi n / 2) for n points, which lowers their bounds a little.  The other methods
+            give the same bounds as with "coins".
         seed: of the order of tied scores and of the pairs.
 
     Returns:
-        The bounds, from the fewest assumptions to the most.  A method that cannot give a bound for
-        these points, such as a one-run bound for uneven numbers of members and non-members, is in
-        `missing`, with the reason.
+        `EpsilonBounds`, from the fewest assumptions to the most.  A method that cannot give a bound
+        for these points, such as a one-run bound for uneven numbers of members and non-members, is
+        in `missing`, with the reason.  If members have clearly smaller scores than non-members,
+        `hint` and the text say to turn the sign.
 
     Raises:
-        ValueError: if shapes differ, a score is not finite, membership is not 0 or 1 or of one
-            kind only, two models have the same or complementary members, a number is out of range,
-            or no method gives a bound.
+        ValueError: if shapes differ, a score is not finite, `is_member` is not 0 or 1 or of one
+            kind only, `membership` is "half" and another share of the points are members, two
+            models have the same or complementary members, a number is out of range, or no method
+            gives a bound.
 
     Sources: Steinke, Nasr and Jagielski, NeurIPS 2023 (one run); Mahloujifar, Melis and Chaudhuri,
     ICML 2025 (one run, f-DP); Jagielski, Ullman and Oprea, NeurIPS 2020 (threshold); Nasr et al.,
@@ -207,7 +243,13 @@ def epsilon_bounds(
             "Expected membership='coins' for several models: where exactly half of each model's "
             'points are members, the bound "one-run of pairs" holds.'
         )
-    member, value = check_scores(np.concatenate(truth), np.concatenate(values))
+    member, value = check_scores(np.concatenate(truth), np.concatenate(values), name="is_member")
+    if membership == "half" and abs(2 * int(member.sum()) - member.size) > 1:
+        raise ValueError(
+            f'Expected exactly half of the points to be members for membership="half", got '
+            f'{int(member.sum()):,} of {member.size:,}: give membership="coins" if each point had '
+            "a fair coin."
+        )
     _check_independent(truth)
     plan: dict[str, Any] = {"delta": delta, "level": level, "seed": seed}
     found: list[Bound] = []
@@ -229,7 +271,22 @@ def epsilon_bounds(
         raise ValueError(next(iter(missing.values())))
     inside = int(member.sum())
     counts = len(truth), inside, member.size - inside
-    return EpsilonBounds(tuple(found), delta, level, *counts, missing)
+    hint = _hint(member, value)
+    return EpsilonBounds(tuple(found), delta, level, *counts, missing, membership, hint)
+
+
+def _hint(member: np.ndarray, value: np.ndarray) -> str:
+    """What to change if members have clearly smaller scores than chance gives; else empty."""
+    members, others = int(member.sum()), int((~member).sum())
+    ranks = rankdata(value)
+    auc = (ranks[member].sum() - members * (members + 1) / 2) / members / others
+    chance = math.sqrt((members + others + 1) / (12 * members * others))
+    if auc >= 0.5 - _BEYOND_CHANCE * chance:
+        return ""
+    return (
+        f"Members have smaller scores than non-members (AUC {auc:.3f}): if your scores are small "
+        "for likely members, as losses are, give them with the opposite sign."
+    )
 
 
 def _models(is_member: Any, scores: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -297,15 +354,6 @@ def _pairs(
 
 def _record(bound: Bound) -> str:
     return REPLACED if bound.method == OF_PAIRS else ADDED
-
-
-def _clause(method: str) -> str:
-    """What a bound presumes, as a clause after "presumes that"."""
-    return {
-        "threshold": "points are independent",
-        "one-run f-DP": "fair coins decided, and that the mechanism is Gaussian",
-        "Gaussian DP": "points are independent, and that the mechanism is Gaussian",
-    }.get(method, PRESUMES[method])
 
 
 def _short(number: float) -> str:

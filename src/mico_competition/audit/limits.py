@@ -27,6 +27,7 @@ import numpy as np
 from mico_competition.audit.claims import STATED, PrivacyClaim, claim_of
 from mico_competition.audit.tradeoff import dp_tpr, gdp_tpr
 from mico_competition.competition.layout import walk_challenge
+from mico_competition.support.call_errors import explained
 from mico_competition.support.files import PathLike
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.accounting_check import SEARCH_INTERVAL, delta_curves
@@ -158,6 +159,7 @@ def tpr_limit(
 ) -> np.ndarray: ...
 
 
+@explained
 def tpr_limit(
     *,
     fpr: Any,
@@ -209,8 +211,12 @@ def tpr_limit(
     elif mu is not None:
         found = gdp_tpr(mu, fpr)
     else:
-        assert mechanism is not None
-        run = mechanism.mechanism if isinstance(mechanism, PrivacyClaim) else mechanism
+        run: Any = mechanism.mechanism if isinstance(mechanism, PrivacyClaim) else mechanism
+        if not hasattr(run, "noise_multiplier"):
+            raise ValueError(
+                "Expected mechanism to be a Mechanism or a PrivacyClaim, got "
+                f"{type(mechanism).__name__}: of a PrivateTrainer, give trainer.spent()."
+            )
         found = max_tpr(run, fpr)
     return float(found) if np.ndim(found) == 0 else found
 

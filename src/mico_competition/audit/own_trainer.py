@@ -8,10 +8,10 @@ claimed epsilon permits has refuted the claim.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import numpy as np
 from mico_competition.audit.bound import Bound
 from mico_competition.audit.checked import check_delta, check_level
 from mico_competition.audit.epsilon_bounds import EpsilonBounds, epsilon_bounds
+from mico_competition.support.call_errors import check_call, explained
 from mico_competition.support.counts import check_whole
 from mico_competition.support.progress import tracked
 from mico_competition.support.tables import html_line
@@ -92,14 +93,17 @@ class TrainerAudit:
         return self.bounds.to_frame()
 
     def __str__(self) -> str:
-        return "\n".join([self.sentence(), "", *self.bounds.lines()])
+        hint = filter(None, [self.bounds.hint])
+        return "\n".join([self.sentence(), *hint, "", *self.bounds.lines()])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return html_line(self.sentence(), bold=True) + self.bounds.html()
+        hint = html_line(self.bounds.hint) if self.bounds.hint else ""
+        return html_line(self.sentence(), bold=True) + hint + self.bounds.html()
 
 
+@explained
 def audit_trainer(
     train: Callable[[np.ndarray, int], Any],
     *,
@@ -153,25 +157,27 @@ def audit_trainer(
     started = time.perf_counter()
     check_delta(delta, zero=False)
     check_level(level)
-    _check_train(train)
-    check_whole("canaries", canaries)
-    check_whole("runs", runs)
+    check_call("train", train, "include, seed")
+    if score is not None:
+        check_call("score", score, "result")
+    check_whole("canaries", canaries, least=1)
+    check_whole("runs", runs, least=1)
     if seed is not None:
         check_whole("seed", seed)
     if canaries < FEWEST:
         raise ValueError(
             f"Expected canaries={canaries} >= {FEWEST}: fewer prove nothing; 1000 is usual."
         )
-    if not isinstance(epsilon, Real) or not epsilon >= 0:
+    if not isinstance(epsilon, Real) or isinstance(epsilon, bool) or not epsilon >= 0:
         raise ValueError(f"Expected epsilon={epsilon!r} >= 0, the claim to test.")
-    if runs < 1:
-        raise ValueError(f"Expected runs={runs} >= 1.")
     seed = secrets.randbits(62) if seed is None else seed
     coins = np.random.default_rng(_derived(seed, "coins")).random((runs, canaries)) < 0.5
     scores = np.empty(coins.shape)
     for run in tracked(range(runs), "Audit", "run", show=progress and runs > 1):
-        made = train(coins[run].copy(), _derived(seed, f"run {run}"))
-        scores[run] = _checked(made if score is None else score(made), canaries, score is not None)
+        with _named(run, runs):
+            made = train(coins[run].copy(), _derived(seed, f"run {run}"))
+            made = made if score is None else score(made)
+        scores[run] = _checked(made, canaries, "train" if score is None else "score")
     bounds = epsilon_bounds(coins, scores, delta=delta, level=level, seed=_derived(seed, "ties"))
     return TrainerAudit(
         bounds,
@@ -185,17 +191,14 @@ def audit_trainer(
     )
 
 
-def _check_train(train: Any) -> None:
-    """ValueError for what cannot be called as `train(include, seed)`."""
+@contextmanager
+def _named(run: int, runs: int) -> Iterator[None]:
+    """Adds the number of the run to an error of the user's own function."""
     try:
-        inspect.signature(train).bind(np.zeros(0, bool), 0)
-    except TypeError:
-        what = getattr(train, "__name__", None) if callable(train) else type(train).__name__
-        raise ValueError(
-            f"Expected train as a function that is called as train(include, seed), got {what}."
-        ) from None
-    except ValueError:  # a built-in function, whose arguments nobody knows
-        return
+        yield
+    except Exception as error:
+        error.add_note(f"This happened in run {run + 1} of {runs} of the audit.")
+        raise
 
 
 def _derived(seed: int, name: str) -> int:
@@ -204,23 +207,24 @@ def _derived(seed: int, name: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 2
 
 
-def _checked(given: Any, canaries: int, by_score: bool) -> np.ndarray:
-    """The scores of one run; a tensor may be on any device."""
-    name = "score" if by_score else "train"
+def _checked(given: Any, canaries: int, name: str) -> np.ndarray:
+    """The scores of one run, as the function of this name returned them, on any device."""
+    expected = f"Expected {name} to return a score for each canary, float[{canaries}], got"
+    fix = (
+        "return numbers, or pass `score`, which makes them." if name == "train" else "return them."
+    )
     if hasattr(given, "detach"):
-        given = given.detach().cpu().numpy()
+        given = given.detach().cpu()
+        given = given.float().numpy() if given.is_floating_point() else given.numpy()
     try:
-        found = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"Expected {name} to return a score for each canary, float[{canaries}], got "
-            f"{type(given).__name__}: return numbers, or pass `score`, which makes them."
-        ) from None
+        found = np.asarray(given)
+    except ValueError:  # of rows of several lengths
+        found = np.empty(0, object)
+    if found.dtype.kind not in "biuf":
+        raise ValueError(f"{expected} {type(given).__name__}: {fix}")
     if found.shape != (canaries,):
-        raise ValueError(
-            f"Expected {name} to return a score for each canary, float[{canaries}], got shape "
-            f"{found.shape}."
-        )
+        raise ValueError(f"{expected} shape {found.shape}.")
+    found = found.astype(np.float64)
     if not np.isfinite(found).all():
         raise ValueError(
             f"Expected finite scores from {name}, got {int((~np.isfinite(found)).sum())} NaN or "

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mico_competition.support.counts import count_of
+
 Device: TypeAlias = str | torch.device
 Indices: TypeAlias = Tensor | np.ndarray | Sequence[int]
 
@@ -93,6 +95,12 @@ def _whole(labels: Tensor) -> Tensor:
     return whole
 
 
+def _counts(labels: Tensor) -> str:
+    """The numbers of records and of classes, for a repr."""
+    classes = count_of(len(labels.unique()), "class", "classes")
+    return f"{count_of(len(labels), 'record')}, labels of {classes}"
+
+
 def _same_length(labels: Tensor, **others: int) -> None:
     for name, length in others.items():
         if length != len(labels):
@@ -147,6 +155,10 @@ class ArrayDataset(Dataset[tuple[Tensor, int]]):
         """The memory that the dataset takes, in bytes: stored records and labels."""
         return self.storage.nbytes + self.labels.nbytes
 
+    def __repr__(self) -> str:
+        shape = f"float32 {list(self.inputs([0]).shape[1:])}" if len(self) else "no shape"
+        return f"ArrayDataset({_counts(self.labels)}, inputs {shape})"
+
 
 class TextDataset(Dataset[dict[str, str | int]]):
     """Sentences with labels.
@@ -174,6 +186,9 @@ class TextDataset(Dataset[dict[str, str | int]]):
             "label": int(self.labels[position]),
             "idx": int(self.idx[position]),
         }
+
+    def __repr__(self) -> str:
+        return f"TextDataset({_counts(self.labels)}, sentences)"
 
     @property
     def sentences_digest(self) -> str:
@@ -256,3 +271,6 @@ class TokenDataset(Dataset[tuple[dict[str, Tensor], int]]):
     def nbytes(self) -> int:
         """The memory that the dataset takes, in bytes: ids, mask and labels."""
         return self.input_ids.nbytes + self.attention_mask.nbytes + self.labels.nbytes
+
+    def __repr__(self) -> str:
+        return f"TokenDataset({_counts(self.labels)}, inputs of {self.input_ids.shape[1]} tokens)"

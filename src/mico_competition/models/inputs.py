@@ -21,6 +21,28 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def device_of(device: Any) -> torch.device:
+    """The device that a user names; `default_device()` for None.
+
+    Raises:
+        ValueError: if torch does not know it, or has no CUDA device of this number.
+    """
+    if device is None:
+        return default_device()
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(
+            f'Expected device={device!r} to be a device of torch, such as "cpu" or "cuda".'
+        ) from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"Expected device={device!r} to be there, but torch sees "
+            f'{torch.cuda.device_count()} CUDA devices: give device="cpu".'
+        )
+    return found
+
+
 def to_device(inputs: Any, device: torch.device) -> Any:
     """Move a batch for `logits` (a tensor, or tensors by name) to `device`."""
     if isinstance(inputs, Mapping):

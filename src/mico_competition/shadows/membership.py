@@ -108,7 +108,7 @@ def _check(count: int, records: int, fraction: float, seed: int) -> None:
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if not whole or value < least:
             raise ValueError(f"Expected {name}={value!r} to be a whole number of at least {least}.")
-    if not 0 < fraction < 1:
+    if not isinstance(fraction, (int, float, np.number)) or not 0 < fraction < 1:
         raise ValueError(
             f"Expected fraction={fraction!r} in (0, 1): the share of the records in each training "
             "set."

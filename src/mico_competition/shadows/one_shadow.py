@@ -16,7 +16,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from mico_competition.shadows.records import Records
+from mico_competition.shadows.records import Records, shape_of
 
 _TORCH, _PICKLE = b"torch\n", b"pickle\n"
 MODELS, PROBE, RECORDS, NOISE = range(4)  # what seeds are drawn for
@@ -69,7 +69,9 @@ class Job:
                     trained = self.train(model, subset)
                 return encode(model if trained is None else trained)
             except Exception as error:
-                error.add_note(f"This happened in shadow model {index}.")
+                error.add_note(
+                    f"This happened in shadow model {index}, whose subset is {shape_of(subset)}."
+                )
                 raise
 
     def decode(self, content: bytes) -> Any:
@@ -111,21 +113,32 @@ def encode(model: Any) -> bytes:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         return _TORCH + buffer.getvalue()
-    if hasattr(model, "predict_proba"):
+    if hasattr(model, "predict_proba") and not isinstance(model, type):
+        if not hasattr(model, "classes_"):
+            raise ValueError(
+                f"`train` has not fitted the {type(model).__name__}: call model.fit(*subset) in it."
+            )
         return _PICKLE + pickle.dumps(model)
     raise ValueError(
-        "Expected `train` to train the model in place, or to return it: a torch module or an "
-        f"estimator with predict_proba; got {type(model).__name__}."
+        "Expected `train` to train the model in place and return nothing, or to return it alone: a "
+        "torch module or an estimator with predict_proba; "
+        f"got {'a class' if isinstance(model, type) else type(model).__name__}."
     )
 
 
 def check_fresh(job: Job) -> None:
-    """Raise ValueError unless `make_model` gives a new model at each call.
+    """Raise ValueError unless `make_model` gives a model, and a new one at each call.
 
     Two shadow models that share trained parameters would hold each other's members. A frozen part,
     such as a pretrained backbone, may be shared.
     """
     first, second = job.fresh(), job.fresh()
+    private = isinstance(job.train, SeededTraining)
+    usable = hasattr(first, "predict_proba") and not private
+    if isinstance(first, type) or not (isinstance(first, nn.Module) or usable):
+        kind = f"the class {first.__name__}" if isinstance(first, type) else type(first).__name__
+        estimator = "" if private else ", or a scikit-learn classifier with predict_proba"
+        raise ValueError(f"Expected make_model() to return a torch module{estimator}, got {kind}.")
     shared = first is second
     if isinstance(first, nn.Module) and isinstance(second, nn.Module):
         of_first = {id(p) for p in first.parameters() if p.requires_grad}

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from mico_competition.audit.claims import PrivacyClaim
-from mico_competition.models.inputs import default_device
+from mico_competition.models.inputs import device_of
 from mico_competition.shadows.one_shadow import Job, SeededTraining
 from mico_competition.shadows.records import Records, taken
+from mico_competition.support.call_errors import check_call
 from mico_competition.training.private_trainer import PrivateTrainer
+
+_OPTIMIZER = (
+    "Expected optimizer as a function of a list of parameters that returns an optimizer, such as "
+    "`lambda parameters: torch.optim.SGD(parameters, lr=0.5)`"
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class PrivateTraining(SeededTraining):
         No generator that `make_model` may have set gives the noise: models with one noise would
         differ by their records alone.
         """
-        device = default_device() if self.device is None else torch.device(self.device)
+        device = device_of(self.device)
         inputs, labels = Records.of(subset).arrays
         targets = torch.from_numpy(labels)
         trainer = self._trainer(model.to(device).train(), len(labels), seed >> 2)
@@ -51,10 +57,9 @@ class PrivateTraining(SeededTraining):
         return max(claims, key=lambda claim: claim.epsilon)
 
     def _trainer(self, model: Any, num_records: int, seed: int) -> PrivateTrainer:
-        parameters: Iterable[Any] = [p for p in model.parameters() if p.requires_grad]
         return PrivateTrainer(
             model,
-            self.optimizer(parameters),
+            self._optimizer_of(model),
             target_epsilon=self.target_epsilon,
             target_delta=self.target_delta,
             num_records=num_records,
@@ -64,3 +69,24 @@ class PrivateTraining(SeededTraining):
             loss="cross_entropy" if self.loss is None else self.loss,
             seed=seed,
         )
+
+    def _optimizer_of(self, model: Any) -> torch.optim.Optimizer:
+        """The optimizer of a new model; ValueError if the user's function gives none."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        try:
+            made = self.optimizer(parameters)
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"{_OPTIMIZER}, which failed: {error}.") from error
+        if not isinstance(made, torch.optim.Optimizer):
+            raise ValueError(f"{_OPTIMIZER}, which returned {type(made).__name__}.")
+        return made
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """ValueError unless this is a function that makes an optimizer of a list of parameters."""
+    if isinstance(optimizer, torch.optim.Optimizer) or not callable(optimizer):
+        raise ValueError(
+            f"{_OPTIMIZER}, got {type(optimizer).__name__}: each shadow model needs an optimizer "
+            "of its own."
+        )
+    check_call("optimizer", optimizer, "parameters")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,17 +11,21 @@ from typing import Any
 
 from torch import nn
 
+from mico_competition.models.inputs import device_of
 from mico_competition.shadows.membership import balanced_membership
-from mico_competition.shadows.one_shadow import RECORDS, Job, check_fresh, seeded
-from mico_competition.shadows.private import PrivateTraining
+from mico_competition.shadows.one_shadow import RECORDS, Job, SeededTraining, check_fresh, seeded
+from mico_competition.shadows.private import PrivateTraining, check_optimizer
 from mico_competition.shadows.records import Records
 from mico_competition.shadows.shadow_folder import ShadowFolder
 from mico_competition.shadows.workers import trained
 from mico_competition.signals.pool import ModelPool
+from mico_competition.support.call_errors import check_call, explained
+from mico_competition.support.counts import check_whole
 from mico_competition.support.files import PathLike
 from mico_competition.support.progress import stage
 
 
+@explained
 def train_shadows(
     make_model: Callable[[], Any],
     train: Callable[[Any, Any], Any] | None = None,
@@ -133,6 +139,8 @@ def train_shadows(
             "`train` alone."
         )
     _check_functions(make_model, how, workers, threads, executor)
+    device = device_of(device)
+    _check_folder(folder)
     records = Records.of(dataset)
     membership = balanced_membership(count, len(records), fraction, seed)
     job = Job(make_model, how, records, membership, seed, threads)
@@ -157,7 +165,15 @@ def _private(train: Any, given: dict[str, Any]) -> PrivateTraining:
     for name in ("optimizer", "epochs", "batch_size"):
         if given[name] is None:
             raise ValueError(f"Private training needs {name}: give {name} beside target_epsilon.")
+    check_optimizer(given["optimizer"])
     return PrivateTraining(**given)
+
+
+def _check_folder(folder: Any) -> None:
+    if folder is not None and not isinstance(folder, (str, os.PathLike)):
+        raise ValueError(f"Expected folder as a path, got {type(folder).__name__}.")
+    if folder is not None and Path(folder).is_file():
+        raise ValueError(f"Expected folder={str(folder)!r} to be a folder, but it is a file.")
 
 
 def _check_functions(
@@ -168,13 +184,17 @@ def _check_functions(
             "Expected make_model as a function that returns a new model, got "
             f"{type(make_model).__name__}: give `lambda: ...`, or the model's class."
         )
-    if not callable(train):
+    check_call("make_model", make_model, "", "Give `lambda: ...` with the arguments inside.")
+    if isinstance(train, nn.Module) or not callable(train):
         raise ValueError(
-            f"Expected train as a function of a model and a subset, got {type(train).__name__}."
+            "Expected train as a function of a model and a subset, got "
+            f"{type(train).__name__}: give train(model, subset), or target_epsilon for private "
+            "training."
         )
-    for name, value in (("workers", workers), ("threads", threads)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"Expected {name}={value!r} to be a whole number of at least 1.")
+    if not isinstance(train, SeededTraining):
+        check_call("train", train, "model, subset")
+    check_whole("workers", workers, least=1)
+    check_whole("threads", threads, least=1)
     if executor not in (None, "ray") and not hasattr(executor, "submit"):
         raise ValueError(
             f"Expected executor={executor!r} to be 'ray', or an object with a method `submit`."
@@ -191,6 +211,7 @@ def trained_models(
 ) -> list[Any]:
     """The shadow models of a job, in order; those of `folder` are read, the others trained."""
     check_fresh(job)
+    seen: dict[bytes, int] = {}
     count = len(job.membership)
     models: dict[int, Any] = {}
     opened = nullcontext() if folder is None else ShadowFolder.opened(Path(folder), job, settings)
@@ -202,6 +223,12 @@ def trained_models(
         done = count - len(lacking)
         with stage("Shadow models", count, "model", initial=done, show=progress) as shown:
             for index, content in trained(job, lacking, workers, executor):
+                first = seen.setdefault(hashlib.sha256(content).digest(), index)
+                if first != index:
+                    raise ValueError(
+                        f"Shadow models {first} and {index} came out of `train` with the same "
+                        "weights: train the model that `train` is given, on its subset."
+                    )
                 models[index] = job.decode(content)
                 if kept is not None:
                     kept.write(index, content)

@@ -46,6 +46,7 @@ class Fleet:
             of the challenge; -1 where a challenge point is not among `records`.
         known_membership: int8[models, points], MEMBER or NONMEMBER where the scenario discloses
             it, HIDDEN elsewhere.
+        targets_from: the first row of the models that were passed as targets of an attack, if any.
     """
 
     scenario: str
@@ -54,6 +55,7 @@ class Fleet:
     labels: np.ndarray
     challenge: np.ndarray
     known_membership: np.ndarray
+    targets_from: int | None = None
 
     def __len__(self) -> int:
         return len(self.known_membership)
@@ -65,6 +67,9 @@ class Fleet:
 
     def name(self, row: int) -> str:
         """The name of one row's model in messages."""
+        if self.targets_from is not None and row >= self.targets_from:
+            several = len(self) - self.targets_from > 1
+            return f"target[{row - self.targets_from}]" if several else "the target"
         return self.folders[row].relative_path if row < len(self.folders) else f"model {row}"
 
     def rows(self, *phases: str) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mico_competition.models.architectures import logits
+from mico_competition.models.misfit import misfit
 from mico_competition.models.precision import full_float32
 from mico_competition.models.probe import rounded
 from mico_competition.signals.cache import Cache, key
@@ -274,7 +275,7 @@ class OfModule(_Derived):
             try:
                 outputs: Any = logits(model, inputs)
             except Exception as error:  # code of others may raise anything
-                raise self._misfit(inputs, error) from error
+                raise misfit(self._name, model, inputs, error) from error
         if not isinstance(outputs, Tensor):
             raise ValueError(
                 f"Expected {self._name} to return logits, a tensor or an object that has them as "
@@ -300,20 +301,6 @@ class OfModule(_Derived):
                 "ModelPool.from_probabilities."
             )
         return outputs
-
-    def _misfit(self, inputs: Any, error: Exception) -> ValueError:
-        """The error of a model that fails on a few records."""
-        named = inputs if isinstance(inputs, dict) else {"inputs": inputs}
-        given = ", ".join(f"{name} {x.dtype} {tuple(x.shape)}" for name, x in named.items())
-        whole = isinstance(inputs, Tensor) and not inputs.is_floating_point()
-        fix = "if it takes floating-point numbers, pass inputs.float(). " if whole else ""
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        if not isinstance(error, (RuntimeError, ValueError)):
-            lines[0] = f"{type(error).__name__}: {lines[0]}"
-        return ValueError(
-            f"{self._name} does not take the inputs, here {given.replace('torch.', '')}: {fix}"
-            f"{lines[0]}"
-        )
 
     def _compute(self, model: nn.Module, kinds: list[str], keep: bool) -> None:
         for kind, parts in make_arrays(model, self.points, kinds, self._name).items():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mico_competition.models.inputs import default_device
+from mico_competition.models.inputs import device_of
 from mico_competition.signals.cache import Cache
 from mico_competition.signals.points import Points
 from mico_competition.signals.pool_build import OutputKit, Targets
@@ -61,7 +61,7 @@ class ModuleKit:
         data: Any = dataset_of(inputs, checked, weights_dtype(first))
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"Expected batch_size={batch_size} >= 1.")
-        where = default_device() if device is None else torch.device(device)
+        where = device_of(device)
         points = Points("", data, batch_size).to(where)
         kit = cls(gives, points, checked, None if cache is None else Cache(cache))
         kit.models = [

@@ -78,6 +78,7 @@ class Joined:
             fleet,
             challenge=np.concatenate([fleet.challenge, places[:, :width]]),
             known_membership=np.concatenate([fleet.known_membership, hidden]),
+            targets_from=len(fleet),
         )
 
     @property

@@ -17,4 +17,5 @@ def count_of(number: int, noun: str, plural: str = "") -> str:
 def check_whole(name: str, value: object, least: int = 0) -> None:
     """ValueError unless an argument is a whole number of at least `least`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
-        raise ValueError(f"Expected {name}={value!r} to be a whole number of at least {least}.")
+        shown = repr(value) if len(repr(value)) < 50 else type(value).__name__
+        raise ValueError(f"Expected {name}={shown} to be a whole number of at least {least}.")

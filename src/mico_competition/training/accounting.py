@@ -180,8 +180,8 @@ def _check_target(target_epsilon: float, target_delta: float, num_steps: int) ->
     """Raise ValueError if the accountant cannot compute an epsilon near the target."""
     if not 0 < target_epsilon <= MOST_EPSILON:
         raise ValueError(
-            f"Expected target_epsilon={target_epsilon} in (0, {MOST_EPSILON:g}]: above that the "
-            "accountant overflows, and epsilon guarantees little. Lower it, or use --disable_dp."
+            f"Expected target_epsilon={target_epsilon} in (0, {MOST_EPSILON:g}]: it is the "
+            "budget of the whole training, and more than that guarantees little."
         )
     if not 0 < target_delta < 1:
         raise ValueError(f"Expected target_delta={target_delta} in (0, 1).")
@@ -197,7 +197,7 @@ def _check_target(target_epsilon: float, target_delta: float, num_steps: int) ->
         most = max(1, int(num_steps * (MOST_POINTS / points) ** 2))
         raise ValueError(
             f"Expected num_steps={num_steps} <= {most} for epsilon {target_epsilon:g}: the "
-            "accountant would need too large a grid. Take fewer epochs, a larger --batch_size, or "
+            "accountant would need too large a grid. Take fewer epochs, larger batches, or "
             "a larger epsilon."
         )
 

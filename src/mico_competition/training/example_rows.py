@@ -44,19 +44,27 @@ def _flat(inputs: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 def as_batch(inputs: Any, targets: Any) -> tuple[Any, Tensor]:
     """Inputs and targets as tensors; ValueError unless all have the same number of rows."""
-    inputs, targets = as_tensors(inputs), as_tensors(targets)
+    inputs, targets = as_tensors(inputs, "inputs"), as_tensors(targets, "targets")
     rows = rows_of(inputs)
     if not isinstance(targets, Tensor) or not targets.ndim or len(targets) != rows:
         shape = list(getattr(targets, "shape", [])) or type(targets).__name__
-        raise ValueError(f"Expected targets of {rows} rows, as the inputs have, got {shape}.")
+        fix = ": pass torch.tensor(targets)" if isinstance(targets, (list, tuple)) else ""
+        raise ValueError(f"Expected targets of {rows} rows, as the inputs have, got {shape}{fix}.")
     return inputs, targets
 
 
-def as_tensors(inputs: Any) -> Any:
-    """Arrays as tensors, in a dict too."""
+def as_tensors(inputs: Any, name: str) -> Any:
+    """Arrays as tensors, in a dict too; ValueError, with the name, for arrays of other things."""
     if isinstance(inputs, Mapping):
-        return {name: as_tensors(value) for name, value in inputs.items()}
-    return torch.as_tensor(inputs) if hasattr(inputs, "__array__") else inputs
+        return {key: as_tensors(value, f"{name}[{key!r}]") for key, value in inputs.items()}
+    if not hasattr(inputs, "__array__"):
+        return inputs
+    try:
+        return torch.as_tensor(inputs)
+    except TypeError:
+        fix = "number classes by np.unique(labels, return_inverse=True)[1], and tokenise text"
+        kind = getattr(inputs, "dtype", type(inputs).__name__)
+        raise ValueError(f"Expected {name} to hold numbers, got {kind}: {fix}.") from None
 
 
 def part_of(inputs: Any, at: Tensor, device: torch.device) -> Any:

@@ -5,34 +5,56 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.functional import cross_entropy
 
 from mico_competition.models.architectures import logits
+from mico_competition.models.misfit import kind_of, misfit
+from mico_competition.support.call_errors import check_call
+from mico_competition.training.targets import (
+    IGNORED,
+    check_classes,
+    check_labels,
+    check_shape,
+    check_tokens,
+    out_of_range,
+)
 
 Loss = Callable[[Any, Tensor], Tensor]
 """Maps a model's outputs and the targets [b, ...] to float[b], one loss an example."""
 
-IGNORED = -100  # the target of a position that does not count, as in torch and transformers
-
 
 def class_loss(outputs: Any, targets: Tensor) -> Tensor:
-    """The cross-entropy of logits [b, classes] with int64[b]."""
-    return functional.cross_entropy(logits_of(outputs), targets, reduction="none")
+    """The cross-entropy of logits [b, classes] with int[b], or with float[b, classes]."""
+    logits = logits_of(outputs)
+    check_classes(logits, targets)
+    targets = targets if targets.is_floating_point() else targets.long()
+    try:
+        return cross_entropy(logits, targets, reduction="none")
+    except IndexError as error:
+        raise out_of_range(logits.shape[1], targets) from error
 
 
 def token_loss(outputs: Any, targets: Tensor) -> Tensor:
     """The mean cross-entropy of logits [b, T, tokens] over the targets int64[b, T] except -100."""
     logits = logits_of(outputs)
-    each = functional.cross_entropy(
-        logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED
-    )
+    check_tokens(logits, targets)
+    try:
+        each = cross_entropy(
+            logits.transpose(1, 2), targets.long(), reduction="none", ignore_index=IGNORED
+        )
+    except IndexError as error:
+        raise out_of_range(logits.shape[2], targets) from error
     return each.sum(1) / (targets != IGNORED).sum(1).clamp(min=1)
 
 
 def next_token_loss(outputs: Any, targets: Tensor) -> Tensor:
     """`token_loss`, where the logits at position t predict the target at position t + 1."""
-    return token_loss(logits_of(outputs)[:, :-1], targets[:, 1:])
+    logits = logits_of(outputs)
+    check_tokens(logits, targets)
+    return token_loss(logits[:, :-1], targets[:, 1:])
 
 
 def squared_error(outputs: Any, targets: Tensor) -> Tensor:
@@ -40,7 +62,7 @@ def squared_error(outputs: Any, targets: Tensor) -> Tensor:
     outputs = logits_of(outputs)
     if outputs.ndim == targets.ndim + 1 and outputs.shape[-1] == 1:
         outputs = outputs.squeeze(-1)
-    _same_shape(outputs, targets)
+    check_shape(outputs, targets)
     mean: Tensor = (outputs - targets).square().reshape(len(targets), -1).mean(1)
     return mean
 
@@ -48,7 +70,7 @@ def squared_error(outputs: Any, targets: Tensor) -> Tensor:
 def multi_label_loss(outputs: Any, targets: Tensor) -> Tensor:
     """The mean binary cross-entropy of logits [b, labels] with targets of 0 and 1."""
     outputs = logits_of(outputs)
-    _same_shape(outputs, targets)
+    check_labels(outputs, targets)
     each = functional.binary_cross_entropy_with_logits(
         outputs, targets.to(outputs.dtype), reduction="none"
     )
@@ -75,14 +97,6 @@ def logits_of(outputs: Any) -> Tensor:
     return found
 
 
-def _same_shape(outputs: Tensor, targets: Tensor) -> None:
-    if outputs.shape != targets.shape:
-        raise ValueError(
-            f"Expected targets of shape {list(outputs.shape)}, as the outputs have, got "
-            f"{list(targets.shape)}."
-        )
-
-
 def per_example_losses(model: nn.Module, inputs: Any, labels: Tensor) -> Tensor:
     """The cross-entropy of each example, float[b].
 
@@ -91,12 +105,22 @@ def per_example_losses(model: nn.Module, inputs: Any, labels: Tensor) -> Tensor:
     """
     outputs = logits(model, inputs)
     try:
-        return functional.cross_entropy(outputs, labels, reduction="none")
+        return cross_entropy(outputs, labels, reduction="none")
     except IndexError as error:
         raise ValueError(
             f"Model {type(model).__name__} gives outputs of shape {list(outputs.shape)}, which do "
             "not cover the task's classes: correct the model."
         ) from error
+
+
+def _outputs_of(model: nn.Module, inputs: Any) -> Any:
+    """The outputs of a model; ValueError, with what to change, if it does not take the inputs."""
+    try:
+        return model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, IndexError) as error:
+        raise misfit("The model", model, inputs, error) from error
 
 
 class ExampleLosses:
@@ -117,8 +141,12 @@ class ExampleLosses:
                     f"{', '.join(LOSSES)}."
                 )
             loss = LOSSES[loss]
-        if not callable(loss):
-            raise ValueError(f"Expected loss to be a function or a name, got {loss!r}.")
+        if isinstance(loss, type):
+            raise ValueError(
+                f"Expected loss to be a function or a name, got the class {loss.__name__}: make an "
+                "object of it, for torch's losses with reduction='none'."
+            )
+        check_call("loss", loss, "outputs, targets")
         self.loss = loss
         self._checked = False
 
@@ -130,8 +158,8 @@ class ExampleLosses:
 
     def __call__(self, model: nn.Module, inputs: Any, targets: Tensor) -> Tensor:
         """float[b], with a graph; ValueError if the loss returns another shape."""
-        outputs = model(**inputs) if isinstance(inputs, Mapping) else model(inputs)
-        losses = self.loss(outputs, targets)
+        outputs = _outputs_of(model, inputs)
+        losses = self._losses_of(outputs, targets)
         if not isinstance(losses, Tensor):
             raise ValueError(f"Expected loss to return a tensor, got {type(losses).__name__}.")
         if losses.shape != (len(targets),):
@@ -143,6 +171,18 @@ class ExampleLosses:
             _refuse_foreign(model, _parameters_below(losses))
             self._checked = True
         return losses
+
+    def _losses_of(self, outputs: Any, targets: Tensor) -> Any:
+        """What the loss gives; ValueError with the shapes if it fails on them."""
+        try:
+            return self.loss(outputs, targets)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, IndexError) as error:
+            raise ValueError(
+                f"The loss fails on outputs {kind_of(outputs)} and targets {kind_of(targets)}, in "
+                f"this order: {error}"
+            ) from error
 
     @staticmethod
     def _remedy(losses: Tensor) -> str:

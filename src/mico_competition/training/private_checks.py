@@ -50,8 +50,8 @@ def check_trainable(
     loose = [name for key, name in trained.items() if key not in held]
     if loose:
         raise ValueError(
-            f"Parameter {loose[0]} is not the optimizer's: give it all parameters, or freeze this "
-            "one by requires_grad_(False)."
+            f"Parameter {loose[0]} is not the optimizer's: make the optimizer of this model's "
+            "parameters, or freeze this one by requires_grad_(False)."
         )
     if held - set(trained):
         raise ValueError(

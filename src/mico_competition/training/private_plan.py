@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
+from mico_competition.support.counts import check_whole
 from mico_competition.support.extras import install
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.secure_random import Generator, SecureGenerator
@@ -31,10 +32,20 @@ def check_opacus() -> None:
 def check_module(model: Any, optimizer: Any) -> None:
     """Raise ValueError unless these are a module and an optimizer that a trainer can use."""
     if not isinstance(model, nn.Module):
-        raise ValueError(f"Expected model to be a torch module, got {type(model).__name__}.")
+        raise ValueError(
+            f"Expected model to be a torch module, got {_kind(model)}: pass the model first, then "
+            "its optimizer."
+        )
+    if hasattr(model, "_orig_mod"):
+        raise ValueError(
+            "A model of torch.compile cannot be trained privately, since its layers cannot be "
+            "seen: pass the model itself."
+        )
     if not isinstance(optimizer, torch.optim.Optimizer):
-        kind = type(optimizer).__name__
-        raise ValueError(f"Expected optimizer to be a torch optimizer, got {kind}.")
+        raise ValueError(
+            f"Expected optimizer to be a torch optimizer, got {_kind(optimizer)}: pass one of this "
+            "model's parameters, such as torch.optim.SGD(model.parameters(), lr=0.1)."
+        )
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError(
             "LBFGS computes gradients several times a step, without noise: use another optimizer."
@@ -50,6 +61,11 @@ def check_module(model: Any, optimizer: Any) -> None:
             )
 
 
+def _kind(value: Any) -> str:
+    """What a value is, for messages: its type, or the class itself."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
 def check_number(name: str, value: Any) -> None:
     """Raise ValueError unless the value is a number."""
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -60,8 +76,23 @@ def check_seed(seed: Any, secure_mode: bool) -> None:
     """Raise ValueError unless the seed is a whole number, or None as in secure mode."""
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
         raise ValueError(f"Expected seed to be a whole number or None, got {type(seed).__name__}.")
+    if not isinstance(secure_mode, bool):
+        raise ValueError(f"Expected secure_mode to be True or False, got {secure_mode!r}.")
     if secure_mode and seed is not None:
         raise ValueError("A run in secure_mode cannot be repeated: leave out seed.")
+
+
+def claimed_delta(delta: float | None) -> float:
+    """The delta of a claim; ValueError unless it is in (0, 1)."""
+    if delta is None:
+        raise ValueError(
+            "Expected delta in (0, 1), such as epsilon(delta=1e-5), since the trainer has no "
+            "target_delta."
+        )
+    check_number("delta", delta)
+    if not 0 < delta < 1:
+        raise ValueError(f"Expected delta={delta} in (0, 1).")
+    return delta
 
 
 def warn_of_delta(delta: float, num_records: int) -> None:
@@ -70,7 +101,7 @@ def warn_of_delta(delta: float, num_records: int) -> None:
         warnings.warn(
             f"delta={delta} is not below 1 / num_records = {1 / num_records:.2g}, and so permits "
             "to publish a record as it is: choose a delta well below.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -82,7 +113,7 @@ def warn_of_cost(layers: Iterable[WholeLayer], rows: int) -> None:
                 f"Layer {whole.name or 'model'} ({type(whole.module).__name__}) has no formula "
                 f"for per-example gradients: it {whole.cost}. Lower "
                 f"max_physical_batch_size={rows}, or freeze the layer.",
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
@@ -99,6 +130,11 @@ def check_surroundings(
         raise ValueError(
             "The optimizer got or lost parameters after the trainer was made: give it all of "
             "them first, then make the trainer."
+        )
+    if not torch.is_grad_enabled():
+        raise ValueError(
+            "A private step computes gradients: call step outside of torch.no_grad() and "
+            "torch.inference_mode()."
         )
     if torch.is_autocast_enabled(device.type):
         raise ValueError(
@@ -118,10 +154,12 @@ def checked_counts(
         "max_physical_batch_size": physical,
     }
     for name, value in counts.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"Expected {name}={value!r} to be a whole number of at least 1.")
+        check_whole(name, value, least=1)
     if batch_size > num_records:
-        raise ValueError(f"Expected batch_size={batch_size} <= num_records={num_records}.")
+        raise ValueError(
+            f"Expected batch_size={batch_size} <= num_records={num_records}, the number of records "
+            "to train on."
+        )
     return int(num_records), int(batch_size), int(epochs), int(physical)
 
 

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from mico_competition.support.call_errors import explained
+from mico_competition.support.counts import check_whole
 from mico_competition.support.progress import stage
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.certificate import describe_claim, weights_digest
@@ -34,12 +36,14 @@ from mico_competition.training.private_plan import (
     check_seed,
     check_surroundings,
     checked_counts,
+    claimed_delta,
     generators_of,
     held_by,
     planned_mechanism,
     warn_of_cost,
     warn_of_delta,
 )
+from mico_competition.training.step_loss import StepLoss
 from mico_competition.training.weights_watch import WeightsWatch
 
 
@@ -64,9 +68,11 @@ class PrivateTrainer:
         target_epsilon: finds the least noise for this epsilon, in (0, 500], at `target_delta`.
         target_delta: in (0, 1); choose it well below 1 / num_records.
         noise_multiplier: sigma > 0, instead of `target_epsilon`.
-        num_records: n, the number of records from which batches are drawn.
-        batch_size: L in 1..n, the length of a batch; the sampling rate is q = 1 / ceil(n / L).
-        epochs: the planned steps are ceil(n / L) * epochs.
+        num_records: the length n of your data, such as len(inputs); batches are positions in
+            0..n-1, so with a larger number `inputs[batch]` raises IndexError.
+        batch_size: the expected length L of a batch, in 1..n; the sampling rate is
+            q = 1 / ceil(n / L).
+        epochs: passes over the data; the planned steps are ceil(n / L) * epochs.
         max_grad_norm: C > 0, the L2 norm to which each example's gradient is clipped.
         loss: maps the model's outputs and the targets to one value an example, float[b]; or a
             name: "cross_entropy", "squared_error", "multi_label", "tokens" (the mean over
@@ -97,6 +103,7 @@ class PrivateTrainer:
         (8, 3.9)
     """
 
+    @explained
     def __init__(
         self,
         model: nn.Module,
@@ -203,6 +210,8 @@ class PrivateTrainer:
         Raises:
             ValueError: if no planned step remains, or if a batch was left out.
         """
+        if steps is not None:
+            check_whole("steps", steps, least=1)
         self._weights.check()
         drawn = self._draws.batches(steps)
         left = self.num_steps - self.steps_taken
@@ -212,6 +221,7 @@ class PrivateTrainer:
                 yield batch
                 shown.update()
 
+    @explained
     def step(self, inputs: Any, targets: Any) -> Tensor:
         """Take one step on the batch that `batches` has given.
 
@@ -224,7 +234,8 @@ class PrivateTrainer:
             inputs: the batch's inputs in the order of its positions: a tensor or array [b, ...],
                 or a dict of them, which becomes the model's named arguments.  Each has one row
                 an example; None is allowed in a dict.
-            targets: its targets, [b, ...].
+            targets: the targets of the same examples, [b, ...]: for the default loss int[b],
+                classes counted from 0, or float[b, classes], their probabilities.
 
         Returns:
             The mean loss of the examples before the step, 0 for an empty batch (0-dimensional,
@@ -247,18 +258,13 @@ class PrivateTrainer:
                 targets.to(self.device),
                 num_records=self.num_records,
             )
-        except BaseException as error:
+        except BaseException:
             if self._weights.changing:  # some may have changed, so the step counts
                 self._draws.use()
-            if isinstance(error, IndexError):
-                raise ValueError(
-                    f"The model or the loss got an index out of range ({error}): check that the "
-                    "targets are below the number of the model's outputs."
-                ) from error
             raise
         self._draws.use()
         self._weights.end()
-        return total / max(1, rows)
+        return (total / max(1, rows)).as_subclass(StepLoss)
 
     def _begin(self) -> None:
         """Called when the noisy sum is ready, right before the optimizer changes weights."""
@@ -282,9 +288,7 @@ class PrivateTrainer:
                 weight is not finite.
         """
         self._weights.check_claimable()
-        delta = self.target_delta if delta is None else delta
-        if delta is None or not 0 < delta < 1:
-            raise ValueError(f"Expected delta={delta} in (0, 1).")
+        delta = claimed_delta(self.target_delta if delta is None else delta)
         return self.spent().epsilon(delta) if self.steps_taken else 0.0
 
     def spent(self) -> Mechanism:
@@ -307,9 +311,8 @@ class PrivateTrainer:
             raise ValueError("No step has been taken, so there is nothing to certify: train first.")
         self._weights.check_flags()
         self._weights.check_claimable()
-        delta = self.target_delta if delta is None else delta
+        delta = claimed_delta(self.target_delta if delta is None else delta)
         epsilon = self.epsilon(delta)
-        assert delta is not None
         if delta != self.target_delta:
             warn_of_delta(delta, self.num_records)
         return describe_claim(self, epsilon, delta)

@@ -38,7 +38,7 @@ def load_checked(source: Source, row: int, expected: dict[str, tuple[int, ...]] 
     Raises:
         ValueError: if they are not, or if no layer can be decoded.
     """
-    model = source.load(row)
+    model, name = source.load(row), source.fleet.name(row)
     own = shapes(model)
     if not supports(model):
         raise ValueError(
@@ -46,17 +46,17 @@ def load_checked(source: Source, row: int, expected: dict[str, tuple[int, ...]] 
         )
     if expected is not None and own != expected:
         differing = sorted(
-            name for name in own.keys() | expected.keys() if own.get(name) != expected.get(name)
+            layer for layer in own.keys() | expected.keys() if own.get(layer) != expected.get(layer)
         )
         raise ValueError(
-            f"Expected models with the same layers, but model {row} differs from the first at "
-            f"{', '.join(differing[:3])}: drop it, since it has another architecture."
+            f"Expected models with the same layers, but {name} differs from the first at "
+            f"{', '.join(differing[:3])}: leave it out, since it has another architecture."
         )
-    for name, parameter in model.named_parameters():
+    for part, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise ValueError(
-                f"Expected finite weights, but model {row} has NaN or infinite ones in {name}: "
-                "drop it."
+                f"Expected finite weights, but {name} has NaN or infinite ones in {part}: leave "
+                "it out."
             )
     return model
 
