@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from mico_competition.training.checkpoint import OpenCheckpoint
-from mico_competition.training.dpsgd import Generator
 from mico_competition.training.poisson_draws import restore, state_of
 from mico_competition.training.random_numbers import global_states, set_global_states
+from mico_competition.training.secure_random import Generator
 
 
 class Position:
