@@ -13,7 +13,8 @@ from mico_competition.attacks.problem import Attack, Problem
 from mico_competition.attacks.registry import BLACK_BOX, ROWS, TABLE, Row
 from mico_competition.evaluation.cross_fitting import bound_groups
 from mico_competition.evaluation.custom import find_attack
-from mico_competition.signals.pool import PUBLIC_SIGNALS, ModelPool
+from mico_competition.signals.pool import ModelPool
+from mico_competition.signals.pool_signals import PUBLIC_SIGNALS
 from mico_competition.support.counts import count_of
 
 AttackLike = str | Attack | Callable[..., Any]

@@ -3,51 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mico_competition.competition.table import DISTINGUISHER, PHASE_NAMES, get_scenario
-from mico_competition.signals.fleet import KNOWLEDGE, OWN, Fleet
-from mico_competition.signals.pool_arguments import (
-    as_gives,
-    check_counts,
-    choice,
-    refuse_known,
-)
+from mico_competition.competition.table import PHASE_NAMES
+from mico_competition.signals.fleet import OWN, Fleet
+from mico_competition.signals.pool_arguments import choice, refuse_known
 from mico_competition.signals.pool_build import Kit, LossKit, OutputKit
-from mico_competition.signals.pool_checks import check_labels, check_losses, check_membership
-from mico_competition.signals.pool_estimators import EstimatorKit, count, is_estimator
-from mico_competition.signals.pool_run import ModuleKit
-from mico_competition.signals.pool_source import (
-    Joined,
-    ModelsSource,
-    own_fleet,
-    refuse_twins,
-)
+from mico_competition.signals.pool_checks import check_membership
+from mico_competition.signals.pool_kits import kit_of_models
+from mico_competition.signals.pool_signals import public_signal
+from mico_competition.signals.pool_source import Joined, ModelsSource, own_fleet, refuse_twins
 from mico_competition.signals.source import Source
 from mico_competition.support.counts import count_of
 from mico_competition.support.files import PathLike
-from mico_competition.support.progress import quiet
 
 if TYPE_CHECKING:
     import torch
 
     from mico_competition.audit.claims import PrivacyClaim
-
-# public name -> the engine's signal, and its sign there (the engine's grow with membership)
-PUBLIC_SIGNALS = {
-    "loss": ("loss", -1.0),
-    "negative_loss": ("loss", 1.0),
-    "confidence": ("confidence", 1.0),
-    "logit": ("logit", 1.0),
-    "entropy": ("entropy", -1.0),
-    "modified_entropy": ("modified_entropy", -1.0),
-    "log_gradient_norm": ("gradient_norm", -1.0),
-}
 
 
 class ModelPool:
@@ -170,10 +147,7 @@ class ModelPool:
         array([[0.1, 2.3],
                [1.2, 0.4]])
         """
-        array = check_losses(losses)
-        records = array.shape[1]
-        classes = np.zeros(records, np.int64) if labels is None else check_labels(labels, records)
-        return cls._of_kit(LossKit(array, classes), membership)
+        return cls._of_kit(LossKit.of(losses, labels), membership)
 
     @classmethod
     def from_models(
@@ -224,21 +198,8 @@ class ModelPool:
         >>> ModelPool.from_models(models, torch.randn(20, 4), torch.arange(20) % 3, membership)
         ModelPool(4 models, 20 records, 3 classes, members known of all models; holds models)
         """
-        gives = as_gives(models)
-        check_counts(inputs, labels)
-        check_membership(membership, len(gives), count(labels))  # before anything is run
-        with nullcontext() if progress else quiet():
-            first = gives[0]()
-            if is_estimator(first):
-                rest = [give() for give in gives[1:]]
-                kit: Kit = EstimatorKit.of([first, *rest], inputs, labels)
-            elif not hasattr(first, "parameters"):
-                raise ValueError(
-                    "Expected model 0 to be a torch module, or a classifier with predict_proba, "
-                    f"got {type(first).__name__}."
-                )
-            else:
-                kit = ModuleKit.of(gives, first, inputs, labels, device, batch_size, cache)
+        options = {"device": device, "batch_size": batch_size, "cache": cache}
+        kit = kit_of_models(models, inputs, labels, membership, progress, **options)
         return cls._of_kit(kit, membership)
 
     @classmethod
@@ -284,20 +245,18 @@ class ModelPool:
         """
         from mico_competition.signals.pool_folder import open_folder
 
-        narrow, wide = open_folder(
+        found = open_folder(
             folder,
             scenario,
             dataset_dir,
             records=records,
-            phases=phases,
             knowledge=knowledge,
+            download=download,
+            phases=phases,
             device=device,
             cache=cache,
-            download=download,
         )
-        disclosed = get_scenario(narrow.fleet.scenario).disclosure
-        known = (KNOWLEDGE[knowledge] if knowledge else disclosed) == DISTINGUISHER
-        return cls(source=narrow, holds="models", wide=wide, knows_training_sets=known)
+        return cls(**found)
 
     @classmethod
     def _of_kit(cls, kit: Kit, membership: Any) -> ModelPool:
@@ -363,11 +322,7 @@ class ModelPool:
         >>> ModelPool.from_losses([[0.5, 2.0]], [[1, 0]]).signal("negative_loss")
         array([[-0.5, -2. ]])
         """
-        if name not in PUBLIC_SIGNALS:
-            raise ValueError(f"Unknown signal {name!r}: choose one of {', '.join(PUBLIC_SIGNALS)}.")
-        inner, sign = PUBLIC_SIGNALS[name]
-        values: np.ndarray = self.source.get(inner) * sign
-        return values
+        return public_signal(self.source, name)
 
     def select(self, models: Any = None, records: Any = None) -> ModelPool:
         """A pool of some of the models and records.

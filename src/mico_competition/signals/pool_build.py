@@ -119,6 +119,14 @@ class LossKit:
         self._least = (found if np.isfinite(found) else 1.0) if least is None else least
         self.models: list[PoolModel] = [OfLosses(rows, self._least) for rows in losses]
 
+    @classmethod
+    def of(cls, losses: Any, labels: Any) -> LossKit:
+        """The kit of losses that are not checked yet, and of labels, which are 0 for None."""
+        array = check_losses(losses)
+        records = array.shape[1]
+        classes = np.zeros(records, np.int64) if labels is None else check_labels(labels, records)
+        return cls(array, classes)
+
     def targets(self, target: Any) -> Targets:
         """The models of losses [records], or [models, records]."""
         array = as_array("target", target)

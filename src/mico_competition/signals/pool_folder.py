@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mico_competition.competition.layout import walk_challenge
-from mico_competition.competition.table import get_scenario
+from mico_competition.competition.table import DISTINGUISHER, get_scenario
 from mico_competition.data.datasets import load_dataset
+from mico_competition.signals.fleet import KNOWLEDGE
 from mico_competition.signals.open_signals import open_signals
 from mico_competition.signals.signals import Signals
 from mico_competition.support.files import PathLike
@@ -22,14 +22,18 @@ def open_folder(
     dataset_dir: Any,
     *,
     records: np.ndarray | str,
+    knowledge: str | None,
     download: bool,
     **options: Any,
-) -> tuple[Signals, Callable[[], Signals]]:
-    """The signals of a scenario, and a function that opens them at all records.
+) -> dict[str, Any]:
+    """What a pool of a scenario is made of: its signals, and how they are opened at all records.
 
     Args:
-        folder, scenario, dataset_dir, records, download: as in `ModelPool.open`.
+        folder, scenario, dataset_dir, records, knowledge, download: as in `ModelPool.open`.
         options: of `open_signals`.
+
+    Returns:
+        The arguments of `ModelPool`.
 
     Raises:
         ValueError: if there is no such folder or scenario; as `open_signals`.
@@ -46,9 +50,16 @@ def open_folder(
         data = load_dataset(task, dataset_dir, download)
 
     def at(chosen: np.ndarray | str) -> Signals:
-        return open_signals(folder, scenario, data, records=chosen, **options)
+        return open_signals(folder, scenario, data, records=chosen, knowledge=knowledge, **options)
 
-    return at(records), lambda: at("all")
+    source = at(records)
+    disclosed = KNOWLEDGE[knowledge] if knowledge else get_scenario(scenario).disclosure
+    return {
+        "source": source,
+        "holds": "models",
+        "wide": lambda: at("all"),
+        "knows_training_sets": disclosed == DISTINGUISHER,
+    }
 
 
 def _only_scenario(folder: PathLike) -> str:
