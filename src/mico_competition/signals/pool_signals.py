@@ -1,4 +1,4 @@
-"""The signals of a pool by their public names, with the sign that the names promise."""
+"""The signals of a pool by their public names, each with the sign that its name says."""
 
 from __future__ import annotations
 
