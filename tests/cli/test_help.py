@@ -76,6 +76,19 @@ def test_every_example_can_be_parsed(verb, command, tmp_path, monkeypatch):
     assert name == "mico" and args.verb == verb and callable(args.run)
 
 
+def test_an_attack_comes_before_its_folder(capsys):
+    assert "usage: mico attack [NAME] FOLDER [options]\n" in run(capsys, "attack", "--help")[1]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_flag_says_what_it_is(verb):
+    parser = build_parser(verb)
+    verbs = next(action for action in parser._actions if action.dest == "verb")
+    for action in verbs.choices[verb]._actions:
+        lists_verbs = action.nargs == "A..."  # its help is the list
+        assert action.help or lists_verbs, f"mico {verb} {action.option_strings or action.dest}"
+
+
 def test_there_are_examples_of_every_verb_and_no_other():
     assert list(EXAMPLES) == VERBS
 

@@ -67,6 +67,22 @@ def test_a_bar_with_stage_and_time_left_on_a_terminal(soon, monkeypatch):
     assert "mico attack" not in text
 
 
+def test_the_time_left_is_that_of_the_whole_work(soon, capsys):
+    with heartbeat("mico attack"), stage("Attack", total=60, unit="model") as whole:
+        with stage("Signals", total=4, unit="model") as inner:
+            inner.update(3)
+            soon()
+        whole.update(30)
+        with stage("Fits", total=4) as inner:
+            inner.update(3)
+            soon()
+    lines = capsys.readouterr().err.splitlines()
+    first = "mico attack; Attack: 0 of 60 models (0 %); Signals: 3 of 4 models (75 %); 0 s so far"
+    assert first in lines
+    left = "Attack: 30 of 60 models (50 %), about 0 s left; Fits: 3 of 4 steps (75 %); 0 s so far"
+    assert f"mico attack; {left}" in lines
+
+
 def test_quiet(soon, capsys, monkeypatch):
     done = stage("Signals", total=2)
     with quiet(), heartbeat("mico attack"), done as counted, stage("Inner", show=False):

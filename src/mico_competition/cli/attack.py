@@ -25,6 +25,7 @@ _DEFAULT = "threshold"
 
 def add_attack(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the flags of attacks that write predictions."""
+    parser.usage = "%(prog)s [NAME] FOLDER [options]"
     parser.add_argument(
         "what",
         type=path_or_name,

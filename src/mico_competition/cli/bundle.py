@@ -26,7 +26,7 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "root", nargs="?", type=Path, help="folder that training wrote <challenge>/... into"
     )
-    parser.add_argument("--challenge", choices=CHALLENGES)
+    parser.add_argument("--challenge", choices=CHALLENGES, help="its name")
     parser.add_argument("--out", type=output_file, help="zip to write")
     parser.add_argument(
         "--replace", action="store_true", help="replace the file at --out if there is one"
@@ -47,7 +47,7 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
         "--code", metavar="URL", help="repository of this package, for the page on how to start"
     )
     parser.add_argument("--starting_kit", type=Path, help="a zip for participants")
-    parser.add_argument("--public_data", type=Path, help="another")
+    parser.add_argument("--public_data", type=Path, help="another zip for them")
     parser.add_argument(
         "--step",
         type=float,

@@ -18,7 +18,7 @@ def add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models", type=int, default=30, help="models per scenario and phase (default: 30)"
     )
-    parser.add_argument("--workers", type=int, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.add_argument(
         "--seed", type=seed, help="repeat a demonstration: the same seed gives the same scores"
     )

@@ -20,10 +20,10 @@ def add_download(parser: argparse.ArgumentParser) -> None:
         "--to", type=Path, default=Path("."), help="folder for <challenge>/... (default: .)"
     )
     parser.add_argument(
-        "--scenario", action="append", metavar="NAME", help="repeatable (default: all)"
+        "--scenario", action="append", metavar="NAME", help="may be repeated (default: all)"
     )
     parser.add_argument(
-        "--phase", action="append", choices=PHASE_NAMES, help="repeatable (default: all)"
+        "--phase", action="append", choices=PHASE_NAMES, help="may be repeated (default: all)"
     )
     parser.add_argument(
         "--models", type=model_ids, metavar="IDS", help="such as 0-9,100 (default: all)"

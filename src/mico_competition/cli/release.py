@@ -80,7 +80,8 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
         action="append",
         choices=SCORED_PHASES,
         default=[],
-        help="a phase whose labels were revealed, so that the release may hold them (repeatable)",
+        help="a phase whose labels were revealed, so that the release may hold them (may be "
+        "repeated)",
     )
     add_json(parser)
 
@@ -107,8 +108,8 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
 def add_reference(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico reference` takes."""
     _add_root(parser)
-    parser.add_argument("--challenge", required=True, choices=CHALLENGES)
-    parser.add_argument("--phase", required=True, choices=SCORED_PHASES)
+    parser.add_argument("--challenge", required=True, choices=CHALLENGES, help="its name")
+    parser.add_argument("--phase", required=True, choices=SCORED_PHASES, help="whose labels")
     parser.add_argument("--to", required=True, type=Path, help="the scoring program's ref folder")
 
     def run(args: argparse.Namespace) -> None:
@@ -123,7 +124,7 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
 def add_reveal(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico reveal` takes."""
     _add_root(parser)
-    parser.add_argument("--phase", required=True, choices=SCORED_PHASES)
+    parser.add_argument("--phase", required=True, choices=SCORED_PHASES, help="whose labels")
     parser.add_argument(
         "--to", required=True, type=output_file, help="JSON file to write and to publish"
     )

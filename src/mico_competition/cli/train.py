@@ -151,9 +151,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add the flags that override the scenario's settings to `parser`."""
     for name, (kind, text) in _FLAGS.items():
         parser.add_argument(f"--{name}", type=kind, help=text)
-    parser.add_argument("--optimizer", choices=OPTIMIZERS)
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, help="the optimiser")
     parser.add_argument(
-        "--grad_sample_mode", help="how per-example norms are computed (see dpsgd.py)"
+        "--grad_sample_mode",
+        metavar="MODE",
+        help="how per-example norms are computed: bookkeeping (the default), or Opacus' hooks, "
+        "functorch or ghost",
     )
     parser.add_argument(
         "--secure_mode",

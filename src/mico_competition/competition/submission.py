@@ -154,7 +154,7 @@ def check_zip(zip_path: PathLike, challenge_folder: PathLike) -> list[str]:
         for model in _expected_models(challenge_folder, SCORED_PHASES)
     }
     if not path.is_file():
-        return [f"There is no file {path}."]
+        return [f"There is no file {path}: name the zip that `mico submit` wrote."]
     missing = _missing_models(challenge_folder, SCORED_PHASES)
     with tempfile.TemporaryDirectory() as folder:
         faults = _unpack(path, Path(folder))

@@ -19,8 +19,7 @@ from mico_competition.evaluation.table import (
     headline,
     intervals,
     label,
-    parts_of,
-    starred,
+    starred_parts,
 )
 from mico_competition.scoring.metrics import percent
 from mico_competition.scoring.page import document
@@ -112,9 +111,8 @@ def _cells(estimates: Mapping[str, Estimate], gain: bool = False) -> list[str]:
     """One cell for each metric: the number, with its star, and the interval below in small type."""
     cells = []
     for metric in METRICS:
-        value, ends = parts_of(metric, estimates[metric], gain)
-        star = "*" if gain and starred(metric, estimates[metric]) else ""
-        cells.append(f'<td>{value}{star} <span class="range">{ends}</span></td>')
+        value, ends = starred_parts(metric, estimates[metric], gain)
+        cells.append(f'<td>{value} <span class="range">{ends}</span></td>')
     return cells
 
 

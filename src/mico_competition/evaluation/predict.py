@@ -23,6 +23,7 @@ from mico_competition.models.tokenizer_files import tokenizer_bytes
 from mico_competition.signals import challenge_losses
 from mico_competition.signals.source import Source
 from mico_competition.support.files import PathLike
+from mico_competition.support.progress import stage
 
 if TYPE_CHECKING:
     import torch
@@ -61,12 +62,15 @@ def attack_challenge(
     target = predictions or predictions_folder(challenge_folder)
     groups = _by_scenario(challenge_folder, scenarios, phases)
     prepared: dict[tuple[str, Any], Data] = {}
-    for models in groups.values():
-        data = _data_of(models[0], load, prepared)
-        scores = attack(challenge_losses(models, data, device=device))
-        for model, row in zip(models, scores):
-            write_prediction(model.prediction_in(target), row)
-    return sum(map(len, groups.values()))
+    count = sum(map(len, groups.values()))
+    with stage("Attack", count, "model") as shown:
+        for models in groups.values():
+            data = _data_of(models[0], load, prepared)
+            scores = attack(challenge_losses(models, data, device=device))
+            for model, row in zip(models, scores):
+                write_prediction(model.prediction_in(target), row)
+            shown.update(len(models))
+    return count
 
 
 def _by_scenario(
@@ -137,20 +141,21 @@ def attack_folder(
         for model in models:
             groups[name].setdefault(model.phase, []).append(model)
         _check(name, groups[name], attack)
-    count = 0
-    for name in groups:
-        wanted = [phase for phase in phases if phase in groups[name]]
-        if not wanted:
-            continue
-        opened = tuple(p for p in PHASE_NAMES if p in {"train", *wanted} and p in groups[name])
-        source = open_source(name, opened)
-        for phase in wanted:
-            rows = _predict(source, phase, attack, options)
-            for model, row in zip(groups[name][phase], rows):
-                write_prediction(model.prediction_in(target), row)
-            count += len(rows)
+    count = sum(len(models.get(phase, ())) for models in groups.values() for phase in phases)
     if not count:
         raise ValueError(f"{challenge_folder} holds no models of phases {', '.join(phases)}.")
+    with stage("Attack", count, "model") as shown:
+        for name in groups:
+            wanted = [phase for phase in phases if phase in groups[name]]
+            if not wanted:
+                continue
+            opened = tuple(p for p in PHASE_NAMES if p in {"train", *wanted} and p in groups[name])
+            source = open_source(name, opened)
+            for phase in wanted:
+                rows = _predict(source, phase, attack, options)
+                for model, row in zip(groups[name][phase], rows):
+                    write_prediction(model.prediction_in(target), row)
+                shown.update(len(rows))
     return count
 
 

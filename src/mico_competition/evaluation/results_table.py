@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mico_competition.evaluation.measure import METRICS, Estimate
 from mico_competition.evaluation.remarks import remarks
-from mico_competition.evaluation.table import parts_of, starred
+from mico_competition.evaluation.table import cell, starred_parts
 from mico_competition.scoring.few_records import rate_of
 from mico_competition.scoring.intervals import describe_intervals
 from mico_competition.scoring.metrics import percent
@@ -106,13 +106,8 @@ def frame(attacks: Iterable[AttackResult], gain: bool) -> pandas.DataFrame:
 
 def _pairs(estimates: Mapping[str, Estimate], gain: bool = False) -> list[tuple[str, str]]:
     """The number and the interval of each metric as texts; a star for a gain that is clear."""
-    found = []
-    for key in METRICS:
-        estimate = estimates[key]
-        value, ends = parts_of(key, estimate, gain)
-        found.append((value + ("*" if gain and starred(key, estimate) else ""), ends))
-    return found
+    return [starred_parts(key, estimates[key], gain) for key in METRICS]
 
 
 def _words(estimates: Mapping[str, Estimate], gain: bool = False) -> list[str]:
-    return [" ".join(part for part in pair if part) for pair in _pairs(estimates, gain)]
+    return [cell(key, estimates[key], gain) for key in METRICS]

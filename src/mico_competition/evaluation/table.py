@@ -60,10 +60,15 @@ def cell(metric: str, estimate: Estimate, gain: bool = False) -> str:
     >>> cell("TPR_FPR_1000", Estimate(0.5, 0.45, 0.54, np.zeros(0)))
     '50.0 [45.0, 54.0]'
     >>> cell("AUC", Estimate(0.011, 0.002, 0.02, np.zeros(0)), gain=True)
-    '+0.011 [0.002, 0.020] *'
+    '+0.011* [0.002, 0.020]'
     """
-    words = " ".join(part for part in parts_of(metric, estimate, gain) if part)
-    return words + (" *" if gain and starred(metric, estimate) else "")
+    return " ".join(part for part in starred_parts(metric, estimate, gain) if part)
+
+
+def starred_parts(metric: str, estimate: Estimate, gain: bool = False) -> tuple[str, str]:
+    """As `parts_of`, with a star at a gain whose interval excludes 0."""
+    value, ends = parts_of(metric, estimate, gain)
+    return value + ("*" if gain and starred(metric, estimate) else ""), ends
 
 
 def starred(metric: str, estimate: Estimate) -> bool:

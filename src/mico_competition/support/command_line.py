@@ -86,9 +86,8 @@ class Parser(argparse.ArgumentParser):
             return
         known = [str(choice) for choice in action.choices]
         near = nearest(str(value), known)
-        instead = (
-            f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
-        )
+        meant = " or ".join([", ".join(near[:-1])] * (len(near) > 1) + near[-1:])
+        instead = f"did you mean {meant}?" if near else f"choose from {', '.join(known)}"
         raise argparse.ArgumentError(action, f"invalid choice: {shown(value)} ({instead})")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:

@@ -6,6 +6,7 @@
             shown.update()
 
 Stages can be nested: a terminal shows a bar for each open stage, a log one line for all of them.
+The time left is that of the outermost stage with a total, since others end before the work does.
 The output goes to standard error; `quiet()` and the variable MICO_QUIET switch it off.
 """
 
@@ -58,16 +59,16 @@ class Stage:
         with _lock:
             self.done += count
 
-    def text(self, now: float) -> str:
-        """The stage in words: the units done, the total, and the time left."""
+    def text(self, now: float, *, time_left: bool = True) -> str:
+        """The stage in words: the units done, the total, and (if asked) the time left."""
         note = f" ({self.note})" if self.note else ""
         if not self.total:
             return self.name + (f": {_count(self.done, self.unit)}" if self.done else "") + note
         share = f"{int(100 * self.done / self.total)} %"
         words = f"{self.name}: {_amount(self.done, self.unit)} of {_count(self.total, self.unit)}"
-        left = self._seconds_left(now)
-        time_left = "" if left is None else f", about {_duration(left)} left"
-        return f"{words} ({share}){time_left}{note}"
+        seconds = self._seconds_left(now) if time_left else None
+        left = "" if seconds is None else f", about {_duration(seconds)} left"
+        return f"{words} ({share}){left}{note}"
 
     def _seconds_left(self, now: float) -> float | None:
         gained = self.done - self.initial
@@ -236,7 +237,8 @@ def _show(now: float) -> None:
             if now - opened.started >= DELAY_SECONDS:
                 opened._draw()
     elif _open and now >= _due:
-        words = "; ".join(opened.text(now) for opened in _open)
+        whole = next((opened for opened in _open if opened.total), None)
+        words = "; ".join(opened.text(now, time_left=opened is whole) for opened in _open)
         try:
             print(f"{words}; {_duration(now - _open[0].started)} so far", file=sys.stderr)
             sys.stderr.flush()

@@ -53,7 +53,7 @@ class Archive:
                     _check_directory(file)
             self._zip = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
         except FileNotFoundError:
-            raise ValueError(f"There is no file {self.label}.") from None
+            raise ValueError(f"There is no file {self.label}: check its path.") from None
         except _UNREADABLE as error:
             if isinstance(error, OSError) and is_hosts(error):
                 raise

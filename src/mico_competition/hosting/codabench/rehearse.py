@@ -132,7 +132,7 @@ def rehearse(
     """
     for path in (bundle, submission, final_reference, python):
         if path is not None and not Path(path).is_file():
-            raise ValueError(f"There is no file {path}.")
+            raise ValueError(f"There is no file {path}: check its path.")
     if out is not None and Path(out).exists():
         raise ValueError(f"{out} exists already: remove it or choose another folder.")
     faults = check_bundle(bundle)
