@@ -12,13 +12,38 @@ from mico_competition.cli import build_parser, main
 
 SMALL = (ROOT / "docs" / "howto" / "small-challenge.md").read_text(encoding="utf-8")
 COMMANDS = re.search(r"```console\n(.*?)```", SMALL, re.DOTALL)[1].splitlines()
+RECIPES = {
+    path.stem: path.read_text(encoding="utf-8")
+    for path in (ROOT / "docs" / "howto").glob("*.md")
+    if path.stem != "index"
+}
+SCREEN = 40  # lines
+
+
+def commands(text):
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("mico ")]
 
 
 def test_the_parser_knows_the_commands():
-    known = [line for line in COMMANDS if line.startswith("mico ")]
-    assert len(known) == 4
+    known = [line for text in RECIPES.values() for line in commands(text)]
+    assert len(known) >= 12
     for line in known:
         build_parser().parse_args(shlex.split(line)[1:])
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipe_is_short_and_shows_how(name):
+    blocks = re.findall(
+        r"^```(?:python|console)\n(.*?)^```", RECIPES[name], re.DOTALL | re.MULTILINE
+    )
+    assert blocks and max(block.count("\n") for block in blocks) <= SCREEN
+    assert len(RECIPES[name].split("\n## ")) == 1
+
+
+def test_every_recipe_is_in_the_list():
+    index = (ROOT / "docs" / "howto" / "index.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\((.*?)\.md\)", index)) == set(RECIPES)
 
 
 @pytest.mark.slow

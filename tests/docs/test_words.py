@@ -21,7 +21,9 @@ REPLACED = {
 
 TEXTS = [
     ROOT / "README.md",
-    *(ROOT / "docs").glob("*.md"),
+    ROOT / "CONTRIBUTING.md",
+    *(path for path in ROOT.glob("docs/**/*.md") if path.parent.name != "results"),
+    *(ROOT / "docs/tutorials").glob("*.ipynb"),
     *(ROOT / "starting-kit").glob("*.ipynb"),
     *(path for suffix in ("py", "md", "html", "toml") for path in ROOT.glob(f"src/**/*.{suffix}")),
     *ROOT.glob("scoring/*.py"),
