@@ -1,5 +1,5 @@
 // What a reader would complain of on a page: text that is cut off, wide boxes that do not show
-// that they scroll, tables of results that scroll on a wide screen, and text that is too pale.
+// that they scroll, outputs that scroll on a wide screen, and text that is too pale.
 (() => {
   const numbers = (color) => color.match(/[\d.]+/g).map(Number);
   const luminance = (color) => {
@@ -42,8 +42,8 @@
       if (!getComputedStyle(element).backgroundImage.includes("gradient")) {
         found.add(`scrolls without showing it: ${name}`);
       }
-      if (innerWidth >= 1400 && element.matches(".cell_output .text_html *")) {
-        found.add(`a table of results scrolls on a wide screen: ${name}`);
+      if (innerWidth >= 1400 && element.matches(".cell_output *")) {
+        found.add(`an output scrolls on a wide screen: ${name}`);
       }
     }
   }

@@ -85,6 +85,8 @@ class Points:
 class AttackResult:
     """One attack: its scores, and the numbers that are measured from them.
 
+    Make one with `of`; `evaluate` gives one for each attack.
+
     Attributes:
         name: of the attack.
         title: what it does, in a line.
@@ -94,7 +96,8 @@ class AttackResult:
         cost: its CPU seconds, and the number of models and records that it used.
         gain: metric -> its paired gain over the baseline; None for the baseline itself.
         points: truth and scores; None if they were loaded from a file without them.
-        resamples, seed: of the intervals.
+        resamples: of the models, for the intervals.
+        seed: of the resamples.
 
     >>> rng = np.random.default_rng(0)
     >>> truth = rng.random((8, 200)) < 0.5
