@@ -132,11 +132,22 @@ def standing_bytes(trainer: Any) -> int:
     return standing
 
 
-def cell(times: Sequence[float], base: Sequence[float]) -> str:
+def ratio(times: Sequence[float], base: Sequence[float]) -> list[float]:
     """The ratio of medians, and the middle half of the ratios by repeat."""
     ratios = sorted(t / b for t, b in zip(times, base))
     low, high = ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]
-    return f"{statistics.median(times) / statistics.median(base):.2f} ({low:.2f}-{high:.2f})"
+    middle = statistics.median(times) / statistics.median(base)
+    return [round(value, 2) for value in (middle, low, high)]
+
+
+def shown(found: list[float]) -> str:
+    """A ratio with its middle half."""
+    return "{:.2f} ({:.2f}-{:.2f})".format(*found)
+
+
+def cell(times: Sequence[float], base: Sequence[float]) -> str:
+    """The ratio of two columns of seconds, with its middle half."""
+    return shown(ratio(times, base))
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Other packages on the same arrays: docs/results/peers.json (20 minutes; then peers_page.py).
+"""Other packages on the same arrays: docs/results/peers.json; then peers_page.py writes the page.
 
-    python benchmarks/peers.py [--work runs/peers] [--runs 400]
+    python benchmarks/peers.py [--work runs/peers] [--runs 200] [--seeds 5]
 
 installs each peer from the package index into an environment of its own below --work, which sees
-this environment's packages, so that torch is not installed again.  It trains 40 small models on
-scikit-learn's digits, lets every peer attack eight of them with the others as shadow models, and
-lets every auditor bound epsilon for mechanisms whose epsilon is known.  A bound above the truth is
-a false alarm, of which 5 % are allowed.  Arrays and answers that are in --work are kept; remove the
-folder to start again.
+this environment's packages, so that torch is not installed again.  For each seed it trains 40 small
+models on scikit-learn's digits, lets every peer attack eight of them with the others as shadow
+models, and lets every auditor bound epsilon for mechanisms whose epsilon is known.  A bound above
+the truth is a false alarm, of which 5 % are allowed.  It takes 20 minutes of CPU time and 2 GB of
+disk (1 GB is TensorFlow).  Arrays and answers that are in --work are kept; remove the folder to
+start again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ import os
 import platform
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,24 +32,9 @@ OUT = ROOT / "docs/results/peers.json"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from audit_false_alarms import gaussian, laplace, response  # noqa: E402
-from peers_adapters import DELTA, LEVEL  # noqa: E402
+from peers_auditors import DELTA, LEVEL  # noqa: E402
+from peers_install import PEERS, environment, install, last_line, usable  # noqa: E402
 
-# Name -> what pip installs, and the module whose import shows that it works.
-PEERS = {
-    "Opacus": ("opacus==1.6.0", "opacus"),
-    "jax_privacy": ("jax-privacy==2.0.0", "jax_privacy.auditing"),
-    "PrivacyGuard": ("privacyguard-platform==0.0.2 --no-deps", "privacy_guard.attacks.lira_attack"),
-    "ART": (
-        "adversarial-robustness-toolbox==1.20.1",
-        "art.attacks.inference.membership_inference",
-    ),
-    "opake": ("opake-auditing==0.16.1", "opake.auditing"),
-    "privacy-meter": ("privacy-meter==1.0.1 --no-deps", "privacy_meter.audit"),
-    "TensorFlow Privacy": ("tensorflow-privacy==0.9.0 --no-deps", "tensorflow_privacy"),
-    "LeakPro": ("leakpro==0.0.1", "leakpro.attacks"),
-}
-ASKED = {"jax_privacy": "jax_privacy", "opake": "opake", "PrivacyGuard": "privacyguard"}
-ASKED |= {"ART": "art"}
 # Name -> scores of one run, epsilon, points.
 MECHANISMS = {
     "no signal": (lambda rng, truth: rng.normal(size=truth.size), 0.0, 1000),
@@ -61,29 +46,12 @@ MECHANISMS = {
 TARGETS, SHADOWS = 8, 32
 
 
-def install(name: str, work: Path) -> tuple[str, str]:
-    """Install a peer and import it: its interpreter, and why it cannot be used ("" if it can)."""
-    requirement, module = PEERS[name]
-    home = work / name.replace(" ", "-")
-    python = home / "bin/python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", home], check=True)
-        site = home / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
-        (site / "shared.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        command = [python, "-m", "pip", "install", "-q", "--no-cache-dir", *requirement.split()]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            return str(python), done.stderr.strip().splitlines()[-1]
-    done = subprocess.run([python, "-c", f"import {module}"], capture_output=True, text=True)
-    return str(python), done.stderr.strip().splitlines()[-1] if done.returncode else ""
-
-
-def fleet() -> dict[str, np.ndarray]:
+def fleet(seed: int) -> dict[str, np.ndarray]:
     """Outputs of 40 models for all 1,797 digits, and who was trained on what."""
     import torch
 
     from mico_competition import ChallengeDataset, load_digits, load_model
-    from mico_competition.competition.splits import draw_seeds
+    from mico_competition.competition.splits import derive_seeds
     from mico_competition.competition.table import SCENARIOS
     from mico_competition.training.settings import resolve
     from mico_competition.training.train_many import Run, train_many
@@ -94,7 +62,9 @@ def fleet() -> dict[str, np.ndarray]:
     everybody = data.inputs(range(len(data)))
     outputs, member = [], []
     with tempfile.TemporaryDirectory() as folder:
-        runs = [Run(draw_seeds(), Path(folder, f"model_{i}"), i) for i in range(TARGETS + SHADOWS)]
+        count = TARGETS + SHADOWS
+        seeds = [derive_seeds(1 + count * seed + i) for i in range(count)]
+        runs = [Run(s, Path(folder, f"model_{i}"), i) for i, s in enumerate(seeds)]
         list(train_many(settings, data, runs, progress=False))
         for run in runs:
             n, m = settings.len_training, settings.len_challenge
@@ -123,10 +93,10 @@ def arrays(logits: np.ndarray, member: np.ndarray, labels: np.ndarray) -> dict[s
     return found
 
 
-def audits(runs: int) -> dict[str, np.ndarray]:
+def audits(runs: int, seed: int) -> dict[str, np.ndarray]:
     """Truth and scores of so many runs of every mechanism."""
     found: dict[str, np.ndarray] = {"mechanisms": np.array(list(MECHANISMS))}
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for name, (scores, _, points) in MECHANISMS.items():
         truth = rng.random((runs, points)) < 0.5
         found[f"{name}_truth"] = truth
@@ -134,37 +104,52 @@ def audits(runs: int) -> dict[str, np.ndarray]:
     return found
 
 
-def ask(python: str, adapter: str, given: Path, work: Path) -> dict[str, Any]:
+def ask(python: str, adapter: str, given: list[Path], work: Path) -> dict[str, Any]:
     """What one adapter finds, in its own process and environment."""
     out = work / f"{adapter}.json"
-    if not out.exists() and (fault := run(python, adapter, given, out)):
-        return {"error": fault}
+    if not out.exists():
+        command = [python, ROOT / "benchmarks/peers_adapters.py", adapter, out, *given]
+        done = subprocess.run(
+            list(map(str, command)), env=environment(), stderr=subprocess.PIPE, text=True
+        )
+        if done.returncode:
+            return {"error": last_line(done.stderr)}
     found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-    found["scores"] = dict(np.load(f"{out}.npz"))
+    found["scores"] = {}
+    for name, values in np.load(f"{out}.npz").items():
+        seed, kind = name.split("/", 1)
+        found["scores"].setdefault(kind, {})[int(seed)] = values
     return found
 
 
-def run(python: str, adapter: str, given: Path, out: Path) -> str:
-    """Run an adapter; why it failed, or ""."""
-    command = [python, ROOT / "benchmarks/peers_adapters.py", adapter, given, out]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True
-    )
-    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+def measured(values: list[float] | np.ndarray) -> dict[str, Any]:
+    """Mean, number and a 95 % interval by Student's t."""
+    from scipy.stats import t
+
+    mean, n = float(np.mean(values)), len(values)
+    half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return {"n": n, "value": mean, "low": mean - half, "high": mean + half}
 
 
-def rates(scores: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """TPR at 10 % and 1 % FPR over all targets, and the AUC."""
+def share(hits: np.ndarray) -> dict[str, Any]:
+    """The share of hits, their number and the 95 % interval of Clopper and Pearson."""
+    from scipy.stats import binomtest
+
+    k, n = int(hits.sum()), len(hits)
+    low, high = binomtest(k, n).proportion_ci(0.95)
+    return {"n": n, "value": k / n, "low": float(low), "high": float(high)}
+
+
+def rates(scores: dict[int, np.ndarray], truth: list[np.ndarray]) -> dict[str, Any]:
+    """TPR at 10 % and 1 % FPR over all targets of a seed, and the AUC: over seeds."""
     from mico_competition.scoring import score
 
-    found = score(truth.ravel().astype(int), scores.ravel())
-    return {"TPR at 10 % FPR": found["TPR_FPR_1000"], "at 1 %": found["TPR_FPR_100"]} | {
-        "AUC": found["AUC"]
-    }
+    found = [score(truth[i].ravel().astype(int), s.ravel()) for i, s in scores.items()]
+    names = {"TPR at 10 % FPR": "TPR_FPR_1000", "at 1 %": "TPR_FPR_100", "AUC": "AUC"}
+    return {name: measured([one[key] for one in found]) for name, key in names.items()}
 
 
-def compared(found: dict[str, Any], truth: np.ndarray) -> list[dict[str, Any]]:
+def compared(found: dict[str, Any], truth: list[np.ndarray]) -> list[dict[str, Any]]:
     """A row for each attack of each package: its rates, and its distance from the formula."""
     rows = []
     formulas = found["paper"]["scores"]
@@ -172,9 +157,10 @@ def compared(found: dict[str, Any], truth: np.ndarray) -> list[dict[str, Any]]:
         for kind, scores in one.get("scores", {}).items():
             row: dict[str, Any] = {"package": name, "attack": kind, **rates(scores, truth)}
             if kind in formulas and name != "paper":
-                formula = formulas[kind]
-                distance = np.abs(scores - formula) / np.maximum(1, np.abs(formula))
-                row["largest difference"] = float(distance.max())
+                row["largest difference"] = max(
+                    float(np.max(np.abs(scores[i] - f) / np.maximum(1, np.abs(f))))
+                    for i, f in formulas[kind].items()
+                )
             row["seconds"] = one["seconds"].get(kind)
             rows.append(row)
     return rows
@@ -187,11 +173,10 @@ def alarms(found: dict[str, Any]) -> list[dict[str, Any]]:
         for kind, by_mechanism in one.get("epsilons", {}).items():
             row: dict[str, Any] = {"package": name, "bound": kind, "mechanisms": {}}
             for mechanism, values in by_mechanism.items():
-                epsilon = np.array(values)
+                epsilon = np.maximum(values, 0)
                 row["mechanisms"][mechanism] = {
-                    "runs": len(epsilon),
-                    "false alarms": float(np.mean(epsilon > MECHANISMS[mechanism][1])),
-                    "mean": float(np.mean(epsilon)),
+                    "false alarms": share(epsilon > MECHANISMS[mechanism][1]),
+                    "mean": measured(epsilon),
                 }
             row["seconds"] = one["seconds"][kind]
             rows.append(row)
@@ -202,35 +187,43 @@ def main() -> None:
     """Install, ask and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=ROOT / "runs/peers")
-    parser.add_argument("--runs", type=int, default=400, help="of each mechanism")
+    parser.add_argument("--runs", type=int, default=200, help="of each mechanism, for each seed")
+    parser.add_argument("--seeds", type=int, default=5, help="sets of arrays")
+    parser.add_argument("--processes", type=int, default=2, help="peers asked at the same time")
     args = parser.parse_args()
     work = args.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
+    files = [work / f"arrays_{seed}.npz" for seed in range(args.seeds)]
+    for seed, file in enumerate(files):
+        if not file.exists():
+            np.savez(file, **fleet(seed), **audits(args.runs, seed))
     installed = {name: install(name, work) for name in PEERS}
-    if not (work / "fleet.npz").exists():
-        np.savez(work / "fleet.npz", **fleet())
-    if not (work / "arrays.npz").exists():
-        given = {**np.load(work / "fleet.npz"), **audits(args.runs)}
-        np.savez(work / "arrays.npz", **given, few=np.array(max(args.runs // 8, 2)))
-    given = dict(np.load(work / "arrays.npz"))
     asked = {"paper": (sys.executable, "paper"), "mico_competition": (sys.executable, "ours")}
-    asked |= {n: (installed[n][0], adapter) for n, adapter in ASKED.items() if not installed[n][1]}
-    with ThreadPoolExecutor() as pool:
-        answers = pool.map(lambda one: ask(*one, work / "arrays.npz", work), asked.values())
+    asked |= {n: (installed[n][0], p.adapter) for n, p in PEERS.items() if usable(n, installed)}
+    with ThreadPoolExecutor(args.processes) as pool:
+        answers = pool.map(lambda one: ask(*one, files, work), asked.values())
     found = dict(zip(asked, answers))
+    given = [np.load(file) for file in files]
     report = {
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread",
         "delta": DELTA,
         "level": LEVEL,
-        "records": int(given["labels"].size),
+        "seeds": args.seeds,
+        "targets": TARGETS,
+        "shadows": SHADOWS,
+        "records": [int(one["labels"].size) for one in given],
         "peers": {
-            name: {"requirement": requirement.split()[0], "fault": installed[name][1]}
-            for name, (requirement, _) in PEERS.items()
+            name: {"requirement": peer.requirement, "fault": installed[name][1]}
+            | {"beside": peer.beside.split()}
+            for name, peer in PEERS.items()
         },
         "faults": {name: one["error"] for name, one in found.items() if "error" in one},
-        "mechanisms": {name: [e, n] for name, (_, e, n) in MECHANISMS.items()},
-        "attacks": compared(found, given["truth"]),
+        "mechanisms": {
+            name: {"epsilon": e, "points": n, "runs": args.runs * args.seeds}
+            for name, (_, e, n) in MECHANISMS.items()
+        },
+        "attacks": compared(found, [one["truth"] for one in given]),
         "bounds": alarms(found),
     }
     OUT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -19,19 +19,57 @@ def script():
     return module
 
 
-def test_the_page_is_what_its_script_writes(script):
-    report = json.loads(script.RESULTS.read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def report(script):
+    return json.loads(script.RESULTS.read_text(encoding="utf-8"))
+
+
+def test_the_page_is_what_its_script_writes(script, report):
     page = script.PAGE.read_text(encoding="utf-8")
-    assert report["attacks"] and report["bounds"] and script.filled(page, report) == page
+    steps = json.loads(script.STEPS.read_text(encoding="utf-8"))
+    assert report["attacks"] and report["bounds"] and steps["steps"]
+    assert script.filled(page, report, steps) == page
 
 
-def test_our_scores_are_the_papers_and_our_alarms_as_few_as_allowed(script):
-    report = json.loads(script.RESULTS.read_text(encoding="utf-8"))
+def test_our_scores_are_the_papers_and_our_alarms_as_few_as_allowed(script, report):
     ours = [row for row in report["attacks"] if row["package"] == script.OURS]
-    assert len(ours) == 3 and all(row["largest difference"] < 1e-12 for row in ours)
+    assert len(ours) == 4 and all(row["largest difference"] < 1e-12 for row in ours)
     for row in report["bounds"]:
         if row["package"] == script.OURS:
             for mechanism, one in row["mechanisms"].items():
-                if row["bound"] in script.GAUSSIAN and not mechanism.startswith(("no", "Gauss")):
-                    continue
-                assert one["false alarms"] * one["runs"] <= binom.ppf(0.999, one["runs"], 0.05)
+                found = one["false alarms"]
+                alarms = round(found["value"] * found["n"])
+                assert alarms <= binom.ppf(0.999, found["n"], 0.05), (row["bound"], mechanism)
+
+
+def test_every_number_has_its_repetitions_and_an_interval_that_holds_it(report):
+    assert report["seeds"] >= 3 and len(report["records"]) == report["seeds"]
+    rates = [one for row in report["attacks"] for one in row.values() if isinstance(one, dict)]
+    found = [
+        one for row in report["bounds"] for m in row["mechanisms"].values() for one in m.values()
+    ]
+    assert len(rates) >= 24 and all(one["n"] == report["seeds"] for one in rates)
+    assert len(found) >= 60 and all(one["n"] >= 60 for one in found)
+    assert all(one["low"] <= one["value"] <= one["high"] for one in rates + found)
+
+
+def test_a_bound_is_not_measured_where_it_says_nothing(script, report):
+    for row in report["bounds"]:
+        names = set(row["mechanisms"])
+        if row["bound"] in ("Gaussian", "one-run f-DP"):
+            assert not [name for name in names if name.startswith(("Laplace", "random"))]
+        elif "pure" in row["bound"]:
+            assert not [name for name in names if name.startswith("Gauss")]
+        else:
+            assert names == set(report["mechanisms"])
+
+
+def test_the_step_times_are_those_of_the_speed_page(script):
+    """Both pages show docs/results/step_times.json, which benchmarks/bench.py writes."""
+    steps = json.loads(script.STEPS.read_text(encoding="utf-8"))
+    speed = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")
+    assert steps["versions"] in speed and len(steps["steps"]) == 8
+    for row in steps["steps"]:
+        cells = [row["model"], str(row["threads"]), f"{row['plain ms']:.1f} ms"]
+        cells += ["{:.2f} ({:.2f}-{:.2f})".format(*row[mode]) for mode in script.MODES]
+        assert f"| {' | '.join(cells)} |" in speed.splitlines()
