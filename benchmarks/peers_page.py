@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE, RESULTS = DOCS / "PEERS.md", DOCS / "results/peers.json"
-STEPS = DOCS / "results/step_times.json"
+STEPS, GPU = DOCS / "results/step_times.json", DOCS / "results/gpu.json"
 OURS = "mico_competition"
 NAMES = {OURS: "this package", "paper": "the papers' formulas"}
 MODES = {
@@ -22,12 +23,17 @@ MODES = {
 
 def main() -> None:
     """Write the page."""
-    report, steps = (json.loads(p.read_text(encoding="utf-8")) for p in (RESULTS, STEPS))
-    text = filled(PAGE.read_text(encoding="utf-8"), report, steps)
+    text = filled(PAGE.read_text(encoding="utf-8"), *map(read, (RESULTS, STEPS, GPU)))
     PAGE.write_text(text, encoding="utf-8")
 
 
-def filled(page: str, report: dict[str, Any], steps: dict[str, Any]) -> str:
+def read(path: Path) -> dict[str, Any]:
+    """A file of measurements."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def filled(page: str, report: dict[str, Any], steps: dict[str, Any], gpu: dict[str, Any]) -> str:
     """`page` with the blocks that the measurements give."""
     for block, lines in {
         "installed": installed(report),
@@ -37,6 +43,7 @@ def filled(page: str, report: dict[str, Any], steps: dict[str, Any]) -> str:
         "alarms": bounds(report, "false alarms"),
         "means": bounds(report, "mean"),
         "steps": step_times(steps),
+        "gpu": gpu_times(gpu),
     }.items():
         begin, end = f"<!-- {block}: begin -->", f"<!-- {block}: end -->"
         head, rest = page.split(begin)
@@ -176,6 +183,23 @@ def step_times(steps: dict[str, Any]) -> list[str]:
         if row["threads"] == 1
     ]
     return [*table(["model", "plain step", *MODES.values()], rows), "", steps["versions"]]
+
+
+def gpu_times(gpu: dict[str, Any]) -> list[str]:
+    """The same on a GPU, from benchmarks/bench_gpu.py."""
+    rows = []
+    for case in gpu["steps"]:
+        plain = case["seconds"]["plain"]
+        row = [f"{case['title']}, batch {case['batch']}", f"{1e3 * median(plain):.2f} ms"]
+        for mode in MODES:
+            times = case["seconds"][mode]
+            ratios = sorted(t / b for t, b in zip(times, plain))
+            low, high = ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]
+            row.append(f"{median(times) / median(plain):.2f} ({low:.2f}-{high:.2f})")
+        rows.append(row)
+    machine = f"{gpu['device']}, torch {gpu['torch']}, opacus {gpu['opacus']}, Python "
+    lines = table(["model", "plain step", *MODES.values()], rows)
+    return [*lines, "", f"{machine}{gpu['python']}."]
 
 
 if __name__ == "__main__":

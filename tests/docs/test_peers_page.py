@@ -26,9 +26,9 @@ def report(script):
 
 def test_the_page_is_what_its_script_writes(script, report):
     page = script.PAGE.read_text(encoding="utf-8")
-    steps = json.loads(script.STEPS.read_text(encoding="utf-8"))
-    assert report["attacks"] and report["bounds"] and steps["steps"]
-    assert script.filled(page, report, steps) == page
+    steps, gpu = script.read(script.STEPS), script.read(script.GPU)
+    assert report["attacks"] and report["bounds"] and steps["steps"] and gpu["steps"]
+    assert script.filled(page, report, steps, gpu) == page
 
 
 def test_our_scores_are_the_papers_and_our_alarms_as_few_as_allowed(script, report):
@@ -73,3 +73,8 @@ def test_the_step_times_are_those_of_the_speed_page(script):
         cells = [row["model"], str(row["threads"]), f"{row['plain ms']:.1f} ms"]
         cells += ["{:.2f} ({:.2f}-{:.2f})".format(*row[mode]) for mode in script.MODES]
         assert f"| {' | '.join(cells)} |" in speed.splitlines()
+    rows = [line for line in script.gpu_times(script.read(script.GPU)) if "batch" in line]
+    assert len(rows) >= 4
+    for row in rows:
+        cells = row.strip("| ").split(" | ")
+        assert any(all(cell in line for cell in cells) for line in speed.splitlines()), row
