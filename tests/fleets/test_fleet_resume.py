@@ -48,12 +48,18 @@ def test_a_model_that_another_process_trains_is_tried_again(tmp_path, monkeypatc
     checkpoints = checkpoints_of(ledger.folder / CHECKPOINTS, block, 15, "a" * 64)
     folders = [ledger.folder_of(0)]
     held = lock_file(ledger.checkpoint_folder(0) / "lock")
-    arguments = (ledger.settings, load_digits(), block, folders, checkpoints)
-    outcome = train_block(*arguments, progress=False)
+
+    def train():
+        data = load_digits()
+        return train_block(
+            ledger.settings, data, block, folders, checkpoints, [None], progress=False
+        )
+
+    outcome = train()
     assert outcome.lost and not outcome.fatal
     assert "Another process is training" in str(outcome.error)
     held.close()
-    assert train_block(*arguments, progress=False).error is None
+    assert train().error is None
     assert not ledger.checkpoint_folder(0).exists()
 
 

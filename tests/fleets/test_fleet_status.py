@@ -1,6 +1,7 @@
 """`mico fleet status`: what a word says of a fleet, its rate, and books that are not whole."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,7 +14,11 @@ from mico_competition.cli import main
 from mico_competition.cli.fleet import _retries
 from mico_competition.fleets.finished import record_files
 from mico_competition.fleets.fleet import Block, Outcome, Progress, record, run_fleet
+from mico_competition.fleets.ledger import RUNNING, Ledger
+from mico_competition.fleets.lock import only_fleet
 from mico_competition.fleets.status import fleet_states
+from mico_competition.training.accounting import Mechanism
+from mico_competition.training.settings import resolve
 
 
 def state_of(out):
@@ -162,3 +167,98 @@ def test_events_say_that_a_run_gave_up(tmp_path):
     finish(ledger, lambda block: Outcome(block, "no room", fatal=True), stack=1)
     last = (ledger.folder / "events.jsonl").read_text().splitlines()[-1]
     assert json.loads(last)["stopped"] is True
+
+
+def report(ledger, model_id, **values):
+    """The file of a model in training."""
+    path = ledger.folder / RUNNING / f"model_{model_id}.json"
+    path.parent.mkdir(exist_ok=True)
+    now = {"time": time.time(), "process": os.getpid(), "node": os.uname().nodename}
+    now |= {"epoch": 2, "step": 8, "steps_per_second": 4.0, "loss": 0.25}
+    path.write_text(json.dumps({**now, **values}))
+
+
+def test_models_in_training_are_shown_with_loss_rate_and_time_left(tmp_path, capsys):
+    settings = resolve({"scenario": "digits_inf"})
+    ledger = Ledger(tmp_path, settings, "", False).with_models(range(4))
+    ledger.write()
+    report(ledger, 1)
+    with only_fleet(ledger.folder):
+        (model,) = state_of(tmp_path).models
+        assert (model.model_id, model.state) == (1, "running")
+        assert model.seconds_left == (ledger.settings.num_steps - 8) / 4
+        assert main(["fleet", "status", str(tmp_path)]) == 1
+    steps, epochs = ledger.settings.num_steps, ledger.settings.num_epochs
+    line = next(line for line in capsys.readouterr().out.splitlines() if "model_1" in line)
+    cells = ["digits_inf/model_1", "running", f"2/{epochs}", f"8/{steps}", "0.250", "-", "4"]
+    assert line.split()[:7] == cells
+    (model,) = state_of(tmp_path).models  # the fleet was killed
+    assert (model.state, model.seconds_left) == ("stopped", None)
+
+
+def test_a_model_whose_process_is_gone_is_stopped_while_others_run(tmp_path):
+    ledger = begun(tmp_path, range(4))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    report(ledger, 0, process=gone.pid)
+    report(ledger, 1, node="another", time=time.time() - 20)
+    report(ledger, 2, node="another", time=time.time() - 3600)
+    (ledger.folder / RUNNING / "model_3.json").write_text("{")
+    with only_fleet(ledger.folder):
+        states = {model.model_id: model.state for model in state_of(tmp_path).models}
+    assert states == {0: "stopped", 1: "running", 2: "stopped"}
+
+
+def test_what_failed_says_why_and_is_no_longer_in_training(tmp_path, capsys):
+    ledger = begun(tmp_path, range(2))
+    for model_id in range(2):
+        report(ledger, model_id)
+    with_files(ledger, [1])
+    finish(ledger, lambda block: Outcome(block, "Traceback\nValueError: no such luck"), stack=1)
+    assert state_of(tmp_path).models == ()
+    assert main(["fleet", "status", str(tmp_path)]) == 1
+    assert "digits_lo/model_0 failed: ValueError: no such luck" in capsys.readouterr().out
+
+
+def test_a_private_model_has_an_epsilon_and_no_loss(tmp_path, monkeypatch):
+    asked = []
+
+    def epsilon(self, delta):
+        asked.append(self.num_steps)
+        return 1.5
+
+    monkeypatch.setattr(Mechanism, "epsilon", epsilon)
+    settings = resolve({"scenario": "digits_lo"})
+    ledger = Ledger(tmp_path, settings, "", False, noise_multiplier=4.4).with_models([0])
+    ledger.write()
+    report(ledger, 0, step=13, loss=0.3)
+    (model,) = state_of(tmp_path).models
+    assert (model.loss, model.epsilon) == (None, 1.5)
+    assert asked == [24] and settings.num_steps == 240  # never for fewer steps than were taken
+
+
+def test_watch_shows_it_until_nothing_runs(tmp_path, capsys, monkeypatch):
+    ledger = begun(tmp_path, range(2))
+    with_files(ledger, [0])
+    report(ledger, 1)
+    running = only_fleet(ledger.folder)
+    running.__enter__()
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 2:
+            running.__exit__(None, None, None)
+
+    monkeypatch.setattr("mico_competition.cli.fleet_status.time.sleep", sleep)
+    assert main(["fleet", "status", str(tmp_path), "--watch", "2"]) == 1
+    assert slept == [2, 2]
+    out = capsys.readouterr().out
+    assert out.count("digits_lo/model_1") == 3 and "\x1b" not in out
+    assert out.count(" running ") == 4 and out.count(" stopped ") == 2
+
+
+def test_watch_is_for_status(tmp_path, capsys):
+    words = ["fleet", "digits_inf", "--models", "0", "--out", str(tmp_path / "x"), "--watch"]
+    assert main(words) == 2 and "--watch is for `mico fleet status DIR`" in capsys.readouterr().err
+    assert main(["fleet", "status", str(tmp_path), "--watch", "0"]) == 2

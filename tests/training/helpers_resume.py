@@ -63,7 +63,7 @@ def small_settings(folder, task, scenario, **flags):
     return resolve(given)
 
 
-def run(folder, settings, *, checkpoint=None, progress=False, seeds=SEEDS, data=None):
+def run(folder, settings, *, progress=False, seeds=SEEDS, data=None, **options):
     """Train; return the metadata."""
     return train_model(
         settings,
@@ -72,7 +72,7 @@ def run(folder, settings, *, checkpoint=None, progress=False, seeds=SEEDS, data=
         folder,
         progress=progress,
         mechanism=None if settings.disable_dp else PRIVATE,
-        checkpoint=checkpoint,
+        **options,
     )
 
 

@@ -17,6 +17,7 @@ from mico_competition.cli.train import (
     add_checkpoints,
     add_data,
     add_settings,
+    check_track,
     checkpoint_minutes,
     settings_of,
 )
@@ -51,6 +52,14 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
         "--verify",
         action="store_true",
         help="for status: hash all files of finished models, not only those whose times changed",
+    )
+    parser.add_argument(
+        "--watch",
+        type=float,
+        nargs="?",
+        const=5.0,
+        metavar="SECONDS",
+        help="for status: show it again every SECONDS (default: 5) until no fleet runs",
     )
     parser.add_argument(
         "--models",
@@ -105,7 +114,9 @@ def run_fleet_verb(args: argparse.Namespace) -> int:
     if args.scenario == "status":
         from mico_competition.cli.fleet_status import print_status
 
-        return print_status(args.dir, args.verify)
+        if args.watch is not None and not 0.1 <= args.watch < 1e6:
+            raise UsageError(f"Expected --watch {args.watch:g} >= 0.1 seconds.")
+        return print_status(args.dir, args.verify, args.watch)
     _check(args)
     load_torch()
     from mico_competition.data.datasets import load_dataset
@@ -132,6 +143,9 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--dry_run measures this machine: leave --ray out.")
     if args.verify:
         raise UsageError("--verify is for `mico fleet status DIR`: a run always verifies.")
+    if args.watch is not None:
+        raise UsageError("--watch is for `mico fleet status DIR`: a run shows its progress.")
+    check_track(args)
     if args.dir is not None:
         raise UsageError(f"{args.dir} is one argument too many: give the folder as --out.")
     if args.out is None and not args.dry_run:
@@ -270,6 +284,7 @@ def _backend(args: argparse.Namespace, ledger: Ledger, data: Any, tokenizer: Any
             threads=args.threads,
             gpus_per_task=args.gpus_per_task,
             checkpoint_minutes=minutes,
+            track=args.track,
         )
     from mico_competition.fleets.workers import LocalWorkers
 
@@ -280,6 +295,7 @@ def _backend(args: argparse.Namespace, ledger: Ledger, data: Any, tokenizer: Any
         workers=args.workers,
         threads=args.threads,
         checkpoint_minutes=minutes,
+        track=args.track,
     )
 
 

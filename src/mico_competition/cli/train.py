@@ -127,7 +127,13 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
 
 
 def add_checkpoints(parser: argparse.ArgumentParser) -> None:
-    """Add the flag of checkpoints to `parser`."""
+    """Add the flags of what is written while a model trains to `parser`."""
+    parser.add_argument(
+        "--track",
+        choices=("tensorboard", "mlflow"),
+        help="plot runs while they train: TensorBoard, or MLflow (MLFLOW_TRACKING_URI); private "
+        "runs show no loss, since epsilon does not cover it",
+    )
     parser.add_argument(
         "--checkpoint_minutes",
         type=_minutes,
@@ -135,6 +141,15 @@ def add_checkpoints(parser: argparse.ArgumentParser) -> None:
         help="time between two checkpoints of a model, from which the same command goes on if it "
         "is killed (default: 15, so shorter runs have none; 0: no checkpoints)",
     )
+
+
+def check_track(args: argparse.Namespace) -> None:
+    """ImportError if the tracker's package is missing."""
+    if args.track is not None:
+        load_torch()
+        from mico_competition.training.trackers import check_tracker
+
+        check_tracker(args.track)
 
 
 def _minutes(text: str) -> float:
@@ -206,9 +221,12 @@ def run_train(args: argparse.Namespace) -> None:
             print(_not_checked(args, settings, plan["not_checked"]), file=sys.stderr)
         return
     load_torch()
+    check_track(args)
     from mico_competition.data.datasets import load_dataset
     from mico_competition.models.inputs import prepare
     from mico_competition.training.checkpoint import Checkpoint
+    from mico_competition.training.run_report import RunReport
+    from mico_competition.training.trackers import open_tracker
     from mico_competition.training.train import mechanism_of
     from mico_competition.training.train_many import Run, train_many
 
@@ -224,7 +242,11 @@ def run_train(args: argparse.Namespace) -> None:
     for seed, folder, model_id in zip(seeds, folders, args.model_id or [None]):
         place = Checkpoint.beside(folder, **options)
         seed = place.seeds() or seed if drawn else seed  # those of the run that was killed
-        runs.append(Run(seed, folder, model_id, settings.train_seed, place))
+        told = None
+        if args.track is not None:
+            tracker = open_tracker(args.track, folder.parent / "tracked", folder.name, settings)
+            told = RunReport(settings, tracker=tracker)
+        runs.append(Run(seed, folder, model_id, settings.train_seed, place, told))
     trained = train_many(settings, data, runs, tokenizer=tokenizer)
     shown = tracked(trained, "Models", "model", total=len(runs), show=len(runs) > 1)
     for run, metadata in zip(runs, shown):

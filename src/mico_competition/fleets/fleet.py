@@ -25,6 +25,7 @@ from mico_competition.models.inputs import Data
 from mico_competition.support.files import PRIVATE, open_private, write_text
 from mico_competition.training.checkpoint import BusyError, Checkpoint
 from mico_competition.training.model_folder import StorageError
+from mico_competition.training.run_report import RunReport
 from mico_competition.training.settings import Settings
 from mico_competition.training.train_many import Run, stack_of, train_many
 
@@ -178,6 +179,7 @@ def _account(ledger: Ledger, outcome: Outcome, progress: Progress, retries: int)
     for model_id in sorted(done):
         record_files(ledger, model_id)
         ledger.remove_checkpoint(model_id)
+        ledger.forget_running(model_id)
         record(ledger, "done", model_id=model_id)
     progress.under_way = max(0.0, progress.under_way - len(outcome.block.entries))
     rest = tuple(e for e in outcome.block.entries if e.model_id not in done)
@@ -196,7 +198,8 @@ def _account(ledger: Ledger, outcome: Outcome, progress: Progress, retries: int)
     if len(rest) > 1:  # one model of the stack may be at fault: try each alone
         return [Block((entry,)) for entry in rest]
     progress.failed[rest[0].model_id] = _message(error)
-    record(ledger, "failed", model_id=rest[0].model_id)
+    ledger.forget_running(rest[0].model_id)
+    record(ledger, "failed", model_id=rest[0].model_id, error=_message(error))
     return []
 
 
@@ -235,6 +238,7 @@ def train_block(
     block: Block,
     folders: list[Path],
     checkpoints: Sequence[Checkpoint | None],
+    reports: Sequence[RunReport | None],
     **arguments: Any,
 ) -> Outcome:
     """Train the models of a block into `folders`, and report any error in the outcome.
@@ -242,8 +246,10 @@ def train_block(
     Every backend calls this in the process that trains.  `arguments` go to `train_many`.
     """
     runs = [
-        Run(entry.seeds, folder, entry.model_id, entry.train_seed, checkpoint)
-        for entry, folder, checkpoint in zip(block.entries, folders, checkpoints, strict=True)
+        Run(entry.seeds, folder, entry.model_id, entry.train_seed, checkpoint, report)
+        for entry, folder, checkpoint, report in zip(
+            block.entries, folders, checkpoints, reports, strict=True
+        )
     ]
     try:
         for _ in train_many(settings, data, runs, stack=len(runs), **arguments):

@@ -6,6 +6,8 @@
                            events.jsonl     what happened when
                            failures.log     tracebacks
                            checkpoints/     states of models in training (`training.checkpoint`)
+                           running/         how far they are (`running`)
+                           tracked/         what TensorBoard plots of them
     <out>/<challenge>/<scenario>/<phase>/model_<i>    exists exactly when the model is done
 
 The ledger holds every secret of the competition, so only its owner may read it.
@@ -38,7 +40,7 @@ from mico_competition.support.files import PRIVATE, PathLike, make_folder, writt
 from mico_competition.support.untrusted import parse_json, read_limited_json, read_limited_text
 from mico_competition.training.settings import Settings
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, RUNNING = "checkpoints", "running"
 _SETTINGS, _LEDGER = "settings.json", "ledger.jsonl"
 _LARGEST = 1 << 28
 
@@ -122,6 +124,12 @@ class Ledger:
     def checkpoint_folder(self, model_id: int) -> Path:
         """The folder of the checkpoint of model `model_id` while it is trained."""
         return self.folder / CHECKPOINTS / f"model_{model_id}"
+
+    def forget_running(self, model_id: int) -> None:
+        """Remove the report of a model that is whole, or has failed."""
+        (self.folder / RUNNING / f"model_{model_id}.json").unlink(missing_ok=True)
+        with suppress(OSError):  # others are there
+            (self.folder / RUNNING).rmdir()
 
     def remove_checkpoint(self, model_id: int) -> None:
         """Remove the checkpoint of a model that is whole."""
@@ -220,6 +228,7 @@ class Ledger:
                 shutil.rmtree(path, ignore_errors=True)
         for path in self.folder.glob(".*"):
             shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(self.folder / RUNNING, ignore_errors=True)
         for model_id in self.done():
             self.remove_checkpoint(model_id)
 

@@ -13,6 +13,7 @@ from mico_competition.fleets.finished import damage
 from mico_competition.fleets.fleet import PACE_FILE
 from mico_competition.fleets.ledger import Ledger, fleets_in
 from mico_competition.fleets.lock import is_running
+from mico_competition.fleets.running import RunningModel, running_models
 from mico_competition.support.files import PathLike
 
 
@@ -30,6 +31,8 @@ class FleetState:
         damaged: by id, how the files of finished models differ from those that the fleet wrote.
         under_way: the sum of the finished fractions of unfinished models.
         gave_up: whether the last run stopped because no model could be trained any more.
+        models: how far the unfinished models are that were begun.
+        errors: by id, why models failed in the last run, in one line.
     """
 
     scenario: str
@@ -41,6 +44,8 @@ class FleetState:
     damaged: dict[int, str] = field(default_factory=dict)
     under_way: float = 0.0
     gave_up: bool = False
+    models: tuple[RunningModel, ...] = ()
+    errors: dict[int, str] = field(default_factory=dict)
 
     @property
     def left(self) -> int:
@@ -104,18 +109,20 @@ def _state(out: Path, scenario: str, verify: bool) -> FleetState:
     events = last_run(read_events(ledger.folder))
     running, damaged = is_running(ledger.folder), damage(ledger, verify=verify)
     done = ledger.done() - damaged.keys()
-    failed = {event["model_id"] for event in events if event["event"] == "failed"}
+    failed = {event["model_id"]: event for event in events if event["event"] == "failed"}
     rate, under_way = _pace(ledger.folder / PACE_FILE, events)
     return FleetState(
         scenario,
         len(ledger.entries),
         len(done),
-        tuple(sorted(failed & {entry.model_id for entry in ledger.entries} - done)),
+        tuple(sorted(failed.keys() & {entry.model_id for entry in ledger.entries} - done)),
         running,
         rate,
         damaged,
         under_way if running else 0.0,
         any(event["event"] == "end" and event.get("stopped") is True for event in events),
+        running_models(ledger, running=running, finished=done | failed.keys()),
+        {i: str(e["error"]) for i, e in failed.items() if "error" in e and i not in done},
     )
 
 

@@ -19,6 +19,7 @@ from mico_competition.data.fingerprint import remember_fingerprint
 from mico_competition.fleets.fleet import Block, Outcome, checkpoints_of, train_block
 from mico_competition.fleets.ledger import CHECKPOINTS, Ledger
 from mico_competition.fleets.lock import hold_shared
+from mico_competition.fleets.running import reports_of
 from mico_competition.fleets.shared_data import Rebuild, map_parts
 
 REPORT_SECONDS = 1.0  # how often a worker reports to its fleet
@@ -35,6 +36,7 @@ class Job:
     fingerprint: str | None
     threads: int
     checkpoint_minutes: float
+    track: str | None = None
 
 
 # The state of this process if it is a worker; `begin` sets it once.
@@ -81,6 +83,7 @@ def train(block: Block) -> Outcome:
         block,
         [ledger.folder_of(model_id) for model_id in block.model_ids],
         checkpoints_of(ledger.folder / CHECKPOINTS, block, job.checkpoint_minutes, code),
+        reports_of(ledger.folder, block, ledger.settings, job.track),
         tokenizer=job.tokenizer,
         device=_state["device"],
         progress=_Reporter(_state["fleet"]),

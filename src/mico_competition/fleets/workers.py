@@ -55,6 +55,7 @@ class LocalWorkers:
         threads: the threads of each process; by default OMP_NUM_THREADS, or else the process's
             share of the CPUs.
         checkpoint_minutes: the time between two checkpoints of a model; 0 writes none.
+        track: one of `training.trackers.TRACKERS`, to which runs report.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class LocalWorkers:
         workers: int | None = None,
         threads: int | None = None,
         checkpoint_minutes: float = MINUTES,
+        track: str | None = None,
     ) -> None:
         self.workers, self.threads = share_cpus(workers, threads, devices=torch.cuda.device_count())
         self._parts, rebuild = parts_of(data)

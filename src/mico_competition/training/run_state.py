@@ -16,11 +16,16 @@ from torch import nn
 from mico_competition.training.checkpoint import OpenCheckpoint
 from mico_competition.training.poisson_draws import restore, state_of
 from mico_competition.training.random_numbers import global_states, set_global_states
+from mico_competition.training.run_report import Report
 from mico_competition.training.secure_random import Generator
 
 
 class Position:
     """How far a run has come.
+
+    Args:
+        steps_per_epoch: the number of batches of an epoch.
+        report: gets it every few seconds.
 
     Attributes:
         epoch: the number of epochs that are over.
@@ -28,12 +33,20 @@ class Position:
         total: the sum of the losses of those steps: 0, float[], or float[S] of a stack.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, steps_per_epoch: int, report: Report | None = None) -> None:
+        self._steps_per_epoch, self._report = steps_per_epoch, report
         self.epoch, self.step = 0, 0
         self.total: Any = 0.0
 
+    @property
+    def steps(self) -> int:
+        """The number of steps taken in all epochs."""
+        return self.epoch * self._steps_per_epoch + self.step
+
     def start(self, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
         """Called before the first step, with the schedule of the learning rate."""
+        if self._report is not None:
+            self._report.start(self.steps)
 
     def begin_epoch(self) -> None:
         """Called before the batches of an epoch are drawn."""
@@ -42,6 +55,8 @@ class Position:
         """Called after each step, with its summed loss."""
         self.total = self.total + loss
         self.step += 1
+        if self._report is not None and self._report.due():
+            self._report.write(self.epoch, self.step, self.total)
 
     def end_epoch(self) -> None:
         """Called after the last step of an epoch, and after the learning rate was changed."""
@@ -56,8 +71,8 @@ class RunState(Position):
         optimizer: the optimiser of its parameters.
         noise: the generator of a private run's noise.
         sampling: the generator of its batches.
-        steps_per_epoch: the number of batches of an epoch.
         checkpoint: where the state is read from, and written to when it is due.
+        steps_per_epoch, report: as in `Position`.
     """
 
     def __init__(
@@ -67,13 +82,14 @@ class RunState(Position):
         *,
         noise: Generator,
         sampling: Generator,
-        steps_per_epoch: int,
         checkpoint: OpenCheckpoint,
+        steps_per_epoch: int,
+        report: Report | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(steps_per_epoch, report)
         self._model, self._optimizer = model, optimizer
         self._noise, self._sampling = noise, sampling
-        self._steps_per_epoch, self._checkpoint = steps_per_epoch, checkpoint
+        self._checkpoint = checkpoint
         self._epoch_start = state_of(sampling)
         self._device = next(model.parameters()).device
 
@@ -83,6 +99,7 @@ class RunState(Position):
         if self._checkpoint.state is not None:
             self._load(self._checkpoint.state)
             self._checkpoint.state = None  # its memory is needed no longer
+        super().start(scheduler)
 
     def begin_epoch(self) -> None:
         """Remember where the epoch's batches are drawn from."""
@@ -102,8 +119,7 @@ class RunState(Position):
 
     def _write_if_due(self) -> None:
         if self._checkpoint.due():
-            steps = self.epoch * self._steps_per_epoch + self.step
-            self._checkpoint.write(self.state_dict(), steps)
+            self._checkpoint.write(self.state_dict(), self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         """All of the state, as tensors and plain values."""

@@ -39,6 +39,7 @@ from mico_competition.training.fingerprints import of_training
 from mico_competition.training.losses import per_example_losses
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
 from mico_competition.training.poisson_draws import poisson_batches
+from mico_competition.training.run_report import Report, RunReport
 from mico_competition.training.run_state import Position, RunState
 from mico_competition.training.secure_random import Generator
 from mico_competition.training.settings import Settings, check
@@ -120,6 +121,7 @@ def train_model(
     progress: Show = True,
     mechanism: Mechanism | None = None,
     checkpoint: Checkpoint | None = None,
+    report: RunReport | None = None,
 ) -> dict[str, Any]:
     """Train one model and write its folder.
 
@@ -136,6 +138,7 @@ def train_model(
             (0, 1].
         mechanism: what `mechanism_of(settings)` gives, if another process has computed it.
         checkpoint: where the run keeps its state, and goes on from it after it was killed.
+        report: gets every few seconds how far the run is.
 
     Returns:
         The content of metadata.json.
@@ -158,7 +161,7 @@ def train_model(
         facts = partial(facts_of, settings, seeds, on, fingerprints, spent)
         with opened(checkpoint, facts) as run:
             records = splits.train_indices
-            options: dict[str, Any] = {"mechanism": mechanism, "checkpoint": run}
+            options: dict[str, Any] = {"mechanism": mechanism, "checkpoint": run, "report": report}
             fit_records(settings, model.to(on), data, records, streams, progress, **options)
             results = evaluate(model, data, evaluation_records(settings, splits))
             seconds = time.perf_counter() - started + (run.seconds if run else 0.0)
@@ -173,6 +176,8 @@ def train_model(
             write_model_folder(folder, settings, model, splits, metadata, tokenizer=tokenizer)
             if run:
                 run.done()
+    if report:
+        report.end(metadata)
     return metadata
 
 
@@ -249,6 +254,7 @@ def fit(
     epoch: Callable[..., Iterator[torch.Tensor]] | None = None,
     mechanism: Mechanism | None = None,
     checkpoint: OpenCheckpoint | None = None,
+    report: Report | None = None,
 ) -> None:
     """Train one model in place; `mico audit-train` audits this function by an observer.
 
@@ -264,6 +270,7 @@ def fit(
         epoch: replaces `epoch_of`, which draws the batches of an epoch.
         mechanism: the mechanism of a private run; by default that of the settings' target.
         checkpoint: has the state to go on from, and takes later ones.
+        report: gets every few seconds how far the run is.
     """
     device = labels.device
     epoch = epoch or epoch_of
@@ -273,15 +280,16 @@ def fit(
     make_trainer = make_trainer or DPSGD
     trainer = _trainer(settings, model, optimizer, noise, make_trainer, mechanism)
     sampling = sampling_of(settings, streams)
-    position = None
+    position = Position(settings.steps_per_epoch, report)
     if checkpoint is not None:
         position = RunState(
             model,
             optimizer,
             noise=noise,
             sampling=sampling,
-            steps_per_epoch=settings.steps_per_epoch,
             checkpoint=checkpoint,
+            steps_per_epoch=settings.steps_per_epoch,
+            report=report,
         )
     run_epochs(
         settings,
@@ -317,15 +325,14 @@ def run_epochs(
     Raises:
         DivergedError: if the loss of an epoch is not finite.
     """
-    at = position or Position()
+    at = position or Position(settings.steps_per_epoch)
     if observer is not None:
         observer.start(optimizer)
     scheduler = torch.optim.lr_scheduler.StepLR(
         optimizer, step_size=settings.lr_scheduler_step, gamma=settings.lr_scheduler_gamma
     )
     at.start(scheduler)
-    done = at.epoch * settings.steps_per_epoch + at.step
-    with stage("Training", settings.num_steps, initial=done, show=progress is True) as shown:
+    with stage("Training", settings.num_steps, initial=at.steps, show=progress is True) as shown:
         for _ in range(at.epoch, settings.num_epochs):
             at.begin_epoch()
             for batch in islice(epoch(), at.step, None):

@@ -28,6 +28,8 @@ from mico_competition.training.batched_mlp import (
 from mico_competition.training.checkpoint import Checkpoint
 from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
+from mico_competition.training.run_report import Report, Reports, RunReport
+from mico_competition.training.run_state import Position
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.streams import Streams, generator_of, sampling_of, seeded
 from mico_competition.training.train import (
@@ -62,6 +64,7 @@ class Run:
     model_id: int | None = None
     train_seed: int | None = None
     checkpoint: Checkpoint | None = None
+    report: RunReport | None = None
 
 
 def train_many(
@@ -116,6 +119,7 @@ def train_many(
             progress=progress,
             mechanism=mechanism,
             checkpoint=group[0].checkpoint,
+            report=group[0].report,
         )
 
 
@@ -165,7 +169,9 @@ def _train_stack(
     indices = torch.stack([split.train_indices for split in splits]).to(data.labels.device)
     repeat = any(run.train_seed is not None for run in runs)
     with seeded(streams[0], deterministic=repeat):
-        fit_stack_records(settings, models, data, indices, streams, progress, mechanism=mechanism)
+        reports = [run.report for run in runs if run.report]
+        options = {"mechanism": mechanism, "report": Reports(reports) if reports else None}
+        fit_stack_records(settings, models, data, indices, streams, progress, **options)
     seconds = (time.perf_counter() - started) / len(runs)
     for run, folder, split, model in zip(runs, folders, splits, models):
         metadata = {
@@ -177,6 +183,8 @@ def _train_stack(
             "stack": len(runs),
         }
         write_model_folder(folder, settings, model, split, metadata)
+        if run.report:
+            run.report.end(metadata)
         yield metadata
 
 
@@ -228,6 +236,7 @@ def fit_stack(
     make_trainer: Callable[..., StackedDPSGD] | None = None,
     epoch: Callable[..., Iterator[torch.Tensor]] | None = None,
     mechanism: Mechanism | None = None,
+    report: Report | None = None,
 ) -> None:
     """Train a stack in place; `mico audit-train` audits this function by an observer.
 
@@ -238,7 +247,7 @@ def fit_stack(
         labels: int64[S, n], labels by position.
         streams: the seeds of each model's batches and noise.
         progress: as in `train_model`.
-        observer, make_trainer, epoch, mechanism: as in `train.fit`, for `StackedDPSGD`.
+        observer, make_trainer, epoch, mechanism, report: as in `train.fit`, for `StackedDPSGD`.
     """
     device = labels.device
     epoch = epoch or epoch_of
@@ -262,4 +271,5 @@ def fit_stack(
         optimizer,
         progress,
         observer,
+        Position(settings.steps_per_epoch, report),
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.fleets.fleet import Block, Outcome
-from mico_competition.fleets.ledger import CHECKPOINTS, Ledger
+from mico_competition.fleets.ledger import Ledger
 from mico_competition.fleets.ray.link import (
     LOOK_SECONDS,
     Watch,
@@ -47,7 +47,8 @@ class RayCluster:
         gpus_per_task: the GPUs of each task, in [0, 1]; a fraction lets tasks share a GPU.  By
             default 1 if the cluster has GPUs when the fleet starts, else 0.
         checkpoint_minutes: the time between two checkpoints of a model; 0 writes none.  Nodes that
-            do not see the ledger's folder write none either.
+            do not see the ledger's folder write none either, and report nothing.
+        track: one of `training.trackers.TRACKERS`, to which runs report.
 
     Raises:
         ImportError: if Ray is not installed.
@@ -64,13 +65,14 @@ class RayCluster:
         threads: int | None = None,
         gpus_per_task: float | None = None,
         checkpoint_minutes: float = MINUTES,
+        track: str | None = None,
     ) -> None:
         if gpus_per_task is not None and not 0 <= gpus_per_task <= 1:
             raise ValueError(f"Expected --gpus_per_task {gpus_per_task:g} in [0, 1].")
         self._address = checked_address(address)
         self._ray = import_ray()
         self._ledger = ledger
-        self._gpus, self._minutes = gpus_per_task, checkpoint_minutes
+        self._gpus, self._minutes, self._track = gpus_per_task, checkpoint_minutes, track
         self._blind: set[str] = set()  # nodes that do not see the checkpoints
         code = ledger.architecture_fingerprint, ledger.training_fingerprint
         self._job = Job.of(ledger.settings, data, tokenizer, threads or 1, *code)
@@ -79,11 +81,9 @@ class RayCluster:
         """See `fleet.Backend`."""
         if not blocks:
             return
-        shared = None
-        if self._minutes:
-            folder = Path(os.path.abspath(self._ledger.folder)) / CHECKPOINTS
-            shared = SharedFolder.create(folder, self._minutes)
-        job = replace(self._job, checkpoints=shared)
+        folder = Path(os.path.abspath(self._ledger.folder))
+        shared = SharedFolder.create(folder, self._minutes, self._track)
+        job = replace(self._job, shared=shared)
         with connected(self._ray, self._address), Watch(self._ray) as watch:
             tasks = _Tasks(self._ray, job, self._gpus, watch)
             running: dict[Any, Block] = {}
@@ -92,8 +92,7 @@ class RayCluster:
             finally:
                 for reference in running:
                     self._ray.cancel(reference, force=True)
-                if shared:
-                    shared.remove()
+                shared.remove()
 
     def _spread(
         self, blocks: deque[Block], running: dict[Any, Block], tasks: _Tasks, watch: Watch
@@ -135,11 +134,11 @@ class RayCluster:
                 _write(files, self._ledger.folder_of(model_id))
         except OSError as error:
             return Outcome(block, f"Models could not be written: {error}", fatal=True)
-        if not result.checkpoints and result.node not in self._blind:
+        if not result.shared and result.node not in self._blind:
             self._blind.add(result.node)
             _log.warning(
-                "%s does not see %s, so it writes no checkpoints: a model that is lost with its "
-                "process there begins anew.",
+                "%s does not see %s, so it writes neither checkpoints nor reports: a model that is "
+                "lost with its process there begins anew.",
                 result.node,
                 self._ledger.folder,
             )

@@ -25,6 +25,8 @@ from mico_competition import __version__
 from mico_competition.competition.table import get_task
 from mico_competition.data.fingerprint import dataset_fingerprint, remember_fingerprint
 from mico_competition.fleets.fleet import Block, checkpoints_of, train_block
+from mico_competition.fleets.ledger import CHECKPOINTS
+from mico_competition.fleets.running import reports_of
 from mico_competition.fleets.shared_data import Rebuild, parts_of
 from mico_competition.models.inputs import Data
 from mico_competition.models.text_models import base_config
@@ -32,27 +34,36 @@ from mico_competition.support.files import PRIVATE, make_folder, write_text
 from mico_competition.training.checkpoint import Checkpoint
 from mico_competition.training.fingerprints import architecture_fingerprint
 from mico_competition.training.recipe import training_fingerprint
+from mico_competition.training.run_report import RunReport
 from mico_competition.training.settings import Settings
 
 Files = dict[str, np.ndarray]  # a folder: path below it -> bytes
 
 _PREFIX = "mico_task_"
-_TOKEN = "shared"
+_TOKEN = "ray.token"
 _ABANDONED_SECONDS = 60.0  # an unlocked folder this old belongs to a task that was killed
 
 
 @dataclass(frozen=True)
 class SharedFolder:
-    """The folder of checkpoints, which a node uses only if it is the same one there."""
+    """The ledger's folder, which a node uses only if it is the same one there.
+
+    Attributes:
+        path: the absolute path, to which models in training write checkpoints and reports.
+        token: the content of a file in it.
+        minutes: between two checkpoints; 0 writes none.
+        track: the tracker to which runs report, if there is one.
+    """
 
     path: Path
     token: str
     minutes: float
+    track: str | None
 
     @classmethod
-    def create(cls, path: Path, minutes: float) -> SharedFolder:
-        """Create the folder, with a file by which nodes recognise it."""
-        shared = cls(Path(make_folder(path, PRIVATE)), secrets.token_hex(16), minutes)
+    def create(cls, path: Path, minutes: float, track: str | None) -> SharedFolder:
+        """Write the file by which nodes recognise the folder."""
+        shared = cls(Path(make_folder(path, PRIVATE)), secrets.token_hex(16), minutes, track)
         write_text(path / _TOKEN, shared.token, access=PRIVATE)
         return shared
 
@@ -64,10 +75,8 @@ class SharedFolder:
             return False
 
     def remove(self) -> None:
-        """Remove the file, and the folder if no checkpoints are left."""
-        with suppress(OSError):
-            (self.path / _TOKEN).unlink()
-            self.path.rmdir()
+        """Remove the file again."""
+        (self.path / _TOKEN).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ class Job:
     dataset_fingerprint: str | None = None
     architecture_fingerprint: str | None = None
     training_fingerprint: str | None = None
-    checkpoints: SharedFolder | None = None
+    shared: SharedFolder | None = None
 
     @classmethod
     def of(
@@ -131,7 +140,7 @@ class Result:
         folders: the folders of finished models, by id.
         error, fatal, lost: as in `fleet.Outcome`.
         node: the name of the node.
-        checkpoints: whether the node sees the folder of checkpoints.
+        shared: whether the node sees the ledger's folder.
     """
 
     folders: dict[int, Files]
@@ -139,7 +148,7 @@ class Result:
     fatal: bool
     lost: bool = False
     node: str = ""
-    checkpoints: bool = True
+    shared: bool = True
 
 
 def versions() -> dict[str, str]:
@@ -188,11 +197,15 @@ def train(job: Job, block: Block) -> Result:
     data = job.data()
     check_code(job, data, node)
     device = torch.device("cuda" if job.cuda else "cpu")
-    shared = job.checkpoints if job.checkpoints and job.checkpoints.is_here() else None
+    shared = job.shared if job.shared is not None and job.shared.is_here() else None
     checkpoints: list[Checkpoint | None] = [None] * len(block.entries)
-    if shared:  # the machine of the fleet removes them when it has the models
-        code = job.training_fingerprint
-        checkpoints = [*checkpoints_of(shared.path, block, shared.minutes, code, keep=True)]
+    reports: list[RunReport | None] = [None] * len(block.entries)
+    if shared is not None:
+        code, minutes = job.training_fingerprint, shared.minutes
+        if minutes:  # the machine of the fleet removes them when it has the models
+            place = shared.path / CHECKPOINTS
+            checkpoints = [*checkpoints_of(place, block, minutes, code, keep=True)]
+        reports = [*reports_of(shared.path, block, job.settings, shared.track)]
     with _temporary_folder() as parent:
         paths = {model_id: parent / f"model_{model_id}" for model_id in block.model_ids}
         outcome = train_block(
@@ -201,6 +214,7 @@ def train(job: Job, block: Block) -> Result:
             block,
             list(paths.values()),
             checkpoints,
+            reports,
             tokenizer=job.tokenizer,
             device=device,
             progress=False,
@@ -209,7 +223,7 @@ def train(job: Job, block: Block) -> Result:
     error = outcome.error
     if error is not None:
         error = f"{error.rstrip()} (on {node})"  # in the last line, which messages quote
-    seen = shared is not None or job.checkpoints is None
+    seen = shared is not None or job.shared is None
     return Result(folders, error, outcome.fatal, outcome.lost, node, seen)
 
 
