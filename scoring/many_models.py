@@ -10,8 +10,18 @@ from typing import Any, List, Tuple
 
 import numpy as np
 
-MANY = 128
-"""From so many models on, the points themselves are faster than a table."""
+PASS, POINT = 1_000_000, 60
+"""A resample from points, and each of its points, take as long as so many multiplications."""
+
+
+def points_are_faster(models: int, steps: int, points: int, resamples: int) -> bool:
+    """Whether resamples are scored faster from the points than by a table.
+
+    >>> points_are_faster(50, 10_000, 10_000, 1000), points_are_faster(2000, 8000, 400_000, 1000)
+    (False, True)
+    """
+    table = resamples * models * (steps + models) + models * models * steps
+    return table > resamples * (PASS + POINT * points)
 
 
 class Points:

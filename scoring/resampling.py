@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
-from .many_models import MANY, Points
+from .many_models import Points, points_are_faster
 from .metrics import FPR_THRESHOLDS, FPR_UNIT, SCALARS, _checked
 
 RATES = tuple(k / FPR_UNIT for k in FPR_THRESHOLDS)
@@ -229,7 +229,7 @@ def resample_scores(
     if not len(weights):
         return {key: np.zeros(0) for key in SCALARS}, np.zeros((0, len(rates)))
     read = RATES + tuple(rates)
-    if models >= MANY:
+    if points_are_faster(models, int(step[-1]) + 1, step.size, len(weights)):
         points = Points(truth, step, model)
         area, lead, curves = points.scores(weights, np.asarray(read, dtype=float), _limits)
     else:
