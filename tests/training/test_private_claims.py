@@ -65,6 +65,19 @@ def test_writes_through_data_are_refused(steps):
     assert trainer.steps_taken == steps
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_that_change_places_or_shape_are_seen(dtype):
+    """Copies of the weights show what a sum of them would not."""
+    trainer = trainer_of(net().to(dtype))
+    weight, before = trainer.model[0].weight, trainer.model[0].weight.detach().clone()
+    for data in (before.flip(0), before[:, :3], before.half(), -before):
+        weight.data = data
+        with pytest.raises(ValueError, match=r"Tensor 0\.weight of the model was changed"):
+            trainer.epsilon(1e-5)
+    weight.data = before
+    assert trainer.epsilon(1e-5) == 0
+
+
 def test_another_module_with_trained_parameters_is_refused():
     first = run(trainer_of(), 1).model
     within = nn.Sequential(first, nn.Linear(3, 3))

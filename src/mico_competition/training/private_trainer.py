@@ -245,7 +245,7 @@ class PrivateTrainer:
             ValueError: if no batch waits, the rows are not as many as the batch has, the loss does
                 not return one value an example, or the model cannot be trained privately.
         """
-        self._weights.check(frozen=False)
+        self._weights.check(values=False)
         self._moment.check()
         check_surroundings(self.optimizer, self._held, self.device)
         inputs, targets = as_batch(inputs, targets)

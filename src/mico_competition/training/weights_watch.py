@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ _trained_by = WeakTensorKeyDictionary()
 class WeightsWatch:
     """Watches the weights and buffers of a model, from the start and between the trainer's steps.
 
-    Version counters find operations in place, and checksums find writes through `.data`.
+    Version counters find operations in place.  Writes through `.data` are found by copies of the
+    trained weights, and by checksums of the others, which may be many more.
 
     Args:
         model: the model.
@@ -33,39 +35,42 @@ class WeightsWatch:
 
     def __init__(self, model: nn.Module) -> None:
         self.model, self.changing = model, False
-        self._token = object()
+        self._token, self._owned = object(), False
         self._trained = trained_names(model)
         self._note_all()
 
     def begin(self) -> None:
         """Called when the noisy sum is ready, right before the optimizer changes weights."""
+        self._tensors = _tensors(self.model)
         self._refuse(self._rewritten(self._trained))  # the checks have moved version counters
         self.changing = True
-        self._own()
+        if not self._owned:
+            self._own()
 
     def end(self) -> None:
         """Called when the step is done."""
         self.changing = False
-        self._note(self._trained)
+        self._note(self._trained)  # of the tensors that `begin` saw, so another one is found
 
     def adopt(self) -> None:
         """Take the weights as those of a trainer's state that was loaded."""
         self.changing = False
-        self._own()
         self._note_all()
+        self._own()
 
-    def check(self, *, frozen: bool = True) -> None:
+    def check(self, *, values: bool = True) -> None:
         """Raise ValueError if the weights may come from anything but the counted steps.
 
         Args:
-            frozen: whether the values of frozen weights and of buffers are compared too.
+            values: whether to find writes through `.data` too; `begin` finds them again.
         """
         if self.changing:
             raise ValueError(
                 "The last step failed while it changed weights: load the states of model, "
                 "optimizer and trainer from a checkpoint, or start again."
             )
-        owners = [_trained_by.get(each, self._token) for each in self.model.parameters()]
+        self._tensors = _tensors(self.model)
+        owners = [_trained_by.get(each, self._token) for each in self._tensors.values()]
         if any(owner is not self._token for owner in owners):
             raise ValueError(
                 "Another PrivateTrainer has trained this model, or a part of it, and its steps "
@@ -74,13 +79,24 @@ class WeightsWatch:
             )
         now = self._versions()
         changed = [name for name in {**now, **self._left} if now.get(name) != self._left.get(name)]
-        self._refuse(changed or self._rewritten(self._tensors() if frozen else self._trained))
+        self._refuse(changed or (self._rewritten(self._tensors) if values else []))
 
+    @torch.no_grad()
     def _rewritten(self, names: Iterable[str]) -> list[str]:
         """Those of the names whose tensors have other values than noted."""
-        chosen = set(names)
-        tensors = [(name, each) for name, each in self._tensors().items() if name in chosen]
-        changed = [(name, checksum(each) != self._sums[name]) for name, each in tensors]
+        changed: list[tuple[str, Any]] = []
+        for name in names:
+            tensor = self._tensors[name]
+            if name not in self._trained:
+                changed.append((name, checksum(tensor) != self._sums[name]))
+                continue
+            now, noted = _bits(tensor), self._copies[name]
+            if now.shape != noted.shape or now.dtype != noted.dtype:
+                changed.append((name, True))
+            elif now.is_cpu:
+                changed.append((name, not torch.equal(now, noted)))
+            else:
+                changed.append((name, (now != noted).any()))
         return [name for name, each in changed if each]  # waits for the device once
 
     def _refuse(self, changed: list[str]) -> None:
@@ -98,7 +114,7 @@ class WeightsWatch:
         A weight that is not finite can tell whether one record was trained on.
         """
         self.check()
-        for name, tensor in self._tensors().items():
+        for name, tensor in self._tensors.items():
             if name in self._trained and not bool(torch.isfinite(tensor.detach()).all()):
                 raise ValueError(
                     f"Parameter {plain_name(name)} is not finite everywhere, so there is no "
@@ -117,25 +133,44 @@ class WeightsWatch:
             )
 
     def _own(self) -> None:
-        for name, parameter in self.model.named_parameters():
-            if name in self._trained:
-                _trained_by[parameter] = self._token
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        for name in self._trained:
+            _trained_by[self._tensors[name]] = self._token
+        self._owned = True
 
     def _versions(self) -> dict[str, tuple[int, int]]:
         """The identity and version counter of each weight and buffer."""
-        return {name: (id(tensor), tensor._version) for name, tensor in self._tensors().items()}
+        return {name: (id(tensor), tensor._version) for name, tensor in self._tensors.items()}
 
     def _note_all(self) -> None:
+        self._tensors = _tensors(self.model)
         self._sums: dict[str, Tensor] = {}
-        self._note(self._tensors())
+        self._copies: dict[str, Tensor] = {}
+        self._note(self._tensors)
 
+    @torch.no_grad()
     def _note(self, names: Iterable[str]) -> None:
-        """Remember the versions of all tensors, and the checksums of those with these names."""
-        self._left, tensors = self._versions(), self._tensors()
-        self._sums.update({name: checksum(tensors[name]) for name in names})
+        """Remember the versions of all tensors, and the values of those with these names."""
+        self._left, tensors = self._versions(), self._tensors
+        for name in names:
+            if name not in self._trained:
+                self._sums[name] = checksum(tensors[name])
+            elif name in self._copies:
+                self._copies[name].copy_(_bits(tensors[name]))
+            else:
+                self._copies[name] = _bits(tensors[name]).clone()
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The weights and buffers of a model, by name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The numbers of a real tensor as whole numbers of the same bits, [numbers]."""
+    flat = tensor.detach().contiguous().reshape(-1)
+    if flat.element_size() == 4 and not len(flat) % 2 and not flat.storage_offset() % 2:
+        return flat.view(torch.int64)  # which torch compares faster
+    return flat.view(_INTEGERS[flat.element_size()])
 
 
 @torch.no_grad()
@@ -146,7 +181,7 @@ def checksum(tensor: Tensor) -> Tensor:
     """
     values = torch.view_as_real(tensor) if tensor.is_complex() else tensor
     flat = values.detach().contiguous().reshape(-1)
-    bits = flat.view(torch.uint8 if flat.dtype is torch.bool else _INTEGERS[flat.element_size()])
+    bits = flat.view(torch.uint8) if flat.dtype is torch.bool else _bits(flat)
     total = torch.zeros((), dtype=torch.int64, device=bits.device)
     places = torch.arange(1, 2 * min(CHUNK, len(bits)) + 1, 2, device=bits.device)
     for part in bits.split(CHUNK):
