@@ -178,3 +178,16 @@ def test_scores_of_the_wrong_sign_get_a_hint_and_others_none():
         for seed in range(30)
     ]
     assert not any(nothing)
+
+
+def test_scores_in_bfloat16_and_float64_are_those_numbers():
+    def train(include, seed):
+        return torch.from_numpy(noisy_sum(1)(include, seed)).to(train.dtype)
+
+    epsilons = []
+    for train.dtype in (torch.bfloat16, torch.float64):
+        epsilons.append(mico.audit_trainer(train, canaries=300, epsilon=1, seed=0).proven.epsilon)
+    plain = mico.audit_trainer(noisy_sum(1), canaries=300, epsilon=1, seed=0).proven.epsilon
+    assert epsilons[1] == plain and epsilons[0] > 0
+    scores = torch.arange(200) % 2
+    assert mico.epsilon_bounds(scores, scores.bfloat16()).headline.epsilon > 3

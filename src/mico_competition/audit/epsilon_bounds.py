@@ -19,6 +19,7 @@ from mico_competition.audit.bounds import METHODS
 from mico_competition.audit.checked import check_delta, check_level, check_scores
 from mico_competition.audit.guesses import pairs
 from mico_competition.audit.one_run import one_run_bound
+from mico_competition.support.arrays import as_array
 from mico_competition.support.counts import check_whole
 from mico_competition.support.tables import aligned, html_line, html_table
 
@@ -312,7 +313,7 @@ class _Ragged(Exception):
 def _array(name: str, given: Any) -> np.ndarray:
     """Numbers as an array; a tensor may require gradients and be on any device."""
     try:
-        found = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+        found = as_array(given)
     except ValueError:
         raise _Ragged from None
     if found.dtype == object:

@@ -21,6 +21,7 @@ import numpy as np
 from mico_competition.audit.bound import Bound
 from mico_competition.audit.checked import check_delta, check_level
 from mico_competition.audit.epsilon_bounds import EpsilonBounds, epsilon_bounds
+from mico_competition.support.arrays import as_array
 from mico_competition.support.call_errors import check_call, explained
 from mico_competition.support.counts import check_whole
 from mico_competition.support.progress import tracked
@@ -139,7 +140,8 @@ def audit_trainer(
 
     Returns:
         A `TrainerAudit`: `alarm`, whether the claim is refuted, a sentence, and lower bounds on the
-        true epsilon by several methods.  No alarm is no proof of the claim.
+        true epsilon by several methods.  No alarm is no proof of the claim.  If canaries that were
+        trained on have clearly smaller scores, the text says to turn the sign.
 
     Raises:
         ValueError: if a number is out of range, or the scores are not finite numbers, one for each
@@ -213,11 +215,8 @@ def _checked(given: Any, canaries: int, name: str) -> np.ndarray:
     fix = (
         "return numbers, or pass `score`, which makes them." if name == "train" else "return them."
     )
-    if hasattr(given, "detach"):
-        given = given.detach().cpu()
-        given = given.float().numpy() if given.is_floating_point() else given.numpy()
     try:
-        found = np.asarray(given)
+        found = as_array(given)
     except ValueError:  # of rows of several lengths
         found = np.empty(0, object)
     if found.dtype.kind not in "biuf":

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate
 
+from mico_competition.support.arrays import as_array
+
 _BATCH = 512  # items of a Dataset that are read at a time
 _LABELS = ("labels", "label")
 _FORMS = (
@@ -113,7 +115,7 @@ class Records:
         found = hashlib.sha256()
         named = inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
         for name, values in [*sorted(named.items()), ("", labels)]:
-            array = np.ascontiguousarray(_numpy(values))
+            array = np.ascontiguousarray(as_array(values))
             found.update(f"{name} {array.dtype} {array.shape};".encode())
             found.update(array.data.cast("B") if array.size else b"")
         return found.hexdigest()
@@ -193,7 +195,7 @@ def _all_tensors(inputs: Any) -> bool:
 
 
 def _whole(labels: Any) -> np.ndarray:
-    array = _numpy(labels)
+    array = as_array(labels)
     if array.ndim == 1 and array.dtype.kind in "iu":
         return array.astype(np.int64)
     if array.ndim == 2 and array.shape[1] == 1:
@@ -208,11 +210,3 @@ def _whole(labels: Any) -> np.ndarray:
         f"Expected labels of dataset as whole numbers, one for each record, got {array.dtype} "
         f"of shape {array.shape}: {fix}."
     )
-
-
-def _numpy(values: Any) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        if values.dtype == torch.bfloat16:
-            values = values.float()
-    return np.asarray(values)

@@ -105,6 +105,9 @@ def train_shadows(
             gives no model, or `folder` holds models of other arguments.
         OSError: if a process dies, or a file cannot be written.
 
+    Source: Carlini et al., "Membership Inference Attacks From First Principles", IEEE S&P 2022,
+    section VI-A.
+
     Example:
         >>> from sklearn.datasets import load_digits
         >>> from sklearn.linear_model import LogisticRegression

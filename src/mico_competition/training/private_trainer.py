@@ -87,6 +87,9 @@ class PrivateTrainer:
         ValueError: if an argument is out of range, or the model cannot be trained privately.
         ImportError: with the command that helps, if Opacus is not installed.
 
+    Sources: Abadi et al., CCS 2016 (the step); Gopi, Lee and Wutschitz, NeurIPS 2021 (the
+    accountant); docs/METHODS.md, sections 8.5 and 11.
+
     Example:
         >>> import torch
         >>> from mico_competition import PrivateTrainer
