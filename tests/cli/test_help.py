@@ -132,4 +132,4 @@ def test_words_in_the_place_of_others_are_recognised(tmp_path, capsys):
     file = tmp_path / "predictions_digits.zip"
     file.write_bytes(b"")
     assert main(["check", str(file)]) == 1
-    assert f"the zip as `--zip {file}`" in capsys.readouterr().err
+    assert f"`mico check FOLDER --zip {file}` reads a zip" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Shadow models in one call: the forms of data and models, seeds, and what is refused."""
 
+import copy
 import logging
 import random
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +42,7 @@ def test_a_model_sees_its_members_and_no_others():
 
     def watch(model, subset):
         seen.append(subset)
+        train(model, subset)
 
     data = make_data()
     pool = shadows(how=watch)
@@ -231,6 +233,13 @@ def test_mistakes_get_a_sentence(change, message):
 def test_a_frozen_part_may_be_shared():
     pool = shadows(lambda: nn.Sequential(FROZEN, nn.Linear(8, CLASSES)))
     assert len({values.tobytes() for values in of(pool)}) == 4
+
+
+def test_a_train_that_trains_nothing_is_refused():
+    with pytest.raises(ValueError, match="all of its weights are as before: train it in place"):
+        shadows(how=lambda model, subset: copy.deepcopy(model))
+    with pytest.raises(ValueError, match="all of its weights are as before"):
+        shadows(how=lambda model, subset: train(copy.deepcopy(model), subset))
 
 
 def test_an_error_of_train_names_the_shadow():

@@ -185,7 +185,7 @@ TABLE: tuple[Row, ...] = (
     _decoder("joint", "traces of all records decoded jointly (MLPs), plus the logit's ratio",
         function="mico_competition.attacks.whitebox.mlp.pipeline:joint_decoder", cost="minutes"),
     _decoder("whitebox",
-        "the strongest: of MLPs a stack of signals, traces and decodes, of others `layers`",
+        "usually the strongest: of MLPs a stack of signals, traces and decodes, else `layers`",
         function="mico_competition.attacks.whitebox.any_model:whitebox",
         cost="minutes", known_training_set=True, aliases=("best",)),
     _decoder("layers", "decodes of all layers of any model, stacked",

@@ -201,7 +201,9 @@ def _instead(given: Path, folder: Path, fix: str | None) -> str:
     if fix is not None:
         return fix
     if folder.suffix == ".zip":
-        return f"the command takes the challenge folder, and the zip as `--zip {given}`."
+        return (
+            f"the command takes a challenge folder; `mico check FOLDER --zip {given}` reads a zip."
+        )
     if own := _own_competition(folder):
         return own
     nearby = _challenges_near(folder.name)

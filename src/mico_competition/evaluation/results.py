@@ -166,7 +166,7 @@ class Results(Mapping[str, AttackResult]):
         ax: Axes | Sequence[Axes] | None = None,
         *,
         scale: Scale = "both",
-        attacks: Sequence[str] | None = None,
+        attacks: Sequence[str] | str | None = None,
         bands: bool = True,
         limits: Limits | None = None,
         epsilon: float | None = None,
@@ -180,7 +180,7 @@ class Results(Mapping[str, AttackResult]):
         Args:
             ax: matplotlib axes to draw in, one for each scale; by default a new figure.
             scale: "both", "linear" or "log".
-            attacks: names of the attacks to draw, in this order; by default all.
+            attacks: names of the attacks to draw, in this order, or one name; by default all.
             bands: whether to draw the interval of the TPR along each curve: that of `tpr` at each
                 false positive rate, which holds there by itself.
             limits: the largest TPR that a mechanism permits, drawn as a line: a
@@ -202,6 +202,8 @@ class Results(Mapping[str, AttackResult]):
         """
         from mico_competition.evaluation import figures
 
+        if isinstance(attacks, str):
+            attacks = [attacks]
         chosen = [self[name] for name in (self.names if attacks is None else attacks)]
         return figures.plot_roc(
             {a.name: a.with_bands() if bands else a.measured for a in chosen},

@@ -62,12 +62,15 @@ class Job:
         with seeded(self.seed, MODELS, index), limited_threads(self.threads):
             model = self.make_model()
             subset = self.records.subset(np.flatnonzero(self.membership[index]))
+            before = _weights(model)
             try:
                 if isinstance(self.train, SeededTraining):
                     trained = self.train(model, subset, _words(self.seed, NOISE, index)[0])
                 else:
                     trained = self.train(model, subset)
-                return encode(model if trained is None else trained)
+                trained = model if trained is None else trained
+                _check_changed(before, trained)
+                return encode(trained)
             except Exception as error:
                 error.add_note(
                     f"This happened in shadow model {index}, whose subset is {shape_of(subset)}."
@@ -124,6 +127,28 @@ def encode(model: Any) -> bytes:
         "torch module or an estimator with predict_proba; "
         f"got {'a class' if isinstance(model, type) else type(model).__name__}."
     )
+
+
+def _weights(model: Any) -> dict[str, torch.Tensor]:
+    """A copy of the weights of a torch module, on the CPU; none of anything else."""
+    if not isinstance(model, nn.Module):
+        return {}
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+
+
+def _check_changed(before: dict[str, torch.Tensor], trained: Any) -> None:
+    """Raise ValueError if the training has left every weight as it was."""
+    now = _weights(trained)
+    if (
+        before
+        and before.keys() == now.keys()
+        and all(torch.equal(value, now[name]) for name, value in before.items())
+    ):
+        raise ValueError(
+            "Expected `train` to train the model, but all of its weights are as before: train it "
+            "in place, or return the trained model."
+        )
 
 
 def check_fresh(job: Job) -> None:

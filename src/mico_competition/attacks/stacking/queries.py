@@ -174,13 +174,13 @@ def gradient_covariance(table: Table, pull: np.ndarray, chosen: np.ndarray) -> T
 def ask(model: nn.Module, inputs: Any) -> np.ndarray:
     """float32[b, classes], logits at inputs, in batches."""
     device = device_of(model)
-    text = isinstance(inputs, dict)
-    length = len(inputs["input_ids"] if text else inputs)
+    named = isinstance(inputs, dict)
+    length = len(next(iter(inputs.values())) if named else inputs)
     parts = []
     with torch.inference_mode():
         for a in range(0, length, BATCH):
             rows = slice(a, a + BATCH)
-            batch = {name: v[rows] for name, v in inputs.items()} if text else inputs[rows]
+            batch = {name: v[rows] for name, v in inputs.items()} if named else inputs[rows]
             parts.append(logits(model, to_device(batch, device)).float().cpu())
     return torch.cat(parts).numpy()
 
@@ -200,9 +200,16 @@ def _resample(table: Table, part: np.ndarray, share: float, rng: np.random.Gener
     donors = table.places[rng.integers(len(table.points), size=len(part))]
     if isinstance(data, TokenDataset):
         return _resample_tokens(data, table.places[part], donors, share, rng)
-    x = data.inputs(table.places[part])
+    x, given = data.inputs(table.places[part]), data.inputs(donors)
+    if isinstance(x, dict):
+        return {name: _swapped(value, given[name], share, rng) for name, value in x.items()}
+    return _swapped(x, given, share, rng)
+
+
+def _swapped(x: Tensor, given: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """`x` with a share of its values from the same places of `given`."""
     swap = torch.from_numpy(rng.random(x.shape, dtype=np.float32) < share).to(x.device)
-    return torch.where(swap, data.inputs(donors), x)
+    return torch.where(swap, given, x)
 
 
 def _resample_tokens(

@@ -92,6 +92,14 @@ def space_of(model: nn.Module, inputs: Any) -> Space:
                 "for text, pass a dict of input_ids and attention_mask."
             )
         return Space(inputs, 1.0, lambda x, who: logits(model, x))
+    if not {"input_ids", "attention_mask"} <= set(inputs) or not hasattr(
+        model, "get_input_embeddings"
+    ):
+        raise ValueError(
+            "Expected records as one tensor, or input_ids and attention_mask for a model of "
+            f"transformers, whose embeddings are moved; got {', '.join(inputs)} for a "
+            f"{type(model).__name__}: use the attack `layers` or `whitebox`."
+        )
     embed: Any = model.get_input_embeddings
     mask = inputs["attention_mask"]
     with torch.no_grad():

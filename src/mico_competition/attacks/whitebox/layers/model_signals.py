@@ -135,7 +135,8 @@ def _whitenings(
     for rows in some.split(batch):
         inputs = to_device(frame.data.inputs(rows), device)
         # Padding is not part of a record; sentences are compared by their first tokens.
-        real = int(inputs["attention_mask"].sum(1).min()) if isinstance(inputs, dict) else None
+        mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+        real = None if mask is None else int(mask.sum(1).min())
         for name, own in layer_inputs(model, layers, inputs).items():
             if own.shape[1] == 1:
                 once.add(name)
