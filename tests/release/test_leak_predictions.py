@@ -13,6 +13,7 @@ from helpers_release import CHALLENGE, DEV, faults_of
 
 from mico_competition.cli import main
 from mico_competition.release.leak_check import tree as leak_tree
+from mico_competition.release.leak_check.predictions import _is_unlikely
 
 TRAIN = "digits_inf/train/model_0"
 
@@ -140,3 +141,9 @@ def test_archives_and_tar_carry_no_time_of_reading(made, tmp_path):
     before = packed()
     os.utime(weights, ns=(int(made.seed.hex()[:14], 16), weights.stat().st_mtime_ns))
     assert packed() == before
+
+
+def test_few_points_are_separated_by_luck_and_many_are_not():
+    assert _is_unlikely(1, [100] * 150) and _is_unlikely(1, [40] * 100)
+    assert not _is_unlikely(1, [7] * 40) and not _is_unlikely(0, [])
+    assert _is_unlikely(4, [7] * 40)  # a folder of copied labels separates them all
