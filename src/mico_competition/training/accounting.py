@@ -181,7 +181,8 @@ def _check_target(target_epsilon: float, target_delta: float, num_steps: int) ->
     if not 0 < target_epsilon <= MOST_EPSILON:
         raise ValueError(
             f"Expected target_epsilon={target_epsilon} in (0, {MOST_EPSILON:g}]: it is the "
-            "budget of the whole training, and more than that guarantees little."
+            "budget of the whole training; above that the accountant overflows, and epsilon "
+            "guarantees little."
         )
     if not 0 < target_delta < 1:
         raise ValueError(f"Expected target_delta={target_delta} in (0, 1).")
