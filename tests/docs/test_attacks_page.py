@@ -1,6 +1,5 @@
 """docs/ATTACKS.md: what its script writes, and an attack in ten lines that runs as it stands."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers_problem import ATTACKS, make_source
+from helpers_scripts import script_of
 
 from mico_competition.attacks.registry import ROWS
 from mico_competition.cli import main
@@ -20,12 +20,9 @@ PAGE = ROOT / "docs" / "ATTACKS.md"
 
 
 @pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    spec = importlib.util.spec_from_file_location("page", ROOT / "benchmarks/attacks_page.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script():
+    with script_of("attacks_page") as module:
+        yield module
 
 
 def test_the_page_is_what_its_script_writes(script, tmp_path, monkeypatch):

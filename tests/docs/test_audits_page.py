@@ -1,12 +1,12 @@
 """docs/PRIVACY.md: its tables and pictures are what the script makes of the committed audits."""
 
-import importlib.util
 import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from helpers_scripts import script_of
 from scipy.stats import binom
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,12 +16,7 @@ AUDITS = ROOT / "docs" / "results" / "audits"
 
 @pytest.fixture(scope="module")
 def script():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        spec = importlib.util.spec_from_file_location("page", ROOT / "benchmarks/audits_page.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+    with script_of("audits_page") as module:
         yield module
 
 

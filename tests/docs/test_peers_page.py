@@ -1,10 +1,10 @@
 """docs/PEERS.md: its tables are what the script makes of the committed measurements."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from helpers_scripts import script_of
 from scipy.stats import binom
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -12,11 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("peers_page", ROOT / "benchmarks/peers_page.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with script_of("peers_page") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """Labels read off scores: what docs/HOST.md says was found is what the attack finds again."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers_scripts import script_of
 
 from mico_competition.competition.table import get_phase
 from mico_competition.hosting.codabench.options import Options
@@ -15,13 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def script():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        path = ROOT / "benchmarks/score_oracle_page.py"
-        spec = importlib.util.spec_from_file_location("score_oracle_page", path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+    with script_of("score_oracle_page") as module:
         yield module
 
 

@@ -1,6 +1,5 @@
 """Reported epsilons against a second accountant, closed forms and a simulation; and the page."""
 
-import importlib.util
 import math
 import re
 from dataclasses import replace
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers_scripts import script_of
 from scipy.optimize import brentq
 from scipy.stats import norm
 from small_competition import NOISE
@@ -265,11 +265,8 @@ def test_what_is_out_of_range_is_answered_with_a_sentence(call, message):
 
 @pytest.fixture(scope="module")
 def script():
-    path = ROOT / "benchmarks" / "privacy_table.py"
-    spec = importlib.util.spec_from_file_location("privacy_table", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with script_of("privacy_table") as module:
+        yield module
 
 
 @pytest.mark.slow
