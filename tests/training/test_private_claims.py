@@ -4,6 +4,7 @@ import copy
 import logging
 import pickle
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from helpers_private_trainer import net, records, run, trainer_of
 from torch import nn
 
 import mico_competition as mico
+from mico_competition.training.accounting import Mechanism
+from mico_competition.training.accounting_check import pld_epsilon
+from mico_competition.training.certificate import SLACK
+from mico_competition.training.certificate import _second_opinion as second_opinion
 
 INPUTS, TARGETS = records()
 ADAM = partial(torch.optim.Adam)
@@ -348,3 +353,13 @@ def test_a_batch_that_the_caller_changes_is_saved_as_it_was_drawn():
     drawn = batch.clone()
     batch.zero_()
     assert torch.equal(trainer.state_dict()["draws"]["waiting"], drawn)
+
+
+def test_the_second_accountant_takes_a_finer_grid_before_it_disputes():
+    """Over 100,000 steps, its usual grid gives more than the first accountant."""
+    run_of = Mechanism(4.0, 1e-3, 100_000)
+    trainer = SimpleNamespace(spent=lambda: run_of, steps_taken=run_of.num_steps)
+    epsilon = run_of.epsilon(1e-5)
+    most = epsilon + SLACK * (1 + epsilon)
+    assert pld_epsilon(run_of, 1e-5) > most
+    assert second_opinion(trainer, epsilon, 1e-5) <= most
