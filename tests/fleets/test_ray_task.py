@@ -15,7 +15,8 @@ from mico_competition.fleets.fleet import Block  # noqa: E402
 from mico_competition.fleets.ledger import Ledger  # noqa: E402
 from mico_competition.fleets.ray import task as ray_task  # noqa: E402
 from mico_competition.fleets.ray.cluster import RayCluster, _Tasks  # noqa: E402
-from mico_competition.fleets.ray.task import Job, Result, train  # noqa: E402
+from mico_competition.fleets.ray.task import Job, Result, SharedFolder, train  # noqa: E402
+from mico_competition.training.checkpoint import OpenCheckpoint  # noqa: E402
 from mico_competition.training.settings import resolve  # noqa: E402
 
 
@@ -77,6 +78,37 @@ def test_a_task_hands_its_folders_over_and_leaves_nothing(ledger, here):
         "seed_training",
         "solution.csv",
     ]
+
+
+def test_a_task_goes_on_from_a_checkpoint_where_it_sees_the_fleets_folder(
+    ledger, here, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    write = OpenCheckpoint.write
+
+    def killed(self, state, steps):
+        write(self, state, steps)
+        raise Killed
+
+    monkeypatch.setattr(OpenCheckpoint, "due", lambda self: True)
+    shared = SharedFolder.create(ledger.folder, 15.0, None)
+    job, block = replace(job_of(ledger), shared=shared), Block(ledger.entries[:1])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(OpenCheckpoint, "write", killed)
+        train(job, block)
+    elsewhere = train(replace(job, shared=replace(shared, token="another")), block)
+    assert (
+        not elsewhere.shared and b"resumed" not in elsewhere.folders[0]["metadata.json"].tobytes()
+    )
+    result = train(job, block)
+    assert result.shared and b'"resumed": 1' in result.folders[0]["metadata.json"].tobytes()
+    assert ledger.checkpoint_folder(0).is_dir()  # until the fleet has the model
+    weights = [each.folders[0]["model.pt"].tobytes() for each in (elsewhere, result)]
+    assert weights[0] == weights[1]
+    shared.remove()
+    assert not shared.is_here()
 
 
 def test_the_first_whole_result_counts(ledger):
