@@ -147,6 +147,13 @@ def test_html_escapes_names_and_keeps_the_notebooks_colours():
     assert "<i>" not in text and "color:#" not in text and "background:transparent" in text
 
 
+def test_a_place_that_cannot_be_written_gets_a_sentence(tmp_path):
+    *_, results = two()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="Cannot write .*results.json .*: name a file in a folder"):
+        results.save(tmp_path / "file" / "results.json")
+
+
 def test_a_saved_file_holds_no_label_and_loads(tmp_path):
     *_, results = two()
     results.save(tmp_path / "results.json")

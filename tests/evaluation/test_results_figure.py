@@ -133,3 +133,9 @@ def test_bad_arguments_are_named(results):
     ):
         with pytest.raises(ValueError, match=words):
             results.plot(**options)
+
+
+@pytest.mark.parametrize("limits", [4, (4, 1e-5)], ids=["number", "pair"])
+def test_limits_of_another_kind_get_a_sentence(limits):
+    with pytest.raises(ValueError, match="Expected limits as a Mechanism.*pass epsilon="):
+        figures.limit_curves(limits)

@@ -218,6 +218,8 @@ def test_mistakes_with_losses():
             ModelPool.from_losses(wrong, MEMBERSHIP)
     with pytest.raises(ValueError, match=r"labels of shape \[records\] = \(40,\)"):
         ModelPool.from_losses(losses, MEMBERSHIP, LABELS[:3])
+    with pytest.raises(ValueError, match="the order of from_losses is losses, membership, labels"):
+        ModelPool.from_losses(losses, LABELS, MEMBERSHIP)
     with pytest.raises(ValueError, match="does not follow from losses"):
         ModelPool.from_losses(losses, MEMBERSHIP).signal("entropy")
     with pytest.raises(ValueError, match="Unknown signal 'lss': choose one of loss"):

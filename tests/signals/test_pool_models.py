@@ -57,6 +57,12 @@ def test_the_gradient_norm_of_a_linear_model_by_hand():
     np.testing.assert_allclose(found[1], norm.log(), atol=1e-4)
 
 
+def test_a_class_is_no_model():
+    _, x, y, membership = bed()
+    with pytest.raises(ValueError, match="got the class Linear: pass trained models"):
+        ModelPool.from_models([nn.Linear] * 4, x, y, membership)
+
+
 def test_models_stay_as_they_are():
     models, x, y, membership = bed(lambda: nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.9)))
     models[1].eval()

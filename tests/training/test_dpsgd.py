@@ -191,6 +191,7 @@ def test_the_same_generator_draws_the_same_batches():
         ({"sigma": 0.0}, "noise_multiplier=0.0 > 0"),
         ({"sigma": float("nan")}, "noise_multiplier=nan > 0"),
         ({"norm": 0.0}, "max_grad_norm=0.0"),
+        ({"norm": 1e-44}, "be at least 1e-30: float32 hardly holds smaller noise"),
         ({"norm": float("inf")}, "max_grad_norm=inf"),
         ({"mode": "ew2"}, "Unknown grad_sample_mode 'ew2'"),
     ],

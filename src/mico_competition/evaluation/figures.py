@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -65,6 +66,11 @@ def limit_curves(
         found[f"limit at ε = {limits.epsilon:.3g} ({label})"] = fpr, tpr
     elif isinstance(limits, Mechanism):
         found["limit of the mechanism"] = rates, max_tpr(limits, rates)
+    elif not isinstance(limits, (Mapping, NoneType)):
+        raise ValueError(
+            "Expected limits as a Mechanism, a PrivacyClaim, or label -> (false positive rates, "
+            f"true positive rates), got {type(limits).__name__}: for an epsilon, pass epsilon=."
+        )
     else:
         for label, (fpr, tpr) in (limits or {}).items():
             fpr, tpr = np.asarray(fpr, dtype=float), np.asarray(tpr, dtype=float)

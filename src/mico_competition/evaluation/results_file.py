@@ -51,9 +51,15 @@ def save(results: Results, path: PathLike, *, scores: bool) -> None:
         "attacks": [_attack(attack, scores) for attack in results.values()],
     }
     written = json.dumps(content, indent=None if scores else 2, allow_nan=False) + "\n"
-    write_text(target, written, access=PRIVATE if scores else None)
     page = to_html([(results.evaluation(), ())], made=made_line(results.about))
-    write_text(target.with_suffix(".html"), page)
+    try:
+        write_text(target, written, access=PRIVATE if scores else None)
+        write_text(target.with_suffix(".html"), page)
+    except OSError as error:
+        raise ValueError(
+            f"Cannot write {target} ({error.strerror or error}): name a file in a folder that you "
+            "can write to."
+        ) from error
 
 
 def _attack(attack: AttackResult, scores: bool) -> dict[str, Any]:

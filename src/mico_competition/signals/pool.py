@@ -147,6 +147,11 @@ class ModelPool:
         array([[0.1, 2.3],
                [1.2, 0.4]])
         """
+        if getattr(labels, "ndim", 1) == 2 and getattr(membership, "ndim", 2) == 1:
+            raise ValueError(
+                f"Expected labels of shape [records], got {tuple(labels.shape)}: the order of "
+                "from_losses is losses, membership, labels."
+            )
         return cls._of_kit(LossKit.of(losses, labels), membership)
 
     @classmethod

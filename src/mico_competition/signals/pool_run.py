@@ -107,4 +107,9 @@ class ModuleKit:
 
 def as_give(model: Any) -> Give:
     """A function that returns the model."""
+    if isinstance(model, type) and issubclass(model, nn.Module):
+        raise ValueError(
+            f"Expected a model, or a function that returns one, got the class {model.__name__}: "
+            "pass trained models."
+        )
     return (lambda: model) if isinstance(model, nn.Module) or not callable(model) else model

@@ -130,7 +130,7 @@ class Mechanism:
                     raise ValueError(
                         f"No noise multiplier reaches target_epsilon={target_epsilon} at "
                         f"target_delta={target_delta} over {num_steps} steps: "
-                        "choose a larger epsilon, and a delta well below 1 / num_records."
+                        "choose a delta well below 1 / num_records, and else a larger epsilon."
                     )
             # Bounds jump where their error is halved, so none may lie within the tolerance.
             while target_epsilon - reached > tolerance and high - low > 1e-4 * high:

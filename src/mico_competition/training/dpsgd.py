@@ -35,6 +35,9 @@ from mico_competition.training.secure_random import Generator, SecureGenerator
 # Ours is the first; the others are Opacus', for comparison and for layers that ours lacks.
 GRAD_SAMPLE_MODES = ("bookkeeping", "hooks", "functorch", "ghost")
 
+# The least standard deviation of noise; the smallest normal number of float32 is 1.2e-38.
+LEAST_NOISE = 1e-30
+
 Inputs = torch.Tensor | dict[str, torch.Tensor]
 Batch = Callable[[torch.Tensor], Inputs]
 Losses = Callable[[nn.Module, Inputs, torch.Tensor], torch.Tensor]
@@ -296,3 +299,8 @@ def check_private(noise_multiplier: float, max_grad_norm: float) -> None:
         )
     if not 0 < max_grad_norm < float("inf"):
         raise ValueError(f"Expected 0 < max_grad_norm={max_grad_norm} < inf.")
+    if noise_multiplier * max_grad_norm < LEAST_NOISE:
+        raise ValueError(
+            f"Expected noise_multiplier * max_grad_norm = {noise_multiplier * max_grad_norm:g} to "
+            f"be at least {LEAST_NOISE:g}: float32 hardly holds smaller noise."
+        )
