@@ -43,3 +43,14 @@ def run(trainer, steps=None):
 
 def weights(trainer):
     return [p.detach().clone() for p in trainer.model.parameters()]
+
+
+class Named(nn.Module):
+    """Takes two arguments by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, values, scale):
+        return self.layer(values * scale)

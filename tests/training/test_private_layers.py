@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers_private_trainer import net, records, run, trainer_of
+from helpers_private_trainer import Named, net, records, run, trainer_of
 from torch import nn
 
 
@@ -71,14 +71,6 @@ def test_an_input_changed_in_place_is_refused_in_a_sentence():
 
 
 def test_dictionaries_of_arrays_become_named_arguments():
-    class Named(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(4, 3)
-
-        def forward(self, values, scale):
-            return self.layer(values * scale)
-
     inputs, targets = records()
     trainer = trainer_of(Named())
     for batch in trainer.batches(2):

@@ -6,22 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_private_trainer import N, net, records, trainer_of
+from helpers_private_trainer import N, Named, net, records, trainer_of
 from torch import nn
 from torch.nn.functional import one_hot
 
 import mico_competition as mico
 
 INPUTS, TARGETS = records()
-
-
-class Named(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(4, 3)
-
-    def forward(self, values, scale):
-        return self.layer(values * scale)
 
 
 def step(model=None, inputs=lambda x: x, targets=lambda y: y, **changes):
