@@ -12,6 +12,8 @@ from mico_competition.support.command_line import UsageError, output_file
 from mico_competition.support.counts import count_of
 from mico_competition.support.reports import add_json, report
 
+_BESIDE = "checksums, commitments and archives"
+
 
 def add_release(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico release` takes."""
@@ -28,6 +30,11 @@ def add_release(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="release dev and final although their seeds are 2022's decimal ones, whose splits can "
         "be searched (2^32); for comparison only",
+    )
+    parser.add_argument(
+        "--no_archives",
+        action="store_true",
+        help="do not write the models a second time as zips; `mico publish` makes those it needs",
     )
     parser.add_argument(
         "--reveal",
@@ -56,10 +63,17 @@ def add_release(parser: argparse.ArgumentParser) -> None:
                 )
                 continue
             check_fleets(args.root, challenge)
-            count = release(args.root, challenge, args.to, splits_of_2022=args.splits_of_2022)
+            count = release(
+                args.root,
+                challenge,
+                args.to,
+                splits_of_2022=args.splits_of_2022,
+                archives=not args.no_archives,
+            )
+            beside = "checksums and commitments" if args.no_archives else _BESIDE
             print(
-                f"Released {count_of(count, 'model')} to {place}, with checksums, commitments and "
-                f"archives in {release_folder(place)}; the leak check found nothing",
+                f"Released {count_of(count, 'model')} to {place}, with {beside} in "
+                f"{release_folder(place)}; the leak check found nothing",
                 flush=True,
             )
             for sentence in other_settings(walk_challenge(place)):

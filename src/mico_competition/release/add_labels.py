@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mico_competition.competition.layout import release_folder, walk_challenge
 from mico_competition.competition.table import SCORED_PHASES
+from mico_competition.release.archive_names import archive_name
 from mico_competition.release.archives import (
     ARCHIVES,
     SUMS_FILE,
@@ -141,18 +142,26 @@ def _describe(
     fresh = [(name, path) for name, path in files_of_release(tree) if name not in sums]
     write_sums(side, {**sums, **{name: sha256_of(path) for name, path in fresh}})
     if (side / ARCHIVES).is_dir():
-        names = [name for name in files_below(side / ARCHIVES) if name.endswith(f"_{phase}.zip")]
-        for name in names:
+        models = walk_challenge(tree)
+        again = {}
+        for name in _archives(side, phase):
             (side / ARCHIVES / name).unlink()  # it is a link: writing would change the old file
-        pairs = [(name.removesuffix(f"_{phase}.zip"), phase) for name in names]
-        write_archives(side, tree.parent, challenge, pairs)
+            holds = archive_name(name)
+            again[name] = [model for model in models if holds and holds.holds(model)]
+        write_archives(side, tree, again)
+
+
+def _archives(side: Path, phase: str) -> list[str]:
+    """The names of the archives of a phase, if the release has any."""
+    names = files_below(side / ARCHIVES) if (side / ARCHIVES).is_dir() else []
+    parsed = {name: archive_name(name) for name in names}
+    return [name for name, holds in parsed.items() if holds and holds.phase == phase]
 
 
 def _changed(side: Path, phase: str) -> list[str]:
     """The names of the files to replace, in the order of replacement."""
-    archives = side / ARCHIVES
-    zips = [path.name for path in archives.glob(f"*_{phase}.zip")] if archives.is_dir() else []
-    names = [f"{ARCHIVES}/{name}" for name in ([*sorted(zips), SUMS_FILE] if zips else [])]
+    zips = _archives(side, phase)
+    names = [f"{ARCHIVES}/{name}" for name in ([*zips, SUMS_FILE] if zips else [])]
     return [f"{side.name}/{name}" for name in (*names, RELEASE_FILE, SUMS_FILE)]
 
 

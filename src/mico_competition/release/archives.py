@@ -27,7 +27,7 @@ EPOCH = 315_532_800
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](?:\./)?(.+)")
 _CHUNK = 1 << 20
 _LARGEST = 1 << 26  # bytes of SHA256SUMS
-_AGAIN = "fetch it again, or have it released again"
+AGAIN = "fetch it again, or have it released again"
 NO_RELEASE = (
     "name a challenge folder that `mico release` wrote and `<challenge>.release` lies beside"
 )
@@ -39,13 +39,13 @@ def files_below(folder: PathLike) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-def write_archive(path: PathLike, root: PathLike, folder: str) -> None:
-    """Write a zip archive of the files below `<root>/<folder>`; their names begin with `folder`.
+def write_archive(path: PathLike, root: PathLike, *folders: str) -> None:
+    """Write a zip archive of the files below each `<root>/<folder>`; names begin with `folder`.
 
     The same names and contents give the same bytes.  Files over 4 GB are fine (zip64).
     """
     make_folder(Path(path).parent, PUBLIC)
-    names = [f"{folder}/{file}" for file in files_below(Path(root) / folder)]
+    names = [f"{top}/{file}" for top in folders for file in files_below(Path(root) / top)]
     write_zip(path, {name: Path(root) / name for name in names})
 
 
@@ -92,11 +92,11 @@ def read_sums(path: PathLike) -> dict[str, str]:
         match = _LINE.fullmatch(line)
         if match is None or not _plain(match[2]) or match[2] in sums:
             raise ValueError(
-                f"Line {number} of {path} is not a checksum, or is a second one: {_AGAIN}."
+                f"Line {number} of {path} is not a checksum, or is a second one: {AGAIN}."
             )
         sums[match[2]] = match[1]
     if not sums:
-        raise ValueError(f"{path} lists no files, so nothing can be checked: {_AGAIN}.")
+        raise ValueError(f"{path} lists no files, so nothing can be checked: {AGAIN}.")
     return sums
 
 
@@ -172,11 +172,11 @@ def _missing(names: Sequence[str], present: Mapping[str, Path], where: str) -> l
         phase, _, model = folder.rpartition("/")
         model_id = model_id_of(model)
         if folder in folders or model_id is None:
-            single.append(f"{name} is missing in {where}: {_AGAIN}.")
+            single.append(f"{name} is missing in {where}: {AGAIN}.")
         elif model_id not in models.setdefault(phase, []):
             models[phase].append(model_id)
     return single + [
-        f"{phase} lacks {len(ids)} models, from model_{min(ids)} to model_{max(ids)}: {_AGAIN}."
+        f"{phase} lacks {len(ids)} models, from model_{min(ids)} to model_{max(ids)}: {AGAIN}."
         for phase, ids in sorted(models.items())
     ]
 
@@ -191,9 +191,9 @@ def _compare(sums: dict[str, str], present: dict[str, Path], where: str) -> tupl
                 "folder."
             )
         elif path.is_symlink() or not path.is_file():
-            faults.append(f"{path} is not a regular file: {_AGAIN}.")
+            faults.append(f"{path} is not a regular file: {AGAIN}.")
         elif sha256_of(path) != sums[name]:
-            faults.append(f"{path} does not match its checksum: {_AGAIN}.")
+            faults.append(f"{path} does not match its checksum: {AGAIN}.")
         else:
             sound += 1
     return sound, faults

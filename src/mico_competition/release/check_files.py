@@ -20,7 +20,9 @@ from mico_competition.competition.layout import (
 )
 from mico_competition.competition.solutions import check_solution
 from mico_competition.competition.table import SCORED_PHASES, get_scenario
+from mico_competition.release.archive_names import ArchiveName, archive_name
 from mico_competition.release.archives import (
+    AGAIN,
     ARCHIVES,
     NO_RELEASE,
     SUMS_FILE,
@@ -151,18 +153,29 @@ def _archives_faults(challenge_folder: PathLike, models: Sequence[ModelFolder]) 
         return
     present, listed = dict(files_of_release(folder)), read_sums(side / SUMS_FILE)
     names = [name for name, path in present.items() if name in listed and path.is_file()]
-    expected = {f"{model.scenario}_{model.phase}.zip": model for model in models}
+    held: dict[str, str] = {}
     for path in sorted(archives.iterdir()):
-        if path.name not in {SUMS_FILE, *expected}:
-            yield f"{path} is not an archive of a scenario and phase of this release: remove it."
-    for name, model in expected.items():
-        path = archives / name
-        start = f"{folder.name}/{model.scenario}/{model.phase}/"
-        if not path.is_file() or path.is_symlink():
-            yield f"{path} is missing, or not a regular file."
+        holds = archive_name(path.name)
+        mine = [model for model in models if holds and holds.holds(model)]
+        if not mine:
+            if path.name != SUMS_FILE:
+                yield (
+                    f"{path} is not an archive of a scenario and phase of this release: remove it."
+                )
             continue
-        of_phase = [name for name in names if name.startswith(start)]
-        yield from (f"{path} {fault}." for fault in archive_faults(path, folder.parent, of_phase))
+        for model in mine:
+            other = held.setdefault(model.relative_path, path.name)
+            if other != path.name:
+                yield f"{path} and {other} both hold {model.relative_path}: remove one."
+        if not path.is_file() or path.is_symlink():
+            yield f"{path} is not a regular file."
+            continue
+        starts = tuple(f"{folder.name}/{model.relative_path}/" for model in mine)
+        content = [name for name in names if name.startswith(starts)]
+        yield from (f"{path} {fault}." for fault in archive_faults(path, folder.parent, content))
+    lacking = [model for model in models if model.relative_path not in held]
+    for name in dict.fromkeys(str(ArchiveName(m.scenario, m.phase)) for m in lacking):
+        yield f"{archives / name} is missing, or a part of it: {AGAIN}."
 
 
 def read_summary(challenge_folder: PathLike) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import fsum
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mico_competition.competition.table import (
     get_phase,
     get_scenario,
 )
+from mico_competition.release.archive_names import archives_of
 from mico_competition.release.archives import (
     ARCHIVES,
     SUMS_FILE,
@@ -82,14 +83,15 @@ def release(
     to: PathLike,
     *,
     splits_of_2022: bool = False,
+    archives: bool = True,
 ) -> int:
     """Write the release of `challenge` for participants.
 
     `<to>/<challenge>` holds only the models.  Beside it, `<to>/<challenge>.release` holds
     release.json (a summary), commitments.json, SHA256SUMS, the file of a competition of one's own,
-    and, in archives/, one zip for each scenario and phase.  The same trained models give the same
-    bytes.  The openings of the commitments are stored below `root`.  A second release of the same
-    models waits for the first.
+    and, in archives/, one zip for each scenario and phase (several above 20 GB).  The same trained
+    models give the same bytes.  The openings of the commitments are stored below `root`.  A second
+    release of the same models waits for the first.
 
     Args:
         root: the folder with `<challenge>/<scenario>/<phase>/model_<i>`, as training wrote them.
@@ -97,6 +99,8 @@ def release(
         to: the folder to create `<challenge>` in; it must not exist there yet.
         splits_of_2022: release withheld phases even if their seeds are decimal integers as in
             2022, although an attacker can try all 2^32 of them.
+        archives: write the archives.  They take as much disk as the models; `mico publish` makes
+            those that it needs one at a time.
 
     Returns:
         The number of models.
@@ -129,8 +133,8 @@ def release(
             write_json(side / COMMITMENTS_FILE, public_commitments(challenge, models, openings))
             files = tracked(list(files_of_release(tree)), "Checksums", "file")
             write_sums(side, {name: sha256_of(path) for name, path in files})
-            phases = dict.fromkeys((model.scenario, model.phase) for model in models)
-            write_archives(side, aside, challenge, list(phases))
+            if archives:
+                write_archives(side, tree, archives_of(walk_challenge(tree)))
             settle(tree)
             settle(side)
             found = check_release(aside, root, [challenge], openings=openings)
@@ -244,16 +248,12 @@ def facts_of(model: ModelFolder) -> dict[str, Any]:
     }
 
 
-def write_archives(
-    side: Path,
-    root: Path,
-    challenge: str,
-    phases: Sequence[tuple[str, str]],
-) -> None:
-    """Write an archive below `side` for each (scenario, phase) in `root`, and their checksums."""
+def write_archives(side: Path, tree: Path, archives: Mapping[str, Sequence[ModelFolder]]) -> None:
+    """Write archives (name -> its models) of `tree` below `side`, and the checksums of all."""
     folder = side / ARCHIVES
-    for scenario, phase in tracked(phases, "Archives", "archive"):
-        write_archive(folder / f"{scenario}_{phase}.zip", root, f"{challenge}/{scenario}/{phase}")
+    for name, models in tracked(archives.items(), "Archives", "archive"):
+        folders = (f"{tree.name}/{model.relative_path}" for model in models)
+        write_archive(folder / name, tree.parent, *folders)
     zips = sorted(path for path in folder.iterdir() if path.name != SUMS_FILE)
     write_sums(folder, {path.name: sha256_of(path) for path in zips})
 

@@ -38,6 +38,7 @@ from mico_competition.competition.table import (
     current,
     get_challenge,
 )
+from mico_competition.release.archive_names import archive_name
 from mico_competition.release.leak_check.byte_search import ByteSearch
 from mico_competition.release.leak_check.forms import archive_faults, weights_faults
 from mico_competition.release.leak_check.patterns import (
@@ -175,9 +176,10 @@ class _Checker:
     def _archive(self, entry: Entry) -> Iterator[Fault]:
         """Check that an archive holds the files of its phase, and no other byte."""
         self.sums[entry.name] = _sha256(entry.path)
-        scenario, _, phase = entry.file.removesuffix(".zip").rpartition("_")
-        start = f"{self.challenge}/{scenario}/{phase}/"
-        names = [e.name for e in self.entries if e.is_file and e.name.startswith(start)]
+        holds = archive_name(entry.file)
+        names = [
+            e.name for e in self.entries if e.is_file and e.model and holds and holds.holds(e.model)
+        ]
         yield from ((entry.name, fault) for fault in archive_faults(entry.path, self.root, names))
 
     def _all_weights(self, entries: Sequence[Entry], checked: Mapping[str, str]) -> Iterator[Fault]:

@@ -29,6 +29,7 @@ from mico_competition.competition.table import (
     get_scenario,
     get_task,
 )
+from mico_competition.release.archive_names import archive_name
 
 Fault = tuple[str, str]
 
@@ -174,11 +175,10 @@ def _belongs(
     """Whether a release of `challenge` may have a file or folder of this name."""
     top, *parts = entry.name.split("/")
     if top == f"{challenge}.release":
-        zips = {f"{m.scenario}_{m.phase}.zip" for m in models}
         own = {"competition.toml"} if current().path is not None else set()
         texts = {*BESIDE_MODELS, *own, *(f"revealed_{phase}.json" for phase in revealed)}
         if entry.is_archive:
-            return len(parts) == 1 or (len(parts) == 2 and parts[1] in {"SHA256SUMS", *zips})
+            return len(parts) == 1 or (len(parts) == 2 and _is_archive(parts[1], models))
         return not parts or (len(parts) == 1 and parts[0] in texts)
     scenarios = get_challenge(challenge)
     if len(parts) < 3:
@@ -189,6 +189,17 @@ def _belongs(
     if len(parts) == 3:
         return not entry.is_file
     return len(parts) == 4 and entry.file in _names_of_model(entry.model, revealed)
+
+
+def _is_archive(name: str, models: set[ModelFolder]) -> bool:
+    """Whether a release has an archive of this name: its range must begin and end with a model."""
+    if name == "SHA256SUMS":
+        return True
+    holds = archive_name(name)
+    if holds is None or str(holds) != name:
+        return False
+    ids = {m.model_id for m in models if (m.scenario, m.phase) == (holds.scenario, holds.phase)}
+    return bool(ids) and (holds.ids is None or ids >= set(holds.ids))
 
 
 def _names_of_model(model: ModelFolder, revealed: Collection[str]) -> set[str]:
