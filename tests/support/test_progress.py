@@ -185,3 +185,28 @@ def test_a_real_terminal_and_a_real_file(tmp_path):
     with open(tmp_path / "log", "w") as log:
         run_on(log)
     assert "mico demo; Training" in (tmp_path / "log").read_text()
+
+
+LEFT_OPEN = """
+import mico_competition as mico, torch
+model = torch.nn.Linear(5, 2)
+trainer = mico.PrivateTrainer(
+    model,
+    torch.optim.SGD(model.parameters(), 0.1),
+    noise_multiplier=1.0,
+    target_delta=1e-5,
+    num_records=100,
+    batch_size=10,
+    epochs=1,
+    max_grad_norm=1.0,
+)
+batches = iter(trainer.batches())
+batch = next(batches)
+trainer.step(torch.ones(100, 5)[batch], torch.zeros(100, dtype=torch.long)[batch])
+"""
+
+
+@pytest.mark.slow
+def test_a_script_that_leaves_its_loop_early_ends_without_a_message():
+    ended = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")

@@ -109,12 +109,14 @@ def stage(
     """
     opened = Stage(name, total, unit, initial)
     shown = show and not is_quiet()
+    # A generator that is still open when Python ends is closed after the names of this module.
+    ends = sys.is_finalizing
     if shown:
         _add(opened)
     try:
         yield opened
     finally:
-        if shown:
+        if shown and not ends():
             _remove(opened)
 
 

@@ -57,7 +57,8 @@ class DPSGD:
         noise_multiplier: sigma > 0, the noise's standard deviation in units of `max_grad_norm`.
         max_grad_norm: C > 0, the L2 norm to which each per-example gradient is clipped.
         expected_batch_size: the expected length of a logical batch, which divides the sum.
-        max_physical_batch_size: the most examples in one forward pass; it affects memory only.
+        max_physical_batch_size: the most examples in one forward pass, which memory must hold; a
+            larger number is faster.  The mechanism, and so epsilon, does not depend on it.
         grad_sample_mode: how per-example norms are computed, one of GRAD_SAMPLE_MODES.
         noise_generator: the generator of the noise, and of nothing else.
         losses: computes the loss of each example of a batch, float[b], as `losses(model, inputs,

@@ -77,7 +77,8 @@ class PrivateTrainer:
         loss: maps the model's outputs and the targets to one value an example, float[b]; or a
             name: "cross_entropy", "squared_error", "multi_label", "tokens" (the mean over
             positions whose target is not -100) or "next_token" (the same, for causal models).
-        max_physical_batch_size: the most examples in one forward pass; it affects memory only.
+        max_physical_batch_size: the most examples in one forward pass, which memory must hold; a
+            larger number is faster.  The mechanism, and so epsilon, does not depend on it.
         seed: makes batches and noise repeatable.  Keep it secret: whoever knows it can subtract
             the noise.  Two models of the same data must not have the same seed.
         secure_mode: draws batches and noise from AES-256 with a key of the operating system.
