@@ -132,6 +132,11 @@ def test_a_name_like_none_of_them_is_answered_with_the_list():
             get_attack(name)
 
 
+def test_the_baseline_of_evaluations_is_answered_with_the_formulas_that_it_is_chosen_from():
+    with pytest.raises(ValueError, match="winner-best is no attack but a row of `mico evaluate`"):
+        get_attack("winner-best")
+
+
 def test_every_row_gives_the_attack_that_it_describes():
     for name, row in ROWS.items():
         attack = get_attack(name)

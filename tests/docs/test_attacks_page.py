@@ -9,11 +9,11 @@ import pytest
 from helpers_problem import ATTACKS, make_source
 from helpers_scripts import script_of
 
-from mico_competition.attacks.registry import ROWS
+from mico_competition.attacks.registry import ROWS, WINNERS_BEST
 from mico_competition.cli import main
 from mico_competition.evaluation.cross_fitting import make_task
 from mico_competition.evaluation.custom import find_attack
-from mico_competition.evaluation.evaluate import WINNERS_BEST, Options, evaluate
+from mico_competition.evaluation.evaluate import Options, evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "ATTACKS.md"

@@ -208,6 +208,9 @@ ROWS: dict[str, Row] = _by_name(TABLE)
 
 WINNERS_FORMULAS = tuple(row.name for row in TABLE if row.function == _WINNER)
 
+WINNERS_BEST = "winner-best"
+"""A row of evaluations that is no attack: the best of these formulas, chosen in hindsight."""
+
 
 def check_name(name: str) -> Row:
     """The row of a name; ValueError with the nearest names if there is none.
@@ -218,6 +221,11 @@ def check_name(name: str) -> Row:
     """
     if name in ROWS:
         return ROWS[name]
+    if name == WINNERS_BEST:
+        raise ValueError(
+            f"{name} is no attack but a row of `mico evaluate`: the winner's formula that scores "
+            f"highest once the labels are known. Name one of {', '.join(WINNERS_FORMULAS)}."
+        )
     near = nearest(name, ROWS)
     if near:
         raise ValueError(

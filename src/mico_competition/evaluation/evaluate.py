@@ -10,7 +10,7 @@ import numpy as np
 
 from mico_competition.attacks.cost import metered
 from mico_competition.attacks.problem import Attack
-from mico_competition.attacks.registry import WINNERS_FORMULAS, get_attack
+from mico_competition.attacks.registry import WINNERS_BEST, WINNERS_FORMULAS, get_attack
 from mico_competition.evaluation.cross_fitting import EvaluationTask, run
 from mico_competition.evaluation.custom import is_custom, is_ours
 from mico_competition.evaluation.leakage_check import check_task
@@ -20,8 +20,6 @@ from mico_competition.scoring.curve import RATES
 from mico_competition.support.progress import tracked
 
 SAMPLE = 3  # targets relabelled for a built-in attack
-WINNERS_BEST = "winner-best"
-"""The best of the winner's formulas in hindsight, as the baseline."""
 
 
 @dataclass(frozen=True)
