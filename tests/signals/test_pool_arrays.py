@@ -184,6 +184,14 @@ def test_models_that_differ_by_rounding_are_refused(rounding, copies):
         ModelPool.from_logits(logits, labels, membership)
 
 
+@pytest.mark.parametrize("copies", [2, 4])
+def test_a_pool_in_which_every_model_has_a_copy_is_refused(copies):
+    logits, labels, membership = arrays(models=6)
+    again = [logits + 1e-6 * k for k in range(copies)]
+    with pytest.raises(ValueError, match="have the same outputs up to rounding"):
+        ModelPool.from_logits(np.concatenate(again), labels, np.tile(membership, (copies, 1)))
+
+
 def test_models_that_are_only_alike_are_no_copies():
     for seed in range(20):
         logits, labels, membership = arrays(models=8, seed=seed)

@@ -151,7 +151,7 @@ def _rounded_pair(outputs: np.ndarray) -> tuple[int, int] | None:
     weights = np.random.default_rng(0).normal(size=(_SUMS, records)) / (1 + outputs.std(axis=0))
     for order in np.argsort(outputs @ weights.T, axis=0, kind="stable").T:
         apart = np.abs(np.diff(outputs[order], axis=0)).mean(axis=1)
-        for place in np.flatnonzero(apart < _COPY * np.median(apart)):
+        for place in np.flatnonzero(apart < _COPY * np.quantile(apart, 0.9)):
             pair = order[place : place + 2]
             others = outputs[:: -(-models // _COMPARED)]
             if apart[place] < _COPY * np.median(np.abs(others - outputs[pair[0]]).mean(axis=1)):
