@@ -44,7 +44,7 @@ def verbs_with_the_flag():
 
 def test_a_row_describes_the_report_of_every_verb_with_the_flag():
     names = {(OF_A_STEP | OF_A_DRY_RUN).get(verb, verb) for verb in verbs_with_the_flag()}
-    assert names | {"audit of scores", "fleet plan"} == set(REPORTS)
+    assert names | {"audit of scores", "fleet merge", "fleet plan"} == set(REPORTS)
 
 
 def test_the_page_describes_every_report_and_field():

@@ -65,6 +65,7 @@ def test_names_that_not_all_systems_keep(kind, name, reason):
     ("kind", "name", "reason"),
     [
         ("scenario", "status", "is a command"),
+        ("scenario", "Merge", "is a command"),
         ("scenario", "Openings.json", "file of that name"),
         ("challenge", "Fleet", "keeps its ledger"),
         ("challenge", "README.md", "a published release has a page"),

@@ -184,7 +184,7 @@ def test_mistakes_are_sentences(tmp_path, capsys, monkeypatch, line, sentence):
     except SystemExit as stop:
         code = stop.code
     assert code == (1 if "nowhere" in line else 2)
-    error = capsys.readouterr().err.replace("usage: mico fleet SCENARIO [DIR] [options]\n", "")
+    error = capsys.readouterr().err.replace("usage: mico fleet SCENARIO [DIR ...] [options]\n", "")
     assert sentence.lower() in error.lower() and error.count("\n") == 1
     assert not list(tmp_path.rglob("ledger.jsonl"))
 

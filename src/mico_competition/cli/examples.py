@@ -77,6 +77,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
             "mico fleet purchase100_lo --models 0-199 --out trained --dataset_dir data",
         ),
         ("how far it is", "mico fleet status trained"),
+        ("what two organisers trained, as one", "mico fleet merge ours theirs --out trained"),
     ),
     "init": (("competition.toml, and a module for your data and model", "mico init mine"),),
     "release": (

@@ -1,4 +1,4 @@
-"""`mico fleet SCENARIO` and `mico fleet status DIR`: flags -> a ledger, a backend, a display."""
+"""`mico fleet SCENARIO`, `status DIR`, `merge DIR DIR`: flags -> a ledger, a backend, a display."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,6 @@ from mico_competition.cli.train import (
 )
 from mico_competition.competition.table import (
     SCENARIOS,
-    current,
     get_scenario,
     get_task,
     phase_of,
@@ -44,10 +42,12 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "scenario",
         metavar="SCENARIO",
-        choices=[*SCENARIOS, "status"],
-        help="a scenario's name; or `status`, then DIR",
+        choices=[*SCENARIOS, "status", "merge"],
+        help="a scenario's name; or `status`, then DIR; or `merge`, then two DIR or more",
     )
-    parser.add_argument("dir", metavar="DIR", nargs="?", type=Path, help="for status: an --out")
+    parser.add_argument(
+        "dir", metavar="DIR", nargs="*", type=Path, help="for status and merge: an --out"
+    )
     parser.add_argument(
         "--verify",
         action="store_true",
@@ -60,6 +60,19 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
         const=5.0,
         metavar="SECONDS",
         help="for status: show it again every SECONDS (default: 5) until no fleet runs",
+    )
+    parser.add_argument(
+        "--scenario",
+        dest="scenarios",
+        metavar="NAME",
+        action="append",
+        choices=SCENARIOS,
+        help="for merge: merge this one only, of all in the folders (may be repeated)",
+    )
+    parser.add_argument(
+        "--link",
+        action="store_true",
+        help="for merge: make hard links instead of copies, where the disk allows it",
     )
     parser.add_argument(
         "--models",
@@ -110,13 +123,22 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
 
 
 def run_fleet_verb(args: argparse.Namespace) -> int:
-    """Train the missing models, or print the state of fleets; returns the exit code."""
+    """Train the missing models, print the state of fleets, or merge them; returns the exit code."""
     if args.scenario == "status":
         from mico_competition.cli.fleet_status import print_status
 
         if args.watch is not None and not 0.1 <= args.watch < 1e6:
             raise UsageError(f"Expected --watch {args.watch:g} >= 0.1 seconds.")
-        return print_status(args.dir, args.verify, args.watch)
+        if len(args.dir) > 1 or args.scenarios or args.link:
+            raise UsageError(
+                "`mico fleet status` takes one DIR; --scenario and --link are not its."
+            )
+        return print_status(next(iter(args.dir), None), args.verify, args.watch)
+    if args.scenario == "merge":
+        from mico_competition.cli.fleet_merge import run_merge
+
+        with _private_files():
+            return run_merge(args)
     _check(args)
     load_torch()
     from mico_competition.data.datasets import load_dataset
@@ -138,7 +160,7 @@ def run_fleet_verb(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     if args.json and not args.dry_run:
-        raise UsageError("--json is for `mico fleet status DIR` and --dry_run.")
+        raise UsageError("--json is for `mico fleet status DIR`, `merge` and --dry_run.")
     if args.dry_run and args.ray is not None:
         raise UsageError("--dry_run measures this machine: leave --ray out.")
     if args.verify:
@@ -146,8 +168,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.watch is not None:
         raise UsageError("--watch is for `mico fleet status DIR`: a run shows its progress.")
     check_track(args)
-    if args.dir is not None:
-        raise UsageError(f"{args.dir} is one argument too many: give the folder as --out.")
+    if args.dir:
+        raise UsageError(f"{args.dir[0]} is one argument too many: give the folder as --out.")
+    if args.scenarios or args.link:
+        raise UsageError("--scenario and --link are for `mico fleet merge DIR DIR`.")
     if args.out is None and not args.dry_run:
         raise UsageError("Give --out, the folder to write into.")
     challenge = get_scenario(args.scenario).challenge
@@ -170,6 +194,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     """The ledger in --out, with the requested models; written before anything trains."""
+    from mico_competition.fleets.continuing import check_same, check_stated, with_noise
     from mico_competition.fleets.finished import check_finished, unwritten
     from mico_competition.fleets.ledger import Ledger
     from mico_competition.models.text_models import base_config
@@ -180,7 +205,7 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     ledger = Ledger.read(args.out, args.scenario)
     given = {name: getattr(args, name, None) for name in Settings.__dataclass_fields__}
     if ledger is not None:
-        _check_stated(ledger)
+        check_stated(ledger)
     settings = settings_of(args) if ledger is None else ledger.settings
     check(settings, len(data))
     task = get_task(settings.task)
@@ -201,13 +226,13 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
                 f"The fleet in {ledger.folder} was begun with --{name} {kept}, not {value}: "
                 "leave the flag out, or choose another --out."
             )
-    _check_same(ledger, found)
+    check_same(ledger, found)
     if args.splits_of_2022 and not ledger.splits_of_2022:
         raise ValueError(
             f"The fleet in {ledger.folder} has keyed splits: leave --splits_of_2022 out."
         )
     check_run(ledger.settings, data)
-    ledger = _with_noise(ledger, not ledger.entries).with_models(args.models)
+    ledger = with_noise(ledger, not ledger.entries).with_models(args.models)
     # Also models that an earlier run finished but did not record.
     looked_at = ledger.only({*args.models, *unwritten(ledger)})
     with stage("Checking finished models", len(looked_at.done()), "model") as shown:
@@ -216,59 +241,6 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     ledger.write()
     ledger.clear_leftovers()
     return ledger.only(args.models)
-
-
-def _check_stated(ledger: Ledger) -> None:
-    """ValueError if the scenario's row states other settings than at the start of the fleet."""
-    scenario = get_scenario(ledger.settings.scenario or "")
-    now = stated_by(scenario)
-    then = now if ledger.stated is None else ledger.stated
-    changed = [name for name in now if now[name] != then.get(name)]
-    if changed:
-        both = ", ".join(f"{name} = {then.get(name)} (now {now[name]})" for name in changed)
-        raise ValueError(
-            f"The fleet in {ledger.folder} was begun when scenario {scenario.name} stated {both}: "
-            f"put that back into {current().path or 'the table'}, or choose another --out."
-        )
-
-
-def _check_same(ledger: Ledger, found: Mapping[str, str | None]) -> None:
-    """ValueError if the data or the code differ from those at the start of the fleet."""
-    if ledger.dataset_fingerprint != found["dataset_fingerprint"]:
-        raise ValueError(
-            f"The dataset is not the one that the fleet in {ledger.folder} was begun with, or its "
-            "records are prepared differently: give that one's --dataset_dir, or choose another "
-            "--out."
-        )
-    if ledger.architecture_fingerprint != found["architecture_fingerprint"]:
-        raise ValueError(
-            f"The code has changed since the fleet in {ledger.folder} was begun: its "
-            f"{get_task(ledger.settings.task).architecture}, or its tokenizer, now computes "
-            "something else, and one fleet would hold two kinds of models. Go on with the code of "
-            "before, or choose another --out."
-        )
-    if ledger.training_fingerprint != found["training_fingerprint"]:
-        raise ValueError(
-            f"The code has changed since the fleet in {ledger.folder} was begun: under the same "
-            "settings and seeds, splits, batches, losses, gradients, steps or first weights are "
-            "others now, and one fleet would hold two kinds of models. Go on with the code of "
-            "before, or choose another --out."
-        )
-
-
-def _with_noise(ledger: Ledger, begins: bool) -> Ledger:
-    """The ledger with its noise multiplier; ValueError if it differs from the fleet's."""
-    from mico_competition.training.train import mechanism_of
-
-    mechanism = mechanism_of(ledger.settings)
-    noise = None if mechanism is None else mechanism.noise_multiplier
-    if not begins and noise != ledger.noise_multiplier:
-        raise ValueError(
-            f"The fleet in {ledger.folder} was begun with the noise multiplier "
-            f"{ledger.noise_multiplier}, and the accountant now gives {noise} for the same target: "
-            "go on with the code of before, or choose another --out."
-        )
-    return replace(ledger, noise_multiplier=noise)
 
 
 def _backend(args: argparse.Namespace, ledger: Ledger, data: Any, tokenizer: Any) -> Backend:

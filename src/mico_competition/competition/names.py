@@ -41,6 +41,7 @@ _TAKEN = {
     },
     "scenario": {
         "status": "`mico fleet status` is a command",
+        "merge": "`mico fleet merge` is a command",
         OPENINGS_FILE: "a file of that name is beside the scenarios",
     },
 }

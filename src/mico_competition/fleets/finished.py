@@ -36,16 +36,26 @@ _READ_BYTES = 1 << 20
 Stated = dict[str, dict[str, Any]]
 
 
-def record_files(ledger: Ledger, model_id: int) -> None:
-    """Add the line of a model that has just been finished."""
+def record_files(ledger: Ledger, model_id: int, files: Stated | None = None) -> None:
+    """Add the line of a model that has just been finished; `files` saves reading its files."""
+    files = files_in(ledger.folder_of(model_id)) if files is None else files
+    append_line(ledger.folder / _FILES, json.dumps({"model_id": model_id, "files": files}))
+
+
+def files_in(folder: Path) -> Stated:
+    """The size, time and SHA-256 of each file in a model's folder, by its name there."""
     files = {}
-    for path in sorted(ledger.folder_of(model_id).rglob("*")):
+    for path in sorted(folder.rglob("*")):
         if path.is_file():
             state = path.stat()
-            name = str(path.relative_to(ledger.folder_of(model_id)))
             times = {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
-            files[name] = {**times, "sha256": _sha256(path)}
-    append_line(ledger.folder / _FILES, json.dumps({"model_id": model_id, "files": files}))
+            files[str(path.relative_to(folder))] = {**times, "sha256": _sha256(path)}
+    return files
+
+
+def recorded_files(ledger: Ledger) -> dict[int, Stated]:
+    """What files.jsonl says of each model; lines that cannot be read are skipped."""
+    return _read(ledger.folder / _FILES)
 
 
 def damage(
@@ -68,7 +78,7 @@ def damage(
     Returns:
         A description of the damage for each damaged model, by id.
     """
-    stated = _read(ledger.folder / _FILES)
+    stated = recorded_files(ledger)
     task, faults, done = get_task(ledger.settings.task), {}, ledger.done()
     lost = _lost(ledger, done - stated.keys())
     for entry in ledger.entries:
@@ -92,7 +102,7 @@ def damage(
 
 def unwritten(ledger: Ledger) -> set[int]:
     """The models whose folders exist but which have no line in files.jsonl."""
-    return ledger.done() - _read(ledger.folder / _FILES).keys()
+    return ledger.done() - recorded_files(ledger).keys()
 
 
 def _lost(ledger: Ledger, without: set[int]) -> set[int]:
@@ -152,6 +162,11 @@ def _why(folder: Path, entry: Entry) -> str:
 def listed(faults: dict[int, str]) -> list[str]:
     """A line of text for each damaged model."""
     return [f"  model_{model_id}: {fault}" for model_id, fault in sorted(faults.items())]
+
+
+def hashes(files: Stated) -> dict[str, str]:
+    """The SHA-256 of each file, by its name."""
+    return {name: file["sha256"] for name, file in files.items()}
 
 
 def _read(path: Path) -> dict[int, Stated]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +18,8 @@ from mico_competition.support.locks import lock_file, try_lock
 
 WAIT_SECONDS = 60.0
 _LOCK, _SHARED = "lock", "workers.lock"
+_ANOTHER = "Another fleet is at work in {}: wait for it, or stop it."
+_WORKERS = "Workers of an earlier fleet are still at work in {}."
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def only_fleet(folder: Path) -> Iterator[None]:
         deadline = time.monotonic() + WAIT_SECONDS
         while not try_lock(workers):
             if time.monotonic() > deadline:
-                raise ValueError(f"Workers of an earlier fleet are still at work in {folder}.")
+                raise ValueError(_WORKERS.format(folder))
             time.sleep(0.05)
         fcntl.flock(workers, fcntl.LOCK_UN)
         try:
@@ -46,7 +48,7 @@ def _open_lock(folder: Path) -> IO[str]:
     """Take the lock of a fleet's folder; ValueError if another run holds it."""
     lock = lock_file(folder / _LOCK)
     if lock is None:
-        raise ValueError(f"Another fleet is at work in {folder}: wait for it, or stop it.")
+        raise ValueError(_ANOTHER.format(folder))
     return lock
 
 
@@ -58,6 +60,33 @@ def _leave_nothing(folder: Path, new: list[Path]) -> None:
             (folder / _LOCK).unlink()
             for path in new:
                 path.rmdir()
+
+
+@contextmanager
+def no_fleet(folder: Path) -> Iterator[None]:
+    """Keep fleets from working in `folder` during the block, and write nothing there.
+
+    Raises:
+        ValueError: if a fleet, or a worker of a killed one, is at work.
+    """
+    with ExitStack() as held:
+        for name, sentence in ((_LOCK, _ANOTHER), (_SHARED, _WORKERS)):
+            if (folder / name).is_file():
+                # The lock of a file that can only be read is shared: file servers want that.
+                file = held.enter_context(open(folder / name, encoding="utf-8"))
+                _hold(file, sentence.format(folder), alone=name == _SHARED)
+        yield
+
+
+def _hold(file: IO[str], sentence: str, *, alone: bool) -> None:
+    """Lock an open file, `alone` if its file system allows that to a reader."""
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(sentence) from None
+    except OSError:
+        if not alone:
+            raise
 
 
 def is_running(folder: Path) -> bool:

@@ -95,6 +95,7 @@ class Parser(argparse.ArgumentParser):
         words = list(sys.argv[1:] if args is None else args)
         self._bare = not words
         parsed, others = super().parse_known_args(self._split(words), namespace)
+        others = self._after_flags(parsed, others)
         for flag in (text.partition("=")[0] for text in others if text.startswith("--")):
             files = [a.option_strings[0] for a in self._actions if a.type is output_file]
             asks_for_file = flag in ("--out", "--output") and files
@@ -105,6 +106,21 @@ class Parser(argparse.ArgumentParser):
             hint = ": an attack is given as --attack NAME" if attack else ""
             self.error(f"unrecognized argument {shown(others[0])}{hint}")
         return parsed, others
+
+    def _after_flags(self, parsed: Any, others: list[str]) -> list[str]:
+        """Take words after a flag for the last argument that may have them; the other words.
+
+        argparse itself gives such an argument only what directly follows those before it.
+        """
+        action = next((a for a in reversed(self._actions) if not a.option_strings), None)
+        if action is None or action.nargs not in ("*", "?") or any(w[:1] == "-" for w in others):
+            return others
+        have = getattr(parsed, action.dest, None)
+        if not others or (action.nargs == "?" and (have is not None or len(others) > 1)):
+            return others
+        values = self._get_values(action, others)
+        setattr(parsed, action.dest, [*(have or []), *values] if action.nargs == "*" else values)
+        return []
 
     def _split(self, words: list[str]) -> list[str]:
         """The words, where --json before a folder or arrays does not take them for its FILE."""

@@ -70,6 +70,10 @@ REPORTS: dict[str, dict[str, str]] = {
     "evaluate": {
         "scenarios": "list of objects: scenario, phase, models, attacks (each with metrics), ...",
     },
+    "fleet merge": {
+        "out": "the new folder",
+        "fleets": "list of objects: scenario, models, finished, parts (folder -> finished models)",
+    },
     "fleet plan": {
         "plan": "models, missing, steps, seconds_a_step, stack, workers, device, hours, "
         "worker_hours, gpu_hours, disk_bytes (training, release, archives), free_bytes, "
