@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from helpers_pages import ROOT
+from helpers_pages import ROOT, run_block
 
 from mico_competition.cli import build_parser, main
 
 SMALL = (ROOT / "docs" / "howto" / "small-challenge.md").read_text(encoding="utf-8")
-COMMANDS = re.search(r"```console\n(.*?)```", SMALL, re.DOTALL)[1].splitlines()
+BLOCKS = re.findall(r"```(console|python)\n(.*?)```", SMALL, re.DOTALL)
 RECIPES = {
     path.stem: path.read_text(encoding="utf-8")
     for path in (ROOT / "docs" / "howto").glob("*.md")
@@ -47,14 +47,20 @@ def test_every_recipe_is_in_the_list():
 
 
 @pytest.mark.slow
-def test_a_small_challenge_is_made_and_attacked(tmp_path, monkeypatch, capsys):
+def test_small_challenges_of_the_real_tasks(tmp_path, monkeypatch, capsys):
+    """The page's data are written and its commands run, with fewer models and epochs."""
     monkeypatch.chdir(tmp_path)
-    for line in COMMANDS:
-        few = line.replace("0-9,100-104", "0-3,100").replace("--num_epochs 20", "--num_epochs 2")
-        few = few.replace("--records 6000", "--records 3000")
-        if few.startswith("python"):
-            subprocess.run([sys.executable, *shlex.split(few)[1:]], check=True)
-        else:
-            assert main(shlex.split(few)[1:]) == 0, f"{line}\n{capsys.readouterr()}"
+    assert [language for language, _ in BLOCKS] == ["console", "python", "console"]
+    for language, block in BLOCKS:
+        if language == "python":
+            run_block(block, {})
+        for line in block.splitlines() if language == "console" else ():
+            few = line.replace("0-9,100-104", "0-3,100").replace("0-9", "0,1")
+            few = re.sub(r"--num_epochs \d+", "--num_epochs 1", few.replace("6000", "3000"))
+            if few.startswith("python"):
+                subprocess.run([sys.executable, *shlex.split(few)[1:]], check=True)
+            else:
+                assert main(shlex.split(few)[1:]) == 0, f"{line}\n{capsys.readouterr()}"
     assert "eb" in capsys.readouterr().out
     assert len(list(tmp_path.rglob("prediction.csv"))) == 5
+    assert len(list(tmp_path.glob("small/*/*/train/model_*/metadata.json"))) == 8

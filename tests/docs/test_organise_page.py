@@ -1,102 +1,122 @@
-"""docs/ORGANISE.md: every command of the page runs, in its order, with fewer models."""
+"""docs/ORGANISE.md: the story runs as it is printed, and its secrets stay with the organiser."""
 
-import os
+import json
 import re
-import shlex
-import subprocess
-import sys
-from pathlib import Path
+import zipfile
 
-import numpy as np
 import pytest
+from helpers_pages import ROOT
+from helpers_story import Shell, faults_of, shows, steps_of
 
-from mico_competition.cli import build_parser, main
+from mico_competition.competition.columns import KINDS
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "ORGANISE.md").read_text(encoding="utf-8")
-COMPETITION, OTHERS = PAGE.split("## A dataset and a model of your own")
-OF_YOUR_OWN, SMALL = OTHERS.split("## A small challenge of a real task")
+STEPS = steps_of(PAGE)
+SECRETS = ["trained", "bundle.zip", "final.zip"]  # as the last section says
+PUBLIC = ["released/patients", "released/patients.release", "site", "leaderboard"]
 
 
-def blocks(text, language):
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder in which the whole story ran."""
+    folder = tmp_path_factory.mktemp("story")
+    shell = Shell(folder)
+    try:
+        for step in STEPS:
+            faults = faults_of(step, shell, folder)
+            assert not faults, faults
+    finally:
+        shell.close()
+    return folder
 
 
-def commands(text):
-    return [line for block in blocks(text, "console") for line in block.splitlines()]
+def files_below(path):
+    return [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
 
 
-def test_the_parser_knows_every_flag_of_the_page():
-    parser = build_parser()
-    lines = [line for line in commands(COMPETITION + SMALL) if line.startswith("mico ")]
-    assert len(lines) >= 16
-    for line in lines:
-        parser.parse_args(shlex.split(line)[1:])
+def withheld(folder, *phases):
+    """Seeds, labels and salts of the models of these phases, as the files spell them."""
+    found = set()
+    for phase in phases:
+        for name in ("seed_training", "seed_membership", "solution.csv"):
+            found |= {p.read_text().strip() for p in folder.glob(f"trained/*/*/{phase}/*/{name}")}
+        openings = json.loads((folder / "trained/patients/openings.json").read_text())["openings"]
+        found |= {opening["salt"] for path, opening in openings.items() if f"/{phase}/" in path}
+    return found
 
 
-@pytest.mark.slow
-def test_every_command_of_the_page_runs(tmp_path, monkeypatch, capsys):
-    lines = commands(COMPETITION)
-    assert len(lines) >= 11 and all(line.startswith("mico ") for line in lines)
-    monkeypatch.chdir(tmp_path)
-    for line in lines:
-        few = line.replace("0-199", "0-3,100,150").removeprefix("mico ")
-        assert main(shlex.split(few)) == 0, f"{line}\n{capsys.readouterr()}"
-    assert len(list(tmp_path.glob("released/digits/*/*/model_*"))) == 18
+def contents(path):
+    """What a file holds, and what the members of a zip hold."""
+    yield path.read_bytes()
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            yield from (archive.read(name) for name in archive.namelist())
 
 
-@pytest.mark.slow
-def test_the_lines_for_a_dataset_of_ones_own_are_all_of_them(tmp_path):
-    (module,), (file,) = blocks(OF_YOUR_OWN, "python"), blocks(OF_YOUR_OWN, "toml")
-    environment = dict(os.environ)
-    lines = commands(OF_YOUR_OWN)
-    assert len(lines) >= 10 and lines[0] == "mico init mine"
-    for at, line in enumerate(lines):
-        if line.startswith("export "):
-            name, _, value = line.removeprefix("export ").partition("=")
-            environment[name] = value.replace("$PWD", str(tmp_path))
-            continue
-        few = line.replace("0-39", "0-3,20,30").removeprefix("mico ")
-        finished = subprocess.run(
-            [sys.executable, "-m", "mico_competition.cli", *shlex.split(few)],
-            **{"cwd": tmp_path, "env": environment, "capture_output": True, "text": True},
-        )
-        assert finished.returncode == 0, f"{line}\n{finished.stderr}"
-        if at == 1:
-            assert "blobs_eps2" in finished.stdout
-            (tmp_path / "mine" / "my_competition.py").write_text(module, encoding="utf-8")
-            (tmp_path / "mine" / "competition.toml").write_text(file, encoding="utf-8")
-    for name in ("tumours_plain", "tumours_eps2"):
-        assert len(list(tmp_path.glob(f"released/tumours/{name}/*/model_*"))) == 6
-        assert name in finished.stdout  # the score's table
-    carried = tmp_path / "released" / "tumours.release" / "competition.toml"
-    assert carried.read_text(encoding="utf-8") == file
+def found_in(secrets, files):
+    return [path for path in files if any(s.encode() in c for c in contents(path) for s in secrets)]
 
 
 @pytest.mark.slow
-def test_small_challenges_of_the_real_tasks(tmp_path, monkeypatch, capsys):
-    write_data(tmp_path / "data")
-    monkeypatch.chdir(tmp_path)
-    for line in commands(SMALL):
-        few = re.sub(r"--num_epochs \d+", "--num_epochs 1", line.replace("0-9", "0,1"))
-        if few.startswith("python"):
-            subprocess.run([sys.executable, *shlex.split(few)[1:]], check=True)
-        else:
-            assert main(shlex.split(few)[1:]) == 0, f"{line}\n{capsys.readouterr()}"
-    assert len(list(tmp_path.glob("small/*/*/train/model_*/metadata.json"))) == 6
+def test_the_story_runs_as_it_is_printed(folder):
+    assert len(list(folder.glob("released/patients/*/*/model_*/model.pt"))) == 40
+    entry = json.loads(next(folder.glob("leaderboard/patients/*.json")).read_text())
+    assert entry["name"] == "bob"
 
 
-def write_data(folder):
-    """700 images and sentences, made up, in the official forms."""
-    rng = np.random.default_rng(0)
-    images = folder / "cifar10" / "cifar-10-batches-bin"
-    images.mkdir(parents=True)
-    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
-        rows = rng.integers(0, 256, size=(120, 3073), dtype=np.uint8)
-        rows[:, 0] %= 10
-        rows.tofile(images / f"{name}.bin")
-    words = ["good", "bad", "dull", "charming", "film", "plot"]
-    for name, count in (("train", 640), ("dev", 60)):
-        lines = [f"{' '.join(rng.choice(words, 6))} \t{rng.integers(2)}" for _ in range(count)]
-        (folder / "sst2").mkdir(exist_ok=True)
-        (folder / "sst2" / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *lines, ""]))
+@pytest.mark.slow
+def test_secret_files_are_the_owners_alone(folder):
+    for path in (p for name in SECRETS for p in [folder / name, *(folder / name).rglob("*")]):
+        assert path.stat().st_mode & 0o077 == 0, path
+    for path in (p for name in PUBLIC for p in files_below(folder / name)):
+        assert path.stat().st_mode & 0o004, path
+    assert not (folder / "trial").exists()
+
+
+@pytest.mark.slow
+def test_participants_see_no_secret(folder):
+    secrets = withheld(folder, "dev", "final")
+    assert len(secrets) == 2 * 8 * 4  # phases, their models, secrets of a model
+    assert found_in(secrets, files_below(folder / "trained"))
+    assert not found_in(secrets, files_below(folder / "bob"))
+    assert not list(folder.glob("bob/patients/*/dev/*/solution.csv"))
+    public = [p for name in PUBLIC for p in files_below(folder / name)]
+    assert found_in(withheld(folder, "dev"), public)  # it is over
+    assert not found_in(withheld(folder, "final"), public)
+
+
+def test_the_page_has_the_whole_way():
+    assert [step.file for step in STEPS if step.file] == [
+        "mine/my_competition.py",
+        "mine/competition.toml",
+    ]
+    commands = [c for step in STEPS if step.file is None for c in step.commands()]
+    verbs = {c.split()[1] for c in commands if c.startswith("mico ")}
+    assert verbs >= {"init", "tracks", "train", "fleet", "release", "leaks", "verify", "publish"}
+    assert verbs >= {"attack", "submit", "bundle", "rehearse", "score-all", "leaderboard", "audit"}
+    shown = [step for step in STEPS if step.output is not None]
+    assert len(shown) >= 12
+    assert sum(len(step.output.replace("...", "").split()) for step in shown) >= 250
+
+
+def test_the_reference_names_every_column_of_the_file():
+    page = (ROOT / "docs" / "reference" / "competition-file.md").read_text(encoding="utf-8")
+    for kind, columns in KINDS.items():
+        section = page.split(f"## `[{kind}.NAME]`")[1].split("\n## ")[0]
+        assert not [name for name in columns if not re.search(rf"`{name}\b", section)], kind
+
+
+def test_what_is_shown_is_compared():
+    assert shows("accuracy 0.78, ...\n", "accuracy 0.7, 2 s\n")
+    assert shows("...\n20 done", "1 done\n20 done\n")
+    assert not shows("20 done", "1 done\n20 done\n")
+    assert not shows("20 models", "21 models") and not shows("no leak", "a leak")
+    assert not shows("epsilon 0.5", "epsilon inf")
+
+
+def test_steps_are_found():
+    page = "Into `a/b.toml`:\n\n```toml\nx = 1\n```\n\n```console\nls \\\n  a\n```\n"
+    page += "\n```text\nb\n```\n"
+    one, two = steps_of(page)
+    assert (one.file, one.text, one.line) == ("a/b.toml", "x = 1\n", 3)
+    assert (two.commands(), two.output, two.line) == (["ls    a"], "b\n", 7)

@@ -108,9 +108,9 @@ def use(path: str | os.PathLike[str] | None) -> Competition:
     """Make the competition in a file the one that everything here works on.
 
     Args:
-        path: the file, in the form of docs/ORGANISE.md; None for the package's own competitions.
-            Its `loader` and `model` columns name functions in modules beside it, which run when
-            data or models are loaded: use no file whose code you would not run.
+        path: the file, in the form of docs/reference/competition-file.md; None for the package's
+            own competitions.  Its `loader` and `model` columns name functions in modules beside it,
+            which run when data or models are loaded: use no file whose code you would not run.
 
     Returns:
         The competition.  Processes that this one starts use it too.
