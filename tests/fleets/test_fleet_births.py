@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from helpers_fleet import Fleet
 
+from mico_competition.data.datasets import load_digits
 from mico_competition.fleets import workers
 from mico_competition.fleets.fleet import run_fleet
 from mico_competition.fleets.ledger import Ledger
@@ -166,3 +167,9 @@ def test_a_small_disk_is_no_traceback(tmp_path):
         assert not list(place.rglob("dataset.pt")) and not list(place.rglob(".dataset.pt*"))
     finally:
         subprocess.run(["umount", str(place)], check=True)
+
+
+def test_workers_are_given_the_tracker(tmp_path):
+    ledger = Ledger(tmp_path, resolve({"scenario": "digits_inf"}), "0" * 64, False)
+    backend = LocalWorkers(ledger, load_digits(), workers=1, track="tensorboard")
+    assert backend._job.track == "tensorboard"

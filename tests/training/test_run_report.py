@@ -136,6 +136,41 @@ def test_a_missing_tracker_is_named_with_its_command(tmp_path, monkeypatch, caps
     assert not (tmp_path / "out").exists()
 
 
+def test_a_tracker_that_cannot_be_opened_or_closed_does_not_end_the_run(
+    tmp_path, monkeypatch, caplog
+):
+    settings = small_settings(tmp_path, "purchase100", "inf")
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    tracker = open_tracker("mlflow", tmp_path, "model", settings)
+    run(tmp_path / "one", settings, report=RunReport(settings, tracker=tracker))
+
+    class Broken(Log):
+        def close(self):
+            raise RuntimeError("the disk is full")
+
+    run(tmp_path / "two", settings, report=RunReport(settings, tracker=Broken()))
+    assert caplog.text.count("tracked no longer: ") == 2 and "the disk is full" in caplog.text
+
+
+def test_a_server_that_does_not_answer_is_noticed_before_the_run(tmp_path, monkeypatch, capsys):
+    fake = ModuleType("mlflow")
+    fake.get_tracking_uri = lambda: "http://nowhere:5000"
+
+    def refuse(name):
+        raise RuntimeError("Connection refused")
+
+    fake.set_experiment = refuse
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    out = str(tmp_path / "out")
+    words = ["fleet", "digits_inf", "--models", "0", "--out", out, "--track", "mlflow"]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert "MLflow cannot write to http://nowhere:5000 (Connection refused). Set MLFLOW_TRACK" in (
+        error
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_tensorboard_gets_the_numbers(tmp_path, monkeypatch):
     added = []
 

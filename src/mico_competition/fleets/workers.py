@@ -72,7 +72,9 @@ class LocalWorkers:
         self.workers, self.threads = share_cpus(workers, threads, devices=torch.cuda.device_count())
         self._parts, rebuild = parts_of(data)
         fingerprint = dataset_fingerprint(data)
-        self._job = Job(ledger, tokenizer, rebuild, fingerprint, self.threads, checkpoint_minutes)
+        self._job = Job(
+            ledger, tokenizer, rebuild, fingerprint, self.threads, checkpoint_minutes, track
+        )
 
     def run(self, blocks: deque[Block]) -> Generator[Outcome | float | None, None, None]:
         """See `fleet.Backend`."""

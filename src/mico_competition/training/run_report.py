@@ -106,15 +106,15 @@ class RunReport:
         values = {f"evaluation_{name}": results[name] for name in ("accuracy", "loss")}
         values |= {"epsilon": privacy["epsilon"]} if privacy else {}
         shown = {name: value for name, value in values.items() if value is not None}
-        self._log(shown, self._settings.num_steps)
-        if self._tracker is not None:
-            self._tracker.close()
+        self._log(shown, self._settings.num_steps, last=True)
 
-    def _log(self, values: Mapping[str, float], step: int) -> None:
+    def _log(self, values: Mapping[str, float], step: int, *, last: bool = False) -> None:
         """Log to the tracker; if its server or disk fails, the run goes on without it."""
         try:
             if self._tracker is not None:
                 self._tracker.log(values, step)
+                if last:
+                    self._tracker.close()
         except Exception as error:
             self._tracker = None
             _log.warning("The run is tracked no longer: %s", str(error)[:_REASON])
