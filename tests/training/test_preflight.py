@@ -117,6 +117,41 @@ def test_a_folder_in_use_is_refused_so_too(tmp_path, capsys):
     assert dry == real and "exists already" in dry[2]
 
 
+IDS = "train --scenario digits_inf --num_epochs 1 --model_id".split()
+
+
+def test_a_range_goes_on_behind_the_models_that_are_finished(tmp_path, capsys):
+    out = ["--output_dir", str(tmp_path)]
+    assert told(capsys, *IDS, "0-1", *out)[0] == 0
+    first = tmp_path / "digits" / "digits_inf" / "train"
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    assert told(capsys, *IDS, "0-2", *out, "--dry_run")[0] == 0
+    assert told(capsys, *IDS, "0-2", *out)[0] == 0
+    assert sorted(path.name for path in first.iterdir()) == ["model_0", "model_1", "model_2"]
+    assert {path: path.read_bytes() for path in before} == before
+    for flags, message in (
+        (["--learning_rate", "0.5"], "with learning_rate=0.002, and this command has learning_r"),
+        (["--train_seed", "7"], "was trained with another train_seed: leave its id out, remove"),
+        (["--max_physical_batch_size", "7"], "and this command has max_physical_batch_size=7"),
+    ):
+        code, _, complaint = told(capsys, *IDS, "0-3", *out, *flags)
+        assert code == 1 and message in complaint
+    code, _, complaint = told(capsys, *IDS, "1", *out, "--split_seed", "3")
+    assert code == 1 and "with other split seeds: leave its id out" in complaint
+    (first / "model_1" / "model.pt").write_bytes(b"")
+    code, _, complaint = told(capsys, *IDS, "0-3", *out)
+    assert code == 1 and "model_1/model.pt is empty" in complaint
+    assert not (first / "model_3").exists()
+
+
+def test_finished_models_are_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("MICO_QUIET")
+    for _ in range(2):
+        code = main([*IDS, "4", "--output_dir", str(tmp_path)])
+        printed = capsys.readouterr()
+    assert code == 0 and "model_4 is finished: it is left as it is" in printed.out + printed.err
+
+
 def test_a_model_without_a_place_is_refused_and_the_current_folder_kept(
     tmp_path, monkeypatch, capsys
 ):

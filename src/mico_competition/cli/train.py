@@ -6,27 +6,12 @@ The scripts in `training/` call it with their task.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
-from mico_competition.competition.layout import model_path
-from mico_competition.competition.table import (
-    CHALLENGES,
-    OPTIMIZERS,
-    SCENARIOS,
-    TASKS,
-    Phase,
-    get_scenario,
-    get_task,
-    phase_of,
-    phases_of,
-    use,
-)
+from mico_competition.cli.train_runs import folders_of, runs_of, seeds_of
+from mico_competition.competition.table import OPTIMIZERS, SCENARIOS, SEED_FILES, TASKS, use
 from mico_competition.support.command_line import (
     Parser,
     UsageError,
@@ -37,10 +22,8 @@ from mico_competition.support.command_line import (
     usage,
 )
 from mico_competition.support.progress import say, tracked
-from mico_competition.support.reports import add_json, report
+from mico_competition.support.reports import add_json
 from mico_competition.training.settings import Settings, resolve
-
-_SEEDS = ("seed_challenge", "seed_training", "seed_membership")
 
 # 2022's launchers give these too.  They have no effect: data are in memory, and progress is timed.
 _IGNORED_2022 = ("dataloader_num_workers", "logging_steps")
@@ -97,7 +80,7 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
         help="derives the three seeds below as 2022 did; for trials and phase train only, since "
         "anybody with seed_challenge can find the others by trying split seeds",
     )
-    for name in _SEEDS:
+    for name in SEED_FILES:
         parser.add_argument(
             f"--{name}",
             type=_seed_of(name),
@@ -109,7 +92,8 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
         "--model_id",
         type=model_ids,
         metavar="ID[-ID]",
-        help="the model's id, which determines its phase; a range trains all, with fresh seeds",
+        help="the model's id, which determines its phase; a range trains all that are not "
+        "finished, with fresh seeds",
     )
     add_data(parser)
     parser.add_argument(
@@ -207,28 +191,23 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    """Resolve the settings, check them, load the data, train, and print a summary."""
+    """Resolve the settings, check them, load the data, train what is missing, and sum up."""
     settings = settings_of(args)
     if args.json and not args.dry_run:
         raise UsageError("--json is for --dry_run.")
-    seeds = _seeds(args)
-    folders = _folders(args)
+    seeds = seeds_of(args)
+    folders = folders_of(args)
     if args.dry_run:
-        plan = _plan(args, settings, folders[0])
-        print(json.dumps(plan, indent=2))
-        report("train plan", plan=plan)
-        if "not_checked" in plan:
-            print(_not_checked(args, settings, plan["not_checked"]), file=sys.stderr)
+        from mico_competition.cli.train_plan import print_plan
+
+        print_plan(args, settings, folders)
         return
     load_torch()
     check_track(args)
     from mico_competition.data.datasets import load_dataset
     from mico_competition.models.inputs import prepare
-    from mico_competition.training.checkpoint import Checkpoint
-    from mico_competition.training.run_report import RunReport
-    from mico_competition.training.trackers import open_tracker
     from mico_competition.training.train import mechanism_of
-    from mico_competition.training.train_many import Run, train_many
+    from mico_competition.training.train_many import train_many
 
     mechanism_of(settings)  # before data are read
     data, tokenizer = prepare(
@@ -236,35 +215,12 @@ def run_train(args: argparse.Namespace) -> None:
         load_dataset(settings.task, args.dataset_dir, args.download),
         settings.model_name,
     )
-    options = _checkpoint_options(args, settings, data)
-    drawn = args.split_seed is None and args.seed_challenge is None
-    runs = []
-    for seed, folder, model_id in zip(seeds, folders, args.model_id or [None]):
-        place = Checkpoint.beside(folder, **options)
-        seed = place.seeds() or seed if drawn else seed  # those of the run that was killed
-        told = None
-        if args.track is not None:
-            tracker = open_tracker(args.track, folder.parent / "tracked", folder.name, settings)
-            told = RunReport(settings, tracker=tracker)
-        runs.append(Run(seed, folder, model_id, settings.train_seed, place, told))
+    minutes = checkpoint_minutes(args)
+    runs = runs_of(args, settings, data, seeds, folders, minutes)
     trained = train_many(settings, data, runs, tokenizer=tokenizer)
     shown = tracked(trained, "Models", "model", total=len(runs), show=len(runs) > 1)
     for run, metadata in zip(runs, shown):
         say(_summary(metadata, run.folder))
-
-
-def _checkpoint_options(args: argparse.Namespace, settings: Settings, data: Any) -> dict[str, Any]:
-    """The options of the checkpoints of all models of a command."""
-    from mico_competition.models.text_models import base_config
-    from mico_competition.training.recipe import training_fingerprint
-
-    @cache
-    def code() -> str:
-        task = get_task(settings.task)
-        config = base_config(task, settings.model_name) if task.text else None
-        return training_fingerprint(settings, data, config)
-
-    return {"minutes": checkpoint_minutes(args), "code": code}
 
 
 def checkpoint_minutes(args: argparse.Namespace) -> float:
@@ -286,122 +242,6 @@ def _seed_of(name: str) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(str(mistake)) from None
 
     return parse
-
-
-def _folders(args: argparse.Namespace) -> list[Path]:
-    if args.model_id is None or args.scenario is None:
-        if args.model_id and len(args.model_id) > 1:
-            raise UsageError(
-                "A range of --model_id needs --scenario, which determines the folders."
-            )
-        if args.output_dir is None and not args.dry_run:
-            choice = "--model_id or " if args.model_id is None and args.scenario else ""
-            raise UsageError(f"Give {choice}--output_dir.")
-        return [args.output_dir or Path(".")]
-    scenario, root = get_scenario(args.scenario), args.output_dir or Path(".")
-    with usage():
-        phases = [phase_of(i, scenario.challenge).name for i in args.model_id]
-    return [model_path(root, scenario, phase, i) for phase, i in zip(phases, args.model_id)]
-
-
-def _scored(args: argparse.Namespace, model_id: int) -> Phase | None:
-    """The scored phase of the scenario's challenge, else of any, that has a model; or None."""
-    challenges = [get_scenario(args.scenario).challenge] if args.scenario else CHALLENGES
-    phases = [phase for challenge in challenges for phase in phases_of(challenge).values()]
-    return next((p for p in phases if p.scored and model_id in p.model_ids), None)
-
-
-def _seeds(args: argparse.Namespace) -> list[Any]:
-    from mico_competition.competition.splits import Seeds, derive_seeds, draw_seeds
-
-    ids = args.model_id or [None]
-    given = [getattr(args, name) for name in _SEEDS]
-    if len(ids) > 1 and (args.split_seed is not None or any(s is not None for s in given)):
-        raise UsageError(
-            "A range of --model_id draws fresh seeds: leave out --split_seed and --seed_*."
-        )
-    if all(seed is not None for seed in given):
-        if args.split_seed is not None:
-            raise UsageError("Give --split_seed, or the three --seed_*, not both.")
-        return [Seeds(*given)]
-    if any(seed is not None for seed in given):
-        missing = [f"--{name}" for name, seed in zip(_SEEDS, given) if seed is None]
-        raise UsageError(f"Give {' and '.join(missing)} too, or none of the three --seed_*.")
-    scored = None if ids[0] is None else _scored(args, ids[0])
-    if args.split_seed is not None and scored is not None:
-        raise UsageError(
-            f"--split_seed is not for phase {scored.name}: anybody with seed_challenge "
-            f"can find the other seeds by trying; leave it out."
-        )
-    if args.split_seed is not None:
-        return [derive_seeds(args.split_seed)]
-    return [draw_seeds() for _ in ids]
-
-
-def _plan(args: argparse.Namespace, settings: Settings, folder: Path) -> dict[str, Any]:
-    """The resolved settings, the noise for the target, and the checks that passed; no seed.
-
-    Raises:
-        ValueError: as training would, for faults that show without training.
-    """
-    from mico_competition.training.model_folder import refuse_folder_in_use
-    from mico_competition.training.preflight import check_run
-    from mico_competition.training.train import mechanism_of
-
-    if args.output_dir or (args.scenario and args.model_id):  # otherwise nobody has chosen it
-        refuse_folder_in_use(folder)
-    plan: dict[str, Any] = {**settings.public(), "output_dir": str(folder)}
-    data, reason = _data_at_hand(args, settings)
-    model_at_hand = not get_task(settings.task).text or Path(settings.model_name or "").is_dir()
-    if model_at_hand:
-        check_run(settings, data)
-    parts = ["settings", *["model"] * model_at_hand, *["first records"] * (data is not None)]
-    plan["checked"] = ", ".join(parts)
-    if reason:
-        plan["not_checked"] = reason
-    mechanism = mechanism_of(settings)
-    if mechanism is not None:
-        plan["noise_multiplier"] = mechanism.noise_multiplier
-        plan["epsilon"] = mechanism.epsilon(settings.target_delta)
-    if data is not None:
-        from mico_competition.cli.fleet_plan import estimate, values
-        from mico_competition.models.inputs import prepare
-
-        plan["cost"] = values(estimate(settings, prepare(settings.task, data, None)[0]))
-    return plan
-
-
-def _not_checked(args: argparse.Namespace, settings: Settings, reason: str) -> str:
-    """A message that the data were not checked, with the command that fetches and checks them."""
-    task = get_task(settings.task)
-    if ":" in task.loader:  # `reason` begins with its name
-        return f"mico: Not checked: the data. {reason.rstrip('.')}."
-    sentence = f"mico: Not checked: the data. {reason[:1].upper()}{reason[1:].rstrip('.')}."
-    if task.text or args.download:
-        return sentence
-    names = ("scenario", "task", *Settings.__dataclass_fields__, "dataset_dir")
-    given = {name: getattr(args, name, None) for name in names}
-    flags = [
-        f"--{name}" if value is True else f"--{name} {quote(str(value))}"
-        for name, value in given.items()
-        if value is not None and (name, value) != ("dataset_dir", Path("."))
-    ]
-    command = " ".join(["mico train", *flags, "--download --dry_run"])
-    return f"{sentence} `{command}` fetches and checks them."
-
-
-def _data_at_hand(args: argparse.Namespace, settings: Settings) -> tuple[Any, str]:
-    """The dataset, downloaded only on request; or None and the reason why it cannot be read."""
-    from mico_competition.data.datasets import load_dataset
-
-    if get_task(settings.task).text:
-        return None, "sentences are tokenised when they are trained on"
-    try:
-        return load_dataset(settings.task, args.dataset_dir, args.download), ""
-    except (OSError, ValueError) as error:
-        if ":" in get_task(settings.task).loader and not isinstance(error, OSError):
-            raise  # the loader of a competition's own ran, and gave something else than it should
-        return None, str(error)
 
 
 def _summary(metadata: dict[str, Any], folder: Path) -> str:
