@@ -41,45 +41,97 @@ def add_release(parser: argparse.ArgumentParser) -> None:
         choices=SCORED_PHASES,
         help="add the labels and seeds of this phase, which is over, to the release in --to",
     )
+    parser.add_argument(
+        "--amend",
+        metavar="REASON",
+        help="replace the models of the release in --to that were trained again, add new ones, and "
+        "record both, with this line of text, in a public file that anybody can verify",
+    )
+    parser.add_argument(
+        "--withdraw",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="MODEL",
+        help="with --amend: take these models, <scenario>/<phase>/model_<i>, out of the release; "
+        "move their trained folders away first",
+    )
+    parser.add_argument(
+        "--date", metavar="YYYY-MM-DD", help="with --amend: its date (default: today, in UTC)"
+    )
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="with --amend: check everything and print the amendment, but change nothing",
+    )
+    parser.set_defaults(run=_run_release, tidy=True)
 
-    def run(args: argparse.Namespace) -> None:
-        from mico_competition.competition.layout import (
-            find_challenges,
-            release_folder,
-            walk_challenge,
-        )
-        from mico_competition.fleets.finished import check_fleets
-        from mico_competition.release.add_labels import add_labels
-        from mico_competition.release.privacy_claims import other_settings
-        from mico_competition.release.release import release
 
-        for challenge in args.challenge or find_challenges(args.root):
-            place = args.to / challenge
-            if args.reveal:
-                count = add_labels(args.root, challenge, args.to, args.reveal)
-                print(
-                    f"Added the labels of {count_of(count, 'model')} of {args.reveal} to {place}",
-                    flush=True,
-                )
-                continue
-            check_fleets(args.root, challenge)
-            count = release(
-                args.root,
-                challenge,
-                args.to,
-                splits_of_2022=args.splits_of_2022,
-                archives=not args.no_archives,
-            )
-            beside = "checksums and commitments" if args.no_archives else _BESIDE
+def _run_release(args: argparse.Namespace) -> None:
+    from mico_competition.competition.layout import find_challenges, release_folder, walk_challenge
+    from mico_competition.fleets.finished import check_fleets
+    from mico_competition.release.add_labels import add_labels
+    from mico_competition.release.amendments import all_amended
+    from mico_competition.release.privacy_claims import other_settings
+    from mico_competition.release.release import release
+
+    if args.reveal and args.amend is not None:
+        raise UsageError("--reveal and --amend are two changes: give one after the other.")
+    if args.amend is None and (args.withdraw or args.date or args.dry_run):
+        raise UsageError("--withdraw, --date and --dry_run go with --amend REASON.")
+    challenges = args.challenge or find_challenges(args.root)
+    if args.amend is not None:
+        _amend(args, challenges)
+        return
+    for challenge in challenges:
+        place = args.to / challenge
+        if args.reveal:
+            count = add_labels(args.root, challenge, args.to, args.reveal)
             print(
-                f"Released {count_of(count, 'model')} to {place}, with {beside} in "
-                f"{release_folder(place)}; the leak check found nothing",
+                f"Added the labels of {count_of(count, 'model')} of {args.reveal} to {place}",
                 flush=True,
             )
-            for sentence in other_settings(walk_challenge(place)):
-                print(sentence, flush=True)
+            continue
+        check_fleets(args.root, challenge, amended=all_amended(args.root, challenge))
+        count = release(
+            args.root,
+            challenge,
+            args.to,
+            splits_of_2022=args.splits_of_2022,
+            archives=not args.no_archives,
+        )
+        beside = "checksums and commitments" if args.no_archives else _BESIDE
+        print(
+            f"Released {count_of(count, 'model')} to {place}, with {beside} in "
+            f"{release_folder(place)}; the leak check found nothing",
+            flush=True,
+        )
+        for sentence in other_settings(walk_challenge(place)):
+            print(sentence, flush=True)
 
-    parser.set_defaults(run=run, tidy=True)
+
+def _amend(args: argparse.Namespace, challenges: Sequence[str]) -> None:
+    """Amend the release of one challenge, and print what it means for participants."""
+    from mico_competition.release.amend import amend
+
+    if len(challenges) > 1:
+        raise UsageError(f"{args.root} holds {', '.join(challenges)}: choose one with --challenge.")
+    place = args.to / challenges[0]
+    amendment = amend(
+        args.root,
+        challenges[0],
+        args.to,
+        args.amend,
+        day=args.date,
+        withdraw=args.withdraw,
+        splits_of_2022=args.splits_of_2022,
+        dry_run=args.dry_run,
+    )
+    what = f"Amendment {amendment.number} of {amendment.date}: {amendment.sentence()}"
+    if args.dry_run:
+        print(f"{what}. Nothing was changed")
+        return
+    print(f"{what}. It is recorded in {place}.release/amendments.jsonl; publish the release again")
 
 
 def add_leaks(parser: argparse.ArgumentParser) -> None:
@@ -171,7 +223,14 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=Path,
         help="file that `mico reveal` wrote, to check against the release's commitments (default: "
-        "check the release's files against its checksums)",
+        "check the release's files against its checksums, and its amendments)",
+    )
+    parser.add_argument(
+        "--since",
+        type=Path,
+        metavar="EARLIER",
+        help="also check that only amendments changed the release since EARLIER: an earlier copy "
+        "of the challenge folder, or its commitments.json or amendments.jsonl",
     )
     parser.add_argument(
         "--to",
@@ -183,16 +242,14 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
     def run(args: argparse.Namespace) -> int:
-        from mico_competition.release.check_files import check_files
         from mico_competition.release.reveal import read_revealed, verify, write_solutions
 
         if args.revealed is None:
             if args.to is not None:
                 raise UsageError("Name the revealed file whose labels --to writes.")
-            count, faults = check_files(args.challenge_folder)
-            wrong = f"; {count_of(len(faults), 'fault')}" if faults else ""
-            report("verify", checked="files", count=count, sound=not faults, faults=faults)
-            return _report(faults, f"{count} files match SHA256SUMS{wrong}")
+            return _verify_files(args.challenge_folder, args.since)
+        if args.since is not None:
+            raise UsageError("--since checks a release: give it without a revealed file.")
         count, faults = verify(args.challenge_folder, args.revealed)
         report("verify", checked="labels", count=count, sound=not faults, faults=faults)
         wrong = f"; {count_of(len(faults), 'fault')}" if faults else ""
@@ -203,6 +260,44 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
         return code
 
     parser.set_defaults(run=run)
+
+
+def _verify_files(challenge_folder: Path, earlier: Path | None) -> int:
+    """Check the files and amendments of a release, and that it descends from an earlier one."""
+    from mico_competition.release.amendments import read_amendments, summary_line
+    from mico_competition.release.check_files import check_files
+    from mico_competition.release.descent import descent
+
+    count, faults = check_files(challenge_folder)
+    lines = [f"{count} files match SHA256SUMS"]
+    amendments = read_amendments(challenge_folder)
+    if amendments:
+        lines.append(summary_line(amendments))
+    if earlier is not None and not faults:
+        found = descent(challenge_folder, earlier)
+        faults += found.faults
+        if not found.faults:
+            alike = "" if found.files is None else f", {found.files} files are the same"
+            since = count_of(len(found.since), "amendment")
+            lines.append(f"It descends from {earlier}: {since} since{alike}")
+    lines[0] += f"; {count_of(len(faults), 'fault')}" if faults else ""
+    report(
+        "verify",
+        checked="files",
+        count=count,
+        sound=not faults,
+        faults=faults,
+        amendments=[
+            {
+                "number": one.number,
+                "date": one.date,
+                "reason": one.reason,
+                "models": list(one.changes),
+            }
+            for one in amendments
+        ],
+    )
+    return _report(faults, "\n".join(lines))
 
 
 def _add_root(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from mico_competition.competition.layout import (
 )
 from mico_competition.competition.solutions import check_solution
 from mico_competition.competition.table import SCORED_PHASES, get_scenario
+from mico_competition.release.amendments import history_faults
 from mico_competition.release.archive_names import ArchiveName, archive_name
 from mico_competition.release.archives import (
     AGAIN,
@@ -56,6 +57,7 @@ def check_files(challenge_folder: PathLike) -> tuple[int, list[str]]:
         *_summary_faults(challenge_folder, models),
         *_uncommitted(challenge_folder, models),
         *_contradictions(models),
+        *history_faults(challenge_folder, read_summary(challenge_folder).get("amendments")),
     ]
     for path in sorted(side / revealed_file(phase) for phase in SCORED_PHASES):
         if path.exists():
@@ -77,7 +79,8 @@ def _summary_faults(challenge_folder: PathLike, models: Sequence[ModelFolder]) -
         if not (side / revealed_file(phase)).is_file():
             name = revealed_file(phase)
             yield f"release.json says that {phase} is revealed, and {name} is missing."
-    expected = summary(challenge_folder_of(challenge_folder).name, models, stated["revealed"])
+    name = challenge_folder_of(challenge_folder).name
+    expected = summary(name, models, stated["revealed"], stated.get("amendments", 0))
     for name in sorted(stated.keys() ^ expected.keys()):
         yield f"release.json {_has(name, stated)} {name}."
     scenarios, found = stated["scenarios"], expected["scenarios"]

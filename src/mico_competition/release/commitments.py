@@ -54,6 +54,9 @@ _LARGEST = 1 << 26  # the most bytes of a file that is read here
 # relative_path of a model -> {"salt": hex, "commitment": hex}
 Openings = dict[str, dict[str, str]]
 
+# For each amendment: its line of amendments.jsonl, and the openings that it replaced.
+History = list[dict[str, Any]]
+
 
 def commitment(challenge: str, relative_path: str, salt: bytes, withheld: Mapping[str, str]) -> str:
     """Compute the commitment to a model's withheld files.
@@ -117,16 +120,22 @@ def consistent(texts: Mapping[str, str]) -> bool:
     return labels == list(map(str, membership(texts["seed_membership"], len(labels)).tolist()))
 
 
-def commit(root: PathLike, challenge: str, models: Sequence[ModelFolder]) -> Openings:
+def commit(
+    root: PathLike,
+    challenge: str,
+    models: Sequence[ModelFolder],
+    stored: Openings | None = None,
+) -> Openings:
     """The openings of all `models` with withheld files: stored ones, and new ones for the rest.
 
-    Nothing is written; call `save_openings` before the release appears.
+    `stored` are by default those below `root`.  Nothing is written; call `save_openings` before
+    the release appears.
 
     Raises:
         ValueError: as `withheld_texts`; or naming a model whose solution or seeds are not those
             of its stored commitment.
     """
-    openings = read_openings(root, challenge)
+    openings = read_openings(root, challenge) if stored is None else dict(stored)
     for model in models:
         texts = withheld_texts(model)
         if not texts:
@@ -138,8 +147,9 @@ def commit(root: PathLike, challenge: str, models: Sequence[ModelFolder]) -> Ope
         elif not opens(challenge, model.relative_path, openings[model.relative_path], texts):
             raise ValueError(
                 f"The solution or a seed of {model.path} is not what was committed to: put back "
-                f"what was released; or, if that was never published, remove "
-                f"{model.relative_path} from {openings_path(root, challenge)}."
+                f"what was released; or, if that was published and the model had to be replaced, "
+                f"use --amend; or, if it was never published, remove {model.relative_path} from "
+                f"{openings_path(root, challenge)}."
             )
     return openings
 
@@ -156,13 +166,15 @@ def public_commitments(
 ) -> dict[str, Any]:
     """The content of a release's commitments.json: commitments without the salts."""
     paths = [model.relative_path for model in models if model.relative_path in openings]
-    return {
-        "format": 1,
-        "challenge": challenge,
-        "commitments": {
-            relative_path: openings[relative_path]["commitment"] for relative_path in paths
-        },
-    }
+    return as_public(
+        challenge,
+        {relative_path: openings[relative_path]["commitment"] for relative_path in paths},
+    )
+
+
+def as_public(challenge: str, committed: Mapping[str, str]) -> dict[str, Any]:
+    """The content of commitments.json, from the commitments by model."""
+    return {"format": 1, "challenge": challenge, "commitments": dict(committed)}
 
 
 def openings_path(root: PathLike, challenge: str) -> Path:
@@ -185,19 +197,53 @@ def read_openings(root: PathLike, challenge: str) -> Openings:
     return openings
 
 
-def save_openings(root: PathLike, challenge: str, openings: Openings) -> None:
+def read_history(root: PathLike, challenge: str) -> History:
+    """Read the amendments below trained folder `root`; empty if there are none.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    path = openings_path(root, challenge)
+    if not path.is_file():
+        return []
+    history = read_object(path, "restore it from a copy").get("amendments", [])
+    if not isinstance(history, list) or not all(
+        isinstance(past, dict)
+        and isinstance(past.get("line"), str)
+        and are_openings(past.get("replaced"), "commitment")
+        for past in history
+    ):
+        raise ValueError(f"{path} is damaged: restore it from a copy.")
+    return history
+
+
+def save_openings(
+    root: PathLike, challenge: str, openings: Openings, amendment: Mapping[str, Any] | None = None
+) -> None:
     """Write the openings atomically, readable by their owner only.
+
+    Args:
+        root: the folder with `<challenge>/...` as training wrote it.
+        challenge: the name of the challenge.
+        openings: the openings of all models of the release.
+        amendment: a new amendment, with its line and the openings that it replaced.
 
     Raises:
         ValueError: if another release has stored other salts meanwhile, which can happen on file
             systems without locks; then a release with these openings must not appear.
     """
     path, kept = openings_path(root, challenge), read_openings(root, challenge)
-    if any(openings.get(relative_path) != opening for relative_path, opening in kept.items()):
+    history, replaced = read_history(root, challenge), (amendment or {}).get("replaced", {})
+    if any(
+        opening not in (openings.get(relative_path), replaced.get(relative_path))
+        for relative_path, opening in kept.items()
+    ):
         raise ValueError(f"{path} was changed by another release meanwhile: release again.")
-    if openings == kept:
+    if openings == kept and amendment is None:
         return
-    content = {"format": 1, "challenge": challenge, "openings": openings}
+    content: dict[str, Any] = {"format": 1, "challenge": challenge, "openings": openings}
+    if history or amendment is not None:
+        content["amendments"] = [*history, *([amendment] if amendment is not None else [])]
     with written_aside(path, durable=True, access=PRIVATE) as aside:
         aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -213,6 +259,19 @@ def read_commitments(challenge_folder: PathLike) -> tuple[str, dict[str, str]]:
             models of the challenge.
     """
     path = release_folder(challenge_folder) / COMMITMENTS_FILE
+    challenge, committed = commitments_in(path)
+    if not committed:
+        raise ValueError(f"{path} commits to nothing, so nothing can be verified.")
+    return challenge, committed
+
+
+def commitments_in(path: Path) -> tuple[str, dict[str, str]]:
+    """The challenge's name and the commitments in a file commitments.json; they may be none.
+
+    Raises:
+        ValueError: if the file is missing, or holds anything but commitments to models of the
+            challenge.
+    """
     public = read_object(path, NO_RELEASE)
     challenge, committed = public.get("challenge"), public.get("commitments")
     if (
@@ -223,8 +282,6 @@ def read_commitments(challenge_folder: PathLike) -> tuple[str, dict[str, str]]:
         or not all(_is_withheld(challenge, relative_path) for relative_path in committed)
     ):
         raise ValueError(f"{path} is not a release's commitments: fetch it again.")
-    if not committed:
-        raise ValueError(f"{path} commits to nothing, so nothing can be verified.")
     return challenge, committed
 
 

@@ -27,6 +27,7 @@ from mico_competition.competition.table import (
     get_phase,
     get_scenario,
 )
+from mico_competition.release.amendments import AMENDMENTS_FILE, stored_text
 from mico_competition.release.archive_names import archives_of
 from mico_competition.release.archives import (
     ARCHIVES,
@@ -118,16 +119,19 @@ def release(
     with only_release(root, challenge):
         _free(destination), _free(beside)  # a release that held the lock may have written them
         check_whole(models)
-        _check_models(models, splits_of_2022)
+        check_models(models, splits_of_2022)
         check_privacy_claims(models)
-        openings = commit(root, challenge, models)
+        openings, record = commit(root, challenge, models), stored_text(root, challenge)
         make_folder(to, PUBLIC)
         with scratch(to, f".{challenge}.aside") as aside, named_if_full(to, aside):
             tree, side = aside / challenge, aside / beside.name
             for model in tracked(models, "Writing models", "model"):
                 write_public_files(model, tree / model.relative_path)
             make_folder(side)
-            write_json(side / RELEASE_FILE, summary(challenge, models))
+            amendments = record.count("\n")
+            write_json(side / RELEASE_FILE, summary(challenge, models, (), amendments))
+            if amendments:
+                write_text(side / AMENDMENTS_FILE, record)
             if (table := current()).path is not None:
                 write_text(side / COMPETITION_FILE, table.text)
             write_json(side / COMMITMENTS_FILE, public_commitments(challenge, models, openings))
@@ -169,7 +173,7 @@ def _free(path: Path) -> Path:
     return path
 
 
-def _check_models(models: Sequence[ModelFolder], splits_of_2022: bool) -> None:
+def check_models(models: Sequence[ModelFolder], splits_of_2022: bool) -> None:
     """Raise ValueError if seeds can be searched, or settings differ within a scenario."""
     first: dict[str, tuple[ModelFolder, dict[str, Any]]] = {}
     for model in models:
@@ -196,13 +200,16 @@ def _check_models(models: Sequence[ModelFolder], splits_of_2022: bool) -> None:
 
 
 def summary(
-    challenge: str, models: Sequence[ModelFolder], revealed: Sequence[str] = ()
+    challenge: str,
+    models: Sequence[ModelFolder],
+    revealed: Sequence[str] = (),
+    amendments: int = 0,
 ) -> dict[str, Any]:
     """The content of release.json.
 
     The accuracy is the mean over models of phase train, to four decimals: their splits are
     disclosed anyway, so it reveals nothing about other models.  `revealed` are the phases whose
-    labels were added later.
+    labels were added later, and `amendments` the number of amendments, stated if there are any.
     """
     scenarios: dict[str, dict[str, Any]] = {}
     for scenario in get_challenge(challenge):
@@ -225,6 +232,7 @@ def summary(
         "format": 2,
         "challenge": challenge,
         "revealed": list(revealed),
+        **({"amendments": amendments} if amendments else {}),
         "scenarios": scenarios,
         **_of_competition(),
     }

@@ -34,6 +34,7 @@ RELEASE_FILES = (
     "release.json",
     "SHA256SUMS",
     COMMITMENTS_FILE,
+    "amendments.jsonl",
     COMPETITION_FILE,
     *(f"revealed_{phase}.json" for phase in SCORED_PHASES),
 )

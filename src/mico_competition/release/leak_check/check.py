@@ -39,6 +39,11 @@ from mico_competition.competition.table import (
     get_challenge,
 )
 from mico_competition.release.archive_names import archive_name
+from mico_competition.release.leak_check.amended import (
+    History,
+    amendments_faults,
+    replaced_openings,
+)
 from mico_competition.release.leak_check.byte_search import ByteSearch
 from mico_competition.release.leak_check.forms import archive_faults, weights_faults
 from mico_competition.release.leak_check.patterns import (
@@ -79,6 +84,7 @@ def check_release(
     challenges: Sequence[str],
     *,
     openings: Openings | None = None,
+    amendments: History | None = None,
     revealed: Collection[str] = (),
     checked: Mapping[str, str] | None = None,
     links: int = 1,
@@ -92,6 +98,8 @@ def check_release(
         challenges: the names of the challenges to check.
         openings: the salts of the commitments; by default those in `openings.json` of the trained
             challenge.
+        amendments: the line of each amendment and the openings that it replaced; by default those
+            in `openings.json`.
         revealed: the phases whose labels were revealed, so that the release may hold them.
         checked: the SHA-256, by name, of weights that need not be checked again.
         links: how many names a file may have; more than one while a release consists of links.
@@ -106,7 +114,16 @@ def check_release(
     for challenge in challenges:
         get_challenge(challenge)
         order = [phase for phase in PHASE_NAMES if phase in revealed]
-        checker = _Checker(Path(released), Path(trained), challenge, order, openings)
+        secret = read_value(Path(trained) / challenge / "openings.json")
+        stored = secret if isinstance(secret, dict) else {}
+        checker = _Checker(
+            Path(released),
+            Path(trained),
+            challenge,
+            order,
+            dict(stored.get("openings", {})) if openings is None else openings,
+            stored.get("amendments", []) if amendments is None else amendments,
+        )
         faults += checker.faults(checked or {}, links)
     return faults
 
@@ -120,7 +137,8 @@ class _Checker:
         trained: Path,
         challenge: str,
         revealed: Sequence[str],
-        openings: Openings | None,
+        openings: Openings,
+        amendments: History,
     ) -> None:
         self.root, self.trained, self.challenge, self.revealed = root, trained, challenge, revealed
         self.released = walk_challenge(root / challenge, fix="name the folder released to.")
@@ -134,13 +152,15 @@ class _Checker:
             for relative_path, model in self.models.items()
             if model.phase not in revealed and withheld_of(model)
         }
-        self.openings = _openings(trained / challenge) if openings is None else openings
+        self.openings, self.amendments = openings, amendments
         self.sums: dict[str, str] = {}
         self.texts: dict[bytes, list[Entry]] = {}  # content to search -> the files that have it
 
     def faults(self, checked: Mapping[str, str], links: int) -> list[str]:
         """All faults of the challenge, as sentences."""
-        found = list(tree_faults(self.root, self.challenge, self.entries, self.revealed, links))
+        beside = ["amendments.jsonl"] if self.amendments else []
+        of_tree = (self.root, self.challenge, self.entries, self.revealed, links, beside)
+        found = list(tree_faults(*of_tree))
         files = [entry for entry in self.entries if entry.is_file]
         small = [e for e in files if not (e.is_weights or e.is_zip)]
         found += self._small_files(tracked(small, "Leak check: small files", "file"))
@@ -185,10 +205,10 @@ class _Checker:
     def _all_weights(self, entries: Sequence[Entry], checked: Mapping[str, str]) -> Iterator[Fault]:
         """Check that weights are those that were trained, and search them for secrets."""
         patterns: Patterns = {}
-        for relative_path, opening in self.openings.items():
-            if relative_path in self.hiding:
-                forms = key_forms(bytes.fromhex(opening["salt"]))
-                patterns.update(dict.fromkeys(forms, Secret("the salt of a commitment", "")))
+        kept = [opening for path, opening in self.openings.items() if path in self.hiding]
+        for opening in [*kept, *replaced_openings(self.amendments)]:
+            forms = key_forms(bytes.fromhex(opening["salt"]))
+            patterns.update(dict.fromkeys(forms, Secret("the salt of a commitment", "")))
         for model in tracked(self.hiding.values(), "Leak check: seeds", "model"):
             patterns.update(seeds_of(model))
         self.seeds = ByteSearch(patterns)
@@ -214,12 +234,17 @@ class _Checker:
         side = f"{self.challenge}.release"
         of_models = (self.challenge, self.released, self.models)
         expected: dict[str, Callable[[bytes], Iterator[str]]] = {
-            "release.json": lambda c: summary_faults(c, *of_models, self.revealed),
+            "release.json": lambda c: summary_faults(
+                c, *of_models, self.revealed, len(self.amendments)
+            ),
             "commitments.json": lambda c: commitments_faults(c, *of_models, self.openings),
             "SHA256SUMS": lambda c: sums_faults(c, self._sums_of_models()),
         }
         if current().path is not None:
             expected["competition.toml"] = competition_faults
+        if self.amendments:
+            of_release = (self.challenge, self.root / side / "commitments.json", self.sums)
+            expected["amendments.jsonl"] = partial(amendments_faults, self.amendments, *of_release)
         for phase in self.revealed:
             rest = (self.challenge, phase, self.released, self.models, self.openings)
             expected[f"revealed_{phase}.json"] = partial(revealed_faults, *rest)
@@ -289,13 +314,6 @@ def _shown(name: str, telling: Collection[str]) -> str:
         if part in telling:
             return "/".join([*parts[:at], _UNNAMED])
     return name
-
-
-def _openings(trained: Path) -> Openings:
-    """The openings of the organiser's commitments, if there are any yet."""
-    values = read_value(trained / "openings.json")
-    found = values.get("openings", {}) if isinstance(values, dict) else {}
-    return dict(found)
 
 
 def _sha256(path: Path) -> str:

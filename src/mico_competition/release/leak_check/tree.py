@@ -114,6 +114,7 @@ def tree_faults(
     entries: Sequence[Entry],
     revealed: Collection[str] = (),
     links: int = 1,
+    beside: Collection[str] = (),
 ) -> Iterator[Fault]:
     """Find files that the table does not disclose, and attributes that distinguish models.
 
@@ -123,11 +124,12 @@ def tree_faults(
         entries: the result of `walk`.
         revealed: the phases whose labels the release may hold too.
         links: how many names a file may have; more than one while a release consists of links.
+        beside: the names of files that the release may hold beside its models, as not all do.
     """
     yield from _strays(root)
     models = {e.model for e in entries if e.model}
     for entry in entries:
-        if not _belongs(entry, challenge, models, revealed):
+        if not _belongs(entry, challenge, models, revealed, beside):
             yield entry.name, _STRAY
         elif not (entry.is_file or stat.S_ISDIR(entry.status.st_mode)):
             yield entry.name, "is a link, or not a regular file"
@@ -170,13 +172,18 @@ def _strays(root: Path) -> Iterator[Fault]:
 
 
 def _belongs(
-    entry: Entry, challenge: str, models: set[ModelFolder], revealed: Collection[str]
+    entry: Entry,
+    challenge: str,
+    models: set[ModelFolder],
+    revealed: Collection[str],
+    beside: Collection[str],
 ) -> bool:
     """Whether a release of `challenge` may have a file or folder of this name."""
     top, *parts = entry.name.split("/")
     if top == f"{challenge}.release":
         own = {"competition.toml"} if current().path is not None else set()
-        texts = {*BESIDE_MODELS, *own, *(f"revealed_{phase}.json" for phase in revealed)}
+        labels = (f"revealed_{phase}.json" for phase in revealed)
+        texts = {*BESIDE_MODELS, *own, *beside, *labels}
         if entry.is_archive:
             return len(parts) == 1 or (len(parts) == 2 and _is_archive(parts[1], models))
         return not parts or (len(parts) == 1 and parts[0] in texts)

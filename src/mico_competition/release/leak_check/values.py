@@ -119,12 +119,14 @@ def summary_faults(
     released: Sequence[ModelFolder],
     trained: Trained,
     revealed: Sequence[str],
+    amendments: int,
 ) -> Iterator[str]:
     """What is wrong with release.json."""
     expected = {
         "format": 2,
         "challenge": challenge,
         "revealed": list(revealed),
+        **({"amendments": amendments} if amendments else {}),
         "scenarios": _rows(released, trained),
     }
     if current().path is not None:
