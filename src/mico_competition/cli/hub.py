@@ -93,20 +93,31 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--citation", type=Path, help="file with BibTeX for the default page")
     parser.add_argument(
+        "--form",
+        choices=("archives", "files"),
+        help="publish a zip for each scenario and phase, or the files of models one by one "
+        "(default: as the repository has them, or else archives below 50 MB a model)",
+    )
+    parser.add_argument(
         "--dry_run", action="store_true", help="check and print the page; upload nothing"
     )
 
     def run(args: argparse.Namespace) -> None:
+        from mico_competition.hosting.hub.contents import default_form, pages
         from mico_competition.hosting.hub.listing import check_repository
-        from mico_competition.hosting.hub.publish import pages, publish
+        from mico_competition.hosting.hub.publish import publish
         from mico_competition.hosting.hub.released import CARD_FILE, check_publishable
 
         if args.dry_run:
             release = check_publishable(args.challenge_folder)
             repo = check_repository(args.repo)
-            texts = pages(release, repo, args.licence, args.page, args.citation)
+            form = args.form or default_form(release)
+            texts = pages(release, repo, args.licence, args.page, args.citation, form)
             print(texts[CARD_FILE])
-            print(f"{count_of(len(release.models), 'model')} can be published; nothing was sent")
+            print(
+                f"{count_of(len(release.models), 'model')} can be published as {form}; nothing "
+                "was sent"
+            )
             return
         address = publish(
             args.challenge_folder,
@@ -115,6 +126,7 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
             licence=args.licence,
             page=args.page,
             citation=args.citation,
+            form=args.form,
             say=lambda sentence: print(sentence, flush=True),
         )
         print(f"Published: {address}")

@@ -15,13 +15,13 @@ from helpers_release import files_below
 
 from mico_competition.competition.solutions import membership
 
-LARGE = (".pt", ".bin", ".safetensors")
+LARGE = (".pt", ".bin", ".safetensors", ".zip")
 TOKEN = "hf_test"
 
 
 @dataclass
 class Request:
-    """What was asked: `start` is where a Range begins, `sent` the bytes of the answer."""
+    """What was asked: a Range from `start` to `end`; `sent` are the bytes of the answer."""
 
     method: str
     path: str
@@ -29,6 +29,7 @@ class Request:
     token: bool
     body: bytes
     sent: int = 0
+    end: int | None = None
 
 
 @dataclass
@@ -176,7 +177,7 @@ def add_sums(folder: Path) -> Path:
 
 
 def published(folder: Path) -> dict[str, bytes]:
-    """Content of a release's files, but archives, by path when published."""
+    """Content of a release's files, but archives, by path when published as single files."""
     side = folder.with_name(f"{folder.name}.release")
     return {
         f"{top.name}/{path}": content

@@ -34,13 +34,14 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         split = urlsplit(self.path)
         path = unquote(split.path)
-        wish = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        wish = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         self.request_note = Request(
             self.command,
             path,
             int(wish.group(1)) if wish else None,
             self.headers.get("Authorization") == f"Bearer {TOKEN}",
             body,
+            end=int(wish.group(2)) + 1 if wish and wish.group(2) else None,
         )
         self.hub.log.append(self.request_note)
         if self.hub.fail_all:
@@ -129,15 +130,18 @@ class Handler(BaseHTTPRequestHandler):
         content = content if fault.instead is None else fault.instead
         if fault.wrong:
             content = bytes([content[0] ^ 1]) + content[1:]
-        start = self.request_note.start or 0
+        start, asked = self.request_note.start or 0, self.request_note.end
         if start >= len(content) and start:
             return self.send(416, b"", Content_Range=f"bytes */{len(content)}")
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        end = min(len(content), len(content) if asked is None else asked)
+        part = self.request_note.start is not None
+        self.send_response(206 if part else 200)
+        self.send_header("Content-Length", str(end - start))
+        if part:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(content)}")
         self.end_headers()
-        end = len(content) if fault.breaks is None else start + fault.breaks
+        if fault.breaks is not None:
+            end = min(end, start + fault.breaks)
         self.wfile.write(content[start:end])
         self.request_note.sent = len(content[start:end])
         if fault.breaks is not None:
@@ -194,6 +198,9 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.hub.fault_of("store")
         if fault.status:
             return self.send(fault.status, b"")
+        if fault.stalls:
+            self.hub.stalled.set()
+            self.hub.closing.wait(5)
         if hashlib.sha256(body).hexdigest() != oid:
             return self.send(400, b"")
         self.hub.storage[oid] = body
@@ -214,6 +221,8 @@ class Handler(BaseHTTPRequestHandler):
                 found.commits.append(value["summary"] + value["description"])
             elif entry["key"] == "file":
                 found.files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "deletedFile":
+                del found.files[value["path"]]
             elif entry["key"] == "lfsFile":
                 found.files[value["path"]] = self.hub.storage[value["oid"]]
         url = f"{self.hub.url}/datasets/{name}/commit/{found.head}"

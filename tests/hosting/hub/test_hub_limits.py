@@ -4,7 +4,7 @@ import pytest
 from helpers_download import FIRST, PLACES, asked_for_files, get, with_small
 from helpers_hub import Fault, made_up
 
-from mico_competition.hosting.hub import client
+from mico_competition.hosting.hub import client, transfer
 from mico_competition.hosting.hub.client import HubError, HubFile, WrongFileError
 
 
@@ -34,15 +34,17 @@ def test_a_small_file_that_is_listed_with_gigabytes(hub, tmp_path, monkeypatch, 
 
 def test_no_more_of_a_file_is_written_than_its_listing_says(hub, tmp_path, monkeypatch):
     written = []
-    write = client._Counted.write
+    finish = transfer._Files._finish_first
 
-    def noted(counted, block):
-        try:
-            return write(counted, block)
-        finally:
-            written.append(counted._file.tell())
+    def noted(files, whole=True):
+        file, path = files._left[0]
+        if files._file:
+            files._file.flush()
+        part = file.part(path)
+        written.append(part.stat().st_size if part.exists() else 0)
+        finish(files, whole)
 
-    monkeypatch.setattr(client._Counted, "write", noted)
+    monkeypatch.setattr(transfer._Files, "_finish_first", noted)
     hub.faults[f"{FIRST}/model.pt"] = Fault(instead=bytes(3 << 20))
     with pytest.raises(WrongFileError, match="model.pt has not the checksum"):
         get(hub, tmp_path)

@@ -18,7 +18,7 @@ def test_publish_uploads_the_change_and_download_fetches_it(hub, tmp_path):
     trained = write_trained(tmp_path / "trained")
     out = tmp_path / "released"
     release(trained, CHALLENGE, out)
-    publish(out / CHALLENGE, "team/d", endpoint=hub.url)
+    publish(out / CHALLENGE, "team/d", form="files", endpoint=hub.url)
     fetch(plan_download(CHALLENGE, tmp_path / "got", repo="team/d", endpoint=hub.url))
     assert files_below(tmp_path / "got") == published(out / CHALLENGE)
     add_labels(trained, CHALLENGE, out, "dev")

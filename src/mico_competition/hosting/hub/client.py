@@ -1,7 +1,6 @@
-"""Lists repositories of the Hugging Face Hub and downloads single files, by `huggingface_hub`.
+"""Lists repositories of the Hugging Face Hub, by `huggingface_hub`.
 
-Errors of the client become a sentence that names the repository and the fix, and a file counts as
-downloaded only with the checksum that the Hub lists.
+Errors of the client become a sentence that names the repository and the fix.
 """
 
 from __future__ import annotations
@@ -9,12 +8,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mico_competition.data.downloads import DownloadError
 from mico_competition.scoring.printable import printable
@@ -46,12 +45,25 @@ class HubFile:
     """A file of a repository: its path, size in bytes, and checksum in hex.
 
     `checksum` is a SHA-256 (64 digits) for files in large file storage, and otherwise git's hash
-    of the content (40 digits).
+    of the content (40 digits).  If the file lies in an archive of the repository, `start` is the
+    position of its first byte there.
     """
 
     path: str
     size: int
     checksum: str
+    archive: HubFile | None = None
+    start: int = 0
+
+    @property
+    def end(self) -> int:
+        """The position behind its last byte."""
+        return self.start + self.size
+
+    @property
+    def source(self) -> HubFile:
+        """The file of the repository that has the bytes."""
+        return self.archive or self
 
     def fits(self, path: PathLike) -> bool:
         """Whether the file at `path` exists and has this content."""
@@ -129,93 +141,6 @@ def list_files(api: HfApi, repo: str, revision: str | None = None) -> tuple[str,
     if len(files) > MAX_ENTRIES:
         raise HubError(f"{repo} lists over {MAX_ENTRIES:,} files: is it the right repository?")
     return commit or "main", files
-
-
-def fetch_file(
-    endpoint: str,
-    repo: str,
-    commit: str,
-    file: HubFile,
-    path: Path,
-    on_bytes: Callable[[int], None],
-) -> None:
-    """Download one file to `path`, resuming from a partial download beside it.
-
-    Args:
-        endpoint: the Hub's address.
-        repo, commit, file: the file, as `list_files` returned it.
-        path: the file to write, which appears only when it is complete and has its checksum.
-        on_bytes: called with the length of every block that arrived; it may raise to stop.
-
-    Raises:
-        WrongFileError: if the repository has no such file, or other content (which is deleted).
-        HubError: if the connection breaks or the Hub refuses; the partial download is kept.
-    """
-    if file.fits(path):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    part = file.part(path)
-    if part.exists() and part.stat().st_size > file.size:
-        part.unlink()
-    with hub_errors(repo, endpoint), open(part, "ab") as out:
-        counted = _Counted(out, file.size, on_bytes)
-        with suppress(_TooLong):
-            if out.tell() < file.size:
-                _receive(endpoint, repo, commit, file, cast(BinaryIO, counted))
-        out.flush()
-        os.fsync(out.fileno())  # so that a power failure cannot leave an incomplete file
-    if counted.left < 0 or not file.fits(part):
-        part.unlink()
-        raise WrongFileError(
-            f"What {repo} sent as {file.path} has not the checksum that the Hub lists: it was "
-            "deleted; run again, and tell its owner if that does not help."
-        )
-    os.replace(part, path)
-
-
-def _receive(endpoint: str, repo: str, commit: str, file: HubFile, out: BinaryIO) -> None:
-    """Append the rest of the file to `out`."""
-    from huggingface_hub import errors, hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers
-
-    url = hf_hub_url(repo, file.path, repo_type="dataset", revision=commit, endpoint=endpoint)
-    # A compressed transfer could not be resumed in the middle.
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    try:
-        http_get(url, out, resume_size=out.tell(), headers=headers)
-    except errors.EntryNotFoundError as error:
-        raise WrongFileError(
-            f"{repo} lists {file.path} but does not hold it: run again, or tell its owner."
-        ) from error
-    except errors.HfHubHTTPError as error:
-        if error.response.status_code != 416:  # the file ends before what the Hub lists
-            raise
-
-
-class _TooLong(Exception):
-    """A file is longer than the Hub lists."""
-
-
-class _Counted:
-    """A file that reports every block written to it, and accepts at most `size` bytes."""
-
-    def __init__(self, file: BinaryIO, size: int, on_bytes: Callable[[int], None]) -> None:
-        self._file, self._on_bytes = file, on_bytes
-        self.left = size - file.tell()
-
-    def write(self, block: bytes) -> int:
-        """Write a block, then report it (which may raise, to stop)."""
-        self.left -= len(block)
-        if self.left < 0:
-            raise _TooLong
-        written = self._file.write(block)
-        self._on_bytes(len(block))
-        return written
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
 
 
 @contextmanager

@@ -71,13 +71,17 @@ class ScenarioFacts:
 
 @dataclass(frozen=True)
 class IndexLine:
-    """A model in an index file: `sha256` and `size` (bytes) are those of its weights."""
+    """A model in an index file: `sha256` and `size` (bytes) are those of its weights.
+
+    `archive` is the path of the archive with it, or empty if its files are published singly.
+    """
 
     model_id: int
     folder: str
     weights: str
     size: int
     sha256: str
+    archive: str = ""
 
 
 def index_path(scenario: str, phase: str) -> str:
@@ -89,11 +93,13 @@ def index_text(facts: ScenarioFacts, lines: Sequence[IndexLine]) -> str:
     """The CSV of one scenario and phase: a header, and one line a model."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(INDEX_COLUMNS)
+    archives = any(line.archive for line in lines)
+    writer.writerow((*INDEX_COLUMNS, "archive") if archives else INDEX_COLUMNS)
     delta = "" if facts.delta is None else f"{facts.delta:g}"
     for line in lines:
         place = (line.model_id, line.folder, line.weights, line.size, line.sha256)
-        writer.writerow((*place, facts.epsilon, delta))
+        archive = (line.archive,) if archives else ()
+        writer.writerow((*place, facts.epsilon, delta, *archive))
     return text.getvalue()
 
 
@@ -112,6 +118,7 @@ def card_text(
     scenarios: Sequence[ScenarioFacts],
     example: str,
     citation: str | None = None,
+    archives: bool = False,
 ) -> str:
     """The text of README.md: front matter for the Hub, then the page.
 
@@ -123,6 +130,7 @@ def card_text(
         example: `<scenario>/<phase>/model_<i>` of a model that is there.
         citation: BibTeX of this challenge; by default that of MICO for the challenges of 2022,
             and the address for others.
+        archives: whether the models are published in archives.
     """
     from jinja2 import StrictUndefined, Template
 
@@ -157,6 +165,7 @@ def card_text(
         model_id=folder.removeprefix("model_"),
         task=get_scenario(scenario).task,
         citation=bibtex.strip(),
+        archives=archives,
         own=table.path is not None,
         file=COMPETITION_FILE,
         code=table.code,

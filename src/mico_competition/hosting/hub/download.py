@@ -1,8 +1,9 @@
-"""Downloads a published challenge from the Hugging Face Hub, model by model.
+"""Downloads a published challenge from the Hugging Face Hub, as single files or out of archives.
 
 A model's folder appears in `<to>/<challenge>/` only when all its files are there with the checksums
-that the Hub lists.  Until then they are in `<to>/.<challenge>.download/`, from which an interrupted
-download resumes.  Existing files are never overwritten.
+that the Hub, or of files in archives the release's SHA256SUMS, lists.  Until then they are in
+`<to>/.<challenge>.download/`, from which an interrupted download resumes.  Existing files are never
+overwritten.
 
 Files are requested directly: `hf_hub_download` makes two requests for each file, which exceeds the
 Hub's rate limit for 600 models, and discards partial downloads when it is stopped.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +22,11 @@ from typing import Any
 
 from mico_competition.competition.layout import release_folder
 from mico_competition.competition.table import PUBLISHED, get_challenge, get_phase
+from mico_competition.hosting.hub.archived import Archives, check_finished
 from mico_competition.hosting.hub.client import (
     HubError,
     HubFile,
     WrongFileError,
-    fetch_file,
     hub_api,
     list_files,
     megabytes,
@@ -40,11 +41,13 @@ from mico_competition.hosting.hub.listing import (
     sort_out,
     whole,
 )
+from mico_competition.hosting.hub.transfer import fetch_files
 from mico_competition.support.counts import count_of
 from mico_competition.support.files import PathLike
 from mico_competition.support.progress import stage, tracked
 
 _WORKERS = 8
+_BYTES_A_JOB = 32 << 20  # of small models in one archive
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,12 @@ class Plan:
 
     def sentence(self) -> str:
         """A sentence for the user before the download."""
-        files = sum(len(model.files) for model in self.models)
+        files = [file for model in self.models for file in model.files.values()]
+        archives = {file.archive.path for file in files if file.archive}
+        packed = f" in {count_of(len(archives), 'archive')}" if archives else ""
         return (
-            f"Fetching {count_of(len(self.models), 'model')}, {count_of(files, 'file')}, "
+            f"Fetching {count_of(len(self.models), 'model')}, {count_of(len(files), 'file')}"
+            f"{packed}, "
             f"{megabytes(self.size)} into "
             f"{self.folder}; {megabytes(self.bytes_there)} are there already"
         )
@@ -117,14 +123,16 @@ def plan_download(
         to: the folder of `<challenge>/...`.
         scenarios, phases, models: the names and ids to select; empty selects all.
         repo: OWNER/NAME of a dataset repository (default: that of 2022); its top, or a folder
-            there named after the challenge, holds `<scenario>/<phase>/model_<i>/<file>`.
+            there named after the challenge, holds `<scenario>/<phase>/model_<i>/<file>`, or
+            `<challenge>.release/archives/` holds archives of these.
         revision: a branch, tag or commit (default: the main branch).
         endpoint: the Hub's address (default: HF_ENDPOINT, or huggingface.co).
 
     Raises:
         ValueError: if a name is unknown, or no repository is known for the challenge.
-        HubError: if the Hub cannot be reached or refuses, if the repository lacks a selected model
-            or a file of it, if other files exist in its folder, or if the disk is too full.
+        HubError: if the Hub cannot be reached or refuses, if its owner's upload is not finished,
+            if the repository lacks a selected model or a file of it, if other files exist in its
+            folder, or if the disk is too full.
     """
     known = get_challenge(challenge)
     if foreign := sorted(set(scenarios) - set(known)):
@@ -141,12 +149,18 @@ def plan_download(
     api = hub_api(endpoint)
     with quiet_client():
         commit, files = list_files(api, repo, revision)
-    found, extras = sort_out(files, challenge)
-    for name, file in extras.items():
-        check_size(file, repo, name)
-    chosen = choose(found, challenge, repo, scenarios=scenarios, phases=phases, ids=models)
+        check_finished(files, challenge, repo)
+        found, extras = sort_out(files, challenge)
+        for name, file in extras.items():
+            check_size(file, repo, name)
+        archives = Archives.read(api.endpoint, repo, commit, files, challenge)
+        packed = {*archives.models()} - {*found}
+        everything = sorted([*found, *packed])
+        chosen = choose(everything, challenge, repo, scenarios=scenarios, phases=phases, ids=models)
+        located = archives.locate(model for model in chosen if model in packed)
     to = Path(os.path.abspath(to))
-    wanted = tuple(whole(chosen, repo))
+    single = [model for model in chosen if model not in packed]
+    wanted = tuple(whole(sorted([*located, *single]), repo))
     missing, new = _compare(wanted, extras, to / challenge, repo)
     plan = Plan(challenge, repo, commit, api.endpoint, to, wanted, missing, new, 0)
     staged = sum(
@@ -244,7 +258,7 @@ def _fetch_all(plan: Plan) -> None:
     wrong: list[WrongFileError] = []
     with shown as fetched, ThreadPoolExecutor(_WORKERS) as pool:
         try:
-            jobs = [pool.submit(_fetch_model, plan, model, on_bytes) for model in plan.missing]
+            jobs = [pool.submit(_fetch_models, plan, some, on_bytes) for some in _jobs(plan)]
             for job in as_completed(jobs):
                 try:
                     job.result()
@@ -258,16 +272,48 @@ def _fetch_all(plan: Plan) -> None:
         more = f" So it is with {count_of(len(wrong) - 1, 'more file')}." if wrong[1:] else ""
         raise WrongFileError(f"{wrong[0]}{more}")
     for name, file in plan.extras.items():
-        _fetch_one(plan, file, plan.staging / name, lambda count: None)
+        _fetch(plan, [(file, plan.staging / name)], lambda count: None)
         plan.side.mkdir(parents=True, exist_ok=True)
         os.replace(plan.staging / name, plan.side / name)
 
 
-def _fetch_model(plan: Plan, model: HubModel, on_bytes: Any) -> None:
-    """Download one model; its folder appears when all its files are complete."""
-    staged = plan.staging / model.relative_path
-    for name, file in model.files.items():
-        _fetch_one(plan, file, staged / name, on_bytes)
+def _jobs(plan: Plan) -> Iterator[list[HubModel]]:
+    """The missing models: single ones, and together those that follow each other in an archive."""
+    some: list[HubModel] = []
+    for model in sorted(plan.missing, key=_position):
+        together = some and _position(model)[0] == _position(some[0])[0] != ""
+        if some and not (together and sum(m.size for m in some) + model.size <= _BYTES_A_JOB):
+            yield some
+            some = []
+        some.append(model)
+    if some:
+        yield some
+
+
+def _position(model: HubModel) -> tuple[str, int]:
+    """The path of the archive with the model, or "", and the position of its first file there."""
+    first = min(model.files.values(), key=lambda file: file.start)
+    return (first.archive.path if first.archive else "", first.start)
+
+
+def _fetch_models(plan: Plan, models: list[HubModel], on_bytes: Any) -> None:
+    """Download models; the folder of one appears when all its files are complete."""
+    files = [
+        (file, plan.staging / model.relative_path / name)
+        for model in models
+        for name, file in sorted(model.files.items(), key=lambda item: item[1].start)
+    ]
+    try:
+        _fetch(plan, files, on_bytes)
+    finally:
+        for model in models:
+            staged = plan.staging / model.relative_path
+            if all((staged / name).exists() for name in model.files):
+                _place(plan, model, staged)
+
+
+def _place(plan: Plan, model: HubModel, staged: Path) -> None:
+    """Move a complete model from its staging folder to its own."""
     for path in staged.iterdir():  # files of an earlier revision of the repository
         if path.name not in model.files:
             path.unlink()
@@ -281,8 +327,8 @@ def _fetch_model(plan: Plan, model: HubModel, on_bytes: Any) -> None:
     staged.rmdir()
 
 
-def _fetch_one(plan: Plan, file: HubFile, path: Path, on_bytes: Any) -> None:
-    fetch_file(plan.endpoint, plan.repo, plan.commit, file, path, on_bytes)
+def _fetch(plan: Plan, files: list[tuple[HubFile, Path]], on_bytes: Any) -> None:
+    fetch_files(plan.endpoint, plan.repo, plan.commit, files, on_bytes)
 
 
 def _remove_empty(folder: Path) -> None:

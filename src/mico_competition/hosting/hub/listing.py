@@ -30,6 +30,7 @@ from mico_competition.support.untrusted import SEED_LIMIT, TEXT_LIMIT
 
 # The files that describe a release, in `<challenge>.release/`.
 COMMITMENTS_FILE = "commitments.json"
+UNFINISHED_FILE = "unfinished"  # is there while not all of a release is
 RELEASE_FILES = (
     "release.json",
     "SHA256SUMS",

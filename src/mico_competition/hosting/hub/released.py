@@ -7,7 +7,7 @@ name a file, and never quote it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -52,14 +52,24 @@ class Released:
     files: dict[str, Path]
     sums: dict[str, str]
 
+    @property
+    def side(self) -> Path:
+        """The folder, beside the models, of the release's own files."""
+        return release_folder(self.folder)
+
     def weights(self, model: ModelFolder) -> str:
         """The published path of the model's weights."""
         names = task_of(model.scenario).weights[-1].split("|")
         places = (f"{self.challenge}/{model.relative_path}/{name}" for name in names)
         return next(place for place in places if place in self.sums)
 
-    def index(self, scenario: str, phase: str) -> list[IndexLine]:
-        """A line for each model of a scenario and phase."""
+    def index(
+        self, scenario: str, phase: str, archives: Mapping[str, str] | None = None
+    ) -> list[IndexLine]:
+        """A line for each model of a scenario and phase.
+
+        `archives` are the published paths of archives, by `relative_path` of their models.
+        """
         lines = []
         for model in self.models:
             if (model.scenario, model.phase) == (scenario, phase):
@@ -68,7 +78,9 @@ class Released:
                     self.files[name].stat().st_size,
                     f"{self.challenge}/{model.relative_path}",
                 )
-                lines.append(IndexLine(model.model_id, place, name, size, self.sums[name]))
+                archive = (archives or {}).get(model.relative_path, "")
+                line = IndexLine(model.model_id, place, name, size, self.sums[name], archive)
+                lines.append(line)
         return lines
 
 
