@@ -114,10 +114,7 @@ def add_publish(parser: argparse.ArgumentParser) -> None:
             form = args.form or default_form(release)
             texts = pages(release, repo, args.licence, args.page, args.citation, form)
             print(texts[CARD_FILE])
-            print(
-                f"{count_of(len(release.models), 'model')} can be published as {form}; nothing "
-                "was sent"
-            )
+            print(f"{count_of(len(release.models), 'model')} can be published; nothing was sent")
             return
         address = publish(
             args.challenge_folder,

@@ -23,7 +23,7 @@ def test_a_dry_run_shows_the_page_and_sends_nothing(hub, release, tmp_path):
     code, out, err = run_mico(hub.url, tmp_path, "publish", release, "team/new", *flags)
     assert (code, err) == (0, "")
     assert "license: cc-by-4.0" in out and "| cifar10_lo | 3.988 | 1e-05 | not stated" in out
-    assert "8 models can be published as files; nothing was sent" in out
+    assert "8 models can be published; nothing was sent" in out
     assert not hub.log
 
 
