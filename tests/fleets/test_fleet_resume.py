@@ -83,6 +83,14 @@ def test_killed_with_its_worker_or_alone_it_goes_on_to_the_same_bits(tmp_path):
     before = steps()
     process = killed.start()
     wait_for(lambda: steps() > before)
+    os.killpg(process.pid, signal.SIGTERM)  # as Slurm does
+    _, error = process.communicate(timeout=600)
+    assert process.returncode == 130 and "the same command continues from here" in error
+    assert "Stopped after step" in error and "Traceback" not in error
+    assert not killed.workers()
+    before = steps()
+    process = killed.start()
+    wait_for(lambda: steps() > before)
     os.kill(killed.workers()[0], signal.SIGKILL)
     _, error = process.communicate(timeout=600)
     assert process.returncode == 0, error

@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import signal
 import stat
 
 import numpy as np
@@ -21,7 +22,7 @@ from helpers_resume import (
 )
 
 from mico_competition.competition.splits import Seeds
-from mico_competition.support import files
+from mico_competition.support import files, stopping
 from mico_competition.training import checkpoint as module
 from mico_competition.training.checkpoint import BusyError, Checkpoint
 from mico_competition.training.dpsgd import DPSGD
@@ -333,6 +334,59 @@ def test_a_checkpoint_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
     folder = place(tmp_path / "model").folder.name
     state = ["sync state_1.pt", "name state_1.pt", f"sync {folder}"]
     assert order == [*state, "sync checkpoint.json", "name checkpoint.json", f"sync {folder}"]
+
+
+def asked_after(steps, total=12):
+    """A `progress` that asks the run to end, as SIGTERM does, after `steps` steps."""
+
+    def progress(part):
+        if round(part * total) == steps:
+            stopping.ask(signal.SIGTERM)
+
+    return progress
+
+
+@pytest.mark.parametrize("steps", [6, 8, 12])
+def test_a_long_run_that_is_asked_to_end_writes_a_last_checkpoint(
+    tmp_path, monkeypatch, caplog, steps
+):
+    settings = small_settings(tmp_path, "purchase100", "inf", train_seed=7)
+    run(tmp_path / "whole", settings)
+    monkeypatch.setattr(module.OpenCheckpoint, "is_long", lambda _: True)
+    seldom = place(tmp_path / "model", minutes=15)
+    with pytest.raises(stopping.Terminated):
+        run(tmp_path / "model", settings, checkpoint=seldom, progress=asked_after(steps))
+    assert json.loads((seldom.folder / "checkpoint.json").read_text())["steps"] == steps
+    assert f"Stopped after step {steps}, of which there is a checkpoint" in caplog.text
+    assert not stopping.asked()
+    run(tmp_path / "model", settings, checkpoint=seldom)
+    assert weights(tmp_path / "model") == weights(tmp_path / "whole")
+
+
+def test_a_short_run_is_not_waited_for(tmp_path):
+    settings = small_settings(tmp_path, "purchase100", "inf")
+    asked = []
+    run(
+        *(tmp_path / "model", settings),
+        checkpoint=place(tmp_path / "model", minutes=15),
+        progress=lambda _: asked.append(stopping.ask(signal.SIGTERM)),
+    )
+    assert asked == [False] * 12 and not stopping.ask(signal.SIGTERM)
+
+
+def test_a_run_is_long_if_its_pace_says_so_or_it_has_a_checkpoint(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    opened = module.OpenCheckpoint(place(tmp_path / "model", minutes=15), dict)
+    assert not opened.is_long()
+    now[0], opened.part = 60.0, 0.1  # ten minutes in all
+    assert not opened.is_long()
+    opened.part = 0.05
+    assert opened.is_long()
+    never = module.OpenCheckpoint(place(tmp_path / "model", minutes=0), dict)
+    never.part = 1e-6
+    now[0] += 60
+    assert not never.is_long()
 
 
 def test_a_run_that_diverges_leaves_no_checkpoint(tmp_path):

@@ -84,6 +84,15 @@ def test_the_same_command_goes_on_with_the_seeds_that_it_had_drawn(tmp_path):
     process = command(tmp_path, "--learning_rate", "0.5")
     _, error = process.communicate(timeout=600)
     assert process.returncode == 1 and "and this one has learning_rate=0.5" in error
+    before = about.stat().st_mtime_ns
+    process = command(tmp_path)
+    while about.stat().st_mtime_ns == before and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=600)
+    assert process.returncode == 128 + signal.SIGTERM, error
+    assert "ending after this step, with a checkpoint" in error and "Traceback" not in error
+    assert f"Stopped after step {json.loads(about.read_text())['steps']}, of which" in error
     process = command(tmp_path)
     out, error = process.communicate(timeout=600)
     assert process.returncode == 0, error
@@ -93,5 +102,5 @@ def test_the_same_command_goes_on_with_the_seeds_that_it_had_drawn(tmp_path):
         for n in ("challenge", "training", "membership")
     ]
     assert seeds == facts["seeds"]
-    assert json.loads((phase / "model_3" / "metadata.json").read_text())["resumed"] == 1
+    assert json.loads((phase / "model_3" / "metadata.json").read_text())["resumed"] == 2
     assert [path.name for path in phase.iterdir()] == ["model_3"]

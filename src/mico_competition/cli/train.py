@@ -23,6 +23,7 @@ from mico_competition.support.command_line import (
 )
 from mico_competition.support.progress import say, tracked
 from mico_competition.support.reports import add_json
+from mico_competition.support.stopping import politely
 from mico_competition.training.settings import Settings, resolve
 
 # 2022's launchers give these too.  They have no effect: data are in memory, and progress is timed.
@@ -219,8 +220,9 @@ def run_train(args: argparse.Namespace) -> None:
     runs = runs_of(args, settings, data, seeds, folders, minutes)
     trained = train_many(settings, data, runs, tokenizer=tokenizer)
     shown = tracked(trained, "Models", "model", total=len(runs), show=len(runs) > 1)
-    for run, metadata in zip(runs, shown):
-        say(_summary(metadata, run.folder))
+    with politely():
+        for run, metadata in zip(runs, shown):
+            say(_summary(metadata, run.folder))
 
 
 def checkpoint_minutes(args: argparse.Namespace) -> float:

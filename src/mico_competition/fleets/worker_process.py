@@ -21,8 +21,10 @@ from mico_competition.fleets.ledger import CHECKPOINTS, Ledger
 from mico_competition.fleets.lock import hold_shared
 from mico_competition.fleets.running import reports_of
 from mico_competition.fleets.shared_data import Rebuild, map_parts
+from mico_competition.support import stopping
 
 REPORT_SECONDS = 1.0  # how often a worker reports to its fleet
+_LAST_SECONDS = 40.0  # less than `lock.WAIT_SECONDS`, for which a new run waits
 _MESSAGE = 2000  # characters of an error at most, so that a pipe takes a message in one write
 
 
@@ -50,6 +52,8 @@ def begin(
     os.umask(0o077)  # a model's folder holds secrets
     os.environ["MICO_QUIET"] = "1"  # the fleet itself shows the progress
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the fleet itself handles Ctrl-C
+    signal.signal(signal.SIGTERM, _end_politely)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # the fork server has it blocked
     threading.Thread(target=_die_with_fleet, args=(lifeline,), daemon=True).start()
     try:
         _state["lock"] = hold_shared(job.ledger.folder)
@@ -65,11 +69,22 @@ def begin(
 
 
 def _die_with_fleet(lifeline: Connection) -> None:
-    """End this process when the fleet's process ends; a half-written folder is ignored."""
+    """End this process when the fleet's process ends; a half-written folder is ignored.
+
+    A run of hours may end its step and write a checkpoint first.
+    """
     try:
         lifeline.recv_bytes()
     except (EOFError, OSError):
+        if stopping.asked() or stopping.ask(signal.SIGTERM):
+            stopping.wait(_LAST_SECONDS)
         os._exit(1)
+
+
+def _end_politely(number: int, frame: Any) -> None:
+    """End at SIGTERM, which Slurm sends to all processes; see `_die_with_fleet`."""
+    if not (stopping.asked() or stopping.ask(number)):
+        os._exit(128 + number)
 
 
 def train(block: Block) -> Outcome:
@@ -77,17 +92,20 @@ def train(block: Block) -> Outcome:
     job: Job = _state["job"]
     ledger = job.ledger
     code = ledger.training_fingerprint
-    return train_block(
-        ledger.settings,
-        _state["data"],
-        block,
-        [ledger.folder_of(model_id) for model_id in block.model_ids],
-        checkpoints_of(ledger.folder / CHECKPOINTS, block, job.checkpoint_minutes, code),
-        reports_of(ledger.folder, block, ledger.settings, job.track),
-        tokenizer=job.tokenizer,
-        device=_state["device"],
-        progress=_Reporter(_state["fleet"]),
-    )
+    try:
+        return train_block(
+            ledger.settings,
+            _state["data"],
+            block,
+            [ledger.folder_of(model_id) for model_id in block.model_ids],
+            checkpoints_of(ledger.folder / CHECKPOINTS, block, job.checkpoint_minutes, code),
+            reports_of(ledger.folder, block, ledger.settings, job.track),
+            tokenizer=job.tokenizer,
+            device=_state["device"],
+            progress=_Reporter(_state["fleet"]),
+        )
+    except stopping.Terminated as stop:  # with a checkpoint, of which the block is tried again
+        os._exit(128 + stop.number)
 
 
 class _Reporter:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import tempfile
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
@@ -123,6 +125,15 @@ def _keep_sockets_short() -> None:
     )
 
 
+def _start_fork_server() -> None:
+    """Start the fork server with SIGTERM blocked, so that workers that end politely outlive it."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 def _spread(blocks: deque[Block], workers: list[_Worker]) -> Iterator[Outcome | float | None]:
     """Keep every worker busy until no block is left, or no worker is usable."""
     free = list(reversed(workers))
@@ -169,6 +180,7 @@ class _Worker:
         # The fork server imports this once, so that workers start fast and share its memory.  The
         # import starts neither torch's threads nor CUDA.
         context.set_forkserver_preload(["mico_competition.fleets.worker_process"])
+        _start_fork_server()
         self._reader, self._writer = multiprocessing.Pipe(duplex=False)
         self._started, self._part, self._error = False, 0.0, ""
         self._executor = ProcessPoolExecutor(

@@ -26,6 +26,7 @@ from mico_competition.support.own_code import own_frame
 from mico_competition.support.progress import heartbeat, quiet, stage
 from mico_competition.support.reports import only_a_report
 from mico_competition.support.spelling import nearest
+from mico_competition.support.stopping import Terminated
 from mico_competition.support.terminal import styled
 
 _ADVICE = {
@@ -251,14 +252,6 @@ def refused(error: Exception) -> int:
     """Say why nothing can be run, in a sentence on stderr; gives the exit code."""
     print(_line(_sentence(error) or _bug(error)), end="", file=sys.stderr)
     return MISUSED if isinstance(error, UsageError) else FAILED
-
-
-class Terminated(KeyboardInterrupt):
-    """The signal of this number asked the process to end."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 @contextmanager

@@ -28,6 +28,7 @@ import torch
 from mico_competition.competition.splits import Seeds, parse_seed, seed_text
 from mico_competition.support.files import PRIVATE, PathLike, written_aside
 from mico_competition.support.locks import lock_file
+from mico_competition.support.stopping import under_way
 from mico_competition.support.untrusted import read_limited_json
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.model_folder import software_versions
@@ -118,7 +119,8 @@ def opened(
     run = OpenCheckpoint(checkpoint, facts)
     try:
         run.read()
-        yield run
+        with under_way(run.is_long):
+            yield run
     except DivergedError:
         run.drop()
         raise
@@ -153,6 +155,7 @@ class OpenCheckpoint:
         state: the state to go on from; None for a run that begins.
         seconds: the time that was spent on it before.
         resumed: how often the run was resumed, this time included.
+        part: the finished fraction of its steps.
     """
 
     def __init__(self, place: Checkpoint, facts: Callable[[], Mapping[str, Any]]) -> None:
@@ -164,7 +167,7 @@ class OpenCheckpoint:
         self._due = self._started + self._seconds_between
         self._number = 0
         self.state: dict[str, Any] | None = None
-        self.seconds, self.resumed = 0.0, 0
+        self.seconds, self.resumed, self.part = 0.0, 0, 0.0
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -237,16 +240,29 @@ class OpenCheckpoint:
                 "what that run had, or remove the folder to train the model anew."
             )
 
+    def is_long(self) -> bool:
+        """Whether the run has a checkpoint, or takes so long at its pace that it will have one."""
+        if self._number:
+            return True
+        seconds = time.monotonic() - self._started
+        return bool(self.part) and seconds / self.part >= self._seconds_between
+
     def due(self) -> bool:
         """Whether it is time for the next checkpoint."""
         return time.monotonic() >= self._due
 
-    def write(self, state: Mapping[str, Any], steps: int) -> None:
-        """Write the state after `steps` steps; training goes on if that fails, with a warning."""
+    def write(self, state: Mapping[str, Any], steps: int) -> bool:
+        """Write the state after `steps` steps; training goes on if that fails, with a warning.
+
+        Returns:
+            Whether it was written.
+        """
+        written = False
         try:
             if self._lock is None:
                 self._take_lock()
             self._write(state, steps)
+            written = True
         except BusyError as error:
             _log.warning("%s This process writes no checkpoints.", error)
             self._seconds_between = math.inf
@@ -256,6 +272,7 @@ class OpenCheckpoint:
                 "A checkpoint could not be written to %s (%s).", self._place.folder, reason
             )
         self._due = time.monotonic() + self._seconds_between
+        return written
 
     def _write(self, state: Mapping[str, Any], steps: int) -> None:
         folder, number = self._place.folder, self._number + 1

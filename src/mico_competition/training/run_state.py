@@ -8,16 +8,20 @@ numbers it had drawn after the state was written exists any more.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 from torch import nn
 
+from mico_competition.support import stopping
 from mico_competition.training.checkpoint import OpenCheckpoint
 from mico_competition.training.poisson_draws import restore, state_of
 from mico_competition.training.random_numbers import global_states, set_global_states
 from mico_competition.training.run_report import Report
 from mico_competition.training.secure_random import Generator
+
+_log = logging.getLogger(__name__)
 
 
 class Position:
@@ -72,6 +76,7 @@ class RunState(Position):
         noise: the generator of a private run's noise.
         sampling: the generator of its batches.
         checkpoint: where the state is read from, and written to when it is due.
+        num_steps: the number of steps of the whole run.
         steps_per_epoch, report: as in `Position`.
     """
 
@@ -83,13 +88,14 @@ class RunState(Position):
         noise: Generator,
         sampling: Generator,
         checkpoint: OpenCheckpoint,
+        num_steps: int,
         steps_per_epoch: int,
         report: Report | None = None,
     ) -> None:
         super().__init__(steps_per_epoch, report)
         self._model, self._optimizer = model, optimizer
         self._noise, self._sampling = noise, sampling
-        self._checkpoint = checkpoint
+        self._checkpoint, self._num_steps = checkpoint, num_steps
         self._epoch_start = state_of(sampling)
         self._device = next(model.parameters()).device
 
@@ -118,8 +124,15 @@ class RunState(Position):
         self._write_if_due()
 
     def _write_if_due(self) -> None:
-        if self._checkpoint.due():
-            self._checkpoint.write(self.state_dict(), self.steps)
+        """Write a checkpoint if it is due, or if the process was asked to end; then end."""
+        self._checkpoint.part = self.steps / self._num_steps
+        ends = stopping.asked()
+        if ends or self._checkpoint.due():
+            written = self._checkpoint.write(self.state_dict(), self.steps)
+            if ends and written:
+                _log.warning("Stopped after step %d, of which there is a checkpoint.", self.steps)
+        if ends:
+            stopping.end()
 
     def state_dict(self) -> dict[str, Any]:
         """All of the state, as tensors and plain values."""

@@ -288,6 +288,7 @@ def fit(
             noise=noise,
             sampling=sampling,
             checkpoint=checkpoint,
+            num_steps=settings.num_steps,
             steps_per_epoch=settings.steps_per_epoch,
             report=report,
         )
