@@ -77,8 +77,15 @@ def test_every_check_knows_what_was_revealed(copy, capsys):
     assert main([*leaks, "--revealed", "dev"]) == 0
 
 
-def test_one_phase_after_the_other_and_the_same_again(copy):
+def test_one_phase_after_the_other_and_the_same_again(copy, capsys):
     trained, out = copy
+    both = shutil.copytree(out, out.parent / "both")
+    command = ["release", str(trained), "--to", str(both), "--reveal", "dev", "final"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == "".join(
+        f"Added the labels of 3 models of {phase} to {both / CHALLENGE}\n"
+        for phase in ("dev", "final")
+    )
     add_labels(trained, CHALLENGE, out, "final")
     once = files_below(out)
     add_labels(trained, CHALLENGE, out, "final")
@@ -86,6 +93,7 @@ def test_one_phase_after_the_other_and_the_same_again(copy):
     add_labels(trained, CHALLENGE, out, "dev")
     assert check_files(out / CHALLENGE)[1] == []
     assert check_release(out, trained, [CHALLENGE], revealed=["dev", "final"]) == []
+    assert files_below(both) == files_below(out)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from datetime import UTC, datetime
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from mico_competition.release.commitments import read_history, read_openings
 from mico_competition.release.descent import descent
 from mico_competition.release.leak_check.check import check_release
 from mico_competition.release.release import release
+from mico_competition.release.stale import amendment_notes
 
 FINAL = DEV.replace("dev/model_100", "final/model_150")
 PRIVATE = DEV.replace("inf", "lo")
@@ -425,3 +427,25 @@ def test_the_command_line(copy, capsys):
     assert capsys.readouterr().out == f"{what}Nothing was changed\n"
     assert main([*command, "--amend", WHY, "--date", "2026-11-01"]) == 0
     assert capsys.readouterr().out.startswith(f"{what}It is recorded in {out / RECORD}; publish")
+
+
+def test_participants_learn_that_predictions_are_of_another_model(changed, capsys):
+    _, out = changed
+    folder = out / CHALLENGE
+    for place in folder.glob("*/*/model_*"):
+        target = out / f"{CHALLENGE}.predictions" / place.relative_to(folder)
+        target.mkdir(parents=True)
+        (target / "prediction.csv").write_text(",".join(["0.5", "0.25"] * 100) + "\n")
+    old = datetime(2026, 10, 20, tzinfo=UTC).timestamp()
+    os.utime(out / f"{CHALLENGE}.predictions" / DEV / "prediction.csv", (old, old))
+    early = f"{DEV} was replaced by amendment 1 of 2026-11-01, and its prediction is of 2026-10-20"
+    other = f"{FINAL} was replaced by amendment 2 of 2026-11-03"
+    zipped = str(out / "p.zip")
+    for command in (["check"], ["score"], ["submit", "--zip", zipped], ["check", "--zip", zipped]):
+        assert main([command[0], str(folder), *command[1:]]) == 0
+        said = capsys.readouterr().out
+        assert f"{early}: attack it again." in said and other in said
+    os.utime(out / f"{CHALLENGE}.predictions" / FINAL / "prediction.csv", (old, old))
+    assert amendment_notes(folder)[1].endswith(
+        "and its prediction is of 2026-10-20: attack it again."
+    )

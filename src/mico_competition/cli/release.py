@@ -38,8 +38,12 @@ def add_release(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--reveal",
+        nargs="+",
+        action="extend",
         choices=SCORED_PHASES,
-        help="add the labels and seeds of this phase, which is over, to the release in --to",
+        metavar="PHASE",
+        help="add the labels and seeds of dev or final, or of both, which are over, to the release "
+        "in --to",
     )
     parser.add_argument(
         "--amend",
@@ -85,12 +89,11 @@ def _run_release(args: argparse.Namespace) -> None:
         return
     for challenge in challenges:
         place = args.to / challenge
+        for phase in args.reveal or ():
+            count = add_labels(args.root, challenge, args.to, phase)
+            added = f"Added the labels of {count_of(count, 'model')} of {phase} to {place}"
+            print(added, flush=True)
         if args.reveal:
-            count = add_labels(args.root, challenge, args.to, args.reveal)
-            print(
-                f"Added the labels of {count_of(count, 'model')} of {args.reveal} to {place}",
-                flush=True,
-            )
             continue
         check_fleets(args.root, challenge, amended=all_amended(args.root, challenge))
         count = release(

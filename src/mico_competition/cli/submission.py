@@ -42,6 +42,7 @@ def _run_check(args: argparse.Namespace) -> int:
         faults = check_folder(args.challenge_folder, args.predictions)
     for fault in faults:
         print(fault, file=sys.stderr)
+    _print_amendments(args)
     print(count_of(len(faults), "fault") if faults else "No faults: ready to submit")
     checked = args.zip or args.predictions or args.challenge_folder
     report("check", checked=checked, sound=not faults, faults=faults)
@@ -67,6 +68,15 @@ def _run_submit(args: argparse.Namespace) -> None:
     )
     print(f"Packed {path} ({path.stat().st_size:,} bytes)")
     print("\n".join(packed_lines(args.challenge_folder, args.predictions)))
+    _print_amendments(args)
+
+
+def _print_amendments(args: argparse.Namespace) -> None:
+    """Print which models were amended after publication, since predictions may be older."""
+    from mico_competition.release.stale import amendment_notes
+
+    for note in amendment_notes(args.challenge_folder, args.predictions):
+        print(note)
 
 
 def packed_lines(challenge_folder: Path, predictions: Path | None = None) -> list[str]:
@@ -142,6 +152,7 @@ def _run_score(args: argparse.Namespace) -> None:
     labels = labels_of(scores)
     scores = {name: scores[name] for name in labels}
     print(_phases_line(args.challenge_folder, args.phase, len(values[0])))
+    _print_amendments(args)
     print("\n".join(score_lines(scores, intervals, labels)))
     known = {name: intervals[name] for name in scores}
     counts = {n: one.get("effective_models", one["models"]) for n, one in known.items()}

@@ -33,6 +33,7 @@ from mico_competition.hosting.hub.client import (
     quiet_client,
 )
 from mico_competition.hosting.hub.listing import (
+    AMENDMENTS_FILE,
     COMMITMENTS_FILE,
     HubModel,
     check_repository,
@@ -181,7 +182,10 @@ def _compare(
     The files that describe a release may have changed, as when labels are added, if it has the
     same commitments; HubError if anything else differs.
     """
-    missing = []
+    side = release_folder(folder)
+    new = {name: file for name, file in extras.items() if not file.fits(side / name)}
+    missing: list[HubModel] = []
+    other: list[Path] = []
     for model in tracked(models, "Comparing", "model"):
         if not os.path.lexists(folder / model.relative_path):
             missing.append(model)
@@ -191,14 +195,21 @@ def _compare(
             if place.is_dir() and not os.path.lexists(place / name):
                 lacking[name] = file  # it was published later
             elif not place.is_dir() or not file.fits(place / name):
+                if AMENDMENTS_FILE in new and place.is_dir():
+                    other.append(place)
+                    break
                 raise HubError(
                     f"{place / name} is not what {repo} holds: move that model's folder away, or "
                     "choose another --to."
                 )
         if lacking:
             missing.append(replace(model, files=lacking))
-    side = release_folder(folder)
-    new = {name: file for name, file in extras.items() if not file.fits(side / name)}
+    if AMENDMENTS_FILE in new and (other or (side / COMMITMENTS_FILE).exists()):
+        away = ", ".join(map(str, [*dict.fromkeys(other), side]))
+        raise HubError(
+            f"{repo} was amended since you fetched it. Move these folders away, download again, "
+            f"and give the moved {side.name} to `mico verify {folder} --since`: {away}"
+        )
     same = COMMITMENTS_FILE in extras and COMMITMENTS_FILE not in new
     for name in new:
         if (side / name).exists() and not same:

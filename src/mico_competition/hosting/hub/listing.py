@@ -31,11 +31,12 @@ from mico_competition.support.untrusted import SEED_LIMIT, TEXT_LIMIT
 # The files that describe a release, in `<challenge>.release/`.
 COMMITMENTS_FILE = "commitments.json"
 UNFINISHED_FILE = "unfinished"  # is there while not all of a release is
+AMENDMENTS_FILE = "amendments.jsonl"
 RELEASE_FILES = (
     "release.json",
     "SHA256SUMS",
     COMMITMENTS_FILE,
-    "amendments.jsonl",
+    AMENDMENTS_FILE,
     COMPETITION_FILE,
     *(f"revealed_{phase}.json" for phase in SCORED_PHASES),
 )
