@@ -21,12 +21,12 @@ from mico_competition.release.archives import (
     SUMS_FILE,
     read_sums,
     sha256_of,
-    write_archive,
     write_sums,
 )
 from mico_competition.support.files import PathLike
 from mico_competition.support.scratch import scratch
 from mico_competition.support.untrusted import JSON_LIMIT, read_limited_text
+from mico_competition.support.zips import write_zip
 
 FORMS = ("archives", "files")
 _SMALL_MODEL = 50_000_000  # bytes
@@ -47,7 +47,7 @@ class Contents:
     """The files to publish, by their path on the Hub.
 
     `models` have the bytes of models, and `described` describe the release.  `unmade` are archives
-    that the release does not have, with the folders that each holds; once `groups` has made them,
+    that the release does not have, with the files that each holds; once `groups` has made them,
     `made` has their sizes and SHA-256.  `sums` is the path for the checksums of all archives.
     """
 
@@ -71,8 +71,7 @@ class Contents:
     @property
     def size(self) -> int:
         """The bytes of all files; of archives that are not made yet, those of their content."""
-        tops = tuple(f"{folder}/" for folders in self.unmade.values() for folder in folders)
-        packed = (path for name, path in self.release.files.items() if name.startswith(tops))
+        packed = (self.release.files[name] for names in self.unmade.values() for name in names)
         single = (path for path, _ in (*self.models.values(), *self.described.values()))
         return sum(path.stat().st_size for path in (*packed, *single))
 
@@ -94,9 +93,9 @@ class Contents:
 
     def _made(self, aside: Path, there: Mapping[str, HubFile]) -> Iterator[tuple[str, Path]]:
         """Make one archive after the other, and keep those that the repository lacks."""
-        for name, folders in self.unmade.items():
+        for name, files in self.unmade.items():
             path = aside / name.rpartition("/")[2]
-            write_archive(path, self.release.folder.parent, *folders)
+            write_zip(path, {file: self.release.files[file] for file in files})
             digest = sha256_of(path)
             self.made[name] = path.stat().st_size, digest
             if missing({name: (path, digest)}, there):
@@ -140,10 +139,10 @@ def contents(release: Released, form: str, texts: Mapping[str, str], aside: Path
         return Contents(release, models, described)
     folder, start = release.side / ARCHIVES, f"{release.side.name}/{ARCHIVES}"
     if not folder.is_dir():
-        unmade = {
-            f"{start}/{name}": tuple(f"{top}{model.relative_path}" for model in some)
-            for name, some in archives_of(release.models).items()
-        }
+        unmade = {}
+        for name, some in archives_of(release.models).items():
+            tops = tuple(f"{top}{model.relative_path}/" for model in some)
+            unmade[f"{start}/{name}"] = tuple(file for file in models if file.startswith(tops))
         return Contents(release, {}, described, unmade, sums=f"{start}/{SUMS_FILE}")
     sums = read_sums(folder / SUMS_FILE)
     described[f"{start}/{SUMS_FILE}"] = (folder / SUMS_FILE, sha256_of(folder / SUMS_FILE))
