@@ -11,7 +11,7 @@ from helpers_fleet import Fleet, wait_for
 from test_fleet import begun, finish
 
 from mico_competition.cli import main
-from mico_competition.cli.fleet import _retries
+from mico_competition.cli.fleet_run import _retries
 from mico_competition.fleets.finished import record_files
 from mico_competition.fleets.fleet import Block, Outcome, Progress, record, run_fleet
 from mico_competition.fleets.ledger import RUNNING, Ledger

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +25,12 @@ from mico_competition.competition.table import (
     phases_of,
 )
 from mico_competition.support.command_line import UsageError, load_torch, model_ids, usage
-from mico_competition.support.progress import Stage, is_quiet, on_terminal, say, stage
+from mico_competition.support.progress import stage
 from mico_competition.support.reports import add_json
 from mico_competition.training.settings import Settings, check, stated_by
 
 if TYPE_CHECKING:
-    from mico_competition.fleets.fleet import Backend, Progress
+    from mico_competition.fleets.fleet import Backend
     from mico_competition.fleets.ledger import Ledger
 
 
@@ -141,6 +138,7 @@ def run_fleet_verb(args: argparse.Namespace) -> int:
             return run_merge(args)
     _check(args)
     load_torch()
+    from mico_competition.cli.fleet_run import train
     from mico_competition.data.datasets import load_dataset
     from mico_competition.fleets.ledger import fleet_folder
     from mico_competition.fleets.lock import only_fleet
@@ -155,7 +153,7 @@ def run_fleet_verb(args: argparse.Namespace) -> int:
         return print_plan(args, data, tokenizer)
     with _private_files(), only_fleet(fleet_folder(args.out, args.scenario)):
         ledger = _ledger(args, data)
-        return _train(args, ledger, _backend(args, ledger, data, tokenizer))
+        return train(args, ledger, _backend(args, ledger, data, tokenizer))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -271,29 +269,6 @@ def _backend(args: argparse.Namespace, ledger: Ledger, data: Any, tokenizer: Any
     )
 
 
-def _train(args: argparse.Namespace, ledger: Ledger, backend: Backend) -> int:
-    """Run the fleet with a display, and print a summary."""
-    from mico_competition.fleets.fleet import run_fleet
-
-    started = time.monotonic()
-    progress = None
-    steps = run_fleet(ledger, backend, stack=args.stack, retries=args.retries)
-    try:
-        with _stopped_politely(), closing(steps), _stage(ledger) as shown:
-            for progress in steps:
-                _show(shown, progress)
-    except KeyboardInterrupt:
-        done = progress.done if progress else 0
-        print(
-            f"mico: stopped with {done} of {len(ledger.entries)} models done; the same command "
-            "continues from here.",
-            file=sys.stderr,
-        )
-        return 130
-    assert progress is not None
-    return _sum_up(ledger, progress, time.monotonic() - started)
-
-
 @contextmanager
 def _private_files() -> Iterator[None]:
     """Files of a fleet hold seeds and labels: only their owner may read them."""
@@ -302,57 +277,3 @@ def _private_files() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
-
-
-@contextmanager
-def _stopped_politely() -> Iterator[None]:
-    """SIGTERM, which Slurm sends, stops a fleet as Ctrl-C does."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _stage(ledger: Ledger) -> AbstractContextManager[Stage]:
-    return stage(
-        ledger.settings.scenario or "",
-        len(ledger.entries),
-        "model",
-        initial=len(ledger.done()),
-    )
-
-
-def _show(shown: Stage, progress: Progress) -> None:
-    """Show progress; without a bar, print a line for each block, unless --quiet is given."""
-    shown.done = round(progress.done + progress.under_way, 1)
-    shown.note = f"{len(progress.failed)} failed, {_retries(progress)}"
-    if progress.newly_done and not on_terminal() and not is_quiet():
-        ids = ", ".join(f"model_{i}" for i in progress.newly_done)
-        say(
-            f"{shown.name}: {ids} done; {progress.done} of {progress.total} done, "
-            f"{len(progress.failed)} failed"
-        )
-
-
-def _retries(progress: Progress) -> str:
-    return f"{progress.retries} {'retry' if progress.retries == 1 else 'retries'}"
-
-
-def _sum_up(ledger: Ledger, progress: Progress, seconds: float) -> int:
-    print(
-        f"{ledger.settings.scenario}: {progress.done} of {progress.total} models done, "
-        f"{len(progress.failed)} failed, {progress.left} left, "
-        f"{_retries(progress)}, {seconds:.0f} s."
-    )
-    for model_id, error in sorted(progress.failed.items()):
-        print(f"  model_{model_id}: {error}", file=sys.stderr)
-    if progress.failed:
-        print(f"Tracebacks are in {ledger.folder / 'failures.log'}", file=sys.stderr)
-    if progress.stopped:
-        print(f"mico: {progress.stopped}", file=sys.stderr)
-    return 1 if progress.failed or progress.left else 0
