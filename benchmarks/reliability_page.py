@@ -143,9 +143,10 @@ not matter. The search of all bytes only names what leaked, and covers what trai
 This includes the low bits of weights; the last digits of numbers that training reports (epsilon,
 the noise multiplier) or that were set (a learning rate), and the fingerprints of dataset and code,
 each the same for all models of a scenario; a text model's vocabulary, the same for all models and
-searched; and the set of models. What a model remembers of its members is the subject of the
-competition. Nor does the check protect the trained folder: somebody who can change both this and
-the release can change both consistently.
+searched; and the set of models. The reason of an [amendment](reference/release.md#amendments) is
+text that the organiser writes; it is searched as well. What a model remembers of its members is the
+subject of the competition. Nor does the check protect the trained folder: somebody who can change
+both this and the release can change both consistently.
 """
 
 

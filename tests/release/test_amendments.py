@@ -376,6 +376,18 @@ def test_what_must_not_be_amended_is_refused(copy):
     sound(trained, out)
 
 
+def test_the_seeds_of_any_earlier_private_model_are_refused(copy):
+    """A fleet would train the model again with the seeds of its ledger."""
+    trained, out = copy
+    first = shutil.copytree(trained / CHALLENGE / PRIVATE, trained.parent / "first")
+    train_again(trained, PRIVATE)
+    amend(trained, CHALLENGE, out, WHY)
+    shutil.rmtree(trained / CHALLENGE / PRIVATE)
+    shutil.move(first, trained / CHALLENGE / PRIVATE)
+    with pytest.raises(ValueError, match="with the seeds of a model that it replaces"):
+        amend(trained, CHALLENGE, out, WHY)
+
+
 def test_after_the_reveal_a_model_stays(copy):
     trained, out = copy
     train_again(trained, DEV)

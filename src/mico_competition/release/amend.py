@@ -16,7 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mico_competition.competition.layout import ModelFolder, release_folder, walk_challenge
+from mico_competition.competition.layout import (
+    ModelFolder,
+    read_text,
+    release_folder,
+    walk_challenge,
+)
+from mico_competition.competition.splits import parse_seed, seed_text
 from mico_competition.competition.table import get_scenario
 from mico_competition.release.amendments import (
     AMENDMENTS_FILE,
@@ -65,6 +71,8 @@ from mico_competition.release.whole import check_whole
 from mico_competition.support.files import PathLike, named_if_full, write_text
 from mico_competition.support.progress import tracked
 from mico_competition.support.scratch import scratch
+
+_PUBLIC_SEED = "seed_challenge"
 
 
 def amend(
@@ -336,17 +344,24 @@ def _new_openings(work: _Work, named: Sequence[str]) -> tuple[Openings, Openings
 
 
 def _refuse_same_splits(work: _Work, model: ModelFolder) -> None:
-    """Raise ValueError if a private model has the challenge points of the one that it replaces.
+    """Raise ValueError if a private model has the challenge points of one that it ever replaced.
 
     Two models trained on the same members would together spend twice the epsilon that the release
     states for each.
     """
-    old = work.tree / model.relative_path / "seed_challenge"
-    if not get_scenario(model.scenario).private or not old.is_file():
+    if not get_scenario(model.scenario).private:
         return
-    if old.read_text().strip() == (model.path / "seed_challenge").read_text().strip():
+    changes = [one.changes.get(model.relative_path, {}) for one in read_amendments(work.tree)]
+    states = [state for change in changes for state in change.values()]
+    earlier = {
+        state["files"].get(_PUBLIC_SEED)
+        for state in (*states, work.state_before(model.relative_path))
+        if state is not None
+    }
+    path = model.path / _PUBLIC_SEED
+    if sha256_of_text(f"{seed_text(parse_seed(str(path), read_text(path)))}\n") in earlier:
         raise ValueError(
-            f"{model.path} was trained with the seeds of the model that it replaces, and everybody "
+            f"{model.path} was trained with the seeds of a model that it replaces, and everybody "
             "who has both models would learn more about their members than the epsilon of one "
             "allows: train it with new seeds."
         )
