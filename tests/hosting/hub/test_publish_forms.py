@@ -281,3 +281,12 @@ def test_killed_it_goes_on_on_both_sides(hub, tmp_path, monkeypatch):
     }
     assert not (tmp_path / "to" / ".cifar10.download").exists()
     assert len(asked_for_files(hub)) <= 8
+
+
+def test_archives_above_four_gigabytes_are_published_and_read(hub, release, tmp_path, monkeypatch):
+    """As if the limit of a zip without 64-bit fields were 500 bytes."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 500)
+    publish(release, "team/new", endpoint=hub.url)
+    assert all(b"PK\6\6" in hub.repositories["team/new"].files[name] for name in ZIPS)
+    assert fetch(plan(hub, tmp_path / "got")) == 8
+    assert files_below(tmp_path / "got") == published(release)
