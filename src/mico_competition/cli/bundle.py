@@ -15,13 +15,18 @@ from mico_competition.support.reports import add_json, report
 
 _DATE = '"YYYY-MM-DD HH:MM:SS", UTC'
 _DATES = ("dev_start", "final_start", "end")
+_NOT_MOVED = (
+    *("root", "challenge", "platform", "docker_image", "repo", "code", "starting_kit"),
+    *("public_data", "step", "per_day", "in_all", "final_reference"),
+)
 
 
 def add_bundle(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico bundle` takes."""
     parser.description = (
         "Write the bundle of a competition for Codabench or CodaLab; or, with --final_reference, "
-        "the solutions to swap in when Final opens; or, with --check, list all faults of a bundle."
+        "the solutions to swap in when Final opens; or, with --redate, a copy of a bundle with "
+        "other dates; or, with --check, list all faults of a bundle."
     )
     parser.add_argument(
         "root", nargs="?", type=Path, help="folder that training wrote <challenge>/... into"
@@ -62,6 +67,15 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--final_reference", action="store_true", help="write only the solutions of Final"
     )
+    parser.add_argument(
+        "--redate",
+        type=Path,
+        metavar="FILE",
+        help="write FILE to --out with the dates given; dates that are left out stay",
+    )
+    parser.add_argument(
+        "--pages", type=Path, metavar="FOLDER", help="with --redate: write changed pages there, too"
+    )
     parser.add_argument("--check", type=Path, metavar="FILE", help="write nothing; check FILE")
     add_json(parser)
     parser.set_defaults(run=_run_bundle, tidy=True)
@@ -72,6 +86,10 @@ def _run_bundle(args: argparse.Namespace) -> int:
         return _check(args.check, args.platform)
     if args.json:
         raise UsageError("--json is for --check FILE.")
+    if args.redate:
+        return _redate(args)
+    if args.pages:
+        raise UsageError("--pages is for --redate FILE.")
     for name in ("root", "challenge", "out"):
         if getattr(args, name) is None:
             flag = "the folder of trained models" if name == "root" else f"--{name}"
@@ -116,6 +134,38 @@ def _run_bundle(args: argparse.Namespace) -> int:
     )
     print(f"Wrote {args.out} ({args.out.stat().st_size:,} bytes); {verdict}")
     print("The solutions of Final are not in it: docs/HOST.md says how to add them")
+    return 0
+
+
+def _redate(args: argparse.Namespace) -> int:
+    """Write a copy with other dates, and the pages that changed; say what to paste where."""
+    from mico_competition.hosting.codabench.redate import instructions, redate
+    from mico_competition.support.files import write_text
+
+    for name in _NOT_MOVED:
+        if getattr(args, name) not in (None, False):
+            flag = "the folder of models" if name == "root" else f"--{name}"
+            raise UsageError(f"--redate changes dates alone: leave out {flag}.")
+    if args.out is None:
+        raise UsageError("Give --out, the zip to write.")
+    if args.out.is_file() and not args.replace:
+        raise ValueError(f"{args.out} exists already: name another file, or give --replace.")
+    now = datetime.now(UTC).replace(tzinfo=None)
+    with stage("Bundle"):
+        dates = {name: getattr(args, name) for name in _DATES}
+        redated = redate(args.redate, args.out, dates, now=now)
+    for line in (*redated.left, *redated.faults):
+        print(line, file=sys.stderr)
+    after = redated.after
+    print(f"Wrote {args.out}, whose times are (UTC):")
+    print(f"  Development  {after.dev_start} to {after.dev_end}")
+    print(f"  Final        {after.final_start} to {after.end}")
+    if args.pages is not None:
+        for file, (_, text) in redated.pages.items():
+            path = args.pages / Path(file).name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text.decode())
+    print("\n".join(instructions(redated, args.pages)))
     return 0
 
 

@@ -6,11 +6,14 @@ time, each up to a size limit, and paths never leave the archive.
 
 from __future__ import annotations
 
+import copy
 import io
 import posixpath
+import shutil
 import sys
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -108,6 +111,27 @@ class Archive:
     def inner(self, name: str) -> Archive:
         """A zip within this one; ValueError if it cannot be read."""
         return Archive(self.read(name, MAX_INNER), f"{printable(name)} in {self.label}")
+
+    def copy(self, to: PathLike, changes: Mapping[str, bytes]) -> None:
+        """Write this zip to `to` with other bytes for some of its files; all else stays.
+
+        Raises:
+            ValueError: if a file is damaged.
+        """
+        changed = {_on_disk(name): content for name, content in changes.items()}
+        try:
+            with zipfile.ZipFile(to, "w") as target:
+                for info in self._zip.infolist():
+                    name, written = _on_disk(info.filename), copy.copy(info)
+                    if name in changed and info is self._members.get(name):
+                        target.writestr(written, changed[name])
+                        continue
+                    with self._zip.open(info) as source, target.open(written, "w") as member:
+                        shutil.copyfileobj(source, member, _ROOM)
+        except _UNREADABLE as error:
+            if isinstance(error, OSError) and is_hosts(error):
+                raise
+            raise ValueError(f"{self.label} cannot be copied ({printable(error)}).") from None
 
     def unpack(self, folder: Path) -> None:
         """Write all files below a new `folder`, as the platforms do: modes are lost.
