@@ -67,7 +67,8 @@ class Shell:
         for line in self.bash.stdout:
             if line.startswith(self.MARK):
                 return int(line.removeprefix(self.MARK)), "".join(printed).removesuffix("\n")
-            printed.append(line)
+            if not line.endswith(" so far\n"):  # progress, each half minute on a slow machine
+                printed.append(line)
         raise EOFError(f"bash has ended: {command}\n{''.join(printed)}")
 
     def close(self) -> None:
