@@ -12,7 +12,7 @@ from mico_competition.competition.columns import KINDS
 
 PAGE = (ROOT / "docs" / "ORGANISE.md").read_text(encoding="utf-8")
 STEPS = steps_of(PAGE)
-SECRETS = ["trained", "bundle.zip", "final.zip"]  # as the last section says
+SECRETS = ["trained", "bundle.zip", "moved.zip", "final.zip"]  # as the last section says
 PUBLIC = ["released/patients", "released/patients.release", "site", "leaderboard"]
 
 
