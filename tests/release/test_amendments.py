@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -33,12 +34,13 @@ WHY = "trained on other records"
 
 
 def train_again(trained, relative_path, *, seeds=True):
-    """Replace a model by one with other weights, and with new seeds unless told otherwise."""
+    """Replace a model by one with other weights, and with new seeds, given ones, or the same."""
     folder = trained / CHALLENGE / relative_path
     scenario, _, name = relative_path.split("/")
     if seeds:
+        drawn = draw_seeds() if seeds is True else seeds
         shutil.rmtree(folder, ignore_errors=True)
-        write_model(folder, scenario, int(name.removeprefix("model_")), draw_seeds())
+        write_model(folder, scenario, int(name.removeprefix("model_")), drawn)
     torch.manual_seed(int.from_bytes(os.urandom(4), "big"))
     save_model(TASKS["digits"], new_model(TASKS["digits"]), folder)
 
@@ -386,6 +388,25 @@ def test_the_seeds_of_any_earlier_private_model_are_refused(copy):
     shutil.move(first, trained / CHALLENGE / PRIVATE)
     with pytest.raises(ValueError, match="with the seeds of a model that it replaces"):
         amend(trained, CHALLENGE, out, WHY)
+
+
+@pytest.mark.parametrize("again", [DEV, DEV.replace("100", "101")])
+def test_a_secret_seed_of_a_replaced_model_is_refused(copy, again):
+    """The reveal of the new model would tell the labels of the old one, whoever has its place."""
+    trained, out = copy
+    old = (trained / CHALLENGE / DEV / "seed_membership").read_text().strip()
+    train_again(trained, DEV)
+    if again != DEV:
+        amend(trained, CHALLENGE, out, WHY)
+    seeds = replace(draw_seeds(), membership=bytes.fromhex(old))
+    train_again(trained, again, seeds=seeds)
+    before = files_below(out)
+    with pytest.raises(ValueError, match=f"a secret seed of {DEV}, which was repl") as refused:
+        amend(trained, CHALLENGE, out, WHY)
+    assert files_below(out) == before and old not in str(refused.value)
+    train_again(trained, again)
+    amend(trained, CHALLENGE, out, WHY)
+    sound(trained, out)
 
 
 def test_after_the_reveal_a_model_stays(copy):

@@ -53,6 +53,7 @@ from mico_competition.release.commitments import (
     Openings,
     commit,
     commitments_in,
+    marks_of,
     only_release,
     opens,
     public_commitments,
@@ -340,6 +341,9 @@ def _new_openings(work: _Work, named: Sequence[str]) -> tuple[Openings, Openings
             work.challenge, relative_path, opening, withheld_texts(model)
         ):
             replaced[relative_path] = openings.pop(relative_path)
+    past = [*(one["replaced"] for one in work.history), replaced]
+    for model in (work.models[name] for name in named if name in work.models):
+        _refuse_old_seeds(work, model, [pair for some in past for pair in some.items()])
     return commit(work.root, work.challenge, list(work.models.values()), openings), replaced
 
 
@@ -365,6 +369,28 @@ def _refuse_same_splits(work: _Work, model: ModelFolder) -> None:
             "who has both models would learn more about their members than the epsilon of one "
             "allows: train it with new seeds."
         )
+
+
+def _refuse_old_seeds(
+    work: _Work, model: ModelFolder, past: Sequence[tuple[str, Mapping[str, str]]]
+) -> None:
+    """Raise ValueError if a model has a withheld seed of one that was replaced or withdrawn.
+
+    The reveal of its seeds would tell the labels of that one, which are never published.  A model
+    with all seeds of one that had its place is that one again.
+    """
+    texts = withheld_texts(model)
+    for relative_path, opening in past:
+        again = relative_path == model.relative_path
+        if again and opens(work.challenge, relative_path, opening, texts):
+            continue
+        known = opening.get("seeds", "").split()
+        if not set(known).isdisjoint(marks_of(bytes.fromhex(opening["salt"]), texts)):
+            raise ValueError(
+                f"{model.path} was trained with a secret seed of {relative_path}, which was "
+                "replaced or withdrawn: when its seeds are revealed, everybody could work out "
+                "labels of that one. Train it with new seeds."
+            )
 
 
 def _amendment(

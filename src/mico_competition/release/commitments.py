@@ -51,7 +51,7 @@ _DOMAIN = "mico commitment 1"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _LARGEST = 1 << 26  # the most bytes of a file that is read here
 
-# relative_path of a model -> {"salt": hex, "commitment": hex}
+# relative_path of a model -> {"salt": hex, "commitment": hex, "seeds": of `marks_of`}
 Openings = dict[str, dict[str, str]]
 
 # For each amendment: its line of amendments.jsonl, and the openings that it replaced.
@@ -86,6 +86,12 @@ def opens(
     """Whether the salt of `opening` and these texts give its commitment."""
     value = commitment(challenge, relative_path, bytes.fromhex(opening["salt"]), texts)
     return hmac.compare_digest(value.encode(), opening["commitment"].encode())
+
+
+def marks_of(salt: bytes, texts: Mapping[str, str]) -> list[str]:
+    """Salted hashes of the withheld seeds, by which an amendment finds that one is used again."""
+    seeds = (text for name, text in texts.items() if name in SEED_FILES)
+    return [hashlib.sha256(salt + seed.encode()).hexdigest() for seed in seeds]
 
 
 def withheld_names(scenario: Scenario, phase: str) -> tuple[str, ...]:
@@ -143,7 +149,8 @@ def commit(
         if model.relative_path not in openings:
             salt = secrets.token_bytes(SALT_BYTES)
             value = commitment(challenge, model.relative_path, salt, texts)
-            openings[model.relative_path] = {"salt": salt.hex(), "commitment": value}
+            opening = {"salt": salt.hex(), "commitment": value}
+            openings[model.relative_path] = {**opening, "seeds": " ".join(marks_of(salt, texts))}
         elif not opens(challenge, model.relative_path, openings[model.relative_path], texts):
             raise ValueError(
                 f"The solution or a seed of {model.path} is not what was committed to: put back "
