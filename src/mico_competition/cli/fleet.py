@@ -79,6 +79,13 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="folder to write <challenge>/... and fleet/ into")
     parser.add_argument(
+        "--new_seeds",
+        type=model_ids,
+        metavar="ID-ID",
+        help="give these models of the fleet in --out new seeds, and move away what was trained "
+        "with the old ones; the fleet's next run trains them anew",
+    )
+    parser.add_argument(
         "--workers", type=int, help="processes (default: one for each GPU, else for each CPU)"
     )
     parser.add_argument(
@@ -120,7 +127,7 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
 
 
 def run_fleet_verb(args: argparse.Namespace) -> int:
-    """Train the missing models, print the state of fleets, or merge them; returns the exit code."""
+    """Train the missing models, or do what `status`, `merge` and --new_seeds say; exit code."""
     if args.scenario == "status":
         from mico_competition.cli.fleet_status import print_status
 
@@ -136,6 +143,11 @@ def run_fleet_verb(args: argparse.Namespace) -> int:
 
         with _private_files():
             return run_merge(args)
+    if args.new_seeds is not None:
+        from mico_competition.cli.fleet_renew import run_renewal
+
+        with _private_files():
+            return run_renewal(args)
     _check(args)
     load_torch()
     from mico_competition.cli.fleet_run import train

@@ -12,7 +12,17 @@ from mico_competition.support.counts import count_of
 from mico_competition.support.reports import report
 
 # Flags that say how to train, or how to look: a merge does neither.
-_NOT_OURS = ("models", "workers", "threads", "stack", "ray", "watch", "gpus_per_task", "track")
+_NOT_OURS = (
+    "models",
+    "new_seeds",
+    "workers",
+    "threads",
+    "stack",
+    "ray",
+    "watch",
+    "gpus_per_task",
+    "track",
+)
 
 
 def run_merge(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from mico_competition.support.untrusted import parse_json
 
 EVENTS_FILE = "events.jsonl"
+RENEWED = "renewed"  # a model was given new seeds: it is not done any more
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
@@ -40,7 +41,7 @@ def is_number(value: Any) -> bool:
 
 
 def _is_event(event: dict[str, Any]) -> bool:
-    of_model = event.get("event") in ("done", "failed")
+    of_model = event.get("event") in ("done", "failed", RENEWED)
     return (
         isinstance(event.get("event"), str)
         and is_number(event.get("time"))

@@ -1,8 +1,9 @@
 """Detects damage to finished models: records their files, and compares them later.
 
 files.jsonl, beside the ledger, has a line for each finished model with the size, time and SHA-256
-of each of its files.  Only its owner can read it, because short secrets can be found from their
-hashes.  A model lacks its line only if the fleet was stopped just after finishing it.
+of each of its files; the last line of a model counts.  Only its owner can read it, because short
+secrets can be found from their hashes.  A model lacks its line only if the fleet was stopped just
+after finishing it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mico_competition.competition.table import (
     get_scenario,
     get_task,
 )
-from mico_competition.fleets.events import is_number, last_run, read_events
+from mico_competition.fleets.events import RENEWED, is_number, last_run, read_events
 from mico_competition.fleets.ledger import Entry, Ledger, append_line, fleets_in
 from mico_competition.models.architectures import load_model
 from mico_competition.release.whole import constant_weight
@@ -40,6 +41,11 @@ def record_files(ledger: Ledger, model_id: int, files: Stated | None = None) -> 
     """Add the line of a model that has just been finished; `files` saves reading its files."""
     files = files_in(ledger.folder_of(model_id)) if files is None else files
     append_line(ledger.folder / _FILES, json.dumps({"model_id": model_id, "files": files}))
+
+
+def forget_files(ledger: Ledger, model_id: int) -> None:
+    """Make the line of a model that will be trained anew count no more."""
+    append_line(ledger.folder / _FILES, json.dumps({"model_id": model_id, "files": None}))
 
 
 def files_in(folder: Path) -> Stated:
@@ -112,7 +118,8 @@ def _lost(ledger: Ledger, without: set[int]) -> set[int]:
     the others, unless the last run was stopped and they are no more than it trained at once.
     """
     events = read_events(ledger.folder)
-    lost = without & {e["model_id"] for e in events if e["event"] == "done"}
+    done = {e["model_id"]: e["event"] == "done" for e in events if e["event"] in ("done", RENEWED)}
+    lost = {model_id for model_id in without if done.get(model_id)}
     run = last_run(events)
     stopped = bool(run) and (run[-1]["event"] != "end" or run[-1].get("stopped") is True)
     at_once: Any = run[0].get("at_once", run[0].get("models")) if stopped else 0
@@ -189,6 +196,9 @@ def _read(path: Path) -> dict[int, Stated]:
     for line in lines:
         try:
             row = parse_json(line)
+            if row["files"] is None:
+                stated.pop(int(row["model_id"]), None)
+                continue
             values = {
                 name: {"size": file["size"], "mtime_ns": file["mtime_ns"], "sha256": file["sha256"]}
                 for name, file in row["files"].items()

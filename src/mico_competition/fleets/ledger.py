@@ -8,6 +8,7 @@
                            checkpoints/     states of models in training (`training.checkpoint`)
                            running/         how far they are (`running`)
                            tracked/         what TensorBoard plots of them
+                           replaced/        models that were trained anew, as they were (`renewal`)
     <out>/<challenge>/<scenario>/<phase>/model_<i>    exists exactly when the model is done
 
 The ledger holds every secret of the competition, so only its owner may read it.
@@ -146,6 +147,12 @@ class Ledger:
         ]
         entries = sorted((*self.entries, *new), key=lambda entry: entry.model_id)
         return replace(self, entries=tuple(entries))
+
+    def with_new_seeds(self, model_ids: Iterable[int]) -> Ledger:
+        """This ledger with new seeds for each of `model_ids`."""
+        again = set(model_ids)
+        kept = {entry.model_id for entry in self.entries} - again
+        return self.only(kept).with_models(again)
 
     def only(self, model_ids: Iterable[int]) -> Ledger:
         """This ledger without the other models; it must not be written to disk."""
