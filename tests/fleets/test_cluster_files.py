@@ -19,18 +19,15 @@ CLUSTER = ROOT / "training" / "cluster"
 RAY = re.search(r"^ray==(\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)[1]
 
 # Slurm's commands, for one machine that plays all nodes: a step runs at once, here.  Like the real
-# one, srun passes USR1 on to all processes of its step; for TERM that one kills them, but here Ray,
-# whose own processes would survive, gets TERM, as if the job was cancelled.
+# one, srun passes USR1 on to all processes of its step, and for TERM kills them.
 SRUN = """#!/bin/bash
 echo "srun $*" >>"$SAID"
 while [[ ${1-} == --* ]]; do shift; done
-told=KILL
-[[ "$*" != *"ray start"* ]] || told=TERM
 tell() {
     until kill "-$1" -- -$step 2>/dev/null || ! kill -0 $step 2>/dev/null; do sleep 0.01; done
 }
 trap 'early=USR1; [ -z "${step-}" ] || tell USR1' USR1
-trap 'early=$told; [ -z "${step-}" ] || tell $told' TERM
+trap 'early=KILL; [ -z "${step-}" ] || tell KILL' TERM
 setsid "$@" & step=$!
 [ -z "${early-}" ] || tell $early
 until wait $step; code=$?; [ $code -le 128 ] || ! kill -0 $step 2>/dev/null; do :; done
@@ -112,7 +109,13 @@ PLAYED = {  # for the script's own decisions, in which neither Ray nor models ma
 [ "$1" != status ] || { ! grep -q "^ray start --head" "$SAID" || echo ' node_1'; exit; }
 echo "ray $*" >>"$SAID"
 echo "files in $RAY_TMPDIR and ${TMPDIR-/tmp}" >>"$SAID"
-exec sleep 100 >/dev/null 2>&1
+echo "ends in $RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S s" >>"$SAID"
+trap 'kill $!; echo "ray stopped" >>"$SAID"; exit' TERM
+sleep 100 >/dev/null 2>&1 & wait
+""",
+    "rm": """#!/bin/bash
+[ "$1 $2" != "-rf $RAY_TMPDIR" ] || echo "rm $*" >>"$SAID"
+exec /bin/rm "$@"
 """,
     "mico": """#!/bin/bash
 echo "mico $*" >>"$SAID"
@@ -205,9 +208,10 @@ def test_a_job_that_slurm_does_not_queue_again_says_so(tmp_path):
 
 def test_a_job_that_is_cancelled_does_not_queue_itself(tmp_path):
     slurm = Slurm(tmp_path)
-    code, _ = slurm.run(signal.SIGTERM, TRAINS="yes")
+    code, _ = slurm.run(signal.SIGTERM, TRAINS="yes", MICO_TMP="/dev/shm")
     assert code == 130 and "requeue" not in slurm.said
-    assert '[ -z "${told-}" ] || rm -rf "$RAY_TMPDIR"; exit $code step ray start' in slurm.said
+    # Ray ended, and then its step cleaned the node: Slurm starts no other step in such a job.
+    assert slurm.said.count("ray stopped\nrm -rf /dev/shm/mico_4242\n") >= 1
     assert slurm.said.count("mico fleet") == 1  # the second scenario is not begun
 
 
@@ -269,7 +273,7 @@ def test_folders_are_found_from_every_node(tmp_path):
     slurm = Slurm(tmp_path)
     slurm.run(signal.SIGTERM, out="out", MICO_TMP="/dev/shm")
     assert f"--out {slurm.out} --ray" in slurm.said
-    assert "files in /dev/shm/mico_4242 and /dev/shm/mico_4242" in slurm.said
+    assert "files in /dev/shm/mico_4242 and /dev/shm/mico_4242\nends in 10 s\n" in slurm.said
     code, log = slurm.run(MICO_TMP="/scratch/of/somebody/with/a/long/name")
     assert code == 1 and "choose a folder of at most 30 letters" in log
 
