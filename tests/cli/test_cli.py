@@ -131,6 +131,20 @@ def test_every_official_scenario_has_a_launcher():
 
 
 @pytest.mark.slow
+def test_predictions_are_checked_without_importing_torch(competition, tmp_path):
+    program = (
+        "import sys\n"
+        "from mico_competition.cli import main\n"
+        f"main(['check', {str(competition.released / 'cifar10')!r}, '--predictions', 'none'])\n"
+        "print('torch' in sys.modules)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert found.stdout.splitlines()[-1] == "False", found
+
+
+@pytest.mark.slow
 def test_the_verbs_work_on_a_released_challenge(competition, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     challenge = str(competition.released / "cifar10")

@@ -20,7 +20,7 @@ from mico_competition import (
     load_model,
     load_sst2,
 )
-from mico_competition.cli import train
+from mico_competition.cli import train_runs
 from mico_competition.competition.splits import draw_seeds, seed_text
 
 
@@ -77,7 +77,9 @@ def test_seeds_of_both_forms_are_read(place, tmp_path):
     keyed = ChallengeDataset.from_path(copy, dataset, len_training=TRAINING, len_challenge=M)
     assert keyed.challenge.indices != splits.challenge.indices
     args = Namespace(split_seed=None, model_id=None, **dict(zip(SEED_FILES, SEEDS)))
-    assert [seed_text(seed) for seed in vars(train._seeds(args)[0]).values()] == [*map(str, SEEDS)]
+    assert [seed_text(seed) for seed in vars(train_runs.seeds_of(args)[0]).values()] == [
+        *map(str, SEEDS)
+    ]
 
 
 @check("mico_competition.load_model")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.cli.attack_options import add_challenge_folder
+from mico_competition.competition.rows import AMENDMENTS_FILE
 from mico_competition.competition.table import (
     PHASE_NAMES,
     SCORED_PHASES,
@@ -73,6 +74,11 @@ def _run_submit(args: argparse.Namespace) -> None:
 
 def _print_amendments(args: argparse.Namespace) -> None:
     """Print which models were amended after publication, since predictions may be older."""
+    from mico_competition.competition.layout import challenge_folder_of, release_folder
+
+    side = release_folder(challenge_folder_of(args.challenge_folder))
+    if not (side / AMENDMENTS_FILE).is_file():
+        return  # without importing torch, which takes seconds
     from mico_competition.release.stale import amendment_notes
 
     for note in amendment_notes(args.challenge_folder, args.predictions):

@@ -15,6 +15,7 @@ SOLUTION_FILE = "solution.csv"
 PREDICTION_FILE = "prediction.csv"
 METADATA_FILE = "metadata.json"
 OPENINGS_FILE = "openings.json"  # of a release's commitments, in a trained challenge's folder
+AMENDMENTS_FILE = "amendments.jsonl"  # of models replaced after publication, beside a release
 COMPETITION_FILE = "competition.toml"  # of a competition of one's own, beside a release
 # Submissions to dev that are allowed, a day and in all.
 USUAL_SUBMISSIONS_PER_DAY, USUAL_SUBMISSIONS = 5, 100

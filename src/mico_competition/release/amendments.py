@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.competition.layout import model_id_of, release_folder
+from mico_competition.competition.rows import AMENDMENTS_FILE as AMENDMENTS_FILE
 from mico_competition.competition.table import PHASE_NAMES, get_challenge
 from mico_competition.release.archives import SUMS_FILE, read_sums
 from mico_competition.release.commitments import (
@@ -42,7 +43,6 @@ from mico_competition.release.commitments import (
 from mico_competition.support.files import PathLike
 from mico_competition.support.untrusted import parse_json, read_limited_text
 
-AMENDMENTS_FILE = "amendments.jsonl"
 LONGEST_REASON = 300  # characters
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
