@@ -409,6 +409,20 @@ def test_a_secret_seed_of_a_replaced_model_is_refused(copy, again):
     sound(trained, out)
 
 
+def test_a_model_that_was_added_without_an_amendment_is_found(copy):
+    """Models of train have no commitment, so only their files show it."""
+    trained, out = copy
+    kept = shutil.copytree(out, out.parent / "kept")
+    add_labels(trained, CHALLENGE, out, "dev")  # adds files that are no fault
+    assert descent(out / CHALLENGE, kept / CHALLENGE).faults == []
+    sums, model = kept / SIDE / "SHA256SUMS", f"{CHALLENGE}/digits_lo/train/model_1/"
+    lines = sums.read_text().splitlines(keepends=True)
+    sums.write_text("".join(line for line in lines if model not in line))
+    faults = descent(out / CHALLENGE, kept / CHALLENGE).faults
+    assert f"{model}model.pt was not in {kept / CHALLENGE}, and no amendment says so." in faults
+    assert len(faults) == len(list((out / model).iterdir()))
+
+
 def test_after_the_reveal_a_model_stays(copy):
     trained, out = copy
     train_again(trained, DEV)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mico_competition.competition.layout import release_folder
+from mico_competition.competition.table import SCORED_PHASES, get_scenario
 from mico_competition.release.amendments import (
     AMENDMENTS_FILE,
     Amendment,
@@ -20,8 +21,13 @@ from mico_competition.release.amendments import (
     rolled_back,
 )
 from mico_competition.release.archives import SUMS_FILE, read_sums
-from mico_competition.release.commitments import COMMITMENTS_FILE, commitments_in
+from mico_competition.release.commitments import (
+    COMMITMENTS_FILE,
+    commitments_in,
+    withheld_names,
+)
 from mico_competition.release.release import RELEASE_FILE
+from mico_competition.release.reveal import revealed_file
 from mico_competition.support.files import PathLike
 
 _CHANGE = (RELEASE_FILE, COMMITMENTS_FILE, AMENDMENTS_FILE)  # that an amendment writes anew
@@ -155,4 +161,16 @@ def _compared(
             faults.append(f"{name} {verb} in {earlier}, and no amendment says so.")
         else:
             alike += 1
+    for name in now.keys() - before.keys():
+        folder, _, file = name.rpartition("/")
+        model = folder.removeprefix(f"{challenge}/")
+        scenario, phase, *_ = [*model.split("/"), ""]
+        if folder == f"{challenge}.release":
+            fits = file in (*_CHANGE, *map(revealed_file, SCORED_PHASES))
+        else:
+            fits = model in first or (
+                model in of_models and file in withheld_names(get_scenario(scenario), phase)
+            )
+        if not fits:
+            faults.append(f"{name} was not in {earlier}, and no amendment says so.")
     return sorted(faults), alike
