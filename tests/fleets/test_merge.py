@@ -258,9 +258,30 @@ def test_files_outside_of_a_model_are_never_taken(root, capsys):
     line = json.loads(files.read_text().splitlines()[0])
     from mico_competition.fleets.finished import files_in
 
-    line["files"][name] = files_in(root)["secret"]
+    for other in (name, "./model.pt"):
+        line["files"][other] = (
+            files_in(root)["secret"] if other == name else line["files"]["model.pt"]
+        )
+        append_line(files, json.dumps(line))
+        error = refusal(root, capsys)
+        assert "model_3: its line in files.jsonl holds a name that is no plain path" in error
+        del line["files"][other]
+
+
+def test_a_model_that_the_ledger_does_not_name_is_not_left_behind(root, capsys):
+    without(root / "theirs/fleet" / SCENARIO / "ledger.jsonl", {3})
+    error = refusal(root, capsys)
+    assert "model_3 is not in the ledger, so no merged fleet would hold it" in error
+
+
+def test_a_file_that_its_line_left_out_is_missed(root, capsys):
+    (model(root / "theirs", 3) / "solution.csv").unlink()
+    files = root / "theirs/fleet" / SCENARIO / "files.jsonl"
+    rows = map(json.loads, files.read_text().splitlines())
+    line = next(row for row in rows if row["model_id"] == 3)
+    del line["files"]["solution.csv"]
     append_line(files, json.dumps(line))
-    assert "model_3: its line in files.jsonl names files of other folders" in refusal(root, capsys)
+    assert "model_3: solution.csv is missing" in refusal(root, capsys)
 
 
 def test_a_fleet_at_work_is_refused_and_one_is_kept_away(root, capsys, monkeypatch):

@@ -321,7 +321,7 @@ def test_a_killed_amendment_is_completed_by_the_same_command(copy, monkeypatch, 
     monkeypatch.setattr(os, "replace", rename)
     with pytest.raises(ValueError, match="lacks amendment 1 of 2026-11-01, which was begun"):
         add_labels(trained, CHALLENGE, out, "dev")
-    amendment = amend(trained, CHALLENGE, out, "another reason", day="2026-12-01")
+    amendment = amend(trained, CHALLENGE, out, "another reason", day="2026-11-20")
     assert (amendment.number, amendment.reason, amendment.date) == (1, WHY, "2026-11-01")
     sound(trained, out)
     assert len(read_amendments(out / CHALLENGE)) == 1 and files_below(out) != before
@@ -421,6 +421,24 @@ def test_a_model_that_was_added_without_an_amendment_is_found(copy):
     faults = descent(out / CHALLENGE, kept / CHALLENGE).faults
     assert f"{model}model.pt was not in {kept / CHALLENGE}, and no amendment says so." in faults
     assert len(faults) == len(list((out / model).iterdir()))
+
+
+def test_another_accuracy_without_an_amendment_is_found(copy):
+    _, out = copy
+    kept = shutil.copytree(out, out.parent / "kept")
+    path = out / SIDE / "release.json"
+    summary = json.loads(path.read_text())
+    summary["scenarios"]["digits_lo"]["accuracy"] = 0.99
+    path.write_text(json.dumps(summary, indent=2) + "\n")
+    (fault,) = descent(out / CHALLENGE, kept / CHALLENGE).faults
+    assert "states another accuracy of digits_lo than" in fault
+
+
+def test_an_amendment_is_not_of_a_day_to_come(copy):
+    trained, out = copy
+    train_again(trained, DEV)
+    with pytest.raises(ValueError, match=r"2999-01-01 is after today, .* \(UTC\)"):
+        amend(trained, CHALLENGE, out, WHY, day="2999-01-01")
 
 
 def test_after_the_reveal_a_model_stays(copy):

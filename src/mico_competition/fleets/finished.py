@@ -93,7 +93,7 @@ def damage(
             continue
         folder = ledger.folder_of(model_id)
         if model_id in stated:
-            fault = _difference(folder, stated[model_id], verify)
+            fault = _difference(folder, stated[model_id], verify) or _missing(folder, task)
         else:
             fault = _missing(folder, task) or (_why(folder, entry) if model_id in lost else None)
             if fault is None and verify:

@@ -6,6 +6,7 @@ No message quotes a seed.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -85,12 +86,17 @@ class Part:
             fault = damaged.get(model_id) or _contradiction(ledger, entry)
             files[model_id] = recorded[model_id] if model_id in recorded else files_in(where)
             if fault is None and any(_leads_outside(name) for name in files[model_id]):
-                fault = "its line in files.jsonl names files of other folders"
+                fault = "its line in files.jsonl holds a name that is no plain path below it"
             if fault is not None:
                 faults.append(
                     f"{where}: {fault.rstrip('.')}. Put back a copy of the folder, or move it "
                     "away: the merged fleet then trains the model."
                 )
+        for where in _outside_ledger(ledger):
+            faults.append(
+                f"{where} is not in the ledger, so no merged fleet would hold it: put back the "
+                "line of ledger.jsonl, or move the folder away."
+            )
         return cls(ledger, files), faults
 
 
@@ -140,8 +146,17 @@ def ids_text(ids: Iterable[int]) -> str:
 
 
 def _leads_outside(name: str) -> bool:
+    """Whether a name is not the plain path of a file below a model's folder."""
     path = PurePosixPath(name)
-    return path.is_absolute() or ".." in path.parts
+    plain = str(path) == name and all(len(os.fsencode(part)) < 256 for part in path.parts)
+    return path.is_absolute() or ".." in path.parts or not plain
+
+
+def _outside_ledger(ledger: Ledger) -> list[Path]:
+    """The folders of models that the ledger does not name, sorted."""
+    known = {ledger.folder_of(entry.model_id) for entry in ledger.entries}
+    below = ledger.out / ledger.scenario.challenge / ledger.scenario.name
+    return sorted(path for path in below.glob("*/model_*") if path.is_dir() and path not in known)
 
 
 def _contradiction(ledger: Ledger, entry: Entry) -> str | None:

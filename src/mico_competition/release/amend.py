@@ -115,7 +115,11 @@ def amend(
             model that it replaces; or as `release`.  Then nothing is changed.
     """
     check_reason(reason)
-    day = check_date(day or datetime.now(UTC).strftime("%Y-%m-%d"))
+    today = datetime.now(UTC).strftime("%Y-%m-%d")
+    if (day := check_date(day or today)) > today:
+        raise ValueError(
+            f"{day} is after today, {today} (UTC): an amendment is of the day on which it is made."
+        )
     tree = Path(to) / challenge
     side_of(tree)
     with (

@@ -20,10 +20,11 @@ from mico_competition.release.amendments import (
     read_amendments,
     rolled_back,
 )
-from mico_competition.release.archives import SUMS_FILE, read_sums
+from mico_competition.release.archives import NO_RELEASE, SUMS_FILE, read_sums
 from mico_competition.release.commitments import (
     COMMITMENTS_FILE,
     commitments_in,
+    read_object,
     withheld_names,
 )
 from mico_competition.release.release import RELEASE_FILE
@@ -131,7 +132,26 @@ def _since_folder(
     if before != states[count]:
         return Descent(since, _unexplained(before, states, amendments, earlier))
     sums, present = read_sums(old / SUMS_FILE), read_sums(now / SUMS_FILE)
-    return Descent(since, *_compared(challenge, sums, present, since, earlier))
+    faults, alike = _compared(challenge, sums, present, since, earlier)
+    return Descent(since, faults + _other_accuracies(old, now, since, earlier), alike)
+
+
+def _other_accuracies(old: Path, now: Path, since: Sequence[Amendment], earlier: Path) -> list[str]:
+    """Faults of accuracies in release.json that changed although no train model did.
+
+    They are the only numbers there that `check_files` cannot compute from the models.
+    """
+    before, after = (
+        read_object(side / RELEASE_FILE, NO_RELEASE)["scenarios"] for side in (old, now)
+    )
+    changed = {tuple(model.split("/")[:2]) for amendment in since for model in amendment.changes}
+    return [
+        f"{now / RELEASE_FILE} states another accuracy of {scenario} than {earlier}, and no "
+        "amendment changed its train models."
+        for scenario in sorted(before.keys() & after.keys())
+        if (scenario, "train") not in changed
+        and before[scenario].get("accuracy") != after[scenario].get("accuracy")
+    ]
 
 
 def _compared(
