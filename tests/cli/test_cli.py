@@ -189,6 +189,17 @@ def test_a_range_of_ids_trains_them_all(tmp_path, capsys):
     assert len(seeds) == 3
 
 
+def test_train_takes_a_scenario_without_its_flag(capsys):
+    parse = build_parser().parse_args
+    for line in ("train digits_inf --model_id 3", "train --scenario digits_inf --model_id 3"):
+        assert parse(line.split()).scenario == "digits_inf"
+    assert parse("train --task digits --output_dir m".split()).scenario is None
+    assert main("train digits_inf --scenario digits_lo --model_id 3".split()) == 2
+    assert "digits_inf and digits_lo are two scenarios: name one" in capsys.readouterr().err
+    assert main("train digit_inf --model_id 3".split()) == 2
+    assert "did you mean digits_inf?" in capsys.readouterr().err
+
+
 def test_every_verb_has_a_help_text():
     for action in build_parser()._actions:
         if action.dest == "verb":

@@ -74,6 +74,9 @@ def test_every_check_knows_what_was_revealed(copy, capsys):
     err = capsys.readouterr().err
     assert f"{CHALLENGE}/{DEV}/solution.csv: is not among what the table discloses" in err
     assert main([*leaks, "--revealed", "final"]) == 1
+    assert (
+        "The release reveals dev: if that is meant, give --revealed dev" in capsys.readouterr().out
+    )
     assert main([*leaks, "--revealed", "dev"]) == 0
 
 

@@ -155,14 +155,19 @@ def add_leaks(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
     def run(args: argparse.Namespace) -> int:
-        from mico_competition.competition.layout import find_challenges
+        from mico_competition.competition.layout import find_challenges, release_folder
         from mico_competition.release.leak_check.check import check_release
+        from mico_competition.release.reveal import revealed_file
 
         challenges = args.challenge or find_challenges(args.released)
         faults = check_release(args.released, args.trained, challenges, revealed=args.revealed)
         report("leaks", challenges=list(challenges), sound=not faults, faults=faults)
         found = f"Do not publish: {count_of(len(faults), 'fault')}" if faults else "No leak found"
         code = _report(faults, f"{found} in {', '.join(challenges)}")
+        for phase in SCORED_PHASES:
+            files = [release_folder(args.released / c) / revealed_file(phase) for c in challenges]
+            if phase not in args.revealed and any(file.is_file() for file in files):
+                print(f"The release reveals {phase}: if that is meant, give --revealed {phase}")
         for name in (f"{challenge}.predictions" for challenge in challenges):
             if (args.released / name).exists():
                 print(

@@ -59,9 +59,19 @@ _FLAGS: dict[str, tuple[Any, str]] = {
 def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
     """Add the flags of training to `parser`; a script of one task has no --task."""
     scenarios = [s.name for s in SCENARIOS.values() if task in (None, s.task)]
+    if task is None:
+        parser.add_argument(
+            "scenario",
+            metavar="SCENARIO",
+            nargs="?",
+            choices=scenarios,
+            action=_Scenario,
+            help="the same as --scenario",
+        )
     parser.add_argument(
         "--scenario",
         choices=scenarios,
+        action=_Scenario,
         help="fills in all settings below; `mico tracks` lists scenarios",
     )
     if task is None:
@@ -109,6 +119,23 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
     add_checkpoints(parser)
     add_json(parser)
     parser.set_defaults(run=run_train, task=task)
+
+
+class _Scenario(argparse.Action):
+    """The scenario, named with its flag or without, but not two of them."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if values is None:
+            return
+        if namespace.scenario not in (None, values):
+            parser.error(f"{namespace.scenario} and {values} are two scenarios: name one")
+        namespace.scenario = values
 
 
 def add_checkpoints(parser: argparse.ArgumentParser) -> None:
