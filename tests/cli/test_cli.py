@@ -195,7 +195,7 @@ def test_train_takes_a_scenario_without_its_flag(capsys):
         assert parse(line.split()).scenario == "digits_inf"
     assert parse("train --task digits --output_dir m".split()).scenario is None
     assert main("train digits_inf --scenario digits_lo --model_id 3".split()) == 2
-    assert "digits_inf and digits_lo are two scenarios: name one" in capsys.readouterr().err
+    assert "Name one scenario, not both digits_inf and digits_lo" in capsys.readouterr().err
     assert main("train digit_inf --model_id 3".split()) == 2
     assert "did you mean digits_inf?" in capsys.readouterr().err
 

@@ -134,7 +134,7 @@ class _Scenario(argparse.Action):
         if values is None:
             return
         if namespace.scenario not in (None, values):
-            parser.error(f"{namespace.scenario} and {values} are two scenarios: name one")
+            parser.error(f"name one scenario, not both {namespace.scenario} and {values}")
         namespace.scenario = values
 
 
