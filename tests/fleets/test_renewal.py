@@ -96,6 +96,31 @@ def test_a_renewal_that_was_killed_is_completed_by_the_same_call(out, monkeypatc
     assert fleet(out) == 0 and damage(Ledger.read(out, SCENARIO), verify=True) == {}
 
 
+@pytest.mark.parametrize("step", ["forget_files", "append_line", "write", "os.rename"])
+def test_after_a_renewal_that_was_killed_no_model_is_trained_with_its_old_seeds(
+    out, monkeypatch, capsys, step
+):
+    owner = {"os.rename": os, "write": Ledger}.get(step, renewal)
+    name = step.rpartition(".")[2]
+    whole, old = getattr(owner, name), read_seeds(model_1(out))
+
+    def killed(*arguments):
+        whole(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, killed)
+        with pytest.raises(KeyboardInterrupt):
+            renew(out, SCENARIO, [1])
+    if step == "os.rename":
+        assert fleet(out) == 0 and read_seeds(model_1(out)) != old
+    else:
+        folder, begun = model_1(out).stat().st_ino, step != "append_line"
+        assert main(["fleet", "status", str(out), "--verify"]) == begun
+        assert fleet(out) == begun and model_1(out).stat().st_ino == folder
+        assert ("give that command again" in capsys.readouterr().err) == (step == "write")
+
+
 def test_a_new_model_whose_line_was_not_written_yet_is_not_damaged(out):
     """As after a kill between the model's folder and its line."""
     renew(out, SCENARIO, [1])

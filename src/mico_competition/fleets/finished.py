@@ -97,7 +97,8 @@ def damage(
         else:
             fault = _missing(folder, task) or (_why(folder, entry) if model_id in lost else None)
             if fault is None and verify:
-                fault = _unreadable(folder, task) or _twin(folder, task, stated)
+                fault = _unreadable(folder, task) or _foreign(folder, entry)
+                fault = fault or _twin(folder, task, stated)
         if fault is not None:
             faults[model_id] = fault
         elif verify and write and _needs_line(folder, stated.get(model_id), entry):
@@ -173,10 +174,19 @@ _LOST = (
 def _why(folder: Path, entry: Entry) -> str:
     """Why a model that should have a line has none."""
     try:
-        ours = read_seeds(folder) == entry.seeds
+        return _foreign(folder, entry) or _LOST
     except ValueError:
-        ours = True
-    return _LOST if ours else "it does not have the seeds of the ledger: another run trained it"
+        return _LOST
+
+
+def _foreign(folder: Path, entry: Entry) -> str | None:
+    """That a model is not that of its entry, if it is not; ValueError if it has no seeds."""
+    if read_seeds(folder) == entry.seeds:
+        return None
+    return (
+        "it does not have the seeds of the ledger: another run trained it, or `mico fleet "
+        "--new_seeds` was stopped (then give that command again)"
+    )
 
 
 def listed(faults: dict[int, str]) -> list[str]:

@@ -170,7 +170,8 @@ class Ledger:
             if path.exists() and not (path.is_dir() and read_seeds(path) == entry.seeds):
                 raise ValueError(
                     f"{path} does not have the seeds of the ledger in {self.folder}: it was not "
-                    "trained by this fleet. Move it away or choose another --out."
+                    "trained by this fleet. Move it away or choose another --out. If `mico fleet "
+                    f"{self.scenario.name} --new_seeds` was stopped, give that command again."
                 )
 
     def write(self) -> None:

@@ -45,17 +45,18 @@ def renew(out: PathLike, scenario: str, model_ids: Collection[int]) -> dict[int,
                 f"The fleet in {folder} has no model_{ids_text(unknown)}: `mico fleet {scenario} "
                 f"--models {ids_text(unknown)} --out {out}` adds models."
             )
-        moved = {model_id: _moved_away(ledger, model_id) for model_id in sorted(model_ids)}
-        for model_id in moved:
+        again = sorted(model_ids)
+        for model_id in again:
             # Before the ledger, so that the old line is never taken for that of the new model.
             forget_files(ledger, model_id)
             event = {"time": round(time.time(), 3), "event": RENEWED, "model_id": model_id}
             append_line(folder / EVENTS_FILE, json.dumps(event))
-        ledger.with_new_seeds(model_ids).write()
-        for model_id in moved:
             ledger.remove_checkpoint(model_id)
             ledger.forget_running(model_id)
-    return moved
+        ledger.with_new_seeds(again).write()
+        # After the ledger: a model that is gone would be trained with its old seeds again, and one
+        # that is there with other seeds than the ledger's is refused by everything.
+        return {model_id: _moved_away(ledger, model_id) for model_id in again}
 
 
 def _moved_away(ledger: Ledger, model_id: int) -> Path | None:
