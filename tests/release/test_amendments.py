@@ -301,7 +301,7 @@ def test_a_chain_made_up_anew_is_found_by_who_kept_the_record(changed, amended):
 @pytest.mark.parametrize(
     "moved", [3, *(pytest.param(moved, marks=pytest.mark.slow) for moved in (0, 1, 2, 5, 6))]
 )
-def test_a_killed_amendment_is_completed_by_the_same_command(copy, monkeypatch, moved):
+def test_a_killed_amendment_is_completed_by_the_same_command(copy, monkeypatch, moved, capsys):
     trained, out = copy
     before = files_below(out)
     train_again(trained, DEV)
@@ -316,8 +316,10 @@ def test_a_killed_amendment_is_completed_by_the_same_command(copy, monkeypatch, 
         rename(source, target)
 
     monkeypatch.setattr(os, "replace", stop)
-    with pytest.raises(KeyboardInterrupt):
-        amend(trained, CHALLENGE, out, WHY, day="2026-11-01")
+    command = ["release", str(trained), "--to", str(out), "--amend", WHY, "--date", "2026-11-01"]
+    assert main(command) == 130
+    said = f"mico: stopped; {out} is changed in part, and the same command completes it.\n"
+    assert capsys.readouterr().err.endswith(said)
     monkeypatch.setattr(os, "replace", rename)
     with pytest.raises(ValueError, match="lacks amendment 1 of 2026-11-01, which was begun"):
         add_labels(trained, CHALLENGE, out, "dev")

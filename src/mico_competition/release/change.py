@@ -137,6 +137,14 @@ def move(new: Path, to: Path, names: Iterable[str]) -> None:
 
     A file that the new tree lacks is removed from the old one, with folders that become empty.
     """
+    try:
+        _move(new, to, names)
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"{to} is changed in part, and the same command completes it")
+        raise
+
+
+def _move(new: Path, to: Path, names: Iterable[str]) -> None:
     folders: dict[Path, None] = {}
     for name in names:
         target = to / name

@@ -232,7 +232,8 @@ def run_verb(args: argparse.Namespace) -> int:
         with only_a_report(getattr(args, "json", None) is True), _progress(args), _stoppable(args):
             return args.run(args) or 0
     except KeyboardInterrupt as stop:
-        print("mico: stopped; nothing half-written was kept.", file=sys.stderr)
+        notes = getattr(stop, "__notes__", ["nothing half-written was kept"])
+        print(f"mico: stopped; {printable_lines('; '.join(notes))}.", file=sys.stderr)
         return 128 + stop.number if isinstance(stop, Terminated) else STOPPED
     except UsageError as mistake:
         parser: Parser | None = getattr(args, "parser", None)
