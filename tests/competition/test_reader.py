@@ -51,7 +51,7 @@ def test_all_faults_are_listed_with_their_lines():
         "training = 1750": "training = 1750 + challenge = 100 exceed records = 1797: train on "
         "fewer records.",
         "target_epsilon = -1.0": "target_epsilon: expected a number > 0 and at most 500, "
-        "above which the accountant overflows, or inf for none, got -1.0.",
+        "above which the accountant overflows, or inf (without quotes) for none, got -1.0.",
         'num_epochs = "30"': "num_epochs: expected a whole number >= 1, got '30'.",
         'optimiser = "adam"': "unknown column optimiser: did you mean optimizer?",
         "models = [90, 149]": "phases train and dev share models: give each its own.",

@@ -89,7 +89,7 @@ def test_damage_is_noticed_by_status_fleet_and_release(out, capsys, fault):
     assert f"model_1: {fault}" in error and f"model_4: {fault}" in error
     assert "move the folders away and run the fleet again" in error
     assert [p for p in sorted(out.rglob("*")) if p not in before] == []  # nothing was begun
-    assert main(["release", str(out), "--to", str(out / "released")]) == 1
+    assert main(["release", str(out), "--to", str(out.parent / "released")]) == 1
     error = capsys.readouterr().err
     assert f"model_1: {fault}" in error and f"model_4: {fault}" in error
 

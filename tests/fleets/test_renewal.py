@@ -156,7 +156,13 @@ def test_mistakes_get_a_sentence(done, capsys, flags, sentence):
 @pytest.mark.slow
 def test_a_released_model_is_replaced_by_a_new_one(out, tmp_path, capsys):
     released = tmp_path / "released"
+    assert main(["release", str(out), "--to", str(out / "released")]) == 1
+    assert "which is secret: choose a folder outside for --to." in capsys.readouterr().err
     assert main(["release", str(out), "--to", str(released)]) == 0
+    lacking = (
+        "digits_inf lacks models that its challenge has: train 2-99, dev 101-149, final 150-199"
+    )
+    assert lacking in capsys.readouterr().out
     assert main(["fleet", SCENARIO, "--new_seeds", "100", "--out", str(out)]) == 0
     assert "--amend REASON" in capsys.readouterr().out
     assert fleet(out) == 0

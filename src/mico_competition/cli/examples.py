@@ -78,11 +78,19 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ),
         ("how far it is", "mico fleet status trained"),
         ("what two organisers trained, as one", "mico fleet merge ours theirs --out trained"),
+        (
+            "a model that was wrong is to be trained again",
+            "mico fleet purchase100_lo --new_seeds 12 --out trained",
+        ),
     ),
     "init": (("competition.toml, and a module for your data and model", "mico init mine"),),
     "release": (
         ("what participants may see", "mico release trained --to released"),
         ("afterwards: adds the labels", "mico release trained --to released --reveal dev"),
+        (
+            "replaces a model that was wrong, and records it for everybody",
+            'mico release trained --to released --amend "model 100 had other records"',
+        ),
     ),
     "leaks": (("search a release again", "mico leaks released --trained trained"),),
     "publish": (

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mico_competition.competition.table import CHALLENGES, SCORED_PHASES
+from mico_competition.competition.table import (
+    CHALLENGES,
+    SCORED_PHASES,
+    get_scenario,
+    phases_of,
+)
 from mico_competition.support.command_line import UsageError, output_file
 from mico_competition.support.counts import count_of
 from mico_competition.support.reports import add_json, report
+
+if TYPE_CHECKING:
+    from mico_competition.competition.layout import ModelFolder
 
 _BESIDE = "checksums, commitments and archives"
 
@@ -83,6 +92,10 @@ def _run_release(args: argparse.Namespace) -> None:
         raise UsageError("--reveal and --amend are two changes: give one after the other.")
     if args.amend is None and (args.withdraw or args.date or args.dry_run):
         raise UsageError("--withdraw, --date and --dry_run go with --amend REASON.")
+    if args.to.resolve().is_relative_to(args.root.resolve()):
+        raise ValueError(
+            f"{args.to} lies in {args.root}, which is secret: choose a folder outside for --to."
+        )
     challenges = args.challenge or find_challenges(args.root)
     if args.amend is not None:
         _amend(args, challenges)
@@ -109,8 +122,21 @@ def _run_release(args: argparse.Namespace) -> None:
             f"{release_folder(place)}; the leak check found nothing",
             flush=True,
         )
-        for sentence in other_settings(walk_challenge(place)):
+        models = walk_challenge(place)
+        for sentence in (*_lacking(models), *other_settings(models)):
             print(sentence, flush=True)
+
+
+def _lacking(models: Sequence[ModelFolder]) -> Iterator[str]:
+    """A sentence for each released scenario that lacks models of its challenge's phases."""
+    from mico_competition.fleets.merge_checks import ids_text
+
+    for scenario in dict.fromkeys(model.scenario for model in models):
+        have = {model.model_id for model in models if model.scenario == scenario}
+        phases = phases_of(get_scenario(scenario).challenge).values()
+        gone = [(phase.name, set(phase.model_ids) - have) for phase in phases]
+        if words := [f"{name} {ids_text(ids)}" for name, ids in gone if ids]:
+            yield f"{scenario} lacks models that its challenge has: {', '.join(words)}"
 
 
 def _amend(args: argparse.Namespace, challenges: Sequence[str]) -> None:

@@ -230,7 +230,8 @@ def page(value: Any) -> str:
 _POSITIVE = number(lambda x: 0 < x < math.inf, "> 0 and finite")
 _EPSILON = number(
     lambda x: 0 < x <= MOST_EPSILON or x == math.inf,
-    f"> 0 and at most {MOST_EPSILON:g}, above which the accountant overflows, or inf for none",
+    f"> 0 and at most {MOST_EPSILON:g}, above which the accountant overflows, or inf (without "
+    "quotes) for none",
 )
 
 TASK: Mapping[str, Column] = {

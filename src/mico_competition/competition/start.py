@@ -3,15 +3,18 @@
 Participants need this file too, so publish it with the models, and keep secrets out of it.
 """
 
+from pathlib import Path
+
 import numpy as np
 from torch import Tensor, nn
 
 
-def load_blobs(dataset_dir: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+def load_blobs(dataset_dir: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
     """600 points around 4 centres, the same ones each time.
 
     Args:
-        dataset_dir: what --dataset_dir names; a loader of real data reads its files there.
+        dataset_dir: the folder that --dataset_dir names; a loader of real data reads its files
+            there.
 
     Returns:
         Records [N, ...] as numbers (bytes take the least memory), and labels [N] from 0.

@@ -288,7 +288,8 @@ def _differences(work: _Work, withdraw: Collection[str]) -> list[str]:
     if lost := sorted(gone - set(withdraw)):
         raise ValueError(
             f"{lost[0]} was released, and is gone from {work.root / work.challenge}: put it back, "
-            f"or withdraw it with --withdraw {lost[0]}."
+            "or train it again if it has new seeds (`mico fleet`), or withdraw it with --withdraw "
+            f"{lost[0]}."
         )
     named = [*gone, *(set(work.models) - released)]
     for model in tracked(sorted(released & set(work.models)), "Comparing", "model"):

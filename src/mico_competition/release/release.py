@@ -169,7 +169,10 @@ def write_reference(root: PathLike, challenge: str, phase: str, to: PathLike) ->
 
 def _free(path: Path) -> Path:
     if path.exists():
-        raise ValueError(f"{path} exists already: remove it or choose another folder.")
+        raise ValueError(
+            f"{path} exists already: remove it or choose another folder (`mico release` changes a "
+            "release with --amend, and adds labels to it with --reveal)."
+        )
     return path
 
 
