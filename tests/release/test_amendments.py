@@ -16,6 +16,7 @@ from mico_competition.cli import main
 from mico_competition.competition.splits import draw_seeds
 from mico_competition.competition.table import TASKS
 from mico_competition.models.architectures import new_model, save_model
+from mico_competition.release import amend as amend_module
 from mico_competition.release.add_labels import add_labels
 from mico_competition.release.amend import amend
 from mico_competition.release.amendments import commitments_digest, read_amendments
@@ -434,6 +435,16 @@ def test_another_accuracy_without_an_amendment_is_found(copy):
     path.write_text(json.dumps(summary, indent=2) + "\n")
     (fault,) = descent(out / CHALLENGE, kept / CHALLENGE).faults
     assert "states another accuracy of digits_lo than" in fault
+
+
+def test_a_model_that_is_as_before_is_never_recorded(copy, monkeypatch):
+    """Say that a comparison failed, as a signal in the middle of an import makes it fail."""
+    trained, out = copy
+    plain = "digits_inf/train/model_1"
+    monkeypatch.setattr(amend_module, "_differs", lambda work, model: model == plain)
+    with pytest.raises(ValueError, match=f"{plain} could not be compared with the release"):
+        amend(trained, CHALLENGE, out, WHY)
+    assert not (out / RECORD).exists()
 
 
 def test_an_amendment_is_not_of_a_day_to_come(copy):

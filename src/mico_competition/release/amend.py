@@ -142,6 +142,8 @@ def amend(
         before = {model: work.state_before(model) for model in named}
         work.build(named)
         changes = {m: {"before": before[m], "after": work.state_after(m, openings)} for m in named}
+        if same := [m for m, states in changes.items() if states["before"] == states["after"]]:
+            raise ValueError(f"{same[0]} could not be compared with the release: try again.")
         amendment = _amendment(work, reason, day, changes, openings)
         line = amendment.line(challenge)
         past: dict[str, Any] = {"line": line, "replaced": replaced}
