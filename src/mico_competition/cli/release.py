@@ -285,7 +285,9 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
         if args.since is not None:
             raise UsageError("--since checks a release: give it without a revealed file.")
         count, faults = verify(args.challenge_folder, args.revealed)
-        report("verify", checked="labels", count=count, sound=not faults, faults=faults)
+        report(
+            "verify", checked="labels", count=count, sound=not faults, faults=faults, amendments=[]
+        )
         wrong = f"; {count_of(len(faults), 'fault')}" if faults else ""
         code = _report(faults, f"{count} label sets verified{wrong}")
         if args.to is not None and not faults:

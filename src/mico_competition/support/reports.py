@@ -127,6 +127,7 @@ REPORTS: dict[str, dict[str, str]] = {
         "count": "how many match",
         "sound": "whether there are no faults",
         "faults": "list of sentences",
+        "amendments": "with `files`: number, date, reason and models of each amendment",
     },
 }
 """Report -> its fields."""
