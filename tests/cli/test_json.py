@@ -1,6 +1,7 @@
 """`--json`: a valid report alone on standard output, for every verb that reports."""
 
 import argparse
+import ast
 import json
 import math
 import shutil
@@ -199,3 +200,18 @@ def test_reports_of_training(capsys, tmp_path):
     words = ["--num_epochs", 5, "--canaries", 100, "--record_canaries", 0, "--seed", 1]
     code, found = reported(capsys, "audit-train", "digits_lo", *words)
     assert (code, found["alarm"], found["scenario"]) == (0, False, "digits_lo")
+
+
+def test_every_report_has_the_fields_that_the_page_lists():
+    """Read from the calls, so that a field that is new shows before its verb runs."""
+    found = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call) or not call.args:
+                continue
+            called, name = getattr(call.func, "id", ""), call.args[0]
+            fields = {keyword.arg for keyword in call.keywords}
+            if called in ("report", "report_text") and isinstance(name, ast.Constant):
+                found.add(name.value)
+                assert None in fields or fields == set(REPORTS[name.value]), (path, call.lineno)
+    assert found == set(REPORTS)
