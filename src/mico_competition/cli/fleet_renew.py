@@ -7,6 +7,7 @@ import argparse
 from mico_competition.competition.rows import OPENINGS_FILE
 from mico_competition.competition.table import get_scenario
 from mico_competition.support.command_line import UsageError, load_torch
+from mico_competition.support.counts import ids_text
 from mico_competition.training.settings import Settings
 
 # Flags that say how to train, or what else to do: new seeds are only drawn.
@@ -28,7 +29,6 @@ def run_renewal(args: argparse.Namespace) -> int:
     if args.out is None:
         raise UsageError("Give --out, the folder of the fleet.")
     load_torch()
-    from mico_competition.fleets.merge_checks import ids_text
     from mico_competition.fleets.renewal import renew
 
     moved = renew(args.out, args.scenario, args.new_seeds)

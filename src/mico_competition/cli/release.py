@@ -15,7 +15,7 @@ from mico_competition.competition.table import (
     phases_of,
 )
 from mico_competition.support.command_line import UsageError, output_file
-from mico_competition.support.counts import count_of
+from mico_competition.support.counts import count_of, ids_text
 from mico_competition.support.reports import add_json, report
 
 if TYPE_CHECKING:
@@ -129,8 +129,6 @@ def _run_release(args: argparse.Namespace) -> None:
 
 def _lacking(models: Sequence[ModelFolder]) -> Iterator[str]:
     """A sentence for each released scenario that lacks models of its challenge's phases."""
-    from mico_competition.fleets.merge_checks import ids_text
-
     for scenario in dict.fromkeys(model.scenario for model in models):
         have = {model.model_id for model in models if model.scenario == scenario}
         phases = phases_of(get_scenario(scenario).challenge).values()

@@ -146,11 +146,8 @@ def check_fleets(root: PathLike, challenge: str, *, amended: Collection[str] = (
         if get_scenario(name).challenge == challenge:
             ledger = Ledger.read(root, name)
             assert ledger is not None
-            faults = damage(ledger, verify=True)
-            known = {i for i in faults if _path_of(ledger, i) in amended}
-            faults = {
-                model_id: fault for model_id, fault in faults.items() if model_id not in known
-            }
+            found = damage(ledger, verify=True)
+            faults = {i: fault for i, fault in found.items() if _path_of(ledger, i) not in amended}
             lines += [f"  {name}/{line.strip()}" for line in listed(faults)]
     if lines:
         raise ValueError("\n".join([_HEAD.format(Path(root) / "fleet"), *lines]))

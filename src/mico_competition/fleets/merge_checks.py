@@ -26,6 +26,7 @@ from mico_competition.fleets.finished import (
     recorded_files,
 )
 from mico_competition.fleets.ledger import Entry, Ledger
+from mico_competition.support.counts import ids_text
 from mico_competition.training.settings import Settings
 
 # What a fleet's models share beside its settings -> what a message calls it.
@@ -128,21 +129,6 @@ def shared_seeds(parts: Iterable[Part]) -> Iterator[str]:
             "one learns those of the other. Remove one from its ledger.jsonl, move its folder "
             "away, and train it again with fresh seeds."
         )
-
-
-def ids_text(ids: Iterable[int]) -> str:
-    """Ids as ranges.
-
-    >>> ids_text([0, 1, 2, 5, 7, 8])
-    '0-2, 5, 7-8'
-    """
-    ranges: list[list[int]] = []
-    for number in sorted(ids):
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
 
 
 def _leads_outside(name: str) -> bool:

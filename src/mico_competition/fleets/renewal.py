@@ -12,7 +12,7 @@ from mico_competition.fleets.events import EVENTS_FILE, RENEWED
 from mico_competition.fleets.finished import forget_files
 from mico_competition.fleets.ledger import Ledger, append_line, fleet_folder
 from mico_competition.fleets.lock import only_fleet
-from mico_competition.fleets.merge_checks import ids_text
+from mico_competition.support.counts import ids_text
 from mico_competition.support.files import PRIVATE, PathLike, make_folder
 
 _REPLACED = "replaced"
