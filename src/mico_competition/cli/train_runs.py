@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -22,7 +21,7 @@ from mico_competition.competition.table import (
 )
 from mico_competition.support.command_line import UsageError, usage
 from mico_competition.support.progress import say
-from mico_competition.training.settings import Settings
+from mico_competition.training.settings import Settings, comparable
 
 if TYPE_CHECKING:
     from mico_competition.training.train_many import Run
@@ -144,7 +143,7 @@ def _facts_of(
     def facts() -> Mapping[str, Any]:
         mechanism = mechanism_of(settings)
         return {
-            **_comparable(settings.public()),
+            **comparable(settings.public()),
             **of_training(settings.task, data, config()),
             "train_seed": settings.train_seed,
             "noise_multiplier": None if mechanism is None else mechanism.noise_multiplier,
@@ -169,7 +168,7 @@ def _check_finished(model: ModelFolder, facts: Mapping[str, Any], seeds: Any) ->
     check_whole([model])
     metadata = read_metadata(model.path)
     privacy = metadata.get("privacy") or {}
-    there = {**metadata, **_comparable(metadata.get("settings") or {})}
+    there = {**metadata, **comparable(metadata.get("settings") or {})}
     there["noise_multiplier"] = privacy.get("noise_multiplier")
     if seeds is not None:
         facts = {**facts, "seeds": seeds}
@@ -182,11 +181,3 @@ def _check_finished(model: ModelFolder, facts: Mapping[str, Any], seeds: Any) ->
                 f"{model.path} holds a model that was trained with {was}{now}: leave its id out, "
                 "remove the folder, or choose another --output_dir."
             )
-
-
-def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON gives them back, and of the base model's path the last part."""
-    name = settings.get("model_name")
-    plain = {**settings, "model_name": None if name is None else Path(str(name)).name}
-    values: dict[str, Any] = json.loads(json.dumps(plain))
-    return values

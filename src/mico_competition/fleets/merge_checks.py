@@ -5,7 +5,6 @@ No message quotes a seed.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from mico_competition.fleets.finished import (
 )
 from mico_competition.fleets.ledger import Entry, Ledger
 from mico_competition.support.counts import ids_text
-from mico_competition.training.settings import Settings
+from mico_competition.training.settings import Settings, comparable
 
 # What a fleet's models share beside its settings -> what a message calls it.
 _SHARED = {
@@ -159,25 +158,18 @@ def _contradiction(ledger: Ledger, entry: Entry) -> str | None:
         "model_id": entry.model_id,
         "train_seed": entry.train_seed,
         "scenario": settings.scenario,
-        "settings": _comparable(settings.public()),
+        "settings": comparable(settings.public()),
         "noise_multiplier": ledger.noise_multiplier,
         "dataset_fingerprint": ledger.dataset_fingerprint,
         "architecture_fingerprint": ledger.architecture_fingerprint,
     }
     privacy = metadata.get("privacy") or {}
     found = {**metadata, "noise_multiplier": privacy.get("noise_multiplier")}
-    found["settings"] = _comparable(metadata.get("settings") or {})
+    found["settings"] = comparable(metadata.get("settings") or {})
     wrong = [name for name, value in expected.items() if found.get(name) != value]
     if wrong:
         return f"its metadata.json does not state the {', '.join(wrong)} of the ledger"
     return None
-
-
-def _comparable(settings: Mapping[str, Any]) -> Any:
-    """Settings as JSON gives them back, and without the path of a base model, which may differ."""
-    name = settings.get("model_name")
-    plain = {**settings, "model_name": None if name is None else Path(str(name)).name}
-    return json.loads(json.dumps(plain))
 
 
 def _differences(one: Part, other: Part) -> Iterator[str]:
@@ -199,7 +191,7 @@ def _differences(one: Part, other: Part) -> Iterator[str]:
 
 def _unequal(one: Settings, other: Settings) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """The settings in which two parts differ, and both values."""
-    ours, theirs = _comparable(vars(one)), _comparable(vars(other))
+    ours, theirs = comparable(vars(one)), comparable(vars(other))
     for name in ours:
         if ours[name] != theirs[name]:
             yield name, (ours[name], theirs[name])

@@ -5,6 +5,7 @@ This module needs no torch.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -239,3 +240,11 @@ def _check_secure(s: Settings) -> None:
 def _expect(holds: bool, name: str, value: Any, bound: str) -> None:
     if not holds:
         raise ValueError(f"Expected {name}={value} {bound}.")
+
+
+def comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back, and of the base model's path the last part."""
+    name = settings.get("model_name")
+    plain = {**settings, "model_name": None if name is None else Path(str(name)).name}
+    values: dict[str, Any] = json.loads(json.dumps(plain))
+    return values
