@@ -92,11 +92,11 @@ def _run_release(args: argparse.Namespace) -> None:
         raise UsageError("--reveal and --amend are two changes: give one after the other.")
     if args.amend is None and (args.withdraw or args.date or args.dry_run):
         raise UsageError("--withdraw, --date and --dry_run go with --amend REASON.")
+    challenges = args.challenge or find_challenges(args.root)
     if args.to.resolve().is_relative_to(args.root.resolve()):
         raise ValueError(
             f"{args.to} lies in {args.root}, which is secret: choose a folder outside for --to."
         )
-    challenges = args.challenge or find_challenges(args.root)
     if args.amend is not None:
         _amend(args, challenges)
         return
