@@ -4,9 +4,9 @@
     python benchmarks/attack_fleets.py [TESTBED ...] [--work runs/fleets]
 
 makes data and trains the models: 150 a scenario (100 train, 50 dev) where that takes minutes, of
-the slow ones as many as `models` says, all of them train models.  A run that was stopped goes on
-where it was.  One thread and one worker take: A 60 minutes, S 15, C 10, digits 2, cnn 25, cnn_lo
-20, text 20, text_lo 15, full 20, full_lo 15 (on an idle core).  `cnn` and `text` need ../shared.
+the slow ones as many as `testbeds.py` says.  A run that was stopped goes on where it was.  One
+thread and one worker take: A 60 minutes, S 15, C 10, digits 2, cnn 25, cnn_lo 20, text 20, text_lo
+15, full 120 (on an idle core).  `cnn` and `text` need ../shared.
 """
 
 from __future__ import annotations
@@ -15,102 +15,12 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-MICO = [sys.executable, "-m", "mico_competition.cli"]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-
-@dataclass(frozen=True)
-class Testbed:
-    """Fleets that share data and flags; `data` is the folder of datasets below the work folder."""
-
-    title: str
-    scenarios: tuple[str, ...]
-    flags: tuple[str, ...] = ()
-    data: str | None = None
-    models: str = "0-149"
-    shares: str = ""  # the testbed whose folder holds this one's models
-
-    @property
-    def challenge(self) -> str:
-        """The challenge's name, which is also its folder's."""
-        return self.scenarios[0].rsplit("_", 1)[0]
-
-
-PRIVATE = ("inf", "hi", "lo")
-TEXT = (
-    *("--len_training", "1000", "--num_epochs", "6", "--learning_rate", "2e-4"),
-    *("--batch_size", "32"),
-)
-TESTBEDS = {
-    "A": Testbed(
-        "Purchase-shaped, N = 19,732, n = 15,000, 600 features, 128 hidden units, 100 classes",
-        tuple(f"purchase100_{kind}" for kind in PRIVATE),
-        ("--len_training", "15000"),
-        "A_data",
-    ),
-    "S": Testbed(
-        "Purchase-shaped and small, N = 5,000, n = 3,750",
-        tuple(f"purchase100_{kind}" for kind in PRIVATE),
-        ("--len_training", "3750"),
-        "S_data",
-    ),
-    "C": Testbed(
-        "baskets, N = 19,732, n = 15,000, 240 features, 32 hidden units, 20 classes",
-        ("baskets_inf", "baskets_hi"),
-    ),
-    "digits": Testbed(
-        "scikit-learn's digits, N = 1,797, n = 120, 256 hidden units",
-        ("digits_inf", "digits_hi", "digits_lo"),
-    ),
-    "cnn": Testbed(
-        "600 real CIFAR-10 images (via JPEG), n = 300, the CNN, 12 epochs at rate 0.05",
-        ("cifar10_inf",),
-        ("--len_training", "300", "--num_epochs", "12", "--learning_rate", "0.05"),
-        "cnn_data",
-        "0-52",
-    ),
-    "cnn_lo": Testbed(
-        "600 real CIFAR-10 images (via JPEG), n = 300, the CNN, 12 private epochs of 5 batches",
-        ("cifar10_lo",),
-        ("--len_training", "300", "--num_epochs", "12", "--batch_size", "64"),
-        "cnn_data",
-        "0-29",
-        "cnn",
-    ),
-    "text": Testbed(
-        "2,000 real sentences of SST-2, n = 1,000, RoBERTa of 2 layers x 128 that was first "
-        "trained on 30,000 other sentences, 6 epochs at rate 0.0002 in batches of 32",
-        ("sst2_inf",),
-        TEXT,
-        "text_data",
-        "0-42",
-    ),
-    "text_lo": Testbed(
-        "the sentences and the model of sst2_inf, trained privately",
-        ("sst2_lo",),
-        TEXT,
-        "text_data",
-        "0-29",
-        "text",
-    ),
-    "full": Testbed(
-        "Purchase-shaped at full size: N = 197,324, n = 150,000",
-        ("purchase100_inf",),
-        data="full_data",
-        models="0-19",
-    ),
-    "full_lo": Testbed(
-        "Purchase-shaped at full size: N = 197,324, n = 150,000, private",
-        ("purchase100_lo",),
-        data="full_data",
-        models="0-19",
-        shares="full",
-    ),
-}
+from testbeds import MICO, ROOT, TESTBEDS
 
 
 def main() -> None:
@@ -143,12 +53,12 @@ def make(name: str, work: Path, shared: Path, workers: str) -> None:
     if testbed.data == "text_data":
         flags += ["--model_name", str(work / "base")]
     for scenario in testbed.scenarios:
-        run("fleet", scenario, "--models", testbed.models, *flags)
+        run([*testbed.mico, "fleet", scenario, "--models", testbed.models, *flags])
 
 
-def run(*arguments: str) -> None:
+def run(command: Sequence[str]) -> None:
     """One `mico` command; a failure ends the script with its code."""
-    finished = subprocess.run([*MICO, *arguments])
+    finished = subprocess.run(command)
     if finished.returncode:
         sys.exit(finished.returncode)
 
@@ -201,7 +111,7 @@ def sentences(work: Path, shared: Path) -> None:
         data = ["--dataset_dir", str(work / "text_rest"), "--output_dir", str(work / "base")]
         seeds = "--len_training 30000 --num_epochs 1 --split_seed 0 --train_seed 0"
         own = ["--task", "sst2", "--model_name", str(work / "small_roberta")]
-        run("train", *own, *settings.split(), *seeds.split(), *data)
+        run([*MICO, "train", *own, *settings.split(), *seeds.split(), *data])
 
 
 MAKERS = {

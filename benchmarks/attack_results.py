@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs/results/attacks"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from attack_fleets import MICO, TESTBEDS  # noqa: E402
+from testbeds import TESTBEDS  # noqa: E402
 
 GROUPS = {
     "closed": [
@@ -55,7 +55,7 @@ class Run:
     def command(self, work: Path, out: Path) -> list[str]:
         """The whole command."""
         testbed = TESTBEDS[self.testbed]
-        command = [*MICO, "evaluate", str(work / self.testbed / testbed.challenge)]
+        command = [*testbed.mico, "evaluate", str(work / self.testbed / testbed.challenge)]
         command += ["--scenario", self.scenario, "--json", str(out), *self.flags]
         for name in self.attacks:
             command += ["--attack", name]

@@ -13,7 +13,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 RESULTS = DOCS / "results"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from attack_fleets import TESTBEDS  # noqa: E402
+from testbeds import TESTBEDS  # noqa: E402
 
 METRICS = {
     "TPR_FPR_1000": "TPR at 10 % FPR",

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs/results/audits"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from attack_fleets import MICO, TESTBEDS  # noqa: E402
+from testbeds import MICO, TESTBEDS  # noqa: E402
 
 # A run is of one scenario of a testbed; more than one attack where it is not plain which is best.
 AUDITED = {

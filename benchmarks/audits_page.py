@@ -23,8 +23,8 @@ AUDITS_BLOCK, TRAINER_BLOCK = "audits", "trainer"
 ALARMS_BLOCK, PLANS_BLOCK, CORRECT_BLOCK = "alarms", "plans", "correct"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from attack_fleets import TESTBEDS  # noqa: E402
 from audit_results import AUDITED, TRAINED  # noqa: E402
+from testbeds import TESTBEDS  # noqa: E402
 
 RANKED = "TPR_FPR_1000"
 HEADS = (

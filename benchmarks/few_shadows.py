@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs/results/attacks_few.json"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from attack_fleets import TESTBEDS  # noqa: E402
+from testbeds import TESTBEDS  # noqa: E402
 
 COUNTS, REPEATS = (10, 30, 100), 3
 METRIC = "TPR_FPR_1000"

@@ -1,0 +1,122 @@
+"""The table of test-beds: fleets that attacks are measured on (docs/ATTACKS.md).
+
+A test-bed of 2022's competition or of the package's own small ones needs no file; the others are
+competitions of their own in `benchmarks/beds/`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BEDS = ROOT / "benchmarks" / "beds"
+MICO = [sys.executable, "-m", "mico_competition.cli"]
+
+
+@dataclass(frozen=True)
+class Testbed:
+    """Fleets that share data and flags; `data` is the folder of datasets below the work folder."""
+
+    title: str
+    scenarios: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    data: str | None = None
+    models: str = "0-149"
+    shares: str = ""  # the testbed whose folder holds this one's models
+    competition: str = ""  # its file in benchmarks/beds/; the package's own if empty
+
+    @property
+    def challenge(self) -> str:
+        """The challenge's name, which is also its folder's."""
+        return self.scenarios[0].rsplit("_", 1)[0]
+
+    @property
+    def mico(self) -> list[str]:
+        """The start of each `mico` command on this testbed."""
+        return [*MICO, "--competition", str(BEDS / self.competition)] if self.competition else MICO
+
+
+PRIVATE = ("inf", "hi", "lo")
+TEXT = (
+    *("--len_training", "1000", "--num_epochs", "6", "--learning_rate", "2e-4"),
+    *("--batch_size", "32"),
+)
+TESTBEDS = {
+    "A": Testbed(
+        "Purchase-shaped, N = 19,732, n = 15,000, 600 features, 128 hidden units, 100 classes",
+        tuple(f"purchase100_{kind}" for kind in PRIVATE),
+        ("--len_training", "15000"),
+        "A_data",
+    ),
+    "S": Testbed(
+        "Purchase-shaped and small, N = 5,000, n = 3,750",
+        tuple(f"purchase100_{kind}" for kind in PRIVATE),
+        ("--len_training", "3750"),
+        "S_data",
+    ),
+    "C": Testbed(
+        "baskets, N = 19,732, n = 15,000, 240 features, 32 hidden units, 20 classes",
+        ("baskets_inf", "baskets_hi"),
+    ),
+    "digits": Testbed(
+        "scikit-learn's digits, N = 1,797, n = 120, 256 hidden units",
+        ("digits_inf", "digits_hi", "digits_lo"),
+    ),
+    "cnn": Testbed(
+        "600 real CIFAR-10 images (via JPEG), n = 300, the CNN, 12 epochs at rate 0.05",
+        ("cifar10_inf",),
+        ("--len_training", "300", "--num_epochs", "12", "--learning_rate", "0.05"),
+        "cnn_data",
+        "0-52",
+    ),
+    "cnn_lo": Testbed(
+        "600 real CIFAR-10 images (via JPEG), n = 300, the CNN, 12 private epochs of 5 batches",
+        ("cifar10_lo",),
+        ("--len_training", "300", "--num_epochs", "12", "--batch_size", "64"),
+        "cnn_data",
+        "0-29",
+        "cnn",
+    ),
+    "text": Testbed(
+        "2,000 real sentences of SST-2, n = 1,000, RoBERTa of 2 layers x 128 that was first "
+        "trained on 30,000 other sentences, 6 epochs at rate 0.0002 in batches of 32",
+        ("sst2_inf",),
+        TEXT,
+        "text_data",
+        "0-42",
+    ),
+    "text_lo": Testbed(
+        "the sentences and the model of sst2_inf, trained privately",
+        ("sst2_lo",),
+        TEXT,
+        "text_data",
+        "0-29",
+        "text",
+    ),
+    "bundles": Testbed(
+        "bundles of a second generator, N = 19,732, n = 15,000, 240 features, 32 hidden units, 20 "
+        "classes",
+        ("bundles_inf", "bundles_hi", "bundles_lo"),
+        competition="tables.toml",
+    ),
+    "widebundles": Testbed(
+        "bundles of a second generator, N = 19,732, n = 15,000, 600 features, 128 hidden units, "
+        "100 classes",
+        ("widebundles_inf", "widebundles_hi", "widebundles_lo"),
+        models="0-49,100-119",
+        competition="tables.toml",
+    ),
+    "cancer": Testbed(
+        "scikit-learn's breast cancer, N = 569, n = 285, 30 features, 64 hidden units, 2 classes",
+        ("cancer_inf", "cancer_hi", "cancer_lo"),
+        competition="tables.toml",
+    ),
+    "full": Testbed(
+        "Purchase-shaped at full size: N = 197,324, n = 150,000",
+        tuple(f"purchase100_{kind}" for kind in PRIVATE),
+        data="full_data",
+        models="0-39,100-119",
+    ),
+}
