@@ -95,9 +95,17 @@ def _runs() -> Iterator[tuple[str, Run]]:
             yield f"{testbed}_inf-{group}", Run(testbed, scenario, GROUPS[group], [])
         for group in ("few", "layers"):
             yield f"{testbed}_inf_all-{group}", Run(testbed, scenario, GROUPS[group], ALL)
-    for group in ("few", "trace"):  # decoding 197,324 records jointly takes an hour
-        yield f"full_inf-{group}", Run("full", "purchase100_inf", GROUPS[group], [])
-    yield "full_inf_all-few", Run("full", "purchase100_inf", GROUPS["few"], ALL)
+    for testbed in ("bundles", "widebundles", "cancer", "full"):  # one run scores both
+        for scenario in TESTBEDS[testbed].scenarios:
+            kind = scenario.rsplit("_", 1)[1]
+            for group in ("few", "white"):
+                yield (
+                    f"{testbed}_{kind}_all-{group}",
+                    Run(testbed, scenario, GROUPS[group], [*DEV, *ALL]),
+                )
+    for group in ("few", "white"):
+        run = Run("full", "purchase100_lo", GROUPS[group], [*DEV, *ALL, *DDP])
+        yield f"full_lo_ddp-{group}", run
 
 
 RUNS = dict(_runs())
@@ -125,10 +133,11 @@ def main() -> None:
 
 
 def _name_commit(path: Path) -> None:
-    """Add to results which commit's code made them."""
+    """Keep the numbers of a report, and name the commit of the code that made them."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
     commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    found = [{"commit": commit, **row} for row in json.loads(path.read_text(encoding="utf-8"))]
+    report = json.loads(path.read_text(encoding="utf-8"))
+    found = [{"commit": commit, **row} for row in report["scenarios"]]
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

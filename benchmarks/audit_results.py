@@ -32,7 +32,7 @@ AUDITED = {
     # Decoding all 197,324 records jointly (best) takes an hour here; with so few shadow models eb
     # finds more than the trace (docs/ATTACKS.md).
     "purchase100_inf": ("full", "eb"),
-    "purchase100_lo": ("full_lo", "eb"),
+    "purchase100_lo": ("full", "eb"),
     "digits_inf": ("digits", "best"),
     "digits_hi": ("digits", "best"),
     "digits_lo": ("digits", "best"),

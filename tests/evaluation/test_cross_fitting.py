@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from helpers_problem import Arrays, make_source
+from helpers_problem import ATTACKS, Arrays, make_source
 
 from mico_competition.attacks.problem import Attack
 from mico_competition.evaluation.cross_fitting import (
@@ -15,6 +15,7 @@ from mico_competition.evaluation.cross_fitting import (
     run,
     split,
 )
+from mico_competition.evaluation.evaluate import Options, evaluate
 from mico_competition.signals import HIDDEN, Fleet
 
 IN_FOLDS = Attack("a", "", "", lambda problem: problem.columns, leaves_one_out=False)
@@ -140,3 +141,25 @@ def test_a_told_source_is_the_source_but_for_what_it_tells():
     assert copy.copy(masked).fleet is masked.fleet
     with pytest.raises(AttributeError):
         masked.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_one_run_on_more_records_measures_the_challenge_points_too(known):
+    """They are the numbers of a run on the challenge points alone, at the formula compared with."""
+    source, few = make_source(train=12, dev=6, points=3000, asked=40), Options(resamples=50)
+    ours, base = ATTACKS["eb"], ATTACKS["calibrate-confidence-midpoint"]
+    rows = {}
+    for records in ("challenge", "all"):
+        task = make_task(source, "dev", records=records, known=known)
+        rows[records] = evaluate(task, [ours], against=base, options=few).rows
+    for alone, among in zip(rows["challenge"], rows["all"]):
+        assert alone.challenge is None and alone.challenge_gain is None
+        assert among.challenge.members == alone.measured.members == 120
+        assert among.measured.members > 1000
+        for metric, expected in alone.measured.estimates.items():
+            got = among.challenge[metric]
+            assert (got.value, got.low, got.high) == (expected.value, expected.low, expected.high)
+    gain, expected = rows["all"][1].challenge_gain, rows["challenge"][1].gain
+    assert {m: (g.value, g.low) for m, g in gain.items()} == {
+        m: (g.value, g.low) for m, g in expected.items()
+    }

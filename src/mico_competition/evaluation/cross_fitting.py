@@ -62,6 +62,16 @@ class EvaluationTask:
             )
         return self.member
 
+    def challenge_places(self) -> np.ndarray:
+        """int64[t, 2m], where the targets' challenge points are among `columns`."""
+        asked = self.source.fleet.challenge[self.targets]
+        order = np.argsort(self.columns, axis=1)
+        found = [
+            own[np.searchsorted(columns, points, sorter=own)]
+            for own, columns, points in zip(order, self.columns, asked)
+        ]
+        return np.stack(found)
+
 
 def make_task(
     source: Source,

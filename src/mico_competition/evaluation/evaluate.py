@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def evaluate(
         if attack.name != base.name:
             known = winners.get(attack.name) if is_ours(attack) else None
             rows.append(row_of(attack) if known is None else known)
-    compared = [replace(row, gain=compare(row.measured, base.measured)) for row in rows[1:]]
+    compared = [_with_gains(row, base) for row in rows[1:]]
     return Evaluation(
         task.source.fleet.scenario,
         task.phase,
@@ -135,14 +136,21 @@ def _row(task: EvaluationTask, attack: Attack, options: Options) -> Row:
     with metered() as meter:
         scores = run(task, attack, folds=options.folds, seed=options.seed)
     seconds = time.perf_counter() - start
-    measured = measure(
-        task.truth,
-        scores,
-        resamples=options.resamples,
-        seed=options.seed,
-        rates=RATES if options.bands else (),
-    )
-    return Row(attack.name, attack.title, attack.white_box, measured, None, seconds, meter.cost)
+    measured_at = partial(measure, resamples=options.resamples, seed=options.seed)
+    measured = measured_at(task.truth, scores, rates=RATES if options.bands else ())
+    challenge, places = None, task.challenge_places()
+    if places.shape != scores.shape:
+        asked = (np.take_along_axis(array, places, axis=1) for array in (task.truth, scores))
+        challenge = measured_at(*asked)
+    about = attack.name, attack.title, attack.white_box
+    return Row(*about, measured, None, seconds, meter.cost, challenge)
+
+
+def _with_gains(row: Row, base: Row) -> Row:
+    """The row with its gain over `base`, also that at the challenge points."""
+    if row.challenge is not None and base.challenge is not None:
+        row = replace(row, challenge_gain=compare(row.challenge, base.challenge))
+    return replace(row, gain=compare(row.measured, base.measured))
 
 
 def guard(task: EvaluationTask, attack: Attack, options: Options) -> None:

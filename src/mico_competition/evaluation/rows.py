@@ -15,7 +15,9 @@ from mico_competition.evaluation.remarks import remarks
 class Row:
     """One attack: its metrics, its paired gain over the attack it is compared with, and its cost.
 
-    `seconds` is wall-clock time, which depends on the load of the machine; `cost` does not.
+    `seconds` is wall-clock time, which depends on the load of the machine; `cost` does not. If more
+    than the challenge points were scored, `challenge` has the metrics at these alone, and
+    `challenge_gain` the gain.
     """
 
     name: str
@@ -25,6 +27,8 @@ class Row:
     gain: dict[str, Estimate] | None
     seconds: float
     cost: Cost = NO_COST
+    challenge: Measured | None = None
+    challenge_gain: dict[str, Estimate] | None = None
 
 
 @dataclass(frozen=True)

@@ -267,6 +267,7 @@ def _nested(found: Evaluation, steps: Sequence[Step]) -> dict[str, Any]:
                 **_cost(row),
                 "metrics": _all(row.measured.estimates),
                 "gain": None if row.gain is None else _all(row.gain),
+                "challenge_points": _at_challenge_points(row),
             }
             for row in found.rows
         ],
@@ -280,6 +281,18 @@ def _nested(found: Evaluation, steps: Sequence[Step]) -> dict[str, Any]:
             }
             for step in steps
         ],
+    }
+
+
+def _at_challenge_points(row: Row) -> dict[str, Any] | None:
+    """The numbers of `Row.challenge`; None if only the challenge points were scored."""
+    if row.challenge is None:
+        return None
+    return {
+        "members": row.challenge.members,
+        "nonmembers": row.challenge.nonmembers,
+        "metrics": _all(row.challenge.estimates),
+        "gain": None if row.challenge_gain is None else _all(row.challenge_gain),
     }
 
 
