@@ -76,6 +76,14 @@ def purchase(folder: str, records: int) -> Callable[[Path, Path], None]:
     return make_table
 
 
+def all_images(work: Path, shared: Path) -> None:
+    """The 60,000 real images."""
+    full = work / "full_images"
+    if not (full / "cifar10/cifar-10-batches-bin/test_batch.bin").exists():
+        tool = shared / "tools/make_cifar10.py"
+        subprocess.run([sys.executable, str(tool), str(full)], check=True)
+
+
 def images(work: Path, shared: Path) -> None:
     """The first 100 records of each of the six batch files of the real images."""
     import numpy as np
@@ -85,7 +93,7 @@ def images(work: Path, shared: Path) -> None:
     full, less = work / "full_images", work / "cnn_data/cifar10/cifar-10-batches-bin"
     if less.exists():
         return
-    subprocess.run([sys.executable, str(shared / "tools/make_cifar10.py"), str(full)], check=True)
+    all_images(work, shared)
     less.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(less) as aside:  # half of it must not count as done
         aside.mkdir()
@@ -118,6 +126,7 @@ MAKERS = {
     "A_data": purchase("A_data", 19_732),
     "S_data": purchase("S_data", 5_000),
     "full_data": purchase("full_data", 197_324),
+    "full_images": all_images,
     "cnn_data": images,
     "text_data": sentences,
 }

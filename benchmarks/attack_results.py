@@ -55,7 +55,7 @@ class Run:
     def command(self, work: Path, out: Path) -> list[str]:
         """The whole command."""
         testbed = TESTBEDS[self.testbed]
-        command = [*testbed.mico, "evaluate", str(work / self.testbed / testbed.challenge)]
+        command = [*testbed.mico, "evaluate", str(work / (testbed.shares or self.testbed) / testbed.challenge)]
         command += ["--scenario", self.scenario, "--json", str(out), *self.flags]
         for name in self.attacks:
             command += ["--attack", name]
@@ -95,6 +95,10 @@ def _runs() -> Iterator[tuple[str, Run]]:
             yield f"{testbed}_inf-{group}", Run(testbed, scenario, GROUPS[group], [])
         for group in ("few", "layers"):
             yield f"{testbed}_inf_all-{group}", Run(testbed, scenario, GROUPS[group], ALL)
+    for testbed in ("images_real", "images_real_lo", "images_wide"):
+        for scenario in TESTBEDS[testbed].scenarios:
+            for group in ("few", "layers"):
+                yield f"{scenario}_all-{group}", Run(testbed, scenario, GROUPS[group], [*DEV, *ALL])
     for testbed in ("bundles", "widebundles", "cancer", "full"):  # one run scores both
         for scenario in TESTBEDS[testbed].scenarios:
             kind = scenario.rsplit("_", 1)[1]

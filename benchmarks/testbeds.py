@@ -79,6 +79,30 @@ TESTBEDS = {
         "0-29",
         "cnn",
     ),
+    "images_real": Testbed(
+        "3,042 real CIFAR-10 images (via JPEG), n = 2,250, a narrow CNN: 9.4 records to an input "
+        "of the head, 0.06 to a weight",
+        ("images_real_inf",),
+        data="full_images",
+        models="0-59",
+        competition="images.toml",
+    ),
+    "images_real_lo": Testbed(
+        "the images and the model of images_real_inf, trained privately, 20 epochs",
+        ("images_real_lo",),
+        data="full_images",
+        models="0-23,40-51",
+        shares="images_real",
+        competition="images.toml",
+    ),
+    "images_wide": Testbed(
+        "3,042 real CIFAR-10 images (via JPEG), n = 2,250, a narrow CNN: 1.0 records to an input "
+        "of the head, 0.03 to a weight",
+        ("images_wide_inf",),
+        data="full_images",
+        models="0-23,40-51",
+        competition="images.toml",
+    ),
     "text": Testbed(
         "2,000 real sentences of SST-2, n = 1,000, RoBERTa of 2 layers x 128 that was first "
         "trained on 30,000 other sentences, 6 epochs at rate 0.0002 in batches of 32",
