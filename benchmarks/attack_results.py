@@ -55,7 +55,11 @@ class Run:
     def command(self, work: Path, out: Path) -> list[str]:
         """The whole command."""
         testbed = TESTBEDS[self.testbed]
-        command = [*testbed.mico, "evaluate", str(work / (testbed.shares or self.testbed) / testbed.challenge)]
+        command = [
+            *testbed.mico,
+            "evaluate",
+            str(work / (testbed.shares or self.testbed) / testbed.challenge),
+        ]
         command += ["--scenario", self.scenario, "--json", str(out), *self.flags]
         for name in self.attacks:
             command += ["--attack", name]
