@@ -81,6 +81,7 @@ def test_the_heads_decode_is_the_free_decode_along_the_residual(cnns):
         "second trace",
         "second joint",
         "head free",
+        "joint of all layers",
     }
     again = signals_of(models[3], frame, batch=24, work=0)
     assert set(again) == {"first trace", "second trace", "head free"}

@@ -4,6 +4,7 @@ The signals of a layer depend on its positions:
 - one position (a classifier's head): the free decode, which assumes no direction;
 - many positions (convolutions, the linear layers of a transformer): the whitened trace, and the
   joint decode of directions if its kernel is cheap enough;
+- all layers with such a kernel: their joint decode together;
 - tokens (the embedding): movement of rows, decoded with and without the records' directions.
 
 The mathematics is in docs/METHODS.md, section 6.8.
@@ -22,9 +23,15 @@ from torch import Tensor, nn
 from mico_competition.attacks.whitebox.layers.directions import (
     directions,
     input_covariance,
-    kernel_work,
     traces,
     whitening,
+)
+from mico_competition.attacks.whitebox.layers.joint_layers import (
+    WORK,
+    affordable,
+    decode,
+    project,
+    together,
 )
 from mico_competition.attacks.whitebox.layers.layers import (
     Seen,
@@ -34,14 +41,12 @@ from mico_competition.attacks.whitebox.layers.layers import (
     watch,
     weights_of,
 )
-from mico_competition.attacks.whitebox.layers.ridge import direction_decode, free_decode
+from mico_competition.attacks.whitebox.layers.ridge import free_decode
 from mico_competition.attacks.whitebox.layers.tokens import Held, decode_rows, least_movement
 from mico_competition.models.inputs import to_device
 
 FREE_RIDGES = (0.01, 0.03, 0.1, 1.0)
-RIDGES = (0.03, 0.1, 0.3, 1.0)
 TOKEN_RIDGES = (0.1, 0.3, 1.0)
-WORK = 2**34  # maximal multiplications for the kernel of a layer with many positions
 WHITE = 0.3  # ridge of the whitening of inputs
 COVARIANCE_RECORDS, COVARIANCE_POSITIONS = 256, 16  # records of each model for the estimate of M
 BATCH = 100
@@ -87,8 +92,8 @@ def signals_of(model: nn.Module, frame: Frame, *, batch: int = BATCH, work: int 
         model: in eval mode.
         frame: of the fleet.
         batch: records in one pass.
-        work: the maximal number of multiplications for the joint decode of a layer with many
-            positions, which also needs memory for N H D numbers.
+        work: the maximal number of multiplications for the kernels of all layers, N^2 for each
+            weight; larger layers that exceed it have no joint decode.
     """
     layers = find_layers(model)
     device = next(model.parameters()).device
@@ -111,6 +116,7 @@ def signals_of(model: nn.Module, frame: Frame, *, batch: int = BATCH, work: int 
 
 
 _TOKENS = "tokens"
+ALL_LAYERS = "joint of all layers"
 
 
 def batches(frame: Frame, device: torch.device, batch: int) -> Iterator[tuple[Tensor, Any]]:
@@ -126,7 +132,11 @@ def _whitenings(
     device: torch.device,
     batch: int,
 ) -> tuple[set[str], dict[str, Tensor]]:
-    """Layers with one position for each record, and L of each of the others."""
+    """Layers with one position for each record, and L of each layer.
+
+    A layer with more inputs than there are records and one position has no L: its inputs are
+    linearly independent already.
+    """
     generator = torch.Generator().manual_seed(0)
     total = len(frame.residual)
     some = torch.randperm(total, generator=generator)[:COVARIANCE_RECORDS].sort().values
@@ -140,10 +150,11 @@ def _whitenings(
         for name, own in layer_inputs(model, layers, inputs).items():
             if own.shape[1] == 1:
                 once.add(name)
-            else:
-                places = own[:, :real]
-                every = -(-places.shape[1] // COVARIANCE_POSITIONS)
-                kept.setdefault(name, []).append(places[:, ::every])
+                if own.shape[2] > total:
+                    continue
+            places = own[:, :real]
+            every = -(-places.shape[1] // COVARIANCE_POSITIONS)
+            kept.setdefault(name, []).append(places[:, ::every])
     return once, {name: whitening(input_covariance(own), WHITE) for name, own in kept.items()}
 
 
@@ -160,10 +171,12 @@ class _Gather:
     ) -> None:
         self.change, self.once, self.basis, self.frame = change, once, basis, frame
         # W M^-1, so that the whitened trace costs what a forward pass costs.
-        self.white = {name: change[name] @ own @ own.T for name, own in basis.items()}
-        total = len(frame.residual)
-        self.jointly = {name for name in basis if kernel_work(total, change[name]) <= work}
+        self.white = {
+            name: change[name] @ own @ own.T for name, own in basis.items() if name not in once
+        }
+        self.jointly = affordable(change, len(frame.residual), work)
         self.kept: dict[str, list[Tensor]] = {}
+        self.directions: dict[str, Tensor] = {}
 
     def _keep(self, name: str, values: Tensor) -> None:
         self.kept.setdefault(name, []).append(values)
@@ -178,14 +191,20 @@ class _Gather:
                     own.gradients if narrow is None else own.gradients @ narrow.to(own.gradients)
                 )
                 self._keep(_TOKENS, held.sums(own.inputs.cpu(), values.cpu(), rows))
-            elif name in self.once:
+                continue
+            if name in self.once:
                 self._keep(f"{name} inputs", own.inputs[:, 0])
                 self._keep(f"{name} gradients", own.gradients[:, 0])
             else:
                 self._keep(f"{name} white", traces(own, self.white[name]))
-                if name in self.jointly:
-                    self._keep(f"{name} plain", traces(own, self.change[name]))
-                    self._keep(f"{name} flat", directions(own).flatten(1))
+            if name in self.jointly:
+                if name not in self.directions:
+                    size = len(self.frame.residual), *self.change[name].shape
+                    self.directions[name] = own.inputs.new_zeros(size)
+                self.directions[name][rows] = self._whitened(name, directions(own))
+
+    def _whitened(self, name: str, matrices: Tensor) -> Tensor:
+        return matrices @ self.basis[name] if name in self.basis else matrices
 
     def finish(self, model: nn.Module) -> Signals:
         """The signals of all batches."""
@@ -200,15 +219,27 @@ class _Gather:
                 }
             elif f"{name} white" in kept:
                 out[f"{name} trace"] = {0.0: kept[f"{name} white"]}
-                if name in self.jointly:
-                    found = direction_decode(kept[f"{name} flat"], kept[f"{name} plain"], RIDGES)
-                    out[f"{name} joint"] = dict(zip(RIDGES, found))
+        out.update(self._joint())
         if _TOKENS in kept:
             out.update(self._of_tokens(model, kept[_TOKENS]))
         return {
             family: {ridge: own.float().cpu().numpy() for ridge, own in members.items()}
             for family, members in out.items()
         }
+
+    def _joint(self) -> dict[str, dict[float, Tensor]]:
+        """Joint decodes of each layer with many positions, and of all layers together."""
+        out, found = {}, []
+        for name in list(self.directions):
+            change = self._whitened(name, self.change[name])
+            layer = project(self.directions.pop(name), change)
+            if layer is not None:
+                found.append(layer)
+                if name not in self.once:
+                    out[f"{name} joint"] = decode(layer)
+        if len(found) > 1:
+            out[ALL_LAYERS] = decode(together(found))
+        return out
 
     def _of_tokens(self, model: nn.Module, gradients: Tensor) -> dict[str, dict[float, Tensor]]:
         held, start = self.frame.held, self.frame.token_start

@@ -1,8 +1,8 @@
-"""Joint decodes: the coefficients of all records' updates that explain the weights of a layer.
+"""The free decode of a layer: vectors of all records that explain its weights.
 
-Weights are modelled as a sum over all records of the dataset; the coefficient of a record outside
-the training set should be near zero. The estimates are kernel ridge regressions: docs/METHODS.md,
-section 6.8 (formulas 50 and 51). Ridges are in units of the kernel's mean diagonal throughout.
+Weights are modelled as a sum over all records of the dataset; the part of a record outside the
+training set should be near zero. The estimate is a ridge regression: docs/METHODS.md, section 6.8
+(formula 51). Ridges are in units of the mean squared length of inputs.
 """
 
 from __future__ import annotations
@@ -48,49 +48,10 @@ def free_decode(inputs: Tensor, weights: Tensor, ridges: Sequence[float]) -> lis
     return found
 
 
-def direction_decode(features: Tensor, trace: Tensor, ridges: Sequence[float]) -> list[Tensor]:
-    """Coefficients c of W = sum_j c_j D_j + noise, with given matrices D_j.
-
-    Args:
-        features: float[N, k], the D_j laid flat; K_ij = <D_i, D_j>.
-        trace: float[N], <D_i, W - start>.
-        ridges: lambda > 0, each.
-
-    Returns:
-        For each lambda float64[N], (K / kd + lambda I)^-1 trace / kd, kd the mean of K_ii.
-    """
-    if features.shape[1] >= features.shape[0]:  # wide features keep their dtype, to save memory
-        return kernel_decode(features @ features.T, trace, ridges)
-    z, t = features.double(), trace.double()
-    scale = _scale((z**2).sum(1), ridges)
-    gram, seen = z.T @ z / scale, z.T @ t
-    found = []
-    for ridge in ridges:  # Woodbury: only k x k is factored
-        factor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram)).to(gram))
-        inner = torch.cholesky_solve(seen[:, None], factor)[:, 0] / scale
-        found.append((t - z @ inner) / (ridge * scale))
-    return found
-
-
-def kernel_decode(kernel: Tensor, trace: Tensor, ridges: Sequence[float]) -> list[Tensor]:
-    """As `direction_decode`, from K float[N, N] itself (positive semidefinite)."""
-    k, t = kernel.double(), trace.double()
-    scale = _scale(k.diagonal(), ridges)
-    eye = torch.eye(len(k)).to(k)
-    return [
-        torch.cholesky_solve(t[:, None] / scale, torch.linalg.cholesky(k / scale + ridge * eye))[
-            :, 0
-        ]
-        for ridge in ridges
-    ]
-
-
 def _scale(diagonal: Tensor, ridges: Sequence[float]) -> Tensor:
     if not all(ridge > 0 for ridge in ridges):
         raise ValueError(f"Expected ridges > 0, got {list(ridges)}.")
     scale = diagonal.mean()
     if not float(scale) > 0:
-        raise ValueError(
-            "Expected inputs or directions that are not all zero: leave the layer out."
-        )
+        raise ValueError("Expected inputs that are not all zero: leave the layer out.")
     return scale
