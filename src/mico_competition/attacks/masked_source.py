@@ -66,6 +66,11 @@ class MaskedSource:
         """The dataset: a copy, as its tensors cannot be made read-only."""
         return copy.deepcopy(self._blank.data)
 
+    @cached_property
+    def base(self) -> Any:
+        """The base model that the models were fine-tuned from, a copy; None if it is not known."""
+        return copy.deepcopy(getattr(self._blank, "base", None))
+
     def get(self, name: str) -> np.ndarray:
         """float[models, points], the signal `name` of every model at every record."""
         if name not in self._signals:

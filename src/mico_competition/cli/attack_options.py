@@ -56,6 +56,12 @@ def add_signal_flags(parser: argparse.ArgumentParser) -> None:
                 f"--{flag}", action="store_true", help=f"option of the attack {row.name}"
             )
     parser.add_argument(
+        "--base_model",
+        metavar="FOLDER",
+        help="the model that text models were fine-tuned from, a folder or a name on the Hugging "
+        "Face Hub: the attack layers then knows how far each weight moved",
+    )
+    parser.add_argument(
         "--cache", type=Path, help="folder to keep signals in (default: the user's cache)"
     )
     add_data(parser)
@@ -121,6 +127,7 @@ def opener(args: argparse.Namespace, folder: Path, usual: str = "challenge") -> 
             records=records or usual,
             phases=tuple(phases),
             cache=args.cache,
+            base_model=args.base_model,
         )
 
     return open_scenario

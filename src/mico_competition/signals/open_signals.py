@@ -52,7 +52,7 @@ def open_signals(
         data: the folder that holds the datasets, or the task's whole dataset.
         records, phases, models, knowledge: as in `read_fleet`.
         download: fetch the dataset if it is not in that folder.
-        options: as in `Signals`: cache, device, runner.
+        options: as in `Signals`: cache, device, runner, base_model.
 
     Returns:
         The signals; nothing is computed before an attack reads them.

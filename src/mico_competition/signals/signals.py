@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ import torch
 from torch import nn
 
 from mico_competition.competition.layout import ModelFolder
-from mico_competition.competition.table import get_scenario
+from mico_competition.competition.table import get_scenario, get_task
 from mico_competition.data.fingerprint import dataset_fingerprint
-from mico_competition.models.architectures import load_model, weights_limit
+from mico_competition.models.architectures import load_model, new_model, weights_limit
 from mico_competition.models.inputs import default_device
 from mico_competition.signals.cache import Cache, key, stamp, weights_digests
 from mico_competition.signals.fleet import HIDDEN, MEMBER, Fleet
@@ -81,6 +82,8 @@ class Signals:
         device: where models run; by default CUDA if there is one.
         runner: computes missing arrays elsewhere, such as on a cluster; by default they are
             computed in this process.
+        base_model: of text models, the one that they were fine-tuned from, for white-box attacks:
+            a folder, or a name on the Hugging Face Hub; None if it is not known.
 
     Raises:
         ValueError: if the data are not those of the fleet or of its task, a folder lacks weights,
@@ -96,8 +99,10 @@ class Signals:
         device: torch.device | str | None = None,
         *,
         runner: Runner | None = None,
+        base_model: PathLike | None = None,
     ) -> None:
         self.fleet = fleet
+        self._base_model = base_model
         self.data = data
         self.device = torch.device(device) if device is not None else default_device()
         task = get_scenario(fleet.scenario).task
@@ -175,6 +180,24 @@ class Signals:
         model = load_model(folder.task.name, folder.path, device=self.device)
         self._check_unchanged(row)
         return model
+
+    @cached_property
+    def base(self) -> nn.Module | None:
+        """The model that all were fine-tuned from, in eval mode, on the device; None if unknown.
+
+        Raises:
+            ValueError: if it cannot be read, or if the models are not of text.
+        """
+        if self._base_model is None:
+            return None
+        task = get_task(get_scenario(self.fleet.scenario).task)
+        if not task.text:
+            raise ValueError(
+                f"Expected no base model for {task.title}, whose models start from random weights: "
+                "leave base_model out."
+            )
+        with torch.random.fork_rng():  # a new head is drawn, and ignored by attacks
+            return new_model(task, base_model=str(self._base_model)).to(self.device).eval()
 
     def compute(self, names: Collection[str] = ("logits", "logit")) -> Computed:
         """Compute the arrays that are not in the cache, and write them to it.

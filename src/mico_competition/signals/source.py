@@ -10,7 +10,10 @@ from mico_competition.signals.fleet import Fleet
 
 
 class Source(Protocol):
-    """A source of signals: `Signals` of a fleet, a class of `pool_source`, or arrays in tests."""
+    """A source of signals: `Signals` of a fleet, a class of `pool_source`, or arrays in tests.
+
+    A source may have an attribute `base`: the model from which all were fine-tuned, or None.
+    """
 
     fleet: Fleet
 

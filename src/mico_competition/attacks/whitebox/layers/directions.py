@@ -18,9 +18,12 @@ from mico_competition.attacks.whitebox.mlp.trace import whitener
 
 def input_covariance(inputs: Iterable[Tensor]) -> Tensor:
     """float64[D, D], covariance over records and positions, of float[b, T, D] in batches."""
-    total, squares, count = None, None, 0
+    total, squares, shift, count = None, None, None, 0
     for batch in inputs:
         rows = batch.flatten(0, 1)
+        # Inputs that hardly vary would lose their digits to the square of their mean.
+        shift = rows.mean(0) if shift is None else shift
+        rows = rows - shift
         gram, sums = (rows.T @ rows).double(), rows.double().sum(0)
         total = sums if total is None else total + sums
         squares = gram if squares is None else squares + gram

@@ -5,6 +5,7 @@ This is mean outputs, the weights from which all models started, and which recor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from mico_competition.attacks.whitebox.layers.layers import (
     weights_of,
 )
 from mico_competition.attacks.whitebox.layers.model_signals import Frame, token_rows
+from mico_competition.attacks.whitebox.layers.start import base_of, known_start
 from mico_competition.attacks.whitebox.layers.tokens import Held, shared_start
 from mico_competition.attacks.whitebox.mlp.trace import mean_probabilities, residual_directions
 from mico_competition.signals.source import Source
@@ -64,6 +66,9 @@ def load_checked(source: Source, row: int, expected: dict[str, tuple[int, ...]] 
 def make_frame(source: Source, rows: np.ndarray) -> Frame:
     """The frame of the models of `rows`; each is loaded once.
 
+    If the source knows the base model, training started from it; else starts are estimated from
+    the models themselves.
+
     Raises:
         ValueError: on models that differ in their layers, or are not finite.
     """
@@ -75,25 +80,66 @@ def make_frame(source: Source, rows: np.ndarray) -> Frame:
             "it the dataset of this scenario?"
         )
     residual = torch.from_numpy(residual_directions(usual, labels))
-    expected: dict[str, tuple[int, ...]] | None = None
-    means, held, narrow = _Means(), None, None
-    embedded: list[Tensor] = []
+    strength = torch.from_numpy(usual_strength(usual, labels))
+    first = load_checked(source, int(rows[0]), None)
+    held = _held(source, first)
+    base, before = base_of(source), {}
+    if base is not None:
+        before = known_start(first, base, held)
+    name = _embedding_name(first)
+    narrow = None if held is None else _narrowing(token_embedding(first).weight.shape[1])  # type: ignore[union-attr]
+    means, embedded = _Means(), []
     for row in tracked(rows.tolist(), "Usual weights", "model"):
-        model = load_checked(source, row, expected)
-        expected = expected or shapes(model)
+        model = load_checked(source, row, shapes(first))
         means.add({name: weights_of(layer).cpu() for name, layer in find_layers(model).items()})
-        embedding = token_embedding(model)
-        if embedding is not None and hasattr(source.data, "input_ids"):
-            if held is None:
-                held = Held.of(source.data.input_ids.cpu(), source.data.attention_mask.cpu())
-                narrow = _narrowing(embedding.weight.shape[1])
+        if held is not None and name not in before:
             embedded.append(token_rows(model, held, narrow).cpu())
     token_start = None
-    if len(embedded) > 2:
+    if held is not None and name in before:
+        token_start = before[name].cpu()[held.tokens]
+        token_start = token_start if narrow is None else token_start @ narrow
+    elif len(embedded) > 2:
         token_start = shared_start(torch.stack(embedded))
     else:
         held = None
-    return Frame(source.data, residual, means.shared(), held, token_start, narrow)
+    start = {**means.shared(), **_of_layers(first, before)}
+    return Frame(source.data, residual, strength, start, held, token_start, narrow, before)
+
+
+def usual_strength(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """float32[N], the mean of 1 - p_y with equal probabilities and with the usual ones.
+
+    Training starts at the first and ends at the second.
+    """
+    usual = np.take_along_axis(probabilities, np.asarray(labels)[:, None], axis=1)[:, 0]
+    strength: np.ndarray = (1 - 1 / probabilities.shape[1] + 1 - usual) / 2
+    return strength.astype(np.float32)
+
+
+def _held(source: Source, model: nn.Module) -> Held | None:
+    """Which record holds which token; None unless the models read text."""
+    if token_embedding(model) is None or not hasattr(source.data, "input_ids"):
+        return None
+    return Held.of(source.data.input_ids.cpu(), source.data.attention_mask.cpu())
+
+
+def _embedding_name(model: nn.Module) -> str:
+    """The name of the token embedding's parameter; empty if there is none."""
+    embedding = token_embedding(model)
+    names = (name for name, own in model.named_modules() if own is embedding is not None)
+    return next((f"{name}.weight" for name in names), "")
+
+
+def _of_layers(model: nn.Module, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By layer, known initial weights as `weights_of` gives them; an unknown bias starts at 0."""
+    out = {}
+    for name, layer in find_layers(model).items():
+        if f"{name}.weight" in before:
+            weight = before[f"{name}.weight"].flatten(1).cpu()
+            bias = before.get(f"{name}.bias", torch.zeros(len(weight))).cpu()
+            parts = [weight] if layer.bias is None else [weight, bias[:, None]]
+            out[name] = torch.cat(parts, dim=1)
+    return out
 
 
 def _narrowing(width: int) -> Tensor | None:

@@ -42,11 +42,18 @@ from mico_competition.attacks.whitebox.layers.layers import (
     weights_of,
 )
 from mico_competition.attacks.whitebox.layers.ridge import free_decode
-from mico_competition.attacks.whitebox.layers.tokens import Held, decode_rows, least_movement
+from mico_competition.attacks.whitebox.layers.start import halfway
+from mico_competition.attacks.whitebox.layers.tokens import (
+    Held,
+    adam_directions,
+    decode_rows,
+    least_movement,
+    row_traces,
+)
 from mico_competition.models.inputs import to_device
 
 FREE_RIDGES = (0.01, 0.03, 0.1, 1.0)
-TOKEN_RIDGES = (0.1, 0.3, 1.0)
+TOKEN_RIDGES = (0.03, 0.1, 0.3)
 WHITE = 0.3  # ridge of the whitening of inputs
 COVARIANCE_RECORDS, COVARIANCE_POSITIONS = 256, 16  # records of each model for the estimate of M
 BATCH = 100
@@ -62,19 +69,24 @@ class Frame:
     Attributes:
         data: an ArrayDataset or TokenDataset.
         residual: float32[N, classes], unit rows e_y - p, p the mean over models.
+        strength: float32[N], the usual length of e_y - p while a model learns: the mean of that of
+            equal probabilities, where training starts, and that of p.
         start: by layer, the initial weights if models share them: known, or the mean over models.
             Other layers started at random, about 0.
         held: which record holds which token; None unless text.
         token_start: float32[V, P], rows of the tokens in `held` before training, narrowed.
         narrow: float32[H, P], the projection of wide rows; None if they are narrow.
+        base: by name, the parameters from which training started, if they are known.
     """
 
     data: Any
     residual: Tensor
+    strength: Tensor
     start: Mapping[str, Tensor] = field(default_factory=dict)
     held: Held | None = None
     token_start: Tensor | None = None
     narrow: Tensor | None = None
+    base: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def token_rows(model: nn.Module, held: Held, narrow: Tensor | None) -> Tensor:
@@ -103,14 +115,15 @@ def signals_of(model: nn.Module, frame: Frame, *, batch: int = BATCH, work: int 
         else weights_of(layer)
         for name, layer in layers.items()
     }
-    once, basis = _whitenings(model, layers, frame, device, batch)
+    passed = halfway(model, frame.base) if frame.base else model
+    watched = find_layers(passed)
+    once, basis = _whitenings(passed, watched, frame, device, batch)
     gather = _Gather(change, once, basis, frame, work)
-    watched = dict(layers)
-    embedding = token_embedding(model)
+    embedding = token_embedding(passed)
     if embedding is not None and frame.held is not None:
         watched[_TOKENS] = embedding
     for rows, inputs in batches(frame, device, batch):
-        seen, _ = watch(model, watched, inputs, frame.residual[rows].to(device))
+        seen, _ = watch(passed, watched, inputs, frame.residual[rows].to(device))
         gather.add(rows, seen)
     return gather.finish(model)
 
@@ -120,9 +133,21 @@ ALL_LAYERS = "joint of all layers"
 
 
 def batches(frame: Frame, device: torch.device, batch: int) -> Iterator[tuple[Tensor, Any]]:
-    """Records, in order, and their inputs."""
-    for rows in torch.arange(len(frame.residual)).split(batch):
-        yield rows, to_device(frame.data.inputs(rows), device)
+    """Records and their inputs: in order, but sentences by length, without needless padding."""
+    order = torch.arange(len(frame.residual))
+    if frame.held is not None:
+        order = torch.argsort(frame.data.attention_mask.cpu().sum(1), stable=True)
+    for rows in order.split(batch):
+        yield rows, to_device(_trimmed(frame.data.inputs(rows)), device)
+
+
+def _trimmed(inputs: Any) -> Any:
+    """The inputs without the last positions that are padding in all of them."""
+    if not isinstance(inputs, Mapping) or "attention_mask" not in inputs:
+        return inputs
+    real = inputs["attention_mask"].bool().any(0).nonzero()
+    length = int(real.max()) + 1 if len(real) else 1
+    return {name: own[:, :length] for name, own in inputs.items()}
 
 
 def _whitenings(
@@ -177,12 +202,15 @@ class _Gather:
         self.jointly = affordable(change, len(frame.residual), work)
         self.kept: dict[str, list[Tensor]] = {}
         self.directions: dict[str, Tensor] = {}
+        self.rows: list[Tensor] = []
+        self.token_gradients: Tensor | None = None
 
     def _keep(self, name: str, values: Tensor) -> None:
         self.kept.setdefault(name, []).append(values)
 
     def add(self, rows: Tensor, seen: Mapping[str, Seen]) -> None:
         """One batch."""
+        self.rows.append(rows)
         for name, own in seen.items():
             if name == _TOKENS:
                 held, narrow = self.frame.held, self.frame.narrow
@@ -190,7 +218,9 @@ class _Gather:
                 values = (
                     own.gradients if narrow is None else own.gradients @ narrow.to(own.gradients)
                 )
-                self._keep(_TOKENS, held.sums(own.inputs.cpu(), values.cpu(), rows))
+                if self.token_gradients is None:
+                    self.token_gradients = torch.zeros(len(held.record), values.shape[-1])
+                held.add_to(self.token_gradients, own.inputs.cpu(), values.cpu(), rows)
                 continue
             if name in self.once:
                 self._keep(f"{name} inputs", own.inputs[:, 0])
@@ -208,7 +238,10 @@ class _Gather:
 
     def finish(self, model: nn.Module) -> Signals:
         """The signals of all batches."""
-        kept = {name: torch.cat(parts) for name, parts in self.kept.items()}
+        place = torch.argsort(torch.cat(self.rows))
+        kept = {
+            name: torch.cat(parts)[place.to(parts[0].device)] for name, parts in self.kept.items()
+        }
         out: dict[str, dict[float, Tensor]] = {}
         for name in self.change:
             if f"{name} inputs" in kept:
@@ -220,8 +253,8 @@ class _Gather:
             elif f"{name} white" in kept:
                 out[f"{name} trace"] = {0.0: kept[f"{name} white"]}
         out.update(self._joint())
-        if _TOKENS in kept:
-            out.update(self._of_tokens(model, kept[_TOKENS]))
+        if self.token_gradients is not None:
+            out.update(self._of_tokens(model, self.token_gradients))
         return {
             family: {ridge: own.float().cpu().numpy() for ridge, own in members.items()}
             for family, members in out.items()
@@ -246,11 +279,15 @@ class _Gather:
         assert held is not None and start is not None
         moved = token_rows(model, held, self.frame.narrow).cpu() - start
         lengths = moved.norm(dim=1, keepdim=True)
-        ones = torch.ones(len(held.record), 1)
-        # Adam moves a row about as far for any size of the gradient, so directions have length 1.
-        unit = nn.functional.normalize(gradients, dim=1)
+        holders = torch.bincount(held.token, minlength=len(held.tokens))
+        equal = holders.float().rsqrt()[held.token, None]
+        directions = adam_directions(held, gradients, self.frame.strength)
+        along = decode_rows(held, directions, moved, TOKEN_RIDGES)
         return {
-            "tokens movement": {r: decode_rows(held, ones, lengths, r) for r in TOKEN_RIDGES},
-            "tokens direction": {r: decode_rows(held, unit, moved, r) for r in TOKEN_RIDGES},
+            "tokens movement": dict(
+                zip(TOKEN_RIDGES, decode_rows(held, equal, lengths, TOKEN_RIDGES))
+            ),
+            "tokens direction": dict(zip(TOKEN_RIDGES, along)),
+            "tokens trace": {0.0: row_traces(held, gradients, moved)},
             "tokens least": {0.0: least_movement(held, lengths[:, 0])},
         }

@@ -8,15 +8,19 @@ number of members that hold its token. The rest is a joint decode: docs/METHODS.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from mico_competition.attacks.whitebox.mlp.joint import solve_shifted
 
-RARE = 0.3  # added to the number of records with a token
-TOLERANCE, MOST_STEPS = 1e-6, 300  # tolerance of the conjugate gradients
+MOST_HOLDERS = 64  # records with a token whose row is decoded; 256 find no more
+COMMON = 256  # records with a token whose row is traced
+TOLERANCE, MOST_STEPS = 1e-3, 300  # tolerance of the conjugate gradients
 TOGETHER = 0.1  # share of the usual distance between models: nearer rows did not move
 CELLS = 1 << 24  # numbers in one block
 
@@ -47,33 +51,21 @@ class Held:
         tokens, places = torch.unique(pairs % length, return_inverse=True)
         return cls(pairs // length, places, tokens, len(input_ids))
 
-    @property
-    def weight(self) -> Tensor:
-        """float64[V], of each token's row."""
-        held = torch.bincount(self.token, minlength=len(self.tokens)).double()
-        return (held + RARE) ** -2
-
-    def sums(self, tokens: Tensor, values: Tensor, rows: Tensor) -> Tensor:
-        """float[p, H], sums of values float[b, T, H] over a record's positions of each token.
+    def add_to(self, sums: Tensor, tokens: Tensor, values: Tensor, rows: Tensor) -> None:
+        """Add values to the sums float[p, H] over a record's positions of each token.
 
         Args:
-            tokens: int64[b, T], of records `rows`.
-            values: at their positions.
-            rows: int64[b], ascending and consecutive.
-
-        Returns:
-            For the pairs of these records, in order.
+            sums: of each (record, token) pair, changed in place.
+            tokens: int64[b, T], of records `rows`; padding is left out.
+            values: float[b, T, H], at their positions.
+            rows: int64[b].
         """
-        low, high = int(rows[0]), int(rows[-1])
-        first = int(torch.searchsorted(self.record, low))
-        last = int(torch.searchsorted(self.record, high, right=True))
-        key = self.record[first:last] * len(self.tokens) + self.token[first:last]
+        key = self.record * len(self.tokens) + self.token  # ascending
         place = torch.searchsorted(self.tokens, tokens).clamp(max=len(self.tokens) - 1)
         wanted = rows[:, None] * len(self.tokens) + place
         found = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
         real = (key[found] == wanted) & (self.tokens[place] == tokens)  # otherwise padding
-        out = torch.zeros(len(key), values.shape[-1], dtype=values.dtype, device=values.device)
-        return out.index_add_(0, found[real], values[real])
+        sums.index_add_(0, found[real], values[real])
 
 
 def shared_start(rows: Tensor) -> Tensor:
@@ -103,41 +95,99 @@ def shared_start(rows: Tensor) -> Tensor:
     return torch.cat(out)
 
 
-def decode_rows(held: Held, directions: Tensor, moved: Tensor, ridge: float) -> Tensor:
-    """float64[N], c in: row v moved by the sum of c_j u_jv over records j that hold v.
+def adam_directions(held: Held, gradients: Tensor, strength: Tensor) -> Tensor:
+    """float[p, H], by how much a row moves along each coordinate for each record that holds it.
+
+    Adam divides a step by the root of its mean squared gradients, and a row has gradients only from
+    records that hold its token. So the direction of a record is its gradient over the root of the
+    sum of the squares of all holders' gradients, coordinate by coordinate.
 
     Args:
         held: which record holds which token.
-        directions: float[p, H], u of each (record, token) pair; ones [p, 1] for lengths.
+        gradients: float[p, H] of each (record, token) pair.
+        strength: float[N], the usual size of a record's residual while it is trained on.
+    """
+    scaled = gradients * strength[held.record, None].to(gradients)
+    squares = torch.zeros(len(held.tokens), scaled.shape[1], dtype=scaled.dtype)
+    squares.index_add_(0, held.token, scaled**2)
+    return scaled / squares.sqrt().clamp_min(1e-30)[held.token]
+
+
+def decode_rows(
+    held: Held, directions: Tensor, moved: Tensor, ridges: Sequence[float]
+) -> list[Tensor]:
+    """Coefficients c in: row v moved by the sum of c_j u_jv over records j that hold v.
+
+    Tokens that more than 64 records hold are left out: the sum over so many tells little of each.
+    Then K is sparse, and its cost grows linearly with the number of records.
+
+    Args:
+        held: which record holds which token.
+        directions: float[p, H], u of each (record, token) pair; [p, 1] for lengths.
         moved: float[V, H], rows minus their start; or the lengths of these [V, 1].
-        ridge: lambda > 0; records are scaled so that the kernel's diagonal is 1.
+        ridges: lambda > 0, each.
 
     Returns:
-        c with (S K S + lambda I) c = S T, K_ij = sum_v w_v u_iv . u_jv,
-        T_i = sum_v w_v u_iv . moved_v, S_ii = K_ii^-1/2; by conjugate gradients, matrix-free.
+        For each lambda float64[N], (K / kd + lambda I)^-1 T / kd, K_ij = sum_v u_iv . u_jv,
+        T_i = sum_v u_iv . moved_v, kd the mean of K_ii that are not 0; by conjugate gradients.
 
     Raises:
         ValueError: if they do not converge in 300 steps (with a ridge that is far too small).
     """
-    u, moved, weight = directions.double(), moved.double(), held.weight
-    by_pair = weight[held.token]
-
-    def to_records(per_pair: Tensor) -> Tensor:
-        total = torch.zeros(held.records, dtype=torch.float64, device=u.device)
-        return total.index_add_(0, held.record, per_pair)
-
-    diagonal = to_records(by_pair * (u**2).sum(1))
-    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
-
-    def against(rows: Tensor) -> Tensor:
-        return scale * to_records(by_pair * (u * rows[held.token]).sum(1))
+    kernel, trace = _sparse_kernel(held, directions, moved)
+    diagonal = kernel.diagonal()
+    if not (diagonal > 0).any():
+        return [torch.zeros_like(trace) for _ in ridges]
+    scale = float(diagonal[diagonal > 0].mean())
+    rows = kernel / scale
 
     def product(c: Tensor) -> Tensor:
-        rows = torch.zeros(len(held.tokens), u.shape[1], dtype=torch.float64, device=u.device)
-        rows.index_add_(0, held.token, u * (scale * c)[held.record, None])
-        return against(rows)
+        return torch.from_numpy(rows @ c.numpy())
 
-    return solve_shifted(product, against(moved), [ridge], TOLERANCE, MOST_STEPS, strict=True)[0]
+    found = solve_shifted(product, trace / scale, ridges, TOLERANCE, MOST_STEPS, strict=True)
+    return list(found)
+
+
+def _sparse_kernel(held: Held, directions: Tensor, moved: Tensor) -> tuple[Any, Tensor]:
+    """K [N, N], sparse, and T float64[N], of the tokens that few records hold."""
+    count = torch.bincount(held.token, minlength=len(held.tokens))
+    by_token = torch.argsort(held.token, stable=True)
+    first = torch.cumsum(count, 0) - count
+    trace = torch.zeros(held.records, dtype=torch.float64)
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    for holders in torch.unique(count[count <= MOST_HOLDERS]).tolist():
+        tokens = torch.nonzero(count == holders)[:, 0]
+        pairs = by_token[first[tokens][:, None] + torch.arange(holders)]
+        records, own = held.record[pairs], directions[pairs]  # [v, holders], [v, holders, H]
+        seen = (own * moved[tokens][:, None]).sum(2)
+        trace.index_add_(0, records.flatten(), seen.double().flatten())
+        left = records[:, :, None].expand(-1, -1, holders)
+        values = torch.bmm(own, own.transpose(1, 2)).double()
+        parts.append((values.flatten(), left.flatten(), left.transpose(1, 2).flatten()))
+    size = (held.records, held.records)
+    if not parts:
+        return sparse.csr_array(size), trace
+    values, rows, columns = (torch.cat(own).numpy() for own in zip(*parts))
+    return sparse.coo_array((values, (rows, columns)), shape=size).tocsr(), trace
+
+
+def row_traces(held: Held, gradients: Tensor, moved: Tensor) -> Tensor:
+    """float64[N], sum_v g_iv . moved_v / |g_i|, over tokens that at most 256 records hold.
+
+    Private training clips a gradient to one length and adds the same noise to every row, so that
+    this weights each row by its signal over the noise; rows of frequent tokens are left out, since
+    there the other members' gradients are far larger than the noise.
+
+    Args:
+        held: which record holds which token.
+        gradients: float[p, H], g of each (record, token) pair.
+        moved: float[V, H].
+    """
+    count = torch.bincount(held.token, minlength=len(held.tokens))
+    seen = (gradients * moved[held.token]).sum(1).double() * (count <= COMMON)[held.token]
+    zero = torch.zeros(held.records, dtype=torch.float64)
+    squares = zero.index_add(0, held.record, (gradients**2).sum(1).double())
+    return zero.index_add(0, held.record, seen) / squares.sqrt().clamp_min(1e-30)
 
 
 def least_movement(held: Held, lengths: Tensor) -> Tensor:
