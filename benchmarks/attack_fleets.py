@@ -6,13 +6,14 @@
 makes data and trains the models: 150 a scenario (100 train, 50 dev) where that takes minutes, of
 the slow ones as many as `testbeds.py` says.  A run that was stopped goes on where it was.  One
 thread and one worker take: A 60 minutes, S 15, C 10, digits 2, cnn 25, cnn_lo 20, text 20, text_lo
-15, full 120 (on an idle core).  `cnn` and `text` need ../shared.
+15, short 70, full 120 (on an idle core).  `cnn`, `text` and `short` need ../shared.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from testbeds import MICO, ROOT, TESTBEDS
+from testbeds import BEDS, MICO, ROOT, TESTBEDS
 
 
 def main() -> None:
@@ -50,8 +51,8 @@ def make(name: str, work: Path, shared: Path, workers: str) -> None:
     if testbed.data:
         MAKERS[testbed.data](work, shared)
         flags += ["--dataset_dir", str(work / testbed.data)]
-    if testbed.data == "text_data":
-        flags += ["--model_name", str(work / "base")]
+    if testbed.data in BASES:
+        flags += ["--model_name", str(work / BASES[testbed.data])]
     for scenario in testbed.scenarios:
         run([*testbed.mico, "fleet", scenario, "--models", testbed.models, *flags])
 
@@ -122,6 +123,19 @@ def sentences(work: Path, shared: Path) -> None:
         run([*MICO, "train", *own, *settings.split(), *seeds.split(), *data])
 
 
+def short_sentences(work: Path, shared: Path) -> None:
+    """All sentences, of which the test-bed takes short ones, and a base model of the others."""
+    folder = work / "short_data" / "sst2"
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(shared / "data/sst2", folder)
+    maker = [sys.executable, str(BEDS / "text_bed.py"), str(work / BASES["short_data"])]
+    run([*maker, "--dataset_dir", str(work / "short_data")])
+
+
+BASES = {"text_data": "base", "short_data": "short_base"}
+"""The base model of text that is fine-tuned, in the work folder, by the folder of data."""
+
 MAKERS = {
     "A_data": purchase("A_data", 19_732),
     "S_data": purchase("S_data", 5_000),
@@ -129,6 +143,7 @@ MAKERS = {
     "full_images": all_images,
     "cnn_data": images,
     "text_data": sentences,
+    "short_data": short_sentences,
 }
 
 

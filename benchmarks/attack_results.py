@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs/results/attacks"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from attack_fleets import BASES  # noqa: E402
 from testbeds import TESTBEDS  # noqa: E402
 
 GROUPS = {
@@ -60,12 +61,14 @@ class Run:
             "evaluate",
             str(work / (testbed.shares or self.testbed) / testbed.challenge),
         ]
-        command += ["--scenario", self.scenario, "--json", str(out), *self.flags]
+        flags = [str(work / BASES[testbed.data or ""]) if f == BASE else f for f in self.flags]
+        command += ["--scenario", self.scenario, "--json", str(out), *flags]
         for name in self.attacks:
             command += ["--attack", name]
         return [*command, "--dataset_dir", str(work / (testbed.data or "."))]
 
 
+BASE = "BASE"  # stands for the folder of the testbed's base model
 DEV, ALL, DDP = ["--phase", "dev"], ["--records", "all"], ["--knowledge", "distinguisher"]
 
 
@@ -99,6 +102,12 @@ def _runs() -> Iterator[tuple[str, Run]]:
             yield f"{testbed}_inf-{group}", Run(testbed, scenario, GROUPS[group], [])
         for group in ("few", "layers"):
             yield f"{testbed}_inf_all-{group}", Run(testbed, scenario, GROUPS[group], ALL)
+    for kind in ("inf", "lo"):
+        scenario = f"short_{kind}"
+        yield f"{scenario}_all-few", Run("short", scenario, [*GROUPS["few"], "fleshman"], ALL)
+        yield f"{scenario}_all-layers", Run("short", scenario, GROUPS["layers"], ALL)
+        known = [*ALL, "--base_model", BASE]
+        yield f"{scenario}_all-known", Run("short", scenario, GROUPS["layers"], known)
     for testbed in ("images_real", "images_real_lo", "images_wide"):
         for scenario in TESTBEDS[testbed].scenarios:
             for group in ("few", "layers"):

@@ -119,6 +119,15 @@ TESTBEDS = {
         "0-29",
         "text",
     ),
+    "short": Testbed(
+        "20,000 real sentences of SST-2 of at most 10 words, n = 15,000, RoBERTa of 2 layers x 128 "
+        "that was first trained on 48,121 other sentences, with a new head",
+        ("short_inf", "short_lo"),
+        ("--max_physical_batch_size", "128"),
+        "short_data",
+        "0-39",
+        competition="text.toml",
+    ),
     "bundles": Testbed(
         "bundles of a second generator, N = 19,732, n = 15,000, 240 features, 32 hidden units, 20 "
         "classes",
