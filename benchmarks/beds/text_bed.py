@@ -56,8 +56,16 @@ def make_base(folder: Path, dataset_dir: Path) -> None:
         ours = Path(__file__).with_name("text.toml")
         command = [sys.executable, "-m", "mico_competition.cli", "--competition", str(ours)]
         command += ["train", "--task", "sst2_others", "--model_name", str(fresh)]
-        command += "--disable_dp --optimizer adamw --learning_rate 5e-4 --batch_size 96".split()
-        command += "--num_epochs 1 --split_seed 0 --train_seed 0".split()
+        command += [
+            "--disable_dp",
+            "--optimizer",
+            "adamw",
+            "--learning_rate",
+            "5e-4",
+            "--batch_size",
+            "96",
+        ]
+        command += ["--num_epochs", "1", "--split_seed", "0", "--train_seed", "0"]
         command += ["--dataset_dir", str(dataset_dir), "--output_dir", str(trained)]
         subprocess.run(command, check=True)
     if not folder.exists():
