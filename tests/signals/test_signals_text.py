@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mico_competition.attacks.masked_source import MaskedSource
 from mico_competition.competition.layout import model_path
 from mico_competition.competition.splits import draw_seeds, seed_text
 from mico_competition.competition.table import SCENARIOS, TASKS
@@ -119,3 +120,17 @@ def test_tokens_beyond_the_vocabulary_are_refused(text, tmp_path):
         ValueError, match=r"model_0 has \d+ tokens, but the dataset holds token 5000"
     ):
         Signals(signals.fleet, signals.data, tmp_path / "c").get("loss")
+
+
+def test_a_known_base_reaches_attacks_as_a_copy_with_its_weights(text, tmp_path):
+    base = tmp_path / "base"
+    trained = new_model(TASKS["sst2"], base_model=str(text.base))
+    save_model(TASKS["sst2"], trained, base)
+    signals = open_signals(
+        text.challenge, "sst2_inf", text.datasets, cache=tmp_path / "c", base_model=base
+    )
+    known = MaskedSource(signals, signals.fleet.known_membership)
+    rows = "roberta.embeddings.word_embeddings.weight"
+    assert torch.equal(known.base.get_parameter(rows), trained.get_parameter(rows))
+    assert known.base is not signals.base and not known.base.training
+    assert text.open(tmp_path / "c").base is None

@@ -61,7 +61,7 @@ class Held:
             rows: int64[b].
         """
         key = self.record * len(self.tokens) + self.token  # ascending
-        place = torch.searchsorted(self.tokens, tokens).clamp(max=len(self.tokens) - 1)
+        place = torch.searchsorted(self.tokens, tokens.contiguous()).clamp(max=len(self.tokens) - 1)
         wanted = rows[:, None] * len(self.tokens) + place
         found = torch.searchsorted(key, wanted).clamp(max=len(key) - 1)
         real = (key[found] == wanted) & (self.tokens[place] == tokens)  # otherwise padding
