@@ -22,6 +22,12 @@ def made_up(records, outputs, inputs, seed):
     return left @ torch.randn(records, 3, inputs, generator=generator) + 2.0
 
 
+def projected(features, change):
+    layer = project(features, change)
+    assert layer is not None
+    return layer
+
+
 def test_a_gram_of_bfloat16_numbers_is_that_of_its_rows():
     rows = torch.randn(1100, 9000, generator=torch.Generator().manual_seed(0))
     got, exact = gram(rows), rows.double() @ rows.double().T
@@ -37,7 +43,7 @@ def test_a_layers_decode_is_a_dense_solve_of_directions_white_on_both_sides():
     flat = flat - flat.mean(0)
     kernel, trace = flat @ flat.T, flat @ (root.T @ change.double()).flatten()
     scale = kernel.diagonal().mean()
-    layer = project(features.clone(), change)
+    layer = projected(features.clone(), change)
     for ridge, got in decode(layer).items():
         matrix = kernel / scale + ridge * torch.eye(40)
         expected = torch.linalg.solve(matrix, trace / scale)
@@ -56,7 +62,7 @@ def test_layers_together_find_members_that_no_single_layer_shows():
     for seed in range(4):  # 60 weights a layer: half as many as there are records
         features = made_up(records, 4, 15, seed)
         change = (features * inside[:, None, None]).sum(0) + 3 * torch.randn(4, 15)
-        layers.append(project(features, change))
+        layers.append(projected(features, change))
 
     def apart(layer):
         found = decode(layer)[RIDGES[0]]
@@ -70,8 +76,8 @@ def test_layers_together_count_the_same_whatever_their_scale():
     small, change = made_up(30, 3, 10, seed=5), torch.randn(3, 10)
     large = 100 * made_up(30, 4, 8, seed=6)
     other = torch.randn(4, 8)
-    both = together([project(small.clone(), change), project(large.clone(), other)])
-    again = together([project(small, change), project(large / 100, other * 100)])
+    both = together([projected(small.clone(), change), projected(large.clone(), other)])
+    again = together([projected(small, change), projected(large / 100, other * 100)])
     assert torch.allclose(both.kernel, again.kernel, atol=0.02)
     assert float(both.kernel.diagonal().mean()) == pytest.approx(1, abs=1e-5)
 

@@ -82,10 +82,26 @@ def test_the_heads_decode_is_the_free_decode_along_the_residual(cnns):
         "second joint",
         "head free",
         "joint of all layers",
+        "trace of all layers",
     }
     again = signals_of(models[3], frame, batch=24, work=0)
-    assert set(again) == {"first trace", "second trace", "head free"}
+    assert set(again) == {"first trace", "second trace", "head free", "trace of all layers"}
     assert np.allclose(again["first trace"][0.0], got["first trace"][0.0], atol=1e-4)
+
+
+def test_the_trace_of_all_layers_is_the_gradient_times_the_weights(cnns):
+    models, data, is_member = cnns
+    frame = make_frame(fleet_problem(models, data, is_member, 10).source, np.arange(14))
+    model = models[3]
+    expected = []
+    for i in range(24):
+        output = model(data.inputs(torch.tensor([i])))[0] @ frame.residual[i]
+        found = torch.autograd.grad(output, list(model.parameters()))
+        expected.append(
+            sum(float((g * w.detach()).sum()) for g, w in zip(found, model.parameters()))
+        )
+    got = signals_of(model, frame, batch=7)["trace of all layers"][0.0]
+    assert np.allclose(got, np.array(expected) - np.mean(expected), atol=1e-4)
 
 
 def test_flipping_a_shadows_labels_changes_none_of_its_own_features(cnns):

@@ -5,6 +5,7 @@ The signals of a layer depend on its positions:
 - many positions (convolutions, the linear layers of a transformer): the whitened trace, and the
   joint decode of directions if its kernel is cheap enough;
 - all layers with such a kernel: their joint decode together;
+- all layers: the sum of their traces without whitening, which noise of a private training suits;
 - tokens (the embedding): movement of rows, decoded with and without the records' directions.
 
 The mathematics is in docs/METHODS.md, section 6.8.
@@ -129,7 +130,7 @@ def signals_of(model: nn.Module, frame: Frame, *, batch: int = BATCH, work: int 
 
 
 _TOKENS = "tokens"
-ALL_LAYERS = "joint of all layers"
+ALL_LAYERS, ALL_TRACES = "joint of all layers", "trace of all layers"
 
 
 def batches(frame: Frame, device: torch.device, batch: int) -> Iterator[tuple[Tensor, Any]]:
@@ -222,6 +223,7 @@ class _Gather:
                     self.token_gradients = torch.zeros(len(held.record), values.shape[-1])
                 held.add_to(self.token_gradients, own.inputs.cpu(), values.cpu(), rows)
                 continue
+            self._keep(f"{name} plain", traces(own, self.change[name]))
             if name in self.once:
                 self._keep(f"{name} inputs", own.inputs[:, 0])
                 self._keep(f"{name} gradients", own.gradients[:, 0])
@@ -231,10 +233,15 @@ class _Gather:
                 if name not in self.directions:
                     size = len(self.frame.residual), *self.change[name].shape
                     self.directions[name] = own.inputs.new_zeros(size)
-                self.directions[name][rows] = self._whitened(name, directions(own))
+                self.directions[name][rows] = self._white_directions(name, own)
 
-    def _whitened(self, name: str, matrices: Tensor) -> Tensor:
-        return matrices @ self.basis[name] if name in self.basis else matrices
+    def _white_directions(self, name: str, own: Seen) -> Tensor:
+        if own.inputs.shape[1] < own.gradients.shape[2]:  # fewer positions than rows of directions
+            return directions(Seen(self._whitened(name, own.inputs), own.gradients))
+        return self._whitened(name, directions(own))
+
+    def _whitened(self, name: str, rows: Tensor) -> Tensor:
+        return rows @ self.basis[name] if name in self.basis else rows
 
     def finish(self, model: nn.Module) -> Signals:
         """The signals of all batches."""
@@ -252,6 +259,10 @@ class _Gather:
                 }
             elif f"{name} white" in kept:
                 out[f"{name} trace"] = {0.0: kept[f"{name} white"]}
+        plain = [kept[f"{name} plain"] for name in self.change if f"{name} plain" in kept]
+        if len(plain) > 1:
+            summed = torch.stack(plain).sum(0)
+            out[ALL_TRACES] = {0.0: summed - summed.mean()}
         out.update(self._joint())
         if self.token_gradients is not None:
             out.update(self._of_tokens(model, self.token_gradients))
