@@ -166,6 +166,7 @@ class ModelPool:
         batch_size: int | None = None,
         cache: PathLike | None = None,
         progress: bool = True,
+        base_model: torch.nn.Module | None = None,
     ) -> ModelPool:
         """A pool of trained classifiers, which are run on all records now.
 
@@ -187,6 +188,8 @@ class ModelPool:
             cache: a folder that keeps the outputs, keyed by weights and records; None keeps
                 nothing on disk.
             progress: whether to show a progress bar.
+            base_model: the module that all torch modules were fine-tuned from, for white-box
+                attacks, if you know it.
 
         Returns:
             The pool.  All attacks run on torch modules, those on outputs on scikit-learn
@@ -205,7 +208,7 @@ class ModelPool:
         """
         options = {"device": device, "batch_size": batch_size, "cache": cache}
         kit = kit_of_models(models, inputs, labels, membership, progress, **options)
-        return cls._of_kit(kit, membership)
+        return cls._of_kit(kit, membership, base_model)
 
     @classmethod
     def open(
@@ -220,6 +223,7 @@ class ModelPool:
         device: torch.device | str | None = None,
         cache: PathLike | None = None,
         download: bool = False,
+        base_model: PathLike | None = None,
     ) -> ModelPool:
         """A pool of the models of one scenario in a challenge folder, with its cache on disk.
 
@@ -237,6 +241,8 @@ class ModelPool:
             device: where models run; by default CUDA if there is one.
             cache: the folder of the signals; by default `signals` in `$MICO_CACHE`.
             download: fetch the dataset if it is not in `dataset_dir`.
+            base_model: of text models, the folder or Hub name of the one that they were fine-tuned
+                from, for white-box attacks; None if it is not known.
 
         Returns:
             The pool; a row for each model, train models first.
@@ -260,13 +266,14 @@ class ModelPool:
             phases=phases,
             device=device,
             cache=cache,
+            base_model=base_model,
         )
         return cls(**found)
 
     @classmethod
-    def _of_kit(cls, kit: Kit, membership: Any) -> ModelPool:
+    def _of_kit(cls, kit: Kit, membership: Any, base: Any = None) -> ModelPool:
         known = check_membership(membership, len(kit.models), len(kit.labels))
-        source = ModelsSource(own_fleet(kit.labels, known), kit.models, kit.data)
+        source = ModelsSource(own_fleet(kit.labels, known), kit.models, kit.data, base)
         refuse_twins(source)
         return cls(source=source, holds=kit.holds, kit=kit)
 
@@ -356,7 +363,8 @@ class ModelPool:
             )
         known = self.membership[np.ix_(rows, columns)]
         kit = self._kit.at(rows, columns)
-        source = ModelsSource(own_fleet(kit.labels, known), kit.models, kit.data)
+        base = getattr(self.source, "base", None)
+        source = ModelsSource(own_fleet(kit.labels, known), kit.models, kit.data, base)
         pool = ModelPool(source=source, holds=self.holds, kit=kit)
         pool.claim = self.claim
         return pool

@@ -27,12 +27,19 @@ class ModelsSource:
         fleet: has a row for each of `models`.
         models: in the order of the fleet's rows.
         data: the records, as the models take them; None if there are only outputs.
+        base: the model that all were fine-tuned from, if it is known.
     """
 
-    def __init__(self, fleet: Fleet, models: Sequence[PoolModel], data: Any = None) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        models: Sequence[PoolModel],
+        data: Any = None,
+        base: nn.Module | None = None,
+    ) -> None:
         self.fleet = fleet
         self.models = list(models)
-        self._data = data
+        self._data, self.base = data, base
         self._named: dict[str, np.ndarray] = {}
 
     @property
@@ -85,6 +92,12 @@ class Joined:
     def data(self) -> Any:
         """The dataset of the base."""
         return self._base.data
+
+    @property
+    def base(self) -> nn.Module | None:
+        """The model that all were fine-tuned from, if the first rows' source knows it."""
+        known: nn.Module | None = getattr(self._base, "base", None)
+        return known
 
     def get(self, name: str) -> np.ndarray:
         """float64[models, points]."""

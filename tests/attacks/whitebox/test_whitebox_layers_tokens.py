@@ -5,6 +5,7 @@ import torch
 from helpers_deeper import fleet_problem, sentences, text_fleet
 from sklearn.metrics import roc_auc_score
 
+from mico_competition import ModelPool
 from mico_competition.attacks.whitebox.layers import tokens
 from mico_competition.attacks.whitebox.layers.frame import make_frame
 from mico_competition.attacks.whitebox.layers.model_signals import signals_of, token_rows
@@ -181,3 +182,13 @@ def test_a_new_head_has_no_start_and_weight_decay_is_undone():
             own.normal_()
     with pytest.raises(ValueError, match="trained from the base model"):
         known_start(model, base, held)
+
+
+def test_a_pool_of_ones_own_models_may_know_their_base():
+    models, labels = [torch.nn.Linear(4, 3) for _ in range(4)], torch.arange(20) % 3
+    base, members = torch.nn.Linear(4, 3), torch.rand(4, 20) < 0.5
+    data = torch.randn(20, 4)
+    pool = ModelPool.from_models(models, data, labels, members, base_model=base)
+    assert pool.source.base is base and pool.select(models=[0, 2]).source.base is base
+    joined, _, _ = pool.with_targets(torch.nn.Linear(4, 3))
+    assert joined.base is base
