@@ -167,8 +167,8 @@ def _sparse_kernel(held: Held, directions: Tensor, moved: Tensor) -> tuple[Any, 
     size = (held.records, held.records)
     if not parts:
         return sparse.csr_array(size), trace
-    values, rows, columns = (torch.cat(own).numpy() for own in zip(*parts))
-    return sparse.coo_array((values, (rows, columns)), shape=size).tocsr(), trace
+    entries, rows, columns = (torch.cat(own).numpy() for own in zip(*parts))
+    return sparse.coo_array((entries, (rows, columns)), shape=size).tocsr(), trace
 
 
 def row_traces(held: Held, gradients: Tensor, moved: Tensor) -> Tensor:
