@@ -1,5 +1,6 @@
 """The joint decode against dense algebra on few records."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -135,8 +136,10 @@ def test_the_decode_of_a_fleet_warns_when_it_falls_short(kernel, trace, monkeypa
     monkeypatch.setattr(features, "joint_decode", hurried)
     monkeypatch.setattr(FirstPass, "kernel", lambda self, row: kernel)
     traces = np.tile(trace.numpy(), (2, 1))
-    layers: Any = {0: None, 1: None}
-    first = FirstPass(layers, kernel.white, kernel.white, kernel.white, traces, *[traces] * 3)
+    own = SimpleNamespace(w1=torch.ones(N, 2))
+    layers: Any = {0: own, 1: own}
+    white = kernel.white
+    first = FirstPass(layers, white, white, white, traces, traces, traces, traces, white, white)
     assert set(first.joint) == set(features.RIDGES)
     (record,) = caplog.records
     assert "The joint decode did not converge for 2 of 2 models" in record.getMessage()

@@ -6,7 +6,7 @@ and targets. Those of the last source are kept for the folds of one evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,12 @@ from torch import Tensor
 
 from mico_competition.attacks.cost import Shared
 from mico_competition.attacks.problem import Problem
+from mico_competition.attacks.whitebox.mlp.adaptive import adaptive
+from mico_competition.attacks.whitebox.mlp.balance import (
+    balance_decode,
+    balance_kernel,
+    white_inputs,
+)
 from mico_competition.attacks.whitebox.mlp.joint import Kernel, Solves, joint_decode
 from mico_competition.attacks.whitebox.mlp.label_free import Last, check_problem
 from mico_competition.attacks.whitebox.mlp.mlp_layers import HALFWAY, Layers, inputs_of, read_layers
@@ -24,6 +30,7 @@ from mico_competition.attacks.whitebox.mlp.trace import (
     input_noise,
     mean_probabilities,
     residual_directions,
+    residual_lengths,
     second_layer_traces,
     some_of_each,
     whitener,
@@ -41,6 +48,11 @@ RIDGES = (
     10.0,
     30.0,
 )  # ridges of the joint decode; shadows determine the choice
+LEAST_OF_MANY = 1.0  # with more records than weights, smaller ridges are slow and never chosen
+FEW_RIDGES = (1.0, 3.0, 10.0)  # of the other two decodes
+
+Decoded = dict[float, np.ndarray]
+"""Ridge -> float32[models, N]."""
 
 
 @dataclass
@@ -56,7 +68,9 @@ class FirstPass:
         whiter_trace: the same, whitened with a smaller ridge.
         second: float32[models, N], the second layer's.
         whiter_second: the same, whitened with less of a ridge.
-        joint: float32[models, N] for each ridge; computed at its first use.
+        labels: int64[N], classes.
+        length: float32[N], of the usual residuals.
+        joint, adaptive, balance: float32[models, N] for each ridge; computed at their first use.
     """
 
     layers: dict[int, Layers]
@@ -67,7 +81,11 @@ class FirstPass:
     whiter_trace: np.ndarray
     second: np.ndarray
     whiter_second: np.ndarray
-    _joint: Shared[dict[float, np.ndarray]] = field(default_factory=Shared)
+    labels: Tensor
+    length: Tensor
+    _joint: Shared[Decoded] = field(default_factory=Shared)
+    _adaptive: Shared[Decoded] = field(default_factory=Shared)
+    _balance: Shared[Decoded] = field(default_factory=Shared)
 
     def kernel(self, row: int) -> Kernel:
         """K of the model in one row."""
@@ -78,28 +96,60 @@ class FirstPass:
         """float32 on the models' device."""
         return torch.as_tensor(array, dtype=torch.float32, device=self.inputs.device)
 
-    def decode(
-        self, rows: np.ndarray, solve: Callable[[int, Kernel, Tensor], Tensor], count: int
-    ) -> list[np.ndarray]:
-        """`count` arrays float32[models, N] of `solve(row, kernel, trace)` float[count, N]."""
-        out = [np.full(self.trace.shape, np.nan, np.float32) for _ in range(count)]
-        for row in tracked(rows.tolist(), "Joint decode", "model"):
-            solved = solve(row, self.kernel(row), self.tensor(self.trace[row])).cpu().numpy()
-            for array, own in zip(out, solved):
-                array[row] = own
-        return out
-
     @property
-    def joint(self) -> dict[float, np.ndarray]:
+    def joint(self) -> Decoded:
         """The joint decode of all models, by ridge."""
         return self._joint.get(self._decode_jointly)
 
-    def _decode_jointly(self) -> dict[float, np.ndarray]:
-        rows = np.array(sorted(self.layers))
+    @property
+    def adaptive(self) -> Decoded:
+        """The joint decode of weights that Adam trained, by ridge."""
+        return self._adaptive.get(self._decode_adaptively)
+
+    @property
+    def balance(self) -> Decoded:
+        """The decode of the gradients at the final weights, by ridge."""
+        return self._balance.get(self._decode_balance)
+
+    def _decode_jointly(self) -> Decoded:
+        weights = next(iter(self.layers.values())).w1.numel()
+        least = LEAST_OF_MANY if len(self.inputs) > weights else 0
+        ridges = [ridge for ridge in RIDGES if ridge >= least]
+
+        def solve(row: int, solves: Solves) -> Tensor:
+            return joint_decode(self.kernel(row), self.tensor(self.trace[row]), ridges, solves)
+
+        return self._decoded("The joint decode", ridges, solve)
+
+    def _decode_adaptively(self) -> Decoded:
+        some = torch.as_tensor(some_of_each(self.labels.cpu().numpy(), NOISE_RECORDS))
+        frame = adaptive(list(self.layers.values()), self.inputs, self.residual, self.length, some)
+
+        def solve(row: int, solves: Solves) -> Tensor:
+            return joint_decode(*frame.decoded(self.layers[row]), FEW_RIDGES, solves)
+
+        return self._decoded("The decode of Adam's steps", FEW_RIDGES, solve)
+
+    def _decode_balance(self) -> Decoded:
+        white = white_inputs(self.layers.values(), self.inputs, self.labels)
+
+        def solve(row: int, solves: Solves) -> Tensor:
+            kernel = balance_kernel(white, self.layers[row], self.inputs, self.labels)
+            return balance_decode(kernel, FEW_RIDGES, solves)
+
+        return self._decoded("The decode of final gradients", FEW_RIDGES, solve)
+
+    def _decoded(
+        self, what: str, ridges: Sequence[float], solve: Callable[[int, Solves], Tensor]
+    ) -> Decoded:
+        """`solve(row, solves)` float[len(ridges), N] of all models; NaN in other rows."""
         solves = Solves()
-        solved = self.decode(rows, lambda _, k, t: joint_decode(k, t, RIDGES, solves), len(RIDGES))
-        solves.warn("The joint decode")
-        return dict(zip(RIDGES, solved))
+        out = {ridge: np.full(self.trace.shape, np.nan, np.float32) for ridge in ridges}
+        for row in tracked(sorted(self.layers), what.removeprefix("The ").capitalize(), "model"):
+            for array, own in zip(out.values(), solve(row, solves).cpu().numpy()):
+                array[row] = own
+        solves.warn(what)
+        return out
 
 
 _last: Last[FirstPass] = Last()
@@ -135,8 +185,11 @@ def _first_pass(source: Source, rows: np.ndarray) -> FirstPass:
     root = root / (centred @ root).square().sum(1).mean().sqrt()  # the kernel's diagonal is 1
     shape = source.fleet.known_membership.shape
     signals = [np.full(shape, np.nan, np.float32) for _ in range(4)]
+    length = torch.as_tensor(residual_lengths(usual, labels), device=inputs.device)
+    classes = torch.as_tensor(labels.astype(np.int64), device=inputs.device)
     t1, whiter_t1, t2, whiter_t2 = signals
-    made = FirstPass(layers, inputs, residual, centred @ root, t1, whiter_t1, t2, whiter_t2)
+    common = layers, inputs, residual, centred @ root
+    made = FirstPass(*common, t1, whiter_t1, t2, whiter_t2, classes, length)
     whiter_white = centred @ whiter
     for row, own in tracked(layers.items(), "Traces", "model"):
         hidden = own.hidden(inputs)

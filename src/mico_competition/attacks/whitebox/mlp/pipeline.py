@@ -103,7 +103,8 @@ def best(problem: Problem) -> np.ndarray:
     stack = make_stack(problem)
     signals = [problem.source.get(name) for name in SIGNALS]
     signals += [first.trace, first.whiter_trace, first.second, first.whiter_second]
-    for signal in tracked([*signals, *first.joint.values()], "Likelihood ratios", "signal"):
+    signals += [s for found in (first.joint, first.adaptive, first.balance) for s in found.values()]
+    for signal in tracked(signals, "Likelihood ratios", "signal"):
         stack.add_signal(signal)
     logit = evidence(problem, problem.source.get("logit"))
     ridge, joint = best_ridge(problem, first, logit)

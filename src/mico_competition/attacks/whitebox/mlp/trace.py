@@ -71,6 +71,17 @@ def some_of_each(labels: np.ndarray, wanted: int, seed: int = 0) -> np.ndarray:
     )
 
 
+def residual_lengths(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """float32[points], the lengths of e_y - p: how far training moves a record's logits.
+
+    The arguments are those of `residual_directions`.
+    """
+    others = np.array(probabilities, np.float64)
+    others[np.arange(len(labels)), labels] = 0
+    length: np.ndarray = np.sqrt(others.sum(axis=1) ** 2 + (others**2).sum(axis=1))
+    return length.astype(np.float32)
+
+
 def input_noise(layers: Sequence[Layers], inputs: Tensor, residual: Tensor) -> Tensor:
     """float64[D, D], covariance over models of W1^T a, pooled over records.
 
@@ -80,26 +91,39 @@ def input_noise(layers: Sequence[Layers], inputs: Tensor, residual: Tensor) -> T
         residual: float32[points, C], their residual directions.
 
     Raises:
+        ValueError: as `noise_of`.
+    """
+    directions = (own.directions(own.hidden(inputs), residual) for own in layers)
+    return noise_of((own.w1, a) for own, a in zip(layers, directions))
+
+
+def noise_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """float64[D, D], covariance over models of W^T a, pooled over records.
+
+    Args:
+        pairs: of each model, W float32[H, D] and a float32[points, H], at the same records.
+
+    Raises:
         ValueError: with fewer than two models, or if they are one model many times.
     """
-    if len(layers) < 2:
-        raise ValueError(
-            f"Expected at least 2 models to tell chance from training, got {len(layers)}: the "
-            "white-box decoder needs shadow models."
-        )
-    width = inputs.shape[1]
-    total = torch.zeros(width, len(inputs), dtype=torch.float64, device=inputs.device)
-    squares = torch.zeros(width, width, dtype=torch.float64, device=inputs.device)
-    offset = None
-    for own in layers:
-        gradients = own.w1.T @ own.directions(own.hidden(inputs), residual).T
+    count, offset = 0, None
+    for weights, directions in pairs:
+        count += 1
+        gradients = weights.T @ directions.T
         if offset is None:
             offset = gradients  # near the mean, so that the difference below keeps its digits
+            total = torch.zeros_like(gradients, dtype=torch.float64)
+            squares = torch.zeros(len(total), len(total)).to(total)
         gradients = gradients - offset
         total += gradients
         squares += gradients @ gradients.T
-    noise = squares - total @ total.T / len(layers)
-    noise /= (len(layers) - 1) * len(inputs)
+    if count < 2:
+        raise ValueError(
+            f"Expected at least 2 models to tell chance from training, got {count}: the "
+            "white-box decoder needs shadow models."
+        )
+    noise = squares - total @ total.T / count
+    noise /= (count - 1) * total.shape[1]
     if not float(torch.trace(noise)) > 0:
         raise ValueError("Expected models that differ, got the same weights many times.")
     return (noise + noise.T) / 2
