@@ -8,12 +8,12 @@ section 6.5 (formulas 46 and 47).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from mico_competition.attacks.whitebox.mlp.joint import Kernel, Solves, solve_shifted
+from mico_competition.attacks.whitebox.mlp.joint import Kernel
 from mico_competition.attacks.whitebox.mlp.mlp_layers import Layers
 from mico_competition.attacks.whitebox.mlp.trace import whitener
 
@@ -67,15 +67,3 @@ def balance_kernel(white: Tensor, layers: Layers, inputs: Tensor, labels: Tensor
         labels: int64[N].
     """
     return Kernel(white, final_gradients(layers, inputs, labels)).standardised()
-
-
-def balance_decode(kernel: Kernel, ridges: Sequence[float], solves: Solves | None = None) -> Tensor:
-    """float32[len(ridges), N], (K + ridge I)^-1 1 for each ridge: larger for likelier members.
-
-    If all memberships are the share of members plus a deviation of variance 1, the members'
-    gradients sum to noise of strength `ridge`, and K (share 1) is what they would sum to without
-    deviations, then the deviations' estimate is -(K + ridge I)^-1 K (share 1), which is this up to
-    a factor and a constant.
-    """
-    ones = torch.ones(len(kernel.directions), device=kernel.directions.device)
-    return solve_shifted(kernel.fast(), ones, ridges, solves=solves)

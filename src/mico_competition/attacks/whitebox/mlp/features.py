@@ -15,12 +15,8 @@ from torch import Tensor
 
 from mico_competition.attacks.cost import Shared
 from mico_competition.attacks.problem import Problem
-from mico_competition.attacks.whitebox.mlp.adaptive import adaptive
-from mico_competition.attacks.whitebox.mlp.balance import (
-    balance_decode,
-    balance_kernel,
-    white_inputs,
-)
+from mico_competition.attacks.whitebox.mlp.adaptive import Adaptive, adaptive
+from mico_competition.attacks.whitebox.mlp.balance import balance_kernel, white_inputs
 from mico_competition.attacks.whitebox.mlp.joint import Kernel, Solves, joint_decode
 from mico_competition.attacks.whitebox.mlp.label_free import Last, check_problem
 from mico_competition.attacks.whitebox.mlp.mlp_layers import HALFWAY, Layers, inputs_of, read_layers
@@ -86,6 +82,8 @@ class FirstPass:
     _joint: Shared[Decoded] = field(default_factory=Shared)
     _adaptive: Shared[Decoded] = field(default_factory=Shared)
     _balance: Shared[Decoded] = field(default_factory=Shared)
+    _adaptive_frame: Shared[Adaptive] = field(default_factory=Shared)
+    _balance_white: Shared[Tensor] = field(default_factory=Shared)
 
     def kernel(self, row: int) -> Kernel:
         """K of the model in one row."""
@@ -114,41 +112,50 @@ class FirstPass:
     def _decode_jointly(self) -> Decoded:
         weights = next(iter(self.layers.values())).w1.numel()
         least = LEAST_OF_MANY if len(self.inputs) > weights else 0
-        ridges = [ridge for ridge in RIDGES if ridge >= least]
-
-        def solve(row: int, solves: Solves) -> Tensor:
-            return joint_decode(self.kernel(row), self.tensor(self.trace[row]), ridges, solves)
-
-        return self._decoded("The joint decode", ridges, solve)
+        return self._decoded("Joint decode", [r for r in RIDGES if r >= least], self.system)
 
     def _decode_adaptively(self) -> Decoded:
-        some = torch.as_tensor(some_of_each(self.labels.cpu().numpy(), NOISE_RECORDS))
-        frame = adaptive(list(self.layers.values()), self.inputs, self.residual, self.length, some)
-
-        def solve(row: int, solves: Solves) -> Tensor:
-            return joint_decode(*frame.decoded(self.layers[row]), FEW_RIDGES, solves)
-
-        return self._decoded("The decode of Adam's steps", FEW_RIDGES, solve)
+        return self._decoded("Decode of Adam's steps", FEW_RIDGES, self.adaptive_system)
 
     def _decode_balance(self) -> Decoded:
-        white = white_inputs(self.layers.values(), self.inputs, self.labels)
+        return self._decoded("Decode of final gradients", FEW_RIDGES, self.balance_system)
 
-        def solve(row: int, solves: Solves) -> Tensor:
-            kernel = balance_kernel(white, self.layers[row], self.inputs, self.labels)
-            return balance_decode(kernel, FEW_RIDGES, solves)
+    def system(self, row: int) -> tuple[Kernel, Tensor]:
+        """K and T of the joint decode."""
+        return self.kernel(row), self.tensor(self.trace[row])
 
-        return self._decoded("The decode of final gradients", FEW_RIDGES, solve)
+    def adaptive_system(self, row: int) -> tuple[Kernel, Tensor]:
+        """K and T of the decode of Adam's steps."""
+        return self._adaptive_frame.get(self._make_adaptive_frame).decoded(self.layers[row])
+
+    def balance_system(self, row: int) -> tuple[Kernel, Tensor]:
+        """K and T of the decode of final gradients.
+
+        T = -K 1: members' gradients sum to nothing, and c is the deviation of membership from 1.
+        """
+        white = self._balance_white.get(self._make_balance_white)
+        kernel = balance_kernel(white, self.layers[row], self.inputs, self.labels)
+        return kernel, -kernel(torch.ones_like(self.length))
+
+    def _make_adaptive_frame(self) -> Adaptive:
+        some = torch.as_tensor(some_of_each(self.labels.cpu().numpy(), NOISE_RECORDS))
+        layers = list(self.layers.values())
+        return adaptive(layers, self.inputs, self.residual, self.length, some.to(self.labels))
+
+    def _make_balance_white(self) -> Tensor:
+        return white_inputs(self.layers.values(), self.inputs, self.labels)
 
     def _decoded(
-        self, what: str, ridges: Sequence[float], solve: Callable[[int, Solves], Tensor]
+        self, what: str, ridges: Sequence[float], system: Callable[[int], tuple[Kernel, Tensor]]
     ) -> Decoded:
-        """`solve(row, solves)` float[len(ridges), N] of all models; NaN in other rows."""
+        """The solutions of all models' systems; NaN in other rows."""
         solves = Solves()
         out = {ridge: np.full(self.trace.shape, np.nan, np.float32) for ridge in ridges}
-        for row in tracked(sorted(self.layers), what.removeprefix("The ").capitalize(), "model"):
-            for array, own in zip(out.values(), solve(row, solves).cpu().numpy()):
+        for row in tracked(sorted(self.layers), what, "model"):
+            solved = joint_decode(*system(row), ridges, solves)
+            for array, own in zip(out.values(), solved.cpu().numpy()):
                 array[row] = own
-        solves.warn(what)
+        solves.warn(f"The {what[0].lower()}{what[1:]}")
         return out
 
 

@@ -19,9 +19,9 @@ from mico_competition.attacks.stacking.logistic import fit_logistic
 from mico_competition.attacks.stacking.stacking import Stack
 from mico_competition.attacks.whitebox.mlp.distinguisher import knows_members
 from mico_competition.attacks.whitebox.mlp.evidence import calibrator, make_stack
-from mico_competition.attacks.whitebox.mlp.features import FirstPass, first_pass
-from mico_competition.attacks.whitebox.mlp.prior import membership
-from mico_competition.attacks.whitebox.mlp.refine import second_pass
+from mico_competition.attacks.whitebox.mlp.features import Decoded, first_pass
+from mico_competition.attacks.whitebox.mlp.prior import coefficients, deviations, membership
+from mico_competition.attacks.whitebox.mlp.refine import Chosen, second_pass
 from mico_competition.support.cpus import threads_for
 from mico_competition.support.progress import tracked
 
@@ -86,7 +86,7 @@ def joint_decoder(problem: Problem) -> np.ndarray:
     """
     first = first_pass(problem)
     logit = evidence(problem, problem.source.get("logit"))
-    _, joint = best_ridge(problem, first, logit)
+    _, joint = best_ridge(problem, first.joint, logit)
     return (logit + joint).asked(problem)
 
 
@@ -107,20 +107,27 @@ def best(problem: Problem) -> np.ndarray:
     for signal in tracked(signals, "Likelihood ratios", "signal"):
         stack.add_signal(signal)
     logit = evidence(problem, problem.source.get("logit"))
-    ridge, joint = best_ridge(problem, first, logit)
-    parts = [logit, joint, evidence(problem, first.whiter_second)]
+    chosen, parts = [], [logit, evidence(problem, first.whiter_second)]
+    for decodes, system, prior in (
+        (first.joint, first.system, coefficients),
+        (first.adaptive, first.adaptive_system, coefficients),
+        (first.balance, first.balance_system, deviations),
+    ):
+        ridge, own = best_ridge(problem, decodes, logit)
+        chosen.append(Chosen(system, ridge, decodes[ridge], prior))
+        parts.append(own)
     believed = beliefs(problem, stack, parts)
     if knows_members(problem) or doubt_left(problem, believed.shadow) < RESOLVED:
         both = believed.shadow, believed.target
-        second_pass(problem, first, ridge, both, stack)
+        second_pass(problem, first, chosen, both, stack)
     return stack.scores()
 
 
-def best_ridge(problem: Problem, first: FirstPass, beside: Evidence) -> tuple[float, Evidence]:
+def best_ridge(problem: Problem, decodes: Decoded, beside: Evidence) -> tuple[float, Evidence]:
     """The ridge whose decode, together with other evidence, separates the shadows' members best."""
     is_member = problem.is_member
     tried = {}
-    for ridge, signal in tracked(first.joint.items(), "Choice of the ridge", "ridge"):
+    for ridge, signal in tracked(decodes.items(), "Choice of the ridge", "ridge"):
         own = evidence(problem, signal)
         tried[ridge] = area(own.shadow + beside.shadow, is_member), own
     ridge = max(tried, key=lambda ridge: tried[ridge][0])

@@ -45,6 +45,24 @@ class Coefficients:
         return float(np.sqrt((self.shift[place] ** 2).mean() * (share * (1 - share) + JITTER**2)))
 
 
+@dataclass(frozen=True)
+class Deviations:
+    """The prior of decodes whose c is by construction 0 for members and -1 for others."""
+
+    def of(self, place: int, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and spread float32[N] of c in one model, with probabilities `share` [N]."""
+        return share - 1, np.sqrt(share * (1 - share) + JITTER**2)
+
+    def usual_spread(self, place: int, share: float) -> float:
+        """The spread if only the share of members is known."""
+        return float(np.sqrt(share * (1 - share) + JITTER**2))
+
+
+def deviations(problem: Problem, signal: np.ndarray, rows: np.ndarray) -> Deviations:
+    """As `coefficients`, where nothing needs to be estimated."""
+    return Deviations()
+
+
 def coefficients(problem: Problem, signal: np.ndarray, rows: np.ndarray) -> Coefficients:
     """Estimates from the first pass's c.
 

@@ -5,8 +5,12 @@ See docs/METHODS.md, sections 6.5 and 6.6.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from mico_competition.attacks.problem import Problem
 from mico_competition.attacks.stacking.calibrator import Calibrator
@@ -18,18 +22,45 @@ from mico_competition.attacks.whitebox.mlp.distinguisher import (
     shares,
 )
 from mico_competition.attacks.whitebox.mlp.features import FirstPass
-from mico_competition.attacks.whitebox.mlp.joint import Solves, decode_with_prior, information_of
-from mico_competition.attacks.whitebox.mlp.prior import JITTER, coefficients
+from mico_competition.attacks.whitebox.mlp.joint import (
+    Kernel,
+    Solves,
+    decode_with_prior,
+    information_of,
+)
+from mico_competition.attacks.whitebox.mlp.prior import (
+    JITTER,
+    Coefficients,
+    Deviations,
+    coefficients,
+)
 from mico_competition.support.progress import tracked
 
 STEPS = (1.0, 3.0, 10.0)  # multiples of the first pass's ridge, as the spread is now smaller
 PROBED = 3  # models for the estimate of the decode's information, which hardly differs
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """A decode of the first pass that the second pass repeats.
+
+    Attributes:
+        system: K and T of the model in a row.
+        ridge: of the best decode.
+        c: float32[models, N], its result.
+        prior: gives the prior of c, from this result and the rows of models.
+    """
+
+    system: Callable[[int], tuple[Kernel, Tensor]]
+    ridge: float
+    c: np.ndarray
+    prior: Callable[[Problem, np.ndarray, np.ndarray], Coefficients | Deviations] = coefficients
+
+
 def second_pass(
     problem: Problem,
     first: FirstPass,
-    ridge: float,
+    chosen: Sequence[Chosen],
     believed: tuple[np.ndarray, np.ndarray],
     stack: Stack,
 ) -> None:
@@ -39,47 +70,68 @@ def second_pass(
         problem: its targets' known records are used, and the same records are hidden in shadows at
             their training points.
         first: the first pass.
-        ridge: the chosen ridge of its joint decode.
+        chosen: the decodes to repeat.
         believed: float32[s, N] of shadows and float32[t, N] of targets: probabilities of
             membership after the first pass, each model left out of its own reference.
         stack: its `columns` are the points to score in shadows.
     """
-    knows = knows_members(problem)
+    likely = _with_known(problem, believed, stack.columns)
+    for own in chosen:
+        for signal in decoded_again(problem, own, likely):
+            stack.add_signal(signal)
+    for signal in _pushed(problem, first, likely):
+        stack.add_signal(signal, (Calibrator.standard_score,))
+
+
+def decoded_again(
+    problem: Problem, chosen: Chosen, likely: dict[int, np.ndarray]
+) -> list[np.ndarray]:
+    """float32[models, N] for each of `STEPS`: the decode with beliefs as priors.
+
+    Args:
+        likely: by row, float32[N], probabilities of membership.
+    """
     share = float(problem.is_member.mean())
-    c, ridges = first.joint[ridge], [ridge * step for step in STEPS]
-    decoded = [np.full(c.shape, np.nan, np.float32) for _ in ridges]
-    pushed = [np.full(c.shape, np.nan, np.float32) for _ in range(2)]
-    information = _information(problem, first, spread_left(share, knows), ridges)
-    groups = (problem.shadows, stack.columns), (problem.targets, None)
+    ridges = [chosen.ridge * step for step in STEPS]
+    information = _information(problem, chosen, spread_left(share, knows_members(problem)), ridges)
+    decoded = [np.full(chosen.c.shape, np.nan, np.float32) for _ in ridges]
     solves = Solves()
-    for (rows, hidden), own_beliefs in zip(groups, believed):
-        prior = coefficients(problem, c, rows)
-        likely = own_beliefs
-        if knows:
-            likely = shares(own_beliefs, known_of(problem, rows, hidden))
+    for rows in (problem.shadows, problem.targets):
+        prior = chosen.prior(problem, chosen.c, rows)
         for place, row in enumerate(tracked(rows.tolist(), "Second decode", "model")):
-            kernel = first.kernel(row)
-            mean, deviation_of_c = prior.of(place, likely[place])
-            spread = first.tensor(deviation_of_c / prior.usual_spread(place, share))
-            solved = decode_with_prior(
-                kernel,
-                first.tensor(first.trace[row]),
-                first.tensor(mean),
-                spread,
-                ridges,
-                information,
-                solves,
-            )
+            kernel, trace = chosen.system(row)
+            mean, deviation_of_c = prior.of(place, likely[row])
+            spread = deviation_of_c / prior.usual_spread(place, share)
+            centre, width = (torch.as_tensor(array).to(trace) for array in (mean, spread))
+            solved = decode_with_prior(kernel, trace, centre, width, ridges, information, solves)
             for array, own in zip(decoded, solved):
                 array[row] = own.cpu().numpy()
-            excess = first.tensor(likely[place] - share)
-            for array, directions in zip(pushed, (kernel.directions, first.residual)):
-                array[row] = interference(first.white, directions, excess).cpu().numpy()
     solves.warn("The second decode")
-    for signal in tracked(decoded, "Likelihood ratios", "signal"):
-        stack.add_signal(signal)
-    for signal in pushed:
-        stack.add_signal(signal, (Calibrator.standard_score,))
+    return decoded
+
+
+def _with_known(
+    problem: Problem, believed: tuple[np.ndarray, np.ndarray], hidden: np.ndarray
+) -> dict[int, np.ndarray]:
+    """By row, float32[N]: beliefs, and 0 or 1 where membership is known."""
+    likely: dict[int, np.ndarray] = {}
+    groups = (problem.shadows, hidden), (problem.targets, None)
+    for (rows, asked), own in zip(groups, believed):
+        if knows_members(problem):
+            own = shares(own, known_of(problem, rows, asked))
+        likely.update(zip(rows.tolist(), own))
+    return likely
+
+
+def _pushed(problem: Problem, first: FirstPass, likely: dict[int, np.ndarray]) -> list[np.ndarray]:
+    """float32[models, N], the effect of likely members on hidden directions and on residuals."""
+    share = float(problem.is_member.mean())
+    pushed = [np.full(first.trace.shape, np.nan, np.float32) for _ in range(2)]
+    for row, own in likely.items():
+        excess = first.tensor(own - share)
+        for array, directions in zip(pushed, (first.kernel(row).directions, first.residual)):
+            array[row] = interference(first.white, directions, excess).cpu().numpy()
+    return pushed
 
 
 def spread_left(share: float, knows: bool) -> float:
@@ -87,11 +139,10 @@ def spread_left(share: float, knows: bool) -> float:
     return JITTER / (share * (1 - share) + JITTER**2) ** 0.5 if knows else 1.0
 
 
-def _information(
-    problem: Problem, first: FirstPass, left: float, ridges: list[float]
-) -> list[float]:
+def _information(problem: Problem, chosen: Chosen, left: float, ridges: list[float]) -> list[float]:
     """`joint.information_of` with one spread for all records, so that it uses no label."""
-    spread = torch.full_like(first.inputs[:, 0], left)
-    some = problem.shadows[:PROBED]
-    measured = [information_of(first.kernel(int(row)), spread, ridges) for row in some]
+    measured = []
+    for row in problem.shadows[:PROBED]:
+        kernel, trace = chosen.system(int(row))
+        measured.append(information_of(kernel, torch.full_like(trace, left), ridges))
     return [float(x) for x in np.median(measured, axis=0)]
