@@ -107,19 +107,21 @@ def best(problem: Problem) -> np.ndarray:
     for signal in tracked(signals, "Likelihood ratios", "signal"):
         stack.add_signal(signal)
     logit = evidence(problem, problem.source.get("logit"))
-    chosen, parts = [], [logit, evidence(problem, first.whiter_second)]
+    parts = [logit, evidence(problem, first.whiter_second)]
+    tried: list[tuple[float, Chosen]] = []
     for decodes, system, prior in (
         (first.joint, first.system, coefficients),
         (first.adaptive, first.adaptive_system, coefficients),
         (first.balance, first.balance_system, deviations),
     ):
         ridge, own = best_ridge(problem, decodes, logit)
-        chosen.append(Chosen(system, ridge, decodes[ridge], prior))
+        worth = area(own.shadow + logit.shadow, problem.is_member)
+        tried.append((worth, Chosen(system, ridge, decodes[ridge], prior)))
         parts.append(own)
     believed = beliefs(problem, stack, parts)
     if knows_members(problem) or doubt_left(problem, believed.shadow) < RESOLVED:
-        both = believed.shadow, believed.target
-        second_pass(problem, first, chosen, both, stack)
+        _, chosen = max(tried, key=lambda pair: pair[0])
+        second_pass(problem, first, chosen, (believed.shadow, believed.target), stack)
     return stack.scores()
 
 

@@ -5,7 +5,7 @@ See docs/METHODS.md, sections 6.5 and 6.6.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,7 +60,7 @@ class Chosen:
 def second_pass(
     problem: Problem,
     first: FirstPass,
-    chosen: Sequence[Chosen],
+    chosen: Chosen,
     believed: tuple[np.ndarray, np.ndarray],
     stack: Stack,
 ) -> None:
@@ -70,15 +70,14 @@ def second_pass(
         problem: its targets' known records are used, and the same records are hidden in shadows at
             their training points.
         first: the first pass.
-        chosen: the decodes to repeat.
+        chosen: the decode to repeat.
         believed: float32[s, N] of shadows and float32[t, N] of targets: probabilities of
             membership after the first pass, each model left out of its own reference.
         stack: its `columns` are the points to score in shadows.
     """
     likely = _with_known(problem, believed, stack.columns)
-    for own in chosen:
-        for signal in decoded_again(problem, own, likely):
-            stack.add_signal(signal)
+    for signal in decoded_again(problem, chosen, likely):
+        stack.add_signal(signal)
     for signal in _pushed(problem, first, likely):
         stack.add_signal(signal, (Calibrator.standard_score,))
 
