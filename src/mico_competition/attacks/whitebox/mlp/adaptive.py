@@ -4,7 +4,7 @@ Adam divides each coordinate's step by the root mean square of its gradients. So
 record is no longer of rank one: features that few records have move further. Multiplying the
 weights by these root mean squares undoes it. And a record that models find hard moves the weights
 further than one that they find easy, so directions have the length of the usual residual. Ours:
-docs/METHODS.md, section 6.4 (formulas 44 and 45).
+docs/METHODS.md, section 6.11 (formula 54).
 """
 
 from __future__ import annotations

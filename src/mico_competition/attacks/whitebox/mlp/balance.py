@@ -3,7 +3,7 @@
 Where training has nearly converged, the members' gradients at the final weights add up to nearly
 nothing; with the non-members they do not. That is one linear equation in the memberships for every
 weight, in gradients that are known exactly, since the final weights are. Ours: docs/METHODS.md,
-section 6.5 (formulas 46 and 47).
+section 6.12 (formulas 55 and 56).
 """
 
 from __future__ import annotations
