@@ -107,7 +107,7 @@ def _runs() -> Iterator[tuple[str, Run]]:
         yield f"{scenario}_all-few", Run("short", scenario, [*GROUPS["few"], "fleshman"], ALL)
         yield f"{scenario}_all-layers", Run("short", scenario, GROUPS["layers"], ALL)
         known = [*ALL, "--base_model", BASE]
-        yield f"{scenario}_all-known", Run("short", scenario, GROUPS["layers"], known)
+        yield f"{scenario}_known_all-layers", Run("short", scenario, GROUPS["layers"], known)
     for testbed in ("images_real", "images_real_lo", "images_wide"):
         for scenario in TESTBEDS[testbed].scenarios:
             for group in ("few", "layers"):
