@@ -13,6 +13,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 RESULTS = DOCS / "results"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import attacks_glance as glance  # noqa: E402
 from testbeds import TESTBEDS  # noqa: E402
 
 METRICS = {
@@ -36,7 +37,9 @@ BARS = [
     ("text_inf", "layers", 0.0),
 ]
 FLEETS = ["A_inf", "A_hi", "A_lo", "A_lo_ddp", "C_inf", "C_hi", "digits_inf", "digits_hi"]
-FLEETS += ["cnn_inf", "text_inf", "full_inf"]
+FLEETS += ["cnn_inf", "text_inf", "full_inf", "bundles_inf", "bundles_hi", "widebundles_inf"]
+FLEETS += ["widebundles_hi", "cancer_inf", "images_real_inf", "images_real_lo", "images_wide_inf"]
+FLEETS += ["short_inf", "short_lo"]
 
 Found = dict[str, Any]
 
@@ -44,16 +47,26 @@ Found = dict[str, Any]
 def main() -> None:
     """Write the page."""
     notes = (RESULTS / "attacks_notes.md").read_text(encoding="utf-8")
-    head, _, tail = notes.partition("<!-- the numbers -->\n")
-    parts = [head, bars(), *fleets(), study(), few(), speed(), tail]
+    opening, _, rest = notes.partition("<!-- at a glance -->\n")
+    head, _, tail = rest.partition("<!-- the numbers -->\n")
+    lines, gains = glance.table(read, cell)
+    (DOCS / "gains.svg").write_text(glance.picture(gains), encoding="utf-8")
+    parts = [opening + lines, head, bars(), *fleets(), study(), few(), speed(), tail]
     (DOCS / "ATTACKS.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
     print(f"Wrote {DOCS / 'ATTACKS.md'}")
 
 
-def read(fleet: str, ending: str = "") -> Found | None:
-    """All attacks of a fleet, from the files of all its groups; None if there are none."""
+def read(fleet: str, ending: str = "", known: bool = False) -> Found | None:
+    """All attacks of a fleet, from the files of all its groups; None if there are none.
+
+    With `known`, attacks that knew the base model take the place of those that did not.
+    """
     merged: Found | None = None
-    for path in sorted((RESULTS / "attacks").glob(f"{fleet}{ending}-*.json")):
+    paths = sorted((RESULTS / "attacks").glob(f"{fleet}{ending}-*.json"))
+    with_base = [path for path in paths if path.stem.endswith("-known")]
+    if known and not with_base:
+        return None
+    for path in [*(with_base if known else []), *(p for p in paths if p not in with_base)]:
         (found,) = json.loads(path.read_text(encoding="utf-8"))
         if merged is None:
             merged = {**found, "commits": []}
@@ -127,7 +140,7 @@ def section(fleet: str, found: Found) -> str:
     lines = [
         f"### {fleet}: {asked}{known}",
         "",
-        f"{TESTBEDS[fleet.split('_')[0]].title}; `{found['scenario']}`, {found['phase']} models: "
+        f"{glance.testbed_of(fleet).title}; `{found['scenario']}`, {found['phase']} models: "
         f"{found['models']}, with {found['members']:,} members and {found['nonmembers']:,} "
         f"non-members. Gain over {base['title']}, the winner's best here. Code of "
         f"{' and '.join(found['commits'])}.",
