@@ -23,7 +23,6 @@ class Shown:
     attack: str
     modality: str
     epsilon: str
-    known: bool = False  # the base model before fine-tuning was known
 
     @property
     def testbed(self) -> Testbed:
@@ -38,7 +37,7 @@ SHOWN = [
     Shown("bundles_inf", "best", "tables", "inf"),
     Shown("C_inf", "best", "tables", "inf"),
     Shown("images_real_inf", "layers", "images", "inf"),
-    Shown("short_inf", "layers", "text", "inf", known=True),
+    Shown("short_inf_known", "layers", "text", "inf"),
     Shown("short_inf", "layers", "text", "inf"),
     Shown("A_inf", "best", "tables", "inf"),
     Shown("widebundles_inf", "best", "tables", "inf"),
@@ -52,7 +51,7 @@ SHOWN = [
     Shown("A_lo", "best", "tables", "4"),
     Shown("A_lo_ddp", "best", "tables", "4"),
     Shown("images_real_lo", "layers", "images", "4"),
-    Shown("short_lo", "layers", "text", "4", known=True),
+    Shown("short_lo_known", "layers", "text", "4"),
 ]
 
 
@@ -66,7 +65,7 @@ def table(read: Callable, cell: Callable) -> tuple[str, list[tuple[Shown, float]
     """The Markdown table, and the gain of each line on all records (or its points), in points.
 
     Args:
-        read: (fleet, ending, known) -> the numbers of a fleet, or None.
+        read: (fleet, ending) -> the numbers of a fleet, or None.
         cell: (numbers, metric, gain) -> text.
     """
     lines = [
@@ -78,16 +77,16 @@ def table(read: Callable, cell: Callable) -> tuple[str, list[tuple[Shown, float]
     for shown in SHOWN:
         # With known members, 2,000 other records of each target are scored, too.
         ending = "" if shown.fleet.endswith("_ddp") else "_all"
-        found = read(shown.fleet, ending, shown.known)
+        found = read(shown.fleet, ending)
         everywhere = _attack(found, shown.attack) is not None
-        found = found if everywhere else read(shown.fleet, "", shown.known)
+        found = found if everywhere else read(shown.fleet, "")
         ours, base = _attack(found, shown.attack), _attack(found, "winner-best")
         if found is None or ours is None or base is None:
             continue
         gain = ours["gain"][METRIC]
         at_points = _at_challenge_points(read, shown, ours) if everywhere else gain
         cells = [
-            shown.fleet + (", base known" if shown.known else ""),
+            shown.fleet,
             f"{shown.testbed.ratio:.2g}",
             shown.epsilon,
             cell(base["metrics"][METRIC], METRIC),
@@ -120,7 +119,7 @@ def _at_challenge_points(read: Callable, shown: Shown, ours: dict) -> dict | Non
         return points["gain"][METRIC]
     if shown.fleet.endswith("_ddp"):
         return None
-    alone = _attack(read(shown.fleet, "", shown.known), shown.attack)
+    alone = _attack(read(shown.fleet, ""), shown.attack)
     return alone["gain"][METRIC] if alone else None
 
 

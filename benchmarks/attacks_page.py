@@ -39,7 +39,7 @@ BARS = [
 FLEETS = ["A_inf", "A_hi", "A_lo", "A_lo_ddp", "C_inf", "C_hi", "digits_inf", "digits_hi"]
 FLEETS += ["cnn_inf", "text_inf", "full_inf", "bundles_inf", "bundles_hi", "widebundles_inf"]
 FLEETS += ["widebundles_hi", "cancer_inf", "images_real_inf", "images_real_lo", "images_wide_inf"]
-FLEETS += ["short_inf", "short_lo"]
+FLEETS += ["short_inf", "short_inf_known", "short_lo", "short_lo_known"]
 
 Found = dict[str, Any]
 
@@ -56,17 +56,10 @@ def main() -> None:
     print(f"Wrote {DOCS / 'ATTACKS.md'}")
 
 
-def read(fleet: str, ending: str = "", known: bool = False) -> Found | None:
-    """All attacks of a fleet, from the files of all its groups; None if there are none.
-
-    With `known`, attacks that knew the base model take the place of those that did not.
-    """
+def read(fleet: str, ending: str = "") -> Found | None:
+    """All attacks of a fleet, from the files of all its groups; None if there are none."""
     merged: Found | None = None
-    paths = sorted((RESULTS / "attacks").glob(f"{fleet}{ending}-*.json"))
-    with_base = [path for path in paths if path.stem.endswith("-known")]
-    if known and not with_base:
-        return None
-    for path in [*(with_base if known else []), *(p for p in paths if p not in with_base)]:
+    for path in sorted((RESULTS / "attacks").glob(f"{fleet}{ending}-*.json")):
         (found,) = json.loads(path.read_text(encoding="utf-8"))
         if merged is None:
             merged = {**found, "commits": []}
