@@ -38,7 +38,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
     if device.type != "cpu":
         return device.type == "cuda"
-    names = "_is_avx512_bf16_supported", "_is_amx_tile_supported"  # without an underscore: none
+    names = "_is_avx512_bf16_supported", "_is_amx_tile_supported"  # torch has no public ones
     return any(getattr(torch.cpu, name, bool)() for name in names)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mico_competition.attacks.whitebox.layers.directions import kernel_work, whitening
 from mico_competition.attacks.whitebox.mlp.joint import solve_shifted
+from mico_competition.support.cpus import multiplies_bfloat16
 
 RIDGES = (0.1, 0.3, 1.0)
 WORK = 2**40  # maximal multiplications for the kernels of all layers of a model
@@ -82,12 +83,12 @@ def gram(rows: Tensor) -> Tensor:
     """float32[N, N], all inner products of float32[N, k], from bfloat16 numbers.
 
     Relative errors are 2^-9 of each inner product, so the rows should be centred: otherwise what
-    all have in common drowns the differences. Twice to three times as fast as float32 where the
-    processor multiplies bfloat16.
+    all have in common drowns the differences. Twice to three times as fast as float32; where the
+    processor does not multiply bfloat16, which is slow there, products are of float32.
     """
     total = torch.zeros(len(rows), len(rows), device=rows.device)
     for part in rows.split(COLUMNS, dim=1):
-        short = part.bfloat16()
+        short = part.bfloat16() if multiplies_bfloat16(part.device) else part
         for start in range(0, len(rows), ROWS):
             total[start : start + ROWS, start:] += short[start : start + ROWS] @ short[start:].T
     return total.triu() + total.triu(1).T
