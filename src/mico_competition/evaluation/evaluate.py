@@ -138,8 +138,9 @@ def _row(task: EvaluationTask, attack: Attack, options: Options) -> Row:
     seconds = time.perf_counter() - start
     measured_at = partial(measure, resamples=options.resamples, seed=options.seed)
     measured = measured_at(task.truth, scores, rates=RATES if options.bands else ())
-    challenge, places = None, task.challenge_places()
-    if places.shape != scores.shape:
+    challenge = None
+    if scores.shape[1] != task.source.fleet.challenge.shape[1]:
+        places = task.challenge_places()
         asked = (np.take_along_axis(array, places, axis=1) for array in (task.truth, scores))
         challenge = measured_at(*asked)
     about = attack.name, attack.title, attack.white_box
