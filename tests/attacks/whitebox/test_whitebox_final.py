@@ -89,6 +89,12 @@ def test_inputs_are_whitened_with_the_bias(data):
     layers = [layers_of(model(seed)) for seed in range(3)]
     white = white_inputs(layers, data.x, data.labels)
     assert white.shape == (40, 13)
+    ones = torch.cat([data.x, torch.ones(40, 1)], dim=1)
+    sums = [ones.T @ final_gradients(own, data.x, data.labels) for own in layers]
+    moments = sum((own @ own.T).double() for own in sums)
+    metric = torch.linalg.inv(moments / (moments.trace() / 13) + 0.1 * torch.eye(13))
+    expected = ones.double() @ metric @ ones.double().T
+    torch.testing.assert_close((white @ white.T).double(), expected, rtol=1e-3, atol=1e-3)
     kernel = balance_kernel(white, layers[0], data.x, data.labels)
     assert float(kernel.diagonal.mean()) == pytest.approx(1, rel=1e-4)
 
