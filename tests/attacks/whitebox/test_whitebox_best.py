@@ -114,7 +114,7 @@ def test_a_shadow_in_a_targets_place_has_not_seen_its_own_labels(known, monkeypa
     )
     monkeypatch.setattr(
         "mico_competition.attacks.whitebox.mlp.pipeline.best_ridge",
-        lambda problem, decodes, _: (1.0, evidence(problem, decodes[1.0])),
+        lambda problem, decodes, _: (0.5, 1.0, evidence(problem, decodes[1.0])),
     )
     best(problem)
     row = 5
@@ -205,12 +205,12 @@ def test_the_ridge_is_chosen_on_shadows_alone():
     problem, _ = whitebox_problem()
     first = first_pass(problem)
     logit = evidence(problem, problem.source.get("logit"))
-    ridge, _ = best_ridge(problem, first.joint, logit)
+    worth, ridge, _ = best_ridge(problem, first.joint, logit)
     areas = {
         tried: area(evidence(problem, signal).shadow + logit.shadow, problem.is_member)
         for tried, signal in first.joint.items()
     }
-    assert areas[ridge] == max(areas.values())
+    assert areas[ridge] == worth == max(areas.values())
 
 
 def test_coefficients_are_shrunk_and_leave_the_model_out():

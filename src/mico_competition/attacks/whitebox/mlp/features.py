@@ -44,7 +44,9 @@ RIDGES = (
     10.0,
     30.0,
 )  # ridges of the joint decode; shadows determine the choice
-LEAST_OF_MANY = 1.0  # with more records than weights, smaller ridges are slow and never chosen
+LEAST_OF_MANY = (
+    1.0  # with more records than weights, smaller ridges take several times the products
+)
 FEW_RIDGES = (1.0, 3.0, 10.0)  # of the other two decodes
 
 Decoded = dict[float, np.ndarray]

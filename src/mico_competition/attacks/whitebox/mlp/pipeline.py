@@ -86,7 +86,7 @@ def joint_decoder(problem: Problem) -> np.ndarray:
     """
     first = first_pass(problem)
     logit = evidence(problem, problem.source.get("logit"))
-    _, joint = best_ridge(problem, first.joint, logit)
+    *_, joint = best_ridge(problem, first.joint, logit)
     return (logit + joint).asked(problem)
 
 
@@ -114,8 +114,7 @@ def best(problem: Problem) -> np.ndarray:
         (first.adaptive, first.adaptive_system, coefficients),
         (first.balance, first.balance_system, deviations),
     ):
-        ridge, own = best_ridge(problem, decodes, logit)
-        worth = area(own.shadow + logit.shadow, problem.is_member)
+        worth, ridge, own = best_ridge(problem, decodes, logit)
         tried.append((worth, Chosen(system, ridge, decodes[ridge], prior)))
         parts.append(own)
     believed = beliefs(problem, stack, parts)
@@ -125,15 +124,19 @@ def best(problem: Problem) -> np.ndarray:
     return stack.scores()
 
 
-def best_ridge(problem: Problem, decodes: Decoded, beside: Evidence) -> tuple[float, Evidence]:
-    """The ridge whose decode, together with other evidence, separates the shadows' members best."""
-    is_member = problem.is_member
-    tried = {}
+def best_ridge(
+    problem: Problem, decodes: Decoded, beside: Evidence
+) -> tuple[float, float, Evidence]:
+    """The ridge whose decode, together with other evidence, separates the shadows' members best.
+
+    Returns:
+        The AUC among the shadows, the ridge, and the evidence of its decode.
+    """
+    tried = []
     for ridge, signal in tracked(decodes.items(), "Choice of the ridge", "ridge"):
         own = evidence(problem, signal)
-        tried[ridge] = area(own.shadow + beside.shadow, is_member), own
-    ridge = max(tried, key=lambda ridge: tried[ridge][0])
-    return ridge, tried[ridge][1]
+        tried.append((area(own.shadow + beside.shadow, problem.is_member), ridge, own))
+    return max(tried, key=lambda one: one[0])
 
 
 def beliefs(problem: Problem, stack: Stack, parts: list[Evidence]) -> Evidence:

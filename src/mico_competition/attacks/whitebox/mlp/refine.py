@@ -28,12 +28,7 @@ from mico_competition.attacks.whitebox.mlp.joint import (
     decode_with_prior,
     information_of,
 )
-from mico_competition.attacks.whitebox.mlp.prior import (
-    JITTER,
-    Coefficients,
-    Deviations,
-    coefficients,
-)
+from mico_competition.attacks.whitebox.mlp.prior import JITTER, Coefficients, Deviations
 from mico_competition.support.progress import tracked
 
 STEPS = (1.0, 3.0, 10.0)  # multiples of the first pass's ridge, as the spread is now smaller
@@ -54,7 +49,7 @@ class Chosen:
     system: Callable[[int], tuple[Kernel, Tensor]]
     ridge: float
     c: np.ndarray
-    prior: Callable[[Problem, np.ndarray, np.ndarray], Coefficients | Deviations] = coefficients
+    prior: Callable[[Problem, np.ndarray, np.ndarray], Coefficients | Deviations]
 
 
 def second_pass(
