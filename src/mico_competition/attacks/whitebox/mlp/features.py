@@ -17,6 +17,7 @@ from mico_competition.attacks.cost import Shared
 from mico_competition.attacks.problem import Problem
 from mico_competition.attacks.whitebox.mlp.adaptive import Adaptive, adaptive
 from mico_competition.attacks.whitebox.mlp.balance import balance_kernel, white_inputs
+from mico_competition.attacks.whitebox.mlp.both_layers import both_layers, with_one
 from mico_competition.attacks.whitebox.mlp.joint import Kernel, Solves, joint_decode
 from mico_competition.attacks.whitebox.mlp.label_free import Last, check_problem
 from mico_competition.attacks.whitebox.mlp.mlp_layers import HALFWAY, Layers, inputs_of, read_layers
@@ -36,18 +37,9 @@ from mico_competition.support.progress import tracked
 
 # Ridges of the whitening: the first layer's (the first also the kernel's), the second layer's.
 FIRST_LAYER, SECOND_LAYER = (1.0, 0.3), (3.0, 0.3)
-RIDGES = (
-    0.1,
-    0.3,
-    1.0,
-    3.0,
-    10.0,
-    30.0,
-)  # ridges of the joint decode; shadows determine the choice
-LEAST_OF_MANY = (
-    1.0  # with more records than weights, smaller ridges take several times the products
-)
-FEW_RIDGES = (1.0, 3.0, 10.0)  # of the other two decodes
+RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the joint decode; shadows determine the choice
+LEAST_OF_MANY = 1.0  # with more records than weights, smaller ones take several times the products
+FEW_RIDGES = (0.3, 1.0, 3.0, 10.0)  # of the other decodes
 
 Decoded = dict[float, np.ndarray]
 """Ridge -> float32[models, N]."""
@@ -68,7 +60,7 @@ class FirstPass:
         whiter_second: the same, whitened with less of a ridge.
         labels: int64[N], classes.
         length: float32[N], of the usual residuals.
-        joint, adaptive, balance: float32[models, N] for each ridge; computed at their first use.
+        joint, adaptive, balance, both: float32[models, N] for each ridge; computed at first use.
     """
 
     layers: dict[int, Layers]
@@ -84,8 +76,10 @@ class FirstPass:
     _joint: Shared[Decoded] = field(default_factory=Shared)
     _adaptive: Shared[Decoded] = field(default_factory=Shared)
     _balance: Shared[Decoded] = field(default_factory=Shared)
+    _both: Shared[Decoded] = field(default_factory=Shared)
     _adaptive_frame: Shared[Adaptive] = field(default_factory=Shared)
     _balance_white: Shared[Tensor] = field(default_factory=Shared)
+    _seen: Shared[Tensor] = field(default_factory=Shared)
 
     def kernel(self, row: int) -> Kernel:
         """K of the model in one row."""
@@ -111,6 +105,11 @@ class FirstPass:
         """The decode of the gradients at the final weights, by ridge."""
         return self._balance.get(self._decode_balance)
 
+    @property
+    def both(self) -> Decoded:
+        """The joint decode of all weights of both layers, by ridge."""
+        return self._both.get(self._decode_both)
+
     def _decode_jointly(self) -> Decoded:
         weights = next(iter(self.layers.values())).w1.numel()
         least = LEAST_OF_MANY if len(self.inputs) > weights else 0
@@ -121,6 +120,9 @@ class FirstPass:
 
     def _decode_balance(self) -> Decoded:
         return self._decoded("Decode of final gradients", FEW_RIDGES, self.balance_system)
+
+    def _decode_both(self) -> Decoded:
+        return self._decoded("Decode of both layers", FEW_RIDGES, self.both_system)
 
     def system(self, row: int) -> tuple[Kernel, Tensor]:
         """K and T of the joint decode."""
@@ -138,6 +140,12 @@ class FirstPass:
         white = self._balance_white.get(self._make_balance_white)
         kernel = balance_kernel(white, self.layers[row], self.inputs, self.labels)
         return kernel, -kernel(torch.ones_like(self.length))
+
+    def both_system(self, row: int) -> tuple[Kernel, Tensor]:
+        """K and T of the decode of both layers."""
+        layers = self.layers[row]
+        seen = self._seen.get(lambda: with_one(self.inputs * layers.gain))
+        return both_layers(layers, self.inputs, seen, self.residual)
 
     def _make_adaptive_frame(self) -> Adaptive:
         some = torch.as_tensor(some_of_each(self.labels.cpu().numpy(), NOISE_RECORDS))

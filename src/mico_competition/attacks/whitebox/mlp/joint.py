@@ -82,15 +82,18 @@ class Kernel:
     Attributes:
         white: float[N, D], whitened inputs.
         directions: float[N, H].
+        beside: the kernel of another layer, which is added.
     """
 
     white: Tensor
     directions: Tensor
+    beside: Kernel | None = None
 
     def __call__(self, c: Tensor) -> Tensor:
         """float32[N], K c."""
         middle = self.white.T @ (self.directions * c[:, None].to(self.directions.dtype))
-        return ((self.white @ middle) * self.directions).sum(1, dtype=c.dtype)
+        own = ((self.white @ middle) * self.directions).sum(1, dtype=c.dtype)
+        return own if self.beside is None else own + self.beside(c)
 
     def fast(self) -> Kernel:
         """The kernel for many products: in bfloat16 if it is large and the processor has that.
@@ -100,7 +103,8 @@ class Kernel:
         work = self.white.numel() * self.directions.shape[1]
         if work < LARGE or not multiplies_bfloat16(self.white.device):
             return self
-        return Kernel(self.white.bfloat16(), self.directions.bfloat16())
+        beside = self.beside and self.beside.fast()
+        return Kernel(self.white.bfloat16(), self.directions.bfloat16(), beside)
 
     def scaled(self, spread: Tensor) -> Callable[[Tensor], Tensor]:
         """c -> S K S c, S the diagonal of `spread` float32[N]."""
@@ -108,13 +112,19 @@ class Kernel:
 
     def standardised(self) -> Kernel:
         """The kernel with directions scaled so that the mean of its diagonal is 1."""
-        return Kernel(self.white, self.directions / self.diagonal.mean().clamp_min(TINY).sqrt())
+        return self.divided(self.diagonal.mean().clamp_min(TINY).sqrt())
+
+    def divided(self, by: Tensor) -> Kernel:
+        """The kernel with all directions divided by a number."""
+        beside = self.beside and self.beside.divided(by)
+        return Kernel(self.white, self.directions / by, beside)
 
     @property
     def diagonal(self) -> Tensor:
         """float32[N], K_ii."""
         white, directions = self.white, self.directions
-        return white.square().sum(1).float() * directions.square().sum(1).float()
+        own = white.square().sum(1).float() * directions.square().sum(1).float()
+        return own if self.beside is None else own + self.beside.diagonal
 
 
 def solve_shifted(

@@ -103,19 +103,21 @@ def best(problem: Problem) -> np.ndarray:
     stack = make_stack(problem)
     signals = [problem.source.get(name) for name in SIGNALS]
     signals += [first.trace, first.whiter_trace, first.second, first.whiter_second]
-    signals += [s for found in (first.joint, first.adaptive, first.balance) for s in found.values()]
+    decodes = first.joint, first.adaptive, first.balance, first.both
+    signals += [signal for found in decodes for signal in found.values()]
     for signal in tracked(signals, "Likelihood ratios", "signal"):
         stack.add_signal(signal)
     logit = evidence(problem, problem.source.get("logit"))
     parts = [logit, evidence(problem, first.whiter_second)]
     tried: list[tuple[float, Chosen]] = []
-    for decodes, system, prior in (
+    for found, system, prior in (
         (first.joint, first.system, coefficients),
         (first.adaptive, first.adaptive_system, coefficients),
         (first.balance, first.balance_system, deviations),
+        (first.both, first.both_system, coefficients),
     ):
-        worth, ridge, own = best_ridge(problem, decodes, logit)
-        tried.append((worth, Chosen(system, ridge, decodes[ridge], prior)))
+        worth, ridge, own = best_ridge(problem, found, logit)
+        tried.append((worth, Chosen(system, ridge, found[ridge], prior)))
         parts.append(own)
     believed = beliefs(problem, stack, parts)
     if knows_members(problem) or doubt_left(problem, believed.shadow) < RESOLVED:
