@@ -24,7 +24,7 @@ reveals some twenty.  This module cannot prevent that.  Scores in steps (`coarse
 has only the scored rates) help, and above all a limit on submissions: docs/HOST.md (Dinur &
 Nissim, "Revealing Information while Preserving Privacy", PODS 2003).
 
-The mathematics is in docs/METHODS.md, section 7.7 (formula 64).
+The mathematics is in docs/METHODS.md, section 7.7 (formula 65).
 """
 
 import math

@@ -6,7 +6,7 @@ bootstrap interval is used.
 A bootstrap over so few models fails: of two models there are only three different draws, and its
 95 % intervals covered the true value 53 times in 100.  Instead, the jackknife gives the standard
 error, of rates and areas as log odds, and it is never below that of the records alone:
-docs/METHODS.md, section 7.2 (formula 59).  Models of unequal sizes count as fewer models
+docs/METHODS.md, section 7.2 (formula 60).  Models of unequal sizes count as fewer models
 (`effective_models`).  docs/RESULTS.md has the measured coverage of these intervals.
 """
 

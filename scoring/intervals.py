@@ -3,7 +3,7 @@
 The points of one model are not independent, since they share a training run and a draw of members.
 So the bootstrap draws whole models with replacement, not points; if models differ, a bootstrap over
 points would give intervals that are too short.  The interval is the percentile interval at a raised
-level: docs/METHODS.md, section 7.1 (formulas 57 and 58).
+level: docs/METHODS.md, section 7.1 (formulas 58 and 59).
 
 With two to five models there are too few different draws: 95 % bootstrap intervals covered the true
 value 53 to 90 times in 100.  They get Student's t intervals instead (`few_models.py`).  From six to

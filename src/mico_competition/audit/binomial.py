@@ -2,7 +2,7 @@
 
 Their coverage is at least the stated level for every probability and every n. An upper bound is
 never 0 and a lower bound never 1, so ratios of them are finite: docs/METHODS.md, section 9.1
-(formula 73).
+(formula 74).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Epsilon from the best threshold, if the mechanism is Gaussian: it bounds mu first.
 
 One pair of rates implies more about a mechanism whose trade-off curve has a single parameter:
-docs/METHODS.md, section 9.3 (formula 75). Source: Nasr et al., "Tight auditing of differentially
+docs/METHODS.md, section 9.3 (formula 76). Source: Nasr et al., "Tight auditing of differentially
 private machine learning", USENIX Security 2023 (arXiv 2302.07956), section 4.
 
 The bound assumes independent points and Gaussian noise without sampling. For a subsampled mechanism

@@ -3,7 +3,7 @@
 The k_plus largest scores are guessed to be members, the k_minus smallest to be non-members, and the
 auditor abstains from the rest. These numbers are fixed beforehand; trying several and reporting the
 best needs a correction. The default is a list of such plans with Bonferroni's correction:
-docs/METHODS.md, section 9.5 (formula 78).
+docs/METHODS.md, section 9.5 (formula 79).
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def max_tpr(mechanism: Mechanism, fpr: np.ndarray) -> np.ndarray:
     """The largest TPR that the mechanism permits, by its loss distribution: float64, like `fpr`.
 
     TPR is the probability of the answer "member" for a record that was trained on, FPR that for one
-    that was not: docs/METHODS.md, section 8.3 (formulas 68 and 69). Losses are rounded up, so the
+    that was not: docs/METHODS.md, section 8.3 (formulas 69 and 70). Losses are rounded up, so the
     result is an upper bound. Sources: Dong, Roth and Su, JRSS B 2022, proposition 2.12, for each
     direction; Zhu, Dong and Wang, AISTATS 2022.
 
@@ -99,7 +99,7 @@ def _least(fpr: Any, delta_in: np.ndarray, delta_out: np.ndarray) -> np.ndarray:
 def gaussian_mu(mechanism: Mechanism) -> float:
     """The least mu whose Gaussian curve bounds both directions' at rates from 1e-5 to 0.9999.
 
-    docs/METHODS.md, section 8.4 (formula 70).  A bound, unlike the mu of the central limit theorem,
+    docs/METHODS.md, section 8.4 (formula 71).  A bound, unlike the mu of the central limit theorem,
     q sqrt(T (exp(1 / sigma^2) - 1)) (Bu et al. 2020, arXiv 1911.11607), which is an approximation.
     Gomez et al. 2025 (arXiv 2503.10945) recommend reporting such a mu.
     """

@@ -2,7 +2,7 @@
 
 For a subsampled mechanism a Gaussian curve is an approximation, and a poor one if q is small. With
 the mechanism's own curve only the noise has to be estimated: docs/METHODS.md, section 9.7 (formula
-81). Sources: Nasr et al., USENIX Security 2023 (arXiv 2302.07956), section 5; Mahloujifar, Melis
+82). Sources: Nasr et al., USENIX Security 2023 (arXiv 2302.07956), section 5; Mahloujifar, Melis
 and Chaudhuri, ICML 2025 (arXiv 2410.22235).
 
 Scores of the claimed mechanism can be simulated, so the threshold's rank is chosen on simulated

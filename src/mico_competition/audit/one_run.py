@@ -5,7 +5,7 @@ Under a private mechanism the number of right guesses is limited, however points
 other. So points need not be independent, and no mechanism is assumed; but the two sides of a coin
 must be what the privacy claim is about: a record added or removed.
 
-The p-value is formula 76 of docs/METHODS.md, section 9.4, with its derivation. Source: "Privacy
+The p-value is formula 77 of docs/METHODS.md, section 9.4, with its derivation. Source: "Privacy
 auditing with one (1) training run", NeurIPS 2023 (arXiv 2305.08846). The term for delta is exact
 here; that of their theorem 5.2 is often ten times as large. For few points the tests compare the
 formula with the best of all mechanisms, by linear programming.

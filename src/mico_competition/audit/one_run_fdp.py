@@ -2,7 +2,7 @@
 
 The setting is that of `one_run`, with a family of trade-off curves in place of epsilon and delta.
 The recursion for the probability of so many right guesses is in docs/METHODS.md, section 9.6
-(formulas 79 and 80). Source: Mahloujifar, Melis and Chaudhuri, "Auditing f-differential privacy in
+(formulas 80 and 81). Source: Mahloujifar, Melis and Chaudhuri, "Auditing f-differential privacy in
 one run", ICML 2025 (arXiv 2410.22235). The case that all guesses are of one kind is our addition.
 
 The curve must hold in both directions. Points may depend on each other. But the bound assumes the

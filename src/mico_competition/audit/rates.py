@@ -1,7 +1,7 @@
 """An exact interval of the TPR at an FPR, for a single model.
 
 A single model gives no information about others. If its points are independent draws, their counts
-are binomial, and the interval is exact: docs/METHODS.md, section 7.6 (formula 63).
+are binomial, and the interval is exact: docs/METHODS.md, section 7.6 (formula 64).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Epsilon from the best threshold, with exact bounds of both rates.
 
 A lower bound on the TPR and an upper bound on the FPR exclude small epsilons: docs/METHODS.md,
-section 9.2 (formula 74). Sources: Jagielski, Ullman and Oprea, NeurIPS 2020 (arXiv 2006.07709);
+section 9.2 (formula 75). Sources: Jagielski, Ullman and Oprea, NeurIPS 2020 (arXiv 2006.07709);
 Nasr et al., S&P 2021 (arXiv 2101.04535). Points must be independent; those of one model are not,
 and then the bound may fail. The one-run bounds do not need independence.
 

@@ -1,7 +1,7 @@
 """Trade-off curves of (epsilon, delta) and of Gaussian DP: the TPR that a privacy claim permits.
 
 A curve gives the largest true positive rate (TPR) at each false positive rate (FPR):
-docs/METHODS.md, sections 8.1 and 8.2 (formulas 65 to 67).  It is 1 - f, with f the trade-off
+docs/METHODS.md, sections 8.1 and 8.2 (formulas 66 to 68).  It is 1 - f, with f the trade-off
 function of Dong, Roth and Su, "Gaussian differential privacy" (JRSS B 84, 2022), who write it in
 the two errors FPR and 1 - TPR.  Numbers only.
 """

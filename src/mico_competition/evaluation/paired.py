@@ -1,7 +1,7 @@
 """Whether one attack is better than another on the same targets: a paired test.
 
 Both are measured on the same resamples of models (`evaluation.measure`), so differences between
-models cancel. The p-value belongs to the interval: docs/METHODS.md, section 7.5 (formula 62).
+models cancel. The p-value belongs to the interval: docs/METHODS.md, section 7.5 (formula 63).
 """
 
 from __future__ import annotations

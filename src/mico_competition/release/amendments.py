@@ -13,7 +13,7 @@ added.  A line is a JSON object without spaces, with these keys:
     commitments                 SHA-256 of commitments.json after the amendment
 
 Anybody can undo the changes in today's commitments.json, one amendment after the other, and must
-obtain each of these hashes (docs/METHODS.md, section 12.3, formula 98).  So a line cannot be
+obtain each of these hashes (docs/METHODS.md, section 12.3, formula 99).  So a line cannot be
 changed, dropped or moved unless all later ones are written anew, and somebody who kept an earlier
 commitments.json or amendments.jsonl notices that too (`descent`).
 """

@@ -2,7 +2,7 @@
 
 With a release the organiser publishes, for each model with a withheld solution, the SHA-256 of the
 solution, the withheld seeds and a salt.  When these are revealed, anybody can check that they are
-those of the release (docs/METHODS.md, section 12.3, formula 97).  The hash covers these fields,
+those of the release (docs/METHODS.md, section 12.3, formula 98).  The hash covers these fields,
 each preceded by its length in bytes, as 8 bytes with the most significant first:
 
     "mico commitment 1", challenge, "<scenario>/<phase>/model_<i>", salt (32 bytes),

@@ -1,7 +1,7 @@
 """Privacy accounting: the epsilon of a private run, and the noise multiplier for a target epsilon.
 
 It uses Opacus' PRV accountant, and imports Opacus only when an epsilon is computed.  See
-docs/METHODS.md, section 8.5 (formula 71).
+docs/METHODS.md, section 8.5 (formula 72).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 One forward and one backward pass record, for each layer, its input and the gradient of its output.
 From these follow the norm of each example's gradient and then the sum of clipped gradients, as one
-product: docs/METHODS.md, section 11.3 (formula 92).  The backward pass skips the gradients of
+product: docs/METHODS.md, section 11.3 (formula 93).  The backward pass skips the gradients of
 parameters, so the total cost is that of a plain step and the norms.  Source: Bu, Wang, Zha and
 Karypis, "Differentially private optimization on large model at small cost", ICML 2023 (arXiv
 2210.00038).

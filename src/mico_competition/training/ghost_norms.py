@@ -3,7 +3,7 @@
 A rule works on the layer's input a and the gradient g of the summed losses with respect to its
 output.  Row i of both belongs to example i alone, since layers do not mix examples.  In a sequence
 or an image with T positions, the squared norm of an example's gradient is a sum over pairs of
-positions (the ghost norm): docs/METHODS.md, section 11.4 (formulas 93 and 94, where g is called d).
+positions (the ghost norm): docs/METHODS.md, section 11.4 (formulas 94 and 95, where g is called d).
 If that costs more than the gradient itself, the rule computes the gradient (Bu, Mao and Xu, NeurIPS
 2022, arXiv 2205.10683, section 4).
 """

@@ -6,7 +6,7 @@ in every parameter, of a known deviation. The same gradients give the white-box 
 canaries, layer by layer (Nasr et al., USENIX Security 2023, arXiv 2302.07956, section 4; Steinke,
 Nasr and Jagielski, NeurIPS 2023, section 6).
 
-The mathematics is in docs/METHODS.md, section 10.1 (formula 84).
+The mathematics is in docs/METHODS.md, section 10.1 (formula 85).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ departure that costs accuracy, not privacy. These tests are more sensitive than 
 of this size: a bound on epsilon needs thousands of canaries to come near the claim, but 5,000
 numbers determine a standard deviation to a percent, and a run has millions.
 
-The mathematics is in docs/METHODS.md, section 10.2 (formula 85).
+The mathematics is in docs/METHODS.md, section 10.2 (formula 86).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each test gives the smallest of its p-values, multiplied by their number (Bonferroni), and describes
 the finding. The null hypothesis is rows of independent standard normal numbers; its distributions
 are exact, or normal for sums of thousands of numbers. See docs/METHODS.md, section 10.3 (formulas
-87 and 88).
+88 and 89).
 """
 
 from __future__ import annotations

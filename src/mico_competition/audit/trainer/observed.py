@@ -21,7 +21,7 @@ def log_ratio(
     """log P(observation | record is in) / P(observation | record is out), for one step.
 
     The observation is the noisy sum along the record's clipped gradient: docs/METHODS.md, section
-    10.1 (formulas 83 and 84).  This ratio gives the most powerful test (Neyman and Pearson).
+    10.1 (formulas 84 and 85).  This ratio gives the most powerful test (Neyman and Pearson).
 
     Args:
         shift: float64, the noisy sum's inner product with the clipped gradient.

@@ -2,7 +2,7 @@
 
 The accountant assumes that every record is in every batch with probability q, independently of
 everything else. Shuffled epochs train as well, but the proof does not cover them. The statistics
-are in docs/METHODS.md, section 10.2 (formula 86).
+are in docs/METHODS.md, section 10.2 (formula 87).
 """
 
 from __future__ import annotations

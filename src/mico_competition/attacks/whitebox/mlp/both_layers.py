@@ -14,10 +14,8 @@ from mico_competition.attacks.whitebox.mlp.joint import Kernel
 from mico_competition.attacks.whitebox.mlp.mlp_layers import TINY, Layers
 
 
-def both_layers(
-    layers: Layers, inputs: Tensor, seen: Tensor, residual: Tensor
-) -> tuple[Kernel, Tensor]:
-    """K of a model, whose diagonal is 1, and the trace float32[N] in its scale.
+def gradient_kernel(layers: Layers, inputs: Tensor, seen: Tensor, residual: Tensor) -> Kernel:
+    """K_ij, the inner products of the records' whole gradients, each scaled to length 1.
 
     Args:
         layers: of the model.
@@ -29,14 +27,28 @@ def both_layers(
     first, second = (1 - hidden * hidden) * (residual @ layers.w2), residual
     hidden = with_one(hidden)
     length = Kernel(seen, first, Kernel(hidden, second)).diagonal.clamp_min(TINY).sqrt()[:, None]
-    first, second = first / length, second / length
-    kernel = Kernel(seen, first, Kernel(hidden, second))
-    weights = torch.cat([layers.w1, layers.b1[:, None]], 1)
-    trace = ((seen @ weights.T) * first).sum(1)
-    weights = torch.cat([layers.w2, layers.b2[:, None]], 1)
-    trace += ((hidden @ weights.T) * second).sum(1)
-    usual = kernel(torch.ones_like(trace))  # what an equal share of every record would give
-    return kernel, trace - (trace @ usual) / (usual @ usual).clamp_min(TINY) * usual
+    return Kernel(seen, first / length, Kernel(hidden, second / length))
+
+
+def gradient_trace(kernel: Kernel, layers: Layers) -> Tensor:
+    """float32[N], the inner products of these gradients with a model's weights, without K 1.
+
+    An equal share of every record would give a multiple of K 1, so that is projected out.
+
+    Args:
+        kernel: `gradient_kernel`.
+        layers: whose weights count, usually those of the same model.
+    """
+    assert kernel.beside is not None
+    trace = _inner(kernel, layers.w1, layers.b1) + _inner(kernel.beside, layers.w2, layers.b2)
+    usual = kernel(torch.ones_like(trace))
+    return trace - (trace @ usual) / (usual @ usual).clamp_min(TINY) * usual
+
+
+def _inner(kernel: Kernel, weights: Tensor, bias: Tensor) -> Tensor:
+    """float32[N], a layer's part of the inner products."""
+    both = torch.cat([weights, bias[:, None]], 1)
+    return ((kernel.white @ both.T) * kernel.directions).sum(1)
 
 
 def with_one(inputs: Tensor) -> Tensor:

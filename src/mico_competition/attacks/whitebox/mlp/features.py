@@ -17,7 +17,11 @@ from mico_competition.attacks.cost import Shared
 from mico_competition.attacks.problem import Problem
 from mico_competition.attacks.whitebox.mlp.adaptive import Adaptive, adaptive
 from mico_competition.attacks.whitebox.mlp.balance import balance_kernel, white_inputs
-from mico_competition.attacks.whitebox.mlp.both_layers import both_layers, with_one
+from mico_competition.attacks.whitebox.mlp.both_layers import (
+    gradient_kernel,
+    gradient_trace,
+    with_one,
+)
 from mico_competition.attacks.whitebox.mlp.joint import Kernel, Solves, joint_decode
 from mico_competition.attacks.whitebox.mlp.label_free import Last, check_problem
 from mico_competition.attacks.whitebox.mlp.mlp_layers import HALFWAY, Layers, inputs_of, read_layers
@@ -145,7 +149,8 @@ class FirstPass:
         """K and T of the decode of both layers."""
         layers = self.layers[row]
         seen = self._seen.get(lambda: with_one(self.inputs * layers.gain))
-        return both_layers(layers, self.inputs, seen, self.residual)
+        kernel = gradient_kernel(layers, self.inputs, seen, self.residual)
+        return kernel, gradient_trace(kernel, layers)
 
     def _make_adaptive_frame(self) -> Adaptive:
         some = torch.as_tensor(some_of_each(self.labels.cpu().numpy(), NOISE_RECORDS))

@@ -1,0 +1,100 @@
+"""The decode of both layers' weights: whole gradients of one length, in noise of one size."""
+
+import pytest
+import torch
+from helpers_whitebox import make_records, whitebox_problem
+from torch.func import functional_call, grad, vmap
+
+from mico_competition.attacks.whitebox.mlp.both_layers import (
+    gradient_kernel,
+    gradient_trace,
+    with_one,
+)
+from mico_competition.attacks.whitebox.mlp.features import FEW_RIDGES, first_pass
+from mico_competition.attacks.whitebox.mlp.joint import joint_decode
+from mico_competition.attacks.whitebox.mlp.mlp_layers import Layers, layers_of
+from mico_competition.attacks.whitebox.mlp.pipeline import area, evidence
+from mico_competition.models.architectures import MLP
+
+N, D, C = 40, 12, 3
+
+
+def model(gain):
+    torch.manual_seed(5)
+    return MLP(D, 5, C, gain=gain)
+
+
+def residuals(network, data):
+    """float32[N, C], e_y - p of the network's own outputs."""
+    with torch.no_grad():
+        return torch.eye(C)[data.labels] - network(data.x).softmax(1)
+
+
+def unit_gradients(network, data):
+    """float64[N, P]: autograd's descent directions of the losses, in the order of parameters."""
+    network = network.double()
+    weights = {name: own.detach() for name, own in network.named_parameters()}
+
+    def loss(weights, record, label):
+        output = functional_call(network, weights, (record[None],))
+        return torch.nn.functional.cross_entropy(output, label[None])
+
+    each = vmap(grad(loss), in_dims=(None, 0, 0))(weights, data.x.double(), data.labels)
+    flat = -torch.cat([own.flatten(1) for own in each.values()], 1)
+    return flat / flat.norm(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("gain", [1.0, 3.0])
+def test_the_kernel_and_the_trace_are_those_of_whole_gradients(gain):
+    data, network = make_records(N, D, C), model(gain)
+    layers, residual = layers_of(network), residuals(network, data)
+    kernel = gradient_kernel(layers, data.x, with_one(gain * data.x), residual)
+    trace = gradient_trace(kernel, layers)
+    gradients = unit_gradients(network, data)
+    expected = gradients @ gradients.T
+    torch.testing.assert_close(kernel.diagonal, torch.ones(N), rtol=1e-4, atol=1e-4)
+    columns = torch.stack([kernel(own) for own in torch.eye(N)])
+    torch.testing.assert_close(columns.double(), expected, rtol=1e-3, atol=1e-4)
+    raw = gradients @ torch.cat([own.flatten() for own in network.parameters()]).detach()
+    usual = expected.sum(1)
+    raw -= (raw @ usual) / (usual @ usual) * usual
+    torch.testing.assert_close(trace.double(), raw, rtol=1e-3, atol=1e-4)
+
+
+def test_the_length_of_residuals_does_not_count():
+    data, network = make_records(N, D, C), model(1.0)
+    layers, seen, residual = layers_of(network), with_one(data.x), residuals(network, data)
+    one, scaled = (
+        gradient_trace(gradient_kernel(layers, data.x, seen, own), layers)
+        for own in (residual, residual * torch.rand(N, 1))
+    )
+    torch.testing.assert_close(scaled, one, rtol=1e-3, atol=1e-5)
+
+
+def test_members_are_found_in_weights_that_are_their_clipped_gradients_and_noise():
+    """One step of DP-SGD: the decode tells more of the members than the traces."""
+    data, network = make_records(30, D, C), model(1.0)
+    start = layers_of(network)
+    kernel = gradient_kernel(start, data.x, with_one(data.x), residuals(network, data))
+    member = torch.arange(30) % 2 == 0
+    total = unit_gradients(network, data)[member].sum(0).float()
+    sizes = [own.shape for own in (start.w1, start.b1, start.w2, start.b2)]
+    generator = torch.Generator().manual_seed(3)
+    found, by_trace = [], []
+    for _ in range(20):
+        step = total + 0.2 * torch.randn(len(total), generator=generator)
+        parts = step.split([size.numel() for size in sizes])
+        moved = Layers(*(part.view(size) for part, size in zip(parts, sizes)), 1.0)
+        trace = gradient_trace(kernel, moved)
+        (c,) = joint_decode(kernel, trace, [0.1])
+        found.append(area(c[None].numpy(), member[None].numpy()))
+        by_trace.append(area(trace[None].numpy(), member[None].numpy()))
+    assert sum(found) / 20 > 0.8
+    assert sum(found) > sum(by_trace) + 1, (sum(found) / 20, sum(by_trace) / 20)
+
+
+def test_the_decode_tells_members_of_real_models():
+    problem, truth = whitebox_problem()
+    decodes = first_pass(problem).both
+    assert list(decodes) == list(FEW_RIDGES)
+    assert area(evidence(problem, decodes[1.0]).asked(problem), truth) > 0.6
