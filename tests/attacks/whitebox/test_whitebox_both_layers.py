@@ -1,10 +1,12 @@
 """The decode of both layers' weights: whole gradients of one length, in noise of one size."""
 
+import numpy as np
 import pytest
 import torch
 from helpers_whitebox import make_records, whitebox_problem
 from torch.func import functional_call, grad, vmap
 
+from mico_competition.attacks.whitebox.mlp import pipeline
 from mico_competition.attacks.whitebox.mlp.both_layers import (
     gradient_kernel,
     gradient_trace,
@@ -13,7 +15,7 @@ from mico_competition.attacks.whitebox.mlp.both_layers import (
 from mico_competition.attacks.whitebox.mlp.features import FEW_RIDGES, first_pass
 from mico_competition.attacks.whitebox.mlp.joint import joint_decode
 from mico_competition.attacks.whitebox.mlp.mlp_layers import Layers, layers_of
-from mico_competition.attacks.whitebox.mlp.pipeline import area, evidence
+from mico_competition.attacks.whitebox.mlp.pipeline import area, best, decodes, evidence
 from mico_competition.models.architectures import MLP
 
 N, D, C = 40, 12, 3
@@ -98,3 +100,24 @@ def test_the_decode_tells_members_of_real_models():
     decodes = first_pass(problem).both
     assert list(decodes) == list(FEW_RIDGES)
     assert area(evidence(problem, decodes[1.0]).asked(problem), truth) > 0.6
+
+
+@pytest.mark.parametrize(("known", "passes"), [(False, 0), (True, 1)])
+def test_where_noise_dominates_the_decodes_for_plain_training_are_left_out(
+    known, passes, monkeypatch
+):
+    problem, _ = whitebox_problem(known=known)
+    first = first_pass(problem)
+    logit = evidence(problem, problem.source.get("logit"))
+    assert len(decodes(problem, first, logit)) == 4
+    areas = {id(first.joint): 0.6, id(first.both): 0.7}
+    monkeypatch.setattr(
+        pipeline, "best_ridge", lambda problem, found, beside: (areas[id(found)], 1.0, logit)
+    )
+    assert [own.area for own in decodes(problem, first, logit)] == [0.6, 0.7]
+    repeated = []
+    monkeypatch.setattr(pipeline, "second_pass", lambda *given: repeated.append(given[2]))
+    monkeypatch.setattr(pipeline, "doubt_left", lambda *given: 0.1)
+    assert np.isfinite(best(problem)).all()
+    assert len(repeated) == passes
+    assert all(own.c is first.both[1.0] for own in repeated)

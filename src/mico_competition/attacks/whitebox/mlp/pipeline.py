@@ -1,8 +1,8 @@
 """Our attacks on models of the MLP family: trace, joint decode, and the stack of all signals.
 
 `best` stacks black-box signals, traces of both layers and joint decodes; if the first pass
-separates members from others, or a training set is known, a second pass decodes again with these
-beliefs as priors. See docs/METHODS.md, section 6.7.
+separates members from others in weights without much noise, or a training set is known, a second
+pass decodes again with these beliefs as priors. See docs/METHODS.md, section 6.7.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import wraps
 
 import numpy as np
+from torch import Tensor
 
 from mico_competition.attacks import to_unit
 from mico_competition.attacks.problem import Problem
@@ -19,8 +20,15 @@ from mico_competition.attacks.stacking.logistic import fit_logistic
 from mico_competition.attacks.stacking.stacking import Stack
 from mico_competition.attacks.whitebox.mlp.distinguisher import knows_members
 from mico_competition.attacks.whitebox.mlp.evidence import calibrator, make_stack
-from mico_competition.attacks.whitebox.mlp.features import Decoded, first_pass
-from mico_competition.attacks.whitebox.mlp.prior import coefficients, deviations, membership
+from mico_competition.attacks.whitebox.mlp.features import Decoded, FirstPass, first_pass
+from mico_competition.attacks.whitebox.mlp.joint import Kernel
+from mico_competition.attacks.whitebox.mlp.prior import (
+    Coefficients,
+    Deviations,
+    coefficients,
+    deviations,
+    membership,
+)
 from mico_competition.attacks.whitebox.mlp.refine import Chosen, second_pass
 from mico_competition.support.cpus import threads_for
 from mico_competition.support.progress import tracked
@@ -103,27 +111,65 @@ def best(problem: Problem) -> np.ndarray:
     stack = make_stack(problem)
     signals = [problem.source.get(name) for name in SIGNALS]
     signals += [first.trace, first.whiter_trace, first.second, first.whiter_second]
-    decodes = first.joint, first.adaptive, first.balance, first.both
-    signals += [signal for found in decodes for signal in found.values()]
+    logit = evidence(problem, signals[0])
+    tried = decodes(problem, first, logit)
+    signals += [signal for decode in tried for signal in decode.solutions.values()]
     for signal in tracked(signals, "Likelihood ratios", "signal"):
         stack.add_signal(signal)
-    logit = evidence(problem, problem.source.get("logit"))
-    parts = [logit, evidence(problem, first.whiter_second)]
-    tried: list[tuple[float, Chosen]] = []
-    for found, system, prior in (
-        (first.joint, first.system, coefficients),
-        (first.adaptive, first.adaptive_system, coefficients),
-        (first.balance, first.balance_system, deviations),
-        (first.both, first.both_system, coefficients),
-    ):
-        worth, ridge, own = best_ridge(problem, found, logit)
-        tried.append((worth, Chosen(system, ridge, found[ridge], prior)))
-        parts.append(own)
+    parts = [logit, evidence(problem, first.whiter_second), *(own.evidence for own in tried)]
     believed = beliefs(problem, stack, parts)
-    if knows_members(problem) or doubt_left(problem, believed.shadow) < RESOLVED:
-        _, chosen = max(tried, key=lambda pair: pair[0])
+    resolved = not noisy(tried) and doubt_left(problem, believed.shadow) < RESOLVED
+    if knows_members(problem) or resolved:
+        chosen = max(tried, key=lambda decode: decode.area).chosen
         second_pass(problem, first, chosen, (believed.shadow, believed.target), stack)
     return stack.scores()
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A decode of the first pass.
+
+    Attributes:
+        solutions: for each ridge.
+        area: AUC among the shadows of the best ridge's evidence with that of the logit.
+        evidence: of the best ridge.
+        chosen: the decode, to be repeated.
+    """
+
+    solutions: Decoded
+    area: float
+    evidence: Evidence
+    chosen: Chosen
+
+
+def decodes(problem: Problem, first: FirstPass, logit: Evidence) -> list[Tried]:
+    """The joint decode, that of both layers, and, unless noise dominates, the other two."""
+
+    def tried(
+        solutions: Decoded,
+        system: Callable[[int], tuple[Kernel, Tensor]],
+        prior: Callable[[Problem, np.ndarray, np.ndarray], Coefficients | Deviations],
+    ) -> Tried:
+        worth, ridge, own = best_ridge(problem, solutions, logit)
+        return Tried(solutions, worth, own, Chosen(system, ridge, solutions[ridge], prior))
+
+    joint = tried(first.joint, first.system, coefficients)
+    both = tried(first.both, first.both_system, coefficients)
+    if noisy([joint, both]):
+        return [joint, both]
+    adaptive = tried(first.adaptive, first.adaptive_system, coefficients)
+    balance = tried(first.balance, first.balance_system, deviations)
+    return [joint, both, adaptive, balance]
+
+
+def noisy(tried: list[Tried]) -> bool:
+    """Whether whole gradients of both layers tell more than whitened ones of the first.
+
+    Then noise dominates the weights, as under DP-SGD. There is nothing to find in Adam's scaling or
+    in the balance at the end, and a second pass adds next to nothing.
+    """
+    joint, both = tried[:2]
+    return both.area > joint.area
 
 
 def best_ridge(
