@@ -76,8 +76,9 @@ def _forward(model: nn.Module, points: Points) -> Arrays:
     """
     size = points.batch_size()
     with torch.inference_mode():
-        outputs = [logits(model, inputs) for inputs, _ in points.batches(size, keep=True)]
-        scalars = [true_logit(z, y) for z, y in zip(outputs, points.data.labels.split(size))]
+        outputs = points.outputs(model, lambda inputs, _: logits(model, inputs), size, keep=True)
+        labels = points.data.labels.split([len(z) for z in outputs])
+        scalars = [true_logit(z, y) for z, y in zip(outputs, labels)]
         return {
             "logits": [z.float().cpu().numpy() for z in outputs],
             "logit": [torch.cat(scalars).cpu().numpy()],

@@ -6,9 +6,11 @@ per-example gradient: docs/METHODS.md, sections 3.3 and 11.3.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mico_competition.models.architectures import logits
 from mico_competition.signals.points import Points
@@ -32,11 +34,13 @@ def negative_log_norms(model: nn.Module, points: Points) -> np.ndarray:
         float64[points], unbounded; larger where the model fits a record better.
     """
     keeper = BookKeeper(model)
-    parts = []
-    for inputs, labels in points.batches(points.batch_size(gradients=True)):
+
+    def run(inputs: Any, labels: Tensor) -> Tensor:
         with keeper.recording():
             outputs = logits(model, inputs)
             log_rest, towards = direction(outputs.detach(), labels)
             norms = keeper.norms((outputs * towards).sum(1))
-        parts.append(-(log_rest + norms.detach().double().log()))
+        return -(log_rest + norms.detach().double().log())
+
+    parts = points.outputs(model, run, points.batch_size(gradients=True))
     return torch.cat(parts).cpu().numpy()

@@ -6,7 +6,7 @@ for all models if they fit into memory, and otherwise anew for each batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from mico_competition.competition.table import Task, get_task
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
 from mico_competition.models.inputs import Data
+from mico_competition.models.padding import by_length, masks_padding, trimmed
 
 KEPT_BYTES = 2**29  # the most bytes of expanded inputs that are kept between models
 _CUDA = 8  # ratio of a GPU's batch to that of a CPU, whose caches are small
 
 Batch = tuple[Any, Tensor]
+Kept = dict[tuple[int, bool], list[Batch]]  # by batch size, and whether sentences are trimmed
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Points:
     task_name: str
     data: Data
     size: int | None = None
-    _kept: dict[int, list[Batch]] = field(default_factory=dict, compare=False, repr=False)
+    _kept: dict[tuple[int, bool], list[Batch]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @classmethod
     def of(cls, task_name: str, data: Any, records: np.ndarray) -> Points:
@@ -61,13 +65,7 @@ class Points:
                 f"Expected records to be indices into the dataset, 0..{len(data) - 1}: were they "
                 "read with another dataset?"
             )
-        index = torch.from_numpy(np.asarray(records, np.int64))
-        if isinstance(data, TokenDataset):
-            chosen: Data = TokenDataset(
-                data.input_ids[index], data.attention_mask[index], data.labels[index]
-            )
-        else:
-            chosen = ArrayDataset(data.storage[index], data.labels[index], data.expand)
+        chosen = _chosen(data, records)
         if int(chosen.labels.min()) < 0 or int(chosen.labels.max()) >= task.num_classes:
             raise ValueError(
                 f"Expected labels of {task_name} in 0..{task.num_classes - 1}, got "
@@ -93,24 +91,48 @@ class Points:
         """The same records on `device`, without the inputs that were kept."""
         return Points(self.task_name, self.data.to(device), self.size)
 
-    def batches(self, batch_size: int, *, keep: bool = False) -> Iterator[Batch]:
-        """Batches of (inputs as `models.logits` takes them, labels int64[b]), in order.
+    def outputs(
+        self,
+        model: nn.Module,
+        run: Callable[[Any, Tensor], Tensor],
+        batch_size: int,
+        *,
+        keep: bool = False,
+    ) -> list[Tensor]:
+        """The results of `run` on batches, in parts that follow the order of the records.
 
-        With `keep` the inputs are kept for the next model, if they fit into KEPT_BYTES.
+        Sentences go by length and without needless padding, if the model masks padding.
+
+        Args:
+            model: that `run` uses.
+            run: gets inputs as `models.logits` takes them, and labels int64[b]; returns [b, ...].
+            batch_size: records in one call.
+            keep: keeps the inputs for the next model, if they fit into KEPT_BYTES.
         """
-        if batch_size in self._kept:
-            yield from self._kept[batch_size]
+        if not isinstance(self.data, TokenDataset) or not masks_padding(model):
+            return [run(*batch) for batch in self._batches(None, batch_size, keep)]
+        order = by_length(self.data.attention_mask).flip(0)  # the first batch is the largest
+        parts = [run(*batch) for batch in self._batches(order, batch_size, keep)]
+        return [torch.cat(parts)[order.argsort()]]
+
+    def _batches(self, order: Tensor | None, batch_size: int, keep: bool) -> Iterator[Batch]:
+        """Batches of inputs and labels: in order, or trimmed and in the order given."""
+        kind = batch_size, order is not None
+        if kind in self._kept:
+            yield from self._kept[kind]
             return
         kept: list[Batch] | None = [] if keep else None
-        for index in torch.arange(len(self), device=self.device).split(batch_size):
-            batch = self.data.inputs(index), self.data.labels[index]
+        places = torch.arange(len(self), device=self.device) if order is None else order
+        for index in places.split(batch_size):
+            inputs = self.data.inputs(index)
+            batch = inputs if order is None else trimmed(inputs), self.data.labels[index]
             yield batch
             if kept == [] and _nbytes(batch[0]) * len(self) / len(index) > KEPT_BYTES:
                 kept = None
             if kept is not None:
                 kept.append(batch)
         if kept is not None:
-            self._kept[batch_size] = kept
+            self._kept[kind] = kept
 
     def batch_size(self, *, gradients: bool = False) -> int:
         """How many records go through a model at once: as many as suit a core's caches or a GPU.
@@ -140,6 +162,16 @@ class Points:
                     f"{name} has {words} tokens, but the dataset holds token {largest}: it was "
                     "tokenised with another model's tokenizer; put the model's own beside it."
                 )
+
+
+def _chosen(data: Data, records: np.ndarray) -> Data:
+    """These records of a dataset; the dataset itself, without a copy, if they are all of it."""
+    if len(records) == len(data) and (np.diff(records) == 1).all():
+        return data
+    index = torch.from_numpy(np.asarray(records, np.int64))
+    if isinstance(data, TokenDataset):
+        return TokenDataset(data.input_ids[index], data.attention_mask[index], data.labels[index])
+    return ArrayDataset(data.storage[index], data.labels[index], data.expand)
 
 
 def _nbytes(inputs: Any) -> int:

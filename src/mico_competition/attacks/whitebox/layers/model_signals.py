@@ -52,6 +52,7 @@ from mico_competition.attacks.whitebox.layers.tokens import (
     row_traces,
 )
 from mico_competition.models.inputs import to_device
+from mico_competition.models.padding import by_length, trimmed
 
 FREE_RIDGES = (0.01, 0.03, 0.1, 1.0)
 TOKEN_RIDGES = (0.03, 0.1, 0.3)
@@ -137,18 +138,9 @@ def batches(frame: Frame, device: torch.device, batch: int) -> Iterator[tuple[Te
     """Records and their inputs: in order, but sentences by length, without needless padding."""
     order = torch.arange(len(frame.residual))
     if frame.held is not None:
-        order = torch.argsort(frame.data.attention_mask.cpu().sum(1), stable=True)
+        order = by_length(frame.data.attention_mask).cpu()
     for rows in order.split(batch):
-        yield rows, to_device(_trimmed(frame.data.inputs(rows)), device)
-
-
-def _trimmed(inputs: Any) -> Any:
-    """The inputs without the last positions that are padding in all of them."""
-    if not isinstance(inputs, Mapping) or "attention_mask" not in inputs:
-        return inputs
-    real = inputs["attention_mask"].bool().any(0).nonzero()
-    length = int(real.max()) + 1 if len(real) else 1
-    return {name: own[:, :length] for name, own in inputs.items()}
+        yield rows, to_device(trimmed(frame.data.inputs(rows)), device)
 
 
 def _whitenings(
