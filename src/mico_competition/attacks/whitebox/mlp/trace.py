@@ -16,6 +16,7 @@ from torch import Tensor
 from mico_competition.attacks.whitebox.mlp.mlp_layers import Layers
 
 NOISE_RECORDS = 5000  # records for the estimate of the filter's noise, about as many of each class
+ROUNDING = 1e-12  # share of the squares below which a variance is rounding
 
 
 def mean_probabilities(logits: Iterable[np.ndarray]) -> np.ndarray:
@@ -106,26 +107,22 @@ def noise_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     Raises:
         ValueError: with fewer than two models, or if they are one model many times.
     """
-    count, offset = 0, None
-    for weights, directions in pairs:
-        count += 1
-        gradients = weights.T @ directions.T
-        if offset is None:
-            offset = gradients  # near the mean, so that the difference below keeps its digits
-            total = torch.zeros_like(gradients, dtype=torch.float64)
-            squares = torch.zeros(len(total), len(total)).to(total)
-        gradients = gradients - offset
-        total += gradients
-        squares += gradients @ gradients.T
+    count, total, squares = 0, torch.zeros(0), torch.zeros(0)
+    for count, (weights, directions) in enumerate(pairs, 1):
+        w, a = weights.double(), directions.double()  # the difference below keeps its digits
+        if count == 1:
+            total, squares = w.new_zeros(w.shape[1], len(a)), w.new_zeros(w.shape[1], w.shape[1])
+        total.addmm_(w.T, a.T)
+        squares += w.T @ (a.T @ a) @ w
     if count < 2:
         raise ValueError(
             f"Expected at least 2 models to tell chance from training, got {count}: the "
             "white-box decoder needs shadow models."
         )
     noise = squares - total @ total.T / count
-    noise /= (count - 1) * total.shape[1]
-    if not float(torch.trace(noise)) > 0:
+    if not float(torch.trace(noise)) > ROUNDING * float(torch.trace(squares)):
         raise ValueError("Expected models that differ, got the same weights many times.")
+    noise /= (count - 1) * total.shape[1]
     return (noise + noise.T) / 2
 
 
@@ -177,9 +174,7 @@ def second_layer_traces(
     centred = hidden - hidden.mean(0)
     covariance = centred.T @ centred
     covariance = covariance * (len(covariance) / torch.trace(covariance).clamp_min(1e-30))
-    back = residual @ layers.w2
     identity = torch.eye(len(covariance), device=hidden.device)
-    return [
-        (torch.linalg.solve(covariance + ridge * identity, centred.T).T * back).sum(1)
-        for ridge in ridges
-    ]
+    # M^-1 is applied to the few rows of W2 instead of to the hidden units of all records.
+    back = [torch.linalg.solve(covariance + ridge * identity, layers.w2.T) for ridge in ridges]
+    return [((centred @ own) * residual).sum(1) for own in back]
