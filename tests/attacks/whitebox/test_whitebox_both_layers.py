@@ -86,7 +86,8 @@ def test_members_are_found_in_weights_that_are_their_clipped_gradients_and_noise
     for _ in range(20):
         step = total + 0.2 * torch.randn(len(total), generator=generator)
         parts = step.split([size.numel() for size in sizes])
-        moved = Layers(*(part.view(size) for part, size in zip(parts, sizes)), 1.0)
+        w1, b1, w2, b2 = (part.view(size) for part, size in zip(parts, sizes))
+        moved = Layers(w1, b1, w2, b2, 1.0)
         trace = gradient_trace(kernel, moved)
         (c,) = joint_decode(kernel, trace, [0.1])
         found.append(area(c[None].numpy(), member[None].numpy()))
