@@ -39,6 +39,7 @@ GROUPS = {
     "black": ["neural", "stack", "query-stack"],
     "suri": ["suri"],
     "white": ["trace", "joint", "best"],
+    "best": ["best"],  # at full size, where each decode takes minutes
     "trace": ["trace"],
     "layers": ["layers"],
 }
@@ -115,12 +116,12 @@ def _runs() -> Iterator[tuple[str, Run]]:
     for testbed in ("bundles", "widebundles", "cancer", "full"):  # one run scores both
         for scenario in TESTBEDS[testbed].scenarios:
             kind = scenario.rsplit("_", 1)[1]
-            for group in ("few", "white"):
+            for group in ("few", "best" if testbed == "full" else "white"):
                 yield (
                     f"{testbed}_{kind}_all-{group}",
                     Run(testbed, scenario, GROUPS[group], [*DEV, *ALL]),
                 )
-    for group in ("few", "white"):
+    for group in ("few", "best"):
         run = Run("full", "purchase100_lo", GROUPS[group], [*DEV, *ALL, *DDP])
         yield f"full_lo_ddp-{group}", run
 

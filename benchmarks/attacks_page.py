@@ -14,6 +14,7 @@ RESULTS = DOCS / "results"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import attacks_glance as glance  # noqa: E402
+import attacks_white_box as white_box  # noqa: E402
 from testbeds import TESTBEDS  # noqa: E402
 
 METRICS = {
@@ -35,10 +36,28 @@ BARS = [
     ("A_inf", "query-stack", 2.0),
     ("cnn_inf", "layers", 0.0),
     ("text_inf", "layers", 0.0),
+    ("full_inf", "best", 4.0),
+    ("full_hi", "best", 1.0),
+    ("full_lo", "best", 0.7),
+    ("full_lo_ddp", "best", 1.2),
+    ("bundles_inf", "best", 7.0),
+    ("widebundles_hi", "best", 3.5),
+    ("images_real_inf", "layers", 5.0),
+    ("images_real_lo", "layers", 0.0),
+    ("short_inf_known", "layers", 10.0),
+    ("short_lo_known", "layers", 0.0),
 ]
 FLEETS = ["A_inf", "A_hi", "A_lo", "A_lo_ddp", "C_inf", "C_hi", "digits_inf", "digits_hi"]
-FLEETS += ["cnn_inf", "text_inf", "full_inf", "bundles_inf", "bundles_hi", "widebundles_inf"]
-FLEETS += ["widebundles_hi", "cancer_inf", "images_real_inf", "images_real_lo", "images_wide_inf"]
+FLEETS += ["cnn_inf", "text_inf", "full_inf", "full_hi", "full_lo", "full_lo_ddp", "bundles_inf"]
+FLEETS += [
+    "bundles_hi",
+    "widebundles_inf",
+    "widebundles_hi",
+    "cancer_inf",
+    "images_real_inf",
+    "images_real_lo",
+    "images_wide_inf",
+]
 FLEETS += ["short_inf", "short_inf_known", "short_lo", "short_lo_known"]
 
 Found = dict[str, Any]
@@ -51,7 +70,8 @@ def main() -> None:
     head, _, tail = rest.partition("<!-- the numbers -->\n")
     lines, gains = glance.table(read, cell)
     (DOCS / "gains.svg").write_text(glance.picture(gains), encoding="utf-8")
-    parts = [opening + lines, head, bars(), *fleets(), study(), few(), speed(), tail]
+    numbers = bars(), *fleets(), white_box.oracles(), study(), few(), white_box.costs(), speed()
+    parts = [opening + lines, head, *numbers, tail]
     (DOCS / "ATTACKS.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
     print(f"Wrote {DOCS / 'ATTACKS.md'}")
 

@@ -115,9 +115,7 @@ class FirstPass:
         return self._both.get(self._decode_both)
 
     def _decode_jointly(self) -> Decoded:
-        weights = next(iter(self.layers.values())).w1.numel()
-        least = LEAST_OF_MANY if len(self.inputs) > weights else 0
-        return self._decoded("Joint decode", [r for r in RIDGES if r >= least], self.system)
+        return self._decoded("Joint decode", RIDGES, self.system)
 
     def _decode_adaptively(self) -> Decoded:
         return self._decoded("Decode of Adam's steps", FEW_RIDGES, self.adaptive_system)
@@ -160,11 +158,18 @@ class FirstPass:
     def _make_balance_white(self) -> Tensor:
         return white_inputs(self.layers.values(), self.inputs, self.labels)
 
+    def ridges(self, ridges: Sequence[float]) -> tuple[float, ...]:
+        """Those that are worth their cost with so many records."""
+        weights = next(iter(self.layers.values())).w1.numel()
+        least = LEAST_OF_MANY if len(self.inputs) > weights else 0
+        return tuple(ridge for ridge in ridges if ridge >= least)
+
     def _decoded(
         self, what: str, ridges: Sequence[float], system: Callable[[int], tuple[Kernel, Tensor]]
     ) -> Decoded:
         """The solutions of all models' systems; NaN in other rows."""
         solves = Solves()
+        ridges = self.ridges(ridges)
         out = {ridge: np.full(self.trace.shape, np.nan, np.float32) for ridge in ridges}
         for row in tracked(sorted(self.layers), what, "model"):
             solved = joint_decode(*system(row), ridges, solves)

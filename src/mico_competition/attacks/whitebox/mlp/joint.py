@@ -24,7 +24,7 @@ from mico_competition.support.cpus import multiplies_bfloat16
 
 TOLERANCE = 0.03  # relative residual at which a solve stops; a smaller one does not improve attacks
 STEPS = 400  # maximal steps; 197,324 records on 76,800 weights take 46 at ridge 0.1
-LARGE = 2**32  # multiplications of a matrix product, from which bfloat16 is worth its rounding
+LARGE = 2**30  # multiplications of a matrix product, from which bfloat16 is worth its rounding
 SOLVED = 1e-6  # share of the tolerance at which a shift is finished, while smaller ones continue
 
 _log = logging.getLogger(__name__)

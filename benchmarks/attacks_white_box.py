@@ -1,0 +1,74 @@
+"""Sections of docs/ATTACKS.md: what is left to find under privacy, and what decodes cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+KNOWN = ("start and trajectory known", "start known", "trajectory known", "neither known")
+DECODES = ("joint", "both layers", "Adam's steps", "final gradients")
+
+
+def oracles() -> str:
+    """Decodes that know more than an attacker, from table_oracle.json and image_oracle.json."""
+    tables = _read("table_oracle.json")
+    if not tables:
+        return ""
+    lines = [
+        "## What the last iterate shows under privacy",
+        "",
+        "TPR at 10 % FPR in percent over all records of one model that was trained privately as in "
+        "the named scenario, by a linear decode of its final weights "
+        "(`benchmarks/table_oracle.py`). It uses no shadow models, and the best ridge in "
+        "hindsight. Nobody has the start of a model or its trajectory, so the first columns are "
+        "oracles: what lies between them and the last is lost to what an attacker does not know. "
+        "Shadow models add to the last column; compare with the tables above.",
+        "",
+        "| scenario | seed | noise multiplier | " + " | ".join(KNOWN) + " | clipped at the end |",
+        "|---|---|---|" + "---|" * (len(KNOWN) + 1),
+    ]
+    for row in tables:
+        cells = [row["bed"], str(row["seed"]), f"{row['noise_multiplier']:.3f}"]
+        cells += [f"{row[key]:.1f}" for key in KNOWN] + [f"{100 * row['clipped']:.0f} %"]
+        lines.append(f"| {' | '.join(cells)} |")
+    for row in _read("image_oracle.json"):
+        best = max(value for key, value in row.items() if key.startswith("joint"))
+        lines += [
+            "",
+            f"The same for a CNN of `images_real_lo` with start and trajectory known "
+            f"(`benchmarks/image_oracle.py`, seed {row['seed']}): {100 * best:.1f}.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def costs() -> str:
+    """CPU seconds of decodes by the number of records, from decode_cost.json."""
+    found = _read("decode_cost.json")
+    if not found:
+        return ""
+    rows = found["rows"]
+    lines = [
+        "## What the decodes cost",
+        "",
+        f"CPU seconds a model, in brackets the products with a kernel, of 600-128-100 models of "
+        f"`full_inf` at the first N records, one thread, mean of {rows[0]['models']} models, torch "
+        f"{found['torch']} (`benchmarks/decode_cost.py`). All ridges of a decode are solved "
+        "together; with more records than weights those below 1 are left out. Memory is the "
+        "process's own, for these models; each further model adds 4 bytes a record and ridge.",
+        "",
+        "| N | traces | " + " | ".join(DECODES) + " | sum | memory, GB |",
+        "|---|" + "---|" * (len(DECODES) + 3),
+    ]
+    for row in rows:
+        cells = [f"{row['records']:,}", f"{row['traces']:.1f}"]
+        cells += [f"{row[name]:.1f} ({row[f'{name}, products']})" for name in DECODES]
+        total = row["traces"] + sum(row[name] for name in DECODES)
+        lines.append(f"| {' | '.join(cells)} | {total:.1f} | {row['memory_gb']:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _read(name: str) -> list | dict:
+    """The file's content; empty if it is not there."""
+    path = RESULTS / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
