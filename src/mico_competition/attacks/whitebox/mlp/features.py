@@ -43,7 +43,7 @@ from mico_competition.support.progress import tracked
 FIRST_LAYER, SECOND_LAYER = (1.0, 0.3), (3.0, 0.3)
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the joint decode; shadows determine the choice
 LEAST_OF_MANY = 1.0  # with more records than weights, smaller ones take several times the products
-FEW_RIDGES = (0.3, 1.0, 3.0, 10.0)  # of the other decodes
+FEW_RIDGES = (1.0, 3.0, 10.0)  # of the other decodes
 
 Decoded = dict[float, np.ndarray]
 """Ridge -> float32[models, N]."""
