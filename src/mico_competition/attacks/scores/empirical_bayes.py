@@ -105,9 +105,27 @@ def _learn(m: Moments, bins: int, nu0: float) -> _Learnt:
             "belong to these models?"
         )
     bins = min(bins, max(1, len(m.mean_all) // LEAST_IN_BIN))
-    parts = np.array_split(np.argsort(m.mean_all, kind="stable"), bins)
+    parts = np.array_split(_in_order(m.mean_all), bins)
     sd = np.sqrt(_variances(m, parts, nu0))
     return _Learnt(sd, *_shifts(m, sd, parts, nu0), _variance_ratios(m, parts))
+
+
+def _in_order(values: np.ndarray) -> np.ndarray:
+    """The places of the values in ascending order, equal ones as they come."""
+    order = np.argsort(values)  # twice as fast as a stable sort
+    ascending = values[order]
+    if (ascending[1:] == ascending[:-1]).any():
+        order = np.argsort(values, kind="stable")
+    return order
+
+
+def _median(values: np.ndarray) -> float:
+    """The median of finite values [n > 0], as numpy's, which takes 50 microseconds for checks."""
+    half = len(values) // 2
+    if len(values) % 2:
+        return float(np.partition(values, half)[half])
+    middle = np.partition(values, (half - 1, half))
+    return float((middle[half - 1] + middle[half]) / 2)
 
 
 def _variances(m: Moments, parts: list[np.ndarray], nu0: float) -> np.ndarray:
@@ -119,7 +137,7 @@ def _variances(m: Moments, parts: list[np.ndarray], nu0: float) -> np.ndarray:
     overall = np.median(within[within > 0])
     var: np.ndarray = np.empty_like(within)
     for part in parts:
-        usual = np.median(within[part])
+        usual = _median(within[part])
         usual = usual if usual > CONSTANT * overall else overall
         mixed = (nu0 * usual + free[part] * within[part]) / (nu0 + free[part])
         var[part] = np.where(mixed > CONSTANT * usual, mixed, usual)
@@ -206,7 +224,7 @@ def _variance_ratios(m: Moments, parts: list[np.ndarray]) -> np.ndarray:
     usual = np.empty_like(logs)
     for part in parts:
         mine = logs[part][known[part]]
-        usual[part] = np.median(mine) if len(mine) >= LEAST_IN_BIN // 2 else everything
+        usual[part] = _median(mine) if len(mine) >= LEAST_IN_BIN // 2 else everything
     harmonic = free_in * free_out / np.maximum(free_in + free_out, 1)
     ratios: np.ndarray = np.exp(usual * harmonic / (harmonic + RATIO_FREEDOM))
     return ratios
