@@ -46,16 +46,12 @@ from mico_competition.attacks.whitebox.layers.ridge import free_decode
 from mico_competition.attacks.whitebox.layers.start import halfway
 from mico_competition.attacks.whitebox.layers.tokens import (
     Held,
-    adam_directions,
-    decode_rows,
-    least_movement,
-    row_traces,
+    token_signals,
 )
 from mico_competition.models.inputs import to_device
 from mico_competition.models.padding import by_length, trimmed
 
 FREE_RIDGES = (0.01, 0.03, 0.1, 1.0)
-TOKEN_RIDGES = (0.03, 0.1, 0.3)
 WHITE = 0.3  # ridge of the whitening of inputs
 COVARIANCE_RECORDS, COVARIANCE_POSITIONS = 256, 16  # records of each model for the estimate of M
 BATCH = 100
@@ -281,16 +277,4 @@ class _Gather:
         held, start = self.frame.held, self.frame.token_start
         assert held is not None and start is not None
         moved = token_rows(model, held, self.frame.narrow).cpu() - start
-        lengths = moved.norm(dim=1, keepdim=True)
-        holders = torch.bincount(held.token, minlength=len(held.tokens))
-        equal = holders.float().rsqrt()[held.token, None]
-        directions = adam_directions(held, gradients, self.frame.strength)
-        along = decode_rows(held, directions, moved, TOKEN_RIDGES)
-        return {
-            "tokens movement": dict(
-                zip(TOKEN_RIDGES, decode_rows(held, equal, lengths, TOKEN_RIDGES))
-            ),
-            "tokens direction": dict(zip(TOKEN_RIDGES, along)),
-            "tokens trace": {0.0: row_traces(held, gradients, moved)},
-            "tokens least": {0.0: least_movement(held, lengths[:, 0])},
-        }
+        return token_signals(held, gradients, moved, self.frame.strength)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mico_competition.attacks.whitebox.mlp.joint import solve_shifted
 
+TOKEN_RIDGES = (0.03, 0.1, 0.3)
 MOST_HOLDERS = 64  # records with a token whose row is decoded; 256 find no more
 COMMON = 256  # records with a token whose row is traced
 TOLERANCE, MOST_STEPS = 1e-3, 300  # tolerance of the conjugate gradients
@@ -201,3 +202,27 @@ def least_movement(held: Held, lengths: Tensor) -> Tensor:
     logs = (lengths.double() + floor).log()
     out = torch.full((held.records,), float(logs.max()), dtype=torch.float64, device=logs.device)
     return out.scatter_reduce_(0, held.record, logs[held.token], "amin")
+
+
+def token_signals(
+    held: Held, gradients: Tensor, moved: Tensor, strength: Tensor
+) -> dict[str, dict[float, Tensor]]:
+    """Family -> ridge (0 where there is none) -> float64[N], all signals of the embedding's rows.
+
+    Args:
+        held: which record holds which token.
+        gradients: float[p, H] of each (record, token) pair.
+        moved: float[V, H], rows minus their start.
+        strength: float[N], as in `adam_directions`.
+    """
+    lengths = moved.norm(dim=1, keepdim=True)
+    holders = torch.bincount(held.token, minlength=len(held.tokens))
+    equal = holders.float().rsqrt()[held.token, None]
+    movement = decode_rows(held, equal, lengths, TOKEN_RIDGES)
+    along = decode_rows(held, adam_directions(held, gradients, strength), moved, TOKEN_RIDGES)
+    return {
+        "tokens movement": dict(zip(TOKEN_RIDGES, movement)),
+        "tokens direction": dict(zip(TOKEN_RIDGES, along)),
+        "tokens trace": {0.0: row_traces(held, gradients, moved)},
+        "tokens least": {0.0: least_movement(held, lengths[:, 0])},
+    }
