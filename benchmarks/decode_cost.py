@@ -83,7 +83,7 @@ def decodes(first: FirstPass) -> list[tuple[str, Callable, tuple[float, ...]]]:
     """Name, system and ridges of each decode."""
     return [
         ("joint", first.system, first.ridges(features.RIDGES)),
-        ("both layers", first.both_system, first.ridges(features.FEW_RIDGES)),
+        ("both layers", first.both_system, features.NOISY_RIDGES),
         ("Adam's steps", first.adaptive_system, first.ridges(features.FEW_RIDGES)),
         ("final gradients", first.balance_system, first.ridges(features.FEW_RIDGES)),
     ]

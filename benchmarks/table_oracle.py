@@ -28,10 +28,7 @@ OUT = ROOT / "docs/results/table_oracle.json"
 from mico_competition.scoring import tpr_at_most_fpr  # noqa: E402
 from testbeds import BEDS, TESTBEDS  # noqa: E402
 
-from mico_competition.attacks.whitebox.mlp.both_layers import (  # noqa: E402
-    gradient_trace,
-    with_one,
-)
+from mico_competition.attacks.whitebox.mlp.both_layers import gradient_trace  # noqa: E402
 from mico_competition.attacks.whitebox.mlp.joint import Kernel, solve_shifted  # noqa: E402
 from mico_competition.attacks.whitebox.mlp.mlp_layers import Layers, layers_of  # noqa: E402
 from mico_competition.competition.table import SCENARIOS, TASKS, Scenario, use  # noqa: E402
@@ -185,8 +182,9 @@ def kernel_along(trajectory: Trajectory, clip: float, inputs: Tensor, labels: Te
         factor = rate * (clip / length).clamp(max=1)[:, None]
         residuals, directions = residuals + factor * residual, directions + factor * direction
         hiddens, weight = hiddens + factor * hidden, weight + factor
-    beside = Kernel(with_one(hiddens / weight), residuals)
-    return Kernel(with_one(inputs), directions, beside).standardised()
+    hiddens = hiddens / weight
+    beside = Kernel(hiddens - hiddens.mean(0), residuals)
+    return Kernel(inputs - inputs.mean(0), directions, beside).standardised()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from mico_competition.attacks.whitebox.mlp.both_layers import (
     gradient_trace,
     with_one,
 )
+from mico_competition.attacks.whitebox.mlp.evidence import make_stack
 from mico_competition.attacks.whitebox.mlp.features import FEW_RIDGES, first_pass
 from mico_competition.attacks.whitebox.mlp.joint import joint_decode
 from mico_competition.attacks.whitebox.mlp.mlp_layers import Layers, layers_of
@@ -110,12 +111,12 @@ def test_where_noise_dominates_the_decodes_for_plain_training_are_left_out(
     problem, _ = whitebox_problem(known=known)
     first = first_pass(problem)
     logit = evidence(problem, problem.source.get("logit"))
-    assert len(decodes(problem, first, logit)) == 4
+    assert len(decodes(problem, first, logit, make_stack(problem))) == 4
     areas = {id(first.joint): 0.6, id(first.both): 0.7}
     monkeypatch.setattr(
-        pipeline, "best_ridge", lambda problem, found, beside: (areas[id(found)], 1.0, logit)
+        pipeline, "best_ridge", lambda problem, found, *rest: (areas[id(found)], 1.0, logit)
     )
-    assert [own.area for own in decodes(problem, first, logit)] == [0.6, 0.7]
+    assert [own.area for own in decodes(problem, first, logit, make_stack(problem))] == [0.6, 0.7]
     repeated = []
     monkeypatch.setattr(pipeline, "second_pass", lambda *given: repeated.append(given[2]))
     monkeypatch.setattr(pipeline, "doubt_left", lambda *given: 0.1)

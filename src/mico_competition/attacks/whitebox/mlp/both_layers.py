@@ -14,20 +14,37 @@ from mico_competition.attacks.whitebox.mlp.joint import Kernel
 from mico_competition.attacks.whitebox.mlp.mlp_layers import TINY, Layers
 
 
-def gradient_kernel(layers: Layers, inputs: Tensor, seen: Tensor, residual: Tensor) -> Kernel:
-    """K_ij, the inner products of the records' whole gradients, each scaled to length 1.
+def gradient_kernel(layers: Layers, inputs: Tensor, centred: Tensor, residual: Tensor) -> Kernel:
+    """K_ij, the inner products of the records' gradients, with 1 as the mean of its diagonal.
+
+    Gradients of all weights and biases together are scaled to length 1. Then their parts along the
+    mean inputs of each layer, and those of the biases, are left out: all records share them, so
+    they tell little, and with them a solve takes half as many products again.
 
     Args:
         layers: of the model.
         inputs: float32[N, D].
-        seen: float32[N, D + 1], what the first layer multiplies: `with_one(gain * inputs)`.
+        centred: float32[N, D], inputs less their mean.
         residual: float32[N, C], of any scale.
     """
     hidden = layers.hidden(inputs)
-    first, second = (1 - hidden * hidden) * (residual @ layers.w2), residual
-    hidden = with_one(hidden)
-    length = Kernel(seen, first, Kernel(hidden, second)).diagonal.clamp_min(TINY).sqrt()[:, None]
-    return Kernel(seen, first / length, Kernel(hidden, second / length))
+    first = (1 - hidden * hidden) * (residual @ layers.w2)
+    length = gradient_lengths(inputs * layers.gain, first, hidden, residual)[:, None]
+    beside = Kernel(hidden - hidden.mean(0), residual / length)
+    return Kernel(centred, layers.gain * first / length, beside).standardised()
+
+
+def gradient_lengths(inputs: Tensor, first: Tensor, hidden: Tensor, second: Tensor) -> Tensor:
+    """float32[N], the lengths of the gradients of all weights and biases.
+
+    Args:
+        inputs: float32[N, D], what the first layer multiplies.
+        first: float32[N, H], the descent directions of its outputs.
+        hidden: float32[N, H], what the second layer multiplies.
+        second: float32[N, C], the descent directions of its outputs.
+    """
+    squares = [own.square().sum(1) for own in (inputs, first, hidden, second)]
+    return (squares[1] * (1 + squares[0]) + squares[3] * (1 + squares[2])).clamp_min(TINY).sqrt()
 
 
 def gradient_trace(kernel: Kernel, layers: Layers) -> Tensor:
@@ -40,17 +57,11 @@ def gradient_trace(kernel: Kernel, layers: Layers) -> Tensor:
         layers: whose weights count, usually those of the same model.
     """
     assert kernel.beside is not None
-    trace = _inner(kernel, layers.w1, layers.b1) + _inner(kernel.beside, layers.w2, layers.b2)
+    trace = _inner(kernel, layers.w1) + _inner(kernel.beside, layers.w2)
     usual = kernel(torch.ones_like(trace))
     return trace - (trace @ usual) / (usual @ usual).clamp_min(TINY) * usual
 
 
-def _inner(kernel: Kernel, weights: Tensor, bias: Tensor) -> Tensor:
+def _inner(kernel: Kernel, weights: Tensor) -> Tensor:
     """float32[N], a layer's part of the inner products."""
-    both = torch.cat([weights, bias[:, None]], 1)
-    return ((kernel.white @ both.T) * kernel.directions).sum(1)
-
-
-def with_one(inputs: Tensor) -> Tensor:
-    """float32[N, D + 1], inputs of a layer and that of its bias."""
-    return torch.cat([inputs, torch.ones_like(inputs[:, :1])], 1)
+    return ((kernel.white @ weights.T) * kernel.directions).sum(1)

@@ -20,7 +20,6 @@ from mico_competition.attacks.whitebox.mlp.balance import balance_kernel, white_
 from mico_competition.attacks.whitebox.mlp.both_layers import (
     gradient_kernel,
     gradient_trace,
-    with_one,
 )
 from mico_competition.attacks.whitebox.mlp.joint import Kernel, Solves, joint_decode
 from mico_competition.attacks.whitebox.mlp.label_free import Last, check_problem
@@ -43,7 +42,8 @@ from mico_competition.support.progress import tracked
 FIRST_LAYER, SECOND_LAYER = (1.0, 0.3), (3.0, 0.3)
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the joint decode; shadows determine the choice
 LEAST_OF_MANY = 1.0  # with more records than weights, smaller ones take several times the products
-FEW_RIDGES = (1.0, 3.0, 10.0)  # of the other decodes
+FEW_RIDGES = (1.0, 3.0, 10.0)  # of the decodes of Adam's steps and of final gradients
+NOISY_RIDGES = (3.0, 10.0, 30.0)  # of the decode of both layers
 
 Decoded = dict[float, np.ndarray]
 """Ridge -> float32[models, N]."""
@@ -83,7 +83,7 @@ class FirstPass:
     _both: Shared[Decoded] = field(default_factory=Shared)
     _adaptive_frame: Shared[Adaptive] = field(default_factory=Shared)
     _balance_white: Shared[Tensor] = field(default_factory=Shared)
-    _seen: Shared[Tensor] = field(default_factory=Shared)
+    _centred: Shared[Tensor] = field(default_factory=Shared)
 
     def kernel(self, row: int) -> Kernel:
         """K of the model in one row."""
@@ -124,7 +124,7 @@ class FirstPass:
         return self._decoded("Decode of final gradients", FEW_RIDGES, self.balance_system)
 
     def _decode_both(self) -> Decoded:
-        return self._decoded("Decode of both layers", FEW_RIDGES, self.both_system)
+        return self._decoded("Decode of both layers", NOISY_RIDGES, self.both_system)
 
     def system(self, row: int) -> tuple[Kernel, Tensor]:
         """K and T of the joint decode."""
@@ -146,8 +146,8 @@ class FirstPass:
     def both_system(self, row: int) -> tuple[Kernel, Tensor]:
         """K and T of the decode of both layers."""
         layers = self.layers[row]
-        seen = self._seen.get(lambda: with_one(self.inputs * layers.gain))
-        kernel = gradient_kernel(layers, self.inputs, seen, self.residual)
+        centred = self._centred.get(lambda: self.inputs - self.inputs.mean(0))
+        kernel = gradient_kernel(layers, self.inputs, centred, self.residual)
         return kernel, gradient_trace(kernel, layers)
 
     def _make_adaptive_frame(self) -> Adaptive:
@@ -217,13 +217,13 @@ def _first_pass(source: Source, rows: np.ndarray) -> FirstPass:
     t1, whiter_t1, t2, whiter_t2 = signals
     common = layers, inputs, residual, centred @ root
     made = FirstPass(*common, t1, whiter_t1, t2, whiter_t2, classes, length)
-    whiter_white = centred @ whiter
+    whiter = whiter @ whiter.T  # M^-1 on the weights' side, without whitened inputs
     for row, own in tracked(layers.items(), "Traces", "model"):
         hidden = own.hidden(inputs)
         directions = own.directions(hidden, residual)
         traces = [
             first_layer_trace(made.white, root, own, directions),
-            first_layer_trace(whiter_white, whiter, own, directions),
+            first_layer_trace(centred, whiter, own, directions),
             *second_layer_traces(own.hidden(inputs, HALFWAY), residual, own, SECOND_LAYER),
         ]
         for signal, own_trace in zip(signals, traces):

@@ -122,8 +122,11 @@ class Kernel:
     @property
     def diagonal(self) -> Tensor:
         """float32[N], K_ii."""
-        white, directions = self.white, self.directions
-        own = white.square().sum(1).float() * directions.square().sum(1).float()
+        lengths = [
+            torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
+            for rows in (self.white, self.directions)
+        ]
+        own: Tensor = (lengths[0] * lengths[1]).square_()
         return own if self.beside is None else own + self.beside.diagonal
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mico_competition.attacks import to_unit
 from mico_competition.attacks.problem import Problem
+from mico_competition.attacks.stacking.calibrator import Calibrator
 from mico_competition.attacks.stacking.logistic import fit_logistic
 from mico_competition.attacks.stacking.stacking import Stack
 from mico_competition.attacks.whitebox.mlp.distinguisher import knows_members
@@ -111,18 +112,24 @@ def best(problem: Problem) -> np.ndarray:
     stack = make_stack(problem)
     signals = [problem.source.get(name) for name in SIGNALS]
     signals += [first.trace, first.whiter_trace, first.second, first.whiter_second]
-    logit = evidence(problem, signals[0])
-    tried = decodes(problem, first, logit)
-    signals += [signal for decode in tried for signal in decode.solutions.values()]
-    for signal in tracked(signals, "Likelihood ratios", "signal"):
-        stack.add_signal(signal)
-    parts = [logit, evidence(problem, first.whiter_second), *(own.evidence for own in tried)]
+    added = [add_both(problem, stack, signal) for signal in tracked(signals, "Likelihood ratios")]
+    logit, whiter_second = added[0], added[-1]
+    tried = decodes(problem, first, logit, stack)
+    parts = [logit, whiter_second, *(own.evidence for own in tried)]
     believed = beliefs(problem, stack, parts)
     resolved = not noisy(tried) and doubt_left(problem, believed.shadow) < RESOLVED
     if knows_members(problem) or resolved:
         chosen = max(tried, key=lambda decode: decode.area).chosen
         second_pass(problem, first, chosen, (believed.shadow, believed.target), stack)
     return stack.scores()
+
+
+def add_both(problem: Problem, stack: Stack, signal: np.ndarray) -> Evidence:
+    """Add both forms of a signal to the stack; return its ratios at all records."""
+    own = evidence(problem, signal)
+    stack.add(own.shadow, own.target)
+    stack.add_signal(signal, (Calibrator.standard_score,))
+    return own
 
 
 @dataclass(frozen=True)
@@ -142,15 +149,18 @@ class Tried:
     chosen: Chosen
 
 
-def decodes(problem: Problem, first: FirstPass, logit: Evidence) -> list[Tried]:
-    """The joint decode, that of both layers, and, unless noise dominates, the other two."""
+def decodes(problem: Problem, first: FirstPass, logit: Evidence, stack: Stack) -> list[Tried]:
+    """The joint decode, that of both layers, and, unless noise dominates, the other two.
+
+    Both forms of all their solutions are added to the stack.
+    """
 
     def tried(
         solutions: Decoded,
         system: Callable[[int], tuple[Kernel, Tensor]],
         prior: Callable[[Problem, np.ndarray, np.ndarray], Coefficients | Deviations],
     ) -> Tried:
-        worth, ridge, own = best_ridge(problem, solutions, logit)
+        worth, ridge, own = best_ridge(problem, solutions, logit, stack)
         return Tried(solutions, worth, own, Chosen(system, ridge, solutions[ridge], prior))
 
     joint = tried(first.joint, first.system, coefficients)
@@ -173,7 +183,7 @@ def noisy(tried: list[Tried]) -> bool:
 
 
 def best_ridge(
-    problem: Problem, decodes: Decoded, beside: Evidence
+    problem: Problem, decodes: Decoded, beside: Evidence, stack: Stack | None = None
 ) -> tuple[float, float, Evidence]:
     """The ridge whose decode, together with other evidence, separates the shadows' members best.
 
@@ -182,7 +192,7 @@ def best_ridge(
     """
     tried = []
     for ridge, signal in tracked(decodes.items(), "Choice of the ridge", "ridge"):
-        own = evidence(problem, signal)
+        own = evidence(problem, signal) if stack is None else add_both(problem, stack, signal)
         tried.append((area(own.shadow + beside.shadow, problem.is_member), ridge, own))
     return max(tried, key=lambda one: one[0])
 
