@@ -242,8 +242,8 @@ def speed() -> str:
         signals = found["signals"]
         lines.append(
             f"Signals of {signals['models']} models at {signals['points']:,} records, computed and "
-            f"stored, take {signals['ratio']} times the CPU time of bare forward passes in batches of "
-            f"{signals['bare_batch']}, the best size for these."
+            f"stored, take {signals['ratio']} times the CPU time of bare forward passes in batches "
+            f"of {signals['bare_batch']}, the best size for these."
         )
     return "\n".join(lines) + "\n"
 
