@@ -7,6 +7,7 @@ from helpers_whitebox import make_records, whitebox_problem
 from torch.func import functional_call, grad, vmap
 
 from mico_competition.attacks.whitebox.mlp import pipeline
+from mico_competition.attacks.whitebox.mlp.balance import imbalance
 from mico_competition.attacks.whitebox.mlp.both_layers import (
     gradient_kernel,
     gradient_lengths,
@@ -14,9 +15,15 @@ from mico_competition.attacks.whitebox.mlp.both_layers import (
 )
 from mico_competition.attacks.whitebox.mlp.evidence import make_stack
 from mico_competition.attacks.whitebox.mlp.features import NOISY_RIDGES, first_pass
-from mico_competition.attacks.whitebox.mlp.joint import joint_decode
+from mico_competition.attacks.whitebox.mlp.joint import Kernel, joint_decode
 from mico_competition.attacks.whitebox.mlp.mlp_layers import Layers, layers_of
-from mico_competition.attacks.whitebox.mlp.pipeline import area, best, decodes, evidence
+from mico_competition.attacks.whitebox.mlp.pipeline import (
+    area,
+    best,
+    converged,
+    decodes,
+    evidence,
+)
 from mico_competition.models.architectures import MLP
 
 N, D, C = 40, 12, 3
@@ -132,21 +139,29 @@ def test_the_decode_tells_members_of_real_models():
 
 
 @pytest.mark.parametrize(("known", "passes"), [(False, 0), (True, 1)])
-def test_where_noise_dominates_the_decodes_for_plain_training_are_left_out(
+def test_where_noise_kept_gradients_from_balance_this_decode_is_the_only_one(
     known, passes, monkeypatch
 ):
     problem, _ = whitebox_problem(known=known)
     first = first_pass(problem)
+    assert converged(problem, first)
     logit = evidence(problem, problem.source.get("logit"))
-    assert len(decodes(problem, first, logit, make_stack(problem))) == 4
-    areas = {id(first.joint): 0.6, id(first.both): 0.7}
-    monkeypatch.setattr(
-        pipeline, "best_ridge", lambda problem, found, *rest: (areas[id(found)], 1.0, logit)
-    )
-    assert [own.area for own in decodes(problem, first, logit, make_stack(problem))] == [0.6, 0.7]
+    assert len(decodes(problem, first, logit, make_stack(problem), plain=True)) == 3
+    (only,) = decodes(problem, first, logit, make_stack(problem), plain=False)
+    assert only.solutions is first.both
     repeated = []
+    monkeypatch.setattr(pipeline, "converged", lambda *given: False)
     monkeypatch.setattr(pipeline, "second_pass", lambda *given: repeated.append(given[2]))
     monkeypatch.setattr(pipeline, "doubt_left", lambda *given: 0.1)
     assert np.isfinite(best(problem)).all()
     assert len(repeated) == passes
-    assert all(own.c is first.both[1.0] for own in repeated)
+    assert all(own.c is first.both[own.ridge] for own in repeated)
+
+
+def test_gradients_by_chance_are_out_of_balance_and_cancelling_ones_are_not():
+    generator = torch.Generator().manual_seed(0)
+    x, d = torch.randn(400, 12, generator=generator), torch.randn(400, 6, generator=generator)
+    member = (torch.arange(400) < 300).float()
+    assert imbalance(Kernel(x, d), member) == pytest.approx(1, abs=0.3)
+    x[150:300], d[150:300] = x[:150], -d[:150]
+    assert imbalance(Kernel(x, d), member) < 1e-3

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mico_competition.attacks.whitebox.mlp.joint import Kernel
-from mico_competition.attacks.whitebox.mlp.mlp_layers import Layers
+from mico_competition.attacks.whitebox.mlp.mlp_layers import TINY, Layers
 from mico_competition.attacks.whitebox.mlp.trace import whitener
 
 RIDGE = 0.1  # of the whitening of inputs, in units of the mean second moment
@@ -67,3 +67,18 @@ def balance_kernel(white: Tensor, layers: Layers, inputs: Tensor, labels: Tensor
         labels: int64[N].
     """
     return Kernel(white, final_gradients(layers, inputs, labels)).standardised()
+
+
+def imbalance(kernel: Kernel, member: Tensor) -> float:
+    """The length of the members' summed gradients over that of the non-members'.
+
+    Each is divided by the root of their number, so that gradients by chance give 1.
+
+    Args:
+        kernel: `balance_kernel`.
+        member: float32[N], 1 or 0.
+    """
+    inside, outside = (
+        float(own @ kernel(own)) / max(float(own.sum()), 1.0) for own in (member, 1 - member)
+    )
+    return (inside / max(outside, TINY)) ** 0.5
