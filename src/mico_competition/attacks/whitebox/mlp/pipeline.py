@@ -162,7 +162,7 @@ class Tried:
 def decodes(
     problem: Problem, first: FirstPass, logit: Evidence, stack: Stack, plain: bool
 ) -> list[Tried]:
-    """The decodes that suit the models: of plain training, or of weights with much noise.
+    """The joint decode, and those that suit plain training, or weights with much noise.
 
     Both forms of all their solutions are added to the stack.
     """
@@ -175,13 +175,13 @@ def decodes(
         worth, ridge, own = best_ridge(problem, solutions, logit, stack)
         return Tried(solutions, worth, own, Chosen(system, ridge, solutions[ridge], prior))
 
-    if not plain:
-        return [tried(first.both, first.both_system, coefficients)]
-    return [
-        tried(first.joint, first.system, coefficients),
-        tried(first.adaptive, first.adaptive_system, coefficients),
-        tried(first.balance, first.balance_system, deviations),
-    ]
+    found = [tried(first.joint, first.system, coefficients)]
+    if plain:
+        found.append(tried(first.adaptive, first.adaptive_system, coefficients))
+        found.append(tried(first.balance, first.balance_system, deviations))
+    else:
+        found.append(tried(first.both, first.both_system, coefficients))
+    return found
 
 
 def converged(problem: Problem, first: FirstPass) -> bool:
