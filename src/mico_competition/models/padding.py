@@ -20,9 +20,17 @@ MASKS_PADDING = ("roberta", "xlm-roberta", "camembert", "bert", "distilbert", "e
 
 
 def masks_padding(model: nn.Module) -> bool:
-    """Whether a model gives the same, up to rounding, without the padding behind its sentences."""
-    config = getattr(getattr(model, "_module", model), "config", None)
-    return getattr(config, "model_type", None) in MASKS_PADDING
+    """Whether a model gives the same, up to rounding, without the padding behind its sentences.
+
+    Only transformers' own models count: what others do with their outputs is not known.
+    """
+    inner = getattr(model, "_module", model)
+    config = getattr(inner, "config", None)
+    return (
+        type(inner).__module__.startswith("transformers.models.")
+        and getattr(config, "model_type", None) in MASKS_PADDING
+        and not getattr(config, "chunk_size_feed_forward", 0)  # it refuses other lengths
+    )
 
 
 def ends(mask: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def true_logit(logits: Tensor, labels: Tensor) -> Tensor:
 
 def _odds(logits: Tensor) -> Tensor:
     """float64, the exponentials; on a CPU by numpy, which takes four fifths of torch's time."""
-    if logits.device.type != "cpu":
+    if logits.device.type != "cpu" or logits.dtype == torch.bfloat16:  # unknown to numpy
         return logits.to(torch.float64, copy=True).exp_()
     with np.errstate(over="ignore"):
         return torch.from_numpy(np.exp(logits.detach().numpy(), dtype=np.float64))

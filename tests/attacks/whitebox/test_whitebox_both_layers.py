@@ -139,22 +139,30 @@ def test_the_decode_tells_members_of_real_models():
 
 
 @pytest.mark.parametrize(("known", "passes"), [(False, 0), (True, 1)])
-def test_where_noise_kept_gradients_from_balance_this_decode_is_used(known, passes, monkeypatch):
+def test_where_noise_dominates_the_decodes_for_plain_training_are_left_out(
+    known, passes, monkeypatch
+):
     problem, _ = whitebox_problem(known=known)
     first = first_pass(problem)
-    assert converged(problem, first)
     logit = evidence(problem, problem.source.get("logit"))
-    assert len(decodes(problem, first, logit, make_stack(problem), plain=True)) == 3
-    _, noisy = decodes(problem, first, logit, make_stack(problem), plain=False)
-    assert noisy.solutions is first.both
-    repeated = []
+    stack = make_stack(problem)
+    assert converged(problem, first)
+    assert [len(first.joint), 3] == [6, len(decodes(problem, first, logit, stack)[0])]
     monkeypatch.setattr(pipeline, "converged", lambda *given: False)
+    found, noisy = decodes(problem, first, logit, stack)
+    assert len(found) == 4 and not noisy  # as the joint decode tells more
+    areas = {id(first.joint): 0.6, id(first.both): 0.7}
+    monkeypatch.setattr(
+        pipeline, "best_ridge", lambda problem, found, *rest: (areas[id(found)], 3.0, logit)
+    )
+    found, noisy = decodes(problem, first, logit, stack)
+    assert [own.area for own in found] == [0.6, 0.7] and noisy
+    repeated = []
     monkeypatch.setattr(pipeline, "second_pass", lambda *given: repeated.append(given[2]))
     monkeypatch.setattr(pipeline, "doubt_left", lambda *given: 0.1)
     assert np.isfinite(best(problem)).all()
     assert len(repeated) == passes
-    given = [*first.joint.values(), *first.both.values()]
-    assert all(any(own.c is c for c in given) for own in repeated)
+    assert all(own.c is first.both[3.0] for own in repeated)
 
 
 def test_gradients_by_chance_are_out_of_balance_and_cancelling_ones_are_not():

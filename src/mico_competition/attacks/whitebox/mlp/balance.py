@@ -81,4 +81,4 @@ def imbalance(kernel: Kernel, member: Tensor) -> float:
     inside, outside = (
         float(own @ kernel(own)) / max(float(own.sum()), 1.0) for own in (member, 1 - member)
     )
-    return (inside / max(outside, TINY)) ** 0.5
+    return float((max(inside, 0.0) / max(outside, TINY)) ** 0.5)

@@ -16,7 +16,7 @@ from torch import Tensor
 from mico_competition.attacks.whitebox.mlp.mlp_layers import Layers
 
 NOISE_RECORDS = 5000  # records for the estimate of the filter's noise, about as many of each class
-ROUNDING = 1e-12  # share of the squares below which a variance is rounding
+ROUNDING = 1e-14  # share of the squares below which a variance is rounding
 
 
 def mean_probabilities(logits: Iterable[np.ndarray]) -> np.ndarray:
