@@ -21,9 +21,10 @@ def oracles() -> str:
         "TPR at 10 % FPR in percent over all records of one model that was trained privately as in "
         "the named scenario, by a linear decode of its final weights "
         "(`benchmarks/table_oracle.py`). It uses no shadow models, and the best ridge in "
-        "hindsight. Nobody has the start of a model or its trajectory, so the first columns are "
-        "oracles: what lies between them and the last is lost to what an attacker does not know. "
-        "Shadow models add to the last column; compare with the tables above.",
+        "hindsight. Nobody has the start of a model or its trajectory: compare the first column "
+        "with the last. The trajectory without the start is no upper limit, as gradients along "
+        "the path also meet the start, which is then noise. Shadow models add to the last "
+        "column; compare with the tables above.",
         "",
         "| scenario | seed | noise multiplier | " + " | ".join(KNOWN) + " | clipped at the end |",
         "|---|---|---|" + "---|" * (len(KNOWN) + 1),
@@ -54,17 +55,20 @@ def costs() -> str:
         f"CPU seconds a model, in brackets the products with a kernel, of 600-128-100 models of "
         f"`full_inf` at the first N records, one thread, mean of {rows[0]['models']} models, torch "
         f"{found['torch']} (`benchmarks/decode_cost.py`). All ridges of a decode are solved "
-        "together; with more records than weights those below 1 are left out. Memory is the "
-        "process's own, for these models; each further model adds 4 bytes a record and ridge.",
+        "together; with more records than weights those below 1 are left out. Traces include "
+        "the models' outputs and the whitening that they share. Plain training takes the first, "
+        "third and fourth decode, noisy training the first two. Memory is the process's own.",
         "",
-        "| N | traces | " + " | ".join(DECODES) + " | sum | memory, GB |",
-        "|---|" + "---|" * (len(DECODES) + 3),
+        "| N | traces | " + " | ".join(DECODES) + " | plain | noisy | memory, GB |",
+        "|---|" + "---|" * (len(DECODES) + 4),
     ]
     for row in rows:
         cells = [f"{row['records']:,}", f"{row['traces']:.1f}"]
         cells += [f"{row[name]:.1f} ({row[f'{name}, products']})" for name in DECODES]
-        total = row["traces"] + sum(row[name] for name in DECODES)
-        lines.append(f"| {' | '.join(cells)} | {total:.1f} | {row['memory_gb']:.1f} |")
+        joint, both, *plain = (row[name] for name in DECODES)
+        start = row["traces"] + joint
+        cells += [f"{start + sum(plain):.1f}", f"{start + both:.1f}", f"{row['memory_gb']:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

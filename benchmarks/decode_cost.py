@@ -104,7 +104,10 @@ def source_of(models: list[torch.nn.Module], data: object, count: int) -> Simple
             return logits(models[row], inputs).numpy()
 
     return SimpleNamespace(
-        data=ArrayDataset(inputs, labels), fleet=fleet, load=models.__getitem__, logits=own_logits
+        data=ArrayDataset(inputs, labels, torch.Tensor.float),
+        fleet=fleet,
+        load=models.__getitem__,
+        logits=own_logits,
     )
 
 

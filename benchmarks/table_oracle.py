@@ -5,7 +5,8 @@
 
 trains one model of each bed with its scenario's settings (DP-SGD with Poisson batches and Adam,
 written out here so that the trajectory is at hand), and decodes the memberships of all records from
-its final weights, as docs/METHODS.md, formula 57, with and without two things that no attacker has:
+its final weights, as docs/METHODS.md, formula 57, but of whole gradients with biases, with
+the model's own residuals and clipped lengths, and with and without two things that no attacker has:
 the weights at the start, and the records' gradients along the true trajectory instead of at the
 end. No shadow models take part, and the ridge is the best in hindsight. It writes
 docs/results/table_oracle.json; half a minute a bed of 20,000 records, several for `full`.
@@ -43,7 +44,7 @@ PRIVATE_BEDS = {
     "purchase100_hi": "full",
     "purchase100_lo": "full",
 }
-POINTS = 90  # such points
+POINTS = 90  # of the trajectory at which gradients are taken
 BETAS, TINY = (0.9, 0.999), 1e-8  # Adam's
 RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0)
 MANY, LEAST_OF_MANY = 50_000, 10.0  # above so many records, smaller ridges take minutes each
@@ -89,7 +90,7 @@ def detect(seed: int, scenario: Scenario, inputs: Tensor, labels: Tensor) -> dic
     ridges = [r for r in RIDGES if r >= LEAST_OF_MANY or len(inputs) <= MANY]
 
     def rate(kernel: Kernel, weights: Layers) -> float:
-        trace = gradient_trace(kernel, weights)
+        trace = gradient_trace(kernel, with_biases(weights))
         solved = solve_shifted(kernel.fast(), trace, ridges)
         truth = inside.int().numpy()
         best = max(float(tpr_at_most_fpr(truth, own.numpy(), 0.1)) for own in solved)
@@ -185,9 +186,21 @@ def kernel_along(trajectory: Trajectory, clip: float, inputs: Tensor, labels: Te
         factor = rate * (clip / length).clamp(max=1)[:, None]
         residuals, directions = residuals + factor * residual, directions + factor * direction
         hiddens, weight = hiddens + factor * hidden, weight + factor
-    hiddens = hiddens / weight
-    beside = Kernel(hiddens - hiddens.mean(0), residuals)
-    return Kernel(inputs - inputs.mean(0), directions, beside).standardised()
+    beside = Kernel(with_one(hiddens / weight), residuals)
+    return Kernel(with_one(inputs), directions, beside).standardised()
+
+
+def with_one(inputs: Tensor) -> Tensor:
+    """float32[N, D + 1], inputs of a layer and that of its bias."""
+    return torch.cat([inputs, torch.ones_like(inputs[:, :1])], 1)
+
+
+def with_biases(layers: Layers) -> Layers:
+    """The model with each bias as a further column of its weights."""
+    w1, b1, w2, b2 = parts(layers)
+    return Layers(
+        torch.cat([w1, b1[:, None]], 1), b1, torch.cat([w2, b2[:, None]], 1), b2, layers.gain
+    )
 
 
 if __name__ == "__main__":
