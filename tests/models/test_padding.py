@@ -99,3 +99,25 @@ def test_padding_in_front_is_kept():
     assert trimmed({"attention_mask": mask[1:]})["attention_mask"].shape == (2, 3)
     images = torch.zeros(2, 3)
     assert trimmed(images) is images
+
+
+class OfOnesOwn(torch.nn.Module):
+    """A module with the configuration of a model whose padding is masked, but a head of its own."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body, self.config = body, body.config
+
+
+def test_models_whose_use_of_the_outputs_is_not_known_keep_the_padding():
+    model = model_of("bert")
+    assert masks_padding(model) and not masks_padding(OfOnesOwn(model))
+    model.config.chunk_size_feed_forward = 5  # other lengths are not multiples of it
+    assert not masks_padding(model)
+
+
+def test_gradients_flow_beside_kept_batches_of_the_same_size():
+    model, points = model_of("roberta"), points_of(sentences())
+    arrays = make_arrays(model, points, ["logits", "gradient_norm"], "model_0")
+    again = make_arrays(model, points, ["gradient_norm"], "model_0")
+    np.testing.assert_allclose(arrays["gradient_norm"], again["gradient_norm"], rtol=1e-5)

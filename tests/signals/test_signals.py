@@ -94,6 +94,12 @@ def test_scalars_do_not_overflow():
     assert torch.isfinite(entropies(z, labels)).all()
 
 
+def test_the_logit_of_bfloat16_outputs_is_that_of_the_same_numbers():
+    z = torch.randn(20, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
+    labels = torch.arange(20) % 5
+    torch.testing.assert_close(true_logit(z, labels), true_logit(z.float(), labels))
+
+
 def test_direction_is_the_gradient_by_the_logits():
     z, labels = spread_logits()
     z, labels = z[:60], labels[:60]

@@ -40,9 +40,7 @@ class Points:
     task_name: str
     data: Data
     size: int | None = None
-    _kept: dict[tuple[int, bool], list[Batch]] = field(
-        default_factory=dict, compare=False, repr=False
-    )
+    _kept: Kept = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, task_name: str, data: Any, records: np.ndarray) -> Points:
@@ -118,7 +116,7 @@ class Points:
     def _batches(self, order: Tensor | None, batch_size: int, keep: bool) -> Iterator[Batch]:
         """Batches of inputs and labels: in order, or trimmed and in the order given."""
         kind = batch_size, order is not None
-        if kind in self._kept:
+        if keep and kind in self._kept:  # kept ones are of inference: no gradients flow
             yield from self._kept[kind]
             return
         kept: list[Batch] | None = [] if keep else None
