@@ -29,22 +29,28 @@ def gradient_kernel(layers: Layers, inputs: Tensor, centred: Tensor, residual: T
     """
     hidden = layers.hidden(inputs)
     first = (1 - hidden * hidden) * (residual @ layers.w2)
-    length = gradient_lengths(inputs * layers.gain, first, hidden, residual)[:, None]
+    length = gradient_lengths(inputs, first, hidden, residual, layers.gain)[:, None]
     beside = Kernel(hidden - hidden.mean(0), residual / length)
     return Kernel(centred, layers.gain * first / length, beside).standardised()
 
 
-def gradient_lengths(inputs: Tensor, first: Tensor, hidden: Tensor, second: Tensor) -> Tensor:
+def gradient_lengths(
+    inputs: Tensor, first: Tensor, hidden: Tensor, second: Tensor, gain: float = 1.0
+) -> Tensor:
     """float32[N], the lengths of the gradients of all weights and biases.
 
     Args:
-        inputs: float32[N, D], what the first layer multiplies.
+        inputs: float32[N, D].
         first: float32[N, H], the descent directions of its outputs.
         hidden: float32[N, H], what the second layer multiplies.
         second: float32[N, C], the descent directions of its outputs.
+        gain: the first layer multiplies the inputs times this.
     """
-    squares = [own.square().sum(1) for own in (inputs, first, hidden, second)]
-    return (squares[1] * (1 + squares[0]) + squares[3] * (1 + squares[2])).clamp_min(TINY).sqrt()
+    seen, back, inner, out = (
+        torch.linalg.vector_norm(own, dim=1).square() for own in (inputs, first, hidden, second)
+    )
+    squares: Tensor = back * (1 + gain**2 * seen) + out * (1 + inner)
+    return squares.clamp_min(TINY).sqrt()
 
 
 def gradient_trace(kernel: Kernel, layers: Layers) -> Tensor:

@@ -17,10 +17,7 @@ from mico_competition.attacks.cost import Shared
 from mico_competition.attacks.problem import Problem
 from mico_competition.attacks.whitebox.mlp.adaptive import Adaptive, adaptive
 from mico_competition.attacks.whitebox.mlp.balance import balance_kernel, white_inputs
-from mico_competition.attacks.whitebox.mlp.both_layers import (
-    gradient_kernel,
-    gradient_trace,
-)
+from mico_competition.attacks.whitebox.mlp.both_layers import gradient_kernel, gradient_trace
 from mico_competition.attacks.whitebox.mlp.joint import Kernel, Solves, joint_decode
 from mico_competition.attacks.whitebox.mlp.label_free import Last, check_problem
 from mico_competition.attacks.whitebox.mlp.mlp_layers import HALFWAY, Layers, inputs_of, read_layers

@@ -40,9 +40,7 @@ from mico_competition.support.cpus import threads_for
 from mico_competition.support.progress import tracked
 
 SIGNALS = ("logit", "loss", "confidence", "gradient_norm")
-RESOLVED = (
-    0.95  # a second pass runs if the first leaves at most this share of the variance of membership
-)
+RESOLVED = 0.95  # most of the variance of membership that the first pass leaves for a second one
 
 
 PROBED = 5  # shadows that show whether training has balanced the gradients
