@@ -171,6 +171,8 @@ def section(fleet: str, found: Found) -> str:
 
 def cost(attack: Found) -> str:
     """Processor seconds, those of signals, models and records; of older runs, wall seconds."""
+    if "seconds" not in attack:
+        return ""
     if "cpu_seconds" not in attack:
         return f"w {attack['seconds']:.1f}"
     seconds = f"{attack['cpu_seconds']:.1f} + {attack['signal_cpu_seconds']:.1f}"

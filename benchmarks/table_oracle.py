@@ -29,7 +29,10 @@ OUT = ROOT / "docs/results/table_oracle.json"
 from mico_competition.scoring import tpr_at_most_fpr  # noqa: E402
 from testbeds import BEDS, TESTBEDS  # noqa: E402
 
-from mico_competition.attacks.whitebox.mlp.both_layers import gradient_trace  # noqa: E402
+from mico_competition.attacks.whitebox.mlp.both_layers import (  # noqa: E402
+    gradient_lengths,
+    gradient_trace,
+)
 from mico_competition.attacks.whitebox.mlp.joint import Kernel, solve_shifted  # noqa: E402
 from mico_competition.attacks.whitebox.mlp.mlp_layers import Layers, layers_of  # noqa: E402
 from mico_competition.competition.table import SCENARIOS, TASKS, Scenario, use  # noqa: E402
@@ -79,6 +82,7 @@ def detect(seed: int, scenario: Scenario, inputs: Tensor, labels: Tensor) -> dic
     """TPR at 10 % FPR over all records of one model, in percent, for each decode."""
     torch.manual_seed(seed)
     start = layers_of(new_model(TASKS[scenario.task]))
+    inputs, start = inputs * start.gain, Layers(*parts(start), 1.0)
     inside = torch.zeros(len(inputs), dtype=torch.bool)
     inside[torch.randperm(len(inputs))[: TASKS[scenario.task].len_training]] = True
     noise, trajectory = train(start, scenario, inputs[inside], labels[inside])
@@ -159,9 +163,7 @@ def gradients(
     residual = -torch.softmax(torch.addmm(layers.b2, hidden, layers.w2.T), 1)
     residual[torch.arange(len(labels)), labels] += 1
     direction = (1 - hidden * hidden) * (residual @ layers.w2)
-    squares = [own.square().sum(1) for own in (residual, hidden, direction, inputs)]
-    length = (squares[0] * (1 + squares[1]) + squares[2] * (1 + squares[3])).sqrt()
-    return residual, direction, hidden, length
+    return residual, direction, hidden, gradient_lengths(inputs, direction, hidden, residual)
 
 
 def clipped_sum(layers: Layers, clip: float, inputs: Tensor, labels: Tensor) -> Iterator[Tensor]:
