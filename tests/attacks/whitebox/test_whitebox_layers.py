@@ -20,12 +20,14 @@ from mico_competition.attacks.whitebox.layers.directions import (
     whitening,
 )
 from mico_competition.attacks.whitebox.layers.layers import (
+    Seen,
     find_layers,
     layer_inputs,
     shapes,
     token_embedding,
     watch,
     weights_of,
+    with_gradient,
 )
 from mico_competition.attacks.whitebox.layers.ridge import free_decode
 
@@ -63,6 +65,20 @@ def test_directions_and_traces_are_those_of_a_loop_over_records(kind):
         trace = (expected * weights.double()).sum((1, 2))
         error = (traces(own, weights).double() - trace).abs().max()
         assert error < 1e-4 * (expected.norm() * weights.norm()).clamp(min=1e-3), name
+
+
+def test_positions_without_a_gradient_are_left_out_and_no_others():
+    torch.manual_seed(0)
+    inputs, gradients = torch.randn(3, 4, 5), torch.randn(3, 4, 2)
+    gradients[:, 1] = 0
+    gradients[0, 2] = 0  # other records have one there
+    seen = Seen(inputs, gradients)
+    kept = with_gradient(seen)
+    assert kept.inputs.shape == (3, 3, 5)
+    assert torch.allclose(directions(kept), directions(seen))
+    assert with_gradient(kept) is kept
+    nothing = Seen(inputs, 0 * gradients)
+    assert with_gradient(nothing) is nothing
 
 
 def test_the_layers_that_are_found():

@@ -126,6 +126,18 @@ def watch(
     return seen, outputs.detach()
 
 
+def with_gradient(seen: Seen) -> Seen:
+    """The same without positions at which no record of the batch has a gradient.
+
+    In the last block of a transformer that classifies by its first token, other tokens have none
+    but in keys and values, and nothing else of them is worth multiplying.
+    """
+    kept = torch.nonzero(seen.gradients.abs().amax((0, 2)))[:, 0]
+    if 0 < len(kept) < seen.gradients.shape[1]:
+        return Seen(seen.inputs[:, kept], seen.gradients[:, kept])
+    return seen
+
+
 def layer_inputs(
     model: nn.Module, layers: Mapping[str, nn.Module], inputs: Any
 ) -> dict[str, Tensor]:

@@ -41,6 +41,7 @@ from mico_competition.attacks.whitebox.layers.layers import (
     token_embedding,
     watch,
     weights_of,
+    with_gradient,
 )
 from mico_competition.attacks.whitebox.layers.ridge import free_decode
 from mico_competition.attacks.whitebox.layers.start import halfway
@@ -189,6 +190,8 @@ class _Gather:
             name: change[name] @ own @ own.T for name, own in basis.items() if name not in once
         }
         self.jointly = affordable(change, len(frame.residual), work)
+        if len(self.jointly) == 1 and self.jointly <= once:
+            self.jointly = set()  # its own joint decode is no signal, and there is no other layer
         self.kept: dict[str, list[Tensor]] = {}
         self.directions: dict[str, Tensor] = {}
         self.rows: list[Tensor] = []
@@ -211,6 +214,7 @@ class _Gather:
                     self.token_gradients = torch.zeros(len(held.record), values.shape[-1])
                 held.add_to(self.token_gradients, own.inputs.cpu(), values.cpu(), rows)
                 continue
+            own = with_gradient(own)
             self._keep(f"{name} plain", traces(own, self.change[name]))
             if name in self.once:
                 self._keep(f"{name} inputs", own.inputs[:, 0])
