@@ -222,16 +222,14 @@ def test_known_members_are_subtracted(kernel):
 def test_interference_equals_a_loop(kernel):
     generator = np.random.default_rng(6)
     excess = torch.tensor(generator.normal(size=N), dtype=torch.float32)
-    ours = interference(kernel.white, kernel.directions, excess)
+    ours = interference(kernel, excess)
     explicit = dense(kernel)
     for i in range(N):
         expected = sum(float(excess[j]) * explicit[i, j] for j in range(N) if j != i)
         assert float(ours[i]) == pytest.approx(expected, abs=1e-4)
     moved = excess.clone()
     moved[3] += 100  # a record's own membership is not in its interference
-    assert float(interference(kernel.white, kernel.directions, moved)[3]) == pytest.approx(
-        float(ours[3]), abs=1e-3
-    )
+    assert float(interference(kernel, moved)[3]) == pytest.approx(float(ours[3]), abs=1e-3)
 
 
 def test_bad_input_is_refused(kernel, trace):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from helpers_whitebox import make_records
 
+from mico_competition.attacks.whitebox.mlp.joint import Kernel
 from mico_competition.attacks.whitebox.mlp.mlp_layers import HALFWAY, Layers, layers_of, unit_rows
 from mico_competition.attacks.whitebox.mlp.trace import (
-    first_layer_trace,
     input_noise,
     mean_probabilities,
     residual_directions,
@@ -47,7 +47,7 @@ def test_layers_give_what_the_model_gives(data, gain):
         model.mlp[0].weight *= 0.5
         model.mlp[0].bias *= 0.5
         halfway = model.mlp[1](model.mlp[0](gain * data.x))
-        torch.testing.assert_close(layers.hidden(data.x, HALFWAY), halfway)
+        torch.testing.assert_close(layers.hidden_at(data.x, (1.0, HALFWAY))[1], halfway)
 
 
 def test_directions_are_those_of_the_loss_gradient(data):
@@ -87,7 +87,8 @@ def test_trace_finds_one_step_on_one_record(data):
     step, i = 0.37, 11
     moved = layers.w1 + step * torch.outer(directions[i], data.x[i])
     stepped = type(layers)(moved, layers.b1, layers.w2, layers.b2, layers.gain)
-    before, after = (first_layer_trace(white, root, own, directions) for own in (layers, stepped))
+    kernel = Kernel(white, directions)
+    before, after = (kernel.inner(own.w1 @ root) for own in (layers, stepped))
     filtered = white @ root.T
     expected = step * (filtered @ data.x[i]) * (directions @ directions[i])
     torch.testing.assert_close(after - before, expected, atol=1e-5, rtol=1e-4)
@@ -102,13 +103,14 @@ def test_one_step_of_gradient_descent_raises_the_records_own_trace(data):
     directions = layers.directions(layers.hidden(data.x), residual, slope=1.0)
     root = whitener(torch.eye(FEATURES, dtype=torch.float64), 1.0)
     centred = data.x - data.x.mean(0)
-    before = first_layer_trace(centred @ root, root, layers, directions)
+    kernel = Kernel(centred @ root, directions)
+    before = kernel.inner(layers.w1 @ root)
     i, rate = 5, 0.1
     loss_of(model, data, i).backward()
     gradient = model.mlp[0].weight.grad
     with torch.no_grad():
         model.mlp[0].weight -= rate * gradient
-    after = first_layer_trace(centred @ root, root, layers_of(model), directions)
+    after = kernel.inner(layers_of(model).w1 @ root)
     # The step is rate |gradient| along a (outer) x / |x|; the whitener is I / 2.
     expected = rate * gradient.norm() / data.x[i].norm() * (centred[i] @ data.x[i]) / 2
     torch.testing.assert_close((after - before)[i], expected, atol=1e-6, rtol=1e-3)

@@ -8,20 +8,20 @@ section 6.12 (formulas 55 and 56).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from mico_competition.attacks.whitebox.mlp.joint import Kernel
+from mico_competition.attacks.whitebox.mlp.joint import Kernel, compact
 from mico_competition.attacks.whitebox.mlp.mlp_layers import TINY, Layers
 from mico_competition.attacks.whitebox.mlp.trace import whitener
 
 RIDGE = 0.1  # of the whitening of inputs, in units of the mean second moment
 
 
-def white_inputs(layers: Iterable[Layers], inputs: Tensor, labels: Tensor) -> Tensor:
-    """float32[N, D + 1], inputs and the bias's 1, whitened.
+def white_inputs(layers: Sequence[Layers], inputs: Tensor, labels: Tensor) -> Tensor:
+    """float[N, D + 1], inputs and the bias's 1, whitened, `compact`.
 
     M of the whitening is the second moment over models of the sum of all records' gradients, which
     uses no membership.
@@ -33,12 +33,15 @@ def white_inputs(layers: Iterable[Layers], inputs: Tensor, labels: Tensor) -> Te
     """
     width = inputs.shape[1] + 1
     moments = torch.zeros(width, width, dtype=torch.float64, device=inputs.device)
+    units = len(layers[0].w1)
+    seen = compact(inputs, units)
     for own in layers:
         gradients = final_gradients(own, inputs, labels)
-        total = torch.cat([inputs.T @ gradients, gradients.sum(0, keepdim=True)])
+        total = (seen.T @ gradients.to(seen.dtype)).float()
+        total = torch.cat([total, gradients.sum(0, keepdim=True)])
         moments += total @ total.T
     root = whitener(moments, RIDGE)
-    return torch.addmm(root[-1], inputs, root[:-1])
+    return compact(torch.addmm(root[-1], inputs, root[:-1]), units)
 
 
 def final_gradients(layers: Layers, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -61,7 +64,7 @@ def balance_kernel(white: Tensor, layers: Layers, inputs: Tensor, labels: Tensor
     """Inner products of the records' gradients of the first layer, at the model's final weights.
 
     Args:
-        white: float32[N, D + 1], `white_inputs`.
+        white: float[N, D + 1], `white_inputs`.
         layers: of the model.
         inputs: float32[N, D].
         labels: int64[N].

@@ -24,7 +24,7 @@ def gradient_kernel(layers: Layers, inputs: Tensor, centred: Tensor, residual: T
     Args:
         layers: of the model.
         inputs: float32[N, D].
-        centred: float32[N, D], inputs less their mean.
+        centred: float[N, D], inputs less their mean.
         residual: float32[N, C], of any scale.
     """
     hidden = layers.hidden(inputs)
@@ -63,11 +63,6 @@ def gradient_trace(kernel: Kernel, layers: Layers) -> Tensor:
         layers: whose weights count, usually those of the same model.
     """
     assert kernel.beside is not None
-    trace = _inner(kernel, layers.w1) + _inner(kernel.beside, layers.w2)
+    trace = kernel.inner(layers.w1) + kernel.beside.inner(layers.w2)
     usual = kernel(torch.ones_like(trace))
     return trace - (trace @ usual) / (usual @ usual).clamp_min(TINY) * usual
-
-
-def _inner(kernel: Kernel, weights: Tensor) -> Tensor:
-    """float32[N], a layer's part of the inner products."""
-    return ((kernel.white @ weights.T) * kernel.directions).sum(1)

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from mico_competition.attacks.problem import Problem
+from mico_competition.attacks.whitebox.mlp.joint import Kernel
 from mico_competition.signals import HIDDEN, MEMBER
 
 
@@ -41,15 +42,11 @@ def shares(believed: np.ndarray, known_membership: np.ndarray) -> np.ndarray:
     )
 
 
-def interference(inputs: Tensor, directions: Tensor, excess: Tensor) -> Tensor:
-    """float32[N], J_i = sum over j != i of excess_j (x_i . x_j)(a_i . a_j).
+def interference(kernel: Kernel, excess: Tensor) -> Tensor:
+    """float32[N], J_i = sum over j != i of excess_j K_ij.
 
     Args:
-        inputs: float32[N, D], centred (or whitened) inputs.
-        directions: float32[N, A], unit rows: hidden (a) or residual (g) directions.
+        kernel: with unit rows as directions, hidden (a) or residual (g) ones.
         excess: float32[N], membership (or its probability) minus the mean.
     """
-    middle = inputs.T @ (directions * excess[:, None])
-    everything = ((inputs @ middle) * directions).sum(1)
-    own = (inputs * inputs).sum(1) * (directions * directions).sum(1)
-    return everything - own * excess
+    return kernel(excess) - kernel.diagonal * excess

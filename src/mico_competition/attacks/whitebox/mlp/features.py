@@ -18,12 +18,11 @@ from mico_competition.attacks.problem import Problem
 from mico_competition.attacks.whitebox.mlp.adaptive import Adaptive, adaptive
 from mico_competition.attacks.whitebox.mlp.balance import balance_kernel, white_inputs
 from mico_competition.attacks.whitebox.mlp.both_layers import gradient_kernel, gradient_trace
-from mico_competition.attacks.whitebox.mlp.joint import Kernel, Solves, joint_decode
+from mico_competition.attacks.whitebox.mlp.joint import Kernel, Solves, compact, joint_decode
 from mico_competition.attacks.whitebox.mlp.label_free import Last, check_problem
 from mico_competition.attacks.whitebox.mlp.mlp_layers import HALFWAY, Layers, inputs_of, read_layers
 from mico_competition.attacks.whitebox.mlp.trace import (
     NOISE_RECORDS,
-    first_layer_trace,
     input_noise,
     mean_probabilities,
     residual_directions,
@@ -54,7 +53,7 @@ class FirstPass:
         layers: of the models, by row.
         inputs: float32[N, D].
         residual: float32[N, C], unit rows.
-        white: float32[N, D], whitened centred inputs in the kernel's scale.
+        white: float[N, D], whitened centred inputs in the kernel's scale, `compact`.
         trace: float32[models, N], the first layer's, in the kernel's scale.
         whiter_trace: the same, whitened with a smaller ridge.
         second: float32[models, N], the second layer's.
@@ -82,10 +81,14 @@ class FirstPass:
     _balance_white: Shared[Tensor] = field(default_factory=Shared)
     _centred: Shared[Tensor] = field(default_factory=Shared)
 
+    def directions(self, row: int) -> Tensor:
+        """float32[N, H], unit directions of the model in one row."""
+        layers = self.layers[row]
+        return layers.directions(layers.hidden(self.inputs), self.residual)
+
     def kernel(self, row: int) -> Kernel:
         """K of the model in one row."""
-        layers = self.layers[row]
-        return Kernel(self.white, layers.directions(layers.hidden(self.inputs), self.residual))
+        return Kernel(self.white, self.directions(row))
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """float32 on the models' device."""
@@ -129,7 +132,8 @@ class FirstPass:
 
     def adaptive_system(self, row: int) -> tuple[Kernel, Tensor]:
         """K and T of the decode of Adam's steps."""
-        return self._adaptive_frame.get(self._make_adaptive_frame).decoded(self.layers[row])
+        frame = self._adaptive_frame.get(self._make_adaptive_frame)
+        return frame.decoded(row, self.directions(row))
 
     def balance_system(self, row: int) -> tuple[Kernel, Tensor]:
         """K and T of the decode of final gradients.
@@ -137,23 +141,26 @@ class FirstPass:
         T = -K 1: members' gradients sum to nothing, and c is the deviation of membership from 1.
         """
         white = self._balance_white.get(self._make_balance_white)
-        kernel = balance_kernel(white, self.layers[row], self.inputs, self.labels)
+        kernel = balance_kernel(white, self.layers[row], self.inputs, self.labels).fast()
         return kernel, -kernel(torch.ones_like(self.length))
 
     def both_system(self, row: int) -> tuple[Kernel, Tensor]:
         """K and T of the decode of both layers."""
         layers = self.layers[row]
-        centred = self._centred.get(lambda: self.inputs - self.inputs.mean(0))
-        kernel = gradient_kernel(layers, self.inputs, centred, self.residual)
+        centred = self._centred.get(
+            lambda: compact(self.inputs - self.inputs.mean(0), len(layers.w1))
+        )
+        kernel = gradient_kernel(layers, self.inputs, centred, self.residual).fast()
         return kernel, gradient_trace(kernel, layers)
 
     def _make_adaptive_frame(self) -> Adaptive:
         some = torch.as_tensor(some_of_each(self.labels.cpu().numpy(), NOISE_RECORDS))
-        layers = list(self.layers.values())
-        return adaptive(layers, self.inputs, self.residual, self.length, some.to(self.labels))
+        return adaptive(
+            self.layers, self.directions, self.inputs, self.length, some.to(self.labels)
+        )
 
     def _make_balance_white(self) -> Tensor:
-        return white_inputs(self.layers.values(), self.inputs, self.labels)
+        return white_inputs(list(self.layers.values()), self.inputs, self.labels)
 
     def ridges(self, ridges: Sequence[float]) -> tuple[float, ...]:
         """Those that are worth their cost with so many records."""
@@ -212,16 +219,16 @@ def _first_pass(source: Source, rows: np.ndarray) -> FirstPass:
     length = torch.as_tensor(residual_lengths(usual, labels), device=inputs.device)
     classes = torch.as_tensor(labels.astype(np.int64), device=inputs.device)
     t1, whiter_t1, t2, whiter_t2 = signals
-    common = layers, inputs, residual, centred @ root
+    common = layers, inputs, residual, compact(centred @ root, len(first.w1))
     made = FirstPass(*common, t1, whiter_t1, t2, whiter_t2, classes, length)
-    whiter = whiter @ whiter.T  # M^-1 on the weights' side, without whitened inputs
+    whiter = torch.linalg.solve(root, whiter @ whiter.T).T  # for inputs that are whitened by root
     for row, own in tracked(layers.items(), "Traces", "model"):
-        hidden = own.hidden(inputs)
-        directions = own.directions(hidden, residual)
+        hidden, halfway = own.hidden_at(inputs, (1.0, HALFWAY))
+        kernel = Kernel(made.white, own.directions(hidden, residual))
         traces = [
-            first_layer_trace(made.white, root, own, directions),
-            first_layer_trace(centred, whiter, own, directions),
-            *second_layer_traces(own.hidden(inputs, HALFWAY), residual, own, SECOND_LAYER),
+            kernel.inner(own.w1 @ root),
+            kernel.inner(own.w1 @ whiter),
+            *second_layer_traces(halfway, residual, own, SECOND_LAYER),
         ]
         for signal, own_trace in zip(signals, traces):
             signal[row] = own_trace.cpu().numpy()

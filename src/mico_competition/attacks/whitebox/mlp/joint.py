@@ -75,13 +75,23 @@ class Solves:
             )
 
 
+def compact(rows: Tensor, width: int) -> Tensor:
+    """Rows float32[N, D] for many products with [N, width]: bfloat16 if that takes less time.
+
+    It does if the product is large and the processor has bfloat16. Products are then off by half a
+    percent, less than the residual at which solves stop.
+    """
+    small = rows.numel() * width < LARGE
+    return rows if small or not multiplies_bfloat16(rows.device) else rows.bfloat16()
+
+
 @dataclass(frozen=True)
 class Kernel:
     """K, by its factors; symmetric and positive semidefinite.
 
     Attributes:
         white: float[N, D], whitened inputs.
-        directions: float[N, H].
+        directions: float[N, H], the other factor.
         beside: the kernel of another layer, which is added.
     """
 
@@ -91,20 +101,20 @@ class Kernel:
 
     def __call__(self, c: Tensor) -> Tensor:
         """float32[N], K c."""
-        middle = self.white.T @ (self.directions * c[:, None].to(self.directions.dtype))
-        own = ((self.white @ middle) * self.directions).sum(1, dtype=c.dtype)
+        scaled = (self.directions * c[:, None]).to(self.white.dtype)
+        own = self.inner(scaled.T @ self.white)
         return own if self.beside is None else own + self.beside(c)
 
-    def fast(self) -> Kernel:
-        """The kernel for many products: in bfloat16 if it is large and the processor has that.
+    def inner(self, weights: Tensor) -> Tensor:
+        """float32[N], white_i^T weights^T directions_i, for weights float[H, D] of this layer."""
+        seen = self.white @ weights.to(self.white.dtype).T
+        return (seen * self.directions).sum(1, dtype=torch.float32)
 
-        Products are then off by half a percent, less than the residual at which solves stop.
-        """
-        work = self.white.numel() * self.directions.shape[1]
-        if work < LARGE or not multiplies_bfloat16(self.white.device):
-            return self
+    def fast(self) -> Kernel:
+        """The kernel for many products, its factors as `compact` stores them."""
+        white = compact(self.white, self.directions.shape[1])
         beside = self.beside and self.beside.fast()
-        return Kernel(self.white.bfloat16(), self.directions.bfloat16(), beside)
+        return Kernel(white, self.directions.to(white.dtype), beside)
 
     def scaled(self, spread: Tensor) -> Callable[[Tensor], Tensor]:
         """c -> S K S c, S the diagonal of `spread` float32[N]."""
@@ -122,11 +132,10 @@ class Kernel:
     @property
     def diagonal(self) -> Tensor:
         """float32[N], K_ii."""
-        lengths = [
-            torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32)
-            for rows in (self.white, self.directions)
+        squares = [
+            torch.linalg.vecdot(rows, rows).float() for rows in (self.white, self.directions)
         ]
-        own: Tensor = (lengths[0] * lengths[1]).square_()
+        own = squares[0] * squares[1]
         return own if self.beside is None else own + self.beside.diagonal
 
 

@@ -39,18 +39,27 @@ class Layers:
     b2: Tensor
     gain: float
 
-    def hidden(self, x: Tensor, part: float = 1.0) -> Tensor:
-        """float32[points, H] in (-1, 1): hidden units, with a `part` of the first layer's weights.
+    def hidden(self, x: Tensor) -> Tensor:
+        """float32[points, H] in (-1, 1): hidden units.
 
         Args:
             x: float32[points, D].
-            part: 1 for the final model, HALFWAY for the middle of training.
         """
-        out = x.new_empty(len(x), len(self.w1))
-        for rows, own in zip(x.split(ROWS), out.split(ROWS)):
-            torch.addmm(self.b1, rows, self.w1.T, alpha=self.gain, out=own)
-            own.mul_(part).tanh_()
-        return out
+        return self.hidden_at(x, (1.0,))[0]
+
+    def hidden_at(self, x: Tensor, parts: Sequence[float]) -> list[Tensor]:
+        """float32[points, H] in (-1, 1) for each part: hidden units with these parts of W1 and b1.
+
+        Args:
+            x: float32[points, D].
+            parts: 1 for the final model, HALFWAY for the middle of training.
+        """
+        outs = [x.new_empty(len(x), len(self.w1)) for _ in parts]
+        for rows, *owns in zip(x.split(ROWS), *(out.split(ROWS) for out in outs)):
+            before = torch.addmm(self.b1, rows, self.w1.T, alpha=self.gain)
+            for part, own in zip(parts, owns):
+                torch.mul(before, part, out=own).tanh_()
+        return outs
 
     def directions(self, hidden: Tensor, residual: Tensor, slope: float = SLOPE) -> Tensor:
         """float32[points, H], unit rows: how steps with this residual moved the hidden units.

@@ -123,8 +123,9 @@ def _pushed(problem: Problem, first: FirstPass, likely: dict[int, np.ndarray]) -
     pushed = [np.full(first.trace.shape, np.nan, np.float32) for _ in range(2)]
     for row, own in likely.items():
         excess = first.tensor(own - share)
-        for array, directions in zip(pushed, (first.kernel(row).directions, first.residual)):
-            array[row] = interference(first.white, directions, excess).cpu().numpy()
+        kernels = first.kernel(row), Kernel(first.white, first.residual)
+        for array, kernel in zip(pushed, kernels):
+            array[row] = interference(kernel.fast(), excess).cpu().numpy()
     return pushed
 
 

@@ -143,20 +143,6 @@ def whitener(noise: Tensor, ridge: float) -> Tensor:
     return factor
 
 
-def first_layer_trace(
-    white: Tensor, whitening: Tensor, layers: Layers, directions: Tensor
-) -> Tensor:
-    """float32[points], T_i = (L^T (x_i - mean x))^T (L^T W1^T a_i).
-
-    Args:
-        white: float32[points, D], (x - mean x) L.
-        whitening: float32[D, D], L of `whitener`.
-        layers: of the model.
-        directions: float32[points, H], a of `Layers.directions`.
-    """
-    return ((white @ (layers.w1 @ whitening).T) * directions).sum(1)
-
-
 def second_layer_traces(
     hidden: Tensor, residual: Tensor, layers: Layers, ridges: Sequence[float]
 ) -> list[Tensor]:
