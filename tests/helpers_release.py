@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,16 @@ def copied(original: Released, folder: Path) -> Released:
 def faults_of(made: Released) -> list[str]:
     """What the leak check says of a release."""
     return check_release(made.root, made.trained, [CHALLENGE])
+
+
+def size_below(folder: Path) -> int:
+    """Bytes of all files below `folder`, where another process may rename files meanwhile."""
+    size = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += os.stat(os.path.join(place, name)).st_size
+    return size
 
 
 def files_below(folder: Path) -> dict[str, bytes]:

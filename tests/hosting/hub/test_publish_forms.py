@@ -15,7 +15,7 @@ from helpers_publish import (
     uploads,
     write_made_up_release,
 )
-from helpers_release import CHALLENGE, files_below, write_trained
+from helpers_release import CHALLENGE, files_below, size_below, write_trained
 
 from mico_competition.hosting.hub import contents
 from mico_competition.hosting.hub.client import HubError
@@ -259,13 +259,15 @@ def test_killed_it_goes_on_on_both_sides(hub, tmp_path, monkeypatch):
     name = f"{ARCHIVES}/cifar10_lo_train.zip"
     second = hub.repositories["team/new"].files[name].index(b"cifar10_lo/train/model_1")
     asked = iter([Fault(), Fault(breaks=second + 2 * MB, stalls=True)])  # its end, then its content
-    monkeypatch.setattr(hub, "fault_of", lambda path: next(asked) if path == name else Fault())
+    monkeypatch.setattr(
+        hub, "fault_of", lambda path: next(asked, Fault()) if path == name else Fault()
+    )
     command = ("download", "cifar10", "--repo", "team/new", "--to", tmp_path / "to")
     command = (*command, "--scenario", "cifar10_lo", "--phase", "train")
     with start_mico(hub.url, tmp_path / "home", *command) as process:
         assert hub.stalled.wait(60)
         staging = tmp_path / "to" / ".cifar10.download"
-        while sum(len(content) for content in files_below(staging).values()) < 4 * MB:
+        while size_below(staging) < 4 * MB:
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
