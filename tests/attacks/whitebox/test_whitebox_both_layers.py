@@ -1,4 +1,4 @@
-"""The decode of both layers' weights: whole gradients of one length, in noise of one size."""
+"""The decode of both layers' weights: whole clipped gradients, in noise of one size."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from torch.func import functional_call, grad, vmap
 from mico_competition.attacks.whitebox.mlp import pipeline
 from mico_competition.attacks.whitebox.mlp.balance import imbalance
 from mico_competition.attacks.whitebox.mlp.both_layers import (
+    PARTS,
     gradient_kernel,
     gradient_lengths,
     gradient_trace,
@@ -40,51 +41,64 @@ def residuals(network, data):
         return torch.eye(C)[data.labels] - network(data.x).softmax(1)
 
 
-def unit_gradients(network, data):
-    """{parameter: float64[N, ...]}: autograd's descent directions, of length 1 over all of them."""
+def gradients(network, data, part=1.0):
+    """Autograd's descent directions: {parameter: float64[N, ...]}, and their lengths over all.
+
+    They are of the loss of a part of the logits, divided by that part: at the model's weights, with
+    the residual of those logits.
+    """
     network = network.double()
     weights = {name: own.detach() for name, own in network.named_parameters()}
 
     def loss(weights, record, label):
-        output = functional_call(network, weights, (record[None],))
-        return torch.nn.functional.cross_entropy(output, label[None])
+        output = part * functional_call(network, weights, (record[None],))
+        return torch.nn.functional.cross_entropy(output, label[None]) / part
 
     each = vmap(grad(loss), in_dims=(None, 0, 0))(weights, data.x.double(), data.labels)
     length = torch.cat([own.flatten(1) for own in each.values()], 1).norm(dim=1)
+    return {name: -own for name, own in each.items()}, length
+
+
+def clipped_gradients(network, data):
+    """{parameter: float64[N, ...]}: summed over parts of the logits, clipped at their median."""
+    each = [gradients(network, data, part) for part in PARTS]
+    bound = torch.stack([length for _, length in each]).flatten().median()
+    factors = [(bound / length).clamp(max=1) for _, length in each]
     return {
-        name: -own / length.view(-1, *[1] * (own.dim() - 1)) for name, own in each.items()
-    }, length
+        name: sum(
+            torch.einsum("n,n...->n...", factor, own[name])
+            for factor, (own, _) in zip(factors, each)
+        )
+        for name in each[0][0]
+    }
 
 
 def centred_gradients(network, data, gain):
     """float64[N, H D + C H]: those of the weights, less their parts along the mean inputs."""
     with torch.no_grad():
         hidden = torch.tanh(network.mlp[0](gain * data.x)).double()
-    found, _ = unit_gradients(network, data)
-    w1, b1, w2, b2 = found.values()
+    w1, b1, w2, b2 = clipped_gradients(network, data).values()
     w1 = w1 - b1[:, :, None] * (gain * data.x.double().mean(0))
     w2 = w2 - b2[:, :, None] * hidden.mean(0)
     return torch.cat([w1.flatten(1), w2.flatten(1)], 1)
 
 
-def decoded_kernel(network, data, layers):
-    return gradient_kernel(
-        layers, data.x, data.x - data.x.mean(0), residuals(network.float(), data)
-    )
+def decoded_kernel(data, layers):
+    return gradient_kernel(layers, data.x, data.x - data.x.mean(0), data.labels)
 
 
 @pytest.mark.parametrize("gain", [1.0, 3.0])
 def test_the_kernel_and_the_trace_are_those_of_whole_gradients(gain):
     data, network = make_records(N, D, C), model(gain)
     layers = layers_of(network)
-    kernel = decoded_kernel(network, data, layers)
-    gradients = centred_gradients(network, data, gain)
-    gradients = gradients / gradients.square().sum(1).mean().sqrt()
-    expected = gradients @ gradients.T
+    kernel = decoded_kernel(data, layers)
+    expected = centred_gradients(network, data, gain)
+    each = expected / expected.square().sum(1).mean().sqrt()
+    expected = each @ each.T
     columns = torch.stack([kernel(own) for own in torch.eye(N)])
     torch.testing.assert_close(columns.double(), expected, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(kernel.diagonal.double(), expected.diag(), rtol=1e-3, atol=1e-4)
-    raw = gradients @ torch.cat([layers.w1.flatten(), layers.w2.flatten()]).double()
+    raw = each @ torch.cat([layers.w1.flatten(), layers.w2.flatten()]).double()
     usual = expected.sum(1)
     raw -= (raw @ usual) / (usual @ usual) * usual
     found = gradient_trace(kernel, layers)
@@ -97,28 +111,19 @@ def test_lengths_are_those_of_all_weights_and_biases():
     hidden = layers.hidden(data.x)
     first = (1 - hidden * hidden) * (residual @ layers.w2)
     found = gradient_lengths(data.x, first, hidden, residual, gain=3.0)
-    _, expected = unit_gradients(network, data)
+    _, expected = gradients(network, data)
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-5)
-
-
-def test_the_length_of_residuals_does_not_count():
-    data, network = make_records(N, D, C), model(1.0)
-    layers, residual = layers_of(network), residuals(network, data)
-    one, scaled = (
-        gradient_trace(gradient_kernel(layers, data.x, data.x - data.x.mean(0), own), layers)
-        for own in (residual, residual * torch.rand(N, 1))
-    )
-    torch.testing.assert_close(scaled, one, rtol=1e-3, atol=1e-5)
 
 
 def test_members_are_found_in_weights_that_are_their_clipped_gradients_and_noise():
     """One step of DP-SGD: the decode tells more of the members than the traces."""
     data, network = make_records(30, D, C), model(1.0)
     start = layers_of(network)
-    kernel = decoded_kernel(network, data, start)
+    kernel = decoded_kernel(data, start)
     member = torch.arange(30) % 2 == 0
-    found, _ = unit_gradients(network, data)
-    w1, b1, w2, b2 = (own[member].sum(0).float() for own in found.values())
+    w1, b1, w2, b2 = (
+        own[member].sum(0).float() for own in clipped_gradients(network, data).values()
+    )
     generator = torch.Generator().manual_seed(3)
     found, by_trace = [], []
     for _ in range(20):

@@ -150,7 +150,7 @@ class FirstPass:
         centred = self._centred.get(
             lambda: compact(self.inputs - self.inputs.mean(0), len(layers.w1))
         )
-        kernel = gradient_kernel(layers, self.inputs, centred, self.residual).fast()
+        kernel = gradient_kernel(layers, self.inputs, centred, self.labels).fast()
         return kernel, gradient_trace(kernel, layers)
 
     def _make_adaptive_frame(self) -> Adaptive:
