@@ -16,6 +16,7 @@ from mico_competition.attacks.whitebox.layers.directions import (
     directions,
     input_covariance,
     kernel_work,
+    squared_lengths,
     traces,
     whitening,
 )
@@ -61,6 +62,8 @@ def test_directions_and_traces_are_those_of_a_loop_over_records(kind):
         expected = naive[name]
         got = directions(own).double()
         assert (got - expected).norm() < 1e-4 * expected.norm().clamp(min=1e-3), name
+        squares = squared_lengths(own).double()
+        assert torch.allclose(squares, (expected**2).sum((1, 2)), rtol=1e-3, atol=1e-9), name
         weights = weights_of(layers[name])
         trace = (expected * weights.double()).sum((1, 2))
         error = (traces(own, weights).double() - trace).abs().max()

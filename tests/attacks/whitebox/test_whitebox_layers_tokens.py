@@ -13,9 +13,9 @@ from mico_competition.attacks.whitebox.layers.start import halfway, known_start
 from mico_competition.attacks.whitebox.layers.tokens import (
     Held,
     adam_directions,
+    decode_clipped,
     decode_rows,
     least_movement,
-    row_traces,
     shared_start,
 )
 
@@ -83,16 +83,22 @@ def test_directions_are_divided_by_all_holders_gradients_as_in_adam():
     assert (adam_directions(held, 0 * gradients, strength) == 0).all()
 
 
-def test_traces_of_rows_are_those_of_a_loop(monkeypatch):
+@pytest.mark.parametrize("common", [1024, 2])
+def test_clipped_directions_are_decoded_as_by_a_dense_solve(common, monkeypatch):
+    monkeypatch.setattr(tokens, "COMMON", common)  # all records hold token 0, the first
     held = Held.of(IDS, MASK)
     gradients, moved = torch.randn(len(held.record), 3), torch.randn(len(held.tokens), 3)
-    all_of = dense(held, gradients)
-    length = (all_of**2).sum((1, 2)).sqrt()
-    whole = (all_of * moved.double()).sum((1, 2)) / length
-    assert torch.allclose(row_traces(held, gradients, moved), whole, atol=1e-6)
-    monkeypatch.setattr(tokens, "COMMON", 2)  # all records hold token 0, the first
-    rest = (all_of * moved.double())[:, 1:].sum((1, 2)) / length
-    assert torch.allclose(row_traces(held, gradients, moved), rest, atol=1e-6)
+    lengths = torch.tensor([1.0, 2.0, 0.5])
+    rows = (dense(held, gradients) / lengths[:, None, None])[:, 0 if common > 2 else 1 :]
+    weights = moved[len(held.tokens) - rows.shape[1] :].double()
+    kernel, trace = rows.flatten(1) @ rows.flatten(1).T, (rows * weights).sum((1, 2))
+    for ridge, found in zip(
+        (0.5, 2.0), decode_clipped(held, gradients, lengths, moved, (0.5, 2.0))
+    ):
+        expected = torch.linalg.solve(kernel + ridge * torch.eye(3).double(), trace)
+        assert torch.allclose(found.double(), expected, atol=1e-3)
+    nothing = decode_clipped(held, 0 * gradients, 0 * lengths, moved, (1.0,))
+    assert (nothing[0] == 0).all()
 
 
 def test_records_are_found_by_the_rows_that_moved():

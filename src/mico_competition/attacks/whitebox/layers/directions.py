@@ -50,6 +50,12 @@ def traces(seen: Seen, change: Tensor) -> Tensor:
     return ((seen.inputs @ change.T) * seen.gradients).sum((1, 2))
 
 
+def squared_lengths(seen: Seen) -> Tensor:
+    """float32[b], |D_i|^2 by the inner products of positions, without computing any D_i."""
+    pairs = [torch.bmm(own, own.transpose(1, 2)) for own in (seen.inputs, seen.gradients)]
+    return (pairs[0] * pairs[1]).sum((1, 2))
+
+
 def directions(seen: Seen) -> Tensor:
     """float32[b, H, D], the D_i."""
     return torch.bmm(seen.gradients.transpose(1, 2), seen.inputs)

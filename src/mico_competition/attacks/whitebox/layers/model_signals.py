@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from mico_competition.attacks.whitebox.layers.directions import (
     directions,
     input_covariance,
+    squared_lengths,
     traces,
     whitening,
 )
@@ -196,6 +197,7 @@ class _Gather:
         self.directions: dict[str, Tensor] = {}
         self.rows: list[Tensor] = []
         self.token_gradients: Tensor | None = None
+        self.squares = torch.zeros(len(frame.residual))  # of a record's gradient
 
     def _keep(self, name: str, values: Tensor) -> None:
         self.kept.setdefault(name, []).append(values)
@@ -213,8 +215,12 @@ class _Gather:
                 if self.token_gradients is None:
                     self.token_gradients = torch.zeros(len(held.record), values.shape[-1])
                 held.add_to(self.token_gradients, own.inputs.cpu(), values.cpu(), rows)
+                # The rows of positions, whose gradients are those of the places in the sentence.
+                self.squares[rows] += own.gradients.square().sum((1, 2)).cpu()
                 continue
             own = with_gradient(own)
+            if self.frame.held is not None:
+                self.squares[rows] += squared_lengths(own).cpu()
             self._keep(f"{name} plain", traces(own, self.change[name]))
             if name in self.once:
                 self._keep(f"{name} inputs", own.inputs[:, 0])
@@ -281,4 +287,5 @@ class _Gather:
         held, start = self.frame.held, self.frame.token_start
         assert held is not None and start is not None
         moved = token_rows(model, held, self.frame.narrow).cpu() - start
-        return token_signals(held, gradients, moved, self.frame.strength)
+        squares = self.squares.index_add(0, held.record, gradients.square().sum(1))
+        return token_signals(held, gradients, moved, self.frame.strength, squares.sqrt())

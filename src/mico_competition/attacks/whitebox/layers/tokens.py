@@ -20,7 +20,8 @@ from mico_competition.attacks.whitebox.mlp.joint import solve_shifted
 
 TOKEN_RIDGES = (0.03, 0.1, 0.3)
 MOST_HOLDERS = 64  # records with a token whose row is decoded; 256 find no more
-COMMON = 256  # records with a token whose row is traced
+CLIPPED_RIDGES = (1.0, 3.0, 10.0)  # in units of a whole gradient's square
+COMMON = 1024  # records with a token whose row is decoded after private training
 TOLERANCE, MOST_STEPS = 1e-3, 300  # tolerance of the conjugate gradients
 TOGETHER = 0.1  # share of the usual distance between models: nearer rows did not move
 CELLS = 1 << 24  # numbers in one block
@@ -172,23 +173,43 @@ def _sparse_kernel(held: Held, directions: Tensor, moved: Tensor) -> tuple[Any, 
     return sparse.coo_array((entries, (rows, columns)), shape=size).tocsr(), trace
 
 
-def row_traces(held: Held, gradients: Tensor, moved: Tensor) -> Tensor:
-    """float64[N], sum_v g_iv . moved_v / |g_i|, over tokens that at most 256 records hold.
+def decode_clipped(
+    held: Held, gradients: Tensor, lengths: Tensor, moved: Tensor, ridges: Sequence[float]
+) -> list[Tensor]:
+    """Coefficients c in: row v moved by the sum of c_j g_jv / |g_j| over records j that hold v.
 
-    Private training clips a gradient to one length and adds the same noise to every row, so that
-    this weights each row by its signal over the noise; rows of frequent tokens are left out, since
-    there the other members' gradients are far larger than the noise.
+    Private training clips whole gradients to one length and adds the same noise to every row. So
+    these directions need no other weights, and rows with more noise than signal need none either.
+    Tokens that more than 1,024 records hold are left out: what moves their rows is common to all.
 
     Args:
         held: which record holds which token.
         gradients: float[p, H], g of each (record, token) pair.
-        moved: float[V, H].
+        lengths: float[N], |g_j|, of the gradient of all weights.
+        moved: float[V, H], rows minus their start.
+        ridges: lambda > 0, each, in units of |g_j| = 1.
+
+    Returns:
+        For each lambda float32[N], (K + lambda I)^-1 T with K and T as in `decode_rows`, K by its
+        factors; by conjugate gradients.
+
+    Raises:
+        ValueError: if they do not converge in 300 steps.
     """
     count = torch.bincount(held.token, minlength=len(held.tokens))
-    seen = (gradients * moved[held.token]).sum(1).double() * (count <= COMMON)[held.token]
-    zero = torch.zeros(held.records, dtype=torch.float64)
-    squares = zero.index_add(0, held.record, (gradients**2).sum(1).double())
-    return zero.index_add(0, held.record, seen) / squares.sqrt().clamp_min(1e-30)
+    kept = (count <= COMMON)[held.token]
+    record, token = held.record[kept], held.token[kept]
+    unit = gradients[kept] / lengths.clamp_min(1e-30)[record, None]
+
+    def seen(rows: Tensor) -> Tensor:
+        zero = torch.zeros(held.records, dtype=unit.dtype)
+        return zero.index_add_(0, record, (unit * rows[token]).sum(1))
+
+    def product(c: Tensor) -> Tensor:
+        rows = torch.zeros(len(held.tokens), unit.shape[1], dtype=unit.dtype)
+        return seen(rows.index_add_(0, token, unit * c[record, None]))
+
+    return list(solve_shifted(product, seen(moved), ridges, TOLERANCE, MOST_STEPS, strict=True))
 
 
 def least_movement(held: Held, lengths: Tensor) -> Tensor:
@@ -205,7 +226,7 @@ def least_movement(held: Held, lengths: Tensor) -> Tensor:
 
 
 def token_signals(
-    held: Held, gradients: Tensor, moved: Tensor, strength: Tensor
+    held: Held, gradients: Tensor, moved: Tensor, strength: Tensor, lengths: Tensor
 ) -> dict[str, dict[float, Tensor]]:
     """Family -> ridge (0 where there is none) -> float64[N], all signals of the embedding's rows.
 
@@ -214,15 +235,17 @@ def token_signals(
         gradients: float[p, H] of each (record, token) pair.
         moved: float[V, H], rows minus their start.
         strength: float[N], as in `adam_directions`.
+        lengths: float[N], as in `decode_clipped`.
     """
-    lengths = moved.norm(dim=1, keepdim=True)
+    movement = moved.norm(dim=1, keepdim=True)
     holders = torch.bincount(held.token, minlength=len(held.tokens))
     equal = holders.float().rsqrt()[held.token, None]
-    movement = decode_rows(held, equal, lengths, TOKEN_RIDGES)
+    by_length = decode_rows(held, equal, movement, TOKEN_RIDGES)
     along = decode_rows(held, adam_directions(held, gradients, strength), moved, TOKEN_RIDGES)
+    clipped = decode_clipped(held, gradients, lengths, moved, CLIPPED_RIDGES)
     return {
-        "tokens movement": dict(zip(TOKEN_RIDGES, movement)),
+        "tokens movement": dict(zip(TOKEN_RIDGES, by_length)),
         "tokens direction": dict(zip(TOKEN_RIDGES, along)),
-        "tokens trace": {0.0: row_traces(held, gradients, moved)},
-        "tokens least": {0.0: least_movement(held, lengths[:, 0])},
+        "tokens clipped": dict(zip(CLIPPED_RIDGES, clipped)),
+        "tokens least": {0.0: least_movement(held, movement[:, 0])},
     }
