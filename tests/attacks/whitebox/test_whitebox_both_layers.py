@@ -153,7 +153,7 @@ def test_where_noise_dominates_the_decodes_for_plain_training_are_left_out(
     stack = make_stack(problem)
     assert converged(problem, first)
     found, noisy = decodes(problem, first, logit, stack)
-    assert len(found) == 3 and not noisy
+    assert len(found) == 2 and not noisy
     monkeypatch.setattr(pipeline, "converged", lambda *given: False)
     found, noisy = decodes(problem, first, logit, stack)
     assert len(found) == 4 and not noisy  # as the joint decode tells more

@@ -130,8 +130,8 @@ def test_solves_that_run_out_of_steps_are_warned_of_once(caplog):
 def test_the_decode_of_a_fleet_warns_when_it_falls_short(kernel, trace, monkeypatch, caplog):
     """As in a fleet whose kernel is too hard for the steps that are allowed."""
 
-    def hurried(kernel, trace, ridges, solves):
-        return solve_shifted(kernel, trace, ridges, steps=1, solves=solves)
+    def hurried(kernel, trace, ridges, solves, tolerance):
+        return solve_shifted(kernel, trace, ridges, tolerance, steps=1, solves=solves)
 
     monkeypatch.setattr(features, "joint_decode", hurried)
     monkeypatch.setattr(FirstPass, "kernel", lambda self, row: kernel)

@@ -18,7 +18,13 @@ from mico_competition.attacks.problem import Problem
 from mico_competition.attacks.whitebox.mlp.adaptive import Adaptive, adaptive
 from mico_competition.attacks.whitebox.mlp.balance import balance_kernel, white_inputs
 from mico_competition.attacks.whitebox.mlp.both_layers import gradient_kernel, gradient_trace
-from mico_competition.attacks.whitebox.mlp.joint import Kernel, Solves, compact, joint_decode
+from mico_competition.attacks.whitebox.mlp.joint import (
+    TOLERANCE,
+    Kernel,
+    Solves,
+    compact,
+    joint_decode,
+)
 from mico_competition.attacks.whitebox.mlp.label_free import Last, check_problem
 from mico_competition.attacks.whitebox.mlp.mlp_layers import HALFWAY, Layers, inputs_of, read_layers
 from mico_competition.attacks.whitebox.mlp.trace import (
@@ -38,8 +44,9 @@ from mico_competition.support.progress import tracked
 FIRST_LAYER, SECOND_LAYER = (1.0, 0.3), (3.0, 0.3)
 RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the joint decode; shadows determine the choice
 LEAST_OF_MANY = 1.0  # with more records than weights, smaller ones take several times the products
-FEW_RIDGES = (1.0, 3.0, 10.0)  # of the decodes of Adam's steps and of final gradients
+FEW_RIDGES = (0.1, 1.0, 10.0)  # of the decodes of Adam's steps and of final gradients
 NOISY_RIDGES = (3.0, 10.0, 30.0)  # of the decode of both layers
+LOOSE = 0.1  # tolerance of these decodes: further products add less than a smaller ridge
 
 Decoded = dict[float, np.ndarray]
 """Ridge -> float32[models, N]."""
@@ -118,13 +125,13 @@ class FirstPass:
         return self._decoded("Joint decode", RIDGES, self.system)
 
     def _decode_adaptively(self) -> Decoded:
-        return self._decoded("Decode of Adam's steps", FEW_RIDGES, self.adaptive_system)
+        return self._decoded("Decode of Adam's steps", FEW_RIDGES, self.adaptive_system, LOOSE)
 
     def _decode_balance(self) -> Decoded:
-        return self._decoded("Decode of final gradients", FEW_RIDGES, self.balance_system)
+        return self._decoded("Decode of final gradients", FEW_RIDGES, self.balance_system, LOOSE)
 
     def _decode_both(self) -> Decoded:
-        return self._decoded("Decode of both layers", NOISY_RIDGES, self.both_system)
+        return self._decoded("Decode of both layers", NOISY_RIDGES, self.both_system, LOOSE)
 
     def system(self, row: int) -> tuple[Kernel, Tensor]:
         """K and T of the joint decode."""
@@ -162,21 +169,29 @@ class FirstPass:
     def _make_balance_white(self) -> Tensor:
         return white_inputs(list(self.layers.values()), self.inputs, self.labels)
 
+    @property
+    def many(self) -> bool:
+        """Whether there are more records than weights of the first layer."""
+        return len(self.inputs) > next(iter(self.layers.values())).w1.numel()
+
     def ridges(self, ridges: Sequence[float]) -> tuple[float, ...]:
         """Those that are worth their cost with so many records."""
-        weights = next(iter(self.layers.values())).w1.numel()
-        least = LEAST_OF_MANY if len(self.inputs) > weights else 0
+        least = LEAST_OF_MANY if self.many else 0
         return tuple(ridge for ridge in ridges if ridge >= least)
 
     def _decoded(
-        self, what: str, ridges: Sequence[float], system: Callable[[int], tuple[Kernel, Tensor]]
+        self,
+        what: str,
+        ridges: Sequence[float],
+        system: Callable[[int], tuple[Kernel, Tensor]],
+        tolerance: float = TOLERANCE,
     ) -> Decoded:
         """The solutions of all models' systems; NaN in other rows."""
         solves = Solves()
         ridges = self.ridges(ridges)
         out = {ridge: np.full(self.trace.shape, np.nan, np.float32) for ridge in ridges}
         for row in tracked(sorted(self.layers), what, "model"):
-            solved = joint_decode(*system(row), ridges, solves)
+            solved = joint_decode(*system(row), ridges, solves, tolerance)
             for array, own in zip(out.values(), solved.cpu().numpy()):
                 array[row] = own
         solves.warn(f"The {what[0].lower()}{what[1:]}")

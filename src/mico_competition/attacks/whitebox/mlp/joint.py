@@ -22,7 +22,7 @@ from torch import Tensor
 from mico_competition.attacks.whitebox.mlp.mlp_layers import TINY
 from mico_competition.support.cpus import multiplies_bfloat16
 
-TOLERANCE = 0.03  # relative residual at which a solve stops; a smaller one does not improve attacks
+TOLERANCE = 0.03  # relative residual at which a solve stops
 STEPS = 400  # maximal steps; 197,324 records on 76,800 weights take 46 at ridge 0.1
 LARGE = 2**30  # multiplications of a matrix product, from which bfloat16 is worth its rounding
 SOLVED = 1e-6  # share of the tolerance at which a shift is finished, while smaller ones continue
@@ -40,6 +40,7 @@ class Solves:
         worst: the largest relative residual among these.
         ridge: the largest ridge that did not converge.
         steps: the largest number of products with a matrix.
+        tolerance: of the last solve.
     """
 
     count: int = 0
@@ -47,11 +48,13 @@ class Solves:
     worst: float = 0.0
     ridge: float = 0.0
     steps: int = 0
+    tolerance: float = TOLERANCE
 
     def add(self, residuals: dict[float, float], steps: int, tolerance: float) -> None:
         """Add a solve with the residual of each ridge."""
         missed = {r: residual for r, residual in residuals.items() if not residual <= tolerance}
         self.count += 1
+        self.tolerance = tolerance
         self.steps = max(self.steps, steps)
         if missed:
             self.short += 1
@@ -70,7 +73,7 @@ class Solves:
                 self.count,
                 self.steps,
                 self.worst,
-                TOLERANCE,
+                self.tolerance,
                 self.ridge,
             )
 
@@ -214,7 +217,11 @@ def solve_shifted(
 
 
 def joint_decode(
-    kernel: Kernel, trace: Tensor, ridges: Sequence[float], solves: Solves | None = None
+    kernel: Kernel,
+    trace: Tensor,
+    ridges: Sequence[float],
+    solves: Solves | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Tensor:
     """float32[len(ridges), N], c = (K + ridge I)^-1 T for each ridge.
 
@@ -223,8 +230,9 @@ def joint_decode(
         trace: float32[N], its first-layer trace, in the kernel's scale.
         ridges: > 0; the noise relative to the mean square of c.
         solves: records each solve.
+        tolerance: as in `solve_shifted`.
     """
-    return solve_shifted(kernel.fast(), trace, ridges, solves=solves)
+    return solve_shifted(kernel.fast(), trace, ridges, tolerance, solves=solves)
 
 
 def decode_with_prior(

@@ -1,8 +1,9 @@
 """Our attacks on models of the MLP family: trace, joint decode, and the stack of all signals.
 
-`best` stacks black-box signals, traces of both layers and joint decodes; if the first pass
-separates members from others after plain training, or a training set is known, a second pass
-decodes again with these beliefs as priors. See docs/METHODS.md, section 6.7.
+`best` stacks black-box signals, traces of both layers and decodes. A second pass decodes again with
+beliefs from the first as priors, if a training set is known, or if there are more records than
+weights and the first pass separates members from others after plain training. See docs/METHODS.md,
+section 6.7.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def best(problem: Problem) -> np.ndarray:
     tried, noisy = decodes(problem, first, logit, stack)
     parts = [logit, whiter_second, *(own.evidence for own in tried)]
     believed = beliefs(problem, stack, parts)
-    resolved = not noisy and doubt_left(problem, believed.shadow) < RESOLVED
+    resolved = first.many and not noisy and doubt_left(problem, believed.shadow) < RESOLVED
     if knows_members(problem) or resolved:
         chosen = max(tried, key=lambda decode: decode.area).chosen
         second_pass(problem, first, chosen, (believed.shadow, believed.target), stack)
@@ -161,7 +162,8 @@ def decodes(
 ) -> tuple[list[Tried], bool]:
     """The decodes that suit the models, and whether noise dominates the weights.
 
-    If training has not converged, the decode of both layers is tried beside the joint one. If it
+    After training that has converged, these are the decodes of Adam's steps and of final gradients.
+    Otherwise the joint decode and that of both layers are tried before them. If that of both layers
     tells more, the cause is noise, and the decodes for plain training are left out. Both forms of
     all solutions are added to the stack.
     """
@@ -174,10 +176,12 @@ def decodes(
         worth, ridge, own = best_ridge(problem, solutions, logit, stack)
         return Tried(solutions, worth, own, Chosen(system, ridge, solutions[ridge], prior))
 
-    found = [tried(first.joint, first.system, coefficients)]
+    found = []
     if not converged(problem, first):
-        found.append(tried(first.both, first.both_system, coefficients))
-        if found[1].area > found[0].area:
+        joint = tried(first.joint, first.system, coefficients)
+        both = tried(first.both, first.both_system, coefficients)
+        found = [joint, both]
+        if both.area > joint.area:
             return found, True
     found.append(tried(first.adaptive, first.adaptive_system, coefficients))
     found.append(tried(first.balance, first.balance_system, deviations))
