@@ -56,8 +56,8 @@ def costs() -> str:
         f"`full_inf` at the first N records, one thread, mean of {rows[0]['models']} models, torch "
         f"{found['torch']} (`benchmarks/decode_cost.py`). All ridges of a decode are solved "
         "together; with more records than weights those below 1 are left out. Traces include "
-        "the models' outputs and the whitening that they share. Plain training takes the first, "
-        "third and fourth decode, noisy training the first two. Memory is the process's own.",
+        "the models' outputs and the whitening that they share. Plain training takes the last two "
+        "decodes, noisy training the first two. Memory is the process's own.",
         "",
         "| N | traces | " + " | ".join(DECODES) + " | plain | noisy | memory, GB |",
         "|---|" + "---|" * (len(DECODES) + 4),
@@ -66,8 +66,8 @@ def costs() -> str:
         cells = [f"{row['records']:,}", f"{row['traces']:.1f}"]
         cells += [f"{row[name]:.1f} ({row[f'{name}, products']})" for name in DECODES]
         joint, both, *plain = (row[name] for name in DECODES)
-        start = row["traces"] + joint
-        cells += [f"{start + sum(plain):.1f}", f"{start + both:.1f}", f"{row['memory_gb']:.1f}"]
+        sums = (row["traces"] + sum(decodes) for decodes in (plain, (joint, both)))
+        cells += [*(f"{own:.1f}" for own in sums), f"{row['memory_gb']:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -62,13 +62,18 @@ def measure(models: list[torch.nn.Module], data: object, count: int) -> dict[str
     rows = np.arange(len(models))
     first, traces = timed(lambda: features._first_pass(source, rows))
     found: dict[str, object] = {"traces": traces / len(models)}
-    for name, system, ridges in decodes(first):
+    for name, system, ridges, tolerance in decodes(first):
         system(0)  # what the models share is made apart
         solves = Solves()
 
-        def solve(system: Callable = system, ridges: tuple = ridges, own: Solves = solves) -> None:
+        def solve(
+            system: Callable = system,
+            ridges: tuple = ridges,
+            own: Solves = solves,
+            tolerance: float = tolerance,
+        ) -> None:
             for row in range(len(models)):
-                joint_decode(*system(row), ridges, own)
+                joint_decode(*system(row), ridges, own, tolerance)
 
         _, seconds = timed(solve)
         found[name] = seconds / len(models)
@@ -79,13 +84,14 @@ def measure(models: list[torch.nn.Module], data: object, count: int) -> dict[str
     return {key: round(v, 2) if isinstance(v, float) else v for key, v in found.items()}
 
 
-def decodes(first: FirstPass) -> list[tuple[str, Callable, tuple[float, ...]]]:
-    """Name, system and ridges of each decode."""
+def decodes(first: FirstPass) -> list[tuple[str, Callable, tuple[float, ...], float]]:
+    """Name, system, ridges and tolerance of each decode."""
+    few, loose = first.ridges(features.FEW_RIDGES), features.LOOSE
     return [
-        ("joint", first.system, first.ridges(features.RIDGES)),
-        ("both layers", first.both_system, features.NOISY_RIDGES),
-        ("Adam's steps", first.adaptive_system, first.ridges(features.FEW_RIDGES)),
-        ("final gradients", first.balance_system, first.ridges(features.FEW_RIDGES)),
+        ("joint", first.system, first.ridges(features.RIDGES), features.TOLERANCE),
+        ("both layers", first.both_system, features.NOISY_RIDGES, loose),
+        ("Adam's steps", first.adaptive_system, few, loose),
+        ("final gradients", first.balance_system, few, loose),
     ]
 
 

@@ -138,7 +138,7 @@ class Kernel:
         squares = [
             torch.linalg.vecdot(rows, rows).float() for rows in (self.white, self.directions)
         ]
-        own = squares[0] * squares[1]
+        own: Tensor = squares[0] * squares[1]
         return own if self.beside is None else own + self.beside.diagonal
 
 
