@@ -44,6 +44,7 @@ BARS = [
     ("widebundles_hi", "best", 3.5),
     ("images_real_inf", "layers", 5.0),
     ("images_real_lo", "layers", 0.0),
+    ("short_inf", "layers", 10.0),
     ("short_inf_known", "layers", 10.0),
     ("short_lo_known", "layers", 0.0),
 ]
