@@ -46,7 +46,7 @@ RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the joint decode; shadows determ
 LEAST_OF_MANY = 1.0  # with more records than weights, smaller ones take several times the products
 FEW_RIDGES = (0.1, 1.0, 10.0)  # of the decodes of Adam's steps and of final gradients
 NOISY_RIDGES = (3.0, 10.0, 30.0)  # of the decode of both layers
-LOOSE = 0.1  # tolerance of these decodes: further products add less than a smaller ridge
+LOOSE = 0.15  # tolerance of these decodes: further products add less than a smaller ridge
 
 Decoded = dict[float, np.ndarray]
 """Ridge -> float32[models, N]."""
