@@ -5,11 +5,13 @@
 
 trains one model of each bed with its scenario's settings (DP-SGD with Poisson batches and Adam,
 written out here so that the trajectory is at hand), and decodes the memberships of all records from
-its final weights, as docs/METHODS.md, formula 57, but of whole gradients with biases, with
-the model's own residuals and clipped lengths, and with and without two things that no attacker has:
-the weights at the start, and the records' gradients along the true trajectory instead of at the
-end. No shadow models take part, and the ridge is the best in hindsight. It writes
-docs/results/table_oracle.json; half a minute a bed of 20,000 records, several for `full`.
+its final weights: as the attack does (docs/METHODS.md, formula 57), and by whole gradients with
+biases, clipped at the true bound, with and without two things that no attacker has: the weights at
+the start, and the records' gradients along the true trajectory instead of at the end. The ridge is
+the best in hindsight. Where `attack_fleets.py` has trained models of the scenario, each decode is
+also joined with the model's outputs, compared with those of the fleet's models, by a logistic
+regression in hindsight. It writes docs/results/table_oracle.json; half a minute a bed of 20,000
+records, several for `full`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +33,9 @@ OUT = ROOT / "docs/results/table_oracle.json"
 from mico_competition.scoring import tpr_at_most_fpr  # noqa: E402
 from testbeds import BEDS, TESTBEDS  # noqa: E402
 
+from mico_competition.attacks.stacking.logistic import fit_logistic  # noqa: E402
 from mico_competition.attacks.whitebox.mlp.both_layers import (  # noqa: E402
+    gradient_kernel,
     gradient_lengths,
     gradient_trace,
 )
@@ -38,6 +44,7 @@ from mico_competition.attacks.whitebox.mlp.mlp_layers import Layers, layers_of  
 from mico_competition.competition.table import SCENARIOS, TASKS, Scenario, use  # noqa: E402
 from mico_competition.data.datasets import load_dataset  # noqa: E402
 from mico_competition.models.architectures import new_model  # noqa: E402
+from mico_competition.signals import Signals, read_fleet  # noqa: E402
 from mico_competition.training.accounting import Mechanism  # noqa: E402
 
 PRIVATE_BEDS = {
@@ -50,6 +57,7 @@ PRIVATE_BEDS = {
 POINTS = 90  # of the trajectory at which gradients are taken
 BETAS, TINY = (0.9, 0.999), 1e-8  # Adam's
 RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0)
+SOFT, WIDE = 0.05, 5.0  # the least spread of a logit, and the largest deviation in its spreads
 MANY, LEAST_OF_MANY = 50_000, 10.0  # above so many records, smaller ridges take minutes each
 
 Trajectory = list[tuple[float, Layers]]
@@ -69,16 +77,26 @@ def main() -> None:
         scenario = SCENARIOS[bed]
         data = load_dataset(scenario.task, str(args.work / (testbed.data or ".")))
         inputs, labels = data.inputs(torch.arange(len(data))).float(), data.labels.long()
+        models = args.work / PRIVATE_BEDS[bed] / testbed.challenge
+        others = logits_of(models, bed, data) if (models / bed).is_dir() else None
         for seed in map(int, args.seeds.split(",")):
             started = time.process_time()
-            row = {"bed": bed, "seed": seed, **detect(seed, scenario, inputs, labels)}
+            row = {"bed": bed, "seed": seed, **detect(seed, scenario, inputs, labels, others)}
             row["cpu_seconds"] = round(time.process_time() - started, 1)
             print(row, flush=True)
             found = [old for old in found if (old["bed"], old["seed"]) != (bed, seed)] + [row]
             OUT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def detect(seed: int, scenario: Scenario, inputs: Tensor, labels: Tensor) -> dict[str, object]:
+def logits_of(models: Path, scenario: str, data: Any) -> np.ndarray:
+    """float32[models, N], the signal `logit` of a fleet's models at all records."""
+    fleet = read_fleet(models, scenario, data, phases=("train", "dev"), records="all")
+    return Signals(fleet, data).get("logit")
+
+
+def detect(
+    seed: int, scenario: Scenario, inputs: Tensor, labels: Tensor, others: np.ndarray | None
+) -> dict[str, object]:
     """TPR at 10 % FPR over all records of one model, in percent, for each decode."""
     torch.manual_seed(seed)
     start = layers_of(new_model(TASKS[scenario.task]))
@@ -92,26 +110,59 @@ def detect(seed: int, scenario: Scenario, inputs: Tensor, labels: Tensor) -> dic
     at_end = kernel_along([(1.0, end)], scenario.max_grad_norm, inputs, labels)
 
     ridges = [r for r in RIDGES if r >= LEAST_OF_MANY or len(inputs) <= MANY]
+    truth = inside.int().numpy()
+    outputs = None if others is None else against(others, end, inputs, labels)
 
-    def rate(kernel: Kernel, weights: Layers) -> float:
-        trace = gradient_trace(kernel, with_biases(weights))
-        solved = solve_shifted(kernel.fast(), trace, ridges)
-        truth = inside.int().numpy()
-        best = max(float(tpr_at_most_fpr(truth, own.numpy(), 0.1)) for own in solved)
-        return round(100 * best, 1)
+    def percent(scores: np.ndarray) -> float:
+        return 100 * float(tpr_at_most_fpr(truth, scores, 0.1))
+
+    def rate(name: str, kernel: Kernel, weights: Layers) -> dict[str, float]:
+        solved = solve_shifted(kernel.fast(), gradient_trace(kernel, weights), ridges).numpy()
+        found = {name: max(map(percent, solved))}
+        if outputs is not None:
+            scores = [joined(truth, outputs, own) for own in solved]
+            found[f"{name}, outputs"] = max(map(percent, scores))
+        return {key: round(value, 1) for key, value in found.items()}
 
     length = gradients(end, inputs, labels)[-1]
     right = (end.hidden(inputs) @ end.w2.T + end.b2).argmax(1) == labels
+    centred = inputs - inputs.mean(0)
+    known, unknown = with_biases(change), with_biases(end)
     return {
         "noise_multiplier": round(noise, 4),
         "accuracy_members": round(float(right[inside].float().mean()), 3),
         "accuracy_nonmembers": round(float(right[~inside].float().mean()), 3),
         "clipped": round(float((length > scenario.max_grad_norm).float().mean()), 3),
-        "start and trajectory known": rate(along, change),
-        "start known": rate(at_end, change),
-        "trajectory known": rate(along, end),
-        "neither known": rate(at_end, end),
+        **({} if outputs is None else {"outputs": round(percent(joined(truth, outputs)), 1)}),
+        **rate("start and trajectory known", along, known),
+        **rate("start known", at_end, known),
+        **rate("trajectory known", along, unknown),
+        **rate("neither known", at_end, unknown),
+        **rate("the attack's", gradient_kernel(end, inputs, centred, labels), end),
     }
+
+
+def against(others: np.ndarray, layers: Layers, inputs: Tensor, labels: Tensor) -> np.ndarray:
+    """float64[N, 2]: how far a model's logits lie from others', and how easy each record is."""
+    log_p = torch.addmm(layers.b2, layers.hidden(inputs), layers.w2.T).log_softmax(1)
+    log_p = log_p.double()
+    own = log_p.gather(1, labels[:, None])[:, 0]
+    rest = log_p.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
+    usual, spread = others.mean(0), others.std(0)
+    far = np.clip(((own - rest).numpy() - usual) / (spread + SOFT), -WIDE, WIDE)
+    return np.stack([far, np.tanh(usual / 4)], 1)
+
+
+def joined(truth: np.ndarray, outputs: np.ndarray, decode: np.ndarray | None = None) -> np.ndarray:
+    """float64[N], logistic regression of membership on the result of `against` and a decode."""
+    far, easy = outputs.T
+    columns = [far, far * easy, far**2]
+    if decode is not None:
+        own = np.clip(decode / decode.std(), -WIDE, WIDE)
+        columns += [own, own * easy]
+    features = np.stack(columns, 1)
+    features = (features - features.mean(0)) / features.std(0)
+    return fit_logistic(features, truth).scores(features)
 
 
 def train(
