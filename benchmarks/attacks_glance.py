@@ -78,7 +78,7 @@ def table(read: Callable, cell: Callable) -> tuple[str, list[tuple[Shown, float]
     ]
     gains = []
     for shown in SHOWN:
-        # With known members, 2,000 other records of each target are scored, too.
+        # With known members, some other records of each target are scored, too.
         ending = "" if shown.fleet.endswith("_ddp") else "_all"
         found = read(shown.fleet, ending)
         everywhere = _attack(found, shown.attack) is not None

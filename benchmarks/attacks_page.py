@@ -129,7 +129,8 @@ def bars() -> str:
             if ours is None or base is None:
                 continue
             if fleet.endswith("ddp"):
-                asked = "challenge and 2,000 more"
+                scored = (found["members"] + found["nonmembers"]) // found["models"]
+                asked = f"challenge and {scored - 200:,} more"
             cells = [fleet, asked, name, cell(base["metrics"][FIRST], FIRST)]
             cells += [cell(ours["metrics"][FIRST], FIRST), cell(ours["gain"][FIRST], FIRST, True)]
             lines.append(f"| {' | '.join(cells)} | {'above' if not wanted else f'+ {wanted:g}'} |")

@@ -92,6 +92,12 @@ def test_all_records_of_what_is_known_are_a_hidden_choice():
     )
 
 
+def test_a_tenth_of_many_records_is_hidden():
+    source = make_source(train=4, dev=2, points=30_000)
+    task = make_task(source, "dev", records="all", known=True)
+    assert task.columns.shape == (2, 20 + 3000)
+
+
 def test_all_records_else_are_all():
     source = make_source()
     task = make_task(source, "train", records="all")

@@ -23,7 +23,8 @@ from mico_competition.signals import HIDDEN, MEMBER, Fleet, truth
 from mico_competition.signals.source import Source
 
 _LEAST_POINTS = 32  # with fewer, two random masks may be complementary by chance
-EXTRA = 2000  # further known records that are hidden, so that they can be scored
+EXTRA = 2000  # further known records that are hidden, so that they can be scored, at least
+HIDDEN_SHARE = 0.1  # of all records; with fewer, scores of a large dataset are needlessly noisy
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,9 @@ def make_task(
         phase: "train", "dev" or "final".
         records: "challenge": score each model's challenge points; "all": score every record of
             the source (a low-noise estimate, because true and false positive rates do not depend
-            on the share of members).  With `known`, "all" means the challenge points and `EXTRA`
-            random other records, whose membership is hidden for this.
+            on the share of members).  With `known`, "all" means the challenge points and a
+            tenth of the records (2,000 at least, half at most) by chance, whose membership is
+            hidden for this.
         known: whether the attack knows the membership of the targets at all other points.
         scored: whether the truth is needed.  A participant does not have that of dev and final
             models; then only what the fleet discloses is known.
@@ -172,7 +174,8 @@ def _more(columns: np.ndarray, points: int, known: bool, seed: int) -> np.ndarra
     if not known:
         return np.tile(np.arange(points), (len(columns), 1))
     rng = np.random.default_rng(seed)
-    extra = min(EXTRA, (points - columns.shape[1]) // 2)
+    extra = max(EXTRA, int(HIDDEN_SHARE * points))
+    extra = min(extra, (points - columns.shape[1]) // 2)
     rows = []
     for own in columns:
         others = np.setdiff1d(np.arange(points), own)
