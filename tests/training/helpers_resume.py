@@ -42,7 +42,8 @@ def records(task, count=60):
 
     if task == "sst2":
         ids = drawn(295, count, 9) + 5
-        return TokenDataset(ids, torch.ones_like(ids), drawn(2, count))
+        mask = (torch.arange(9) < 3 + drawn(7, count, 1)).to(torch.uint8)  # 3 to 9 tokens
+        return TokenDataset(ids.where(mask > 0, 1), mask, drawn(2, count))
     shape, classes = {"cifar10": ((3, 32, 32), 10), "purchase100": ((600,), 100)}[task]
     return ArrayDataset(drawn(2, count, *shape).float(), drawn(classes, count), torch.clone)
 

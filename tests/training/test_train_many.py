@@ -33,7 +33,7 @@ def weights(folder):
 
 
 @pytest.mark.parametrize("scenario", ["digits_inf", "digits_lo"])
-@pytest.mark.parametrize("physical", [4096, 60])
+@pytest.mark.parametrize("physical", [4096, 15])
 def test_together_as_alone(tmp_path, scenario, physical):
     settings = settings_of(scenario, max_physical_batch_size=physical, optimizer="sgd")
     runs = runs_in(tmp_path / "together")
@@ -128,7 +128,7 @@ def test_clipped_sums_of_a_stack_are_those_of_loops():
         noise_multiplier=1e-12,
         max_grad_norm=norm,
         expected_batch_size=4,
-        max_physical_batch_size=6,
+        max_physical_batch_size=2,
         noise_generators=[torch.Generator().manual_seed(i) for i in range(3)],
     )
     rows = torch.arange(3).unsqueeze(1)

@@ -37,7 +37,10 @@ _FLAGS: dict[str, tuple[Any, str]] = {
     "target_delta": (float, "delta to train for; in (0, 1)"),
     "max_grad_norm": (float, "C, the clipping norm of per-example gradients"),
     "batch_size": (int, "L, the (expected) size of a logical batch"),
-    "max_physical_batch_size": (int, "most examples in one forward pass: memory and speed"),
+    "max_physical_batch_size": (
+        int,
+        "most examples of a model in one forward pass: memory and speed",
+    ),
     "num_epochs": (int, "epochs of ceil(n / L) steps"),
     "learning_rate": (float, "initial learning rate"),
     "lr_scheduler_gamma": (

@@ -2,7 +2,8 @@
 
 The step of a small model is mostly overhead, which a stack pays only once.  Each model has its own
 split, Poisson batches, clipping and noise, drawn as if it were trained alone, so the weights are
-those of separate training up to rounding.
+those of separate training up to rounding.  The physical batch counts records of each model, so
+a step of S models takes as many passes as that of one, and S times its memory.
 """
 
 from __future__ import annotations
@@ -145,6 +146,7 @@ class StackedDPSGD:
     """`DPSGD` for a stack; see there for the other arguments.
 
     Args:
+        max_physical_batch_size: the most examples of each model in one forward pass.
         noise_generators: one for each model, in their order.
     """
 
@@ -197,7 +199,7 @@ class StackedDPSGD:
         """
         batch = StackedBatch(batches)
         totals = torch.zeros(len(labels), device=labels.device)
-        width = max(1, self.max_physical_batch_size // len(labels))
+        width = self.max_physical_batch_size
         chunks = list(zip(batch.positions.split(width, 1), batch.counts.split(width, 1)))
         for positions, counts in logical_step(self.optimizer, chunks):
             if positions.numel():
@@ -249,7 +251,7 @@ class StackedPlainTrainer:
         """Take one step with every model; see `StackedDPSGD.step`."""
         batch = StackedBatch(batches)
         totals = torch.zeros(len(labels), device=labels.device)
-        width = max(1, self.max_physical_batch_size // len(labels))
+        width = self.max_physical_batch_size
         self.optimizer.zero_grad(set_to_none=True)
         for positions, counts in zip(batch.positions.split(width, 1), batch.counts.split(width, 1)):
             losses = stacked_losses(

@@ -241,7 +241,7 @@ def _run(
 ) -> _Log:
     """Train `count` models of type `dtype`, as a stack if there is more than one."""
     norm = norm * (settings.max_grad_norm or 1.0)
-    sizes = {**_SMALL, "max_physical_batch_size": _PHYSICAL * count}
+    sizes = {**_SMALL, "max_physical_batch_size": _PHYSICAL}
     settings = replace(settings, max_grad_norm=None if settings.disable_dp else norm, **sizes)
     mechanism = Mechanism(noise, settings.sample_rate, settings.num_steps) if noise else None
     if isinstance(records, ArrayDataset) and records.storage.is_floating_point():

@@ -23,8 +23,9 @@ from mico_competition.competition.table import (
     steps_per_epoch,
 )
 
-# The most examples in one forward pass.  This is a setting of the machine and not of the mechanism,
-# so it is not in the table.  2022 used 128 everywhere; small models are faster with more.
+# The most examples of each model in one forward pass.  This is a setting of the machine and not of
+# the mechanism, so it is not in the table.  2022 used 128 everywhere; small models are faster with
+# more.
 PHYSICAL_BATCH_SIZE = {"cnn": 128, "roberta": 64}
 DEFAULT_PHYSICAL_BATCH_SIZE = 4096
 

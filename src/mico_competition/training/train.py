@@ -42,6 +42,7 @@ from mico_competition.training.poisson_draws import poisson_batches
 from mico_competition.training.run_report import Report, RunReport
 from mico_competition.training.run_state import Position, RunState
 from mico_competition.training.secure_random import Generator
+from mico_competition.training.sentence_order import OrderedRecords
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.streams import Streams, generator_of, sampling_of, seeded
 
@@ -224,19 +225,13 @@ def fit_records(
 ) -> None:
     """Train `model` in place on the records at `train_indices`, and leave it in eval mode.
 
-    `options` go to `fit`.
+    Sentences go through the model in the order of their lengths.  `options` go to `fit`.
     """
     train_indices = train_indices.to(data.labels.device)
     labels = data.labels[train_indices]
-    fit(
-        settings,
-        model,
-        lambda at: data.inputs(train_indices[at]),
-        labels,
-        streams,
-        progress,
-        **options,
-    )
+    records = OrderedRecords(model, data, train_indices)
+    options = {"order": records.order, **options}
+    fit(settings, model, records.inputs, labels, streams, progress, **options)
     check_weights(model)
     model.eval()
 
@@ -249,6 +244,7 @@ def fit(
     streams: Streams,
     progress: Show = False,
     *,
+    order: Callable[[torch.Tensor], torch.Tensor] | None = None,
     observer: Observer | None = None,
     make_trainer: Callable[..., Trainer] | None = None,
     epoch: Callable[..., Iterator[torch.Tensor]] | None = None,
@@ -265,6 +261,8 @@ def fit(
         labels: int64[n], labels by position.
         streams: the seeds of batches and noise.
         progress: as in `train_model`.
+        order: puts each batch, after it was drawn, in the order in which it is split into physical
+            batches; by default it stays as drawn.
         observer: watches the run.
         make_trainer: replaces `DPSGD` in a private run, with the same arguments.
         epoch: replaces `epoch_of`, which draws the batches of an epoch.
@@ -294,7 +292,7 @@ def fit(
         )
     run_epochs(
         settings,
-        lambda batch: trainer.step(batch, inputs, labels),
+        lambda batch: trainer.step(batch if order is None else order(batch), inputs, labels),
         lambda: (batch.to(device) for batch in epoch(settings, sampling)),
         optimizer,
         progress,
@@ -430,9 +428,12 @@ def evaluate(
         return {"accuracy": None, "loss": None, "evaluation_records": 0}
     correct, loss = 0, 0.0
     model.eval()
+    indices = indices.to(data.labels.device)
+    records = OrderedRecords(model, data, indices)
+    places = records.order(torch.arange(len(indices), device=indices.device))
     with torch.no_grad():
-        for chunk in indices.to(data.labels.device).split(batch_size):
-            outputs, labels = logits(model, data.inputs(chunk)), data.labels[chunk]
+        for at in places.split(batch_size):
+            outputs, labels = logits(model, records.inputs(at)), data.labels[indices[at]]
             correct += int((outputs.argmax(1) == labels).sum())
             loss += float(cross_entropy(outputs, labels, reduction="sum"))
     n = len(indices)

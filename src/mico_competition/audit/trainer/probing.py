@@ -45,8 +45,8 @@ def probe(runner: Runner, data: Data, dirac: int) -> Probed:
     runner = runner.with_settings(settings)
     classes = get_task(settings.task).num_classes
     generator = torch.Generator().manual_seed(derived(runner.seed, "probes"))
-    most = max(1, settings.max_physical_batch_size // runner.count)
-    probes = probes_of(data, classes, dirac, generator, largest_batch=min(20, most))
+    largest = min(20, settings.max_physical_batch_size)
+    probes = probes_of(data, classes, dirac, generator, largest_batch=largest)
     steps = range(len(probes.batches))
     one_epoch = AuditSettings.of(settings, len(probes.audit_set), epochs=1)
     sets, lengths = [probes.audit_set] * runner.count, probes.lengths

@@ -1,0 +1,47 @@
+"""The order in which the sentences of a batch go through a model: the longest first.
+
+A step sums over the records of its batch, so their order changes nothing but rounding and which
+draw of dropout a record gets.  In the order of length, each physical batch needs no more positions
+than its longest sentence has: for SST-2 a quarter of the 67 to which 2022 padded every sentence.
+The longest come first, so that the first physical batch shows how much memory a run needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from mico_competition.data.arrays import TokenDataset
+from mico_competition.models.inputs import Data
+from mico_competition.models.padding import ends, masks_padding, trimmed
+
+
+class OrderedRecords:
+    """Some records of a dataset, as a model takes them.
+
+    Images, tables, and the sentences of models that may compute something else without their
+    padding (`padding.masks_padding`) stay as they come.
+
+    Args:
+        model: what the records go through.
+        data: the whole dataset.
+        indices: int64[n], which records, on the device of the data.
+    """
+
+    def __init__(self, model: nn.Module, data: Data, indices: Tensor) -> None:
+        self._data, self._indices = data, indices
+        self._lengths: Tensor | None = None
+        if isinstance(data, TokenDataset) and masks_padding(model):
+            self._lengths = ends(data.attention_mask[indices])
+
+    def order(self, batch: Tensor) -> Tensor:
+        """The same positions, int64[b] in 0..n-1, the longest sentence first; stable."""
+        if self._lengths is None:
+            return batch
+        return batch[self._lengths[batch].argsort(descending=True, stable=True)]
+
+    def inputs(self, at: Tensor) -> Any:
+        """The inputs at positions int64[b]; sentences are as long as the longest of them."""
+        inputs = self._data.inputs(self._indices[at])
+        return inputs if self._lengths is None else trimmed(inputs)

@@ -1,0 +1,146 @@
+"""Sentences in the order of their lengths: the same batches, gradients and accuracy."""
+
+import pytest
+import torch
+from helpers_models import TINY
+from helpers_resume import PRIVATE, SEEDS, small_settings
+
+from mico_competition.data.arrays import TokenDataset
+from mico_competition.models.architectures import logits
+from mico_competition.training import sentence_order
+from mico_competition.training.accounting import Mechanism
+from mico_competition.training.sentence_order import OrderedRecords
+from mico_competition.training.streams import Streams
+from mico_competition.training.train import evaluate, fit_records
+
+PAD, LONGEST, N = 1, 24, 20
+SILENT = Mechanism(1e-9, 0.25, 12)  # hardly any noise
+CLIP = 0.05  # below the gradients' norms, so that all are clipped
+
+
+@pytest.fixture(scope="module")
+def data():
+    """60 sentences of 3 to 24 tokens, in no order."""
+    generator = torch.Generator().manual_seed(4)
+    lengths = torch.randint(3, LONGEST + 1, (60,), generator=generator)
+    mask = (torch.arange(LONGEST) < lengths[:, None]).to(torch.uint8)
+    ids = torch.randint(5, 300, mask.shape, generator=generator, dtype=torch.int32)
+    labels = torch.randint(2, (60,), generator=generator)
+    return TokenDataset(ids.where(mask > 0, PAD), mask, labels)
+
+
+@pytest.fixture
+def padded(monkeypatch):
+    """A function that makes all sentences keep their padding, and batches their order."""
+    return lambda: monkeypatch.setattr(sentence_order, "masks_padding", lambda model: False)
+
+
+def model_of(kind="roberta"):
+    """A small text model without dropout."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {name: value for name, value in TINY.items() if name != "model_type"}
+    config = transformers.AutoConfig.for_model(kind, **sizes, pad_token_id=PAD)
+    return transformers.AutoModelForSequenceClassification.from_config(config)
+
+
+class Log:
+    """An observer that keeps the batches, and the gradients that the optimiser gets."""
+
+    def __init__(self):
+        self.batches, self.gradients = [], []
+
+    def start(self, optimizer):
+        optimizer.register_step_pre_hook(lambda optimizer, args, kwargs: self._keep(optimizer))
+
+    def _keep(self, optimizer):
+        (group,) = optimizer.param_groups
+        self.gradients.append(torch.cat([p.grad.flatten() for p in group["params"]]).clone())
+
+    def before(self, batch):
+        self.batches.append(batch.clone())
+
+    def end_epoch(self):
+        pass
+
+
+def run(data, settings, mechanism=None):
+    """The log of a run, the trained model, and the shape of each input it got in training."""
+    model, log, shapes = model_of(), Log(), []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)),
+        with_kwargs=True,
+    )
+    options = {"observer": log, "mechanism": mechanism}
+    streams = Streams.of(7, SEEDS)
+    fit_records(settings, model, data, torch.arange(N), streams, False, **options)
+    handle.remove()
+    return log, model, shapes
+
+
+@pytest.mark.parametrize("scenario", ["inf", "lo"])
+def test_batches_and_gradients_are_those_of_padded_sentences(tmp_path, data, padded, scenario):
+    flags = {"optimizer": "sgd", "learning_rate": 0.1, "max_physical_batch_size": 3}
+    settings = small_settings(tmp_path, "sst2", scenario, **flags)
+    mechanism = PRIVATE if scenario == "lo" else None
+    short, _, seen = run(data, settings, mechanism)
+    padded()
+    whole, _, all_seen = run(data, settings, mechanism)
+    assert len(short.batches) == settings.num_steps
+    for one, other in zip(short.batches, whole.batches, strict=True):
+        assert torch.equal(one, other), "what is drawn is not put in order"
+    for one, other in zip(short.gradients, whole.gradients, strict=True):
+        assert float((one - other).norm()) <= 1e-5 * float(other.norm())
+    steps = sum(-(-len(batch) // 3) for batch in short.batches)
+    trained, all_trained = seen[-steps:], all_seen[-steps:]  # after the checks of the first batch
+    assert [rows for rows, _ in trained] == [rows for rows, _ in all_trained]
+    assert {width for _, width in all_trained} == {LONGEST}
+    tokens = sum(rows * width for rows, width in trained)
+    assert tokens < 0.8 * LONGEST * sum(rows for rows, _ in trained)
+
+
+def test_a_private_step_is_the_sum_of_clipped_gradients_of_padded_sentences(tmp_path, data):
+    """Against plain autograd of one padded sentence at a time."""
+    flags = {"max_physical_batch_size": 2, "max_grad_norm": CLIP}
+    settings = small_settings(tmp_path, "sst2", "lo", **flags)
+    log, _, _ = run(data, settings, SILENT)
+    model, total = model_of(), 0.0
+    for record in log.batches[0]:
+        outputs = logits(model, data.inputs(record[None]))
+        loss = torch.nn.functional.cross_entropy(outputs, data.labels[record][None])
+        row = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+        assert float(row.norm()) > CLIP
+        total = total + row * (CLIP / float(row.norm()))
+    wanted = total / settings.expected_batch_size
+    assert len(log.batches[0]) > 2
+    assert float((log.gradients[0] - wanted).norm()) <= 1e-3 * float(wanted.norm())
+
+
+def test_the_longest_sentences_go_first_and_none_is_left_out(data):
+    records = torch.arange(10, 40)
+    found = OrderedRecords(model_of(), data, records)
+    batch = torch.tensor([3, 8, 2, 20, 29, 11])
+    order = found.order(batch)
+    lengths = data.attention_mask[records[order]].sum(1).tolist()
+    assert sorted(order.tolist()) == sorted(batch.tolist())
+    assert lengths == sorted(lengths, reverse=True)
+    for position, length in zip(order, lengths):
+        (ids,) = found.inputs(position[None])["input_ids"]
+        assert torch.equal(ids, data.input_ids[records[position], :length].long())
+    assert found.order(batch[:0]).shape == (0,)
+
+
+def test_models_that_may_use_padding_get_it(data):
+    found = OrderedRecords(model_of("fnet"), data, torch.arange(40))
+    batch = torch.tensor([5, 1, 7])
+    assert torch.equal(found.order(batch), batch)
+    assert found.inputs(batch)["input_ids"].shape == (3, LONGEST)
+
+
+def test_accuracy_and_loss_are_those_of_padded_sentences(data, padded):
+    model, at = model_of(), torch.tensor([50, 4, 33, 21, 8, 59, 12])
+    short = evaluate(model, data, at, batch_size=3)
+    padded()
+    assert short == pytest.approx(evaluate(model, data, at, batch_size=3), rel=1e-6)
+    alone = [evaluate(model, data, one[None])["loss"] for one in at]
+    assert short["loss"] == pytest.approx(sum(alone) / len(at), rel=1e-6)
