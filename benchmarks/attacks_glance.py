@@ -1,7 +1,7 @@
 """The opening of docs/ATTACKS.md: a table of gains, the nearest to real MICO first, and a picture.
 
-The picture, docs/gains.svg, has the gain against the records for each weight of a model, a line a
-modality, and marks where the datasets and models of 2022 lie.
+The picture, docs/gains.svg, has the gain against the records for each weight of a model, a dot a
+fleet, and marks where the datasets and models of 2022 lie.
 """
 
 from __future__ import annotations
@@ -29,9 +29,16 @@ class Shown:
         """The test-bed of the fleet."""
         return testbed_of(self.fleet)
 
+    @property
+    def as_real(self) -> bool:
+        """Whether there are as many records for each weight as in 2022."""
+        return abs(math.log(self.testbed.ratio / REAL[self.modality])) < math.log(NEAR)
 
-# 2022's records for each weight: 60,000 on 973,962; 197,324 on 89,828; 68,221 on 124,647,170.
+
+# Records of 2022's datasets for each weight of its models: 60,000 on 973,962; 197,324 on 89,828;
+# 68,221 on 124,647,170.
 REAL = {"images": 0.0616, "tables": 2.197, "text": 0.000547}
+NEAR = 1.25  # factor within which a ratio counts as that of 2022
 SHOWN = [
     Shown("full_inf", "best", "tables", "inf"),
     Shown("bundles_inf", "best", "tables", "inf"),
@@ -51,8 +58,10 @@ SHOWN = [
     Shown("bundles_hi", "best", "tables", "10"),
     Shown("widebundles_hi", "best", "tables", "10"),
     Shown("A_hi", "best", "tables", "10"),
+    Shown("cancer_hi", "best", "tables", "10"),
     Shown("A_lo", "best", "tables", "4"),
     Shown("A_lo_ddp", "best", "tables", "4"),
+    Shown("cancer_lo", "best", "tables", "4"),
     Shown("images_real_lo", "layers", "images", "4"),
     Shown("short_lo_known", "layers", "text", "4"),
 ]
@@ -72,9 +81,10 @@ def table(read: Callable, cell: Callable) -> tuple[str, list[tuple[Shown, float]
         cell: (numbers, metric, gain) -> text.
     """
     lines = [
-        "| fleet | records to a weight | epsilon | winner's formula | ours | gain, all records | "
-        "gain, challenge points | models; queries | models for 1 point | CPU s a model |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| fleet | data | records to a weight | epsilon | attack | winner's formula | ours | gain, "
+        "all records | gain, challenge points | models; queries | models for 1 point | CPU s a "
+        "model | code |",
+        "|" + "---|" * 13,
     ]
     gains = []
     for shown in SHOWN:
@@ -89,9 +99,11 @@ def table(read: Callable, cell: Callable) -> tuple[str, list[tuple[Shown, float]
         gain = ours["gain"][METRIC]
         at_points = _at_challenge_points(read, shown, ours) if everywhere else gain
         cells = [
-            shown.fleet,
+            f"**{shown.fleet}**" if shown.as_real else shown.fleet,
+            "synthetic" if shown.testbed.synthetic else "real",
             f"{shown.testbed.ratio:.2g}",
             shown.epsilon,
+            shown.attack,
             cell(base["metrics"][METRIC], METRIC),
             cell(ours["metrics"][METRIC], METRIC),
             cell(gain, METRIC, True) if everywhere else "",
@@ -99,6 +111,7 @@ def table(read: Callable, cell: Callable) -> tuple[str, list[tuple[Shown, float]
             f"{found['models']}; {found['members'] + found['nonmembers']:,}",
             "" if at_points is None else f"{_for_one_point(at_points, found['models']):,}",
             _cpu(ours),
+            ours["commit"],
         ]
         lines.append(f"| {' | '.join(cells)} |")
         gains.append((shown, 100 * gain["value"]))
@@ -167,7 +180,7 @@ def picture(gains: Sequence[tuple[Shown, float]]) -> str:
     )
     for place, (modality, colour) in enumerate(COLOURS.items()):
         own = sorted(
-            (shown.testbed.ratio, gain)
+            (shown.testbed.ratio, gain, shown.fleet.replace("_inf", ""))
             for shown, gain in gains
             if shown.modality == modality and shown.epsilon == "inf"
         )
@@ -175,15 +188,25 @@ def picture(gains: Sequence[tuple[Shown, float]]) -> str:
         parts.append(
             f'<path d="M{x:.1f} {TOP}V{HIGH - BOTTOM}" stroke="{colour}" stroke-dasharray="5 4"/>'
         )
-        line = " ".join(f"{_x(ratio):.1f},{_y(gain):.1f}" for ratio, gain in own)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}"/>')
         parts += [
             f'<circle cx="{_x(ratio):.1f}" cy="{_y(gain):.1f}" r="4.5" fill="{colour}"/>'
-            for ratio, gain in own
+            for ratio, gain, _ in own
         ]
+        parts += _labels(own, colour)
         y = TOP + 20 + 24 * place
         parts.append(f'<text x="{WIDE - RIGHT + 16}" y="{y}" fill="{colour}">{modality}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _labels(own: Sequence[tuple[float, float, str]], colour: str) -> list[str]:
+    """Names beside the dots of one modality, moved up where two would overlap."""
+    parts, placed = [], []
+    for ratio, gain, name in sorted(own, key=lambda dot: dot[1]):
+        x, y = _x(ratio) + 8, _y(gain) + 4
+        y = min([y, *(other - 13 for at, other in placed if abs(at - x) < 80 and other - y < 13)])
+        placed.append((x, y))
+        parts.append(f'<text x="{x:.1f}" y="{y:.1f}" font-size="12" fill="{colour}">{name}</text>')
+    return parts
 
 
 def _x(ratio: float) -> float:

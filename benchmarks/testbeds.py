@@ -27,6 +27,7 @@ class Testbed:
     models: str = "0-149"
     shares: str = ""  # the testbed whose folder holds this one's models
     competition: str = ""  # its file in benchmarks/beds/; the package's own if empty
+    synthetic: bool = False  # whether records are drawn by a generator
 
     @property
     def challenge(self) -> str:
@@ -56,6 +57,7 @@ TESTBEDS = {
         tuple(f"purchase100_{kind}" for kind in PRIVATE),
         ("--len_training", "15000"),
         "A_data",
+        synthetic=True,
     ),
     "S": Testbed(
         "Purchase-shaped and small, N = 5,000, n = 3,750",
@@ -63,11 +65,13 @@ TESTBEDS = {
         tuple(f"purchase100_{kind}" for kind in PRIVATE),
         ("--len_training", "3750"),
         "S_data",
+        synthetic=True,
     ),
     "C": Testbed(
         "baskets, N = 19,732, n = 15,000, 240 features, 32 hidden units, 20 classes",
         (19_732, 8372),
         ("baskets_inf", "baskets_hi"),
+        synthetic=True,
     ),
     "digits": Testbed(
         "scikit-learn's digits, N = 1,797, n = 120, 256 hidden units",
@@ -152,6 +156,7 @@ TESTBEDS = {
         (19_732, 8372),
         ("bundles_inf", "bundles_hi", "bundles_lo"),
         competition="tables.toml",
+        synthetic=True,
     ),
     "widebundles": Testbed(
         "bundles of a second generator, N = 19,732, n = 15,000, 600 features, 128 hidden units, "
@@ -160,6 +165,7 @@ TESTBEDS = {
         ("widebundles_inf", "widebundles_hi", "widebundles_lo"),
         models="0-49,100-119",
         competition="tables.toml",
+        synthetic=True,
     ),
     "cancer": Testbed(
         "scikit-learn's breast cancer, N = 569, n = 285, 30 features, 64 hidden units, 2 classes",
@@ -173,5 +179,6 @@ TESTBEDS = {
         tuple(f"purchase100_{kind}" for kind in PRIVATE),
         data="full_data",
         models="0-39,100-119",
+        synthetic=True,
     ),
 }

@@ -96,7 +96,8 @@ def layers_of(model: nn.Module, name: str = "the model") -> Layers:
     pair = linear_pair(model)
     if pair is None:
         raise ValueError(
-            "This white-box decoder is for tanh networks with one hidden layer, the MLP family, "
+            "This white-box decoder is for tanh networks with one hidden layer, an "
+            "nn.Sequential of Linear, Tanh and Linear (or this package's MLP), "
             f"but {name} is a {type(model).__name__}: use the attack `layers`, which decodes any "
             "model, or `whitebox`, which chooses the right one."
         )
