@@ -261,7 +261,7 @@ def test_what_cannot_be_decoded_is_refused():
     def swapped(model):
         return [*models[:2], model, *models[3:]]
 
-    refused(problem, "MLP family, but model 2 is a CNN", models=swapped(CNN()))
+    refused(problem, "or this package's MLP., but model 2 is a CNN", models=swapped(CNN()))
     refused(problem, "one shape, but model 2", models=swapped(MLP(width, 9, classes)))
     refused(problem, "one shape, but model 2", models=swapped(MLP(width, 16, classes, gain=2.0)))
     broken = MLP(width, 16, classes)

@@ -6,10 +6,11 @@ import torch
 from helpers_whitebox import make_records, whitebox_problem
 from torch.func import functional_call, grad, vmap
 
-from mico_competition.attacks.whitebox.mlp import pipeline
+from mico_competition.attacks.whitebox.mlp import features, pipeline
 from mico_competition.attacks.whitebox.mlp.balance import imbalance
 from mico_competition.attacks.whitebox.mlp.both_layers import (
     PARTS,
+    clipped_residual,
     gradient_kernel,
     gradient_lengths,
     gradient_trace,
@@ -153,7 +154,9 @@ def test_where_noise_dominates_the_decodes_for_plain_training_are_left_out(
     stack = make_stack(problem)
     assert converged(problem, first)
     found, noisy = decodes(problem, first, logit, stack)
-    assert len(found) == 2 and not noisy
+    assert len(found) == 3 and not noisy
+    monkeypatch.setattr(features, "COSTLY", 0)
+    assert len(decodes(problem, first, logit, stack)[0]) == 2  # the joint decode would cost much
     monkeypatch.setattr(pipeline, "converged", lambda *given: False)
     found, noisy = decodes(problem, first, logit, stack)
     assert len(found) == 4 and not noisy  # as the joint decode tells more
@@ -178,6 +181,18 @@ def test_gradients_by_chance_are_out_of_balance_and_cancelling_ones_are_not():
     assert imbalance(Kernel(x, d), member) == pytest.approx(1, abs=0.3)
     x[150:300], d[150:300] = x[:150], -d[:150]
     assert imbalance(Kernel(x, d), member) < 1e-3
+
+
+def test_residuals_of_sure_models_keep_their_digits():
+    data, network = make_records(N, D, C), model(1.0)
+    layers = layers_of(network)
+    sure = Layers(layers.w1, layers.b1, 400 * layers.w2, layers.b2, 1.0)
+    found = clipped_residual(sure, data.x, sure.hidden(data.x), data.labels)
+    exact = Layers(*(own.double() for own in (sure.w1, sure.b1, sure.w2, sure.b2)), 1.0)
+    x = data.x.double()
+    expected = clipped_residual(exact, x, exact.hidden(x), data.labels)
+    assert float(expected.abs().sum(1).min()) < 1e-8
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-30)
 
 
 def test_one_odd_shadow_does_not_decide_whether_training_has_converged(monkeypatch):

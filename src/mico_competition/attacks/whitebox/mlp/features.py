@@ -46,6 +46,7 @@ RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the joint decode; shadows determ
 LEAST_OF_MANY = 1.0  # with more records than weights, smaller ones take several times the products
 FEW_RIDGES = (0.1, 1.0, 10.0)  # of the decodes of Adam's steps and of final gradients
 NOISY_RIDGES = (3.0, 10.0, 30.0)  # of the decode of both layers
+COSTLY = 2**28  # records times weights of the first layer, from which `best` takes few decodes
 LOOSE = 0.15  # tolerance of these decodes: further products add less than a smaller ridge
 
 Decoded = dict[float, np.ndarray]
@@ -172,7 +173,16 @@ class FirstPass:
     @property
     def many(self) -> bool:
         """Whether there are more records than weights of the first layer."""
-        return len(self.inputs) > next(iter(self.layers.values())).w1.numel()
+        return len(self.inputs) > self._weights
+
+    @property
+    def cheap(self) -> bool:
+        """Whether decodes cost so little that all of them are worth it."""
+        return len(self.inputs) * self._weights < COSTLY
+
+    @property
+    def _weights(self) -> int:
+        return next(iter(self.layers.values())).w1.numel()
 
     def ridges(self, ridges: Sequence[float]) -> tuple[float, ...]:
         """Those that are worth their cost with so many records."""

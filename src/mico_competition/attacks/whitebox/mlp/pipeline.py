@@ -125,7 +125,8 @@ def best(problem: Problem) -> np.ndarray:
     tried, noisy = decodes(problem, first, logit, stack)
     parts = [logit, whiter_second, *(own.evidence for own in tried)]
     believed = beliefs(problem, stack, parts)
-    resolved = first.many and not noisy and doubt_left(problem, believed.shadow) < RESOLVED
+    worth = (first.many or first.cheap) and not noisy
+    resolved = worth and doubt_left(problem, believed.shadow) < RESOLVED
     if knows_members(problem) or resolved:
         chosen = max(tried, key=lambda decode: decode.area).chosen
         second_pass(problem, first, chosen, (believed.shadow, believed.target), stack)
@@ -162,10 +163,10 @@ def decodes(
 ) -> tuple[list[Tried], bool]:
     """The decodes that suit the models, and whether noise dominates the weights.
 
-    After training that has converged, these are the decodes of Adam's steps and of final gradients.
-    Otherwise the joint decode and that of both layers are tried before them. If that of both layers
-    tells more, the cause is noise, and the decodes for plain training are left out. Both forms of
-    all solutions are added to the stack.
+    After training that has converged, these are the decodes of Adam's steps and of final gradients,
+    and the joint decode if it is cheap. Otherwise the joint decode and that of both layers are
+    tried before them. If that of both layers tells more, the cause is noise, and the decodes for
+    plain training are left out. Both forms of all solutions are added to the stack.
     """
 
     def tried(
@@ -176,12 +177,12 @@ def decodes(
         worth, ridge, own = best_ridge(problem, solutions, logit, stack)
         return Tried(solutions, worth, own, Chosen(system, ridge, solutions[ridge], prior))
 
-    found = []
-    if not converged(problem, first):
-        joint = tried(first.joint, first.system, coefficients)
-        both = tried(first.both, first.both_system, coefficients)
-        found = [joint, both]
-        if both.area > joint.area:
+    found, settled = [], converged(problem, first)
+    if first.cheap or not settled:
+        found.append(tried(first.joint, first.system, coefficients))
+    if not settled:
+        found.append(tried(first.both, first.both_system, coefficients))
+        if found[1].area > found[0].area:
             return found, True
     found.append(tried(first.adaptive, first.adaptive_system, coefficients))
     found.append(tried(first.balance, first.balance_system, deviations))

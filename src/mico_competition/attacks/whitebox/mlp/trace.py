@@ -105,7 +105,8 @@ def noise_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
         pairs: of each model, W float32[H, D] and a float32[points, H], at the same records.
 
     Raises:
-        ValueError: with fewer than two models, or if they are one model many times.
+        ValueError: with fewer than two models, if they are one model many times, or if no hidden
+            unit reacts.
     """
     count, total, squares = 0, torch.zeros(0), torch.zeros(0)
     for count, (weights, directions) in enumerate(pairs, 1):
@@ -120,6 +121,11 @@ def noise_of(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
             "white-box decoder needs shadow models."
         )
     noise = squares - total @ total.T / count
+    if not bool(squares.any()):
+        raise ValueError(
+            "Expected models whose hidden units react to their inputs, but all are saturated or "
+            "lead to no output: standardise the inputs."
+        )
     if not float(torch.trace(noise)) > ROUNDING * float(torch.trace(squares)):
         raise ValueError("Expected models that differ, got the same weights many times.")
     noise /= (count - 1) * total.shape[1]
