@@ -51,9 +51,11 @@ def test_the_ten_line_attack_runs_as_the_page_has_it(small_fleet, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     Path("my_attack.py").write_text(code)
     Path("my_mean.py").write_text(with_mean)
-    Path("digits").symlink_to(small_fleet)
+    Path("released").mkdir()
+    Path("released/digits").symlink_to(small_fleet)
     blocks = re.findall(r"```console\n(.*?)```", page, flags=re.DOTALL)
-    lines = "".join(blocks).splitlines()
+    makes, releases, *lines = "".join(blocks).splitlines()
+    assert makes.startswith("mico fleet digits_inf") and releases.startswith("mico release trained")
     assert len(lines) == 3
     for line in lines:
         assert main(shlex.split(line.removeprefix("mico "))) == 0, capsys.readouterr()
