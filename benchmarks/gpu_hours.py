@@ -117,8 +117,13 @@ def measure(
         "step_seconds": found.step_seconds,
         "begin_seconds": found.begin_seconds,
         "hours": whole.worker_seconds / 3600,
+        "kilowatt_hours": whole.kilowatt_hours,
         "memory": found.memory,
     }
+
+
+def _known(energy: float | None) -> str:
+    return "not read" if energy is None else f"{energy:.2f}"
 
 
 def summary(found: dict[str, Any]) -> str:
@@ -130,14 +135,18 @@ def summary(found: dict[str, Any]) -> str:
             f"{1e3 * row['step_seconds']:.1f} ms",
             f"{3600 * row['hours'] / row['models']:.1f} s",
             f"{row['hours']:.2f}",
+            _known(row["kilowatt_hours"]),
             f"{row['memory'] / 2**30:.1f} GB",
         ]
         for row in found["scenarios"]
     ]
     models = sum(row["models"] for row in found["scenarios"])
     hours = sum(row["hours"] for row in found["scenarios"])
-    rows.append(["sum", "", "", "", f"{hours:.1f}", ""])
-    head = ["scenario", "stack", "a step", "a model", "hours of 200 models", "peak memory"]
+    energy = [row["kilowatt_hours"] for row in found["scenarios"]]
+    rows.append(
+        ["sum", "", "", "", f"{hours:.1f}", _known(None if None in energy else sum(energy)), ""]
+    )
+    head = ["scenario", "stack", "a step", "a model", "hours of 200 models", "kWh", "peak memory"]
     return "\n\n".join(
         [
             f"{found['device']}, torch {found['torch']}, Python {found['python']}: "

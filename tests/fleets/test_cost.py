@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from helpers_competition import write_own
 
 from mico_competition.cli import main
-from mico_competition.cli.fleet_plan import lines
+from mico_competition.cli.fleet_plan import lines, values
 from mico_competition.competition.table import using
 from mico_competition.data.datasets import load_dataset
 from mico_competition.fleets.cost import Cost, cost
+from mico_competition.fleets.power import PowerReading
 from mico_competition.fleets.trial import Trial, trial
 from mico_competition.training.settings import resolve
 
@@ -44,6 +46,41 @@ def test_times_and_sizes_of_a_made_up_trial():
     assert some.bound.startswith("the time of one model")
     none = cost(settings, made_up(), range(10), missing=0)
     assert (none.wall_seconds, none.disk["training"]) == (0, 0)
+
+
+def test_energy_is_told_if_a_gpus_power_is_known():
+    settings = resolve({"scenario": "digits_inf"})
+    found = cost(settings, made_up(device="cuda", watts=400.0), range(10), workers=2)
+    assert found.kilowatt_hours == pytest.approx(0.4 * found.worker_seconds / 3600)
+    assert found.kilowatt_hours == pytest.approx(0.4 * found.gpu_hours)
+    assert values(found)["gpu_kilowatt_hours"] == found.kilowatt_hours
+    assert "kWh: a GPU drew 400 W" in "\n".join(lines(found, "digits_inf"))
+    unknown = cost(settings, made_up(), range(10))
+    assert unknown.kilowatt_hours is None and "kWh" not in "\n".join(lines(unknown, "digits_inf"))
+
+
+@pytest.mark.parametrize(
+    ("prints", "read"), [("echo 412.50", 412.5), ("echo '[N/A]'", None), ("exit 6", None)]
+)
+def test_power_is_what_nvidia_smi_prints(tmp_path, monkeypatch, prints, read):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n{prints}\n')
+    tool.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    reading = PowerReading("GPU-1")
+    assert reading.watts() is None, "nothing was begun"
+    reading.begin()
+    reading.begin()
+    assert reading.watts() == read
+    (asked,) = (tmp_path / "asked").read_text().splitlines()
+    assert asked.startswith("-i GPU-1 --query-gpu=power.draw ")
+
+
+def test_no_power_is_read_without_a_gpu_or_its_tool(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for reading in (PowerReading.of(torch.device("cpu")), PowerReading("GPU-1")):
+        reading.begin()
+        assert reading.watts() is None
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_a_scenario_that_fails_leaves_the_others(script, tmp_path, monkeypatch):
         if name == "cifar10_lo":
             raise RuntimeError("out of memory")
         row = dict.fromkeys(("step_seconds", "hours", "memory"), 1.0)
-        return {"scenario": name, "models": 200, "stack": 1, **row}
+        return {"scenario": name, "models": 200, "stack": 1, "kilowatt_hours": None, **row}
 
     monkeypatch.setattr(script, "measure", measure)
     found = run(script, tmp_path / "hours.json", "--scenarios", "cifar10_lo", "sst2_lo")

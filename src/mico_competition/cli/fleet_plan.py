@@ -88,6 +88,7 @@ def values(found: Cost) -> dict[str, Any]:
         "hours": found.wall_seconds / 3600,
         "worker_hours": found.worker_seconds / 3600,
         "gpu_hours": found.gpu_hours,
+        "gpu_kilowatt_hours": found.kilowatt_hours,
         "disk_bytes": dict(found.disk),
         "free_bytes": found.free_disk,
         "memory_bytes": found.memory,
@@ -116,11 +117,19 @@ def lines(found: Cost, name: str) -> list[str]:
             f"{duration(found.worker_seconds)} of work",
         ),
         ("GPU hours", gpus),
+        *_energy(found),
         ("disk", f"{size(sum(disk.values()))}: {sizes}{free}"),
         ("memory", size(found.memory)),
         ("bound by", found.bound),
     ]
     return table(("", "estimate"), rows)
+
+
+def _energy(found: Cost) -> list[tuple[str, str]]:
+    """The row about energy, if a GPU's power is known."""
+    if found.kilowatt_hours is None:
+        return []
+    return [("energy", f"{found.kilowatt_hours:.3g} kWh: a GPU drew {found.trial.watts:.0f} W")]
 
 
 def size(count: float) -> str:

@@ -1,4 +1,4 @@
-"""What a fleet will cost: time, disk and memory, from a short trial of its models."""
+"""What a fleet will cost: time, energy, disk and memory, from a short trial of its models."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ class Cost:
     def gpu_hours(self) -> float:
         """Hours of GPUs; 0 on a machine without one."""
         return self.worker_seconds / 3600 if self.trial.device == "cuda" else 0.0
+
+    @property
+    def kilowatt_hours(self) -> float | None:
+        """The energy of the GPUs, if each worker has its own; None if their power is not known."""
+        watts = self.trial.watts
+        return None if watts is None else watts * self.worker_seconds / 3.6e6
 
     @property
     def bound(self) -> str:

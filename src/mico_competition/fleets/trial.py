@@ -22,6 +22,7 @@ from torch import nn
 from mico_competition.competition.layout import ModelFolder
 from mico_competition.competition.splits import draw_seeds
 from mico_competition.competition.table import PHASE_NAMES, get_task
+from mico_competition.fleets.power import PowerReading
 from mico_competition.models.architectures import new_model
 from mico_competition.models.inputs import Data
 from mico_competition.models.text_models import base_config
@@ -52,7 +53,8 @@ class Trial:
     `begin_seconds` is what a run takes besides its steps: the model, the checks of its first batch,
     the evaluation and the files.  `worker_seconds` is what each worker needs before its first run.
     `memory` is the process's peak in bytes, or the GPU's.  `files` maps "trained" and each phase of
-    a release to the sizes of a model's files, by name.
+    a release to the sizes of a model's files, by name.  `watts` is the power that the GPU drew
+    during the steps, if nvidia-smi could read it.
     """
 
     stack: int
@@ -64,6 +66,7 @@ class Trial:
     device: str
     threads: int
     files: Mapping[str, Mapping[str, int]]
+    watts: float | None = None
 
 
 class _Enough(Exception):
@@ -76,6 +79,7 @@ class _Clock:
     def __init__(self, seconds: float, device: torch.device) -> None:
         self._seconds, self._device = seconds, device
         self.times: list[float] = []
+        self.power = PowerReading.of(device)
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:
         """Called when the run begins."""
@@ -83,6 +87,8 @@ class _Clock:
     def before(self, batch: Any) -> None:
         """Note the time; raise `_Enough` when three steps and the seconds are over."""
         self.note()
+        if len(self.times) > 2:  # the first step has checks, which leave a GPU idle
+            self.power.begin()
         if len(self.times) > 3 and self.times[-1] - self.times[1] > self._seconds:
             raise _Enough
 
@@ -181,6 +187,7 @@ def trial(
         device=device.type,
         threads=used,
         files=files,
+        watts=clock.power.watts(),
     )
 
 

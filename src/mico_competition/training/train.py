@@ -426,15 +426,16 @@ def evaluate(
     """
     if not len(indices):
         return {"accuracy": None, "loss": None, "evaluation_records": 0}
-    correct, loss = 0, 0.0
     model.eval()
     indices = indices.to(data.labels.device)
+    correct = torch.zeros((), dtype=torch.int64, device=indices.device)  # read once, at the end
+    loss = torch.zeros((), dtype=torch.float64, device=indices.device)
     records = OrderedRecords(model, data, indices)
     places = records.order(torch.arange(len(indices), device=indices.device))
     with torch.no_grad():
         for at in places.split(batch_size):
             outputs, labels = logits(model, records.inputs(at)), data.labels[indices[at]]
-            correct += int((outputs.argmax(1) == labels).sum())
-            loss += float(cross_entropy(outputs, labels, reduction="sum"))
+            correct += (outputs.argmax(1) == labels).sum()
+            loss += cross_entropy(outputs, labels, reduction="sum")
     n = len(indices)
-    return {"accuracy": correct / n, "loss": loss / n, "evaluation_records": n}
+    return {"accuracy": int(correct) / n, "loss": float(loss) / n, "evaluation_records": n}
