@@ -2,7 +2,8 @@
 """Speed and memory of private training on a GPU: docs/results/gpu.json, which bench.py shows.
 
 Run it on a machine with a CUDA device (a few minutes).  Every rival takes the same step in turn, as
-in bench.py; whole runs are of MICO's shapes on made-up records, one epoch long.
+in bench.py; whole runs are of MICO's shapes on made-up records, one epoch long.  The JSON is
+written after each part, a part that fails leaves the others, and none begins when the time is over.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,8 @@ CASES = [
     Case("base", "RoBERTa 12 x 768", lambda: roberta(12, 768, 50_265), tokens, 2, 32,
          torch.optim.AdamW, 8),
 ]  # fmt: skip
-STACKS = (1, 10, 50)
+STACKS = (1, 10, 50, 200)
+RUNS = ("purchase100_inf", "purchase100_lo", "cifar10_inf", "cifar10_lo")
 IN_FULL = "plain in float32"
 
 
@@ -186,16 +189,40 @@ def gpu_section() -> str:
     )
 
 
-def main() -> None:
+Part = tuple[str, str, Callable[[], dict[str, Any]]]
+"""A part's title, the list of the JSON that it belongs to, and what measures it."""
+
+
+def measure_parts(parts: Sequence[Part], found: dict[str, Any], out: Path, seconds: float) -> None:
+    """Measure one part after another for some seconds, and write `found` to `out` after each."""
+    end = time.monotonic() + seconds
+    for title, kind, measure in parts:
+        if time.monotonic() > end:
+            print(f"The time is over: {title} and what follows are left out.")
+            break
+        start = time.monotonic()
+        try:
+            found[kind].append(measure())
+        except Exception as error:  # out of memory, say
+            found["failed"][title] = f"{type(error).__name__}: {error}"
+        out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        said = found["failed"].get(title, f"{time.monotonic() - start:.0f} s")
+        print(f"{title}: {said}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULT, help="where to write the JSON")
     parser.add_argument("--models", nargs="*", default=[case.name for case in CASES])
     parser.add_argument("--modes", nargs="*", default=list(GRAD_SAMPLE_MODES))
+    parser.add_argument("--runs", nargs="*", default=list(RUNS), help="scenarios of whole runs")
+    parser.add_argument("--stacks", nargs="*", type=int, default=list(STACKS))
+    parser.add_argument("--minutes", type=float, default=7.0, help="no part begins later")
     parser.add_argument("--records", type=int, help="n of the whole runs, to try the script")
     parser.add_argument("--device", default="cuda", help="cpu only tries the script")
     parser.add_argument("--profile", type=Path, help="write the profiles of the steps here")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     import opacus
 
     device = args.device
@@ -207,21 +234,18 @@ def main() -> None:
         "python": platform.python_version(),
         "steps": [],
         "runs": [],
+        "failed": {},
     }
-
-    def note(kind: str, measured: dict[str, Any]) -> None:
-        found[kind].append(measured)
-        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
     cases = [case for case in CASES if case.name in args.models]
-    for case in cases:
-        note("steps", measure_case(case, args.modes, device))
-        seconds = found["steps"][-1]["seconds"]
-        print(case.name, {mode: statistics.median(each) for mode, each in seconds.items()})
-    for scenario in ("purchase100_inf", "purchase100_lo", "cifar10_inf", "cifar10_lo"):
-        for stack in STACKS if scenario.startswith("purchase100") else (1,):
-            note("runs", measure_run(scenario, stack, device, args.records))
-            print(found["runs"][-1])
+    parts: list[Part] = [
+        (f"steps of {case.title}", "steps", partial(measure_case, case, args.modes, device))
+        for case in cases
+    ]
+    for scenario in args.runs:
+        for stack in args.stacks if scenario.startswith("purchase100") else (1,):
+            measure = partial(measure_run, scenario, stack, device, args.records)
+            parts.append((f"{scenario}, stack {stack}", "runs", measure))
+    measure_parts(parts, found, args.out, 60 * args.minutes)
     if args.profile:
         texts = [
             f"{case.name} {mode}\n{profile(case, mode, device)}"

@@ -1,6 +1,7 @@
 """Scripts of benchmarks/ as modules, for tests of the pages that they write."""
 
 import importlib.util
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,5 +17,6 @@ def script_of(name):
         patch.syspath_prepend(BENCHMARKS)
         spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
+        patch.setitem(sys.modules, name, module)  # where dataclasses look for it
         spec.loader.exec_module(module)
         yield module
