@@ -2,8 +2,8 @@
 
 A step sums over the records of its batch, so their order changes nothing but rounding and which
 draw of dropout a record gets.  In the order of length, each physical batch needs no more positions
-than its longest sentence has: for SST-2 a quarter of the 67 to which 2022 padded every sentence.
-The longest come first, so that the first physical batch shows how much memory a run needs.
+than its longest sentence has: in private batches of SST-2 a fifth of the 67 to which 2022 padded
+all.  The longest come first, so the first physical batch of a step needs the most memory.
 """
 
 from __future__ import annotations
