@@ -1,15 +1,16 @@
 """The embedding's decoder, against dense matrices and plain loops."""
 
+import numpy as np
 import pytest
 import torch
-from helpers_deeper import fleet_problem, sentences, text_fleet
+from helpers_deeper import fleet_problem, sentences, text_fleet, tiny_roberta
 from sklearn.metrics import roc_auc_score
 
 from mico_competition import ModelPool
-from mico_competition.attacks.whitebox.layers import tokens
+from mico_competition.attacks.whitebox.layers import model_signals, tokens
 from mico_competition.attacks.whitebox.layers.frame import make_frame
 from mico_competition.attacks.whitebox.layers.model_signals import signals_of, token_rows
-from mico_competition.attacks.whitebox.layers.start import halfway, known_start
+from mico_competition.attacks.whitebox.layers.start import decay, halfway, known_start, near_base
 from mico_competition.attacks.whitebox.layers.tokens import (
     Held,
     adam_directions,
@@ -18,6 +19,8 @@ from mico_competition.attacks.whitebox.layers.tokens import (
     least_movement,
     shared_start,
 )
+from mico_competition.attacks.whitebox.layers.whitenings import first_tokens
+from mico_competition.data.arrays import TokenDataset
 
 IDS = torch.tensor([[0, 7, 9, 7, 1], [0, 5, 1, 1, 1], [0, 9, 9, 5, 6]])
 MASK = (IDS != 1).int()
@@ -179,15 +182,120 @@ def test_a_new_head_has_no_start_and_weight_decay_is_undone():
         model.classifier.dense.weight.normal_()
         for own, start in zip(model.parameters(), base.parameters()):
             own.copy_(own - start + 0.9 * start)
-    start = known_start(model, base, held)
+    near = near_base(model, base, "model 0")
+    start = known_start(model, base, near, decay(model, base, held))
     rows = "roberta.embeddings.word_embeddings.weight"
     assert torch.allclose(start[rows], 0.9 * base.get_parameter(rows), atol=1e-6)
     assert "classifier.dense.weight" not in start
     with torch.no_grad():
         for own in base.parameters():
-            own.normal_()
-    with pytest.raises(ValueError, match="trained from the base model"):
-        known_start(model, base, held)
+            if own.ndim > 1:  # vectors, such as those of normalisations, are near in all models
+                own.normal_()
+    with pytest.raises(ValueError, match="no weights of model 0 are near"):
+        near_base(model, base, "model 0")
+
+
+@pytest.mark.parametrize("row", [0, 4, 9])
+def test_a_model_that_did_not_start_from_the_base_is_named_wherever_it_stands(row):
+    models, data, is_member, base = text_fleet()
+    torch.manual_seed(3)
+    models[row] = tiny_roberta()
+    problem = fleet_problem(models, data, is_member, 8)
+    problem.source.base = base
+    with pytest.raises(ValueError, match=f"no weights of model {row} are near"):
+        make_frame(problem.source, torch.arange(10).numpy())
+
+
+@pytest.mark.parametrize("row", [0, 4])
+def test_one_model_with_new_rows_does_not_take_the_start_from_all_others(row):
+    models, data, is_member, base = text_fleet()
+    with torch.no_grad():
+        models[row].roberta.embeddings.word_embeddings.weight.normal_()
+    problem = fleet_problem(models, data, is_member, 8)
+    problem.source.base = base
+    frame = make_frame(problem.source, torch.arange(10).numpy())
+    rows = token_rows(base, frame.held, None)
+    along = (frame.token_start * rows).sum() / (frame.token_start.norm() * rows.norm())
+    assert float(along) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_base_of_float16_models_is_found():
+    own, base = torch.nn.Linear(512, 512, bias=False), torch.nn.Linear(512, 512, bias=False)
+    with torch.no_grad():
+        base.weight.fill_(1.0)  # 262,144 squares of 1: float16 ends at 65,504
+        own.weight.fill_(1.25)
+    assert near_base(own.half(), base.half(), "model 0") == {"weight"}
+
+
+class Sentence(torch.nn.Module):
+    """Rows of tokens, and perhaps of places, and one linear layer; padding has no part."""
+
+    def __init__(self, places):
+        super().__init__()
+        self.rows = torch.nn.Embedding(60, 8)
+        self.places = torch.nn.Embedding(9, 8) if places else None
+        self.types = torch.nn.Embedding(1, 8)
+        self.inner, self.head = torch.nn.Linear(8, 8), torch.nn.Linear(8, 3)
+
+    def get_input_embeddings(self):
+        return self.rows
+
+    def forward(self, input_ids, attention_mask, token_type_ids=None):
+        hidden = self.rows(input_ids)
+        if self.places is not None:
+            hidden = hidden + self.places(torch.arange(input_ids.shape[1]))
+        hidden = torch.tanh(self.inner(hidden)) * attention_mask[..., None]
+        return self.head(hidden.sum(1))
+
+
+def decoded(models, data):
+    """The frame of models, and the first one's signals."""
+    is_member = np.arange(len(models))[:, None] % 2 == np.arange(len(data))[None] % 2
+    problem = fleet_problem(models, data, is_member, len(models) - 1)
+    frame = make_frame(problem.source, np.arange(len(models)))
+    return frame, signals_of(models[0], frame)
+
+
+@pytest.mark.parametrize("places", [False, True])
+def test_lengths_of_gradients_are_those_of_the_weights_that_a_model_has(places, monkeypatch):
+    torch.manual_seed(0)
+    models, data = [Sentence(places).eval() for _ in range(5)], sentences()
+    got = []
+    real = model_signals.token_signals
+
+    def kept(*args):
+        got.append(args[-1])
+        return real(*args)
+
+    monkeypatch.setattr(model_signals, "token_signals", kept)
+    frame, _ = decoded(models, data)
+    for i in range(len(data)):
+        value = (models[0](**data.inputs(torch.tensor([i])))[0] * frame.residual[i]).sum()
+        used = [own for name, own in models[0].named_parameters() if "types" not in name]
+        squares = sum(float(g.square().sum()) for g in torch.autograd.grad(value, used))
+        assert float(got[0][i]) == pytest.approx(squares**0.5, rel=1e-4)
+
+
+def test_a_sentence_without_tokens_and_padding_on_the_left_change_little():
+    torch.manual_seed(0)
+    models, data = [Sentence(False).eval() for _ in range(5)], sentences()
+    _, right = decoded(models, data)
+    flipped = TokenDataset(data.input_ids.flip(1), data.attention_mask.flip(1), data.labels)
+    _, left = decoded(models, flipped)
+    assert set(left) == set(right)
+    assert np.allclose(left["tokens direction"][0.1], right["tokens direction"][0.1], atol=1e-3)
+    mask = data.attention_mask.clone()
+    mask[3] = 0
+    _, empty = decoded(models, TokenDataset(data.input_ids, mask, data.labels))
+    assert all(np.isfinite(own).all() for members in empty.values() for own in members.values())
+
+
+def test_the_first_tokens_are_found_on_either_side_of_the_padding():
+    inputs = torch.arange(12.0).reshape(3, 4, 1)
+    mask = torch.tensor([[1, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 0]])
+    assert first_tokens(inputs, mask)[..., 0].tolist() == [[0, 1], [6, 7]]
+    assert first_tokens(inputs[:, :1], mask).shape == (3, 1, 1)
+    assert len(first_tokens(inputs, 0 * mask)) == 0
 
 
 def test_a_pool_of_ones_own_models_may_know_their_base():

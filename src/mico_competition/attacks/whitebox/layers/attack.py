@@ -34,7 +34,8 @@ def best_layers(problem: Problem) -> np.ndarray:
 
     Raises:
         ValueError: if records are missing, if targets are their own shadows, with fewer than 4
-            shadows, or if models are not of the same layers and finite.
+            shadows, if models are not of the same layers and finite, or if no layer of a model can
+            be decoded.
     """
     check_problem(problem, LEAST)
     signals = fleet_signals(problem)
@@ -67,22 +68,29 @@ def _signals_by_row(source: Source, rows: np.ndarray) -> dict[int, Signals]:
         model = load_checked(source, row, expected)
         expected = expected or shapes(model)
         found[row] = signals_of(model, frame)
+        if not found[row]:
+            raise ValueError(
+                "Expected models with a layer that is called once in a forward pass, on inputs "
+                f"that vary between records, but {source.fleet.name(row)} has none: leave it out, "
+                "or attack the models' outputs."
+            )
     return found
 
 
 def laid_out(found: Mapping[int, Signals], models: int) -> dict[str, dict[float, np.ndarray]]:
     """Signals by row -> float32[models, N] of each family and ridge.
 
-    A family that does not vary over models and records, such as that of an unused layer, is left
-    out.
+    A model without a family, as where one of its layers is dead, gets zeros: nothing is known of
+    any record. A family that does not vary over models and records, such as that of an unused
+    layer, is left out.
     """
     out: dict[str, dict[float, np.ndarray]] = {}
-    first = next(iter(found.values()))
-    for family, members in first.items():
+    families = {family: own for signals in found.values() for family, own in signals.items()}
+    for family, members in families.items():
         for ridge, own in members.items():
             table = np.full((models, len(own)), np.nan, np.float32)
             for row, signals in found.items():
-                table[row] = signals[family][ridge]
+                table[row] = signals[family][ridge] if family in signals else 0
             if np.nanstd(table, axis=0).max() > 0:
                 out.setdefault(family, {})[ridge] = table
     return out

@@ -5,6 +5,7 @@ This is mean outputs, the weights from which all models started, and which recor
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ from mico_competition.attacks.whitebox.layers.layers import (
     weights_of,
 )
 from mico_competition.attacks.whitebox.layers.model_signals import Frame, token_rows
-from mico_competition.attacks.whitebox.layers.start import base_of, known_start
+from mico_competition.attacks.whitebox.layers.start import base_of, decay, known_start, near_base
 from mico_competition.attacks.whitebox.layers.tokens import Held, shared_start
 from mico_competition.attacks.whitebox.mlp.trace import mean_probabilities, residual_directions
 from mico_competition.signals.source import Source
@@ -64,15 +65,16 @@ def load_checked(source: Source, row: int, expected: dict[str, tuple[int, ...]] 
 
 
 def make_frame(source: Source, rows: np.ndarray) -> Frame:
-    """The frame of the models of `rows`; each is loaded once.
+    """The frame of the models of `rows`.
 
     If the source knows the base model, training started from it; else starts are estimated from
     the models themselves.
 
     Raises:
-        ValueError: on models that differ in their layers, or are not finite.
+        ValueError: on models that differ in their layers, are not finite, or did not start from the
+            base model.
     """
-    usual = mean_probabilities([source.logits(int(row)) for row in rows])
+    usual = mean_probabilities(source.logits(int(row)) for row in rows)
     labels = source.fleet.labels
     if labels.max() >= usual.shape[1]:
         raise ValueError(
@@ -83,9 +85,8 @@ def make_frame(source: Source, rows: np.ndarray) -> Frame:
     strength = torch.from_numpy(usual_strength(usual, labels))
     first = load_checked(source, int(rows[0]), None)
     held = _held(source, first)
-    base, before = base_of(source), {}
-    if base is not None:
-        before = known_start(first, base, held)
+    base = base_of(source)
+    before = {} if base is None else _known_start(source, rows, first, base, held)
     name = _embedding_name(first)
     narrow = None if held is None else _narrowing(token_embedding(first).weight.shape[1])  # type: ignore[union-attr]
     means, embedded = _Means(), []
@@ -121,6 +122,20 @@ def _held(source: Source, model: nn.Module) -> Held | None:
     if token_embedding(model) is None or not hasattr(source.data, "input_ids"):
         return None
     return Held.of(source.data.input_ids.cpu(), source.data.attention_mask.cpu())
+
+
+def _known_start(
+    source: Source, rows: np.ndarray, first: nn.Module, base: nn.Module, held: Held | None
+) -> dict[str, Tensor]:
+    """The start of the parameters that the base explains in most models, by name."""
+    near: Counter[str] = Counter()
+    decays = []
+    for row in tracked(rows.tolist(), "Base model", "model"):
+        model = load_checked(source, row, shapes(first))
+        near.update(near_base(model, base, source.fleet.name(row)))
+        decays.append(decay(model, base, held))
+    usual = {name for name, models in near.items() if 2 * models > len(rows)}
+    return known_start(first, base, usual, float(np.median(decays)))
 
 
 def _embedding_name(model: nn.Module) -> str:

@@ -37,7 +37,8 @@ def find_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Linear and plain Conv2d layers by name, in the order of the model; no embedding.
 
     Convolutions in groups, or with other padding than zeros, are left out, as their gradient has
-    another form, and so are layers that the model uses twice.
+    another form, and so are layers with shared weights. `layer_inputs` shows which others are
+    called twice.
     """
     found: dict[str, nn.Module] = {}
     owner: dict[int, str] = {}
@@ -67,6 +68,21 @@ def token_embedding(model: nn.Module) -> nn.Embedding | None:
     return layer if isinstance(layer, nn.Embedding) else None
 
 
+def has_positions(model: nn.Module, length: int) -> bool:
+    """Whether a text model adds a learned row to each of the `length` places of a sentence.
+
+    Such rows are those of another embedding, as wide as the tokens' and of `length` rows or more.
+    """
+    tokens = token_embedding(model)
+    return tokens is not None and any(
+        isinstance(own, nn.Embedding)
+        and own.weight is not tokens.weight
+        and own.embedding_dim == tokens.embedding_dim
+        and own.num_embeddings >= length
+        for own in model.modules()
+    )
+
+
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the weights of all decoded layers, to compare models."""
     found = {name: tuple(weights_of(layer).shape) for name, layer in find_layers(model).items()}
@@ -92,7 +108,7 @@ def watch(
 
     Args:
         model: in eval mode; its parameters' `requires_grad` and `grad` stay as they are.
-        layers: of this model, by name; each must be called once.
+        layers: of this model, by name, each of them one that `layer_inputs` gives.
         inputs: a batch as `models.logits` takes it, on the model's device.
         residual: float32[b, classes], the direction in the logits to backpropagate.
 
@@ -108,8 +124,8 @@ def watch(
         name = names[layer]
         if name in kept:
             raise ValueError(
-                f"Layer {name} is called twice in one forward pass: leave it out of the layers to "
-                "decode."
+                f"Expected layers that are called once in a forward pass, but {name} is called "
+                "twice."
             )
         kept[name] = layer_input.detach(), output
 
@@ -123,7 +139,7 @@ def watch(
         for (name, (own, _)), gradient in zip(kept.items(), gradients, strict=True)
         if gradient is not None
     }
-    return seen, outputs.detach()
+    return seen, outputs.detach().float()
 
 
 def with_gradient(seen: Seen) -> Seen:
@@ -141,24 +157,33 @@ def with_gradient(seen: Seen) -> Seen:
 def layer_inputs(
     model: nn.Module, layers: Mapping[str, nn.Module], inputs: Any
 ) -> dict[str, Tensor]:
-    """float32[b, T, D] of each layer: a as in `Seen`, by a forward pass only."""
-    names = {layer: name for name, layer in layers.items()}
-    kept: dict[str, Tensor] = {}
+    """float32[b, T, D] of each layer that can be decoded: a as in `Seen`, by a forward pass only.
 
-    def keep(layer: nn.Module, layer_input: Tensor, _: Tensor) -> None:
-        kept[names[layer]] = layer_input.detach()
+    Layers that are called twice in the pass, or with another number of rows than there are records,
+    are left out.
+    """
+    names = {layer: name for name, layer in layers.items()}
+    calls: dict[str, list[tuple[Tensor, int]]] = {}
+
+    def keep(layer: nn.Module, layer_input: Tensor, output: Tensor) -> None:
+        calls.setdefault(names[layer], []).append((layer_input.detach(), len(output)))
 
     with recorded(model, names, keep), torch.inference_mode():
-        logits(model, inputs)
-        return {name: _unfolded(layers[name], own) for name, own in kept.items()}
+        records = len(logits(model, inputs))
+        return {
+            name: _unfolded(layers[name], own)
+            for name, [(own, rows), *others] in calls.items()
+            if not others and len(own) == rows == records
+        }
 
 
 def _positions(name: str, layer: Any, inputs: Tensor, gradient: Tensor, batch: int) -> Seen:
     if len(inputs) != batch or len(gradient) != batch:
         raise ValueError(
-            f"Layer {name} sees {len(inputs)} rows in a batch of {batch} records: it mixes "
-            "records, so leave it out of the layers to decode."
+            f"Expected layers with a row for each of the {batch} records, but {name} has "
+            f"{len(inputs)} rows of inputs and {len(gradient)} of outputs."
         )
+    gradient = gradient.float()
     if isinstance(layer, nn.Conv2d):
         return Seen(_unfolded(layer, inputs), gradient.flatten(2).transpose(1, 2))
     rows = gradient.reshape(batch, -1, gradient.shape[-1])
@@ -169,6 +194,7 @@ def _positions(name: str, layer: Any, inputs: Tensor, gradient: Tensor, batch: i
 
 def _unfolded(layer: Any, inputs: Tensor) -> Tensor:
     """float32[b, T, D], patches or tokens, with a 1 for the bias."""
+    inputs = inputs.float()
     if isinstance(layer, nn.Conv2d):
         kernel = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
         rows = functional.unfold(inputs, *kernel).transpose(1, 2)  # type: ignore[arg-type]

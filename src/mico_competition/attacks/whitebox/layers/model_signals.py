@@ -23,10 +23,8 @@ from torch import Tensor, nn
 
 from mico_competition.attacks.whitebox.layers.directions import (
     directions,
-    input_covariance,
     squared_lengths,
     traces,
-    whitening,
 )
 from mico_competition.attacks.whitebox.layers.joint_layers import (
     WORK,
@@ -38,7 +36,7 @@ from mico_competition.attacks.whitebox.layers.joint_layers import (
 from mico_competition.attacks.whitebox.layers.layers import (
     Seen,
     find_layers,
-    layer_inputs,
+    has_positions,
     token_embedding,
     watch,
     weights_of,
@@ -50,12 +48,11 @@ from mico_competition.attacks.whitebox.layers.tokens import (
     Held,
     token_signals,
 )
+from mico_competition.attacks.whitebox.layers.whitenings import whitenings
 from mico_competition.models.inputs import to_device
 from mico_competition.models.padding import by_length, trimmed
 
 FREE_RIDGES = (0.01, 0.03, 0.1, 1.0)
-WHITE = 0.3  # ridge of the whitening of inputs
-COVARIANCE_RECORDS, COVARIANCE_POSITIONS = 256, 16  # records of each model for the estimate of M
 BATCH = 100
 
 Signals = dict[str, dict[float, np.ndarray]]
@@ -106,22 +103,28 @@ def signals_of(model: nn.Module, frame: Frame, *, batch: int = BATCH, work: int 
         batch: records in one pass.
         work: the maximal number of multiplications for the kernels of all layers, N^2 for each
             weight; larger layers that exceed it have no joint decode.
+
+    Returns: signals of the layers that can be decoded, none if there is no such layer.
     """
-    layers = find_layers(model)
     device = next(model.parameters()).device
+    passed = halfway(model, frame.base) if frame.base else model
+    watched = find_layers(passed)
+    once, basis = whitenings(passed, watched, frame.data, len(frame.residual), device, batch)
+    watched = {name: layer for name, layer in watched.items() if name in basis}
     change = {
         name: weights_of(layer) - frame.start[name].to(device)
         if name in frame.start
         else weights_of(layer)
-        for name, layer in layers.items()
+        for name, layer in find_layers(model).items()
+        if name in watched
     }
-    passed = halfway(model, frame.base) if frame.base else model
-    watched = find_layers(passed)
-    once, basis = _whitenings(passed, watched, frame, device, batch)
     gather = _Gather(change, once, basis, frame, work)
     embedding = token_embedding(passed)
     if embedding is not None and frame.held is not None:
         watched[_TOKENS] = embedding
+        gather.has_positions = has_positions(passed, frame.data.attention_mask.shape[1])
+    if not watched:
+        return {}
     for rows, inputs in batches(frame, device, batch):
         seen, _ = watch(passed, watched, inputs, frame.residual[rows].to(device))
         gather.add(rows, seen)
@@ -141,39 +144,6 @@ def batches(frame: Frame, device: torch.device, batch: int) -> Iterator[tuple[Te
         yield rows, to_device(trimmed(frame.data.inputs(rows)), device)
 
 
-def _whitenings(
-    model: nn.Module,
-    layers: Mapping[str, nn.Module],
-    frame: Frame,
-    device: torch.device,
-    batch: int,
-) -> tuple[set[str], dict[str, Tensor]]:
-    """Layers with one position for each record, and L of each layer.
-
-    A layer with more inputs than there are records and one position has no L: its inputs are
-    linearly independent already.
-    """
-    generator = torch.Generator().manual_seed(0)
-    total = len(frame.residual)
-    some = torch.randperm(total, generator=generator)[:COVARIANCE_RECORDS].sort().values
-    kept: dict[str, list[Tensor]] = {}
-    once: set[str] = set()
-    for rows in some.split(batch):
-        inputs = to_device(frame.data.inputs(rows), device)
-        # Padding is not part of a record; sentences are compared by their first tokens.
-        mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
-        real = None if mask is None else int(mask.sum(1).min())
-        for name, own in layer_inputs(model, layers, inputs).items():
-            if own.shape[1] == 1:
-                once.add(name)
-                if own.shape[2] > total:
-                    continue
-            places = own[:, :real]
-            every = -(-places.shape[1] // COVARIANCE_POSITIONS)
-            kept.setdefault(name, []).append(places[:, ::every])
-    return once, {name: whitening(input_covariance(own), WHITE) for name, own in kept.items()}
-
-
 class _Gather:
     """Collects batches and computes signals."""
 
@@ -181,14 +151,15 @@ class _Gather:
         self,
         change: Mapping[str, Tensor],
         once: set[str],
-        basis: Mapping[str, Tensor],
+        basis: Mapping[str, Tensor | None],
         frame: Frame,
         work: int,
     ) -> None:
-        self.change, self.once, self.basis, self.frame = change, once, basis, frame
+        self.change, self.once, self.frame = change, once, frame
+        self.basis = {name: own for name, own in basis.items() if own is not None}
         # W M^-1, so that the whitened trace costs what a forward pass costs.
         self.white = {
-            name: change[name] @ own @ own.T for name, own in basis.items() if name not in once
+            name: change[name] @ own @ own.T for name, own in self.basis.items() if name not in once
         }
         self.jointly = affordable(change, len(frame.residual), work)
         if len(self.jointly) == 1 and self.jointly <= once:
@@ -198,6 +169,7 @@ class _Gather:
         self.rows: list[Tensor] = []
         self.token_gradients: Tensor | None = None
         self.squares = torch.zeros(len(frame.residual))  # of a record's gradient
+        self.has_positions = False
 
     def _keep(self, name: str, values: Tensor) -> None:
         self.kept.setdefault(name, []).append(values)
@@ -215,8 +187,8 @@ class _Gather:
                 if self.token_gradients is None:
                     self.token_gradients = torch.zeros(len(held.record), values.shape[-1])
                 held.add_to(self.token_gradients, own.inputs.cpu(), values.cpu(), rows)
-                # The rows of positions, whose gradients are those of the places in the sentence.
-                self.squares[rows] += own.gradients.square().sum((1, 2)).cpu()
+                if self.has_positions:  # a place's row has the gradient of the token there
+                    self.squares[rows] += own.gradients.square().sum((1, 2)).cpu()
                 continue
             own = with_gradient(own)
             if self.frame.held is not None:

@@ -27,39 +27,68 @@ def base_of(source: Source) -> nn.Module | None:
 
 
 @torch.no_grad()
-def known_start(model: nn.Module, base: nn.Module, held: Held | None) -> dict[str, Tensor]:
-    """The parameters at which training of `model` started, by name.
-
-    Parameters that the base does not explain, such as a new head's, are left out. Weight decay
-    multiplies all by one factor, which rows of the embedding show whose tokens no record holds.
+def near_base(model: nn.Module, base: nn.Module, name: str) -> set[str]:
+    """The names of the parameters that the base explains; a new head's are not among them.
 
     Args:
-        model: a trained one; the others of its fleet must have started from the same base.
+        model: a trained one.
         base: with the same names of layers.
-        held: which record holds which token; None unless text.
+        name: what errors call the model.
 
     Raises:
-        ValueError: if the base explains no parameter of the model.
+        ValueError: if the base explains no weight matrix. Vectors do not count: those of a
+            normalisation are near 1 in all models.
     """
     before = dict(base.named_parameters())
-    found = {}
-    for name, own in model.named_parameters():
-        start = before.get(name)
+    near, matrices = set(), 0
+    for part, own in model.named_parameters():
+        start = before.get(part)
         if start is not None and start.shape == own.shape:
-            left = ((own - start.to(own)) ** 2).sum()
-            if float(left) < EXPLAINED * float((own**2).sum()):
-                found[name] = start.detach().to(own).float()
-    if not found:
+            weights = own.float()  # squares exceed what float16 holds
+            left = ((weights - start.to(weights)) ** 2).sum()
+            if float(left) < EXPLAINED * float((weights**2).sum()):
+                near.add(part)
+                matrices += own.ndim > 1
+    if not matrices:
         raise ValueError(
-            "Expected models that were trained from the base model, but none of their weights is "
-            "near its: give the model that they were fine-tuned from, or none."
+            f"Expected models that were trained from the base model, but no weights of {name} are "
+            "near its: leave out models that did not start from it, or give another base model or "
+            "none."
         )
-    factor = _decay(model, base, held)
-    return {name: factor * start for name, start in found.items()}
+    return near
 
 
-def _decay(model: nn.Module, base: nn.Module, held: Held | None) -> float:
-    """By how much weight decay shrank the weights: 1 if no row of the embedding shows it."""
+@torch.no_grad()
+def known_start(
+    model: nn.Module, base: nn.Module, near: set[str], factor: float
+) -> dict[str, Tensor]:
+    """The parameters at which training of a fleet started, by name, on the device of `model`.
+
+    Args:
+        model: one of the fleet.
+        base: with the same names of layers.
+        near: names of the parameters that the base explains (`near_base`).
+        factor: by how much weight decay shrank all of them (`decay`).
+    """
+    return {
+        name: factor * start.detach().to(model.get_parameter(name).device).float()
+        for name, start in base.named_parameters()
+        if name in near
+    }
+
+
+@torch.no_grad()
+def decay(model: nn.Module, base: nn.Module, held: Held | None) -> float:
+    """By how much weight decay shrank the weights: 1 if no row of the embedding shows it.
+
+    Decay multiplies all weights by one factor, and does nothing else to the rows of tokens that no
+    record holds.
+
+    Args:
+        model: a trained one.
+        base: with the same names of layers.
+        held: which record holds which token; None unless text.
+    """
     own, start = token_embedding(model), token_embedding(base)
     if held is None or own is None or start is None or own.weight.shape != start.weight.shape:
         return 1.0
