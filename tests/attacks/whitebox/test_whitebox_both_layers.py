@@ -188,7 +188,8 @@ def test_residuals_of_sure_models_keep_their_digits():
     layers = layers_of(network)
     sure = Layers(layers.w1, layers.b1, 400 * layers.w2, layers.b2, 1.0)
     found = clipped_residual(sure, data.x, sure.hidden(data.x), data.labels)
-    exact = Layers(*(own.double() for own in (sure.w1, sure.b1, sure.w2, sure.b2)), 1.0)
+    w1, b1, w2, b2 = (own.double() for own in (sure.w1, sure.b1, sure.w2, sure.b2))
+    exact = Layers(w1, b1, w2, b2, 1.0)
     x = data.x.double()
     expected = clipped_residual(exact, x, exact.hidden(x), data.labels)
     assert float(expected.abs().sum(1).min()) < 1e-8
