@@ -215,6 +215,7 @@ def test_one_model_with_new_rows_does_not_take_the_start_from_all_others(row):
     problem.source.base = base
     frame = make_frame(problem.source, torch.arange(10).numpy())
     rows = token_rows(base, frame.held, None)
+    assert frame.token_start is not None
     along = (frame.token_start * rows).sum() / (frame.token_start.norm() * rows.norm())
     assert float(along) == pytest.approx(1, abs=1e-5)
 
