@@ -9,9 +9,10 @@ from mico_competition.data.arrays import TokenDataset
 from mico_competition.models.architectures import logits
 from mico_competition.training import sentence_order
 from mico_competition.training.accounting import Mechanism
+from mico_competition.training.accuracy import evaluate
 from mico_competition.training.sentence_order import OrderedRecords
 from mico_competition.training.streams import Streams
-from mico_competition.training.train import evaluate, fit_records
+from mico_competition.training.train import fit_records
 
 PAD, LONGEST, N = 1, 24, 20
 SILENT = Mechanism(1e-9, 0.25, 12)  # hardly any noise

@@ -10,11 +10,12 @@ from helpers_data import blobs
 
 from mico_competition import ChallengeDataset, load_model
 from mico_competition.competition.splits import Seeds
+from mico_competition.training.accuracy import evaluate
 from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
 from mico_competition.training.model_folder import StorageError
 from mico_competition.training.settings import resolve
 from mico_competition.training.streams import Streams
-from mico_competition.training.train import evaluate, shuffled_batches, train_model
+from mico_competition.training.train import shuffled_batches, train_model
 
 SEEDS = Seeds(1, 2, 3)
 SMALL = {"len_training": 190, "len_challenge": 50, "batch_size": 50, "num_epochs": 4}

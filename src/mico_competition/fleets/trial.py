@@ -29,12 +29,12 @@ from mico_competition.models.text_models import base_config
 from mico_competition.release.public_files import write_public_files
 from mico_competition.support.scratch import scratch
 from mico_competition.training.accounting import Mechanism
+from mico_competition.training.accuracy import evaluate
 from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import describe, write_model_folder
 from mico_competition.training.settings import Settings
 from mico_competition.training.streams import Streams, seeded
 from mico_competition.training.train import (
-    evaluate,
     evaluation_records,
     fit_records,
     mechanism_of,

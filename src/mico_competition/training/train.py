@@ -16,16 +16,16 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from mico_competition.competition.challenge import ChallengeDataset
 from mico_competition.competition.splits import Seeds
 from mico_competition.competition.table import get_task
-from mico_competition.models.architectures import logits, new_model
+from mico_competition.models.architectures import new_model
 from mico_competition.models.inputs import Data, default_device
 from mico_competition.support.files import PathLike
 from mico_competition.support.progress import stage
 from mico_competition.training.accounting import Mechanism, check_mechanism
+from mico_competition.training.accuracy import evaluate
 from mico_competition.training.checkpoint import (
     Checkpoint,
     DivergedError,
@@ -415,27 +415,3 @@ def check_weights(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise ValueError(f"Parameter {name} is not finite: lower --learning_rate.")
-
-
-def evaluate(
-    model: nn.Module, data: Data, indices: torch.Tensor, *, batch_size: int = 1024
-) -> dict[str, Any]:
-    """The accuracy in [0, 1] and mean cross-entropy over the records at `indices`.
-
-    Both are None if there are no records.
-    """
-    if not len(indices):
-        return {"accuracy": None, "loss": None, "evaluation_records": 0}
-    model.eval()
-    indices = indices.to(data.labels.device)
-    correct = torch.zeros((), dtype=torch.int64, device=indices.device)  # read once, at the end
-    loss = torch.zeros((), dtype=torch.float64, device=indices.device)
-    records = OrderedRecords(model, data, indices)
-    places = records.order(torch.arange(len(indices), device=indices.device))
-    with torch.no_grad():
-        for at in places.split(batch_size):
-            outputs, labels = logits(model, records.inputs(at)), data.labels[indices[at]]
-            correct += (outputs.argmax(1) == labels).sum()
-            loss += cross_entropy(outputs, labels, reduction="sum")
-    n = len(indices)
-    return {"accuracy": int(correct) / n, "loss": float(loss) / n, "evaluation_records": n}

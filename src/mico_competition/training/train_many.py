@@ -20,6 +20,7 @@ from mico_competition.data.arrays import ArrayDataset
 from mico_competition.models.architectures import MLP, new_model
 from mico_competition.models.inputs import Data, default_device
 from mico_competition.training.accounting import Mechanism, check_mechanism
+from mico_competition.training.accuracy import evaluate
 from mico_competition.training.batched_mlp import StackedDPSGD as StackedDPSGD
 from mico_competition.training.batched_mlp import (
     StackedMLP,
@@ -36,7 +37,6 @@ from mico_competition.training.train import (
     Observer,
     Show,
     check_weights,
-    evaluate,
     evaluation_records,
     mechanism_of,
     optimizer_of,

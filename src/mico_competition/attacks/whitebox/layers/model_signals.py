@@ -48,7 +48,7 @@ from mico_competition.attacks.whitebox.layers.tokens import (
     Held,
     token_signals,
 )
-from mico_competition.attacks.whitebox.layers.whitenings import whitenings
+from mico_competition.attacks.whitebox.layers.whitenings import some_batches, whitenings
 from mico_competition.models.inputs import to_device
 from mico_competition.models.padding import by_length, trimmed
 
@@ -109,7 +109,9 @@ def signals_of(model: nn.Module, frame: Frame, *, batch: int = BATCH, work: int 
     device = next(model.parameters()).device
     passed = halfway(model, frame.base) if frame.base else model
     watched = find_layers(passed)
-    once, basis = whitenings(passed, watched, frame.data, len(frame.residual), device, batch)
+    records = len(frame.residual)
+    some = some_batches(frame.data, records, device, batch)
+    once, basis = whitenings(passed, watched, some, records)
     watched = {name: layer for name, layer in watched.items() if name in basis}
     change = {
         name: weights_of(layer) - frame.start[name].to(device)

@@ -5,7 +5,7 @@ See docs/METHODS.md, section 6.8 (formula 49).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,12 +21,7 @@ ROUNDING = 1e-6  # inputs that differ by less than this share of them are the sa
 
 
 def whitenings(
-    model: nn.Module,
-    layers: Mapping[str, nn.Module],
-    data: Any,
-    records: int,
-    device: torch.device,
-    batch: int,
+    model: nn.Module, layers: Mapping[str, nn.Module], batches: Iterable[Any], records: int
 ) -> tuple[set[str], dict[str, Tensor | None]]:
     """Layers with one position for each record, and L of each layer that can be decoded.
 
@@ -34,8 +29,14 @@ def whitenings(
     has one whose inputs are the same for all records, such as the one behind a dead layer. L is
     None for a layer with more inputs than there are records and one position: its inputs are
     linearly independent already.
+
+    Args:
+        model: in eval mode.
+        layers: of this model, by name.
+        batches: inputs of some records (`some_batches`).
+        records: N, the number of all.
     """
-    seen = list(_some_inputs(model, layers, data, records, device, batch))
+    seen = [_places(model, layers, inputs) for inputs in batches]
     once: set[str] = set()
     found: dict[str, Tensor | None] = {}
     for name in seen[0]:
@@ -50,26 +51,24 @@ def whitenings(
     return once, found
 
 
-def _some_inputs(
-    model: nn.Module,
-    layers: Mapping[str, nn.Module],
-    data: Any,
-    records: int,
-    device: torch.device,
-    batch: int,
-) -> Iterator[dict[str, tuple[Tensor, int]]]:
-    """By layer, inputs float32[b, t, D] at a few positions of some records; and all positions."""
+def some_batches(data: Any, records: int, device: torch.device, batch: int) -> Iterator[Any]:
+    """Inputs of some of the first `records` of a dataset, by chance, on the device."""
     generator = torch.Generator().manual_seed(0)
     some = torch.randperm(records, generator=generator)[:COVARIANCE_RECORDS].sort().values
-    for rows in some.split(batch):
-        inputs = to_device(data.inputs(rows), device)
-        mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
-        seen = {}
-        for name, own in layer_inputs(model, layers, inputs).items():
-            places = own if mask is None else first_tokens(own, mask)
-            every = max(1, -(-places.shape[1] // COVARIANCE_POSITIONS))
-            seen[name] = places[:, ::every], own.shape[1]
-        yield seen
+    return (to_device(data.inputs(rows), device) for rows in some.split(batch))
+
+
+def _places(
+    model: nn.Module, layers: Mapping[str, nn.Module], inputs: Any
+) -> dict[str, tuple[Tensor, int]]:
+    """By layer, inputs float32[b, t, D] at a few positions; and the number of all positions."""
+    mask = inputs.get("attention_mask") if isinstance(inputs, dict) else None
+    seen = {}
+    for name, own in layer_inputs(model, layers, inputs).items():
+        places = own if mask is None else first_tokens(own, mask)
+        every = max(1, -(-places.shape[1] // COVARIANCE_POSITIONS))
+        seen[name] = places[:, ::every], own.shape[1]
+    return seen
 
 
 def first_tokens(inputs: Tensor, mask: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """Our attacks on models of the MLP family: trace, joint decode, and the stack of all signals.
 
 `best` stacks black-box signals, traces of both layers and decodes. A second pass decodes again with
-beliefs from the first as priors, if a training set is known, or if there are more records than
-weights and the first pass separates members from others after plain training. See docs/METHODS.md,
-section 6.7.
+beliefs from the first as priors, if a training set is known, or if the first pass separates members
+from others after plain training and a second one is worth its cost. See docs/METHODS.md, section
+6.7.
 """
 
 from __future__ import annotations
