@@ -1,4 +1,4 @@
-"""Draws Poisson batches: all of a run, or one after another, each to be trained on exactly once.
+"""Draws Poisson batches: those of an epoch at once, or one after another, each to be used once.
 
 `poisson_batches` draws each record independently with probability `sample_rate`, as Opacus'
 `UniformWithReplacementSampler` does.  `PoissonDraws` hands such batches out one by one.  The
@@ -10,12 +10,16 @@ used.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from mico_competition.training.secure_random import Generator, SecureGenerator
+
+
+# Batches are drawn, and moved to a device, in blocks of about this many positions (32 MB).
+BLOCK = 2**22
 
 
 def poisson_batches(
@@ -27,43 +31,93 @@ def poisson_batches(
 ) -> Iterator[torch.Tensor]:
     """Draw Poisson batches: each holds each record independently with probability `sample_rate`.
 
+    torch's generators draw many batches at once, so after the first one the generator's state is
+    that after all batches of its block.  The batches depend on `num_steps` as well as on the seed.
+
     Args:
         num_records: n, the number of records.
         sample_rate: q in (0, 1].
         num_steps: the number of batches.
-        generator: the generator that draws them.
+        generator: the generator that draws them, on the CPU.
 
     Yields:
-        int64[b], the sorted positions of a batch's records in 0..n-1.  A batch may be empty; it
-        still counts as a step.
+        int64[b] on the CPU, the sorted positions of a batch's records in 0..n-1.  A batch may be
+        empty; it still counts as a step.
     """
-    for _ in range(num_steps):
-        if isinstance(generator, SecureGenerator):
+    if isinstance(generator, SecureGenerator):
+        for _ in range(num_steps):
             yield generator.bernoulli(num_records, sample_rate).nonzero().squeeze(1)
-        else:
-            yield poisson_draw(num_records, sample_rate, generator)
+        return
+    block = max(1, int(BLOCK / (1 + num_records * sample_rate)))
+    for start in range(0, num_steps, block):
+        yield from _drawn(num_records, sample_rate, min(block, num_steps - start), generator)
 
 
-def poisson_draw(num_records: int, sample_rate: float, generator: torch.Generator) -> torch.Tensor:
-    """Draw one Poisson batch: int64[b], the sorted positions of its records.
+def _drawn(
+    num_records: int, sample_rate: float, num_steps: int, generator: torch.Generator
+) -> Sequence[torch.Tensor]:
+    """Draw `num_steps` Poisson batches together; see `poisson_batches`.
 
-    It draws the gaps between positions, which are geometric (Devroye, Non-Uniform Random Variate
-    Generation, 1986, chapter X.2), so the cost grows with the batch and not with the dataset.
+    The coins of all steps and records are one row of steps * n independent coins, of which those of
+    step s are at s * n to s * n + n - 1.
     """
     if sample_rate >= 1:
-        return torch.arange(num_records, device=generator.device)
-    expected = num_records * sample_rate
-    count = math.ceil(expected + 6 * math.sqrt(expected)) + 8
-    last, parts = -1.0, []
-    while last < num_records:
-        uniform = torch.rand(
-            count, generator=generator, dtype=torch.float64, device=generator.device
-        )
-        gaps = uniform.neg_().log1p_().div_(math.log1p(-sample_rate)).floor_().add_(1)
-        parts.append(gaps.cumsum(0).add_(last))
-        last = float(parts[-1][-1])
-    drawn = torch.cat(parts)
-    return drawn[drawn < num_records].long()
+        return [torch.arange(num_records) for _ in range(num_steps)]
+    heads = _heads(num_steps * num_records, sample_rate, generator)
+    ends = torch.searchsorted(heads, torch.arange(1, num_steps + 1) * num_records)
+    lengths = ends.diff(prepend=ends.new_zeros(1)).tolist()
+    parts: Sequence[torch.Tensor] = heads.remainder_(num_records).split(lengths)
+    return parts
+
+
+def _heads(count: int, probability: float, generator: torch.Generator) -> torch.Tensor:
+    """The sorted places in 0..count-1 where independent coins show heads, int64.
+
+    It draws the gaps between them, which are geometric (Devroye, Non-Uniform Random Variate
+    Generation, 1986, chapter X.2), so the cost grows with the heads and not with the coins.  The
+    gap behind the last place is dropped: coins have no memory.
+    """
+    expected = count * probability
+    size = math.ceil(expected + 6 * math.sqrt(expected)) + 8
+    last, parts = -1, list[torch.Tensor]()
+    while last < count:
+        uniform = torch.rand(size, generator=generator, dtype=torch.float64)
+        gaps = uniform.neg_().log1p_().div_(math.log1p(-probability)).floor_().add_(1)
+        # Sums of whole numbers, so they are exact; a gap beyond the last coin need not be longer.
+        parts.append(gaps.clamp_(max=count + 1).long().cumsum(0).add_(last))
+        last = int(parts[-1][-1])
+    places = torch.cat(parts) if len(parts) > 1 else parts[0]
+    return places[: int(torch.searchsorted(places, count))]
+
+
+def moved(batches: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
+    """The same batches on `device`: a GPU gets those of an epoch in one copy, in blocks if large.
+
+    Their lengths stay known to the host, which does not wait for the copy.
+    """
+    if device.type == "cpu":
+        yield from batches
+        return
+    waiting, positions = list[torch.Tensor](), 0
+    for batch in batches:
+        waiting.append(batch)
+        positions += len(batch)
+        if positions >= BLOCK:
+            yield from _in_one_copy(waiting, device)
+            waiting, positions = [], 0
+    yield from _in_one_copy(waiting, device)
+
+
+def _in_one_copy(batches: list[torch.Tensor], device: torch.device) -> Sequence[torch.Tensor]:
+    if not batches:
+        return []
+    together = torch.cat(batches)
+    if device.type == "cuda":
+        together = together.pin_memory()
+    parts: Sequence[torch.Tensor] = together.to(device, non_blocking=True).split(
+        [len(batch) for batch in batches]
+    )
+    return parts
 
 
 class PoissonDraws:

@@ -38,7 +38,7 @@ from mico_competition.training.dpsgd import Batch, physical_batches
 from mico_competition.training.fingerprints import of_training
 from mico_competition.training.losses import per_example_losses
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
-from mico_competition.training.poisson_draws import poisson_batches
+from mico_competition.training.poisson_draws import moved, poisson_batches
 from mico_competition.training.run_report import Report, RunReport
 from mico_competition.training.run_state import Position, RunState
 from mico_competition.training.secure_random import Generator
@@ -293,7 +293,7 @@ def fit(
     run_epochs(
         settings,
         lambda batch: trainer.step(batch if order is None else order(batch), inputs, labels),
-        lambda: (batch.to(device) for batch in epoch(settings, sampling)),
+        lambda: moved(epoch(settings, sampling), device),
         optimizer,
         progress,
         observer,
