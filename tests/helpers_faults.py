@@ -58,7 +58,7 @@ class UnclippedLayer(DPSGD):
         self.unclipped = dict(self.model.named_modules())[layer]
         self.checks = Unchecked()
 
-    def _backward(self, inputs, labels):
+    def _backward(self, inputs, labels, counts=None):
         with self.keeper.recording():
             losses = per_example_losses(self.model, inputs, labels)
             self.keeper.norms(losses)
@@ -83,7 +83,7 @@ class DividedBeforeClipping(DPSGD):
         super().__init__(*args, **others)
         self.checks = Unchecked()
 
-    def _backward(self, inputs, labels):
+    def _backward(self, inputs, labels, counts=None):
         with self.keeper.recording():
             losses = per_example_losses(self.model, inputs, labels)
             self.keeper.norms(losses)

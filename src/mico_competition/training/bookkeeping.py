@@ -96,11 +96,14 @@ class BookKeeper:
         if torch.is_grad_enabled():
             self.layers.whole[module].see(arguments, named, output)
 
-    def norms(self, losses: Tensor) -> Tensor:
+    def norms(self, losses: Tensor, *, ask: bool = True) -> Tensor:
         """Run the backward pass, and compute the norm of each example's gradient.
 
         Args:
             losses: float[b], one loss for each example, computed inside `recording`.
+            ask: whether the host may wait for the device to learn if rounding hides a norm, which
+                is then computed anew.  Otherwise such an example gets the bound below which the
+                norm lies, so it is clipped more than it need be if that bound exceeds C.
 
         Returns:
             float[b] >= 0, infinite for an example whose norm overflows or is not a number.  Such
@@ -122,7 +125,10 @@ class BookKeeper:
         doubts = [self._doubt(part, losses.shape) for part in self.layers.parts]
         least = sum((doubt for doubt in doubts if doubt is not None), torch.zeros_like(squares))
         hidden = squares < least  # if infinite, squares are not less
-        if bool((hidden | ~squares.isfinite()).any()):
+        if not ask:
+            squares = torch.where(hidden, least, squares)
+            self._drop_not_finite(squares)
+        elif bool((hidden | ~squares.isfinite()).any()):
             self._settle(hidden, squares, of_parts, doubts)
         return squares.sqrt()
 
@@ -156,12 +162,20 @@ class BookKeeper:
                 self._apart[part] = at.tolist()
                 rows = (squared_length(part.alone(i).values()) for i in at.tolist())
                 squares[at] += torch.stack(list(rows)).to(squares)
+        dropped = self._drop_not_finite(squares)
+        for part, examples in self._apart.items():
+            self._apart[part] = [i for i in examples if not dropped[i]]
+
+    def _drop_not_finite(self, squares: Tensor) -> Tensor:
+        """Make squared norms that are not finite infinite, and the gradients of these zero.
+
+        Returns bool[b], which they are.
+        """
         squares.nan_to_num_(nan=torch.inf, posinf=torch.inf)
         dropped = squares.isinf()
         for part in self.layers.parts:
             part.drop(dropped)
-        for part, examples in self._apart.items():
-            self._apart[part] = [i for i in examples if not dropped[i]]
+        return dropped
 
     def write_weighted_sum(self, weights: Tensor) -> None:
         """Write sum_i weights_i * gradient_i into each parameter's `grad`; forget the batch."""

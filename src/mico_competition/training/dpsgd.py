@@ -9,7 +9,7 @@ the sum is divided by the expected batch size.  `poisson_draws` draws the batche
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import nn
 from mico_competition.models.precision import full_float32
 from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.check_batches import Batch as Examples
+from mico_competition.training.fixed_shapes import fixed_length, padded, physical_batches
 from mico_competition.training.ghost_guard import guard_norms
 from mico_competition.training.gradient_checks import Delivered, unfit
 from mico_competition.training.losses import per_example_losses
@@ -63,6 +64,9 @@ class DPSGD:
         noise_generator: the generator of the noise, and of nothing else.
         losses: computes the loss of each example of a batch, float[b], as `losses(model, inputs,
             labels)`; by default the cross-entropy.
+        fixed_shapes: whether all physical batches get one length by padding (`fixed_shapes`), and
+            a step asks a GPU nothing.  It works with "bookkeeping", where it is the default on a
+            GPU; on a CPU the padding would take time.
 
     Raises:
         ValueError: if an argument is out of range or the model cannot be trained privately.
@@ -80,6 +84,7 @@ class DPSGD:
         grad_sample_mode: str = GRAD_SAMPLE_MODES[0],
         noise_generator: Generator | None = None,
         losses: Losses | None = None,
+        fixed_shapes: bool | None = None,
     ) -> None:
         check_private(noise_multiplier, max_grad_norm)
         if grad_sample_mode not in GRAD_SAMPLE_MODES:
@@ -92,7 +97,16 @@ class DPSGD:
                 f"Secure randomness does not work with Opacus' mode {grad_sample_mode!r}: use "
                 "grad_sample_mode bookkeeping."
             )
+        if fixed_shapes and grad_sample_mode != "bookkeeping":
+            raise ValueError(
+                f"Fixed shapes do not work with Opacus' mode {grad_sample_mode!r}: use "
+                "grad_sample_mode bookkeeping, or leave fixed_shapes out."
+            )
         check_trainable(model, optimizer, grad_sample_mode)
+        if fixed_shapes is None:
+            on_gpu = next(model.parameters()).is_cuda
+            fixed_shapes = on_gpu and grad_sample_mode == "bookkeeping"
+        self.fixed_shapes, self.expected_batch_size = fixed_shapes, expected_batch_size
         self.max_physical_batch_size = max_physical_batch_size
         self.max_grad_norm = max_grad_norm
         self.mode = grad_sample_mode
@@ -170,32 +184,49 @@ class DPSGD:
             ValueError: naming the fault, if the model cannot be trained privately.
         """
         total = labels.new_zeros((), dtype=torch.float32)
-        chunks = physical_batches(batch, self.max_physical_batch_size)
-        for chunk in logical_step(self.optimizer, chunks):
+        most = num_records or len(labels)
+        length = self._length(most)
+        for chunk in logical_step(self.optimizer, physical_batches(batch, length)):
             if len(chunk):
-                most = num_records or len(labels)
-                total += self._checked_backward(inputs(chunk), labels[chunk], most)
+                at = padded(chunk, length) if self.fixed_shapes else chunk
+                total += self._checked_backward(inputs(at), labels[at], most, len(chunk))
             else:
                 self._backward_nothing()
         return total
 
-    def _checked_backward(self, inputs: Inputs, labels: torch.Tensor, n: int) -> torch.Tensor:
-        """Run the checks, then `_backward`; n bounds the length of a batch."""
+    def _length(self, most: int) -> int:
+        """The most examples of a physical batch, of logical batches of at most `most`."""
+        if self.fixed_shapes:
+            return fixed_length(self.expected_batch_size, min(self.max_physical_batch_size, most))
+        return self.max_physical_batch_size
+
+    def _checked_backward(
+        self, inputs: Inputs, labels: torch.Tensor, n: int, real: int
+    ) -> torch.Tensor:
+        """Run the checks, then `_backward`, on a batch of which all but the first `real` rows pad.
+
+        n bounds the length of a batch.
+        """
         largest = min(self.max_physical_batch_size, max(n, len(labels)))
+        batch, counts = Examples(inputs, labels), None
+        if self.fixed_shapes:
+            batch = batch.changed(lambda values: values[:real])
+            counts = torch.arange(len(labels), device=labels.device) < real
         with full_float32(labels.device):  # so that norms are those of the sum that is clipped
-            self.checks.before(Examples(inputs, labels), largest)
-            total = self._backward(inputs, labels)
+            self.checks.before(batch, largest)
+            total = self._backward(inputs, labels, counts)
             self.checks.after()
         return total
 
-    def _backward(self, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
-        """Leave clipped or per-example gradients where the optimiser expects them."""
+    def _backward(
+        self, inputs: Inputs, labels: torch.Tensor, counts: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Leave clipped or per-example gradients where the optimiser expects them.
+
+        `counts`, bool[b], is False for padding, which only book-keeping gets.
+        """
         if self.mode == "bookkeeping":
-            with self.keeper.recording(len(labels)):
-                losses = self._losses(inputs, labels)
-                norms = self.keeper.norms(losses)
-            self.keeper.write_weighted_sum(clip_factors(norms, self.max_grad_norm))
-            return losses.detach().sum()
+            return self._backward_by_keeper(inputs, labels, counts)
         losses = self._losses(inputs, labels)
         with warnings.catch_warnings():
             # The inputs of the first layer need no gradient, but its parameters do.
@@ -207,6 +238,19 @@ class DPSGD:
                 losses.sum().backward()
                 drop_not_finite([parameter for _, parameter in self.trained()])
         return losses.detach().sum()
+
+    def _backward_by_keeper(
+        self, inputs: Inputs, labels: torch.Tensor, counts: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Leave the clipped sum, and return the sum of the losses, both without the padding."""
+        with self.keeper.recording(len(labels)):
+            losses = self._losses(inputs, labels)
+            norms = self.keeper.norms(losses, ask=not self.fixed_shapes)
+        weights, losses = clip_factors(norms, self.max_grad_norm), losses.detach()
+        if counts is not None:
+            weights, losses = weights * counts, torch.where(counts, losses, 0.0)
+        self.keeper.write_weighted_sum(weights)
+        return losses.sum()
 
     def _backward_ghost(self, inputs: Inputs, labels: torch.Tensor, losses: torch.Tensor) -> None:
         """Leave the clipped sum over the examples whose norm is finite."""
@@ -285,11 +329,6 @@ class DPSGD:
 def clip_factors(norms: torch.Tensor, max_grad_norm: float) -> torch.Tensor:
     """The clipping factor of each example, min(1, C / (norm + 1e-6)), as in Opacus."""
     return (max_grad_norm / (norms + 1e-6)).clamp_(max=1.0)
-
-
-def physical_batches(batch: torch.Tensor, size: int) -> Sequence[torch.Tensor]:
-    """Split a logical batch into physical batches of at most `size`; an empty one is one part."""
-    return batch.split(size) if len(batch) else (batch,)
 
 
 def check_private(noise_multiplier: float, max_grad_norm: float) -> None:

@@ -150,7 +150,8 @@ class ScaleRule(Rule):
         return torch.stack([square(row) for _, row in self._written]).sum(0)
 
     def drop(self, dropped: Tensor) -> None:
-        super().drop(dropped)
+        if not self._written:  # several calls, of which `Rule` has the gradients
+            super().drop(dropped)
         self._written = [(parameter, without(rows, dropped)) for parameter, rows in self._written]
 
     def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:

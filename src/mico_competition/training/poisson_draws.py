@@ -17,9 +17,8 @@ import torch
 
 from mico_competition.training.secure_random import Generator, SecureGenerator
 
-
-# Batches are drawn, and moved to a device, in blocks of about this many positions (32 MB).
-BLOCK = 2**22
+# Batches are drawn, and moved to a device, in blocks of about this many positions (8 MB).
+BLOCK = 2**20
 
 
 def poisson_batches(

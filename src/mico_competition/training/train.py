@@ -34,8 +34,9 @@ from mico_competition.training.checkpoint import (
     opened,
 )
 from mico_competition.training.dpsgd import DPSGD as DPSGD  # audited from here
-from mico_competition.training.dpsgd import Batch, physical_batches
+from mico_competition.training.dpsgd import Batch
 from mico_competition.training.fingerprints import of_training
+from mico_competition.training.fixed_shapes import physical_batches
 from mico_competition.training.losses import per_example_losses
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
 from mico_competition.training.poisson_draws import moved, poisson_batches
