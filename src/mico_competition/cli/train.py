@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.cli.train_runs import folders_of, runs_of, seeds_of
-from mico_competition.competition.table import OPTIMIZERS, SCENARIOS, SEED_FILES, TASKS, use
+from mico_competition.competition.table import (
+    OPTIMIZERS,
+    PRECISIONS,
+    SCENARIOS,
+    SEED_FILES,
+    TASKS,
+    use,
+)
 from mico_competition.support.command_line import (
     Parser,
     UsageError,
@@ -187,6 +194,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="MODE",
         help="how per-example norms are computed: bookkeeping (the default), or Opacus' hooks, "
         "functorch or ghost",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of forward and backward passes; norms, sums, noise and weights of private training "
+        "are float32 in all three (default: the scenario's, float32)",
     )
     parser.add_argument(
         "--secure_mode",

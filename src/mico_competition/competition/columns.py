@@ -17,6 +17,7 @@ from mico_competition.competition.rows import (
     LOADERS,
     MOST_EPSILON,
     OPTIMIZERS,
+    PRECISIONS,
     SEED_FILES,
     SOLUTION_FILE,
 )
@@ -262,6 +263,7 @@ SCENARIO: Mapping[str, Column] = {
     "num_epochs": Column("num_epochs", whole(1)),
     "lr_scheduler_gamma": Column("lr_scheduler_gamma", _POSITIVE, required=False),
     "lr_scheduler_step": Column("lr_scheduler_step", whole(1), required=False),
+    "precision": Column("precision", choice({name: name for name in PRECISIONS}), required=False),
     "disclosure": Column("disclosure", text, required=False),
 }
 

@@ -21,6 +21,7 @@ COMPETITION_FILE = "competition.toml"  # of a competition of one's own, beside a
 USUAL_SUBMISSIONS_PER_DAY, USUAL_SUBMISSIONS = 5, 100
 USUAL_STEP = 0.005  # of public scores of dev, since exact ones reveal labels
 OPTIMIZERS = ("sgd", "adam", "adamw")
+PRECISIONS = ("float32", "tf32", "bfloat16")  # of the passes of training
 PHASE_NAMES = ("train", "dev", "final")
 # The package's datasets and models, which a file names without a module.
 LOADERS = ("cifar10", "purchase100", "sst2", "digits", "baskets")
@@ -138,6 +139,7 @@ class Scenario:
     num_epochs: int
     lr_scheduler_gamma: float = 1.0
     lr_scheduler_step: int = 1
+    precision: str = PRECISIONS[0]
     disclosure: Disclosure = STANDARD
     title: str = ""
 

@@ -30,6 +30,7 @@ from mico_competition.competition.challenge import read_seeds
 from mico_competition.competition.layout import model_path
 from mico_competition.competition.splits import Seeds, draw_seeds, parse_seed, seed_text
 from mico_competition.competition.table import (
+    PRECISIONS,
     SEED_FILES,
     Scenario,
     current,
@@ -292,8 +293,9 @@ def _finite(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _number(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that `_finite` was given."""
-    return {**settings, "target_epsilon": float(settings["target_epsilon"])}
+    """The settings that `_finite` was given; fleets of earlier versions are of float32."""
+    epsilon = float(settings["target_epsilon"])
+    return {"precision": PRECISIONS[0], **settings, "target_epsilon": epsilon}
 
 
 def fleet_folder(out: PathLike, scenario: str) -> Path:

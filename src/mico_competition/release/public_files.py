@@ -50,8 +50,8 @@ _PUBLIC_NESTED = {
         *("task", "scenario", "len_training", "len_challenge", "disable_dp", "target_epsilon"),
         *("target_delta", "max_grad_norm", "optimizer", "learning_rate", "batch_size"),
         *("num_epochs", "lr_scheduler_gamma", "lr_scheduler_step", "max_physical_batch_size"),
-        *("grad_sample_mode", "members_first", "model_name", "secure_mode", "num_steps"),
-        "sample_rate",
+        *("grad_sample_mode", "members_first", "model_name", "secure_mode", "precision"),
+        *("num_steps", "sample_rate"),
     ),
     "privacy": (
         *("epsilon", "delta", "noise_multiplier", "sample_rate", "num_steps", "max_grad_norm"),

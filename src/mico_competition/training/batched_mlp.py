@@ -8,8 +8,8 @@ a step of S models takes as many passes as that of one, and S times its memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,7 +19,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mico_competition.models.architectures import MLP
-from mico_competition.models.precision import full_float32
+from mico_competition.models.precision import (
+    FLOAT32,
+    backward_pass,
+    check_available,
+    forward_pass,
+    full_float32,
+)
 from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.check_batches import Batch
 from mico_competition.training.dpsgd import check_private, clip_factors
@@ -34,6 +40,7 @@ from mico_competition.training.private_optimizer import (
     take_sum,
 )
 from mico_competition.training.secure_random import Generator
+from mico_competition.training.settings import check_precision
 
 
 class StackedLinear(nn.Module):
@@ -51,6 +58,8 @@ class StackedLinear(nn.Module):
 
 class StackedLinearRule(Rule):
     """The rule of a linear layer for each model of the stack; a and g are [S, b, ...]."""
+
+    rounds_input = True
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
         """float[S, b]: the squared norms of the gradients."""
@@ -148,6 +157,7 @@ class StackedDPSGD:
     Args:
         max_physical_batch_size: the most examples of each model in one forward pass.
         noise_generators: one for each model, in their order.
+        precision: as in `DPSGD`.
     """
 
     def __init__(
@@ -160,10 +170,14 @@ class StackedDPSGD:
         expected_batch_size: int,
         max_physical_batch_size: int,
         noise_generators: Sequence[Generator],
+        precision: str = FLOAT32,
     ) -> None:
         check_private(noise_multiplier, max_grad_norm)
+        check_precision(precision)
         check_trainable(model, optimizer)
-        self.model = model
+        self.device = next(model.parameters()).device
+        check_available(precision, self.device)
+        self.model, self.precision = model, precision
         self.keeper = BookKeeper(model)
         self.max_physical_batch_size = max_physical_batch_size
         self.optimizer = stacked_optimizer()(
@@ -176,12 +190,28 @@ class StackedDPSGD:
         self.optimizer.generators = noise_generators
         self.checks = PrivacyChecks(
             model,
-            lambda batch: stacked_losses(model, *self._as_stack(batch)).flatten(),
+            lambda batch: self._losses(*self._as_stack(batch)).flatten(),
             nullcontext,
             self._clipped_sum,
             max_grad_norm=max_grad_norm,
             mode="bookkeeping",
+            precision=precision,
+            at_precision=self._at_precision,
         )
+
+    def _losses(self, x: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+        """`stacked_losses` in the trainer's precision."""
+        with forward_pass(self.precision, self.device):
+            return stacked_losses(self.model, x, labels, counts)
+
+    @contextmanager
+    def _at_precision(self, precision: str) -> Iterator[None]:
+        """Run passes in another precision, inside this block."""
+        own, self.precision = self.precision, precision
+        try:
+            yield
+        finally:
+            self.precision = own
 
     def step(self, batches: Sequence[Tensor], inputs: Inputs, labels: Tensor) -> Tensor:
         """Take one step with every model.
@@ -233,8 +263,10 @@ class StackedDPSGD:
 
     def _backward(self, x: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
         with self.keeper.recording():
-            losses = stacked_losses(self.model, x, labels, counts)
-            norms = self.keeper.norms(losses)
+            losses = self._losses(x, labels, counts)
+            norms = self.keeper.norms(
+                losses, passes=backward_pass(self.precision, self.device)
+            )
         self.keeper.write_weighted_sum(clip_factors(norms, self.optimizer.max_grad_norm))
         return losses.detach().sum(1)
 
@@ -246,6 +278,7 @@ class StackedPlainTrainer:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     max_physical_batch_size: int
+    precision: str = FLOAT32
 
     def step(self, batches: Sequence[Tensor], inputs: Inputs, labels: Tensor) -> Tensor:
         """Take one step with every model; see `StackedDPSGD.step`."""
@@ -254,10 +287,12 @@ class StackedPlainTrainer:
         width = self.max_physical_batch_size
         self.optimizer.zero_grad(set_to_none=True)
         for positions, counts in zip(batch.positions.split(width, 1), batch.counts.split(width, 1)):
-            losses = stacked_losses(
-                self.model, inputs(positions), labels.gather(1, positions), counts
-            ).sum(1)
-            (losses / batch.lengths).sum().backward()
+            with forward_pass(self.precision, labels.device):
+                losses = stacked_losses(
+                    self.model, inputs(positions), labels.gather(1, positions), counts
+                ).sum(1)
+            with backward_pass(self.precision, labels.device):
+                (losses / batch.lengths).sum().backward()
             totals += losses.detach()
         self.optimizer.step()
         return totals

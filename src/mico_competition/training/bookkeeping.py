@@ -11,7 +11,7 @@ Karypis, "Differentially private optimization on large model at small cost", ICM
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -85,7 +85,7 @@ class BookKeeper:
             assert self._count is not None
             layer_input = shared.expand(self._count, *shared.shape[1:])
             output = output.expand(self._count, *output.shape[given.ndim - shared.ndim + 1 :])
-        call = rule.see_input(layer_input)
+        call = rule.see_input(layer_input, output.dtype)
         output.register_hook(partial(rule.see_output_gradient, call=call))
         return None if shared is None else output
 
@@ -96,7 +96,13 @@ class BookKeeper:
         if torch.is_grad_enabled():
             self.layers.whole[module].see(arguments, named, output)
 
-    def norms(self, losses: Tensor, *, ask: bool = True) -> Tensor:
+    def norms(
+        self,
+        losses: Tensor,
+        *,
+        ask: bool = True,
+        passes: AbstractContextManager[Any] | None = None,
+    ) -> Tensor:
         """Run the backward pass, and compute the norm of each example's gradient.
 
         Args:
@@ -104,6 +110,7 @@ class BookKeeper:
             ask: whether the host may wait for the device to learn if rounding hides a norm, which
                 is then computed anew.  Otherwise such an example gets the bound below which the
                 norm lies, so it is clipped more than it need be if that bound exceeds C.
+            passes: the context of the backward pass; by default none.
 
         Returns:
             float[b] >= 0, infinite for an example whose norm overflows or is not a number.  Such
@@ -114,7 +121,8 @@ class BookKeeper:
                 not have one row for each example, or whose input was changed in place.
         """
         if losses.requires_grad:  # otherwise no layer contributes, and the first rule says so
-            losses.sum().backward()
+            with passes or nullcontext():
+                losses.sum().backward()
         # A frozen part may run in half precision, and the losses with it; the norms never do.
         precision = torch.promote_types(losses.dtype, torch.float32)
         squares = torch.zeros_like(losses, dtype=precision)

@@ -45,6 +45,7 @@ def describe_claim(trainer: PrivateTrainer, epsilon: float, delta: float) -> dic
         "num_records": trainer.num_records,
         "expected_batch_size": trainer.num_records // trainer.steps_per_epoch,
         "secure_mode": trainer.secure_mode,
+        "precision": trainer.precision,
         "trained_parameters": sum(p.numel() for p in trained),
         "frozen_parameters": sum(
             p.numel() for p in trainer.model.parameters() if not p.requires_grad

@@ -26,6 +26,7 @@ from typing import IO, Any
 import torch
 
 from mico_competition.competition.splits import Seeds, parse_seed, seed_text
+from mico_competition.competition.table import PRECISIONS
 from mico_competition.support.files import PRIVATE, PathLike, written_aside
 from mico_competition.support.locks import lock_file
 from mico_competition.support.stopping import under_way
@@ -197,7 +198,9 @@ class OpenCheckpoint:
             )
         try:
             about = read_limited_json(folder / _ABOUT)
-            there, self._number = dict(about["facts"]), int(about["number"])
+            # Runs of earlier versions were in float32.
+            there = {"precision": PRECISIONS[0], **about["facts"]}
+            self._number = int(about["number"])
             steps = int(about["steps"])
         except (ValueError, KeyError, TypeError):
             self._warn_of_damage()

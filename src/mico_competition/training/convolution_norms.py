@@ -24,6 +24,7 @@ class Conv2dRule(Rule):
     stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int]
+    rounds_input = True
 
     def check(self) -> None:
         m = self.module

@@ -16,7 +16,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from mico_competition.models.precision import full_float32
+from mico_competition.models.precision import (
+    FLOAT32,
+    backward_pass,
+    check_available,
+    forward_pass,
+    full_float32,
+)
 from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.check_batches import Batch as Examples
 from mico_competition.training.fixed_shapes import fixed_length, padded, physical_batches
@@ -32,6 +38,7 @@ from mico_competition.training.private_optimizer import (
     take_sum,
 )
 from mico_competition.training.secure_random import Generator, SecureGenerator
+from mico_competition.training.settings import check_precision
 
 # Ours is the first; the others are Opacus', for comparison and for layers that ours lacks.
 GRAD_SAMPLE_MODES = ("bookkeeping", "hooks", "functorch", "ghost")
@@ -61,12 +68,15 @@ class DPSGD:
         max_physical_batch_size: the most examples in one forward pass, which memory must hold; a
             larger number is faster.  The mechanism, and so epsilon, does not depend on it.
         grad_sample_mode: how per-example norms are computed, one of GRAD_SAMPLE_MODES.
+        precision: of forward and backward passes, one of PRECISIONS.  Norms, sums, noise and
+            weights are float32 in all; others than float32 need the mode bookkeeping.
         noise_generator: the generator of the noise, and of nothing else.
         losses: computes the loss of each example of a batch, float[b], as `losses(model, inputs,
             labels)`; by default the cross-entropy.
         fixed_shapes: whether all physical batches get one length by padding (`fixed_shapes`), and
             a step asks a GPU nothing.  It works with "bookkeeping", where it is the default on a
-            GPU; on a CPU the padding would take time.
+            GPU, and where passes in TF32 and bfloat16, whose rounding may depend on the length,
+            need it; on a CPU the padding would take time.
 
     Raises:
         ValueError: if an argument is out of range or the model cannot be trained privately.
@@ -82,6 +92,7 @@ class DPSGD:
         expected_batch_size: int,
         max_physical_batch_size: int,
         grad_sample_mode: str = GRAD_SAMPLE_MODES[0],
+        precision: str = FLOAT32,
         noise_generator: Generator | None = None,
         losses: Losses | None = None,
         fixed_shapes: bool | None = None,
@@ -102,10 +113,18 @@ class DPSGD:
                 f"Fixed shapes do not work with Opacus' mode {grad_sample_mode!r}: use "
                 "grad_sample_mode bookkeeping, or leave fixed_shapes out."
             )
+        check_precision(precision, grad_sample_mode)
         check_trainable(model, optimizer, grad_sample_mode)
+        self.precision, self.device = precision, next(model.parameters()).device
+        check_available(precision, self.device)
         if fixed_shapes is None:
-            on_gpu = next(model.parameters()).is_cuda
-            fixed_shapes = on_gpu and grad_sample_mode == "bookkeeping"
+            on_gpu = self.device.type == "cuda"
+            fixed_shapes = grad_sample_mode == "bookkeeping" and (on_gpu or precision != FLOAT32)
+        elif not fixed_shapes and precision != FLOAT32:
+            raise ValueError(
+                f"precision {precision} needs fixed shapes, since its rounding may depend on the "
+                "length of a batch: leave fixed_shapes out."
+            )
         self.fixed_shapes, self.expected_batch_size = fixed_shapes, expected_batch_size
         self.max_physical_batch_size = max_physical_batch_size
         self.max_grad_norm = max_grad_norm
@@ -127,6 +146,8 @@ class DPSGD:
             self._clipped_sum,
             max_grad_norm=max_grad_norm,
             mode=grad_sample_mode,
+            precision=precision,
+            at_precision=self._at_precision,
         )
 
     def _wrap(self, model: nn.Module) -> Any:
@@ -153,7 +174,17 @@ class DPSGD:
 
     def _losses(self, inputs: Inputs, labels: torch.Tensor) -> torch.Tensor:
         """The loss of each example, float[b], with a graph."""
-        return (self._given_losses or per_example_losses)(self.model, inputs, labels)
+        with forward_pass(self.precision, self.device):
+            return (self._given_losses or per_example_losses)(self.model, inputs, labels)
+
+    @contextmanager
+    def _at_precision(self, precision: str) -> Iterator[None]:
+        """Run passes in another precision, inside this block."""
+        own, self.precision = self.precision, precision
+        try:
+            yield
+        finally:
+            self.precision = own
 
     def trained(self) -> Iterator[tuple[str, Any]]:
         """The names and parameters that are trained; all others are frozen."""
@@ -245,7 +276,8 @@ class DPSGD:
         """Leave the clipped sum, and return the sum of the losses, both without the padding."""
         with self.keeper.recording(len(labels)):
             losses = self._losses(inputs, labels)
-            norms = self.keeper.norms(losses, ask=not self.fixed_shapes)
+            passes = backward_pass(self.precision, self.device)
+            norms = self.keeper.norms(losses, ask=not self.fixed_shapes, passes=passes)
         weights, losses = clip_factors(norms, self.max_grad_norm), losses.detach()
         if counts is not None:
             weights, losses = weights * counts, torch.where(counts, losses, 0.0)

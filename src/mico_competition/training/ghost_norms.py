@@ -31,6 +31,8 @@ from mico_competition.training.layer_rule import (
 class LinearRule(Rule):
     """y = W x + b, for one position (a [b, d]) or many (a [b, T, d])."""
 
+    rounds_input = True
+
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
         if "weight" not in self.trained:
             return square(g if g.ndim == 2 else g.flatten(1, -2).sum(1))

@@ -22,15 +22,30 @@ CERTAIN = 1000.0  # a squared norm must exceed its rounding error this many time
 
 @dataclass
 class Call:
-    """One call of a layer: its input, that input's version counter, and the output's gradient."""
+    """One call of a layer: its input, that input's version counter, and the output's gradient.
+
+    Under autocast both may be bfloat16, which halves what they take.
+    """
 
     inputs: Tensor
     version: int
     gradient: Tensor | None = None
 
+    @property
+    def values(self) -> tuple[Tensor, Tensor]:
+        """Input and gradient, of which norms and sums are computed: in float32 at least."""
+        assert self.gradient is not None
+        return at_least_float32(self.inputs), at_least_float32(self.gradient)
+
 
 class Rule:
-    """The rule of one layer, with what it recorded of one batch; subclasses have the formulas."""
+    """The rule of one layer, with what it recorded of one batch; subclasses have the formulas.
+
+    Attributes:
+        rounds_input: whether autocast rounds the layer's input to the type of its output.
+    """
+
+    rounds_input = False
 
     def __init__(self, name: str, module: Any) -> None:
         self.name = name
@@ -55,9 +70,12 @@ class Rule:
         """An input that all `count` examples share, as one row; None if each has its own."""
         return None
 
-    def see_input(self, inputs: Tensor) -> int:
-        """Record the input of a call, and return the number of the call."""
-        self._calls.append(Call(inputs.detach(), inputs._version))
+    def see_input(self, inputs: Tensor, computed: torch.dtype | None = None) -> int:
+        """Record the input of a call whose output has type `computed`; return the call's number."""
+        seen = inputs.detach()
+        if self.rounds_input and computed and computed.itemsize < seen.dtype.itemsize:
+            seen = seen.to(computed)
+        self._calls.append(Call(seen, seen._version))
         return len(self._calls) - 1
 
     def see_output_gradient(self, gradient: Tensor, call: int = -1) -> None:
@@ -101,7 +119,7 @@ class Rule:
                     f"Layer {self.name} had its input changed in place after it was called: leave "
                     "inplace=True and the like out of the model."
                 )
-            yield call.inputs, call.gradient
+            yield call.values
 
     def doubt(self, batch: torch.Size) -> Tensor | None:
         """Rounding may hide squared norms below this, float[batch]; None if it cannot."""
@@ -125,7 +143,7 @@ class Rule:
 
     def set_apart(self, at: Tensor) -> None:
         """Take the examples at int64[k] out of the weighted sum; `alone` has their gradients."""
-        calls = [(c.inputs, c.gradient) for c in self._calls if c.gradient is not None]
+        calls = [call.values for call in self._calls if call.gradient is not None]
         taken = {i: [(a[i : i + 1], g[i : i + 1]) for a, g in calls] for i in at.tolist()}
         chosen = torch.zeros(len(calls[0][0]), dtype=torch.bool, device=at.device)
         self.drop(chosen.index_fill(0, at, True))
@@ -158,8 +176,7 @@ class Rule:
                 getattr(self.module, name).grad = torch.tensordot(weights, rows, dims=1)
             return
         (call,) = [call for call in self._calls if call.gradient is not None]
-        assert call.gradient is not None
-        self.sums_into_grad(call.inputs, call.gradient, weights)
+        self.sums_into_grad(*call.values, weights)
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
         """The squared norms of per-example gradients, float[batch]."""
@@ -172,6 +189,11 @@ class Rule:
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
         """The gradient of each example by each trained parameter, by its name in the layer."""
         return example_gradients(self.name, self.module, self.trained, (a,), {}, [g])
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Real numbers of half precision as float32, which is exact; anything else as it is."""
+    return x.float() if x.is_floating_point() and x.dtype.itemsize < 4 else x
 
 
 def not_negative(squares: Tensor) -> Tensor:

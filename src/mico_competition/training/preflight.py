@@ -10,6 +10,7 @@ import torch
 from mico_competition.competition.table import get_task
 from mico_competition.models.architectures import new_model
 from mico_competition.models.inputs import Data
+from mico_competition.models.precision import FLOAT32, TF32
 from mico_competition.models.text_models import base_config, small_copy
 from mico_competition.training.check_batches import Batch
 from mico_competition.training.dpsgd import DPSGD
@@ -44,12 +45,13 @@ def check_run(settings: Settings, data: Data | None = None) -> None:
     if settings.disable_dp:
         return
     model.train()
+    precision = FLOAT32 if settings.precision == TF32 else settings.precision  # on this CPU
     trainer = DPSGD(
         model,
         optimizer_of(settings, model),
         grad_sample_mode=settings.grad_sample_mode,
         noise_generator=torch.Generator(),
-        **private_arguments(settings),
+        **{**private_arguments(settings), "precision": precision},
     )
     if data is not None and not task.text:  # a small copy's vocabulary is not that of the data
         at = torch.arange(min(RECORDS, len(data)))

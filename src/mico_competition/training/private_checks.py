@@ -9,13 +9,14 @@ writes to no weight or buffer.  A failed check raises ValueError, and nothing is
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mico_competition.models.precision import FLOAT32
 from mico_competition.training.check_batches import Batch
 from mico_competition.training.forward_checks import ForwardChecks, NotFinite
 from mico_competition.training.gradient_checks import Delivered, GradientChecks
@@ -109,6 +110,9 @@ class PrivacyChecks:
         clipped_sum: computes the trainer's clipped sum of a batch for a given norm.
         max_grad_norm: C, the clipping norm.
         mode: the name of the grad_sample_mode.
+        precision: of the trainer's passes.  The model is checked in float32, whose tolerances are
+            narrow, and then in this precision too.
+        at_precision: the context in which the trainer's passes have another precision.
     """
 
     def __init__(
@@ -120,8 +124,11 @@ class PrivacyChecks:
         *,
         max_grad_norm: float,
         mode: str,
+        precision: str = FLOAT32,
+        at_precision: Callable[[str], AbstractContextManager[Any]] = lambda _: nullcontext(),
     ) -> None:
         self.model, self._losses, self._plain = model, losses, plain
+        self._precision, self._at_precision = precision, at_precision
         self._clipped_sum, self.max_grad_norm, self.mode = clipped_sum, max_grad_norm, mode
         self._checked: list[Any] | None = None
         self._guard = WriteGuard(model)
@@ -144,6 +151,8 @@ class PrivacyChecks:
         computes = [_computes(module) for module in self.model.modules()]
         if computes != self._checked:
             self._check(batch, largest)
+            if self._precision != FLOAT32:
+                self._check_again(batch, largest)
             self._checked = computes
         self._guard.start()
 
@@ -160,13 +169,23 @@ class PrivacyChecks:
         """Raise ValueError if the passes since `before` wrote to a weight or buffer."""
         self._guard.check()
 
-    def _check(self, batch: Batch, largest: int) -> None:
+    def _check_again(self, batch: Batch, largest: int) -> None:
+        """Check a model that float32 lets through in the precision that it is trained in."""
+        try:
+            self._check(batch, largest, self._precision)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} (This model passes all checks in float32 and not in {self._precision}, "
+                "so choose precision float32.)"
+            ) from error
+
+    def _check(self, batch: Batch, largest: int, precision: str = FLOAT32) -> None:
         def losses(batch: Batch) -> Tensor:
             with self._plain():
                 return self._losses(batch)
 
         def run() -> None:
-            forward = ForwardChecks(self.model, losses, batch, largest)
+            forward = ForwardChecks(self.model, losses, batch, largest, precision)
             try:
                 forward.run()
                 GradientChecks(
@@ -182,7 +201,7 @@ class PrivacyChecks:
                 forward.state.restore()
                 forward.before.restore()
 
-        with undisturbed():
+        with undisturbed(), self._at_precision(precision):
             try:
                 with State(self.model).shaken(torch.Generator().manual_seed(SEED)):
                     run()

@@ -139,7 +139,8 @@ def check_surroundings(
     if torch.is_autocast_enabled(device.type):
         raise ValueError(
             "Private steps under torch.autocast are not supported, since gradients would be "
-            "clipped in low precision: call step outside of autocast."
+            "clipped in low precision: call step outside of autocast, and give the trainer "
+            "precision='bfloat16'."
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from mico_competition.models.precision import FLOAT32
 from mico_competition.support.call_errors import explained
 from mico_competition.support.counts import check_whole
 from mico_competition.support.progress import stage
@@ -83,6 +84,9 @@ class PrivateTrainer:
             the noise.  Two models of the same data must not have the same seed.
         secure_mode: draws batches and noise from AES-256 with a key of the operating system.
         grad_sample_mode: "bookkeeping", or one of Opacus' modes "hooks", "functorch", "ghost".
+        precision: of forward and backward passes: "float32", "tf32" (NVIDIA's GPUs, from the A100
+            on) or "bfloat16" (by autocast).  Norms, clipped sums, noise and weights are float32
+            in all three; the last two need the mode "bookkeeping".
 
     Raises:
         ValueError: if an argument is out of range, or the model cannot be trained privately.
@@ -125,6 +129,7 @@ class PrivateTrainer:
         seed: int | None = None,
         secure_mode: bool = False,
         grad_sample_mode: str = GRAD_SAMPLE_MODES[0],
+        precision: str = FLOAT32,
     ) -> None:
         check_opacus()
         check_module(model, optimizer)
@@ -145,7 +150,7 @@ class PrivateTrainer:
             sample_rate=1 / self.steps_per_epoch,
             num_steps=self.steps_per_epoch * epochs,
         )
-        self.target_delta = target_delta
+        self.target_delta, self.precision = target_delta, precision
         if target_delta is not None:
             warn_of_delta(target_delta, num_records)
         self._seed, self._moment = seed, Moment()
@@ -174,6 +179,7 @@ class PrivateTrainer:
             expected_batch_size=self.num_records // self.steps_per_epoch,
             max_physical_batch_size=physical,
             grad_sample_mode=mode,
+            precision=self.precision,
             noise_generator=self._noise,
             losses=losses,
         )

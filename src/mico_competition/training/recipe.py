@@ -23,6 +23,7 @@ from mico_competition.competition.table import get_task
 from mico_competition.data.arrays import ArrayDataset, TokenDataset
 from mico_competition.models.architectures import new_model
 from mico_competition.models.inputs import Data
+from mico_competition.models.precision import FLOAT32
 from mico_competition.models.probe import (
     Repeatable,
     fill,
@@ -86,6 +87,8 @@ def training_fingerprint(settings: Settings, data: Data, config: Any = None) -> 
             that of the base model.
     """
     task = get_task(settings.task)
+    # Products of few bits differ between machines, so a fleet's precision is compared by its name.
+    precision, settings = settings.precision, replace(settings, precision=FLOAT32)
     if task.text:
         config = base_config(task, settings.model_name) if config is None else config
         build: Callable[[], nn.Module] = partial(small_copy, task, config)
@@ -98,6 +101,7 @@ def training_fingerprint(settings: Settings, data: Data, config: Any = None) -> 
             *_batches(settings),
             *([] if task.text else _first_weights(build)),
             *_runs(settings, build, _records(settings, data, config), data),
+            *([] if precision == FLOAT32 else [precision]),
         ]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
@@ -272,7 +276,7 @@ def _run(
 def _unchecked(kind: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """A private trainer without the checks of its first batch, which are slow."""
     trainer = kind(*args, **options)
-    trainer.checks._check = lambda batch, largest: None
+    trainer.checks._check = lambda *_: None
     return trainer
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from mico_competition.competition.table import (
     OPTIMIZERS,
+    PRECISIONS,
     SCENARIOS,
     Scenario,
     Task,
@@ -68,6 +69,7 @@ class Settings:
     train_seed: int | None
     secure_mode: bool
     max_evaluation_records: int | None = None
+    precision: str = PRECISIONS[0]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -203,6 +205,7 @@ def check(settings: Settings, len_dataset: int | None = None) -> None:
         raise ValueError(
             f"Unknown optimizer {s.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}."
         )
+    check_precision(s.precision, s.grad_sample_mode if not s.disable_dp else None)
     if not s.disable_dp:
         _expect(
             0 < s.target_epsilon < math.inf, "target_epsilon", s.target_epsilon, "> 0 and finite"
@@ -224,6 +227,17 @@ def check(settings: Settings, len_dataset: int | None = None) -> None:
     check_lengths(n + m if len_dataset is None else len_dataset, n, m)
     if s.batch_size > n:
         raise ValueError(f"Expected batch_size={s.batch_size} <= len_training={n}.")
+
+
+def check_precision(precision: str, grad_sample_mode: str | None = None) -> None:
+    """Raise ValueError unless the precision exists, and a private run of the mode may have it."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"Unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
+    if precision != PRECISIONS[0] and grad_sample_mode not in (None, "bookkeeping"):
+        raise ValueError(
+            f"precision {precision} does not work with Opacus' mode {grad_sample_mode!r}, which "
+            "would compute norms and clipped sums in low precision: use bookkeeping."
+        )
 
 
 def _check_secure(s: Settings) -> None:

@@ -22,6 +22,12 @@ from mico_competition.competition.splits import Seeds
 from mico_competition.competition.table import get_task
 from mico_competition.models.architectures import new_model
 from mico_competition.models.inputs import Data, default_device
+from mico_competition.models.precision import (
+    FLOAT32,
+    backward_pass,
+    check_available,
+    forward_pass,
+)
 from mico_competition.support.files import PathLike
 from mico_competition.support.progress import stage
 from mico_competition.training.accounting import Mechanism, check_mechanism
@@ -84,14 +90,17 @@ class PlainTrainer:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     max_physical_batch_size: int
+    precision: str = FLOAT32  # in which products are those that torch is set to
 
     def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
         """Take a step on the mean loss of the batch; see `DPSGD.step`."""
         total = labels.new_zeros((), dtype=torch.float32)
         self.optimizer.zero_grad(set_to_none=True)
         for chunk in physical_batches(batch, self.max_physical_batch_size):
-            losses = per_example_losses(self.model, inputs(chunk), labels[chunk])
-            (losses.sum() / len(batch)).backward()
+            with forward_pass(self.precision, labels.device):
+                losses = per_example_losses(self.model, inputs(chunk), labels[chunk])
+            with backward_pass(self.precision, labels.device):
+                (losses.sum() / len(batch)).backward()
             total += losses.detach().sum()
         self.optimizer.step()
         return total
@@ -153,6 +162,7 @@ def train_model(
     folder = free_folder(folder)
     check(settings, len(data))
     check_mechanism(settings, mechanism)
+    check_available(settings.precision, device or default_device())
     whole, data = data, data.to(device or default_device())
     splits = splits_of(settings, data, seeds)
     streams = Streams.of(settings.train_seed, seeds)
@@ -381,10 +391,15 @@ def optimizer_of(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def private_arguments(settings: Settings, mechanism: Mechanism | None = None) -> dict[str, Any]:
-    """The keyword arguments of a private trainer, by default with the settings' mechanism."""
+    """The keyword arguments of a private trainer, by default with the settings' mechanism.
+
+    `precision` is among them only if it is not float32.
+    """
     mechanism = mechanism or mechanism_of(settings)
     assert mechanism is not None
+    other = settings.precision != FLOAT32
     return {
+        **({"precision": settings.precision} if other else {}),
         "noise_multiplier": mechanism.noise_multiplier,
         "max_grad_norm": settings.max_grad_norm,
         "expected_batch_size": settings.expected_batch_size,
@@ -401,7 +416,8 @@ def _trainer(
     mechanism: Mechanism | None,
 ) -> Trainer:
     if settings.disable_dp:
-        return PlainTrainer(model, optimizer, settings.max_physical_batch_size)
+        size = settings.max_physical_batch_size
+        return PlainTrainer(model, optimizer, size, settings.precision)
     return make_trainer(
         model,
         optimizer,

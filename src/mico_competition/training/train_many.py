@@ -19,6 +19,7 @@ from mico_competition.competition.table import METADATA_FILE, get_task
 from mico_competition.data.arrays import ArrayDataset
 from mico_competition.models.architectures import MLP, new_model
 from mico_competition.models.inputs import Data, default_device
+from mico_competition.models.precision import check_available
 from mico_competition.training.accounting import Mechanism, check_mechanism
 from mico_competition.training.accuracy import evaluate
 from mico_competition.training.batched_mlp import StackedDPSGD as StackedDPSGD
@@ -159,6 +160,7 @@ def _train_stack(
     check(settings, len(data))
     check_mechanism(settings, mechanism)
     fingerprints = of_training(settings.task, data)
+    check_available(settings.precision, device or default_device())
     data = data.to(device or default_device())
     splits = [splits_of(settings, data, run.seeds) for run in runs]
     streams = [Streams.of(run.train_seed, run.seeds) for run in runs]
@@ -255,7 +257,8 @@ def fit_stack(
     samplings = [sampling_of(settings, stream) for stream in streams]
     trainer: StackedPlainTrainer | StackedDPSGD
     if settings.disable_dp:
-        trainer = StackedPlainTrainer(stacked, optimizer, settings.max_physical_batch_size)
+        size = settings.max_physical_batch_size
+        trainer = StackedPlainTrainer(stacked, optimizer, size, settings.precision)
     else:
         noises = [generator_of(settings, stream.noise, device) for stream in streams]
         trainer = (make_trainer or StackedDPSGD)(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -40,9 +41,11 @@ class WholeLayer:
         self._calls: list[tuple[tuple[Any, ...], dict[str, Any], list[int]]] = []
         self._gradients: list[dict[int, Tensor]] = []
         self._rows: dict[str, Tensor] = {}
+        self._autocast: AbstractContextManager[Any] | None = None
 
     def see(self, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
         """Record a call, and hook the gradients of its outputs."""
+        self._autocast = _autocast_now((arguments, named))  # the rows are computed as the outputs
         versions = [leaf._version for leaf in _tensors((arguments, named))]
         self._calls.append((arguments, named, versions))
         gradients: dict[int, Tensor] = {}
@@ -84,15 +87,16 @@ class WholeLayer:
                     f"{len(gradient) if gradient.ndim else 'no'} rows in a batch of {count} "
                     "examples: its first dimension must be the examples (batch_first=True)."
                 )
-        found = example_gradients(
-            self.name,
-            self.module,
-            self.trained,
-            arguments,
-            named,
-            [gradients.get(at) for at in range(max(gradients) + 1)],
-            self._rows_by_example(tree_leaves((arguments, named)), count),
-        )
+        with self._autocast or nullcontext():
+            found = example_gradients(
+                self.name,
+                self.module,
+                self.trained,
+                arguments,
+                named,
+                [gradients.get(at) for at in range(max(gradients) + 1)],
+                self._rows_by_example(tree_leaves((arguments, named)), count),
+            )
         for own, rows in found.items():
             self._rows[own] = self._rows[own] + rows if own in self._rows else rows
 
@@ -116,3 +120,12 @@ class WholeLayer:
 
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _autocast_now(tree: Any) -> AbstractContextManager[Any] | None:
+    """An autocast like the present one, for tensors of this tree; None if there is none."""
+    for device in {leaf.device.type for leaf in _tensors(tree)}:
+        if torch.is_autocast_enabled(device):
+            kind = torch.get_autocast_dtype(device)
+            return torch.autocast(device, kind, cache_enabled=False)
+    return None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from mico_competition.competition.layout import ModelFolder
-from mico_competition.competition.table import get_scenario
+from mico_competition.competition.table import PRECISIONS, get_scenario
 from mico_competition.support.untrusted import read_limited_json
 
 Check = Callable[[Any], bool]
@@ -101,6 +101,7 @@ def metadata_fields(model: ModelFolder) -> Fields:
             "members_first": is_flag,
             "model_name": one_of(None, model.task.base_model),
             "secure_mode": is_flag,
+            "precision": one_of(*PRECISIONS),
             "num_steps": is_count,
             "sample_rate": is_number,
         },
