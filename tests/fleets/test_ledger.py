@@ -107,6 +107,7 @@ def fleet(out, *flags, scenario="digits_inf"):
     [
         (["--learning_rate", "0.1"], "was begun with --learning_rate 0.002, not 0.1"),
         (["--secure_mode"], "was begun with --secure_mode False, not True"),
+        (["--precision", "bfloat16"], "was begun with --precision float32, not bfloat16"),
         (["--splits_of_2022"], "has keyed splits: leave --splits_of_2022 out"),
     ],
 )
@@ -123,6 +124,11 @@ def test_a_second_run_with_other_settings_is_refused(tmp_path, capsys, flags, se
         ("epsilon = 4", "epsilon = 0.5", "digits_lo stated target_epsilon = 4.0 (now 0.5): put"),
         ("max_grad_norm = 1.0", "max_grad_norm = 2.5", "stated max_grad_norm = 1.0 (now 2.5): put"),
         ("rate = 0.002", "rate = 0.1", "digits_lo stated learning_rate = 0.002 (now 0.1): put"),
+        (
+            "rate = 0.002",
+            'rate = 0.002\nprecision = "tf32"',
+            "digits_lo stated precision = float32 (now tf32): put",
+        ),
         ("[0, 99]", "[1, 99]", "ledger.jsonl has model_0 in phase train, and "),
     ],
 )
@@ -141,6 +147,16 @@ def test_a_second_run_with_another_row_or_range_in_the_file_is_refused(
     assert fleet(out, "--models", "1", "--competition", str(file), scenario="digits_lo") == 1
     complaint = capsys.readouterr().err
     assert sentence in complaint and str(file) in complaint
+
+
+def test_a_fleet_that_was_begun_before_there_were_precisions_is_of_float32(tmp_path):
+    begun = replace(ledger(tmp_path), stated=stated_by(get_scenario("digits_lo"))).with_models([0])
+    begun.write()
+    file = begun.folder / "settings.json"
+    old = json.loads(file.read_text())
+    assert old["settings"].pop("precision") == old["stated"].pop("precision") == "float32"
+    file.write_text(json.dumps(old))
+    assert Ledger.read(tmp_path, "digits_lo") == begun
 
 
 def doubled(levels):

@@ -58,6 +58,7 @@ def test_it_is_the_same_again_and_leaves_chance_alone(scenario):
     torch.manual_seed(3)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert of(scenario, learning_rate=0.0123) != found
+    assert of(scenario, precision="bfloat16") != found
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 import math
 
 import pytest
+from helpers_competition import competition_text
 
+from mico_competition.competition.table import SCENARIOS, using
 from mico_competition.training.settings import resolve
 
 BY_HAND = {
@@ -44,6 +46,24 @@ def test_steps_and_rates_of_2022(scenario, steps, rate, expected):
     settings = resolve({"scenario": scenario})
     assert (settings.num_steps, settings.sample_rate) == (steps, rate)
     assert settings.expected_batch_size == expected
+
+
+def test_precision_is_float32_unless_a_row_or_a_flag_says_otherwise(tmp_path):
+    assert {resolve({"scenario": name}).precision for name in SCENARIOS} == {"float32"}
+    public = resolve({"scenario": "digits_inf", "precision": "bfloat16"}).public()
+    assert public["precision"] == "bfloat16"
+    file = tmp_path / "own.toml"
+    file.write_text(competition_text({"faces_lo": {"precision": "bfloat16"}}))
+    with using(file):
+        assert resolve({"scenario": "faces_lo"}).precision == "bfloat16"
+        assert resolve({"scenario": "faces_lo", "precision": "tf32"}).precision == "tf32"
+
+
+def test_a_file_with_an_unknown_precision_is_refused(tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_text(competition_text({"faces_lo": {"precision": "bfloat17"}}))
+    with pytest.raises(ValueError, match="bfloat17.*did you mean bfloat16"), using(file):
+        pass
 
 
 def test_training_without_privacy_has_no_epsilon_to_report():

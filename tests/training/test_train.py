@@ -102,6 +102,33 @@ def test_modes_and_physical_batches_are_the_machines_business(tmp_path, scenario
         torch.testing.assert_close(trained[0], other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("scenario", ["digits_inf", "digits_lo"])
+def test_bfloat16_is_written_down_and_learns_as_much(tmp_path, scenario):
+    runs = {}
+    for precision in ("float32", "bfloat16"):
+        folder = tmp_path / precision
+        runs[precision] = train(folder, scenario, train_seed=3, precision=precision)
+        assert runs[precision]["settings"]["precision"] == precision
+    exact, low = runs["float32"], runs["bfloat16"]
+    assert exact["privacy"] == low["privacy"]
+    assert low["results"]["accuracy"] == pytest.approx(exact["results"]["accuracy"], abs=0.05)
+    one, other = (weights(tmp_path / name)["mlp.0.weight"] for name in runs)
+    assert one.dtype == other.dtype == torch.float32
+    assert 0 < (one - other).norm() < 0.05 * one.norm()
+
+
+def test_tf32_on_a_cpu_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="choose float32 or bfloat16"):
+        train_model(
+            resolve({"scenario": "digits_lo", **SMALL, "precision": "tf32"}),
+            blobs(),
+            SEEDS,
+            tmp_path / "model",
+            device=torch.device("cpu"),
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_training_learns(tmp_path):
     metadata = train(tmp_path / "model_0", "digits_inf", num_epochs=30)
     assert metadata["results"]["accuracy"] > 0.8

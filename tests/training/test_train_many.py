@@ -33,9 +33,13 @@ def weights(folder):
 
 
 @pytest.mark.parametrize("scenario", ["digits_inf", "digits_lo"])
-@pytest.mark.parametrize("physical", [4096, 15])
-def test_together_as_alone(tmp_path, scenario, physical):
-    settings = settings_of(scenario, max_physical_batch_size=physical, optimizer="sgd")
+@pytest.mark.parametrize(
+    ("physical", "precision"), [(4096, "float32"), (15, "float32"), (15, "bfloat16")]
+)
+def test_together_as_alone(tmp_path, scenario, physical, precision):
+    settings = settings_of(
+        scenario, max_physical_batch_size=physical, optimizer="sgd", precision=precision
+    )
     runs = runs_in(tmp_path / "together")
     told = list(train_many(settings, blobs(), runs, stack=4, progress=False))
     for run, metadata in zip(runs, told):

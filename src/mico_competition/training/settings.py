@@ -120,6 +120,7 @@ def resolve(flags: Mapping[str, Any]) -> Settings:
     filled: dict[str, Any] = {
         "lr_scheduler_gamma": 1.0,
         "lr_scheduler_step": 1,
+        "precision": PRECISIONS[0],
         "disable_dp": False,
         "members_first": False,
         "grad_sample_mode": "bookkeeping",

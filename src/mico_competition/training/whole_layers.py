@@ -70,7 +70,7 @@ class WholeLayer:
                     "inplace=True and the like out of the model."
                 )
             self._add(arguments, named, gradients, batch[-1])
-        return torch.stack([rows.flatten(1).square().sum(1) for rows in self._rows.values()]).sum(0)
+        return torch.stack([_squares(rows) for rows in self._rows.values()]).sum(0)
 
     def _add(
         self,
@@ -116,6 +116,11 @@ class WholeLayer:
         """Write sum_i weights_i * gradient_i into the `grad` of the parameters."""
         for own, rows in self._rows.items():
             self.module.get_parameter(own).grad = torch.tensordot(weights, rows, dims=1)
+
+
+def _squares(rows: Tensor) -> Tensor:
+    """The squared norm of each row of [b, ...], also of rows of one number [b]."""
+    return rows.reshape(len(rows), -1).square().sum(1)
 
 
 def _tensors(tree: Any) -> list[Tensor]:
