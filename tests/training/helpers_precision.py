@@ -57,7 +57,7 @@ def simulate_tf32(monkeypatch):
     monkeypatch.setattr(dpsgd, "check_available", lambda *_: None)
 
 
-def trainer_in(kind, model, *, norm=1.0, size=64, mode="bookkeeping", losses=None):
+def trainer_in(kind, model, *, norm=1.0, size=64, mode="bookkeeping", **options):
     """A private trainer whose passes have the precision `kind`."""
     return DPSGD(
         model.train(),
@@ -69,7 +69,7 @@ def trainer_in(kind, model, *, norm=1.0, size=64, mode="bookkeeping", losses=Non
         grad_sample_mode=mode,
         precision=kind,
         noise_generator=torch.Generator(next(model.parameters()).device).manual_seed(5),
-        losses=losses,
+        **options,
     )
 
 

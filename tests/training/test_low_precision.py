@@ -12,6 +12,7 @@ from torch import nn
 
 import mico_competition as mico
 from mico_competition.models.precision import BFLOAT16, FLOAT32, TF32, forward_pass
+from mico_competition.training import private_checks
 from mico_competition.training.check_batches import Batch
 from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
 
@@ -219,6 +220,24 @@ def test_unknown_and_unavailable_precisions_are_refused():
         trainer_in("float16", Net())
     with pytest.raises(ValueError, match="tf32 is one of NVIDIA's GPUs, and this run is on cpu"):
         trainer_in(TF32, Net())
+
+
+def test_physical_batches_have_one_length(kind, monkeypatch):
+    """Whose rounding the presence of a record cannot change."""
+    torch.manual_seed(0)
+    model = Net()
+    placed("cpu", kind, monkeypatch, model)
+    x, labels = data(model)
+    trainer = trainer_in(kind, model, size=7)
+    trainer.step(torch.arange(20), x.__getitem__, labels)
+    lengths = []
+    model.a.register_forward_hook(lambda module, inputs, output: lengths.append(len(inputs[0])))
+    trainer.checks._checked = [private_checks._computes(m) for m in trainer.model.modules()]
+    for batch in (torch.arange(20), torch.arange(3), torch.arange(7)):
+        trainer.step(batch, x.__getitem__, labels)
+    assert lengths == [7] * 5
+    with pytest.raises(ValueError, match=f"precision {kind} needs fixed shapes"):
+        trainer_in(kind, Net(), fixed_shapes=False)
 
 
 def test_weights_noise_and_moments_stay_float32():

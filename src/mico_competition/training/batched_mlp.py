@@ -264,9 +264,7 @@ class StackedDPSGD:
     def _backward(self, x: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
         with self.keeper.recording():
             losses = self._losses(x, labels, counts)
-            norms = self.keeper.norms(
-                losses, passes=backward_pass(self.precision, self.device)
-            )
+            norms = self.keeper.norms(losses, passes=backward_pass(self.precision, self.device))
         self.keeper.write_weighted_sum(clip_factors(norms, self.optimizer.max_grad_norm))
         return losses.detach().sum(1)
 
