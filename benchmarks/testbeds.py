@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BEDS = ROOT / "benchmarks" / "beds"
+TABLES = str(ROOT / "src/mico_competition/benchmark/tables.toml")  # of the medium tier, too
 MICO = [sys.executable, "-m", "mico_competition.cli"]
 
 
@@ -26,7 +27,7 @@ class Testbed:
     data: str | None = None
     models: str = "0-149"
     shares: str = ""  # the testbed whose folder holds this one's models
-    competition: str = ""  # its file in benchmarks/beds/; the package's own if empty
+    competition: str = ""  # its file, in benchmarks/beds/ or TABLES; the package's own if empty
     synthetic: bool = False  # whether records are drawn by a generator
 
     @property
@@ -155,7 +156,7 @@ TESTBEDS = {
         "classes",
         (19_732, 8372),
         ("bundles_inf", "bundles_hi", "bundles_lo"),
-        competition="tables.toml",
+        competition=TABLES,
         synthetic=True,
     ),
     "widebundles": Testbed(
@@ -164,14 +165,14 @@ TESTBEDS = {
         (19_732, 89_828),
         ("widebundles_inf", "widebundles_hi", "widebundles_lo"),
         models="0-49,100-119",
-        competition="tables.toml",
+        competition=TABLES,
         synthetic=True,
     ),
     "cancer": Testbed(
         "scikit-learn's breast cancer, N = 569, n = 285, 30 features, 64 hidden units, 2 classes",
         (569, 2114),
         ("cancer_inf", "cancer_hi", "cancer_lo"),
-        competition="tables.toml",
+        competition=TABLES,
     ),
     "full": Testbed(
         "Purchase-shaped at full size: N = 197,324, n = 150,000",

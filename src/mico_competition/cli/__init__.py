@@ -16,6 +16,7 @@ from mico_competition.cli.attack import add_attack
 from mico_competition.cli.attacks import add_attacks
 from mico_competition.cli.audit import add_audit
 from mico_competition.cli.audit_train import add_audit_train
+from mico_competition.cli.benchmark import add_benchmark
 from mico_competition.cli.bundle import add_bundle, add_rehearse
 from mico_competition.cli.completion import add_completion
 from mico_competition.cli.demo import add_demo
@@ -64,6 +65,11 @@ GROUPS: dict[str, tuple[tuple[str, str, _Add], ...]] = {
         ("attacks", "list or describe the built-in attacks", add_attacks),
         ("signals", "compute and cache the signals that attacks need", add_signals),
         ("evaluate", "measure attacks on models whose members are known", add_evaluate),
+        (
+            "benchmark",
+            "measure an attack on reference fleets, for the leaderboard",
+            add_benchmark,
+        ),
         ("audit", "compare lower bounds on epsilon with the claimed one", add_audit),
         ("audit-train", "test the private trainer against its claimed epsilon", add_audit_train),
     ),

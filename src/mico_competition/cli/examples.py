@@ -58,6 +58,13 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("your own models, from numpy.savez", "mico evaluate arrays.npz --attack lira"),
         ("fewer shadow models", "mico evaluate purchase100 --attack eb --shadows 4,8,16"),
     ),
+    "benchmark": (
+        (
+            "your attack beside the others, in minutes",
+            "mico benchmark --attack my_attack.py:attack",
+        ),
+        ("a named attack on larger fleets", "mico benchmark --tier medium --attack rmia"),
+    ),
     "audit": (
         ("with the strongest attack", "mico audit purchase100 --dataset_dir data"),
         ("by scores of your own", "mico audit scores.npz --delta 1e-5"),

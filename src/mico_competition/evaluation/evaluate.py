@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from mico_competition.attacks.cost import metered
+from mico_competition.attacks.cost import Cost, metered
 from mico_competition.attacks.problem import Attack
 from mico_competition.attacks.registry import WINNERS_BEST, WINNERS_FORMULAS, get_attack
 from mico_competition.evaluation.cross_fitting import EvaluationTask, run
@@ -130,12 +130,19 @@ def winners_best(rows: Mapping[str, Row]) -> Row:
     return replace(best, name=WINNERS_BEST, title=best.name)
 
 
-def _row(task: EvaluationTask, attack: Attack, options: Options) -> Row:
+def scores_of(
+    task: EvaluationTask, attack: Attack, options: Options
+) -> tuple[np.ndarray, float, Cost]:
+    """The checked scores of an attack, float64[t, k], its wall-clock seconds, and its cost."""
     guard(task, attack, options)
     start = time.perf_counter()
     with metered() as meter:
         scores = run(task, attack, folds=options.folds, seed=options.seed)
-    seconds = time.perf_counter() - start
+    return scores, time.perf_counter() - start, meter.cost
+
+
+def _row(task: EvaluationTask, attack: Attack, options: Options) -> Row:
+    scores, seconds, cost = scores_of(task, attack, options)
     measured_at = partial(measure, resamples=options.resamples, seed=options.seed)
     measured = measured_at(task.truth, scores, rates=RATES if options.bands else ())
     challenge = None
@@ -144,7 +151,7 @@ def _row(task: EvaluationTask, attack: Attack, options: Options) -> Row:
         asked = (np.take_along_axis(array, places, axis=1) for array in (task.truth, scores))
         challenge = measured_at(*asked)
     about = attack.name, attack.title, attack.white_box
-    return Row(*about, measured, None, seconds, meter.cost, challenge)
+    return Row(*about, measured, None, seconds, cost, challenge)
 
 
 def _with_gains(row: Row, base: Row) -> Row:

@@ -235,9 +235,19 @@ def difference(one: Estimate, other: Estimate, models: int, level: float = LEVEL
 
 def mean_of(parts: list[Measured], metric: str, *, level: float = LEVEL) -> Estimate:
     """The mean of a metric over repetitions on the same models and resamples."""
-    estimates = [part[metric] for part in parts]
-    weights = [1 / len(parts)] * len(parts)
-    return _combined(estimates, weights, parts[0].models, level, least=0.0)
+    return mean_estimate([part[metric] for part in parts], parts[0].models, level=level)
+
+
+def mean_estimate(
+    estimates: Sequence[Estimate], models: int, *, least: float = 0.0, level: float = LEVEL
+) -> Estimate:
+    """The mean of estimates, each from `models` models and as many resamples.
+
+    Over scenarios, which share no model, give each estimate its own seed. `least` is the smallest
+    possible value: -1 for gains.
+    """
+    weights = [1 / len(estimates)] * len(estimates)
+    return _combined(estimates, weights, models, level, least=least)
 
 
 def _combined(

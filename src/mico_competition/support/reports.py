@@ -47,6 +47,11 @@ REPORTS: dict[str, dict[str, str]] = {
         "alarm": "whether any audit raises one",
         "audits": "list of objects, one for each way to train: bounds, checks, alarms, ...",
     },
+    "benchmark": {
+        "tier": "name",
+        "entries": "list of objects: name, file, and average (over scenarios: metrics and gain, "
+        "each key -> value, low, high)",
+    },
     "bundle check": {
         "file": "the bundle",
         "sound": "whether there are only warnings",
