@@ -39,6 +39,7 @@ LAYERS = [
     ["audit"],
     ["hosting"],
     ["fleets", "demo"],
+    ["benchmark"],
     ["cli"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

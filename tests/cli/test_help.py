@@ -13,7 +13,7 @@ from mico_competition.cli import GROUPS, build_parser, main, split_competition
 from mico_competition.cli.examples import EXAMPLES
 
 VERBS = [name for verbs in GROUPS.values() for name, *_ in verbs]
-NEED_NOTHING = ("demo", "tracks", "attacks", "completion", "leaderboard")
+NEED_NOTHING = ("demo", "tracks", "attacks", "benchmark", "completion", "leaderboard")
 
 
 def run(capsys, *words):

@@ -73,7 +73,10 @@ def about_named(attack: Attack, tier: str) -> About:
 
 
 def make_entry(
-    tier: str, about: About, results: Mapping[str, Result], facts_of: Mapping[str, Mapping]
+    tier: str,
+    about: About,
+    results: Mapping[str, Result],
+    facts_of: Mapping[str, Mapping[str, Any]],
 ) -> Values:
     """The values of an entry.
 

@@ -48,7 +48,7 @@ def unpack(text: str, shape: tuple[int, int]) -> np.ndarray:
         raw = reader.decompress(base64.b64decode(text, validate=True), size + 1)
     except (Error, ValueError, zlib.error):
         raise ValueError("the ranks are not deflated numbers in base64") from None
-    if len(raw) != size:
+    if len(raw) != size or not reader.eof or reader.unused_data:
         raise ValueError(f"expected ranks of {shape[0]} x {shape[1]} points")
     pairs = np.frombuffer(raw, np.uint8).reshape(2, -1).T
     ranks: np.ndarray = np.ascontiguousarray(pairs).view(_TYPE).reshape(shape)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -102,10 +103,7 @@ TIERS: Mapping[str, Tier] = {
         ),
     )
 }
-"""The tiers whose fleets are trained here; DOWNLOADED is one more."""
-
-DOWNLOADED = "mico2022"
-"""The published models of 2022: its train models, attacked by leaving models out."""
+"""Name -> tier."""
 
 
 def get_tier(name: str) -> Tier:
@@ -163,10 +161,14 @@ def truth_of(tier_name: str, scenario: str) -> np.ndarray:
     tier = get_tier(tier_name)
     with tier.in_use():
         task = get_task(get_scenario(scenario).task)
-        lengths = range(task.len_dataset), task.len_training, task.len_challenge
+        records: Any = range(task.len_dataset)  # only their number counts
+        lengths = task.len_training, task.len_challenge
     rows = []
     for model in seeds_of(tier, scenario):
         if model.model_id in tier.target_ids:
-            keys = (model.seeds.challenge, model.seeds.training, model.seeds.membership)
-            rows.append(ChallengeDataset(*lengths, *keys).get_solutions())
+            keys = model.seeds
+            splits = ChallengeDataset(
+                records, *lengths, keys.challenge, keys.training, keys.membership
+            )
+            rows.append(splits.get_solutions())
     return np.array(rows, bool)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mico_competition.benchmark.measuring import OpenFleet
     from mico_competition.benchmark.tiers import Tier
 
-TIER_NAMES = ("small", "medium", "full", "mico2022")
+TIER_NAMES = ("small", "medium", "full")
 BASELINES = ("threshold", "winner-2023", "lira-online", "rmia", "eb")
 """Attacks that every run measures on the same fleets, beside those that are asked for."""
 
@@ -33,7 +33,7 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
         default="small",
         choices=TIER_NAMES,
         help="small: digits, minutes; medium: 20,000 baskets, an hour; full: the size of "
-        "Purchase-100, hours; mico2022: what `mico download` wrote (default: small)",
+        "Purchase-100, hours (default: small)",
     )
     parser.add_argument(
         "--attack",
@@ -48,12 +48,6 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("benchmark"),
         help="folder for fleets and entries, which are used again (default: benchmark)",
-    )
-    parser.add_argument(
-        "--downloads",
-        type=Path,
-        default=Path("."),
-        help="for mico2022: the folder that holds cifar10, purchase100 or sst2, and their datasets",
     )
     parser.add_argument("--out", type=Path, help="folder for entries (default: in --work)")
     parser.add_argument("--name", help="name of the attack in the table (default: as --attack)")
@@ -207,9 +201,9 @@ def _show(tier: Tier, mine: Sequence[Entry], found: Sequence[Entry]) -> None:
         print(f"Entry: {entry.path}")
     if any(entry.values["file"] for entry in mine):
         print(
-            f"A page with it: `mico leaderboard build --with {mine[0].path}`. To submit it: copy "
-            f"the file to {ENTRIES / tier.name} of your clone,\nrun `mico leaderboard check` on "
-            "it, and open a pull request with this one file (docs/LEADERBOARD.md)."
+            "To submit it, copy the file to src/mico_competition/benchmark/entries/"
+            f"{tier.name} of your\nclone, run `mico leaderboard check` on it, and open a pull "
+            "request with this one file\n(docs/LEADERBOARD.md)."
         )
     report(
         "benchmark",

@@ -84,49 +84,74 @@ def _add_add(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
-    _add_entries(parser)
+    parser.add_argument(
+        "entries",
+        nargs="?",
+        type=Path,
+        metavar="FILE|FOLDER",
+        help="a file of `mico benchmark`, or a folder of them or of a competition's "
+        "<challenge>/<entry>.json (default: the entries of the benchmark in this package)",
+    )
     add_json(parser)
 
     def run(args: argparse.Namespace) -> int:
-        from mico_competition.hosting.leaderboard.entries import check_entries
-
-        entries, faults = check_entries(args.entries)
+        sound, faults = _checked(args.entries)
         for fault in faults:
             print(fault, file=sys.stderr)
-        sound = count_of(len(entries), "sound entry", "sound entries")
-        print(f"{sound}, {count_of(len(faults), 'fault')}")
-        report("leaderboard check", entries=len(entries), faults=faults)
+        text = count_of(sound, "sound entry", "sound entries")
+        print(f"{text}, {count_of(len(faults), 'fault')}")
+        report("leaderboard check", entries=sound, faults=faults)
         return 1 if faults else 0
 
     parser.set_defaults(run=run)
 
 
+def _checked(path: Path | None) -> tuple[int, list[str]]:
+    """How many entries are sound in a file or folder, None for the benchmark's; and all faults."""
+    from mico_competition.benchmark.checking import check_file, check_folder, is_benchmark
+    from mico_competition.hosting.leaderboard.entries import check_entries
+
+    if path is not None and path.is_file():
+        faults = check_file(path)
+        return 0 if faults else 1, faults
+    if path is None or is_benchmark(path):
+        return check_folder(path)
+    entries, faults = check_entries(path)
+    return len(entries), faults
+
+
 def _add_build(parser: argparse.ArgumentParser) -> None:
-    _add_entries(parser)
+    parser.add_argument(
+        "entries",
+        nargs="?",
+        type=Path,
+        default=Path("leaderboard"),
+        help="folder of <challenge>/<entry>.json (default: leaderboard)",
+    )
     parser.add_argument("--out", type=Path, default=Path("site"), help="folder for the site")
     parser.add_argument(
         "--final_opens",
         type=_time,
         metavar="TIME",
-        help="such as 2027-01-13T12:00:00Z; entries of the final phase are left out before this "
-        "time, and always without this flag",
+        help="such as 2027-01-13T12:00:00Z; a competition's entries of the final phase are left "
+        "out before this time, and always without this flag",
     )
     parser.add_argument("--title", help="heading of the site")
+    parser.set_defaults(run=_run_build)
 
-    def run(args: argparse.Namespace) -> None:
-        from mico_competition.hosting.leaderboard.build import TITLE, build
 
-        with stage("Site"):
-            built = build(
-                args.entries, args.out, final_opens=args.final_opens, title=args.title or TITLE
-            )
-        shown = count_of(built.entries, "entry", "entries")
-        print(f"Made {args.out / 'index.html'}, {shown}")
-        if built.hidden:
-            hidden = count_of(built.hidden, "entry", "entries")
-            print(f"Left out {hidden} of the final phase (see --final_opens)")
+def _run_build(args: argparse.Namespace) -> None:
+    from mico_competition.hosting.leaderboard.build import TITLE, build
 
-    parser.set_defaults(run=run)
+    with stage("Site"):
+        built = build(
+            args.entries, args.out, final_opens=args.final_opens, title=args.title or TITLE
+        )
+    shown = count_of(built.entries, "entry", "entries")
+    print(f"Made {args.out / 'index.html'}, {shown}")
+    if built.hidden:
+        hidden = count_of(built.hidden, "entry", "entries")
+        print(f"Left out {hidden} of the final phase (see --final_opens)")
 
 
 def add_score_all(parser: argparse.ArgumentParser) -> None:
@@ -196,16 +221,6 @@ def _line(outcome: Any) -> str:
         return f"{name}: {', '.join(str(path) for path in outcome.entries)}"
     first, *more = outcome.faults.splitlines()
     return printable(f"{name}: {' '.join([first, *(line.strip() for line in more[:1])])}", 1000)
-
-
-def _add_entries(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "entries",
-        nargs="?",
-        type=Path,
-        default=Path("leaderboard"),
-        help="folder of <challenge>/<entry>.json (default: leaderboard)",
-    )
 
 
 def _add_truth(parser: argparse.ArgumentParser) -> None:

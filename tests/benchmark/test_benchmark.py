@@ -1,0 +1,134 @@
+"""`mico benchmark`: reference fleets, an attack measured on them, and its entry."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mico_competition.benchmark.entry import read_values
+from mico_competition.benchmark.ranks import dense_ranks, pack, ranks_sha256, unpack
+from mico_competition.benchmark.tiers import TIERS, get_tier, seeds_of, truth_of
+from mico_competition.cli import main
+from mico_competition.competition.challenge import ChallengeDataset
+from mico_competition.competition.solutions import read_solution
+from mico_competition.competition.splits import seed_text
+from mico_competition.data.datasets import load_digits
+from mico_competition.evaluation.measure import measure
+
+
+def test_the_seeds_of_the_tiers_stay_what_they_are():
+    first = seeds_of(get_tier("small"), "digits_inf")[0]
+    assert seed_text(first.seeds.membership) == "713c03b9aa08d7d67ae008be69541a9f"
+    assert first.train_seed == 8744496291141610374
+    full = seeds_of(get_tier("full"), "purchase100_lo")
+    assert [one.model_id for one in full] == [*range(40), *range(100, 120)]
+    every = [
+        seed_text(one.seeds.membership)
+        for tier in TIERS.values()
+        for scenario in tier.scenarios
+        for one in seeds_of(tier, scenario)
+    ]
+    assert len(set(every)) == len(every)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_half_of_the_challenge_points_of_every_target_are_members(tier):
+    for scenario in get_tier(tier).scenarios:
+        truth = truth_of(tier, scenario)
+        assert truth.shape == (len(get_tier(tier).target_ids), 200)
+        assert (truth.sum(axis=1) == 100).all()
+
+
+def test_ranks_give_the_numbers_of_the_scores():
+    rng = np.random.default_rng(0)
+    truth = rng.random((8, 50)) < 0.5
+    scores = rng.normal(size=truth.shape).round(1) + truth
+    ranks = dense_ranks(scores)
+    packed = unpack(pack(ranks), ranks.shape)
+    assert np.array_equal(packed, ranks) and ranks_sha256(packed) == ranks_sha256(ranks)
+    by_scores, by_ranks = measure(truth, scores), measure(truth, packed)
+    for metric, estimate in by_scores.estimates.items():
+        other = by_ranks[metric]
+        assert (estimate.value, estimate.low, estimate.high) == (other.value, other.low, other.high)
+
+
+@pytest.mark.parametrize("text", ["", "AAAA", "?", pack(np.arange(10).reshape(2, 5))[:-8]])
+def test_broken_ranks_are_refused(text):
+    with pytest.raises(ValueError, match="ranks"):
+        unpack(text, (2, 5))
+
+
+def test_ranks_with_gaps_and_bombs_are_refused():
+    with pytest.raises(ValueError, match="dense"):
+        unpack(pack(np.arange(0, 20, 2).reshape(2, 5)), (2, 5))
+    with pytest.raises(ValueError, match="2 x 5"):
+        unpack(pack(np.zeros((4000, 4000))), (2, 5))
+
+
+def test_the_entry_says_what_was_measured_and_how(bench, mine):
+    values = read_values(mine)
+    assert (values["tier"], values["name"]) == ("tiny", "my_attack:attack")
+    assert values["title"] == "logit less its mean OUT" and values["access"] == "black box"
+    assert values["file"]["name"] == "my_attack.py" and len(values["file"]["sha256"]) == 64
+    assert {"processor", "system", "cpus", "threads"} == set(values["machine"])
+    assert {"python", "numpy", "torch", "mico_competition"} <= set(values["versions"])
+    parts = values["scenarios"]
+    assert [*parts] == ["digits_inf", "digits_hi", "digits_lo"]
+    assert [part["epsilon"] for part in parts.values()] == [None, 10, 4]
+    for part in parts.values():
+        assert (part["targets"], part["members"], part["nonmembers"]) == (3, 300, 300)
+        assert set(part["metrics"]) == {"TPR_FPR_1000", "TPR_FPR_100", "TPR_FPR_10", "AUC"}
+    assert parts["digits_inf"]["limit"] is None
+    assert parts["digits_lo"]["limit"]["TPR_FPR_1000"] < parts["digits_hi"]["limit"]["TPR_FPR_1000"]
+    mean = np.mean([part["metrics"]["AUC"][0] for part in parts.values()])
+    assert values["average"]["metrics"]["AUC"][0] == pytest.approx(mean, abs=2e-6)
+
+
+def test_the_truth_of_the_tier_is_that_of_the_trained_models(bench, tiny):
+    data = load_digits()
+    for scenario in tiny.scenarios:
+        truth = truth_of("tiny", scenario)
+        for row, model_id in zip(truth, tiny.target_ids, strict=True):
+            path = bench / f"work/tiny/digits/{scenario}/dev/model_{model_id}"
+            assert row.tolist() == read_solution(path).astype(bool).tolist()
+            assert ChallengeDataset.from_path(path, data).get_solutions() == row.tolist()
+
+
+def test_named_attacks_are_not_measured_twice(bench, capsys):
+    before = {p: p.stat().st_mtime_ns for p in (bench / "work/entries").rglob("*.json")}
+    assert main(["benchmark", "--tier", "tiny", "--work", str(bench / "work"), "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in (bench / "work/entries").rglob("*.json")} == before
+    assert all(name in shown for name in ("threshold", "winner-2023", "lira-online", "rmia", "eb"))
+
+
+def test_a_fleet_of_other_seeds_is_refused(bench, tmp_path, capsys):
+    ledger = bench / "work/tiny/fleet/digits_inf/ledger.jsonl"
+    folder = tmp_path / "tiny/fleet/digits_inf"
+    folder.mkdir(parents=True)
+    (folder / "settings.json").write_text((ledger.parent / "settings.json").read_text())
+    rows = [json.loads(line) for line in ledger.read_text().splitlines()]
+    rows[0]["train_seed"] += 1
+    (folder / "ledger.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert main(["benchmark", "--tier", "tiny", "--work", str(tmp_path), "--quiet"]) == 1
+    assert "has other seeds than tier tiny" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--attack", "lria"], "did you mean lira"),
+        (["--attack", "none.py:attack"], "There is no file none.py"),
+        (["--attack", "rmia", "--access", "white box"], "--access is for an attack of file.py"),
+        (["--name", "Mine"], "--name describes one attack"),
+        (["--attack", "rmia", "--name", "a\tb"], "Expected --name of 1 to 80 printable"),
+    ],
+)
+def test_bad_flags_are_refused_before_anything_is_trained(words, sentence, tmp_path, capsys):
+    code = None
+    try:
+        code = main(["benchmark", "--work", str(tmp_path / "work"), *words])
+    except SystemExit as leave:
+        code = leave.code
+    assert code and sentence in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()

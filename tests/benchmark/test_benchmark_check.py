@@ -1,0 +1,73 @@
+"""`mico leaderboard check`: every number of an entry follows from its ranks, or one sentence."""
+
+import copy
+import json
+import shutil
+
+import pytest
+
+from mico_competition.benchmark.checking import check_file, check_folder
+from mico_competition.benchmark.entry import entry_text, read_values
+from mico_competition.cli import main
+
+
+def put(values, *path, to):
+    """A copy of the values with one of them changed."""
+    changed = copy.deepcopy(values)
+    part = changed
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = to
+    return changed
+
+
+def test_the_entry_of_the_command_is_sound(mine, capsys):
+    assert check_file(mine) == []
+    assert main(["leaderboard", "check", str(mine)]) == 0
+    assert capsys.readouterr().out == "1 sound entry, 0 faults\n"
+
+
+FAULTS = [
+    (("average", "metrics", "AUC", 0), 0.99, "average.metrics.AUC: expected ["),
+    (("scenarios", "digits_lo", "gain", "TPR_FPR_1000", 2), 0.9, "which the ranks give"),
+    (("scenarios", "digits_hi", "metrics", "TPR_FPR_1000", 1), 0.001, "which the ranks give"),
+    (("scenarios", "digits_inf", "targets"), 50, "targets: expected 3"),
+    (("scenarios", "digits_inf", "ranks", "data"), "AAAA", "not deflated numbers"),
+    (("scenarios", "digits_inf", "ranks", "sha256"), "0" * 64, "do not have their checksum"),
+    (("scenarios", "digits_inf", "winner", "ranks", "sha256"), "0" * 64, "checksum"),
+    (("scenarios", "digits_inf", "fleet"), "abc", "fingerprint of the fleet"),
+    (("tier",), "large", "tier: expected one of small"),
+    (("name",), "a\u202eb", "name: expected a line"),
+    (("name",), "rmia", "is an attack of the package"),
+    (("access",), "insider", "access: expected one of black box"),
+    (("link",), "javascript:alert(1)", "link: expected an http(s) address"),
+    (("seed",), 7, "seed: expected 0"),
+    (("more",), 1, "more: there is no such field"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), FAULTS, ids=[f[2][:30] for f in FAULTS])
+def test_every_fault_is_one_sentence(path, value, sentence, mine, tmp_path, capsys):
+    file = tmp_path / mine.name
+    file.write_text(entry_text(put(read_values(mine), *path, to=value)))
+    assert main(["leaderboard", "check", str(file)]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert sentence in told[0] and told[0].startswith(file.name) and told[0].endswith(".")
+
+
+def test_what_is_no_entry_is_refused(tmp_path, capsys):
+    for text in ("", "{", "[1]", "{}", json.dumps({"benchmark": 1})):
+        file = tmp_path / "entry.json"
+        file.write_text(text)
+        assert main(["leaderboard", "check", str(file)]) == 1
+        assert "entry" in capsys.readouterr().err
+
+
+def test_a_folder_is_checked_whole_and_a_second_name_is_told(mine, tmp_path):
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    shutil.copy(mine, folder)
+    assert check_folder(tmp_path) == (1, [])
+    shutil.copy(mine, folder / "twin.json")
+    sound, faults = check_folder(tmp_path)
+    assert sound == 0 and any("name to be my-attack-attack.json" in fault for fault in faults)
