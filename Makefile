@@ -45,11 +45,12 @@ results: $(READY) ## real runs: docs/RESULTS.md (90 minutes; needs ../shared)
 	$(VENV)/bin/python benchmarks/audits_page.py
 	$(VENV)/bin/python benchmarks/score_oracle_page.py --run
 
-attacks: $(READY) ## fleets, attacks, audits: docs/ATTACKS.md, PRIVACY.md (hours; needs ../shared)
+attacks: $(READY) ## fleets, attacks, audits, leaderboard: docs/ATTACKS.md (a day; needs ../shared)
 	$(VENV)/bin/python benchmarks/attack_fleets.py --work runs/fleets
 	$(VENV)/bin/python benchmarks/attack_results.py --work runs/fleets
 	$(VENV)/bin/python benchmarks/attack_speed.py --models runs/fleets/A/purchase100 --dataset_dir runs/fleets/A_data
 	$(VENV)/bin/python benchmarks/attacks_page.py
+	$(VENV)/bin/python benchmarks/leaderboard_entries.py --work runs/benchmark
 	$(VENV)/bin/python benchmarks/audit_results.py --work runs/fleets
 	$(VENV)/bin/python benchmarks/audits_page.py
 

@@ -12,6 +12,7 @@ from pygments.lexers import BashLexer
 from sphinx.application import Sphinx
 
 from mico_competition import __version__
+from mico_competition.benchmark.site import build_site
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
@@ -83,3 +84,10 @@ copybutton_prompt_is_regexp = True
 def setup(app: Sphinx) -> None:
     """Called by Sphinx: blocks of commands have no prompts, so they are read as a script."""
     app.add_lexer("console", BashLexer)
+    app.connect("build-finished", build_board)
+
+
+def build_board(app: Sphinx, error: Exception | None) -> None:
+    """The benchmark's site beside the pages, in benchmark/."""
+    if error is None and app.builder.name == "html":
+        build_site(None, Path(app.outdir) / "benchmark", docs="../docs/")

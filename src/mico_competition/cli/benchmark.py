@@ -66,6 +66,9 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
         help="run attacks from files in a process that can access only their arrays",
     )
     parser.add_argument("--workers", type=int, help="training processes (default: one a CPU)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="CPU threads of each training process (default: 1)"
+    )
     parser.add_argument("--cache", type=Path, help="folder for signals (default: in --work)")
     add_json(parser)
     parser.set_defaults(run=run_benchmark, stack=None, retries=2)
@@ -110,8 +113,10 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(
                 "Expected --name of 1 to 80 printable characters, in Unicode's form NFKC."
             )
-    if args.workers is not None and args.workers < 1:
-        raise UsageError(f"Expected --workers {args.workers} >= 1.")
+    for name in ("workers", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UsageError(f"Expected --{name} {value} >= 1.")
 
 
 def _from_file(name: str) -> bool:
@@ -144,7 +149,7 @@ def _train(tier: Tier, scenario: str, data: Any, args: argparse.Namespace) -> bo
         ledger = reference_ledger(tier, scenario, args.work, data)
         if len(ledger.done()) == len(ledger.entries):
             return True
-        backend = LocalWorkers(ledger, data, workers=args.workers, threads=1)
+        backend = LocalWorkers(ledger, data, workers=args.workers, threads=args.threads)
         return train(args, ledger, backend) == 0
 
 
@@ -201,6 +206,7 @@ def _show(tier: Tier, mine: Sequence[Entry], found: Sequence[Entry]) -> None:
         print(f"Entry: {entry.path}")
     if any(entry.values["file"] for entry in mine):
         print(
+            f"A page with it: `mico leaderboard build --with {mine[0].path}`.\n"
             "To submit it, copy the file to src/mico_competition/benchmark/entries/"
             f"{tier.name} of your\nclone, run `mico leaderboard check` on it, and open a pull "
             "request with this one file\n(docs/LEADERBOARD.md)."

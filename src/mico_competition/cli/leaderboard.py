@@ -84,14 +84,7 @@ def _add_add(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "entries",
-        nargs="?",
-        type=Path,
-        metavar="FILE|FOLDER",
-        help="a file of `mico benchmark`, or a folder of them or of a competition's "
-        "<challenge>/<entry>.json (default: the entries of the benchmark in this package)",
-    )
+    _add_entries(parser, "a FILE of one entry, or ")
     add_json(parser)
 
     def run(args: argparse.Namespace) -> int:
@@ -121,14 +114,17 @@ def _checked(path: Path | None) -> tuple[int, list[str]]:
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "entries",
-        nargs="?",
-        type=Path,
-        default=Path("leaderboard"),
-        help="folder of <challenge>/<entry>.json (default: leaderboard)",
-    )
+    _add_entries(parser)
     parser.add_argument("--out", type=Path, default=Path("site"), help="folder for the site")
+    parser.add_argument(
+        "--with",
+        dest="more",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="show this entry of the benchmark, too; may be repeated",
+    )
     parser.add_argument(
         "--final_opens",
         type=_time,
@@ -141,8 +137,15 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_build(args: argparse.Namespace) -> None:
+    from mico_competition.benchmark.checking import is_benchmark
+
+    if args.entries is None or is_benchmark(args.entries):
+        _build_benchmark(args)
+        return
     from mico_competition.hosting.leaderboard.build import TITLE, build
 
+    if args.more:
+        raise UsageError("--with is for the benchmark's site: put the file into the folder.")
     with stage("Site"):
         built = build(
             args.entries, args.out, final_opens=args.final_opens, title=args.title or TITLE
@@ -152,6 +155,16 @@ def _run_build(args: argparse.Namespace) -> None:
     if built.hidden:
         hidden = count_of(built.hidden, "entry", "entries")
         print(f"Left out {hidden} of the final phase (see --final_opens)")
+
+
+def _build_benchmark(args: argparse.Namespace) -> None:
+    from mico_competition.benchmark.site import TITLE, build_site
+
+    if args.final_opens is not None:
+        raise UsageError("--final_opens is for a competition's entries: the benchmark hides none.")
+    with stage("Site"):
+        shown = build_site(args.entries, args.out, more=args.more, title=args.title or TITLE)
+    print(f"Made {args.out / 'index.html'}, {count_of(shown, 'entry', 'entries')}")
 
 
 def add_score_all(parser: argparse.ArgumentParser) -> None:
@@ -221,6 +234,17 @@ def _line(outcome: Any) -> str:
         return f"{name}: {', '.join(str(path) for path in outcome.entries)}"
     first, *more = outcome.faults.splitlines()
     return printable(f"{name}: {' '.join([first, *(line.strip() for line in more[:1])])}", 1000)
+
+
+def _add_entries(parser: argparse.ArgumentParser, more: str = "") -> None:
+    parser.add_argument(
+        "entries",
+        nargs="?",
+        type=Path,
+        metavar="FILE|FOLDER" if more else "FOLDER",
+        help=f"{more}a folder of them: of the benchmark's, or of a competition's "
+        "<challenge>/<entry>.json (default: the entries of `mico benchmark` in this package)",
+    )
 
 
 def _add_truth(parser: argparse.ArgumentParser) -> None:

@@ -55,11 +55,11 @@ def build(
     opened = final_opens is not None and (now or datetime.now(UTC)) >= final_opens
     shown = [entry for entry in entries if opened or entry.phase != HIDDEN_PHASE]
     pages = Pages(title, None if opened else final_opens)
-    _write(Path(out), pages.render(shown))
+    write_pages(Path(out), pages.render(shown))
     return Built(len(shown), len(entries) - len(shown))
 
 
-def _write(out: Path, pages: Iterable[tuple[str, str]]) -> None:
+def write_pages(out: Path, pages: Iterable[tuple[str, str]]) -> None:
     """Write pages to a temporary folder, and replace `out` by it."""
     out = Path(os.path.realpath(out))
     if out.exists() and not (out / MARKER).is_file() and (out.is_file() or any(out.iterdir())):

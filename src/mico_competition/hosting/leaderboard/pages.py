@@ -94,9 +94,9 @@ class Pages:
         environment.globals.update(
             title=title,
             style=Markup(style),
-            style_hash=_hash(style),
+            style_hash=policy_hash(style),
             script=Markup(script),
-            script_hash=_hash(script),
+            script_hash=policy_hash(script),
             opens=_opening(opens),
         )
         self._index = environment.get_template("index.html")
@@ -142,7 +142,7 @@ class Pages:
                 yield f"{board.challenge}/{history.page}", text
 
 
-def _hash(text: str) -> str:
+def policy_hash(text: str) -> str:
     """The name of a style or script in a content security policy: its hash."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
