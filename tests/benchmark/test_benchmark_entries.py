@@ -2,21 +2,40 @@
 
 import pytest
 
-from mico_competition.benchmark.checking import check_folder
+from mico_competition.benchmark.board import ranks_in
+from mico_competition.benchmark.checking import check_file, check_folder
 from mico_competition.benchmark.entry import ENTRIES, read_tier
+from mico_competition.benchmark.ranks import ranks_sha256
+from mico_competition.evaluation.measure import measure
 
 TIERS = ("small", "medium", "full")
 
 
-@pytest.fixture(scope="module")
-def checked():
-    return check_folder(ENTRIES)
-
-
-def test_every_number_follows_from_the_stored_ranks(checked):
-    sound, faults = checked
+@pytest.mark.slow  # every interval, two minutes
+def test_every_number_follows_from_the_stored_ranks():
+    sound, faults = check_folder(ENTRIES)
     assert faults == []
     assert sound == sum(1 for _ in ENTRIES.glob("*/*.json"))
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_every_score_follows_from_the_stored_ranks(tier):
+    """The same of the scores alone; of one entry also the intervals."""
+    entries = read_tier(ENTRIES, tier)
+    held = {
+        part["ranks"]["sha256"]: part["ranks"]["data"]
+        for entry in entries
+        for part in entry.values["scenarios"].values()
+    }
+    for entry in entries:
+        for name, part in entry.values["scenarios"].items():
+            truth, ranks, winner = ranks_in(entry, name, held)
+            assert ranks_sha256(ranks) == part["ranks"]["sha256"]
+            assert ranks_sha256(winner) == part["winner"]["ranks"]["sha256"]
+            found = measure(truth, ranks, resamples=1)
+            for metric, (value, _, _) in part["metrics"].items():
+                assert found[metric].value == pytest.approx(value, abs=1e-6)
+    assert [fault for entry in entries[:1] for fault in check_file(entry.path)] == []
 
 
 @pytest.mark.parametrize("tier", TIERS)

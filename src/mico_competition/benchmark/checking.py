@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from mico_competition.benchmark.measuring import (
 )
 from mico_competition.benchmark.ranks import ranks_sha256, unpack
 from mico_competition.benchmark.tiers import TIERS, VERSION, truth_of
+from mico_competition.evaluation.measure import Measured
 from mico_competition.hosting.leaderboard.form import is_link
 from mico_competition.hosting.leaderboard.names import is_line, is_name
 from mico_competition.scoring.printable import printable, shown
@@ -126,7 +128,7 @@ def check_folder(folder: Path | None = None) -> tuple[int, list[str]]:
     for tier in TIERS:
         paths = sorted(folder.glob(f"{tier}/*.json"))
         others = _readable(tier, paths)
-        for path in tracked(paths, f"Entries of {tier}", "entry"):
+        for path in tracked(paths, f"Entries of {tier}", "file"):
             found = _faults_of_file(path, others)
             sound += not found
             faults += [f"{tier}/{fault}" for fault in found]
@@ -230,7 +232,8 @@ def _faults_of_numbers(values: Mapping[str, Any], others: Sequence[Entry]) -> It
         except ValueError as error:
             yield f"scenarios.{name}: {error}"
             return
-        measured, beside = (measured_ranks(truth, one, place) for one in (ranks, winner))
+        beside = _winner_measured(values["tier"], name, place, winner.tobytes())
+        measured = measured_ranks(truth, ranks, place)
         result = Result(ranks, measured, part["winner"]["formula"], winner, beside)
         results.append(result)
         for key, found in result.fields().items():
@@ -240,6 +243,13 @@ def _faults_of_numbers(values: Mapping[str, Any], others: Sequence[Entry]) -> It
             if key != "ranks":
                 yield from _unequal(f"scenarios.{name}.{key}", stated, found)
     yield from _unequal("average", values["average"], averages(results))
+
+
+@lru_cache(maxsize=32)  # the entries of a tier share it
+def _winner_measured(tier: str, scenario: str, place: int, ranks: bytes) -> Measured:
+    """The numbers of the winner's ranks, uint16 as bytes."""
+    truth = truth_of(tier, scenario)
+    return measured_ranks(truth, np.frombuffer(ranks, np.uint16).reshape(truth.shape), place)
 
 
 def _held_ranks(others: Sequence[Entry]) -> dict[str, str]:
