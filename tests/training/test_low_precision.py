@@ -232,7 +232,7 @@ def test_physical_batches_have_one_length(kind, monkeypatch):
     trainer.step(torch.arange(20), x.__getitem__, labels)
     lengths = []
     model.a.register_forward_hook(lambda module, inputs, output: lengths.append(len(inputs[0])))
-    trainer.checks._checked = [private_checks._computes(m) for m in trainer.model.modules()]
+    trainer.checks.checked = [private_checks._computes(m) for m in trainer.model.modules()]
     for batch in (torch.arange(20), torch.arange(3), torch.arange(7)):
         trainer.step(batch, x.__getitem__, labels)
     assert lengths == [7] * 5

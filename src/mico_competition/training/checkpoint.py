@@ -137,7 +137,7 @@ def facts_of(
     mechanism: Mechanism | None,
 ) -> dict[str, Any]:
     """What must be the same for a run to go on: settings, seeds, data, software and noise."""
-    hidden = ("max_evaluation_records",)  # no setting of training
+    hidden = ("max_evaluation_records", "cuda_graphs")  # which change no weight
     return {
         "format": 1,
         "seeds": [seed_text(seed) for seed in vars(seeds).values()],

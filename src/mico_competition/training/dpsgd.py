@@ -39,6 +39,7 @@ from mico_competition.training.private_optimizer import (
 )
 from mico_competition.training.secure_random import Generator, SecureGenerator
 from mico_competition.training.settings import check_precision
+from mico_competition.training.step_graphs import graphs_of
 
 # Ours is the first; the others are Opacus', for comparison and for layers that ours lacks.
 GRAD_SAMPLE_MODES = ("bookkeeping", "hooks", "functorch", "ghost")
@@ -77,6 +78,9 @@ class DPSGD:
             a step asks a GPU nothing.  It works with "bookkeeping", where it is the default on a
             GPU, and where passes in TF32 and bfloat16, whose rounding may depend on the length,
             need it; on a CPU the padding would take time.
+        cuda_graphs: whether a GPU repeats the passes of a step from recorded graphs
+            (`step_graphs`), which starts their kernels faster; what the model and the losses
+            compute in Python must then be the same in each step.  It works with "bookkeeping".
 
     Raises:
         ValueError: if an argument is out of range or the model cannot be trained privately.
@@ -96,6 +100,7 @@ class DPSGD:
         noise_generator: Generator | None = None,
         losses: Losses | None = None,
         fixed_shapes: bool | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         check_private(noise_multiplier, max_grad_norm)
         if grad_sample_mode not in GRAD_SAMPLE_MODES:
@@ -126,6 +131,8 @@ class DPSGD:
                 "length of a batch: leave fixed_shapes out."
             )
         self.fixed_shapes, self.expected_batch_size = fixed_shapes, expected_batch_size
+        if cuda_graphs and not fixed_shapes and self.device.type == "cuda":
+            raise ValueError("CUDA graphs need fixed shapes, and so the mode bookkeeping.")
         self.max_physical_batch_size = max_physical_batch_size
         self.max_grad_norm = max_grad_norm
         self.mode = grad_sample_mode
@@ -149,6 +156,7 @@ class DPSGD:
             precision=precision,
             at_precision=self._at_precision,
         )
+        self.graphs = graphs_of(self._sums, self.model) if cuda_graphs else None
 
     def _wrap(self, model: nn.Module) -> Any:
         """The model with the hooks by which a backward pass computes per-example norms."""
@@ -245,9 +253,22 @@ class DPSGD:
             counts = torch.arange(len(labels), device=labels.device) < real
         with full_float32(labels.device):  # so that norms are those of the sum that is clipped
             self.checks.before(batch, largest)
-            total = self._backward(inputs, labels, counts)
+            if self.graphs is None:
+                total = self._backward(inputs, labels, counts)
+            else:
+                checked = self.checks.checked
+                total, *sums = self.graphs(inputs, labels, counts, made_for=checked)
+                for (_, parameter), part in zip(self.trained(), sums):
+                    parameter.grad = part
             self.checks.after()
         return total
+
+    def _sums(
+        self, inputs: Inputs, labels: torch.Tensor, counts: torch.Tensor | None
+    ) -> list[torch.Tensor]:
+        """The sum of the losses, and the clipped sum of each trained parameter, for a graph."""
+        total = self._backward(inputs, labels, counts)
+        return [total, *(parameter.grad for _, parameter in self.trained())]
 
     def _backward(
         self, inputs: Inputs, labels: torch.Tensor, counts: torch.Tensor | None = None

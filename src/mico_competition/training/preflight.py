@@ -51,7 +51,7 @@ def check_run(settings: Settings, data: Data | None = None) -> None:
         optimizer_of(settings, model),
         grad_sample_mode=settings.grad_sample_mode,
         noise_generator=torch.Generator(),
-        **{**private_arguments(settings), "precision": precision},
+        **{**private_arguments(settings), "precision": precision, "cuda_graphs": False},
     )
     if data is not None and not task.text:  # a small copy's vocabulary is not that of the data
         at = torch.arange(min(RECORDS, len(data)))

@@ -113,6 +113,9 @@ class PrivacyChecks:
         precision: of the trainer's passes.  The model is checked in float32, whose tolerances are
             narrow, and then in this precision too.
         at_precision: the context in which the trainer's passes have another precision.
+
+    Attributes:
+        checked: what tells of each layer whether it computes what it did when it was checked.
     """
 
     def __init__(
@@ -130,7 +133,7 @@ class PrivacyChecks:
         self.model, self._losses, self._plain = model, losses, plain
         self._precision, self._at_precision = precision, at_precision
         self._clipped_sum, self.max_grad_norm, self.mode = clipped_sum, max_grad_norm, mode
-        self._checked: list[Any] | None = None
+        self.checked: list[Any] | None = None
         self._guard = WriteGuard(model)
         self._trained = trained_names(model)
 
@@ -149,11 +152,11 @@ class PrivacyChecks:
         """
         self._check_trained()
         computes = [_computes(module) for module in self.model.modules()]
-        if computes != self._checked:
+        if computes != self.checked:
             self._check(batch, largest)
             if self._precision != FLOAT32:
                 self._check_again(batch, largest)
-            self._checked = computes
+            self.checked = computes
         self._guard.start()
 
     def _check_trained(self) -> None:

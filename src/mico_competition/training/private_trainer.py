@@ -87,6 +87,8 @@ class PrivateTrainer:
         precision: of forward and backward passes: "float32", "tf32" (NVIDIA's GPUs, from the A100
             on) or "bfloat16" (by autocast).  Norms, clipped sums, noise and weights are float32
             in all three; the last two need the mode "bookkeeping".
+        cuda_graphs: on a GPU, repeats the passes of a step from recordings, one for each shape of
+            batches.  What the model and the loss compute in Python must be the same in each step.
 
     Raises:
         ValueError: if an argument is out of range, or the model cannot be trained privately.
@@ -130,6 +132,7 @@ class PrivateTrainer:
         secure_mode: bool = False,
         grad_sample_mode: str = GRAD_SAMPLE_MODES[0],
         precision: str = FLOAT32,
+        cuda_graphs: bool = False,
     ) -> None:
         check_opacus()
         check_module(model, optimizer)
@@ -161,13 +164,15 @@ class PrivateTrainer:
             num_steps=self.num_steps,
             generator=sampling,
         )
-        self._engine = self._make_engine(loss, max_physical_batch_size, grad_sample_mode)
+        self._engine = self._make_engine(
+            loss, max_physical_batch_size, grad_sample_mode, cuda_graphs
+        )
         self._weights = WeightsWatch(model)
         self._held = held_by(optimizer)
         if self._engine.mode == "bookkeeping":
             warn_of_cost(self._engine.keeper.layers.whole.values(), max_physical_batch_size)
 
-    def _make_engine(self, loss: str | Loss, physical: int, mode: str) -> DPSGD:
+    def _make_engine(self, loss: str | Loss, physical: int, mode: str, graphs: bool) -> DPSGD:
         """What takes the steps; it calls `_begin` before each change of weights."""
         losses = ExampleLosses(loss)
         losses.check(self.model)
@@ -180,6 +185,7 @@ class PrivateTrainer:
             max_physical_batch_size=physical,
             grad_sample_mode=mode,
             precision=self.precision,
+            cuda_graphs=graphs,
             noise_generator=self._noise,
             losses=losses,
         )

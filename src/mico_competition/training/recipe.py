@@ -88,7 +88,10 @@ def training_fingerprint(settings: Settings, data: Data, config: Any = None) -> 
     """
     task = get_task(settings.task)
     # Products of few bits differ between machines, so a fleet's precision is compared by its name.
-    precision, settings = settings.precision, replace(settings, precision=FLOAT32)
+    precision, settings = (
+        settings.precision,
+        replace(settings, precision=FLOAT32, cuda_graphs=False),
+    )
     if task.text:
         config = base_config(task, settings.model_name) if config is None else config
         build: Callable[[], nn.Module] = partial(small_copy, task, config)

@@ -70,6 +70,7 @@ class Settings:
     secure_mode: bool
     max_evaluation_records: int | None = None
     precision: str = PRECISIONS[0]
+    cuda_graphs: bool = False
 
     @property
     def steps_per_epoch(self) -> int:
@@ -93,7 +94,7 @@ class Settings:
 
     def public(self) -> dict[str, Any]:
         """The settings that may be published: without the seed of training."""
-        hidden = ("train_seed", "max_evaluation_records")
+        hidden = ("train_seed", "max_evaluation_records", "cuda_graphs")
         values = {k: _json(v) for k, v in asdict(self).items() if k not in hidden}
         if self.model_name is not None and Path(self.model_name).exists():
             values["model_name"] = Path(self.model_name).name  # its path must not be published
@@ -121,6 +122,7 @@ def resolve(flags: Mapping[str, Any]) -> Settings:
         "lr_scheduler_gamma": 1.0,
         "lr_scheduler_step": 1,
         "precision": PRECISIONS[0],
+        "cuda_graphs": False,
         "disable_dp": False,
         "members_first": False,
         "grad_sample_mode": "bookkeeping",
@@ -205,6 +207,10 @@ def check(settings: Settings, len_dataset: int | None = None) -> None:
     if s.optimizer not in OPTIMIZERS:
         raise ValueError(
             f"Unknown optimizer {s.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}."
+        )
+    if s.cuda_graphs and (s.disable_dp or s.grad_sample_mode != "bookkeeping"):
+        raise ValueError(
+            "--cuda_graphs is for private training in grad_sample_mode bookkeeping: leave it out."
         )
     check_precision(s.precision, s.grad_sample_mode if not s.disable_dp else None)
     if not s.disable_dp:

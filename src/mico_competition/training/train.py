@@ -393,13 +393,14 @@ def optimizer_of(settings: Settings, model: nn.Module) -> torch.optim.Optimizer:
 def private_arguments(settings: Settings, mechanism: Mechanism | None = None) -> dict[str, Any]:
     """The keyword arguments of a private trainer, by default with the settings' mechanism.
 
-    `precision` is among them only if it is not float32.
+    `precision` and `cuda_graphs` are among them only if they are not the defaults.
     """
     mechanism = mechanism or mechanism_of(settings)
     assert mechanism is not None
-    other = settings.precision != FLOAT32
+    unusual = {"precision": settings.precision} if settings.precision != FLOAT32 else {}
     return {
-        **({"precision": settings.precision} if other else {}),
+        **unusual,
+        **({"cuda_graphs": True} if settings.cuda_graphs else {}),
         "noise_multiplier": mechanism.noise_multiplier,
         "max_grad_norm": settings.max_grad_norm,
         "expected_batch_size": settings.expected_batch_size,
