@@ -12,14 +12,14 @@ from markupsafe import Markup
 
 from mico_competition.attacks.registry import BLACK_BOX, WHITE_BOX
 from mico_competition.benchmark.entry import Entry, stem_of
-from mico_competition.benchmark.pictures import Line, epsilon_chart
+from mico_competition.benchmark.pictures import Line, epsilon_chart, gain_bar
 from mico_competition.benchmark.ranking import ranked
 from mico_competition.benchmark.ranks import unpack
 from mico_competition.benchmark.tiers import Tier, truth_of
 from mico_competition.evaluation.measure import METRICS, RANKED
 from mico_competition.evaluation.page import COLOURS
 from mico_competition.evaluation.table import number
-from mico_competition.hosting.leaderboard.charts import Span, draw_range
+from mico_competition.hosting.leaderboard.charts import Span
 from mico_competition.hosting.leaderboard.entries import Measure
 from mico_competition.scoring.metrics import percent
 
@@ -76,7 +76,7 @@ class Board:
                 "access": one.entry.access,
                 "mine": one.entry.name in self.mine,
                 "other": one.entry.fleet != self.usual_fleet,
-                "bar": Markup(draw_range(gain, span)),
+                "bar": Markup(gain_bar(gain, span)),
                 **row_of(one.entry, scenario),
             }
             for one, gain in zip(placed, gains)

@@ -13,6 +13,8 @@ from html import escape
 import numpy as np
 
 from mico_competition.evaluation.page import COLOURS
+from mico_competition.hosting.leaderboard.charts import Span
+from mico_competition.hosting.leaderboard.entries import Measure
 from mico_competition.scoring.curve import Curve, shown_curve
 from mico_competition.scoring.metrics import percent
 from mico_competition.scoring.svg import HEIGHT, LEFT, SIDE, TOP, WIDTH, Axes
@@ -33,6 +35,18 @@ class Line:
 def text(x: float, y: float, words: str, anchor: str = "middle", more: str = "") -> str:
     """A text of a picture, escaped."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(words)}</text>'
+
+
+def gain_bar(measure: Measure, span: Span) -> str:
+    """A gain's interval as a bar, with a line at its value, and a thin one at 0."""
+    low, value, high = (span.at(v, 2, 198) for v in (measure.low, measure.value, measure.high))
+    zero = span.at(0.0, 2, 198)
+    return (
+        '<svg class="bar" viewBox="0 0 200 16" aria-hidden="true">'
+        f'<path class="zero" d="M{zero:.1f} 0v16"/><path class="track" d="M0 8h200"/>'
+        f'<rect x="{low:.1f}" y="4" width="{max(high - low, 2):.1f}" height="8" rx="2"/>'
+        f'<path class="value" d="M{value:.1f} 1v14"/></svg>'
+    )
 
 
 def epsilon_chart(

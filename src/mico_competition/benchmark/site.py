@@ -179,7 +179,7 @@ class Site:
             access=values["access"],
             known_training_set=values["known_training_set"],
             section=section,
-            heading=HEADINGS.get(section, ""),
+            heading=HEADINGS.get(section, "").replace("`", ""),
             anchor=anchor_of(section) if section else "",
             file=values["file"],
             results=[_result(board, entry) for board, entry in found],
@@ -192,7 +192,7 @@ def _file(package: int, name: str) -> str:
 
 def _about(values: Mapping[str, Any]) -> str:
     """What an attack does, as a sentence."""
-    text = str(values["title"])
+    text = str(values["title"]).replace("`", "")
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
