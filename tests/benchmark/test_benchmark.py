@@ -21,7 +21,7 @@ def test_the_seeds_of_the_tiers_stay_what_they_are():
     assert seed_text(first.seeds.membership) == "713c03b9aa08d7d67ae008be69541a9f"
     assert first.train_seed == 8744496291141610374
     full = seeds_of(get_tier("full"), "purchase100_lo")
-    assert [one.model_id for one in full] == [*range(40), *range(100, 120)]
+    assert [one.model_id for one in full] == [*range(24), *range(100, 112)]
     every = [
         seed_text(one.seeds.membership)
         for tier in TIERS.values()

@@ -42,7 +42,7 @@ def gain_bar(measure: Measure, span: Span) -> str:
     low, value, high = (span.at(v, 2, 198) for v in (measure.low, measure.value, measure.high))
     zero = span.at(0.0, 2, 198)
     return (
-        '<svg class="bar" viewBox="0 0 200 16" aria-hidden="true">'
+        '<svg class="bar" viewBox="0 0 200 16" preserveAspectRatio="none" aria-hidden="true">'
         f'<path class="zero" d="M{zero:.1f} 0v16"/><path class="track" d="M0 8h200"/>'
         f'<rect x="{low:.1f}" y="4" width="{max(high - low, 2):.1f}" height="8" rx="2"/>'
         f'<path class="value" d="M{value:.1f} 1v14"/></svg>'
