@@ -44,15 +44,15 @@ class Bed:
     flags: dict[str, Any] = field(default_factory=dict)
 
 
-CIFAR = {"len_training": 1000, "num_epochs": 8, "max_evaluation_records": 4000}
+CIFAR = {"len_training": 1000, "num_epochs": 4, "max_evaluation_records": 2000}
 SST = {"len_training": 4000, "num_epochs": 2, "max_evaluation_records": 4000}
 BEDS = [
     Bed("digits_lo", 10),
     Bed("digits_inf", 10),
     Bed("sst2_lo", 2, {**SST, "learning_rate": 0.001, "batch_size": 512, "max_grad_norm": 1.0}),
-    Bed("cifar10_lo", 2, {**CIFAR, "batch_size": 200}),
-    Bed("sst2_inf", 2, {**SST, "learning_rate": 0.0005}),
-    Bed("cifar10_inf", 2, {**CIFAR, "learning_rate": 0.05}),
+    Bed("cifar10_lo", 1, {**CIFAR, "batch_size": 200}),
+    Bed("sst2_inf", 1, {**SST, "learning_rate": 0.0005}),
+    Bed("cifar10_inf", 1, {**CIFAR, "learning_rate": 0.05}),
 ]
 
 

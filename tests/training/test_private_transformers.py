@@ -5,6 +5,8 @@ import warnings
 
 import pytest
 import torch
+from helpers_bookkeeping import gradients_by_loop, make
+from helpers_precision import contributions, trainer_in
 
 import mico_competition as mico
 from mico_competition.training.dpsgd import clip_factors
@@ -242,3 +244,30 @@ def test_a_private_fine_tuning_with_adapters_from_start_to_certificate():
     told = trainer.certificate()
     assert 7.5 < told["epsilon"] <= 8
     assert told["trained_parameters"] < told["frozen_parameters"] / 2
+
+
+def test_roberta_uses_fused_attention_and_its_gradients_are_those_of_plain_attention(
+    tmp_path, monkeypatch
+):
+    """The task's own model, against a loop in float64 with attention as a product of matrices."""
+    model, inputs, labels = make("roberta, long", tmp_path)
+    assert model.config._attn_implementation == "sdpa"
+    fused, calls = torch.nn.functional.scaled_dot_product_attention, []
+
+    def seen(*args, **named):
+        calls.append(args)
+        return fused(*args, **named)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", seen)
+    trainer = trainer_in("float32", model, norm=1e9)
+    model.eval()  # no dropout
+    parts, _ = contributions(trainer, inputs, labels, monkeypatch)
+    assert len(calls) >= model.config.num_hidden_layers
+    plain = copy.deepcopy(model).eval()
+    plain.set_attn_implementation("eager")
+    calls.clear()
+    loop = gradients_by_loop(plain, inputs, labels)
+    assert not calls
+    for part, gradient in zip(parts, loop, strict=True):
+        whole = torch.cat([each.flatten() for each in gradient])
+        assert float((part - whole).norm()) <= 1e-5 * float(whole.norm())

@@ -117,6 +117,23 @@ def test_a_private_step_is_the_sum_of_clipped_gradients_of_padded_sentences(tmp_
     assert float((log.gradients[0] - wanted).norm()) <= 1e-3 * float(wanted.norm())
 
 
+@pytest.mark.parametrize(
+    ("flags", "widths"),
+    [({"precision": "bfloat16"}, {LONGEST}), ({"cuda_graphs": True}, {8, 16, 24, LONGEST})],
+)
+def test_shapes_depend_on_no_record_in_low_precision_and_are_few_for_graphs(
+    tmp_path, data, flags, widths
+):
+    options = {"optimizer": "sgd", "max_physical_batch_size": 3, **flags}
+    settings = small_settings(tmp_path, "sst2", "lo", **options)
+    log, _, seen = run(data, settings, PRIVATE)
+    steps = sum(-(-len(batch) // 3) for batch in log.batches)
+    trained = seen[-steps:]
+    assert {width for _, width in trained} <= widths
+    if "precision" in flags:
+        assert set(trained) == {(3, LONGEST)}
+
+
 def test_the_longest_sentences_go_first_and_none_is_left_out(data):
     records = torch.arange(10, 40)
     found = OrderedRecords(model_of(), data, records)

@@ -43,14 +43,15 @@ def ends(mask: Tensor) -> Tensor:
     return ((mask > 0) * places).amax(1).clamp_min(1)
 
 
-def trimmed(inputs: Any) -> Any:
+def trimmed(inputs: Any, multiple: int = 1) -> Any:
     """Inputs [B, L] of a text model without the last positions that are padding in all of them.
 
-    A tensor, such as images, is returned as it is.
+    The number of positions is rounded up to a multiple of `multiple`, and is L at most.  A tensor,
+    such as images, is returned as it is.
     """
     if not isinstance(inputs, Mapping) or "attention_mask" not in inputs:
         return inputs
-    length = int(ends(inputs["attention_mask"]).max())
+    length = -(-int(ends(inputs["attention_mask"]).max()) // multiple) * multiple
     return {name: own[:, :length] for name, own in inputs.items()}
 
 

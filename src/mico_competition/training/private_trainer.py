@@ -86,7 +86,8 @@ class PrivateTrainer:
         grad_sample_mode: "bookkeeping", or one of Opacus' modes "hooks", "functorch", "ghost".
         precision: of forward and backward passes: "float32", "tf32" (NVIDIA's GPUs, from the A100
             on) or "bfloat16" (by autocast).  Norms, clipped sums, noise and weights are float32
-            in all three; the last two need the mode "bookkeeping".
+            in all three; the last two need the mode "bookkeeping".  Their rounding may depend on
+            the shape of inputs, so give all batches one: pad all sentences to the same length.
         cuda_graphs: on a GPU, repeats the passes of a step from recordings, one for each shape of
             batches.  What the model and the loss compute in Python must be the same in each step.
 

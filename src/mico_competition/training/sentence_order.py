@@ -27,10 +27,12 @@ class OrderedRecords:
         model: what the records go through.
         data: the whole dataset.
         indices: int64[n], which records, on the device of the data.
+        multiple: what the number of positions of a batch is a multiple of; from the length of the
+            data's sentences on, each batch has all positions.
     """
 
-    def __init__(self, model: nn.Module, data: Data, indices: Tensor) -> None:
-        self._data, self._indices = data, indices
+    def __init__(self, model: nn.Module, data: Data, indices: Tensor, multiple: int = 1) -> None:
+        self._data, self._indices, self._multiple = data, indices, multiple
         self._lengths: Tensor | None = None
         if isinstance(data, TokenDataset) and masks_padding(model):
             self._lengths = ends(data.attention_mask[indices])
@@ -44,4 +46,4 @@ class OrderedRecords:
     def inputs(self, at: Tensor) -> Any:
         """The inputs at positions int64[b]; sentences are as long as the longest of them."""
         inputs = self._data.inputs(self._indices[at])
-        return inputs if self._lengths is None else trimmed(inputs)
+        return inputs if self._lengths is None else trimmed(inputs, self._multiple)

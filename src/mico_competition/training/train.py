@@ -20,6 +20,7 @@ from torch import nn
 from mico_competition.competition.challenge import ChallengeDataset
 from mico_competition.competition.splits import Seeds
 from mico_competition.competition.table import get_task
+from mico_competition.data.arrays import TokenDataset
 from mico_competition.models.architectures import new_model
 from mico_competition.models.inputs import Data, default_device
 from mico_competition.models.precision import (
@@ -54,6 +55,8 @@ from mico_competition.training.settings import Settings, check
 from mico_competition.training.streams import Streams, generator_of, sampling_of, seeded
 
 Show = bool | Callable[[float], None]
+
+GRAPHED_POSITIONS = 8  # with CUDA graphs, sentences are padded to a multiple of so many positions
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -240,11 +243,22 @@ def fit_records(
     """
     train_indices = train_indices.to(data.labels.device)
     labels = data.labels[train_indices]
-    records = OrderedRecords(model, data, train_indices)
+    records = OrderedRecords(model, data, train_indices, _positions(settings, data))
     options = {"order": records.order, **options}
     fit(settings, model, records.inputs, labels, streams, progress, **options)
     check_weights(model)
     model.eval()
+
+
+def _positions(settings: Settings, data: Data) -> int:
+    """What the number of positions of a batch of sentences is a multiple of.
+
+    Private passes of low precision have all positions, since rounding depends on the shape of a
+    batch, which no record may change then.  CUDA graphs are recorded for a few lengths only.
+    """
+    if settings.precision != FLOAT32 and not settings.disable_dp and isinstance(data, TokenDataset):
+        return data.attention_mask.shape[1]
+    return GRAPHED_POSITIONS if settings.cuda_graphs else 1
 
 
 def fit(
