@@ -4,11 +4,12 @@
 PYTHON ?= python3
 LOCK_PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 VENV ?= .venv
+CHROMIUM ?= chromium
 READY := $(VENV)/.ready
 PYTEST = $(VENV)/bin/python -m pytest
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo test test-all test-slow lint docs bench results attacks lock clean
+.PHONY: help demo test test-all test-slow lint docs report bench results attacks lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
@@ -31,7 +32,12 @@ lint: $(READY) ## ruff and mypy
 	$(VENV)/bin/mypy
 
 docs: $(READY) ## the documentation site: build/docs/index.html (half a minute)
+	$(VENV)/bin/python benchmarks/report_page.py --check
 	$(VENV)/bin/sphinx-build -q -E -W --keep-going -c docs $(ARGS) . build/docs
+
+report: docs ## the technical report as a PDF: build/report.pdf (needs Chromium)
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --no-pdf-header-footer \
+	  --print-to-pdf=build/report.pdf build/docs/docs/report/index.html
 
 bench: $(READY) ## speed and memory of private training: benchmarks/RESULTS.md (15 minutes)
 	$(VENV)/bin/python benchmarks/bench.py $(ARGS)
@@ -53,6 +59,7 @@ attacks: $(READY) ## fleets, attacks, audits, leaderboard: docs/ATTACKS.md (a da
 	$(VENV)/bin/python benchmarks/leaderboard_entries.py --work runs/benchmark
 	$(VENV)/bin/python benchmarks/audit_results.py --work runs/fleets
 	$(VENV)/bin/python benchmarks/audits_page.py
+	$(VENV)/bin/python benchmarks/report_page.py
 
 lock: ## write requirements.txt again from setup.py, for all of LOCK_PYTHONS
 	$(PYTHON) .ci/lock.py $(LOCK_PYTHONS)

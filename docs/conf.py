@@ -39,6 +39,7 @@ include_patterns = [
     "docs/*.md",
     "docs/howto/**",
     "docs/reference/**",
+    "docs/report/*.md",
     "docs/tutorials/**",
     "benchmarks/*.md",
     "leaderboard/README.md",
@@ -71,7 +72,7 @@ napoleon_use_ivar = True  # attributes as one list
 html_theme = "furo"
 html_title = project
 html_static_path = ["_static"]
-html_css_files = ["site.css"]
+html_css_files = ["site.css", ("print.css", {"media": "print"})]
 html_extra_path = ["_extra"]  # index.html at the top, which leads to docs/index.html
 html_copy_source = False
 html_show_copyright = False

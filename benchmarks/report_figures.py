@@ -1,0 +1,250 @@
+"""The figures of the technical report, and README's picture, from docs/results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import attacks_glance as glance
+import report_numbers as numbers
+from svg_drawing import RADIUS, Axis, Drawing
+
+WIDTH = 560
+NAMES = {
+    "full": "Tables, full size",
+    "bundles": "Tables, second generator",
+    "C": "Baskets",
+    "A": "Wide tables",
+    "widebundles": "Wide tables, second",
+    "images_real": "CIFAR-10 images, CNN",
+    "images_wide": "CIFAR-10 images, wide head",
+    "short": "SST-2 sentences, RoBERTa",
+    "digits": "Digits",
+    "cancer": "Breast cancer",
+}
+"""What a reader calls the fleets."""
+
+PRIVACY = {"inf": "No privacy", "hi": "Epsilon 10", "lo": "Epsilon 4"}
+SHAPES = {"tables": ("circle", "blue"), "images": ("square", "rust"), "text": ("triangle", "green")}
+POWER = ("full_inf", "bundles_inf", "images_real_inf", "short_inf", "full_hi", "bundles_hi")
+POWER += ("full_lo", "images_real_lo")
+PRIVATE = (
+    *("full_inf", "bundles_inf", "C_inf", "images_real_inf", "short_inf"),
+    *("full_hi", "bundles_hi", "widebundles_hi", "full_lo", "images_real_lo", "short_lo_known"),
+)
+HEADS = (
+    "Of 100 training records, how many an attack finds",
+    "if it may accuse 10 of 100 records that the model never saw",
+)
+PLAIN = {
+    "Tables, full size": "Tables (synthetic)",
+    "CIFAR-10 images, CNN": "Images (CIFAR-10)",
+    "SST-2 sentences, RoBERTa": "Sentences (SST-2)",
+}
+FOUND = ("short_inf", "images_real_inf", "full_inf", "full_hi")
+FOUND += ("short_lo_known", "images_real_lo", "full_lo")
+
+
+def name_of(fleet: str) -> str:
+    """A fleet's name for readers, without its privacy."""
+    bed = fleet.removesuffix("_known").rsplit("_", 1)[0]
+    return NAMES[bed.removesuffix("_lo")]
+
+
+def privacy_of(fleet: str) -> str:
+    """inf, hi or lo."""
+    return fleet.removesuffix("_known").removesuffix("_ddp").rsplit("_", 1)[1]
+
+
+def power() -> str:
+    """How many models show a gain of one point."""
+    kinds = (
+        ("two teams, each with its own interval", "diamond", "ink", None),
+        ("a white-box attack, paired with the winner's", "circle", "rust", "ours"),
+        ("a similar formula (empirical Bayes), paired", "triangle", "blue", "eb"),
+    )
+    top, step = 106, 26
+    bottom = top + step * len(POWER) + 30 * 3
+    out = Drawing(
+        WIDTH, bottom + 48, "Models of 200 challenge points that show a gain of one point, by fleet"
+    )
+    for row, (words, shape, colour, _) in enumerate(kinds):
+        out.mark(14, 20 + 24 * row, colour, shape)
+        out.text(28, 25 + 24 * row, words, "small")
+    axis = Axis(20, 2000, 222, WIDTH - 18, logarithmic=True)
+    axis.draw(out, (20, 50, 100, 200, 500, 1000, 2000), top - 16, bottom)
+    x = axis.at(numbers.PUBLISHED)
+    out.line(x, top - 16, x, bottom, "s-wall", 'stroke-width="2" stroke-dasharray="6 4"')
+    out.text(x + 6, top - 4, "as many as 2022 had", "small wall")
+    out.text(
+        (222 + WIDTH - 18) / 2, bottom + 38, "models for a gain of 1 point", "small soft", "middle"
+    )
+    y, last = top, ""
+    for fleet in POWER:
+        kind = privacy_of(fleet)
+        if kind != last:
+            y, last = y + 30, kind
+            out.text(8, y - 3, PRIVACY[kind], "small strong soft")
+        y += step - 5
+        out.text(8, y + 5, name_of(fleet))
+        for _, shape, colour, which in kinds:
+            attack = numbers.ours(fleet) if which == "ours" else which
+            out.mark(axis.at(numbers.needed(fleet, attack)), y, colour, shape)
+        y += 5
+    return out.svg()
+
+
+def weights() -> str:
+    """The gain against the records for each weight."""
+    left, right, top, bottom = 48, WIDTH - 20, 84, 420
+    out = Drawing(WIDTH, bottom + 56, "Gain over the winner's formula against records to a weight")
+    axis = Axis(3e-4, 6, left, right, logarithmic=True)
+    for place, (modality, (shape, colour)) in enumerate(SHAPES.items()):
+        out.mark(14 + 92 * place, 20, colour, shape)
+        out.text(26 + 92 * place, 25, modality, "small")
+    out.mark(306, 20, "ink", "circle", full=False)
+    out.text(318, 25, "hollow: epsilon 10 or 4", "small")
+    out.text(8, 52, "gain in points of TPR at 10 % FPR", "small soft")
+    axis.draw(out, (0.001, 0.01, 0.1, 1), top, bottom)
+    for points in range(0, 71, 10):
+        y = _height(points, top, bottom)
+        out.line(left, y, right, y, "grid")
+        out.text(left - 8, y + 5, f"{points}", "small soft", "end")
+    out.text(
+        (left + right) / 2,
+        bottom + 38,
+        "records of the dataset for each weight of the model",
+        "small soft",
+        "middle",
+    )
+    for modality, (_, colour) in SHAPES.items():
+        x = axis.at(glance.REAL[modality])
+        out.line(x, top, x, bottom, f"s-{colour}", 'stroke-width="1.5" stroke-dasharray="5 4"')
+        out.text(
+            x + (4 if modality == "text" else -4),
+            top - 6,
+            f"2022's {modality}",
+            f"small {colour}",
+            "start" if modality == "text" else "end",
+        )
+    dots = []
+    for shown in glance.SHOWN:
+        if shown.fleet.endswith(("_ddp", "inf_known")):
+            continue
+        points = "challenge" if shown.fleet in ("cnn_inf", "text_inf") else "all"
+        gain = numbers.gain(shown.fleet, shown.attack, points=points).numbers
+        dots.append((shown, axis.at(shown.testbed.ratio), gain))
+    for shown, x, gain in sorted(dots, key=lambda dot: dot[0].epsilon == "inf"):
+        shape, colour = SHAPES[shown.modality]
+        ends = [_height(100 * gain[end], top, bottom) for end in ("low", "high")]
+        out.line(x, ends[0], x, ends[1], f"s-{colour}", 'stroke-width="2"')
+        out.mark(
+            x, _height(100 * gain["value"], top, bottom), colour, shape, shown.epsilon == "inf"
+        )
+    _labels(out, [dot for dot in dots if dot[0].epsilon == "inf"], top, bottom)
+    return out.svg()
+
+
+def _labels(out: Drawing, dots: Sequence[tuple], top: float, bottom: float) -> None:
+    """Names beside the dots without privacy, left of the right-most and moved up off each other."""
+    last = {True: bottom + 20, False: bottom + 20}
+    for shown, x, gain in sorted(dots, key=lambda dot: dot[2]["value"]):
+        far = shown.testbed.ratio > 1
+        y = _height(100 * gain["value"], top, bottom) + 4
+        if shown.modality == "tables":
+            y = last[far] = min(y, last[far] - 14)
+        name = shown.fleet.removesuffix("_inf")
+        out.text(x + (-10 if far else 10), y, name, "small soft", "end" if far else "start")
+
+
+def _height(points: float, top: float, bottom: float, most: float = 70.0) -> float:
+    return bottom - points / most * (bottom - top)
+
+
+def epsilon() -> str:
+    """What attacks find at each level of privacy, and what the mechanism permits."""
+    return _found(PRIVATE, "Members that attacks find at 10 % FPR, by privacy, with the limits")
+
+
+def readme() -> str:
+    """README's picture: the fleets most like 2022's, in the words of a stranger."""
+    return _found(FOUND, " ".join(HEADS), HEADS, plain=True)
+
+
+def _found(
+    fleets: Sequence[str], title: str, heads: Sequence[str] = (), plain: bool = False
+) -> str:
+    """Rows of fleets: the winner of 2023, ours, and the limit of the mechanism."""
+    left, right, step = 216 - 20 * plain, WIDTH - 20, 28
+    top = 70 + 26 * len(heads)
+    kinds = len({privacy_of(fleet) for fleet in fleets})
+    bottom = top + step * (len(fleets) + kinds) + 4
+    out = Drawing(WIDTH, bottom + 30, title)
+    for row, words in enumerate(heads):
+        out.text(8, 24 + 22 * row, words, "large strong" if row == 0 else "soft")
+    _key(out, top - 46)
+    axis = Axis(0, 80, left, right)
+    axis.draw(out, range(0, 81, 20), top - 4, bottom, "" if plain else " %")
+    x = axis.at(10)
+    out.line(x, top - 4, x, bottom, "s-soft", 'stroke-width="2" stroke-dasharray="3 3"')
+    y, last = top - 12, ""
+    for fleet in fleets:
+        kind = privacy_of(fleet)
+        if kind != last:
+            y, last = y + step, kind
+            out.text(8, y + 5, PRIVACY[kind], "strong soft")
+        y += step
+        name = name_of(fleet)
+        out.text(8, y + 5, PLAIN.get(name, name) if plain else name)
+        _row(out, axis, fleet, y, plain)
+    return out.svg()
+
+
+def _key(out: Drawing, y: float) -> None:
+    """What the marks of `_found` mean, in two lines."""
+    for x, shape, colour, words in (
+        (14, "diamond", "rust", "winner of 2023"),
+        (152, "circle", "blue", "best attack here"),
+    ):
+        out.mark(x, y, colour, shape)
+        out.text(x + 12, y + 5, words, "small")
+    out.line(302, y - 8, 302, y + 8, "s-wall", 'stroke-width="4"')
+    out.text(312, y + 5, "most that privacy permits", "small")
+    out.line(14, y + 18, 14, y + 32, "s-soft", 'stroke-width="2" stroke-dasharray="3 3"')
+    out.text(26, y + 30, "guessing", "small")
+
+
+def _row(out: Drawing, axis: Axis, fleet: str, y: float, counted: bool) -> None:
+    """The marks of one fleet, with their numbers if wanted."""
+    winner = numbers.tpr(fleet, "winner-best")
+    found = numbers.tpr(fleet, numbers.ours(fleet))
+    places = [axis.at(100 * one.value) for one in (winner, found)]
+    out.line(places[0], y, places[1], y, "s-soft", 'stroke-width="2"')
+    if privacy_of(fleet) != "inf":
+        share = numbers.value("tpr_limits.json", "fleets", fleet, "exact")
+        most = axis.at(100 * share)
+        out.line(most, y - 10, most, y + 10, "s-wall", 'stroke-width="4"')
+        if counted:
+            out.text(most + 8, y + 5, f"{100 * share:.0f}", "small wall")
+    for one, place, shape, colour in zip(
+        (winner, found), places, ("diamond", "circle"), ("rust", "blue")
+    ):
+        out.whisker(axis.at(100 * one.low), axis.at(100 * one.high), y, colour)
+        out.mark(place, y, colour, shape)
+    if counted:
+        far = max(places[1] + RADIUS, axis.at(100 * found.high))
+        out.text(far + 6, y + 5, f"{100 * found.value:.0f}", "small strong")
+        if places[1] - places[0] > 40:
+            left = min(places[0] - RADIUS, axis.at(100 * winner.low))
+            out.text(left - 6, y + 5, f"{100 * winner.value:.0f}", "small", "end")
+
+
+def alt(name: str) -> str:
+    """The words that stand for a figure where it is not seen."""
+    return FIGURES[name]().split("<title>")[1].split("</title>")[0]
+
+
+FIGURES = {"power": power, "weights": weights, "epsilon": epsilon}
