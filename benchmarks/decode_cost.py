@@ -86,13 +86,13 @@ def measure(models: list[torch.nn.Module], data: object, count: int) -> dict[str
 
 def decodes(first: FirstPass) -> list[tuple[str, Callable, tuple[float, ...], float]]:
     """Name, system, ridges and tolerance of each decode."""
-    few, loose = first.ridges(features.FEW_RIDGES), features.LOOSE
-    return [
-        ("joint", first.system, first.ridges(features.RIDGES), features.TOLERANCE),
-        ("both layers", first.both_system, features.NOISY_RIDGES, loose),
-        ("Adam's steps", first.adaptive_system, few, loose),
-        ("final gradients", first.balance_system, few, loose),
+    found = [
+        ("joint", first.system, features.JOINT),
+        ("both layers", first.both_system, features.BOTH_LAYERS),
+        ("Adam's steps", first.adaptive_system, features.ADAMS_STEPS),
+        ("final gradients", first.balance_system, features.BALANCE),
     ]
+    return [(name, system, *first.effort(efforts)) for name, system, efforts in found]
 
 
 def source_of(models: list[torch.nn.Module], data: object, count: int) -> SimpleNamespace:

@@ -6,8 +6,9 @@ and targets. Those of the last source are kept for the folds of one evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,12 +43,22 @@ from mico_competition.support.progress import tracked
 
 # Ridges of the whitening: the first layer's (the first also the kernel's), the second layer's.
 FIRST_LAYER, SECOND_LAYER = (1.0, 0.3), (3.0, 0.3)
-RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the joint decode; shadows determine the choice
-LEAST_OF_MANY = 1.0  # with more records than weights, smaller ones take several times the products
-FEW_RIDGES = (0.1, 1.0, 10.0)  # of the decodes of Adam's steps and of final gradients
-NOISY_RIDGES = (3.0, 10.0, 30.0)  # of the decode of both layers
 COSTLY = 2**28  # records times weights of the first layer, from which `best` takes few decodes
-LOOSE = 0.15  # tolerance of these decodes: further products add less than a smaller ridge
+
+
+class Effort(NamedTuple):
+    """How far a decode is solved: its ridges, and the residual at which the smallest one stops."""
+
+    ridges: tuple[float, ...]
+    tolerance: float = TOLERANCE
+
+
+# Shadows determine the choice of the ridge. With fewer records than weights, a smaller ridge adds
+# more than a smaller residual; with more records than weights it is the other way round.
+JOINT = Effort((0.1, 0.3, 1.0, 3.0, 10.0, 30.0)), Effort((1.0, 3.0, 10.0, 30.0))
+ADAMS_STEPS = Effort((0.1, 1.0, 10.0), 0.15), Effort((1.0, 3.0, 10.0))
+BALANCE = Effort((0.1, 1.0, 10.0), 0.15), Effort((0.3, 1.0, 10.0))
+BOTH_LAYERS = Effort((3.0, 10.0, 30.0), 0.15), Effort((3.0, 10.0, 30.0))
 
 Decoded = dict[float, np.ndarray]
 """Ridge -> float32[models, N]."""
@@ -123,16 +134,16 @@ class FirstPass:
         return self._both.get(self._decode_both)
 
     def _decode_jointly(self) -> Decoded:
-        return self._decoded("Joint decode", RIDGES, self.system)
+        return self._decoded("Joint decode", JOINT, self.system)
 
     def _decode_adaptively(self) -> Decoded:
-        return self._decoded("Decode of Adam's steps", FEW_RIDGES, self.adaptive_system, LOOSE)
+        return self._decoded("Decode of Adam's steps", ADAMS_STEPS, self.adaptive_system)
 
     def _decode_balance(self) -> Decoded:
-        return self._decoded("Decode of final gradients", FEW_RIDGES, self.balance_system, LOOSE)
+        return self._decoded("Decode of final gradients", BALANCE, self.balance_system)
 
     def _decode_both(self) -> Decoded:
-        return self._decoded("Decode of both layers", NOISY_RIDGES, self.both_system, LOOSE)
+        return self._decoded("Decode of both layers", BOTH_LAYERS, self.both_system)
 
     def system(self, row: int) -> tuple[Kernel, Tensor]:
         """K and T of the joint decode."""
@@ -184,21 +195,19 @@ class FirstPass:
     def _weights(self) -> int:
         return next(iter(self.layers.values())).w1.numel()
 
-    def ridges(self, ridges: Sequence[float]) -> tuple[float, ...]:
-        """Those that are worth their cost with so many records."""
-        least = LEAST_OF_MANY if self.many else 0
-        return tuple(ridge for ridge in ridges if ridge >= least)
+    def effort(self, efforts: tuple[Effort, Effort]) -> Effort:
+        """That of fewer records than weights, or that of more."""
+        return efforts[self.many]
 
     def _decoded(
         self,
         what: str,
-        ridges: Sequence[float],
+        efforts: tuple[Effort, Effort],
         system: Callable[[int], tuple[Kernel, Tensor]],
-        tolerance: float = TOLERANCE,
     ) -> Decoded:
         """The solutions of all models' systems; NaN in other rows."""
         solves = Solves()
-        ridges = self.ridges(ridges)
+        ridges, tolerance = self.effort(efforts)
         out = {ridge: np.full(self.trace.shape, np.nan, np.float32) for ridge in ridges}
         for row in tracked(sorted(self.layers), what, "model"):
             solved = joint_decode(*system(row), ridges, solves, tolerance)
