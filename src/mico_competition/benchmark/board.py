@@ -11,11 +11,11 @@ import numpy as np
 from markupsafe import Markup
 
 from mico_competition.attacks.registry import BLACK_BOX, WHITE_BOX
-from mico_competition.benchmark.entry import Entry, stem_of
+from mico_competition.benchmark.entry import Entry, stem_of, truth_in
 from mico_competition.benchmark.pictures import Line, epsilon_chart, gain_bar
 from mico_competition.benchmark.ranking import ranked
 from mico_competition.benchmark.ranks import unpack
-from mico_competition.benchmark.tiers import Tier, truth_of
+from mico_competition.benchmark.tiers import Tier
 from mico_competition.evaluation.measure import METRICS, RANKED
 from mico_competition.evaluation.page import COLOURS
 from mico_competition.evaluation.table import number
@@ -193,7 +193,7 @@ def ranks_in(
     entry: Entry, scenario: str, held: Mapping[str, str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The truth of a scenario's targets, and the ranks of an entry and of the winner there."""
-    truth = truth_of(entry.tier, scenario)
+    truth = truth_in(entry.values, scenario)
     part = entry.values["scenarios"][scenario]
     own, winner = (
         unpack(ranks["data"] or held[ranks["sha256"]], truth.shape)

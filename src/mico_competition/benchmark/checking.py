@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mico_competition.attacks.registry import ROWS, WINNERS_FORMULAS
-from mico_competition.benchmark.entry import ACCESS, ENTRIES, Entry, read_values, stem_of
+from mico_competition.benchmark.entry import ACCESS, ENTRIES, Entry, read_values, stem_of, truth_in
 from mico_competition.benchmark.measuring import (
     FOLDS,
     RESAMPLES,
@@ -27,7 +27,7 @@ from mico_competition.benchmark.measuring import (
     measured_ranks,
 )
 from mico_competition.benchmark.ranks import ranks_sha256, unpack
-from mico_competition.benchmark.tiers import TIERS, VERSION, truth_of
+from mico_competition.benchmark.tiers import TIERS, VERSION
 from mico_competition.evaluation.measure import Measured
 from mico_competition.hosting.leaderboard.form import is_link
 from mico_competition.hosting.leaderboard.names import is_line, is_name
@@ -108,6 +108,13 @@ _SCENARIO: Mapping[str, _Rule] = {
         ),
         "formula (one of the winner's six), metrics and ranks",
     ),
+}
+
+
+_TRUTH: Mapping[str, _Rule] = {
+    "truth": (lambda v: type(v) is str and len(v) < 100_000, "bits in base64"),
+    "targets": (lambda v: type(v) is int and v > 1, "a whole number from 2"),
+    **dict.fromkeys(("members", "nonmembers"), (lambda v: type(v) is int and v > 0, "a number")),
 }
 
 
@@ -205,12 +212,14 @@ def _apply(place: str, values: Any, rules: Mapping[str, _Rule]) -> Iterator[str]
 
 def _faults_of_parts(values: Mapping[str, Any]) -> Iterator[str]:
     """Faults of the scenarios, and of what a named attack of the package says of itself."""
-    names = TIERS[values["tier"]].scenarios
-    if tuple(values["scenarios"]) != names:
-        yield f"scenarios: expected {', '.join(names)}, in this order"
+    tier, stated = TIERS[values["tier"]], tuple(values["scenarios"])
+    names = tuple(n for n in tier.scenarios if n in stated) if tier.downloaded else tier.scenarios
+    if not stated or stated != names:
+        yield f"scenarios: expected {', '.join(names or tier.scenarios)}, in this order"
         return
+    rules = {**_SCENARIO, **(_TRUTH if tier.downloaded else {})}
     for name in names:
-        yield from _apply(f"scenarios.{name}.", values["scenarios"][name], _SCENARIO)
+        yield from _apply(f"scenarios.{name}.", values["scenarios"][name], rules)
     row = ROWS.get(values["name"])
     if row is not None and values["file"] is not None:
         yield f"name: {shown(values['name'])} is an attack of the package; give yours another name"
@@ -225,14 +234,14 @@ def _faults_of_numbers(values: Mapping[str, Any], others: Sequence[Entry]) -> It
     held = _held_ranks(others)
     results = []
     for place, (name, part) in enumerate(values["scenarios"].items()):
-        truth = truth_of(values["tier"], name)
         try:
+            truth = truth_in(values, name)
             ranks = _ranks_in(part["ranks"], truth.shape, {})
             winner = _ranks_in(part["winner"]["ranks"], truth.shape, held)
         except ValueError as error:
             yield f"scenarios.{name}: {error}"
             return
-        beside = _winner_measured(values["tier"], name, place, winner.tobytes())
+        beside = _winner_measured(truth.tobytes(), truth.shape, place, winner.tobytes())
         measured = measured_ranks(truth, ranks, place)
         result = Result(ranks, measured, part["winner"]["formula"], winner, beside)
         results.append(result)
@@ -246,10 +255,10 @@ def _faults_of_numbers(values: Mapping[str, Any], others: Sequence[Entry]) -> It
 
 
 @lru_cache(maxsize=32)  # the entries of a tier share it
-def _winner_measured(tier: str, scenario: str, place: int, ranks: bytes) -> Measured:
-    """The numbers of the winner's ranks, uint16 as bytes."""
-    truth = truth_of(tier, scenario)
-    return measured_ranks(truth, np.frombuffer(ranks, np.uint16).reshape(truth.shape), place)
+def _winner_measured(truth: bytes, shape: Any, place: int, ranks: bytes) -> Measured:
+    """The numbers of the winner's ranks, uint16 as bytes, with the truth, bool as bytes."""
+    members, levels = np.frombuffer(truth, bool), np.frombuffer(ranks, np.uint16)
+    return measured_ranks(members.reshape(shape), levels.reshape(shape), place)
 
 
 def _held_ranks(others: Sequence[Entry]) -> dict[str, str]:

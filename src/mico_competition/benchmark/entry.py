@@ -19,6 +19,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mico_competition import __version__
 from mico_competition.attacks.problem import Attack
 from mico_competition.attacks.registry import BLACK_BOX, QUERIES, ROWS, WHITE_BOX
@@ -31,7 +33,8 @@ from mico_competition.benchmark.measuring import (
     averages,
     result_of,
 )
-from mico_competition.benchmark.tiers import VERSION, Tier
+from mico_competition.benchmark.ranks import pack_bits, unpack_bits
+from mico_competition.benchmark.tiers import VERSION, Tier, get_tier, truth_of
 from mico_competition.evaluation.measure import RANKED
 from mico_competition.support.files import PathLike, write_text
 from mico_competition.support.made import facts
@@ -235,6 +238,8 @@ def write_attack(
     for fleet in fleets:
         results[fleet.scenario], used = result_of(fleet, attack)
         others[fleet.scenario] = {"fleet": fleet.fingerprint, **fleet.facts, **used}
+        if get_tier(tier).downloaded:  # the truth of the others follows from the tier's seeds
+            others[fleet.scenario]["truth"] = pack_bits(fleet.task.truth)
     values = without_copies(make_entry(tier, about, results, others), known)
     return Entry(write_entry(folder, values), values)
 
@@ -247,6 +252,19 @@ def known_ranks(folder: PathLike, tier: Tier) -> set[str]:
 def read_tier(folder: PathLike, tier: str) -> list[Entry]:
     """The entries of a tier in `folder`, by file name; they are not checked."""
     return [Entry(path, read_values(path)) for path in sorted(Path(folder).glob(f"{tier}/*.json"))]
+
+
+def truth_in(values: Mapping[str, Any], scenario: str) -> np.ndarray:
+    """bool[targets, 2m], the truth of an entry's scenario: by the tier's seeds, or as it states.
+
+    Raises:
+        ValueError: if a stated truth has another form.
+    """
+    if not get_tier(values["tier"]).downloaded:
+        return truth_of(values["tier"], scenario)
+    part = values["scenarios"][scenario]
+    points = (part["members"] + part["nonmembers"]) // part["targets"]
+    return unpack_bits(part["truth"], (part["targets"], points))
 
 
 def without_copies(values: Values, known: Iterable[str]) -> Values:

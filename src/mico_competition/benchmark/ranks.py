@@ -55,3 +55,20 @@ def unpack(text: str, shape: tuple[int, int]) -> np.ndarray:
     if not np.array_equal(np.unique(ranks), np.arange(int(ranks.max()) + 1)):
         raise ValueError("expected dense ranks, from 0 without gaps")
     return ranks
+
+
+def pack_bits(truth: np.ndarray) -> str:
+    """bool values as text: packed into bytes, in base64."""
+    return base64.b64encode(np.packbits(truth).tobytes()).decode()
+
+
+def unpack_bits(text: str, shape: tuple[int, int]) -> np.ndarray:
+    """bool values of this shape from `pack_bits`' text; ValueError if it holds others."""
+    size = shape[0] * shape[1]
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (Error, ValueError):
+        raise ValueError("the truth is not bits in base64") from None
+    if len(raw) != -(-size // 8):
+        raise ValueError(f"expected the truth of {shape[0]} x {shape[1]} points")
+    return np.unpackbits(np.frombuffer(raw, np.uint8), count=size).reshape(shape).astype(bool)

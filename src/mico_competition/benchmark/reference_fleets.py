@@ -121,6 +121,25 @@ def fleet_fingerprint(folders: list[ModelFolder]) -> str:
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
+def open_downloaded(
+    tier: Tier, scenario: str, folder: PathLike, data: Any, cache: Path
+) -> OpenFleet:
+    """The train models of a published scenario, each of which is attacked with the others."""
+    challenge = Path(folder) / get_scenario(scenario).challenge
+    folders = list(walk_phase(challenge, scenario, "train"))
+    return OpenFleet(
+        scenario,
+        challenge,
+        data,
+        [one.model_id for one in folders],
+        "train",
+        fleet_fingerprint(folders),
+        tier.scenarios.index(scenario),
+        facts_of(scenario),
+        cache,
+    )
+
+
 def open_fleet(
     tier: Tier, scenario: str, work: PathLike, data: Any, cache: Path | None = None
 ) -> OpenFleet:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from mico_competition.competition.challenge import ChallengeDataset
+from mico_competition.competition.layout import walk_phase
 from mico_competition.competition.splits import SEED_BYTES, Seeds, parse_seed
 from mico_competition.competition.table import get_scenario, get_task, using
 from mico_competition.support.command_line import model_ids
@@ -40,8 +41,9 @@ class Tier:
         scenarios: their names, in the order of display.
         shadows, targets: ids of the train models, and of the models that are attacked.
         competition: the competition file, "" for the package's own.
+        downloaded: whether its models are those that `mico download` wrote: then train models are
+            attacked by leaving models out, and their truth is in the entry.
         records: records of the synthetic Purchase-shaped table, if the tier needs one.
-        duration: how long training and the standard attacks take.
     """
 
     name: str
@@ -51,7 +53,7 @@ class Tier:
     targets: str
     competition: str = ""
     records: int = 0
-    duration: str = ""
+    downloaded: bool = False
 
     @property
     def model_ids(self) -> list[int]:
@@ -71,6 +73,8 @@ class Tier:
             yield
 
 
+_PUBLISHED = ("cifar10", "purchase100", "sst2")
+
 TIERS: Mapping[str, Tier] = {
     tier.name: tier
     for tier in (
@@ -80,7 +84,6 @@ TIERS: Mapping[str, Tier] = {
             ("digits_inf", "digits_hi", "digits_lo"),
             "0-99",
             "100-149",
-            duration="some minutes",
         ),
         Tier(
             "medium",
@@ -90,7 +93,6 @@ TIERS: Mapping[str, Tier] = {
             "0-49",
             "100-119",
             "tables.toml",
-            duration="about an hour",
         ),
         Tier(
             "full",
@@ -99,7 +101,14 @@ TIERS: Mapping[str, Tier] = {
             "0-23",
             "100-111",
             records=197_324,
-            duration="hours",
+        ),
+        Tier(
+            "mico2022",
+            "the published train models of 2022's competition",
+            tuple(f"{name}_{kind}" for name in _PUBLISHED for kind in ("inf", "hi", "lo")),
+            "0-99",
+            "0-99",
+            downloaded=True,
         ),
     )
 }
@@ -115,6 +124,25 @@ def get_tier(name: str) -> Tier:
     raise ValueError(f"Unknown tier {name!r}: {fix}")
 
 
+def found_tier(tier: Tier, folder: Path) -> Tier:
+    """A downloaded tier with the scenarios whose train models are below `folder`.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    found = [
+        name
+        for name in tier.scenarios
+        if len(walk_phase(folder / get_scenario(name).challenge, name, "train")) > 1
+    ]
+    if not found:
+        raise ValueError(
+            f"There are no train models of 2022 in {folder}: run `mico download purchase100 "
+            "--phase train` there, or name the folder with --downloads."
+        )
+    return replace(tier, scenarios=tuple(found))
+
+
 @dataclass(frozen=True)
 class ModelSeeds:
     """The seeds of one model: of its splits, and of its training."""
@@ -128,10 +156,10 @@ def seeds_of(tier: Tier, scenario: str) -> list[ModelSeeds]:
     """The seeds of a scenario's models, by id.
 
     Raises:
-        ValueError: on a scenario that is not the tier's.
+        ValueError: on a scenario that is not the tier's, or whose models are not trained here.
     """
-    if scenario not in tier.scenarios:
-        raise ValueError(f"{scenario} is no scenario of tier {tier.name}.")
+    if scenario not in tier.scenarios or tier.downloaded:
+        raise ValueError(f"Tier {tier.name} has no seeds of {scenario}.")
     listed = files(__package__) / "seeds" / f"{scenario}.txt"
     if not listed.is_file():
         return [_derived(f"{tier.name}/{scenario}/{i}", i) for i in tier.model_ids]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mico_competition.benchmark.measuring import OpenFleet
     from mico_competition.benchmark.tiers import Tier
 
-TIER_NAMES = ("small", "medium", "full")
+TIER_NAMES = ("small", "medium", "full", "mico2022")
 BASELINES = ("threshold", "winner-2023", "lira-online", "rmia", "eb")
 """Attacks that every run measures on the same fleets, beside those that are asked for."""
 
@@ -33,7 +33,7 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
         default="small",
         choices=TIER_NAMES,
         help="small: digits, minutes; medium: 20,000 baskets, an hour; full: the size of "
-        "Purchase-100, hours (default: small)",
+        "Purchase-100, hours; mico2022: train models that `mico download` wrote (default: small)",
     )
     parser.add_argument(
         "--attack",
@@ -48,6 +48,12 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("benchmark"),
         help="folder for fleets and entries, which are used again (default: benchmark)",
+    )
+    parser.add_argument(
+        "--downloads",
+        type=Path,
+        default=Path("."),
+        help="for mico2022: folder with cifar10, purchase100 or sst2, and datasets (default: .)",
     )
     parser.add_argument("--out", type=Path, help="folder for entries (default: in --work)")
     parser.add_argument("--name", help="name of the attack in the table (default: as --attack)")
@@ -78,14 +84,16 @@ def run_benchmark(args: argparse.Namespace) -> int:
     """Make the fleets, measure attacks and baselines, write entries, print the table."""
     _check(args)
     load_torch()
-    from mico_competition.benchmark.tiers import get_tier
+    from mico_competition.benchmark.tiers import found_tier, get_tier
     from mico_competition.evaluation.custom import find_attack
 
     named = list(dict.fromkeys(args.attack))
     attacks = {name: find_attack(name, isolate=args.isolate) for name in named}
     tier = get_tier(args.tier)
     with tier.in_use():
-        fleets = _trained(tier, args)
+        if tier.downloaded:
+            tier = found_tier(tier, args.downloads)
+        fleets = _downloaded(tier, args) if tier.downloaded else _trained(tier, args)
         if fleets is None:
             return 1
         attacks = {**attacks, **{n: find_attack(n) for n in BASELINES if n not in attacks}}
@@ -135,6 +143,21 @@ def _trained(tier: Tier, args: argparse.Namespace) -> list[OpenFleet] | None:
         with stage(f"Opening {scenario}"):
             fleets.append(open_fleet(tier, scenario, args.work, data, args.cache))
     return fleets
+
+
+def _downloaded(tier: Tier, args: argparse.Namespace) -> list[OpenFleet]:
+    """The open fleets of a tier that was downloaded."""
+    from mico_competition.benchmark.reference_fleets import open_downloaded
+    from mico_competition.competition.table import get_scenario
+    from mico_competition.data.datasets import load_dataset
+
+    cache = args.cache or args.work / "signals"
+    tasks = {name: get_scenario(name).task for name in tier.scenarios}
+    data = {task: load_dataset(task, args.downloads) for task in dict.fromkeys(tasks.values())}
+    return [
+        open_downloaded(tier, name, args.downloads, data[tasks[name]], cache)
+        for name in tier.scenarios
+    ]
 
 
 def _train(tier: Tier, scenario: str, data: Any, args: argparse.Namespace) -> bool:
