@@ -6,6 +6,7 @@ from mico_competition.benchmark.board import ranks_in
 from mico_competition.benchmark.checking import check_file, check_folder
 from mico_competition.benchmark.entry import ENTRIES, read_tier
 from mico_competition.benchmark.ranks import ranks_sha256
+from mico_competition.cli import main
 from mico_competition.evaluation.measure import measure
 
 TIERS = ("small", "medium", "full")
@@ -42,3 +43,19 @@ def test_every_score_follows_from_the_stored_ranks(tier):
 def test_the_entries_of_the_package_are_on_one_fleet(tier):
     ours = [entry for entry in read_tier(ENTRIES, tier) if entry.values["file"] is None]
     assert len({entry.fleet for entry in ours}) <= 1
+
+
+@pytest.mark.slow  # trains 450 small models
+def test_a_newcomer_gets_the_committed_numbers_of_the_small_tier(tmp_path, capsys):
+    """On the entries' own fleets to the last rank; on those of another machine nearly so."""
+    assert main(["benchmark", "--work", str(tmp_path), "--quiet"]) == 0
+    table = capsys.readouterr().out
+    committed = {entry.name: entry for entry in read_tier(ENTRIES, "small")}
+    for mine in read_tier(tmp_path / "entries", "small"):
+        assert mine.name in table
+        theirs = committed[mine.name]
+        for name, part in mine.values["scenarios"].items():
+            if mine.fleet == theirs.fleet:
+                assert part["ranks"] == theirs.values["scenarios"][name]["ranks"]
+            gains = mine.gain(scenario=name)[0], theirs.gain(scenario=name)[0]
+            assert gains[0] == pytest.approx(gains[1], abs=0.06)
