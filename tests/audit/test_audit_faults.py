@@ -22,8 +22,9 @@ from mico_competition.audit.trainer.checks import ALARM, NOTE, PASS
 from mico_competition.audit.trainer.mechanism_tests import mechanism_checks
 from mico_competition.audit.trainer.report import sentence
 from mico_competition.audit.trainer.sampling_tests import check_sampling_unseen
-from mico_competition.training import train
+from mico_competition.training import dpsgd, train
 from mico_competition.training.accounting import Mechanism
+from mico_competition.training.private_checks import PrivacyChecks
 from mico_competition.training.settings import resolve
 from mico_competition.training.train import mechanism_of
 
@@ -83,6 +84,18 @@ def test_halved_noise_is_caught_by_the_noise_and_by_epsilon():
 @pytest.mark.slow
 def test_the_real_trainer_passes_every_check():
     assert not names(checks(), ALARM) and not names(checks(), NOTE)
+
+
+@pytest.mark.slow
+def test_passes_in_bfloat16_keep_the_claim_and_a_trainer_that_breaks_it_is_caught(monkeypatch):
+    """The replay rounds as the passes do; one record may move the sum no farther for that."""
+    settings = settings_of(precision="bfloat16", num_epochs=4)
+    found = checks(settings=settings)
+    assert not names(found, ALARM) and not names(found, NOTE)
+    right = dpsgd.clip_factors
+    monkeypatch.setattr(dpsgd, "clip_factors", lambda norms, c: 1.02 * right(norms, c))
+    monkeypatch.setattr(PrivacyChecks, "_check", lambda *_: None)
+    assert "sensitivity" in names(checks(settings=settings), ALARM)
 
 
 def test_a_layer_without_noise_is_caught_by_its_own_noise():

@@ -253,14 +253,20 @@ class DPSGD:
             counts = torch.arange(len(labels), device=labels.device) < real
         with full_float32(labels.device):  # so that norms are those of the sum that is clipped
             self.checks.before(batch, largest)
-            if self.graphs is None:
-                total = self._backward(inputs, labels, counts)
-            else:
-                checked = self.checks.checked
-                total, *sums = self.graphs(inputs, labels, counts, made_for=checked)
-                for (_, parameter), part in zip(self.trained(), sums):
-                    parameter.grad = part
+            total = self._passes(inputs, labels, counts)
             self.checks.after()
+        return total
+
+    def _passes(
+        self, inputs: Inputs, labels: torch.Tensor, counts: torch.Tensor | None
+    ) -> torch.Tensor:
+        """`_backward`, by a graph if there are graphs."""
+        if self.graphs is None:
+            return self._backward(inputs, labels, counts)
+        checked = self.checks.checked
+        total, *sums = self.graphs(inputs, labels, counts, made_for=checked)
+        for (_, parameter), part in zip(self.trained(), sums):
+            parameter.grad = part
         return total
 
     def _sums(

@@ -27,7 +27,7 @@ from mico_competition.audit.trainer.layer_replay import LayerReplay
 from mico_competition.audit.trainer.observed import DiracSeen, Participation
 from mico_competition.audit.trainer.paths import Epoch
 from mico_competition.audit.trainer.probing import Probed, probe
-from mico_competition.audit.trainer.recording import Layout, NoiseRows, Recording, Sums
+from mico_competition.audit.trainer.recording import NoiseRows, Recording, Sums
 from mico_competition.audit.trainer.runner import (
     AuditSettings,
     Empty,
@@ -187,7 +187,7 @@ def run(
     run_settings = AuditSettings.of(settings, len(sets[0]))
     path = runner.path(sets, lengths)
     steps = _replayed(replay_steps, run_settings, sets, path.names and path.models[0], seed)
-    layout = Layout(path, runner.unit)
+    layout = runner.layout(path)
     seen = Recording(layout, mechanism, steps, runner.norm)
     watch = runner.fit(path, seen, run_settings, None)
     per_epoch = settings.steps_per_epoch

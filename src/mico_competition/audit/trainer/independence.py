@@ -150,7 +150,7 @@ def _sensitivity(seen: Observed) -> Iterator[Check]:
         yield sums
         return
     length = np.array(probed.sums.length)
-    most, too_far = farthest(length, probed.sums.allowed(), probed.single)
+    most, too_far = farthest(length, probed.sums.allowed_length(), probed.single)
     says = f"a single record, all-zero or very long, moves the sum by {most:.4g} C at most"
     verdict = ALARM if too_far else PASS
     yield Check("sensitivity", verdict, says, 1.0, exactly(most))

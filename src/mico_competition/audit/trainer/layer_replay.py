@@ -21,7 +21,7 @@ from torch.func import functional_call, grad, vmap
 
 from mico_competition.audit.trainer.canaries import AuditSet
 from mico_competition.audit.trainer.observed import log_ratio
-from mico_competition.models.precision import full_float32
+from mico_competition.models.precision import FLOAT32, forward_pass, full_float32
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.losses import per_example_losses
 
@@ -49,6 +49,7 @@ class LayerReplay:
         audit_set: its training set.
         mechanism: as claimed.
         max_grad_norm: C.
+        precision: of the trainer's passes, in which the replay rounds as they do.
 
     Attributes:
         sizes: name of each parameter -> its number of elements, in the order of vectors.
@@ -60,10 +61,16 @@ class LayerReplay:
     """
 
     def __init__(
-        self, model: nn.Module, audit_set: AuditSet, mechanism: Mechanism, max_grad_norm: float
+        self,
+        model: nn.Module,
+        audit_set: AuditSet,
+        mechanism: Mechanism,
+        max_grad_norm: float,
+        precision: str = FLOAT32,
     ) -> None:
         self._losses = _Losses(model)
         self._set, self._mechanism, self._norm = audit_set, mechanism, max_grad_norm
+        self._precision = precision
         self.sizes = {name: p.numel() for name, p in model.named_parameters()}
         self.layers = _layers(self.sizes)
         self._rows_at_once = max(1, int(_NUMBERS_AT_ONCE // sum(self.sizes.values())))
@@ -131,7 +138,8 @@ class LayerReplay:
         """[b, P] for each part: gradients over C, of norm 1 at most."""
         of_model = {_PREFIX + name: value for name, value in parameters.items()}
         for inputs, labels in parts:
-            with full_float32(labels.device):  # as the step that is replayed
+            device = labels.device
+            with full_float32(device), forward_pass(self._precision, device):  # as the step did
                 found = self._gradients(of_model, inputs, labels)
             rows = torch.cat([found[_PREFIX + name].flatten(1) for name in self.sizes], dim=1)
             norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)

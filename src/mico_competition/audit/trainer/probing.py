@@ -9,7 +9,7 @@ import torch
 
 from mico_competition.audit.trainer.canaries import AuditSet
 from mico_competition.audit.trainer.probes import Given, probes_of
-from mico_competition.audit.trainer.recording import Layout, NoiseOnly, Recording, Sums
+from mico_competition.audit.trainer.recording import NoiseOnly, Recording, Sums
 from mico_competition.audit.trainer.runner import AuditSettings, Runner, derived
 from mico_competition.competition.table import get_task
 from mico_competition.models.inputs import Data
@@ -51,7 +51,7 @@ def probe(runner: Runner, data: Data, dirac: int) -> Probed:
     one_epoch = AuditSettings.of(settings, len(probes.audit_set), epochs=1)
     sets, lengths = [probes.audit_set] * runner.count, probes.lengths
     path = runner.path(sets, lengths)
-    seen = Recording(Layout(path, runner.unit), runner.mechanism, steps, runner.norm)
+    seen = Recording(runner.layout(path), runner.mechanism, steps, runner.norm)
     refused = runner.tried(path, seen, one_epoch, Given(probes.batches, runner.count))
     empty, noise = runner.on_nothing(
         runner.path(sets, lengths), one_epoch, steps, batches=len(steps), pending=seen.pending
@@ -73,7 +73,7 @@ def _not_a_number(runner: Runner, audit_set: AuditSet) -> tuple[str, bool]:
     sets = [audit_set] * runner.count
     one_epoch = AuditSettings.of(runner.settings, len(audit_set), epochs=1)
     path = runner.path(sets, lengths)
-    seen = NoiseOnly(Layout(path, runner.unit), runner.mechanism.noise_multiplier, [1])
+    seen = NoiseOnly(runner.layout(path), runner.mechanism.noise_multiplier, [1])
     refused = runner.tried(path, seen, one_epoch, Given(batches, 1))
     if refused:
         return f"a record whose loss is not a number is refused ({refused})", True

@@ -17,6 +17,7 @@ from torch import Tensor
 from mico_competition.audit.trainer.layer_replay import LayerReplay
 from mico_competition.audit.trainer.observed import DiracSeen, Participation
 from mico_competition.audit.trainer.paths import CANARIES, Path
+from mico_competition.models.precision import FLOAT32
 from mico_competition.training.accounting import Mechanism
 
 BLOCK = 256
@@ -26,6 +27,7 @@ _KEPT = 30_000  # coordinates of a row that are kept individually
 _FEWEST = 2000  # of these, from each parameter with at least as many
 _ROUNDING_NOISE = 4e-6  # float32's relative error of the norm of a noisy sum
 _ROUNDING_SUM = 2e-3  # relative error of the norm of the clipped sum, computed twice in float32
+_ROUNDING_LOW = 1e-2  # the same where the replay rounds gradients of parameters to fewer bits
 
 
 @dataclass
@@ -62,8 +64,10 @@ class Sums:
         length: float[rows], the norm of the released gradient minus an empty step's noise.
         wrong: float[rows], the norm of this minus the expected clipped sum.
         clipped: float[rows], the norm of the expected clipped sum.
+        precision: of the passes.
     """
 
+    precision: str = FLOAT32
     step: list[int] = field(default_factory=list)
     model: list[int] = field(default_factory=list)
     noise: list[float] = field(default_factory=list)
@@ -86,14 +90,19 @@ class Sums:
 
     def allowed(self) -> np.ndarray:
         """float64[rows], the largest `wrong` that rounding explains."""
+        of_sum = _ROUNDING_SUM if self.precision == FLOAT32 else _ROUNDING_LOW
+        return self.allowed_length() + (of_sum - _ROUNDING_SUM) * np.array(self.clipped)
+
+    def allowed_length(self) -> np.ndarray:
+        """float64[rows], by how much rounding may exceed `length`, in any precision of passes."""
         return _ROUNDING_NOISE * np.array(self.noise) + _ROUNDING_SUM * np.array(self.clipped)
 
 
 class Layout:
     """The order of a row's numbers: real parameters, then the canaries' coordinates."""
 
-    def __init__(self, path: Path, unit: float) -> None:
-        self.path, self.unit = path, unit
+    def __init__(self, path: Path, unit: float, precision: str = FLOAT32) -> None:
+        self.path, self.unit, self.precision = path, unit, precision
         sizes = {name: p.numel() for name, p in path.models[0].named_parameters()}
         self.sizes = {**sizes, CANARIES: path.whole.dirac}
         self.real = sum(sizes.values())
@@ -164,7 +173,7 @@ class NoiseOnly:
     ) -> None:
         self._layout, self._sigma, self._steps = layout, sigma, set(steps)
         self._pending = pending
-        self.rows, self.sums = layout.rows(), Sums()
+        self.rows, self.sums = layout.rows(), Sums(layout.precision)
         self.full: dict[tuple[int, int], Tensor] = {}
         self.begun, self.released = 0, 0
 
@@ -220,7 +229,7 @@ class Recording:
         self.dirac = DiracSeen(let_in, mechanism)
         self.participation = Participation(len(path.sets[0]), len(path.sets))
         self.replays = [
-            LayerReplay(model, one, mechanism, max_grad_norm)
+            LayerReplay(model, one, mechanism, max_grad_norm, layout.precision)
             for model, one in zip(path.models, path.sets)
         ]
         self.rows = layout.rows()

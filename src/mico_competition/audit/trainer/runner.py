@@ -142,7 +142,7 @@ class Runner:
         self, path: Path, settings: Settings, steps: Sequence[int], *, batches: int, pending: Any
     ) -> tuple[Empty, NoiseOnly]:
         """A run on empty batches, so many in each epoch; see `NoiseOnly` for the rest."""
-        layout = Layout(path, self.unit)
+        layout = self.layout(path)
         pending = {} if pending is not None and settings.secure_mode else pending
         seen = NoiseOnly(layout, self.mechanism.noise_multiplier, steps, pending)
         epoch = empty_epoch(path.sets[0].labels.device, batches)
@@ -156,6 +156,10 @@ class Runner:
         except Exception as error:
             return f"{error}" or type(error).__name__
         return ""
+
+    def layout(self, path: Path) -> Layout:
+        """The order of the numbers of a run's rows."""
+        return Layout(path, self.unit, self.settings.precision)
 
     def with_settings(self, settings: Settings) -> Runner:
         """A runner of other settings that shows no progress."""
