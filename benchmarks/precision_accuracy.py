@@ -44,14 +44,14 @@ class Bed:
     flags: dict[str, Any] = field(default_factory=dict)
 
 
-CIFAR = {"len_training": 1000, "num_epochs": 4, "max_evaluation_records": 2000}
+CIFAR = {"len_training": 500, "num_epochs": 3, "max_evaluation_records": 1000}
 SST = {"len_training": 4000, "num_epochs": 2, "max_evaluation_records": 4000}
 BEDS = [
     Bed("digits_lo", 10),
     Bed("digits_inf", 10),
     Bed("sst2_lo", 2, {**SST, "learning_rate": 0.001, "batch_size": 512, "max_grad_norm": 1.0}),
-    Bed("cifar10_lo", 1, {**CIFAR, "batch_size": 200}),
-    Bed("sst2_inf", 1, {**SST, "learning_rate": 0.0005}),
+    Bed("cifar10_lo", 1, {**CIFAR, "batch_size": 100}),
+    Bed("sst2_inf", 1, {**SST, "len_training": 2000, "learning_rate": 0.0005}),
     Bed("cifar10_inf", 1, {**CIFAR, "learning_rate": 0.05}),
 ]
 
@@ -112,10 +112,12 @@ def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     for precision, own in runs.items():
         accuracies = [run["accuracy"] for run in own]
         pairs = [a["accuracy"] - b["accuracy"] for a, b in zip(own, runs["float32"])]
+        losses = [a["loss"] - b["loss"] for a, b in zip(own, runs["float32"])]
         found[precision] = {
             "models": len(own),
             "accuracy": spread(accuracies),
             "minus_float32": spread(pairs),
+            "loss_minus_float32": spread(losses),
             "epsilon": own[0]["epsilon"],
         }
     return found
