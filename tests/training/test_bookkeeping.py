@@ -32,7 +32,7 @@ def assert_agrees(model, inputs, labels, losses=per_example_losses):
         with keeper.recording():
             norms = keeper.norms(losses(mine, cast(inputs, dtype), labels))
         assert norms.dtype == dtype
-        torch.testing.assert_close(norms.double(), lengths, rtol=tolerance, atol=0)
+        torch.testing.assert_close(norms.double(), lengths, rtol=tolerance, atol=1e-14)
         keeper.write_weighted_sum(clip_factors(norms, bound))
         sums = weighted_sums(expected, clip_factors(lengths, bound))
         whole = float(norms_of([sums]))

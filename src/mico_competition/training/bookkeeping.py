@@ -10,17 +10,18 @@ Karypis, "Differentially private optimization on large model at small cost", ICM
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from mico_competition.models.recorder import CallRecorder, Recorder
 from mico_competition.training.layer_rule import squared_length
-from mico_competition.training.layer_rules import DoubtfulPart, Part, layers_of
+from mico_competition.training.layer_rules import DoubtfulPart, layers_of
 
 
 class BookKeeper:
@@ -38,7 +39,10 @@ class BookKeeper:
         self.model = model
         self.layers = layers_of(model)
         self._recorder = Recorder(model, self.layers.rules, self._see)
-        self._whole = CallRecorder(model, self.layers.whole, self._see_call)
+        whole = self.layers.whole
+        self._whole = CallRecorder(model, whole, self._see_call) if whole else None
+        # isinstance of a Protocol takes as long as a small operation of torch.
+        self._doubtful = [isinstance(part, DoubtfulPart) for part in self.layers.parts]
         self._count: int | None = None
 
     @contextmanager
@@ -51,7 +55,8 @@ class BookKeeper:
         """
         self._count = count
         self._forget()
-        with self._recorder.recording(), self._whole.recording(), self._rows(count):
+        whole = self._whole.recording() if self._whole else nullcontext()
+        with self._recorder.recording(), whole, self._rows(count):
             yield
 
     @contextmanager
@@ -72,11 +77,13 @@ class BookKeeper:
 
     def _forget(self) -> None:
         self._apart: dict[DoubtfulPart, list[int]] = {}
+        self._edges: list[GradientEdge] = []
+        self._takers: list[Callable[[Tensor], None]] = []
         for part in self.layers.parts:
             part.forget()
 
     def _see(self, module: nn.Module, layer_input: Tensor, output: Tensor) -> Tensor | None:
-        """Record a layer's input, and hook the gradient of its output."""
+        """Record a layer's input, and ask for the gradient of its output."""
         if not torch.is_grad_enabled():
             return None
         rule = self.layers.rules[module]
@@ -86,15 +93,23 @@ class BookKeeper:
             layer_input = shared.expand(self._count, *shared.shape[1:])
             output = output.expand(self._count, *output.shape[given.ndim - shared.ndim + 1 :])
         call = rule.see_input(layer_input, output.dtype)
-        output.register_hook(partial(rule.see_output_gradient, call=call))
+        self._ask(output, partial(rule.see_output_gradient, call=call))
         return None if shared is None else output
+
+    def _ask(self, output: Tensor, take: Callable[[Tensor], None]) -> None:
+        """Have `take` called with the gradient of a tensor, as it is now, if the losses have one.
+
+        An edge of the graph stays that of the tensor's present values, whatever changes them later.
+        """
+        self._edges.append(get_gradient_edge(output))
+        self._takers.append(take)
 
     def _see_call(
         self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any
     ) -> None:
         """Record a call of a layer without a formula."""
         if torch.is_grad_enabled():
-            self.layers.whole[module].see(arguments, named, output)
+            self.layers.whole[module].see(arguments, named, output, self._ask)
 
     def norms(
         self,
@@ -120,29 +135,41 @@ class BookKeeper:
             ValueError: naming a layer that does not contribute to the losses, whose input does
                 not have one row for each example, or whose input was changed in place.
         """
-        if losses.requires_grad:  # otherwise no layer contributes, and the first rule says so
-            with passes or nullcontext():
-                losses.sum().backward()
+        with passes or nullcontext():
+            self._run_backward(losses)
         # A frozen part may run in half precision, and the losses with it; the norms never do.
         precision = torch.promote_types(losses.dtype, torch.float32)
-        squares = torch.zeros_like(losses, dtype=precision)
-        with self._recorder.paused(), self._whole.paused():
+        with self._recorder.paused(), self._whole.paused() if self._whole else nullcontext():
             of_parts = [part.squared_norms(losses.shape) for part in self.layers.parts]
-        for each in of_parts:
-            squares += each
-        doubts = [self._doubt(part, losses.shape) for part in self.layers.parts]
-        least = sum((doubt for doubt in doubts if doubt is not None), torch.zeros_like(squares))
-        hidden = squares < least  # if infinite, squares are not less
+        squares = _sum(of_parts, precision)
+        doubts = [self._doubt(at, losses.shape) for at in range(len(of_parts))]
+        found = [doubt for doubt in doubts if doubt is not None]
+        least = _sum(found, precision) if found else torch.zeros_like(squares)
         if not ask:
-            squares = torch.where(hidden, least, squares)
+            squares = torch.where(squares < least, least, squares)
             self._drop_not_finite(squares)
-        elif bool((hidden | ~squares.isfinite()).any()):
-            self._settle(hidden, squares, of_parts, doubts)
+        elif not torch.where(squares >= least, squares, torch.inf).sum().isfinite():
+            # The sum may overflow where all are finite; then nothing is settled.
+            self._settle(squares < least, squares, of_parts, doubts)
         return squares.sqrt()
 
-    @staticmethod
-    def _doubt(part: Part, batch: torch.Size) -> Tensor | None:
-        return part.doubt(batch) if isinstance(part, DoubtfulPart) else None
+    def _run_backward(self, losses: Tensor) -> None:
+        """Compute the gradients of the summed losses that layers asked for."""
+        for row in self.layers.rows:
+            self._ask(row.rows, row.see_gradient)
+        if losses.requires_grad and self._edges:  # else the first rule says that none contributes
+            found = torch.autograd.grad(
+                losses, self._edges, torch.ones_like(losses), allow_unused=True
+            )
+            for take, gradient in zip(self._takers, found):
+                if gradient is not None:
+                    take(gradient)
+        self._edges, self._takers = [], []
+
+    def _doubt(self, at: int, batch: torch.Size) -> Tensor | None:
+        part: Any = self.layers.parts[at]
+        doubt: Tensor | None = part.doubt(batch) if self._doubtful[at] else None
+        return doubt
 
     def _settle(
         self,
@@ -195,3 +222,9 @@ class BookKeeper:
                     assert parameter.grad is not None
                     parameter.grad += row * weights[example]
         self._forget()
+
+
+def _sum(rows: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """The sum of tensors of one shape in a precision; at least one."""
+    total: Tensor = torch.stack(list(rows)).sum(0, dtype=dtype)
+    return total

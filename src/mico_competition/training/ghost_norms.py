@@ -20,7 +20,7 @@ from mico_competition.training.example_gradients import without
 from mico_competition.training.layer_rule import (
     Rule,
     doubt_of,
-    not_large,
+    not_small,
     pairs,
     rough_square,
     scaled,
@@ -38,8 +38,8 @@ class LinearRule(Rule):
             return square(g if g.ndim == 2 else g.flatten(1, -2).sum(1))
         if a.ndim == 2:
             # The gradient is the outer product of g and a, so its norm is |g| |a|.
-            lengths = not_large(square(a))
-            return not_large(square(g)) * (lengths + 1 if "bias" in self.trained else lengths)
+            lengths = not_small(a)
+            return not_small(g) * (lengths + 1 if "bias" in self.trained else lengths)
         a, g = a.flatten(1, -2), g.flatten(1, -2)
         if self._pairs_cost_less(a, g):
             squares: Tensor = torch.linalg.vecdot(pairs(a).flatten(1), pairs(g).flatten(1))

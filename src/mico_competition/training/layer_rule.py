@@ -223,16 +223,21 @@ def squared_length(parts: Iterable[Tensor]) -> Tensor:
 
 
 def rough_square(x: Tensor) -> Tensor:
-    """`square`, faster and rounded otherwise, and infinite where it is very large."""
-    return not_large(torch.linalg.vector_norm(x.flatten(1), dim=1).square_())
-
-
-def not_large(squares: Tensor) -> Tensor:
-    """Squared norms, changed in place: infinite where they are near the largest float.
+    """`square`, faster and rounded otherwise, and infinite where it is very large.
 
     The square of another factor may then be too small for a float, and count as 0.
     """
+    squares = torch.linalg.vector_norm(x.flatten(1), dim=1).square_()
     return squares.masked_fill_(squares > torch.finfo(squares.dtype).max ** 0.8, torch.inf)
+
+
+def not_small(x: Tensor) -> Tensor:
+    """The squared norm of each row of x [b, d], and where it is very small a bound of it.
+
+    A square that is too small for a float would count as 0 in a product with a large one.
+    """
+    squares = torch.linalg.vector_norm(x, dim=1).square_()
+    return squares.clamp_(min=torch.finfo(squares.dtype).tiny ** 0.8)
 
 
 def doubt_of(size: Tensor, *, of_pairs: bool) -> Tensor:

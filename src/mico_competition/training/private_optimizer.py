@@ -47,8 +47,17 @@ def summed_optimizer() -> Any:
         """Opacus' optimiser for gradients that arrive clipped and summed in `grad`.
 
         The contract is that of Opacus: it sums over physical batches, adds noise once and divides
-        by the expected batch size.  Only needless copies are left out.
+        by the expected batch size.  Only needless copies and questions are left out.
         """
+
+        _parameters: Sequence[Any] | None = None
+
+        @property
+        def params(self) -> Sequence[Any]:
+            """The trained parameters, which are those of the first call."""
+            if self._parameters is None:
+                self._parameters = super().params
+            return self._parameters
 
         def accumulate(self) -> None:
             """Add `grad` to the sum of the logical batch."""
@@ -63,8 +72,21 @@ def summed_optimizer() -> Any:
             """Write the sum with noise of deviation sigma * C into `grad`."""
             std = self.noise_multiplier * self.max_grad_norm
             parameters = self.params
-            for parameter, noise in zip(parameters, gaussian_like(parameters, std, self.generator)):
-                parameter.grad = noise.add_(parameter.summed_grad)
+            noises = gaussian_like(parameters, std, self.generator)
+            torch._foreach_add_(noises, [p.summed_grad for p in parameters])
+            for parameter, noise in zip(parameters, noises):
+                parameter.grad = noise
+
+        def scale_grad(self) -> None:
+            """Divide by the expected batch size."""
+            torch._foreach_div_([p.grad for p in self.params], float(self.expected_batch_size))
+
+        def zero_grad(self, set_to_none: bool = True) -> None:
+            """Drop the gradients, and the sum too unless the logical batch goes on."""
+            for parameter in self.params:
+                parameter.grad = None
+                if not self._is_last_step_skipped:
+                    parameter.summed_grad = None
 
         def __reduce_ex__(self, protocol: Any) -> Any:
             raise TypeError(
