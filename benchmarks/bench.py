@@ -44,6 +44,7 @@ from mico_competition.competition.splits import derive_seeds
 from mico_competition.data.arrays import ArrayDataset, unpack_bits
 from mico_competition.data.datasets import load_digits
 from mico_competition.models.architectures import CNN, MLP
+from mico_competition.support.memory import keep_freed_memory
 from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
 from mico_competition.training.poisson_draws import poisson_batches
 from mico_competition.training.secure_random import SecureGenerator
@@ -112,7 +113,8 @@ def epoch_throughput(seconds: float = 6.0) -> dict[str, float]:
         return count / (time.perf_counter() - start)
 
     def poisson() -> Any:
-        return poisson_batches(n, sample_rate=rate, num_steps=10**6, generator=generator)
+        while True:  # epoch after epoch, as training draws them
+            yield from poisson_batches(n, sample_rate=rate, num_steps=293, generator=generator)
 
     def loader() -> Any:
         return torch.utils.data.DataLoader(data, batch_size=512, shuffle=True)
@@ -280,6 +282,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="*", default=list(GRAD_SAMPLE_MODES))
     args = parser.parse_args()
     cases = [case for case in CASES if case.name in args.models]
+    keep_freed_memory()  # as training does
     import opacus
 
     versions = (

@@ -1,6 +1,7 @@
 """Book-keeping gives, layer by layer and in whole models, what a loop over examples gives."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -69,6 +70,13 @@ def by_pairs(monkeypatch):
     return calls
 
 
+@pytest.fixture(params=[0.0, 2.0, math.inf], ids=lambda kept: f"kept={kept}")
+def kept(request, monkeypatch):
+    """How large per-example gradients may be to be kept: none is, small ones are, all are."""
+    monkeypatch.setattr(layer_rule, "KEPT", request.param)
+    return request.param
+
+
 def total_losses(model, inputs, labels):
     """A loss for models of any output: half the squares, weighted differently by place."""
     outputs = model(inputs).flatten(1)
@@ -81,10 +89,10 @@ def total_losses(model, inputs, labels):
     ids=str,
 )
 @pytest.mark.parametrize("bias", [True, False])
-def test_linear(shape, pairs, bias, by_pairs):
+def test_linear(shape, pairs, bias, kept, by_pairs):
     torch.manual_seed(0)
     assert_agrees(nn.Linear(20, 12, bias=bias), torch.randn(shape), torch.zeros(3), total_losses)
-    assert bool(by_pairs) == pairs
+    assert kept == 2 or bool(by_pairs) == (pairs and not kept)
 
 
 @pytest.mark.parametrize(
@@ -100,11 +108,11 @@ def test_linear(shape, pairs, bias, by_pairs):
     ],
     ids=str,
 )
-def test_conv2d(channels, size, options, pairs, by_pairs):
+def test_conv2d(channels, size, options, pairs, kept, by_pairs):
     torch.manual_seed(0)
     model = nn.Conv2d(*channels, kernel_size=(3, 2), **options)
     assert_agrees(model, torch.randn(3, channels[0], *size), torch.zeros(3), total_losses)
-    assert bool(by_pairs) == pairs
+    assert kept == 2 or bool(by_pairs) == (pairs and not kept)
 
 
 @pytest.mark.parametrize(
@@ -117,11 +125,11 @@ def test_conv2d(channels, size, options, pairs, by_pairs):
     ],
     ids=str,
 )
-def test_conv1d(channels, length, options, pairs, by_pairs):
+def test_conv1d(channels, length, options, pairs, kept, by_pairs):
     torch.manual_seed(0)
     model = nn.Conv1d(*channels, kernel_size=3, **options)
     assert_agrees(model, torch.randn(3, channels[0], length), torch.zeros(3), total_losses)
-    assert bool(by_pairs) == pairs
+    assert kept == 2 or bool(by_pairs) == (pairs and not kept)
 
 
 class Tokens(nn.Module):

@@ -43,15 +43,33 @@ class Conv2dRule(Rule):
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
         squares = torch.zeros(len(g), dtype=g.dtype, device=g.device)
         if "weight" in self.trained:
-            groups = self.module.groups
-            of_groups = (
-                values.reshape(len(g) * groups, -1, *values.shape[2:])
-                for values in (self._padded(a), g)
-            )
-            squares = self._weight_norms(*of_groups).view(len(g), groups).sum(1)
+            of_groups = self._weight_norms(*self._by_group(a, g))
+            squares = of_groups.view(len(g), self.module.groups).sum(1)
         if "bias" in self.trained:
             squares = squares + square(g.sum((2, 3)))
         return squares
+
+    def keeps(self, a: Tensor, g: Tensor) -> bool:
+        rows = a[0].numel() + g[0].numel()
+        return bool(self.module.weight.numel() <= layer_rule.KEPT * rows)
+
+    def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
+        found = {}
+        if "weight" in self.trained:
+            by_group = self._by_group(a, g)
+            products = torch.bmm(by_group[1].flatten(2), self._patches(by_group[0]).transpose(1, 2))
+            found["weight"] = products.reshape(len(g), *self.module.weight.shape)
+        if "bias" in self.trained:
+            found["bias"] = g.sum((2, 3))
+        return found
+
+    def _by_group(self, a: Tensor, g: Tensor) -> list[Tensor]:
+        """The padded input, and g, with the groups of channels as examples of their own."""
+        groups = self.module.groups
+        return [
+            values.reshape(len(g) * groups, -1, *values.shape[2:])
+            for values in (self._padded(a), g)
+        ]
 
     def _weight_norms(self, a: Tensor, g: Tensor) -> Tensor:
         """The squared norms of gradients by the weight of a convolution with one group."""
@@ -170,6 +188,9 @@ class Conv1dRule(Conv2dRule):
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
         return super().norms_from(a.unsqueeze(2), g.unsqueeze(2))
+
+    def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
+        return super().gradients(a.unsqueeze(2), g.unsqueeze(2))
 
     def doubt_from(self, a: Tensor, g: Tensor) -> Tensor | None:
         return super().doubt_from(a.unsqueeze(2), g.unsqueeze(2))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mico_competition.training import layer_rule
 from mico_competition.training.example_gradients import without
 from mico_competition.training.layer_rule import (
     Rule,
@@ -49,6 +50,19 @@ class LinearRule(Rule):
             squares = squares + square(g.sum(1))
         return squares
 
+    def keeps(self, a: Tensor, g: Tensor) -> bool:
+        rows = a[0].numel() + g[0].numel()
+        return g.ndim > 2 and self.module.weight.numel() <= layer_rule.KEPT * rows
+
+    def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
+        a, g = (values.reshape(len(values), -1, values.shape[-1]) for values in (a, g))
+        found = {}
+        if "weight" in self.trained:
+            found["weight"] = self.products(g, a)
+        if "bias" in self.trained:
+            found["bias"] = g.sum(1)
+        return found
+
     def _pairs_cost_less(self, a: Tensor, g: Tensor) -> bool:
         """Whether pairs of positions cost no more than the product of g and a [b, T, d]."""
         positions, inputs, outputs = a.shape[1], a.shape[2], g.shape[2]
@@ -77,12 +91,19 @@ class LinearRule(Rule):
         """The sum over rows of the gradients by the weight."""
         return g.T @ a
 
+    def products(self, g: Tensor, a: Tensor) -> Tensor:
+        """`product` for each example."""
+        return torch.bmm(g.transpose(1, 2), a)
+
 
 class TransposedLinearRule(LinearRule):
     """y = W^T x + b, as in GPT-2's layer Conv1D of the package transformers."""
 
     def product(self, g: Tensor, a: Tensor) -> Tensor:
         return a.T @ g
+
+    def products(self, g: Tensor, a: Tensor) -> Tensor:
+        return torch.bmm(a.transpose(1, 2), g)
 
 
 class EmbeddingRule(Rule):

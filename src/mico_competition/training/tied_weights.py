@@ -24,6 +24,7 @@ class TiedRule:
 
     def __init__(self, embedding: EmbeddingRule, linear: LinearRule) -> None:
         self.embedding, self.linear = embedding, linear
+        linear.may_keep = False  # its records are needed with those of the embedding
 
     def forget(self) -> None:
         """Drop what was recorded of a batch."""

@@ -30,6 +30,7 @@ from mico_competition.models.precision import (
     forward_pass,
 )
 from mico_competition.support.files import PathLike
+from mico_competition.support.memory import keep_freed_memory
 from mico_competition.support.progress import stage
 from mico_competition.training.accounting import Mechanism, check_mechanism
 from mico_competition.training.accuracy import evaluate
@@ -337,6 +338,8 @@ def run_epochs(
 ) -> None:
     """Run the steps of all epochs, and change the learning rate after each epoch.
 
+    The process keeps the memory that a step frees (`support.memory`).
+
     Args:
         settings: the settings of the run.
         step: takes a step on a batch and returns its summed loss: float[], or float[S] of a stack.
@@ -350,6 +353,7 @@ def run_epochs(
         DivergedError: if the loss of an epoch is not finite.
     """
     at = position or Position(settings.steps_per_epoch)
+    keep_freed_memory()
     if observer is not None:
         observer.start(optimizer)
     scheduler = torch.optim.lr_scheduler.StepLR(
