@@ -12,7 +12,7 @@ import attacks_glance as glance
 import report_numbers as numbers
 from svg_drawing import RADIUS, Axis, Drawing
 
-WIDTH = 560
+WIDTH, NARROW = 500, 440
 NAMES = {
     "full": "Tables, full size",
     "bundles": "Tables, second generator",
@@ -21,7 +21,7 @@ NAMES = {
     "widebundles": "Wide tables, second",
     "images_real": "CIFAR-10 images, CNN",
     "images_wide": "CIFAR-10 images, wide head",
-    "short": "SST-2 sentences, RoBERTa",
+    "short": "SST-2 text, RoBERTa",
     "digits": "Digits",
     "cancer": "Breast cancer",
 }
@@ -35,14 +35,11 @@ PRIVATE = (
     *("full_inf", "bundles_inf", "C_inf", "images_real_inf", "short_inf"),
     *("full_hi", "bundles_hi", "widebundles_hi", "full_lo", "images_real_lo", "short_lo_known"),
 )
-HEADS = (
-    "Of 100 training records, how many an attack finds",
-    "if it may accuse 10 of 100 records that the model never saw",
-)
+HEADS = ("Training records found, of 100,", "if 10 of 100 other records may be accused")
 PLAIN = {
     "Tables, full size": "Tables (synthetic)",
     "CIFAR-10 images, CNN": "Images (CIFAR-10)",
-    "SST-2 sentences, RoBERTa": "Sentences (SST-2)",
+    "SST-2 text, RoBERTa": "Sentences (SST-2)",
 }
 FOUND = ("short_inf", "images_real_inf", "full_inf", "full_hi")
 FOUND += ("short_lo_known", "images_real_lo", "full_lo")
@@ -74,13 +71,13 @@ def power() -> str:
     for row, (words, shape, colour, _) in enumerate(kinds):
         out.mark(14, 20 + 24 * row, colour, shape)
         out.text(28, 25 + 24 * row, words, "small")
-    axis = Axis(20, 2000, 222, WIDTH - 18, logarithmic=True)
-    axis.draw(out, (20, 50, 100, 200, 500, 1000, 2000), top - 16, bottom)
+    axis = Axis(20, 2000, 206, WIDTH - 26, logarithmic=True)
+    axis.draw(out, (20, 50, 100, 200, 500, 1000), top - 16, bottom)
     x = axis.at(numbers.PUBLISHED)
     out.line(x, top - 16, x, bottom, "s-wall", 'stroke-width="2" stroke-dasharray="6 4"')
     out.text(x + 6, top - 4, "as many as 2022 had", "small wall")
     out.text(
-        (222 + WIDTH - 18) / 2, bottom + 38, "models for a gain of 1 point", "small soft", "middle"
+        (206 + WIDTH - 26) / 2, bottom + 38, "models for a gain of 1 point", "small soft", "middle"
     )
     y, last = top, ""
     for fleet in POWER:
@@ -178,11 +175,12 @@ def _found(
     fleets: Sequence[str], title: str, heads: Sequence[str] = (), plain: bool = False
 ) -> str:
     """Rows of fleets: the winner of 2023, ours, and the limit of the mechanism."""
-    left, right, step = 216 - 20 * plain, WIDTH - 20, 28
+    width = NARROW if plain else WIDTH
+    left, right, step = 154 if plain else 206, width - 22, 28
     top = 70 + 26 * len(heads)
     kinds = len({privacy_of(fleet) for fleet in fleets})
     bottom = top + step * (len(fleets) + kinds) + 4
-    out = Drawing(WIDTH, bottom + 30, title)
+    out = Drawing(width, bottom + 30, title)
     for row, words in enumerate(heads):
         out.text(8, 24 + 22 * row, words, "large strong" if row == 0 else "soft")
     _key(out, top - 46)
@@ -207,14 +205,14 @@ def _key(out: Drawing, y: float) -> None:
     """What the marks of `_found` mean, in two lines."""
     for x, shape, colour, words in (
         (14, "diamond", "rust", "winner of 2023"),
-        (152, "circle", "blue", "best attack here"),
+        (184, "circle", "blue", "best attack here"),
     ):
         out.mark(x, y, colour, shape)
         out.text(x + 12, y + 5, words, "small")
-    out.line(302, y - 8, 302, y + 8, "s-wall", 'stroke-width="4"')
-    out.text(312, y + 5, "most that privacy permits", "small")
-    out.line(14, y + 18, 14, y + 32, "s-soft", 'stroke-width="2" stroke-dasharray="3 3"')
-    out.text(26, y + 30, "guessing", "small")
+    out.line(14, y + 16, 14, y + 32, "s-wall", 'stroke-width="4"')
+    out.text(26, y + 29, "most that privacy permits", "small")
+    out.line(226, y + 17, 226, y + 31, "s-soft", 'stroke-width="2" stroke-dasharray="3 3"')
+    out.text(238, y + 29, "guessing", "small")
 
 
 def _row(out: Drawing, axis: Axis, fleet: str, y: float, counted: bool) -> None:
