@@ -37,8 +37,7 @@ from bench_cases import (
     tokens,
     trainers,
 )
-from bench_gpu import gpu_section
-from gpu_hours import hours_section
+from gpu_page import gpu_section
 
 from mico_competition.competition.splits import derive_seeds
 from mico_competition.data.arrays import ArrayDataset, unpack_bits
@@ -307,7 +306,6 @@ def main() -> None:
             "## Stacks: processor time a model, over training alone (one thread)",
             stack_section(args.quick),
             gpu_section(),
-            hours_section(),
         ]
     )
     print(text)

@@ -1,4 +1,4 @@
-"""Models, batches and trainers whose steps are timed by bench.py (CPU) and bench_gpu.py (GPU)."""
+"""Models, batches and trainers whose steps are timed by bench.py (CPU) and gpu.py (GPU)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,10 @@ def images(count: int) -> torch.Tensor:
 def trainers(
     case: Case, modes: Sequence[str], physical: int, device: torch.device | str = "cpu"
 ) -> dict[str, Any]:
-    """The plain step and the private ones, each with a model of its own from the same seed."""
+    """The plain step and the private ones, each with a model of its own from the same seed.
+
+    A mode of Opacus or ours may be followed by a precision, `graphs`, or both, after commas.
+    """
     made: dict[str, Any] = {}
     for mode in ["plain", *modes]:
         torch.manual_seed(0)
@@ -74,6 +77,7 @@ def trainers(
         if mode == "plain":
             made[mode] = PlainTrainer(model, optimizer, physical)
         else:
+            name, *how = mode.split(", ")
             made[mode] = DPSGD(
                 model,
                 optimizer,
@@ -81,7 +85,9 @@ def trainers(
                 max_grad_norm=1.0,
                 expected_batch_size=case.batch,
                 max_physical_batch_size=physical,
-                grad_sample_mode=mode,
+                grad_sample_mode=name,
+                precision=next((each for each in how if each != "graphs"), "float32"),
+                cuda_graphs="graphs" in how,
                 noise_generator=torch.Generator(device).manual_seed(0),
             )
     return made

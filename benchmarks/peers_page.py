@@ -186,19 +186,20 @@ def step_times(steps: dict[str, Any]) -> list[str]:
 
 
 def gpu_times(gpu: dict[str, Any]) -> list[str]:
-    """The same on a GPU, from benchmarks/bench_gpu.py."""
+    """The same on a GPU, from benchmarks/gpu.py, by the modes that it measured."""
     rows = []
+    modes = {mode: title for mode, title in MODES.items() if mode in gpu["steps"][0]["seconds"]}
     for case in gpu["steps"]:
         plain = case["seconds"]["plain"]
         row = [f"{case['title']}, batch {case['batch']}", f"{1e3 * median(plain):.2f} ms"]
-        for mode in MODES:
+        for mode in modes:
             times = case["seconds"][mode]
             ratios = sorted(t / b for t, b in zip(times, plain))
             low, high = ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]
             row.append(f"{median(times) / median(plain):.2f} ({low:.2f}-{high:.2f})")
         rows.append(row)
     machine = f"{gpu['device']}, torch {gpu['torch']}, opacus {gpu['opacus']}, Python "
-    lines = table(["model", "plain step", *MODES.values()], rows)
+    lines = table(["model", "plain step", *modes.values()], rows)
     return [*lines, "", f"{machine}{gpu['python']}."]
 
 

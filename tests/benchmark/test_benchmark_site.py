@@ -1,13 +1,11 @@
 """The benchmark's site: ranked tables, charts, pages of attacks, and nothing from elsewhere."""
 
-import json
 import re
 import shutil
 from html.parser import HTMLParser
 
 import pytest
 from helpers_pages import ROOT
-from helpers_scripts import script_of
 
 from mico_competition.benchmark.entry import Entry, entry_text, read_tier, read_values
 from mico_competition.benchmark.methods import HEADINGS, SECTIONS, anchor_of
@@ -93,14 +91,6 @@ def test_sections_are_those_of_the_index_of_methods():
     for section, heading in HEADINGS.items():
         assert f"\n### {section} {heading}\n" in page
     assert anchor_of("4.4") == "44-lira"
-
-
-def test_what_is_on_all_records_is_that_of_the_results():
-    with script_of("leaderboard_entries") as module:
-        results = module.all_records()
-    kept = json.loads((ROOT / "src/mico_competition/benchmark/all_records.json").read_text())
-    assert kept == results, "run benchmarks/leaderboard_entries.py --copy"
-    assert "bundles_inf" in kept and "purchase100_inf" in kept
 
 
 def test_the_curve_of_ranks_reaches_the_scored_rate(mine):

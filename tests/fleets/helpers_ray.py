@@ -101,8 +101,8 @@ class TwoNodes:
 
 
 @contextmanager
-def two_nodes():
-    """The cluster; all that Ray writes is below a folder with a short name, as sockets need."""
+def _rays_own_folder():
+    """A folder with a short name, as sockets need, below which Ray writes all that it writes."""
     try:
         wait_for(room, PATIENCE)
     except TimeoutError:
@@ -114,9 +114,30 @@ def two_nodes():
         patch.setenv("RAY_gcs_server_port_wait_time_s", str(PATIENCE))
         patch.setenv("RAY_agent_register_timeout_ms", str(1000 * PATIENCE))
         patch.setattr(services, "get_node", when_listed(services.get_node))
-        two = TwoNodes(Path(folder))
+        yield Path(folder)
+
+
+@contextmanager
+def two_nodes():
+    """The cluster of two nodes."""
+    with _rays_own_folder() as folder:
+        two = TwoNodes(folder)
         yield two
         two.shutdown()
+
+
+@contextmanager
+def one_node(**resources):
+    """The address of a node with these resources, which need not be there."""
+    from ray.cluster_utils import Cluster
+
+    with _rays_own_folder():
+        alone = Cluster()
+        flags = {"include_dashboard": False, "object_store_memory": 80 * 2**20, **resources}
+        node = alone.add_node(wait=False, **flags)
+        alone._wait_for_node(node, timeout=PATIENCE)
+        yield alone.address
+        alone.shutdown()
 
 
 def fleet(out, *flags, models="0-4"):

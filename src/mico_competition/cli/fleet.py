@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,10 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
         "with the old ones; the fleet's next run trains them anew",
     )
     parser.add_argument(
-        "--workers", type=int, help="processes (default: one for each GPU, else for each CPU)"
+        "--workers",
+        type=int,
+        help="processes (default: one for each GPU, else for each CPU); more than there are GPUs "
+        "share them in turn, and --dry_run measures what that gains",
     )
     parser.add_argument(
         "--threads",
@@ -117,6 +121,7 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
     add_checkpoints(parser)
     parser.add_argument(
         "--dry_run",
+        "--estimate",
         action="store_true",
         help="train for some seconds and say what the fleet will cost; nothing is written",
     )
@@ -204,7 +209,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
     """The ledger in --out, with the requested models; written before anything trains."""
-    from mico_competition.fleets.continuing import check_same, check_stated, with_noise
+    from mico_competition.fleets.continuing import begun, check_same, check_stated, with_noise
     from mico_competition.fleets.finished import check_finished, unwritten
     from mico_competition.fleets.ledger import Ledger
     from mico_competition.models.text_models import base_config
@@ -229,6 +234,9 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
         code = found["architecture_fingerprint"], found["training_fingerprint"]
         stated = stated_by(get_scenario(args.scenario))
         ledger = Ledger(args.out, settings, dataset, args.splits_of_2022, (), *code, stated=stated)
+    if ledger.entries and not begun(ledger):  # a batch too large for memory can be fixed
+        size = given["max_physical_batch_size"] or settings.max_physical_batch_size
+        ledger = replace(ledger, settings=replace(settings, max_physical_batch_size=size))
     for name, value in given.items():
         kept = getattr(ledger.settings, name)
         if value is not None and value != kept:

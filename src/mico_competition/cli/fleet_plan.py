@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from mico_competition.cli.train import settings_of
+from mico_competition.support.memory_limits import size_in_words
 from mico_competition.support.progress import stage
 from mico_competition.support.reports import report
 from mico_competition.support.terminal import table
@@ -40,6 +42,7 @@ def print_plan(args: argparse.Namespace, data: Any, tokenizer: Any) -> int:
         stack=args.stack or stack_of(settings),
         workers=workers,
         threads=threads,
+        sharing=ceil(workers / gpus) if gpus else 1,
         out=args.out,
     )
     print("\n".join(lines(found, args.scenario)))
@@ -55,21 +58,27 @@ def estimate(
     model_ids: Any = (0,),
     missing: int | None = None,
     stack: int = 1,
+    threads: int | None = None,
+    sharing: int = 1,
     **options: Any,
 ) -> Cost:
-    """The cost of a fleet or, by default, of one model; `options` go to `cost.cost`."""
+    """The cost of a fleet or, by default, of one model.
+
+    With `sharing` > 1 so many processes are tried on one GPU. Other `options` go to `cost.cost`.
+    """
     from mico_competition.fleets.cost import cost
-    from mico_competition.fleets.trial import trial
+    from mico_competition.fleets.together import trial_together
     from mico_competition.models.inputs import default_device
 
     missing = len(model_ids) if missing is None else missing
     with stage("Trial"):
-        measured = trial(
+        measured = trial_together(
+            sharing,
             settings,
             data,
             tokenizer=tokenizer,
             stack=max(1, min(stack, missing)),
-            threads=options.pop("threads", None),
+            threads=threads,
             device=default_device(),
         )
     return cost(settings, measured, model_ids, missing=missing, **options)
@@ -88,6 +97,8 @@ def values(found: Cost) -> dict[str, Any]:
         "hours": found.wall_seconds / 3600,
         "worker_hours": found.worker_seconds / 3600,
         "gpu_hours": found.gpu_hours,
+        "workers_on_a_gpu": found.trial.sharing,
+        "gain_of_sharing": found.trial.gain,
         "gpu_kilowatt_hours": found.kilowatt_hours,
         "disk_bytes": dict(found.disk),
         "free_bytes": found.free_disk,
@@ -100,9 +111,9 @@ def lines(found: Cost, name: str) -> list[str]:
     """The cost as a table for people."""
     trial, disk = found.trial, found.disk
     together = f", {trial.stack} models together" if trial.stack > 1 else ""
-    free = "" if found.free_disk is None else f"; {size(found.free_disk)} are free"
-    gpus = "no GPU here" if not found.gpu_hours else duration(found.worker_seconds)
-    sizes = ", ".join(f"{what} {size(count)}" for what, count in disk.items())
+    free = "" if found.free_disk is None else f"; {size_in_words(found.free_disk)} are free"
+    gpus = "no GPU here" if not found.gpu_hours else duration(3600 * found.gpu_hours)
+    sizes = ", ".join(f"{what} {size_in_words(count)}" for what, count in disk.items())
     rows = [
         ("models", f"{found.models} of {name}, {found.missing} to train"),
         ("steps", f"{found.steps:,} a model, {found.steps * found.missing:,} in all"),
@@ -117,12 +128,22 @@ def lines(found: Cost, name: str) -> list[str]:
             f"{duration(found.worker_seconds)} of work",
         ),
         ("GPU hours", gpus),
+        *_sharing(found),
         *_energy(found),
-        ("disk", f"{size(sum(disk.values()))}: {sizes}{free}"),
-        ("memory", size(found.memory)),
+        ("disk", f"{size_in_words(sum(disk.values()))}: {sizes}{free}"),
+        ("memory", size_in_words(found.memory)),
         ("bound by", found.bound),
     ]
     return table(("", "estimate"), rows)
+
+
+def _sharing(found: Cost) -> list[tuple[str, str]]:
+    """The row about several workers on one GPU, if they were tried."""
+    trial = found.trial
+    if trial.gain is None:
+        return []
+    text = f"{trial.sharing} workers on one GPU train {trial.gain:.2f} times as much as one"
+    return [("sharing", text)]
 
 
 def _energy(found: Cost) -> list[tuple[str, str]]:
@@ -130,19 +151,6 @@ def _energy(found: Cost) -> list[tuple[str, str]]:
     if found.kilowatt_hours is None:
         return []
     return [("energy", f"{found.kilowatt_hours:.3g} kWh: a GPU drew {found.trial.watts:.0f} W")]
-
-
-def size(count: float) -> str:
-    """A number of bytes in words.
-
-    >>> size(1_234), size(250_000_000), size(3.5e11)
-    ('1.23 kB', '250 MB', '350 GB')
-    """
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mico_competition.competition.table import current, get_scenario, get_task
-from mico_competition.fleets.ledger import Ledger
+from mico_competition.fleets.ledger import CHECKPOINTS, Ledger
 from mico_competition.training import train
 from mico_competition.training.settings import stated_by
 
@@ -23,6 +23,11 @@ def check_stated(ledger: Ledger) -> None:
             f"The fleet in {ledger.folder} was begun when scenario {scenario.name} stated {both}: "
             f"put that back into {current().path or 'the table'}, or choose another --out."
         )
+
+
+def begun(ledger: Ledger) -> bool:
+    """Whether any of its models is whole or has a checkpoint."""
+    return bool(ledger.done()) or (ledger.folder / CHECKPOINTS).is_dir()
 
 
 def check_same(ledger: Ledger, found: Mapping[str, str | None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 from mico_competition.competition.layout import model_path
 from mico_competition.competition.table import get_scenario, phase_of
 from mico_competition.fleets.trial import Trial
+from mico_competition.support.memory_limits import all_memory
 from mico_competition.training.settings import Settings
 
 _ZIP_ENTRY = 76  # bytes of a file's two headers in a zip, without its name, which both hold
@@ -42,14 +42,15 @@ class Cost:
 
     @property
     def gpu_hours(self) -> float:
-        """Hours of GPUs; 0 on a machine without one."""
-        return self.worker_seconds / 3600 if self.trial.device == "cuda" else 0.0
+        """Hours of GPUs, each shared as in the trial; 0 on a machine without one."""
+        hours = self.worker_seconds / 3600 / self.trial.sharing
+        return hours if self.trial.device == "cuda" else 0.0
 
     @property
     def kilowatt_hours(self) -> float | None:
-        """The energy of the GPUs, if each worker has its own; None if their power is not known."""
+        """The energy of the GPUs in these hours; None if their power is not known."""
         watts = self.trial.watts
-        return None if watts is None else watts * self.worker_seconds / 3.6e6
+        return None if watts is None else watts * self.gpu_hours / 1000
 
     @property
     def bound(self) -> str:
@@ -63,6 +64,8 @@ class Cost:
         blocks = ceil(self.missing / self.trial.stack)
         if blocks <= self.workers:
             return "the time of one model: there are as many workers as models to train"
+        if self.trial.gain is not None and self.trial.gain <= 1:
+            return "the GPUs, on each of which several workers train no more than one does"
         what = "GPUs" if self.trial.device == "cuda" else "CPUs"
         return f"the {what}: twice as many workers take half the time"
 
@@ -137,7 +140,4 @@ def _all_memory(device: str, workers: int) -> int | None:
         count = torch.cuda.device_count()
         each = [torch.cuda.get_device_properties(i).total_memory for i in range(count)]
         return sum(each[i % count] for i in range(min(workers, count)))
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
+    return all_memory()

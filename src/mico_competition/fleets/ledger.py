@@ -40,6 +40,7 @@ from mico_competition.competition.table import (
 )
 from mico_competition.support.files import PRIVATE, PathLike, make_folder, written_aside
 from mico_competition.support.untrusted import parse_json, read_limited_json, read_limited_text
+from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import Settings
 
 CHECKPOINTS, RUNNING = "checkpoints", "running"
@@ -109,6 +110,14 @@ class Ledger:
         """The row of the fleet's scenario."""
         assert self.settings.scenario is not None
         return get_scenario(self.settings.scenario)
+
+    @property
+    def mechanism(self) -> Mechanism | None:
+        """The mechanism of its runs, if the ledger holds their noise."""
+        if self.noise_multiplier is None:
+            return None
+        settings = self.settings
+        return Mechanism(self.noise_multiplier, settings.sample_rate, settings.num_steps)
 
     @property
     def folder(self) -> Path:

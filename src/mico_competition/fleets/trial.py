@@ -7,11 +7,9 @@ temporary files, which is removed; nothing else is written.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,8 @@ from torch import nn
 from mico_competition.competition.layout import ModelFolder
 from mico_competition.competition.splits import draw_seeds
 from mico_competition.competition.table import PHASE_NAMES, get_task
-from mico_competition.fleets.power import PowerReading
+from mico_competition.fleets.clock import Enough, StepClock
+from mico_competition.fleets.memory import needed
 from mico_competition.models.architectures import new_model
 from mico_competition.models.inputs import Data
 from mico_competition.models.text_models import base_config
@@ -52,9 +51,10 @@ class Trial:
 
     `begin_seconds` is what a run takes besides its steps: the model, the checks of its first batch,
     the evaluation and the files.  `worker_seconds` is what each worker needs before its first run.
-    `memory` is the process's peak in bytes, or the GPU's.  `files` maps "trained" and each phase of
-    a release to the sizes of a model's files, by name.  `watts` is the power that the GPU drew
-    during the steps, if nvidia-smi could read it.
+    `memory` is what a process holds at most, in bytes, or takes of a GPU.  `files` maps "trained"
+    and each phase of a release to the sizes of a model's files, by name.  `watts` is the power that
+    the GPU drew during the steps, if nvidia-smi could read it.  If `sharing` processes were
+    measured at once, `gain` is how many times as many models an hour they train as one alone.
     """
 
     stack: int
@@ -67,39 +67,8 @@ class Trial:
     threads: int
     files: Mapping[str, Mapping[str, int]]
     watts: float | None = None
-
-
-class _Enough(Exception):
-    """Ends the trial."""
-
-
-class _Clock:
-    """An observer of training that notes when each step begins, and ends the trial in time."""
-
-    def __init__(self, seconds: float, device: torch.device) -> None:
-        self._seconds, self._device = seconds, device
-        self.times: list[float] = []
-        self.power = PowerReading.of(device)
-
-    def start(self, optimizer: torch.optim.Optimizer) -> None:
-        """Called when the run begins."""
-
-    def before(self, batch: Any) -> None:
-        """Note the time; raise `_Enough` when three steps and the seconds are over."""
-        self.note()
-        if len(self.times) > 2:  # the first step has checks, which leave a GPU idle
-            self.power.begin()
-        if len(self.times) > 3 and self.times[-1] - self.times[1] > self._seconds:
-            raise _Enough
-
-    def end_epoch(self) -> None:
-        """Called after the steps of each epoch."""
-
-    def note(self) -> None:
-        """Note the time, when the GPU is done with what it was given."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        self.times.append(time.perf_counter())
+    sharing: int = 1
+    gain: float | None = None
 
 
 def trial(
@@ -112,6 +81,7 @@ def trial(
     threads: int | None = None,
     device: torch.device | None = None,
     seconds: float = TRIAL_SECONDS,
+    ready: Callable[[], Any] | None = None,
 ) -> Trial:
     """Train `stack` models for some seconds, as a fleet would, and measure.
 
@@ -124,9 +94,10 @@ def trial(
         threads: of the process; by default those it has.
         device: by default the CPU.
         seconds: after which the trial ends; it takes three steps at least, unless a run is shorter.
+        ready: is called after the first step, and returns when the others are to begin.
 
     Raises:
-        ValueError: as training would.
+        ValueError: as training would; or if the memory does not suffice.
     """
     device = device or torch.device("cpu")
     mechanism = mechanism or mechanism_of(settings)
@@ -137,34 +108,28 @@ def trial(
     seeds = [draw_seeds() for _ in range(stack)]
     seed = None if settings.secure_mode else 0
     streams = [Streams.of(seed, one) for one in seeds]
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    clock = _Clock(seconds, device)
+    clock = StepClock(seconds, device, ready)
     with _threads(threads), seeded(streams[0], deterministic=seed is not None):
+        memory = needed(settings, data, device=device, stack=stack, mechanism=mechanism).total
         begun = time.perf_counter()
         splits = [splits_of(settings, data, one) for one in seeds]
         task = get_task(settings.task)
         models = [new_model(task, base_model=settings.model_name) for _ in seeds]
         models = [model.to(device) for model in models]
         options: dict[str, Any] = {"observer": clock, "mechanism": mechanism}
-        try:
+        with suppress(Enough):
             if stack > 1:
                 rows = torch.stack([split.train_indices for split in splits]).to(device)
                 fit_stack_records(settings, models, data, rows, streams, False, **options)
             else:
                 indices = splits[0].train_indices
                 fit_records(settings, models[0], data, indices, streams[0], False, **options)
-            clock.note()
-        except _Enough:
-            pass
+        clock.end()
         at = evaluation_records(settings, splits[0])
         started = time.perf_counter()
         results = evaluate(models[0], data, at[:_EVALUATED])
         evaluated = (time.perf_counter() - started) * len(at) / max(1, len(at[:_EVALUATED]))
         used = torch.get_num_threads()
-    steps = len(clock.times) - 1
-    rest = clock.times[1:] if steps > 1 else clock.times
-    step = (rest[-1] - rest[0]) / (len(rest) - 1)
     started = time.perf_counter()
     fingerprints = of_training(settings.task, whole, getattr(models[0], "config", None))
     again = time.perf_counter() - started
@@ -177,13 +142,13 @@ def trial(
     written = time.perf_counter() - started
     return Trial(
         stack=stack,
-        steps=steps,
-        step_seconds=step,
-        begin_seconds=max(0.0, clock.times[1] - begun - step)
+        steps=clock.steps,
+        step_seconds=clock.step_seconds,
+        begin_seconds=max(0.0, clock.checked - begun - clock.step_seconds)
         + again
         + (evaluated + written) * stack,
         worker_seconds=max(0.0, waited - again),
-        memory=_peak(device),
+        memory=memory,
         device=device.type,
         threads=used,
         files=files,
@@ -205,14 +170,6 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _peak(device: torch.device) -> int:
-    """The most bytes that this process, or what it put on the GPU, has taken so far."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _sizes(

@@ -19,6 +19,7 @@ from mico_competition.data.fingerprint import remember_fingerprint
 from mico_competition.fleets.fleet import Block, Outcome, checkpoints_of, train_block
 from mico_competition.fleets.ledger import CHECKPOINTS, Ledger
 from mico_competition.fleets.lock import hold_shared
+from mico_competition.fleets.memory import NotEnoughMemory, check_memory
 from mico_competition.fleets.running import reports_of
 from mico_competition.fleets.shared_data import Rebuild, map_parts
 from mico_competition.support import stopping
@@ -106,6 +107,22 @@ def train(block: Block) -> Outcome:
         )
     except stopping.Terminated as stop:  # with a checkpoint, of which the block is tried again
         os._exit(128 + stop.number)
+
+
+def try_memory(stack: int, sharing: int) -> str | None:
+    """Try in this worker whether training fits into memory; if not, a sentence that says so.
+
+    Args:
+        stack: models that are trained together.
+        sharing: workers that are to use the memory of this one's device.
+    """
+    ledger: Ledger = _state["job"].ledger
+    options = {"device": _state["device"], "mechanism": ledger.mechanism}
+    try:
+        check_memory(ledger.settings, _state["data"], stack=stack, sharing=sharing, **options)
+    except NotEnoughMemory as error:
+        return str(error)
+    return None
 
 
 class _Reporter:

@@ -11,8 +11,8 @@ import multiprocessing
 import os
 import signal
 import tempfile
-from collections import deque
-from collections.abc import Generator, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -20,7 +20,7 @@ from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.util import get_temp_dir
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -28,7 +28,7 @@ from mico_competition.data.fingerprint import dataset_fingerprint
 from mico_competition.fleets.fleet import Block, Outcome
 from mico_competition.fleets.ledger import Ledger
 from mico_competition.fleets.shared_data import parts_of, save_parts
-from mico_competition.fleets.worker_process import REPORT_SECONDS, Job, begin, train
+from mico_competition.fleets.worker_process import REPORT_SECONDS, Job, begin, train, try_memory
 from mico_competition.models.inputs import Data
 from mico_competition.support.cpus import share_cpus
 from mico_competition.training.checkpoint import MINUTES
@@ -40,7 +40,13 @@ _START_FAILURES = (
 _FAILURES = 10  # or that died at work, without finishing a block
 _SOCKET_BYTES = 60  # of a temporary folder's path: that of a socket in it has at most 107
 
+_DIED_IN_TRIAL = (
+    "A worker died while it tried how much memory a step takes: killed, or out of memory? Give a "
+    "smaller --workers, --stack or --max_physical_batch_size."
+)
+
 _log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 
 class LocalWorkers:
@@ -87,7 +93,11 @@ class LocalWorkers:
         devices = [_device(i) for i in range(min(self.workers, len(blocks)))]
         workers = [_Worker(self._job, dataset, device, reader) for device in devices]
         try:
-            yield from _spread(blocks, workers)
+            fault = yield from _memory_fault(blocks, workers, devices)
+            if fault:
+                yield Outcome(blocks[0], fault, fatal=True)
+            else:
+                yield from _spread(blocks, workers)
         finally:
             writer.close()  # tells every worker to end, as the death of this process would
             for worker in workers:
@@ -134,6 +144,23 @@ def _start_fork_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
+def _memory_fault(
+    blocks: deque[Block], workers: list[_Worker], devices: list[torch.device]
+) -> Generator[float, None, str | None]:
+    """Try in the first worker of each device whether all its workers fit; the fault, if any.
+
+    The other workers are started afterwards, so what they take is not there yet.
+    """
+    stack = max((len(block.entries) for block in blocks), default=1)
+    sharing = Counter(devices)
+    first = dict(reversed([*zip(devices, workers)]))
+    tried = {w.submit(try_memory, stack, sharing[device]): w for device, w in first.items()}
+    while wait(tried, timeout=REPORT_SECONDS).not_done:
+        yield 0.0
+    faults = [worker.memory_fault(future) for future, worker in tried.items()]
+    return next((fault for fault in faults if fault), None)
+
+
 def _spread(blocks: deque[Block], workers: list[_Worker]) -> Iterator[Outcome | float | None]:
     """Keep every worker busy until no block is left, or no worker is usable."""
     free = list(reversed(workers))
@@ -141,7 +168,7 @@ def _spread(blocks: deque[Block], workers: list[_Worker]) -> Iterator[Outcome | 
     while blocks or running:
         while blocks and free:
             worker, block = free.pop(), blocks.popleft()
-            running[worker.submit(block)] = (worker, block)
+            running[worker.submit(train, block)] = (worker, block)
         done, _ = wait(running, timeout=REPORT_SECONDS, return_when=FIRST_COMPLETED)
         if not done:
             yield sum(worker.part() * len(block.entries) for worker, block in running.values())
@@ -187,16 +214,27 @@ class _Worker:
             1, context, initializer=begin, initargs=(*self._arguments, self._writer)
         )
 
-    def submit(self, block: Block) -> Future[Outcome]:
-        """Let the process train `block`."""
+    def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """Call a function in the process."""
         self._part = 0.0
         try:
-            return self._executor.submit(train, block)
+            return self._executor.submit(function, *arguments)
         except (OSError, BrokenProcessPool) as error:  # it could not be started, or has died
             self._error = self._error or str(error)
-            failed: Future[Outcome] = Future()
+            failed: Future[Result] = Future()
             failed.set_exception(BrokenProcessPool(str(error)))
             return failed
+
+    def memory_fault(self, future: Future[str | None]) -> str | None:
+        """What `try_memory` found; a process that cannot begin says so when it is to train."""
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            self._receive()
+            tried = self._started
+            self.close()
+            self._start()
+            return _DIED_IN_TRIAL if tried else None
 
     def outcome(self, future: Future[Outcome], block: Block) -> Outcome | None:
         """What became of a block; None if the process died before it could begin.

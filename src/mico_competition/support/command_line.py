@@ -21,6 +21,7 @@ from mico_competition.support.cpus import limit_threads
 from mico_competition.support.extras import install, where
 from mico_competition.support.files import check_output
 from mico_competition.support.help_text import HelpFormatter
+from mico_competition.support.memory_limits import is_out_of_memory
 from mico_competition.support.output import patient_output
 from mico_competition.support.own_code import own_frame
 from mico_competition.support.progress import heartbeat, quiet, stage
@@ -46,7 +47,6 @@ MAX_IDS = 100_000
 _WHOLE = re.compile(r"[+-]?[0-9]{1,20}")
 _NUMBER = re.compile(r"[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]{1,3})?|inf(inity)?)", re.I)
 _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
-_LIBRARIES_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory", re.I)
 
 
 class UsageError(ValueError):
@@ -292,7 +292,7 @@ def _sentence(error: Exception) -> str | None:
         prefix = f"{printable(os.fsdecode(error.filename))}: " if error.filename else ""
         advice = _ADVICE.get(error.errno or 0, "") if error.filename else ""
         return f"{prefix}{error.strerror}{advice}."
-    sentence = isinstance(error, (ValueError, OSError)) or _is_out_of_memory(error)
+    sentence = isinstance(error, (ValueError, OSError)) or is_out_of_memory(error)
     if frame := None if sentence else own_frame(error):
         place = f"line {frame.lineno} of {printable(frame.filename)}"
         return f"{type(error).__name__} in {place}: {printable(str(error)).rstrip('.')}."
@@ -301,18 +301,12 @@ def _sentence(error: Exception) -> str | None:
         return f"{package} is not installed: `{install(package)}`{where()}."
     if isinstance(error, (ValueError, OSError, ImportError)):
         return str(error) or type(error).__name__
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return (
             "There was not enough memory: stop other programs, or ask for less at a time "
             "(--workers, --stack, --max_physical_batch_size)."
         )
     return None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and bool(_LIBRARIES_MEMORY.search(str(error)))
-    )
 
 
 def _bug(error: Exception) -> str:

@@ -129,24 +129,28 @@ def _affinity() -> int:
 
 def _quota() -> float | None:
     """The CPU time that the control groups of this process grant, in CPUs; None for no limit."""
+    quotas = [quota for group in control_groups("cpu") for quota in _granted(group)]
+    return min(quotas, default=None)
+
+
+def control_groups(controller: str) -> Iterator[Path]:
+    """The folders of the control groups that bound this process, for `cpu` or `memory`."""
     try:
         lines = _PROC.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
-        return None
-    quotas: list[float] = []
+        return
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         root = _CGROUPS / controllers if controllers else _CGROUPS
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):  # a group above may grant less
-            quotas += _granted(folder)
+            yield folder
             if folder == root:
                 break
-        quotas += _granted(root)  # in a container the path may be the host's
-    return min(quotas, default=None)
+        yield root  # in a container the path may be the host's
 
 
 def _granted(folder: Path) -> list[float]:

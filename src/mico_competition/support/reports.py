@@ -81,8 +81,8 @@ REPORTS: dict[str, dict[str, str]] = {
     },
     "fleet plan": {
         "plan": "models, missing, steps, seconds_a_step, stack, workers, device, hours, "
-        "worker_hours, gpu_hours, disk_bytes (training, release, archives), free_bytes, "
-        "memory_bytes, bound",
+        "worker_hours, gpu_hours, workers_on_a_gpu, gain_of_sharing, gpu_kilowatt_hours, "
+        "disk_bytes (training, release, archives), free_bytes, memory_bytes, bound",
     },
     "fleet status": {
         "whole": "whether all models are finished and intact",

@@ -25,9 +25,10 @@ from mico_competition.fleets.ray.link import (
     connected,
     import_ray,
 )
-from mico_competition.fleets.ray.task import Files, Job, Result, SharedFolder, train
+from mico_competition.fleets.ray.task import Files, Job, Result, SharedFolder, train, try_memory
 from mico_competition.models.inputs import Data
 from mico_competition.support.files import PRIVATE, written_aside
+from mico_competition.training.accounting import Mechanism
 from mico_competition.training.checkpoint import MINUTES
 
 _WAITING = 16  # tasks queued beyond those that run, so that an autoscaler adds nodes
@@ -88,11 +89,35 @@ class RayCluster:
             tasks = _Tasks(self._ray, job, self._gpus, watch)
             running: dict[Any, Block] = {}
             try:
-                yield from self._spread(blocks, running, tasks, watch)
+                fault = yield from self._memory_fault(blocks, running, tasks, watch)
+                if fault:
+                    yield Outcome(blocks[0], fault, fatal=True)
+                else:
+                    yield from self._spread(blocks, running, tasks, watch)
             finally:
                 for reference in running:
                     self._ray.cancel(reference, force=True)
                 shared.remove()
+
+    def _memory_fault(
+        self, blocks: deque[Block], running: dict[Any, Block], tasks: _Tasks, watch: Watch
+    ) -> Generator[None, None, str | None]:
+        """Try on one node, before any task trains, whether training fits; the fault, if any."""
+        stack = max(len(block.entries) for block in blocks)
+        reference = tasks.submit_trial(stack, self._ledger.mechanism)
+        running[reference] = blocks[0]
+        while not watch.gone and not self._ray.wait([reference], timeout=LOOK_SECONDS)[0]:
+            tasks.room()  # warns if none has room
+            yield None
+        if watch.gone:
+            return watch.sentence
+        del running[reference]
+        errors = self._ray.exceptions
+        try:
+            fault: str | None = self._ray.get(reference)
+        except errors.RayError:  # it says so again when it is to train
+            return None
+        return fault
 
     def _spread(
         self, blocks: deque[Block], running: dict[Any, Block], tasks: _Tasks, watch: Watch
@@ -156,7 +181,7 @@ class _Tasks:
         self._job = ray.put(replace(job, cuda=gpus > 0))
         # Ray must not retry: the fleet does, which counts the tries and splits a failed stack.
         with_needs = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=0)
-        self._task = with_needs(train)
+        self._task, self._trial = with_needs(train), with_needs(try_memory)
         self._waits = False
 
     def submit(self, block: Block) -> Any:
@@ -164,6 +189,15 @@ class _Tasks:
         ids = block.model_ids
         name = f"{self._scenario} {ids[0]}" + (f" to {ids[-1]}" if len(ids) > 1 else "")
         return self._task.options(name=name).remote(self._job, block)
+
+    def submit_trial(self, stack: int, mechanism: Mechanism | None) -> Any:
+        """The reference of a new task that tries whether `stack` models fit into memory."""
+        if self._gpus:
+            sharing = int(1 / self._gpus + 1e-6)
+        else:
+            sharing = max([1, *map(self._slots, self._watch.resources())])
+        task = self._trial.options(name=f"{self._scenario} memory")
+        return task.remote(self._job, stack, sharing, mechanism)
 
     def room(self) -> int:
         """How many tasks may be in flight: enough to keep the current nodes busy.

@@ -26,11 +26,13 @@ from mico_competition.competition.table import get_task
 from mico_competition.data.fingerprint import dataset_fingerprint, remember_fingerprint
 from mico_competition.fleets.fleet import Block, checkpoints_of, train_block
 from mico_competition.fleets.ledger import CHECKPOINTS
+from mico_competition.fleets.memory import NotEnoughMemory, check_memory
 from mico_competition.fleets.running import reports_of
 from mico_competition.fleets.shared_data import Rebuild, parts_of
 from mico_competition.models.inputs import Data
 from mico_competition.models.text_models import base_config
 from mico_competition.support.files import PRIVATE, make_folder, write_text
+from mico_competition.training.accounting import Mechanism
 from mico_competition.training.checkpoint import Checkpoint
 from mico_competition.training.fingerprints import architecture_fingerprint
 from mico_competition.training.recipe import training_fingerprint
@@ -186,17 +188,44 @@ def check_code(job: Job, data: Data, node: str) -> None:
         )
 
 
+def try_memory(job: Job, stack: int, sharing: int, mechanism: Mechanism | None) -> str | None:
+    """Try whether training fits into the memory of this node; if not, a sentence that says so.
+
+    Args:
+        job: what the fleet's tasks share.
+        stack: models that are trained together.
+        sharing: tasks that are to use the memory of this one's device.
+        mechanism: of a private run.
+
+    Raises:
+        ValueError: if this node's software differs from that of the fleet's machine.
+    """
+    node, data, device = _begun(job)
+    fewer = "a larger --gpus_per_task" if job.cuda else "a larger --threads"
+    options: dict[str, Any] = {"stack": stack, "sharing": sharing, "mechanism": mechanism}
+    try:
+        check_memory(job.settings, data.to(device), device=device, fewer=fewer, **options)
+    except NotEnoughMemory as error:
+        return f"{error} (on {node})"
+    return None
+
+
+def _begun(job: Job) -> tuple[str, Data, torch.device]:
+    """This node's name, the dataset and the device of a task; ValueError as for `train`."""
+    node = check_versions(job.versions, "the fleet was started")
+    torch.set_num_threads(job.threads)
+    data = job.data()
+    check_code(job, data, node)
+    return node, data, torch.device("cuda" if job.cuda else "cpu")
+
+
 def train(job: Job, block: Block) -> Result:
     """Train `block` and return its folders.
 
     Raises:
         ValueError: if this node's software differs from that of the fleet's machine.
     """
-    node = check_versions(job.versions, "the fleet was started")
-    torch.set_num_threads(job.threads)
-    data = job.data()
-    check_code(job, data, node)
-    device = torch.device("cuda" if job.cuda else "cpu")
+    node, data, device = _begun(job)
     shared = job.shared if job.shared is not None and job.shared.is_here() else None
     checkpoints: list[Checkpoint | None] = [None] * len(block.entries)
     reports: list[RunReport | None] = [None] * len(block.entries)
