@@ -6,25 +6,27 @@ import math
 
 import torch
 
-from mico_competition.training import batched_mlp as stack
 from mico_competition.training import private_optimizer
+from mico_competition.training import stacked_step as stack
 
 ORDER = ("mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias", "canaries")
 
 
 def _noise(patch, change):
     """`change(noise, state)` after each draw; `state` lives as long as the patch."""
-    real, state = private_optimizer.gaussian_like, {"calls": 0}
+    real, state = private_optimizer.fill_gaussian, {"calls": 0}
 
     def faulty(tensors, std, generator):
         state["std"], state["generator"] = std, generator
-        drawn = [part.div_(std) for part in real(tensors, std, generator)]
+        real(tensors, std, generator)
+        drawn = [part.div_(std) for part in tensors]
         drawn = change(drawn, state) or drawn
         state["calls"] += 1
-        return [part.to(t.dtype).mul_(std) for part, t in zip(drawn, tensors)]
+        for tensor, part in zip(tensors, [part.clone() for part in drawn]):
+            tensor.copy_(part).mul_(std)
 
-    patch.setattr(private_optimizer, "gaussian_like", faulty)
-    patch.setattr(stack, "gaussian_like", faulty)
+    patch.setattr(private_optimizer, "fill_gaussian", faulty)
+    patch.setattr(stack, "fill_gaussian", faulty)
 
 
 def noise(change):
@@ -76,14 +78,13 @@ def same_generator_state(patch):
     """As a slip of the pen has it: the generator's state is put back for each tensor."""
 
     def faulty(tensors, std, generator):
-        state, drawn = generator.get_state(), []
-        for t in tensors:
+        state = generator.get_state()
+        for tensor in tensors:
             generator.set_state(state)
-            drawn.append(torch.empty_like(t).normal_(0, std, generator=generator))
-        return drawn
+            tensor.normal_(0, std, generator=generator)
 
-    patch.setattr(private_optimizer, "gaussian_like", faulty)
-    patch.setattr(stack, "gaussian_like", faulty)
+    patch.setattr(private_optimizer, "fill_gaussian", faulty)
+    patch.setattr(stack, "fill_gaussian", faulty)
 
 
 def antithetic(drawn, state):

@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from mico_competition.training import batched_mlp as stack
 from mico_competition.training import dpsgd, private_optimizer, train, train_many
+from mico_competition.training import stacked_step as stack
 
 
 def _after_noise(patch, change):

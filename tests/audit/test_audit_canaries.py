@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,6 @@ from mico_competition.audit.trainer.canaries import (
 from mico_competition.audit.trainer.canary_models import (
     ORDINARY,
     CanaryModel,
-    StackedCanaryModel,
-    with_numbers,
 )
 from mico_competition.audit.trainer.canary_run import audit_set_of, run
 from mico_competition.audit.trainer.checks import PASS
@@ -39,6 +38,7 @@ from mico_competition.training.accounting import Mechanism
 from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES
 from mico_competition.training.losses import per_example_losses
 from mico_competition.training.settings import resolve
+from mico_competition.training.stacked_model import stacked
 
 NORM = 0.7
 
@@ -120,34 +120,30 @@ def test_other_records_have_the_models_own_logits():
 
 
 def test_canaries_of_a_stack_are_those_of_each_model():
-    """The same logits, and gradients that differ in the stacked layer's bias alone."""
+    """The same logits, and the same gradients."""
     torch.manual_seed(0)
     lengths = torch.tensor([0.0, 0.5, 1000.0])
-    models = [MLP(64, 8, 10) for _ in range(2)]
-    stacked = StackedCanaryModel(models, lengths, 10, NORM)
+    models = [CanaryModel(MLP(64, 8, 10), lengths, 10, NORM) for _ in range(2)]
     records = torch.randn(2, 5, 64)
     canary = torch.tensor([[ORDINARY, 0, 1, 2, 3], [2, ORDINARY, 3, 3, 1]])
+    inputs = {"records": records.flatten(0, 1), "canary": canary.flatten()}
+    whole: Any = stacked(models)
     with torch.no_grad():
-        stacked.weights.weight.copy_(torch.tensor([[[1.0, 2, 3]], [[4, 5, 6]]]))
-    found = stacked(with_numbers(records, canary))
+        for model, first in zip(models, (1.0, 4.0)):
+            model.weights.weight[:3, 0] = torch.arange(3) + first
+        whole.weights.weight[:, :3, 0] = torch.tensor([[1.0, 2, 3], [4, 5, 6]])
+    found = whole(**inputs).logits.view(2, 5, 10)
     for s, model in enumerate(models):
-        alone = CanaryModel(model, lengths, 10, NORM)
-        with torch.no_grad():
-            alone.weights.weight[:3, 0] = stacked.weights.weight[s, 0]
-        expected = alone(records[s], canary[s]).logits
-        torch.testing.assert_close(found[s], expected)
-    stacked.reset()
-    losses = torch.nn.functional.cross_entropy(
-        stacked(with_numbers(records, canary))[0], torch.ones(5).long(), reduction="none"
-    )
+        torch.testing.assert_close(found[s], model(records[s], canary[s]).logits)
+    whole.reset()
+    losses = per_example_losses(whole, inputs, torch.ones(10).long())
     for row, length in ((1, 0.0), (2, 0.5), (3, 1000.0)):
-        (own,) = torch.autograd.grad(losses[row], stacked.weights.weight, retain_graph=True)
-        assert float(own.norm()) == pytest.approx(length * NORM, rel=1e-5)
-        clipped = min(1.0, 1 / math.hypot(length, 1 / (10 * NORM))) * length
-        assert float(stacked.clipped[row - 1]) == pytest.approx(clipped)
-    assert not torch.autograd.grad(losses[4], list(stacked.parameters()), allow_unused=True)[
-        0
-    ].any()
+        (own,) = torch.autograd.grad(losses[row], whole.weights.weight, retain_graph=True)
+        assert float(own.norm()) == float(own[0].norm()) == pytest.approx(length * NORM, rel=1e-5)
+        assert float(whole.clipped[row - 1]) == min(1.0, length)
+    parameters = list(whole.parameters())
+    of_null = torch.autograd.grad(losses[4], parameters, allow_unused=True)
+    assert not any(each.any() for each in of_null if each is not None)
 
 
 def test_inputs_and_labels_of_a_batch_go_together_in_any_order():

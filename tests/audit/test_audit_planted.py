@@ -21,8 +21,8 @@ from mico_competition.audit.trainer.recording import BLOCK, NoiseRows
 from mico_competition.cli import main
 from mico_competition.data.datasets import load_dataset
 from mico_competition.models.inputs import prepare
-from mico_competition.training import batched_mlp as stack
 from mico_competition.training import dpsgd, private_optimizer, train
+from mico_competition.training import stacked_step as stack
 from mico_competition.training.settings import resolve
 from mico_competition.training.streams import Streams
 

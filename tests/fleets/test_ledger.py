@@ -298,7 +298,7 @@ def test_a_second_run_that_would_train_in_another_way_is_refused(
         )
     elif change == "loss":
         smooth = partial(cross_entropy, label_smoothing=0.5)
-        monkeypatch.setattr("mico_competition.training.batched_mlp.cross_entropy", smooth)
+        monkeypatch.setattr("mico_competition.training.losses.cross_entropy", smooth)
     elif change == "splits":
         original = challenge.permutation
         monkeypatch.setattr(challenge, "permutation", lambda *args: original(*args).flip(0))

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mico_competition.training.batched_mlp import StackedDPSGD
 from mico_competition.training.dpsgd import DPSGD
+from mico_competition.training.stacked_step import StackedDPSGD
 
 
 class Net(nn.Module):
@@ -325,7 +325,7 @@ def refused(model, mode, message, *, size=100, batch=20):
 
 
 def stack_trainer(stacked):
-    """A private trainer of a stack of three, and 30 records and labels for each model."""
+    """A private trainer of a stack of three, inputs of 30 records of each model, and labels."""
     trainer = StackedDPSGD(
         stacked,
         torch.optim.SGD(stacked.parameters(), lr=1.0),
@@ -336,4 +336,5 @@ def stack_trainer(stacked):
         noise_generators=[torch.Generator().manual_seed(i) for i in range(3)],
     )
     x, labels = torch.randn(3, 30, 6), torch.randint(3, (3, 30))
-    return trainer, x, labels
+    rows = torch.arange(3).unsqueeze(1)
+    return trainer, lambda positions: x[rows, positions].flatten(0, 1), labels

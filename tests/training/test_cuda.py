@@ -13,10 +13,12 @@ import mico_competition as mico
 from mico_competition.competition.splits import derive_seeds
 from mico_competition.competition.table import TASKS
 from mico_competition.models.architectures import MLP, new_model
-from mico_competition.training.batched_mlp import StackedDPSGD, StackedMLP
 from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES
 from mico_competition.training.secure_random import SecureGenerator
 from mico_competition.training.settings import resolve
+from mico_competition.training.stacked_model import stacked as stack_of
+from mico_competition.training.stacked_model import unstack
+from mico_competition.training.stacked_step import StackedDPSGD
 from mico_competition.training.streams import Streams, seeded
 from mico_competition.training.train import fit_records
 
@@ -133,7 +135,7 @@ def test_a_stack_takes_the_steps_of_each_model_alone():
         "expected_batch_size": 10,
         "max_physical_batch_size": 50,
     }
-    stacked = StackedMLP(models)
+    stacked = stack_of(models)
     trainer = StackedDPSGD(
         stacked,
         torch.optim.SGD(stacked.parameters(), lr=1.0),
@@ -141,8 +143,8 @@ def test_a_stack_takes_the_steps_of_each_model_alone():
         **arguments,
     )
     batches = tuple(torch.arange(10, device="cuda") + 5 * s for s in range(3))
-    trainer.step(batches, lambda at: inputs[at], labels.expand(3, -1))
-    stacked.copy_to(models)
+    trainer.step(batches, lambda at: inputs[at].flatten(0, 1), labels.expand(3, -1))
+    unstack(stacked, models)
     for number, model in enumerate(alone):
         single = DPSGD(model, torch.optim.SGD(model.parameters(), lr=1.0), **arguments)
         single.step(batches[number], lambda at: inputs[at], labels)

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from mico_competition.models.architectures import MLP
-from mico_competition.training.batched_mlp import StackedDPSGD, StackedMLP
 from mico_competition.training.check_batches import Batch
 from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES
 from mico_competition.training.layer_rule import not_negative
+from mico_competition.training.stacked_model import stacked as stack_of
+from mico_competition.training.stacked_step import StackedDPSGD
 
 NORM, BAD = 1.5, 3
 VALUES = [1e20, 1e38, float("inf"), float("-inf"), float("nan")]
@@ -161,7 +162,7 @@ def test_such_a_record_in_the_first_batch(mode):
 def test_in_a_stack(value):
     """The models of a stack stay apart, and padding repeats record 0 without its values."""
     torch.manual_seed(0)
-    model = StackedMLP([MLP(6, 8, 4) for _ in range(3)])
+    model = stack_of([MLP(6, 8, 4) for _ in range(3)])
     trainer = StackedDPSGD(
         model,
         torch.optim.SGD(model.parameters(), lr=0.1),
@@ -185,7 +186,7 @@ def test_in_a_stack(value):
     losses = []
     for batches in ([1, 2], [2, 3], [3, 4]), ([1, 2], [1], [1, 3, 4]):  # the last are padded
         given = [torch.tensor(batch) for batch in batches]
-        losses.append(trainer.step(given, lambda at: x[rows, at], labels))
+        losses.append(trainer.step(given, lambda at: x[rows, at].flatten(0, 1), labels))
     assert torch.stack(losses).isfinite().all()
     assert all(p.isfinite().all() for p in model.parameters())
 

@@ -27,8 +27,9 @@ from torch import nn
 
 from mico_competition.models.architectures import MLP
 from mico_competition.training import ghost_norms
-from mico_competition.training.batched_mlp import StackedLinearRule, StackedMLP
 from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
+from mico_competition.training.stacked_layers import StackedLinearRule
+from mico_competition.training.stacked_model import stacked as stack_of
 
 # -- the forward pass -------------------------------------------------------------------------
 
@@ -230,17 +231,16 @@ def test_layers_switched_to_train_mode_are_checked_again():
 
 def stack_step(change=None, generator=None):
     torch.manual_seed(0)
-    stacked = StackedMLP([MLP(6, 5, 3) for _ in range(3)])
+    stacked = stack_of([MLP(6, 5, 3) for _ in range(3)])
     if change:
         change(stacked)
-    trainer, x, labels = stack_trainer(stacked)
+    trainer, inputs, labels = stack_trainer(stacked)
     batches = [torch.tensor([0, 3, 5, 7]), torch.arange(0), torch.tensor([6])]
-    at = torch.arange(3).unsqueeze(1)
     before = values(stacked)
     try:
         for batch in ([torch.arange(0)] * 3, batches):
             before = values(stacked)
-            trainer.step(batch, lambda positions: x[at, positions], labels)
+            trainer.step(batch, inputs, labels)
     except ValueError:
         assert all(map(torch.equal, before, values(stacked)))
         raise
@@ -249,18 +249,18 @@ def stack_step(change=None, generator=None):
 
 class _BetweenExamples(nn.Module):
     def forward(self, x):
-        return torch.tanh(x) - x.mean(1, keepdim=True)
+        return torch.tanh(x) - x.view(3, -1, 5).mean(1).repeat_interleave(len(x) // 3, 0)
 
 
 class _BetweenModels(nn.Module):
     def forward(self, x):
-        return torch.tanh(x) + 0.1 * x.mean(0)
+        return torch.tanh(x) + 0.1 * x.view(3, -1, 5).mean(0).repeat(3, 1)
 
 
 @pytest.mark.parametrize("layer", [_BetweenExamples, _BetweenModels])
 def test_a_stack_that_mixes_examples_or_models_is_refused(layer):
     def change(stacked):
-        stacked.layers[1] = layer()
+        stacked.mlp[1] = layer()
 
     with pytest.raises(ValueError, match="the others of its batch"):
         stack_step(change)
@@ -271,7 +271,7 @@ def test_a_stack_that_is_clipped_wrongly_is_refused_by_name(monkeypatch):
         return torch.linalg.vecdot(g, g) * torch.linalg.vecdot(a, a)
 
     monkeypatch.setattr(StackedLinearRule, "norms_from", without_bias)
-    with pytest.raises(ValueError, match=r"Parameter layers\.\d\.\w+ cannot be clipped"):
+    with pytest.raises(ValueError, match=r"Parameter mlp\.\d\.\w+ cannot be clipped"):
         stack_step()
 
 
@@ -287,6 +287,6 @@ def test_a_rule_that_sums_wrongly_is_refused_by_name(monkeypatch):
 def test_the_checks_change_nothing_of_a_stack(monkeypatch):
     checked = stack_step()
     monkeypatch.setattr(
-        "mico_competition.training.batched_mlp.PrivacyChecks", lambda *args, **named: Unchecked()
+        "mico_competition.training.dpsgd.PrivacyChecks", lambda *args, **named: Unchecked()
     )
     assert all(map(torch.equal, checked, stack_step()))

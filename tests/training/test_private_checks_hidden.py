@@ -1,5 +1,7 @@
 """Faults that a first batch, first weights or a length hide from a glance at the model."""
 
+from typing import Any
+
 import pytest
 import torch
 from helpers_private_checks import Net, Tokens, data, refused, stack_trainer, trainer_of, values
@@ -7,8 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from mico_competition.models.architectures import MLP
-from mico_competition.training.batched_mlp import StackedMLP
 from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
+from mico_competition.training.stacked_model import stacked as stack_of
 
 EVERY_MODE = pytest.mark.parametrize("mode", GRAD_SAMPLE_MODES)
 
@@ -182,20 +184,20 @@ class _FirstMeans(nn.Module):
 
     def forward(self, x):
         if self.means is None:
-            self.means = x.detach().mean(1, keepdim=True)
+            self.means = x.detach().mean(0, keepdim=True)
         return torch.tanh(x - self.means)
 
 
 def test_a_stack_that_keeps_its_first_batch_is_refused():
     torch.manual_seed(0)
-    stacked = StackedMLP([MLP(6, 5, 3) for _ in range(3)])
-    stacked.layers[1] = _FirstMeans()
-    trainer, x, labels = stack_trainer(stacked)
-    before, at = values(stacked), torch.arange(3).unsqueeze(1)
+    stacked: Any = stack_of([MLP(6, 5, 3) for _ in range(3)])
+    stacked.mlp[1] = _FirstMeans()
+    trainer, inputs, labels = stack_trainer(stacked)
+    before = values(stacked)
     with pytest.raises(ValueError, match="changes with the others of its batch"):
-        trainer.step([torch.arange(9)] * 3, lambda positions: x[at, positions], labels)
+        trainer.step([torch.arange(9)] * 3, inputs, labels)
     assert all(map(torch.equal, before, values(stacked)))
-    assert stacked.layers[1].means is None
+    assert stacked.mlp[1].means is None
 
 
 # -- lengths, shapes, gradients that stop ------------------------------------------------------

@@ -18,9 +18,9 @@ from mico_competition.data.arrays import ArrayDataset, TextDataset, normalise_ci
 from mico_competition.models import architectures as models
 from mico_competition.models.inputs import prepare
 from mico_competition.models.small_roberta import make_small_roberta
-from mico_competition.training import batched_mlp as stack
 from mico_competition.training import dpsgd, losses, secure_random, streams, train, train_many
 from mico_competition.training import private_optimizer as optimiser
+from mico_competition.training import stacked_step as stack
 from mico_competition.training.recipe import training_fingerprint
 from mico_competition.training.settings import resolve
 
@@ -125,7 +125,7 @@ def without_the_first(original):
 
 def same_noise(original):
     def gaussian(tensors, std, generator):
-        return original(tensors, std, torch.Generator().manual_seed(0))
+        original(tensors, std, torch.Generator().manual_seed(0))
 
     return gaussian
 
@@ -147,14 +147,13 @@ BOTH, PLAIN, PRIVATE = ("digits_inf", "digits_hi"), ("digits_inf",), ("digits_hi
 EDITS = {
     "smoothed labels": (losses, "cross_entropy", lambda _: smooth, BOTH),
     "hardly smoothed": (losses, "cross_entropy", lambda _: partial(smooth, part=0.01), BOTH),
-    "smoothed in stacks": (stack, "cross_entropy", lambda _: smooth, BOTH),
     "smoothed in float32": (losses, "cross_entropy", lambda _: in_float32_only, BOTH),
     "three losses": (train, "per_example_losses", times_three, PLAIN),
     "three losses, private": (dpsgd, "per_example_losses", times_three, PRIVATE),
-    "three losses in stacks": (stack, "stacked_losses", times_three, BOTH),
+    "three losses in stacks": (stack, "per_example_losses", times_three, PLAIN),
     "half precision": (train, "per_example_losses", in_half_precision, PLAIN),
     "half precision, private": (dpsgd, "per_example_losses", in_half_precision, PRIVATE),
-    "half precision in stacks": (stack, "stacked_losses", in_half_precision, BOTH),
+    "half precision in stacks": (stack, "per_example_losses", in_half_precision, PLAIN),
     "half of the records": (train, "shuffled_batches", half_of_the_records, PLAIN),
     "half of them, private": (train, "poisson_batches", half_of_the_records, PRIVATE),
     "short batches": (train, "physical_batches", without_the_first, PLAIN),
@@ -167,9 +166,9 @@ EDITS = {
     "one random stream of noise in stacks": (train_many, "generator_of", one_stream, PRIVATE),
     "clipped twice": (dpsgd, "clip_factors", lambda f: lambda *a: f(*a) ** 2, PRIVATE),
     "not clipped": (dpsgd, "clip_factors", lambda f: lambda n, c: torch.ones_like(n), PRIVATE),
-    "less noise": (optimiser, "gaussian_like", lambda f: lambda t, s, g: f(t, s / 2, g), PRIVATE),
-    "same noise each step": (optimiser, "gaussian_like", same_noise, PRIVATE),
-    "noise shared in stacks": (stack, "gaussian_like", same_noise, PRIVATE),
+    "less noise": (optimiser, "fill_gaussian", lambda f: lambda t, s, g: f(t, s / 2, g), PRIVATE),
+    "same noise each step": (optimiser, "fill_gaussian", same_noise, PRIVATE),
+    "noise shared in stacks": (stack, "fill_gaussian", same_noise, PRIVATE),
     "seeds that do not count": (
         streams.Streams,
         "of",
@@ -204,8 +203,8 @@ def test_an_edit_of_optimiser_schedule_or_first_weights_shows(before, monkeypatc
 
 
 def test_stacked_models_that_change_places_show(before, monkeypatch):
-    original = stack.StackedMLP.copy_to
-    monkeypatch.setattr(stack.StackedMLP, "copy_to", lambda s, m: original(s, m[::-1]))
+    original = train_many.unstack
+    monkeypatch.setattr(train_many, "unstack", lambda whole, m: original(whole, m[::-1]))
     assert of("digits_inf") != before["digits_inf"]
 
 

@@ -12,8 +12,10 @@ from torch import nn
 from mico_competition.competition.splits import Seeds
 from mico_competition.models.architectures import MLP
 from mico_competition.training.accounting import Mechanism
-from mico_competition.training.batched_mlp import StackedDPSGD, StackedMLP
 from mico_competition.training.settings import resolve
+from mico_competition.training.stacked_model import stacked as stack_of
+from mico_competition.training.stacked_model import unstack
+from mico_competition.training.stacked_step import StackedDPSGD
 from mico_competition.training.train import mechanism_of, train_model
 from mico_competition.training.train_many import Run, train_many
 
@@ -122,7 +124,7 @@ def test_clipped_sums_of_a_stack_are_those_of_loops():
     torch.manual_seed(0)
     norm = 2.0
     models = [MLP(6, 5, 3).double() for _ in range(3)]
-    stacked = StackedMLP(models)
+    stacked = stack_of(models)
     x = torch.randn(3, 8, 6, dtype=torch.float64) * 3
     labels = torch.randint(3, (3, 8))
     batches = [torch.tensor([0, 3, 5, 7]), torch.arange(0), torch.tensor([6])]
@@ -136,9 +138,9 @@ def test_clipped_sums_of_a_stack_are_those_of_loops():
         noise_generators=[torch.Generator().manual_seed(i) for i in range(3)],
     )
     rows = torch.arange(3).unsqueeze(1)
-    trainer.step(batches, lambda positions: x[rows, positions], labels)
+    trainer.step(batches, lambda positions: x[rows, positions].flatten(0, 1), labels)
     after = [MLP(6, 5, 3).double() for _ in range(3)]
-    stacked.copy_to(after)
+    unstack(stacked, after)
     clipped = 0
     for s, model in enumerate(models):
         total = [torch.zeros_like(p) for p in model.parameters()]
@@ -165,12 +167,6 @@ def test_small_mlps_are_stacked_by_default_and_large_steps_are_not(tmp_path):
         assert not _faster_together(resolve({"scenario": "purchase100_lo"}))
     assert not _faster_together(resolve({"scenario": "cifar10_lo"}))
     assert not _faster_together(settings_of("digits_lo", grad_sample_mode="hooks"))
-
-
-def test_what_does_not_stack_is_refused(tmp_path):
-    settings = resolve({"scenario": "cifar10_inf"})
-    with pytest.raises(ValueError, match="cifar10 do not stack"):
-        list(train_many(settings, blobs(), runs_in(tmp_path), stack=2))
 
 
 def test_a_taken_folder_is_found_before_training(tmp_path):

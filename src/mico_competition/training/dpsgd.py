@@ -138,7 +138,7 @@ class DPSGD:
         self.mode = grad_sample_mode
         self._given_losses = losses
         self.model = self._wrap(model)
-        self.optimizer = optimizer_class(grad_sample_mode)(
+        self.optimizer = self._optimizer_class()(
             optimizer,
             noise_multiplier=noise_multiplier,
             max_grad_norm=max_grad_norm,
@@ -157,6 +157,9 @@ class DPSGD:
             at_precision=self._at_precision,
         )
         self.graphs = graphs_of(self._sums, self.model) if cuda_graphs else None
+
+    def _optimizer_class(self) -> Any:
+        return optimizer_class(self.mode)
 
     def _wrap(self, model: nn.Module) -> Any:
         """The model with the hooks by which a backward pass computes per-example norms."""
@@ -309,6 +312,9 @@ class DPSGD:
         if counts is not None:
             weights, losses = weights * counts, torch.where(counts, losses, 0.0)
         self.keeper.write_weighted_sum(weights)
+        return self._total(losses)
+
+    def _total(self, losses: torch.Tensor) -> torch.Tensor:
         return losses.sum()
 
     def _backward_ghost(self, inputs: Inputs, labels: torch.Tensor, losses: torch.Tensor) -> None:

@@ -96,11 +96,6 @@ class Rule:
         keeps = len(calls) == 1 and self.may_keep and self.keeps(*calls[0])
         if len(calls) == 1 and not keeps:
             return not_negative(self.norms_from(*calls[0]))
-        if len(batch) > 1:
-            raise ValueError(
-                f"Layer {self.name} is called twice in one forward pass: training models in a "
-                "stack needs a separate layer for each call."
-            )
         for a, g in calls:
             for name, rows in self.gradients(a, g).items():
                 self._rows[name] = self._rows[name] + rows if name in self._rows else rows
@@ -109,7 +104,6 @@ class Rule:
 
     def recorded(self, batch: torch.Size) -> Iterator[tuple[Tensor, Tensor]]:
         """The input and output gradient of each call that the losses depend on."""
-        count = len(batch)
         calls = [call for call in self._calls if call.gradient is not None]
         if not calls:
             raise ValueError(
@@ -118,9 +112,9 @@ class Rule:
             )
         for call in calls:
             assert call.gradient is not None
-            if call.inputs.shape[:count] != batch or call.gradient.shape[:count] != batch:
+            if call.inputs.shape[:1] != batch or call.gradient.shape[:1] != batch:
                 raise ValueError(
-                    f"Layer {self.name} sees {len(call.inputs)} rows in a batch of {batch[-1]} "
+                    f"Layer {self.name} sees {len(call.inputs)} rows in a batch of {batch[0]} "
                     "examples: the loss does not separate by example."
                 )
             if call.inputs._version != call.version:
@@ -133,7 +127,7 @@ class Rule:
 
     def doubt(self, batch: torch.Size) -> Tensor | None:
         """Rounding may hide squared norms below this, float[batch]; None if it cannot."""
-        if self._rows or len(batch) > 1:
+        if self._rows:
             return None
         ((a, g),) = self.recorded(batch)
         return self.doubt_from(a, g)

@@ -20,13 +20,23 @@ def gaussian_like(
     tensors: Sequence[torch.Tensor], std: float, generator: Generator | None
 ) -> list[torch.Tensor]:
     """Draw independent Gaussian noise of deviation `std`, one tensor like each of `tensors`."""
+    noise = [torch.empty_like(t, requires_grad=False) for t in tensors]
+    fill_gaussian(noise, std, generator)
+    return noise
+
+
+def fill_gaussian(
+    tensors: Sequence[torch.Tensor], std: float, generator: Generator | None
+) -> None:
+    """Draw independent Gaussian noise of deviation `std` into `tensors`."""
     if isinstance(generator, SecureGenerator):
         # One draw for all tensors, because each draw has a fixed cost.
         flat = generator.normal((sum(t.numel() for t in tensors),), std, tensors[0].dtype)
-        parts = flat.split([t.numel() for t in tensors])
-        return [part.view_as(t) for part, t in zip(parts, tensors)]
-    # In the order of Opacus, so that all modes give the same run.
-    return [torch.empty_like(t).normal_(0, std, generator=generator) for t in tensors]
+        for part, tensor in zip(flat.split([t.numel() for t in tensors]), tensors):
+            tensor.copy_(part.view_as(tensor))
+        return
+    for tensor in tensors:  # in the order of Opacus, so that all modes give the same run
+        tensor.normal_(0, std, generator=generator)
 
 
 def optimizer_class(mode: str) -> Any:

@@ -36,13 +36,13 @@ from mico_competition.models.probe import (
 )
 from mico_competition.models.text_models import base_config, small_copy
 from mico_competition.training.accounting import Mechanism
-from mico_competition.training.batched_mlp import StackedDPSGD
 from mico_competition.training.dpsgd import DPSGD
 from mico_competition.training.fingerprints import probe_sentences
 from mico_competition.training.poisson_draws import poisson_batches
 from mico_competition.training.private_optimizer import gaussian_like
 from mico_competition.training.secure_random import SecureGenerator
 from mico_competition.training.settings import Settings
+from mico_competition.training.stacked_step import StackedDPSGD
 from mico_competition.training.streams import Streams, generator_of, seeded
 from mico_competition.training.train import (
     epoch_of,
@@ -51,7 +51,7 @@ from mico_competition.training.train import (
     run_epochs,
     splits_of,
 )
-from mico_competition.training.train_many import fit_stack_records, mlp_of
+from mico_competition.training.train_many import fault_of_stacks, fit_stack_records
 
 _EPOCHS = 50  # at most; enough to see the learning rate change in every scenario of 2022
 _STEPS = 2  # an epoch
@@ -72,6 +72,7 @@ _SEEDS = [Seeds(*(bytes([10 * row + i] * 16) for i in range(3))) for row in rang
 _SEEDS_OF_2022 = Seeds(1, 2, 3)
 
 _PHYSICAL = 3  # records of each model
+_STACKED = 300_000  # the most weights of models whose stacks count: no others stack by default
 
 # The gradients of the first step may differ by this much between float32 and double precision.
 _FLOAT32 = 0.001
@@ -184,7 +185,7 @@ class _Log:
 
     def before(self, batch: Tensor | Sequence[Tensor]) -> None:
         """Record a batch."""
-        self.lines += map(_integers, batch if isinstance(batch, tuple) else (batch,))
+        self.lines += map(_integers, (batch,) if isinstance(batch, Tensor) else batch)
 
     def end_epoch(self) -> None:
         """Nothing happens between epochs."""
@@ -193,16 +194,23 @@ class _Log:
 def _runs(
     settings: Settings, build: Callable[[], nn.Module], records: Data, data: Data
 ) -> Iterator[str]:
-    """The logs of small runs: of one model, and of a stack if the scenario's models can stack."""
+    """The logs of small runs: of one model, and of a stack if the scenario's models may stack."""
     # Of two private runs one has usual noise; the other has almost none, and does not clip.
     private = [(1.0, 1.0), (1e-9, 1e6)]
-    for count in (1, len(_SEEDS)) if mlp_of(settings) is not None else (1,):
+    for count in (1, len(_SEEDS)) if _stacks(settings, build) else (1,):
         for noise, norm in [(0.0, 1.0)] if settings.disable_dp else private:
             run = partial(_run, settings, build, count, noise, norm)
             try:
                 yield from _facts(run, records)
             except Exception:  # the network accepts only values like those of the dataset
                 yield from _facts_of_real_records(run, records, data)
+
+
+def _stacks(settings: Settings, build: Callable[[], nn.Module]) -> bool:
+    """Whether the models of a scenario stack, and a stack's small runs take little time."""
+    if get_task(settings.task).text or sum(p.numel() for p in build().parameters()) > _STACKED:
+        return False
+    return not fault_of_stacks(settings)
 
 
 def _facts_of_real_records(run: Callable[..., _Log], records: Data, data: Data) -> list[str]:

@@ -16,23 +16,29 @@ import torch
 
 from mico_competition.competition.splits import Seeds
 from mico_competition.competition.table import METADATA_FILE, get_task
-from mico_competition.data.arrays import ArrayDataset
 from mico_competition.models.architectures import MLP, new_model
 from mico_competition.models.inputs import Data, default_device
 from mico_competition.models.precision import check_available
+from mico_competition.models.text_models import base_config, small_copy
 from mico_competition.training.accounting import Mechanism, check_mechanism
 from mico_competition.training.accuracy import evaluate
-from mico_competition.training.batched_mlp import StackedDPSGD as StackedDPSGD
-from mico_competition.training.batched_mlp import (
-    StackedMLP,
-    StackedPlainTrainer,
-)
 from mico_competition.training.checkpoint import Checkpoint
 from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
 from mico_competition.training.run_report import Report, Reports, RunReport
 from mico_competition.training.run_state import Position
+from mico_competition.training.sentence_order import OrderedRecords
 from mico_competition.training.settings import Settings, check
+from mico_competition.training.stacked_batches import stacked_batches
+from mico_competition.training.stacked_model import (
+    EXAMPLES,
+    check_stacking,
+    fault_of_stacking,
+    stacked,
+    unstack,
+)
+from mico_competition.training.stacked_step import StackedDPSGD as StackedDPSGD
+from mico_competition.training.stacked_step import StackedPlainTrainer
 from mico_competition.training.streams import Streams, generator_of, sampling_of, seeded
 from mico_competition.training.train import (
     Observer,
@@ -98,8 +104,8 @@ def train_many(
         ValueError: as `train_model`; or if `stack` > 1 and the models cannot be stacked.
     """
     stack = stack or stack_of(settings)
-    if stack > 1 and mlp_of(settings) is None:
-        raise ValueError(f"Models of task {settings.task} do not stack: train them one by one.")
+    if stack > 1:
+        check_stacks(settings)
     for run in runs:  # before hours are spent on the first runs
         if run.checkpoint is not None and (run.folder / METADATA_FILE).is_file():
             run.checkpoint.remove()  # killed when the model was just whole
@@ -129,19 +135,36 @@ def stack_of(settings: Settings) -> int:
     return STACK if _faster_together(settings) else 1
 
 
-def mlp_of(settings: Settings) -> MLP | None:
-    """An untrained MLP of the scenario; None if its models cannot be stacked."""
+def fault_of_stacks(settings: Settings) -> str:
+    """Why the models of a scenario do not stack, as far as their layers say; empty if they do."""
+    if settings.grad_sample_mode != "bookkeeping":
+        return f"they are trained in grad_sample_mode {settings.grad_sample_mode}"
     task = get_task(settings.task)
-    if task.text or settings.grad_sample_mode != "bookkeeping":
-        return None
     with torch.random.fork_rng(devices=[]):
-        model = new_model(task)
-    return model if isinstance(model, MLP) else None
+        if task.text:
+            model = small_copy(task, base_config(task, settings.model_name))
+        else:
+            model = new_model(task)
+    return fault_of_stacking(model)
+
+
+def check_stacks(settings: Settings) -> None:
+    """Raise ValueError, with the reason, if the models of a scenario do not stack."""
+    if fault := fault_of_stacks(settings):
+        raise ValueError(
+            f"Models of task {settings.task} do not stack, because {fault}: train them one by one "
+            "(--stack 1)."
+        )
 
 
 def _faster_together(settings: Settings) -> bool:
-    model = mlp_of(settings)
-    if model is None:
+    """Whether stacks are known to be faster: those of small MLPs on a CPU, of all on a GPU."""
+    task = get_task(settings.task)
+    if task.text or settings.grad_sample_mode != "bookkeeping":
+        return False
+    with torch.random.fork_rng(devices=[]):
+        model = new_model(task)
+    if not isinstance(model, MLP):
         return False
     work = settings.batch_size * sum(parameter.numel() for parameter in model.parameters())
     return work <= SMALL_STEP or default_device().type == "cuda"
@@ -203,37 +226,34 @@ def fit_stack_records(
 
     `options` go to `fit_stack`.
     """
-    assert isinstance(data, ArrayDataset)
-    stacked = StackedMLP(models)
+    check_stacking(models[0], data.inputs(indices[0, :EXAMPLES]))
+    whole = stacked(models)
+    records = OrderedRecords(whole, data, indices.flatten())
+    starts = torch.arange(len(indices), device=indices.device) * indices.shape[1]
 
-    def inputs(positions: torch.Tensor) -> torch.Tensor:
-        rows = data.inputs(indices.gather(1, positions).flatten())
-        return rows.view(*positions.shape, *rows.shape[1:])
+    def inputs(positions: torch.Tensor) -> Any:
+        return records.inputs((positions + starts.unsqueeze(1)).flatten())
 
-    fit_stack(settings, stacked, inputs, data.labels[indices], streams, progress, **options)
-    stacked.copy_to(models)
+    def order(batches: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        return [records.order(batch + start) - start for batch, start in zip(batches, starts)]
+
+    options = {"order": order if get_task(settings.task).text else None, **options}
+    fit_stack(settings, whole, inputs, data.labels[indices], streams, progress, **options)
+    unstack(whole, models)
     for model in models:
         check_weights(model)
         model.eval()
 
 
-def in_one_copy(batches: Sequence[torch.Tensor], device: torch.device) -> Sequence[torch.Tensor]:
-    """The batches on `device`, moved together, since each copy to a GPU takes as long."""
-    if all(batch.device == device for batch in batches):
-        return batches
-    moved = torch.cat(list(batches)).to(device)
-    parts: Sequence[torch.Tensor] = moved.split([len(batch) for batch in batches])
-    return parts
-
-
 def fit_stack(
     settings: Settings,
-    stacked: torch.nn.Module,
+    whole: torch.nn.Module,
     inputs: Callable[[torch.Tensor], Any],
     labels: torch.Tensor,
     streams: Sequence[Streams],
     progress: Show = False,
     *,
+    order: Callable[[Sequence[torch.Tensor]], Sequence[torch.Tensor]] | None = None,
     observer: Observer | None = None,
     make_trainer: Callable[..., StackedDPSGD] | None = None,
     epoch: Callable[..., Iterator[torch.Tensor]] | None = None,
@@ -244,32 +264,32 @@ def fit_stack(
 
     Args:
         settings: the settings of the scenario.
-        stacked: maps what `inputs` returns to logits [S, b, classes].
-        inputs: maps positions [S, b] among each model's training records to the model's inputs.
+        whole: the models, as `stacked` makes one module of them.
+        inputs: maps positions [S, b] among each model's training records to the inputs of `whole`.
         labels: int64[S, n], labels by position.
         streams: the seeds of each model's batches and noise.
         progress: as in `train_model`.
+        order: puts the batches of the models in the order in which they are split.
         observer, make_trainer, epoch, mechanism, report: as in `train.fit`, for `StackedDPSGD`.
     """
     device = labels.device
     epoch = epoch or epoch_of
-    optimizer = optimizer_of(settings, stacked.train())
+    optimizer = optimizer_of(settings, whole.train())
     samplings = [sampling_of(settings, stream) for stream in streams]
     trainer: StackedPlainTrainer | StackedDPSGD
     if settings.disable_dp:
         size = settings.max_physical_batch_size
-        trainer = StackedPlainTrainer(stacked, optimizer, size, settings.precision)
+        trainer = StackedPlainTrainer(whole, optimizer, size, settings.precision)
     else:
         noises = [generator_of(settings, stream.noise, device) for stream in streams]
         trainer = (make_trainer or StackedDPSGD)(
-            stacked, optimizer, noise_generators=noises, **private_arguments(settings, mechanism)
+            whole, optimizer, noise_generators=noises, **private_arguments(settings, mechanism)
         )
     run_epochs(
         settings,
-        lambda batches: trainer.step(batches, inputs, labels),
-        lambda: (
-            in_one_copy(batches, device)
-            for batches in zip(*(epoch(settings, sampling) for sampling in samplings))
+        lambda batches: trainer.step(order(batches) if order else batches, inputs, labels),
+        lambda: stacked_batches(
+            zip(*(epoch(settings, sampling) for sampling in samplings)), device
         ),
         optimizer,
         progress,

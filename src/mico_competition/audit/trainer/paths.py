@@ -12,17 +12,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from mico_competition.audit.trainer.canaries import AuditSet
-from mico_competition.audit.trainer.canary_models import (
-    CanaryModel,
-    StackedCanaryModel,
-    with_numbers,
-)
+from mico_competition.audit.trainer.canary_models import CanaryModel
 from mico_competition.competition.table import get_task
-from mico_competition.models.architectures import MLP, new_model
+from mico_competition.models.architectures import new_model
 from mico_competition.training import train, train_many
 from mico_competition.training.settings import Settings
+from mico_competition.training.stacked_model import stacked as stack_of
 from mico_competition.training.streams import Streams, seeded
 
 CANARIES = "gradient canaries"
@@ -62,12 +60,8 @@ class Path:
         self.models = [_model_of(settings, stream) for stream in streams]
         device = sets[0].labels.device
         arguments = (lengths, task.num_classes, settings.max_grad_norm)
-        self.whole: CanaryModel | StackedCanaryModel
-        if stacked:
-            assert all(isinstance(model, MLP) for model in self.models)
-            self.whole = StackedCanaryModel(self.models, *arguments)  # type: ignore[arg-type]
-        else:
-            self.whole = CanaryModel(copy.deepcopy(self.models[0]), *arguments)
+        whole = [CanaryModel(copy.deepcopy(model), *arguments) for model in self.models]
+        self.whole: Any = stack_of(whole) if stacked else whole[0]
         self.whole.to(device)
         self.models = [model.to(device) for model in self.models]
         self.names = [name for name, _ in self.models[0].named_parameters()]
@@ -114,12 +108,11 @@ class Path:
                     **options,
                 )
 
-    def _inputs(self, positions: Tensor) -> Tensor:
-        """The inputs of a stack for positions [S, b]."""
+    def _inputs(self, positions: Tensor) -> dict[str, Any]:
+        """The inputs of a stack for positions [S, b], model by model."""
         rows = [one.inputs(at) for one, at in zip(self.sets, positions)]
-        records = torch.stack([row["records"] for row in rows])
-        canary = torch.stack([row["canary"] for row in rows])
-        return with_numbers(records, canary)
+        joined: dict[str, Any] = tree_map(lambda *parts: torch.cat(parts), *rows)
+        return joined
 
     def values(self, model: int) -> dict[str, Tensor]:
         """Name -> value of each real parameter of a model, without a copy."""
@@ -138,7 +131,8 @@ class Path:
         """float[S, m], the gradients received for the Dirac canaries' coordinates."""
         weight = self.whole.weights.weight
         grad = torch.zeros_like(weight) if weight.grad is None else weight.grad.detach()
-        return grad[:, 0] if self.stacked else grad[: self.whole.dirac, 0].unsqueeze(0)
+        own = grad[..., : self.whole.dirac, 0]
+        return own if self.stacked else own.unsqueeze(0)
 
     def trained(self) -> list[nn.Module]:
         """The models in their present state, in eval mode."""

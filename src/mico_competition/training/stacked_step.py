@@ -1,0 +1,155 @@
+"""Trains a stack of models of one scenario together (`stacked_model`).
+
+The step of a small model is mostly overhead, which a stack pays only once.  Each model has its own
+split, Poisson batches, clipping and noise, drawn as if it were trained alone, so the weights are
+those of separate training up to rounding.  The physical batch counts records of each model, so
+a step of S models takes as many passes as that of one, and S times its memory (`stack_memory`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mico_competition.models.precision import (
+    FLOAT32,
+    backward_pass,
+    forward_pass,
+    full_float32,
+)
+from mico_competition.training.check_batches import Batch
+from mico_competition.training.dpsgd import DPSGD
+from mico_competition.training.losses import per_example_losses
+from mico_competition.training.private_optimizer import (
+    fill_gaussian,
+    logical_step,
+    summed_optimizer,
+)
+from mico_competition.training.secure_random import Generator
+from mico_competition.training.stacked_batches import StackedBatch, as_stack
+
+Inputs = Callable[[Tensor], Any]
+"""Maps positions [S, b] to the model's inputs, one row an example: [S * b, ...], model by model."""
+
+
+@cache
+def stacked_optimizer() -> Any:
+    """The class StackedOptimizer, created at the first call as `summed_optimizer` is."""
+    base: Any = summed_optimizer()
+
+    class StackedOptimizer(base):  # type: ignore[misc] # no types
+        """Opacus' contract for a stack: row s of all noise comes from generator s."""
+
+        generators: Sequence[Generator]
+        noise: Sequence[Tensor] = ()
+        rows: Sequence[Sequence[Tensor]] = ()
+
+        def add_noise(self) -> None:
+            """Add noise of deviation sigma * C, drawn for each model as if it were alone.
+
+            Each number is drawn where it is needed, in one tensor for each parameter.
+            """
+            std = self.noise_multiplier * self.max_grad_norm
+            if not self.noise:
+                self.noise = [torch.empty_like(p, requires_grad=False) for p in self.params]
+                self.rows = list(zip(*(noise.unbind() for noise in self.noise), strict=True))
+            for rows, generator in zip(self.rows, self.generators, strict=True):
+                fill_gaussian(rows, std, generator)
+            for parameter, noise in zip(self.params, self.noise):
+                parameter.grad = noise.add_(parameter.summed_grad)
+
+    return StackedOptimizer
+
+
+class StackedDPSGD(DPSGD):
+    """`DPSGD` for a stack, by book-keeping; see there for the other arguments.
+
+    Args:
+        model: the models as one module, as `stacked_model.stacked` makes it.
+        optimizer: over all of its parameters.
+        noise_generators: one for each model, in their order.
+        options: the arguments of `DPSGD`; max_physical_batch_size counts examples of each model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        noise_generators: Sequence[Generator],
+        **options: Any,
+    ) -> None:
+        self._models = len(noise_generators)
+        super().__init__(model, optimizer, **options)
+        self.optimizer.generators = noise_generators
+
+    def _optimizer_class(self) -> Any:
+        return stacked_optimizer()
+
+    def _total(self, losses: Tensor) -> Tensor:
+        """float[S], the sum of each model's losses."""
+        return losses.view(self._models, -1).sum(1)
+
+    def step(  # type: ignore[override]
+        self, batches: Sequence[Tensor], inputs: Inputs, labels: Tensor
+    ) -> Tensor:
+        """Take one step with every model.
+
+        Args:
+            batches: S index tensors, positions among each model's training records.
+            inputs: maps positions [S, b] to inputs with rows [S * b, ...].
+            labels: int64[S, n], labels by position.
+
+        Returns:
+            float[S], the sum of each model's losses before the step.
+
+        Raises:
+            ValueError: naming the fault, if the models cannot be trained privately.
+        """
+        totals = torch.zeros(len(labels), device=labels.device)
+        length = self._length(labels.shape[1])
+        chunks = as_stack(batches).chunks(length, padded=self.fixed_shapes)
+        for positions, counts in logical_step(self.optimizer, chunks):
+            if positions.numel():
+                wanted = labels.gather(1, positions).flatten()
+                rows = Batch(inputs(positions), wanted, len(labels))
+                most = min(self.max_physical_batch_size, max(labels.shape[1], positions.shape[1]))
+                with full_float32(labels.device):  # so that norms are those of the sum
+                    self.checks.before(rows, most)
+                    totals += self._backward(rows.inputs, rows.labels, counts.flatten())
+                    self.checks.after()
+            else:
+                self._backward_nothing()
+        return totals
+
+
+@dataclass
+class StackedPlainTrainer:
+    """`PlainTrainer` for a stack: minimises the sum over models of their mean losses."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    max_physical_batch_size: int
+    precision: str = FLOAT32
+
+    def step(self, batches: Sequence[Tensor], inputs: Inputs, labels: Tensor) -> Tensor:
+        """Take one step with every model; see `StackedDPSGD.step`."""
+        batch = as_stack(batches)
+        totals = torch.zeros(len(labels), device=labels.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        for positions, counts in batch.chunks(self.max_physical_batch_size):
+            wanted = labels.gather(1, positions).flatten()
+            with forward_pass(self.precision, labels.device):
+                losses = per_example_losses(self.model, inputs(positions), wanted)
+                losses = torch.where(counts.flatten(), losses, 0.0)
+                sums = losses.view_as(positions).sum(1)
+            with backward_pass(self.precision, labels.device):
+                (sums / batch.lengths).sum().backward()
+            totals += sums.detach()
+        self.optimizer.step()
+        return totals
