@@ -25,9 +25,7 @@ def gaussian_like(
     return noise
 
 
-def fill_gaussian(
-    tensors: Sequence[torch.Tensor], std: float, generator: Generator | None
-) -> None:
+def fill_gaussian(tensors: Sequence[torch.Tensor], std: float, generator: Generator | None) -> None:
     """Draw independent Gaussian noise of deviation `std` into `tensors`."""
     if isinstance(generator, SecureGenerator):
         # One draw for all tensors, because each draw has a fixed cost.

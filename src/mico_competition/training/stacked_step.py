@@ -31,7 +31,7 @@ from mico_competition.training.private_optimizer import (
     summed_optimizer,
 )
 from mico_competition.training.secure_random import Generator
-from mico_competition.training.stacked_batches import StackedBatch, as_stack
+from mico_competition.training.stacked_batches import as_stack
 
 Inputs = Callable[[Tensor], Any]
 """Maps positions [S, b] to the model's inputs, one row an example: [S * b, ...], model by model."""
