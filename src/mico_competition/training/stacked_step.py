@@ -24,6 +24,7 @@ from mico_competition.models.precision import (
 )
 from mico_competition.training.check_batches import Batch
 from mico_competition.training.dpsgd import DPSGD
+from mico_competition.training.fixed_shapes import fixed_length
 from mico_competition.training.losses import per_example_losses
 from mico_competition.training.private_optimizer import (
     fill_gaussian,
@@ -91,6 +92,10 @@ class StackedDPSGD(DPSGD):
     def _optimizer_class(self) -> Any:
         return stacked_optimizer()
 
+    def _length(self, most: int) -> int:
+        """The most examples of each model in one pass, which bounds the memory of the checks."""
+        return fixed_length(self.expected_batch_size, min(self.max_physical_batch_size, most))
+
     def _total(self, losses: Tensor) -> Tensor:
         """float[S], the sum of each model's losses."""
         return losses.view(self._models, -1).sum(1)
@@ -118,9 +123,8 @@ class StackedDPSGD(DPSGD):
             if positions.numel():
                 wanted = labels.gather(1, positions).flatten()
                 rows = Batch(inputs(positions), wanted, len(labels))
-                most = min(self.max_physical_batch_size, max(labels.shape[1], positions.shape[1]))
                 with full_float32(labels.device):  # so that norms are those of the sum
-                    self.checks.before(rows, most)
+                    self.checks.before(rows, length)
                     totals += self._backward(rows.inputs, rows.labels, counts.flatten())
                     self.checks.after()
             else:

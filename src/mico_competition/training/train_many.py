@@ -29,6 +29,7 @@ from mico_competition.training.run_report import Report, Reports, RunReport
 from mico_competition.training.run_state import Position
 from mico_competition.training.sentence_order import OrderedRecords
 from mico_competition.training.settings import Settings, check
+from mico_competition.training.stack_memory import check_memory
 from mico_competition.training.stacked_batches import stacked_batches
 from mico_competition.training.stacked_model import (
     EXAMPLES,
@@ -225,7 +226,11 @@ def fit_stack_records(
     """Train `models` in place; model s is trained on the records in row s of `indices` [S, n].
 
     `options` go to `fit_stack`.
+
+    Raises:
+        ValueError: if the models do not stack, or a stack of so many does not fit into memory.
     """
+    check_memory(settings, models[0], data.inputs(indices[0, :1]), len(models))
     check_stacking(models[0], data.inputs(indices[0, :EXAMPLES]))
     whole = stacked(models)
     records = OrderedRecords(whole, data, indices.flatten())
