@@ -100,7 +100,7 @@ def test_bytes_grow_with_each_part():
     adam = replace(settings, optimizer="adam")
     assert stack_bytes(adam, sizes, 1) == of_one + 4 * 59 * 2
     private = replace(settings_of("digits_lo", optimizer="sgd"), max_physical_batch_size=10)
-    assert stack_bytes(private, sizes, 1) == of_one + 4 * (59 + 10 * 3 * 6)
+    assert stack_bytes(private, sizes, 1) == of_one + 4 * (59 + 10 * (3 * 6 + 2 * 14))
     assert [most_models(settings, sizes, free) for free in (of_one - 1, of_one, 5 * of_one)] == [
         0, 1, 5,
     ]  # fmt: skip

@@ -51,14 +51,14 @@ class Conv2dRule(Rule):
 
     def keeps(self, a: Tensor, g: Tensor) -> bool:
         rows = a[0].numel() + g[0].numel()
-        return bool(self.module.weight.numel() <= layer_rule.KEPT * rows)
+        return self.shape_of("weight").numel() <= layer_rule.KEPT * rows
 
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
         found = {}
         if "weight" in self.trained:
             by_group = self._by_group(a, g)
             products = torch.bmm(by_group[1].flatten(2), self._patches(by_group[0]).transpose(1, 2))
-            found["weight"] = products.reshape(len(g), *self.module.weight.shape)
+            found["weight"] = products.reshape(len(g), *self.shape_of("weight"))
         if "bias" in self.trained:
             found["bias"] = g.sum((2, 3))
         return found

@@ -52,7 +52,7 @@ class LinearRule(Rule):
 
     def keeps(self, a: Tensor, g: Tensor) -> bool:
         rows = a[0].numel() + g[0].numel()
-        return g.ndim > 2 and self.module.weight.numel() <= layer_rule.KEPT * rows
+        return g.ndim > 2 and self.shape_of("weight").numel() <= layer_rule.KEPT * rows
 
     def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
         a, g = (values.reshape(len(values), -1, values.shape[-1]) for values in (a, g))
@@ -179,7 +179,7 @@ class ScaleRule(Rule):
 
     def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
         for parameter, rows in self._written:
-            parameter.grad = torch.tensordot(weights, rows, dims=1)
+            parameter.grad = self.weighted(weights, rows)
 
 
 class LayerNormRule(ScaleRule):

@@ -132,6 +132,15 @@ class Rule:
         ((a, g),) = self.recorded(batch)
         return self.doubt_from(a, g)
 
+    def shape_of(self, name: str) -> torch.Size:
+        """The shape of an example's gradient by a parameter of the layer."""
+        shape: torch.Size = getattr(self.module, name).shape
+        return shape
+
+    def weighted(self, weights: Tensor, rows: Tensor) -> Tensor:
+        """The sum of weights_i * rows_i, where row i is the gradient of example i."""
+        return torch.tensordot(weights, rows, dims=1)
+
     def keeps(self, a: Tensor, g: Tensor) -> bool:
         """Whether per-example gradients are small enough to be computed and kept."""
         return False
@@ -181,7 +190,7 @@ class Rule:
         """Write sum_i weights_i * gradient_i into the `grad` of the layer's parameters."""
         if self._rows:
             for name, rows in self._rows.items():
-                getattr(self.module, name).grad = torch.tensordot(weights, rows, dims=1)
+                getattr(self.module, name).grad = self.weighted(weights, rows)
             return
         (call,) = [call for call in self._calls if call.gradient is not None]
         self.sums_into_grad(*call.values, weights)

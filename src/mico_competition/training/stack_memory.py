@@ -2,16 +2,17 @@
 
 A stack of S models with W weights each, on batches of up to b records a model in one pass, takes
 
-    S * (4 W k  +  4 b (c X + 4 A)  +  40 n)  +  8 P    bytes,
+    S * (4 W k  +  4 b (c X + d A)  +  40 n)  +  8 P    bytes,
 
 on top of the data set and what the process holds before.  k counts the copies of the weights: the
 models, the stack, the sum of gradients, those of one more pass (or what the optimiser computes
 with), the noise of a private run, and the optimiser's moments.  X numbers go into a model for each
 record, which are held c times: 2, and 5 in a private run, whose checks compare batches.  A numbers
-come out of its layers; a step keeps them, their gradients, and what is computed from both.  n
-records of each model have an index, a label and a place in the epoch's batches, which are held up
-to three times.  P is the number of values in the patches of the largest convolution, of which a
-private run has two copies; they are those of one model, unless the convolutions of all run as one.
+come out of its layers; a step keeps them, their gradients, and what is computed from both: d = 4,
+and 6 in a private run, which may keep the gradients of examples.  n records of each model have an
+index, a label and a place in the epoch's batches, which are held up to three times.  P is the
+number of values in the patches of the largest convolution, of which a private run has two copies;
+they are those of one model, unless the convolutions of all run as one.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def stack_bytes(settings: Settings, sizes: Sizes, stack: int) -> int:
     if private:
         longest = fixed_length(settings.expected_batch_size, settings.len_training)
     rows = min(settings.max_physical_batch_size, longest)
-    of_rows = (5 if private else 2) * sizes.inputs + 4 * sizes.outputs
+    of_rows = (5 if private else 2) * sizes.inputs + (6 if private else 4) * sizes.outputs
     numbers = sizes.weights * copies + rows * of_rows
     each = _FLOAT * numbers + _RECORD * settings.len_training
     together = stack if sizes.work * rows <= SMALL_CONVOLUTION else 1

@@ -210,19 +210,44 @@ def _shaped(out: Tensor, shape: Sequence[int]) -> Tensor:
     """A tensor that nothing else uses, in another shape.
 
     It is no view in autograd's books: a view that the model then changes in place, as
-    ReLU(inplace=True) does, loses the hook by which book-keeping sees its gradient.
+    ReLU(inplace=True) does, loses the place in the graph at which book-keeping sees its gradient.
     """
     shaped: Tensor = torch.ops.aten._unsafe_view(out, shape)
     return shaped
 
 
 class StackedRule(Rule):
-    """What the rules of stacked layers share; a and g have the rows of all models.
-
-    Subclasses give the weighted sums of each model (`sums`), by the name of the parameter.
-    """
+    """What the rules of stacked layers share; a and g have the rows of all models."""
 
     module: Any
+
+    def shape_of(self, name: str) -> torch.Size:
+        return super().shape_of(name)[1:]
+
+    def weighted(self, weights: Tensor, rows: Tensor) -> Tensor:
+        models = self.module.models
+        factors = _by_model(weights, models).unsqueeze(1)
+        sums = torch.bmm(factors, _by_model(rows.flatten(1), models))
+        return sums.view(models, *rows.shape[1:])
+
+    def squared_norms(self, batch: torch.Size) -> Tensor:
+        if sum(call.gradient is not None for call in self._calls) > 1:
+            raise ValueError(
+                f"Layer {self.name} is called twice in one forward pass: training models in a "
+                "stack needs a separate layer for each call."
+            )
+        return super().squared_norms(batch)
+
+    def shared_by_examples(self, inputs: Tensor, count: int | None) -> Tensor | None:
+        return None  # which model's row would it be?
+
+
+def _by_model(values: Tensor, models: int) -> Tensor:
+    return values.reshape(models, len(values) // models, *values.shape[1:])
+
+
+class SummingRule(StackedRule):
+    """A rule that sums over examples without their gradients, for each model (`sums`)."""
 
     def sums(self, a: Tensor, g: Tensor, weights: Tensor, models: int) -> dict[str, Tensor]:
         """The sum of weights_i * gradient_i over the rows of each model, [models, ...], by name.
@@ -239,17 +264,6 @@ class StackedRule(Rule):
             if name in self.trained:
                 getattr(self.module, name).grad = sums
 
-    def squared_norms(self, batch: torch.Size) -> Tensor:
-        if sum(call.gradient is not None for call in self._calls) > 1:
-            raise ValueError(
-                f"Layer {self.name} is called twice in one forward pass: training models in a "
-                "stack needs a separate layer for each call."
-            )
-        return super().squared_norms(batch)
-
-    def shared_by_examples(self, inputs: Tensor, count: int | None) -> Tensor | None:
-        return None  # which model's row would it be?
-
     def set_apart(self, at: Tensor) -> None:
         self._width = len(self._calls[0].inputs) // self.module.models
         super().set_apart(at)
@@ -265,11 +279,7 @@ class StackedRule(Rule):
         return found
 
 
-def _by_model(values: Tensor, models: int) -> Tensor:
-    return values.reshape(models, len(values) // models, *values.shape[1:])
-
-
-class StackedLinearRule(StackedRule, LinearRule):
+class StackedLinearRule(SummingRule, LinearRule):
     """The rule of linear layers."""
 
     def sums(self, a: Tensor, g: Tensor, weights: Tensor, models: int) -> dict[str, Tensor]:
@@ -278,7 +288,7 @@ class StackedLinearRule(StackedRule, LinearRule):
         return {"weight": torch.bmm(rows.transpose(1, 2), inputs), "bias": rows.sum(1)}
 
 
-class StackedConv2dRule(StackedRule, Conv2dRule):
+class StackedConv2dRule(SummingRule, Conv2dRule):
     """The rule of convolutions; large ones go model by model, as their patches are large too."""
 
     def norms_from(self, a: Tensor, g: Tensor) -> Tensor:
@@ -286,6 +296,13 @@ class StackedConv2dRule(StackedRule, Conv2dRule):
             return super().norms_from(a, g)
         parts = zip(_by_model(a, self.module.models), _by_model(g, self.module.models))
         return torch.cat([super(StackedConv2dRule, self).norms_from(*part) for part in parts])
+
+    def gradients(self, a: Tensor, g: Tensor) -> dict[str, Tensor]:
+        if self.module.together(a):
+            return super().gradients(a, g)
+        by_model = zip(_by_model(a, self.module.models), _by_model(g, self.module.models))
+        parts = [super(StackedConv2dRule, self).gradients(*part) for part in by_model]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def sums(self, a: Tensor, g: Tensor, weights: Tensor, models: int) -> dict[str, Tensor]:
         weighted = scaled(g, weights)
@@ -307,7 +324,7 @@ class StackedConv2dRule(StackedRule, Conv2dRule):
         return torch.stack([conv2d_weight(x, shape, y, *options, layer.groups) for x, y in parts])
 
 
-class StackedEmbeddingRule(StackedRule, EmbeddingRule):
+class StackedEmbeddingRule(SummingRule, EmbeddingRule):
     """The rule of embeddings."""
 
     def sums(self, a: Tensor, g: Tensor, weights: Tensor, models: int) -> dict[str, Tensor]:
@@ -318,23 +335,11 @@ class StackedEmbeddingRule(StackedRule, EmbeddingRule):
         return {"weight": total.index_add_(0, tokens.flatten(), rows).view(models, *size)}
 
 
-class _StackedScaleRule(StackedRule):
-    """The rule of normalisations, whose per-example gradients are kept as they are."""
-
-    _written: list[tuple[Tensor, Tensor]]
-
-    def sums_into_grad(self, a: Tensor, g: Tensor, weights: Tensor) -> None:
-        by_model = _by_model(weights, self.module.models).unsqueeze(1)
-        for parameter, rows in self._written:
-            sums = torch.bmm(by_model, _by_model(rows.flatten(1), self.module.models))
-            parameter.grad = sums.view_as(parameter)
-
-
-class StackedLayerNormRule(_StackedScaleRule, LayerNormRule):
+class StackedLayerNormRule(StackedRule, LayerNormRule):
     """The rule of layer normalisations."""
 
 
-class StackedGroupNormRule(_StackedScaleRule, GroupNormRule):
+class StackedGroupNormRule(StackedRule, GroupNormRule):
     """The rule of group normalisations."""
 
 
