@@ -139,7 +139,8 @@ class Rule:
 
     def weighted(self, weights: Tensor, rows: Tensor) -> Tensor:
         """The sum of weights_i * rows_i, where row i is the gradient of example i."""
-        return torch.tensordot(weights, rows, dims=1)
+        total: Tensor = torch.tensordot(weights, rows, dims=1)
+        return total
 
     def keeps(self, a: Tensor, g: Tensor) -> bool:
         """Whether per-example gradients are small enough to be computed and kept."""
