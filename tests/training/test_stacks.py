@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 from helpers_data import blobs
+from safetensors.torch import load_file
 from test_train_many import runs_in, settings_of, weights
 from torch import nn
 from torch.nn import functional
 
-from mico_competition.data.arrays import ArrayDataset
+from mico_competition.data.arrays import ArrayDataset, TextDataset
 from mico_competition.models import architectures
 from mico_competition.models.architectures import CNN, MLP
+from mico_competition.models.inputs import prepare
+from mico_competition.models.small_roberta import make_small_roberta
 from mico_competition.training import stacked_layers
 from mico_competition.training.dpsgd import DPSGD
 from mico_competition.training.layer_rule import Rule
@@ -316,5 +320,40 @@ def test_a_layer_that_is_called_twice_is_refused_in_private_stacks():
 
 def test_a_fleet_of_what_does_not_stack_is_refused_with_the_reason(tmp_path):
     settings = settings_of("digits_lo", grad_sample_mode="hooks")
-    with pytest.raises(ValueError, match="digits do not stack, because .* grad_sample_mode hooks"):
+    with pytest.raises(ValueError, match="digits do not stack, so .* grad_sample_mode hooks"):
         list(train_many(settings, blobs(), runs_in(tmp_path), stack=2))
+
+
+def text_settings(folder, sentences, dropout):
+    sizes = {"vocab_size": 290, "hidden_size": 16, "num_layers": 1, "num_heads": 2}
+    base = make_small_roberta(folder / f"base{dropout}", sentences, **sizes)
+    config = json.loads((base / "config.json").read_text())
+    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+    config.update(dict.fromkeys(rates, dropout))
+    (base / "config.json").write_text(json.dumps(config))
+    small = {"len_training": 40, "len_challenge": 10, "batch_size": 10, "num_epochs": 1}
+    return base, resolve({"scenario": "sst2_lo", "model_name": str(base), **small})
+
+
+def test_text_models_together_as_alone_unless_they_have_dropout(tmp_path):
+    words = "a the film plot is was good bad dull charming slow funny".split()
+    sentences = [" ".join(words[i % 7 : i % 7 + 2 + i % 5]) for i in range(120)]
+    dataset = TextDataset(sentences, torch.arange(120) % 2, torch.arange(120))
+    base, settings = text_settings(tmp_path, sentences, 0.1)
+    runs = runs_in(tmp_path / "together", 2)
+    with pytest.raises(ValueError, match="sst2 do not stack.*draw random numbers .dropout"):
+        list(train_many(settings, prepare("sst2", dataset, base)[0], runs, stack=2))
+    base, settings = text_settings(tmp_path, sentences, 0.0)
+    settings = replace(settings, optimizer="sgd", learning_rate=0.1)
+    tokens, tokenizer = prepare("sst2", dataset, base)
+    options = {"tokenizer": tokenizer, "progress": False}
+    told = list(train_many(settings, tokens, runs, stack=2, **options))
+    for run, metadata in zip(runs, told):
+        folder = tmp_path / "alone" / run.folder.name
+        one = replace(settings, train_seed=run.train_seed)
+        alone = train_model(one, tokens, run.seeds, folder, **options)
+        assert metadata["architecture_fingerprint"] == alone["architecture_fingerprint"]
+        assert {p.name for p in folder.iterdir()} == {p.name for p in run.folder.iterdir()}
+        mine = load_file(run.folder / "model.safetensors")
+        for name, value in load_file(folder / "model.safetensors").items():
+            torch.testing.assert_close(mine[name], value, rtol=1e-5, atol=1e-5)

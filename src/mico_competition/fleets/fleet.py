@@ -27,7 +27,7 @@ from mico_competition.training.checkpoint import BusyError, Checkpoint
 from mico_competition.training.model_folder import StorageError
 from mico_competition.training.run_report import RunReport
 from mico_competition.training.settings import Settings
-from mico_competition.training.train_many import Run, stack_of, train_many
+from mico_competition.training.train_many import Run, check_stacks, stack_of, train_many
 
 RETRIES = 2
 LEASE_SECONDS = 120.0  # an NFS server keeps the locks of a machine that died for 90 seconds
@@ -110,6 +110,8 @@ def run_fleet(
         retries: how often a block is tried again if its process or machine dies, >= 0.
     """
     stack = stack or stack_of(ledger.settings)
+    if stack > 1:
+        check_stacks(ledger.settings)
     blocks = deque(blocks_of(ledger, stack))
     missing = sum(len(block.entries) for block in blocks)
     progress = Progress(len(ledger.entries), len(ledger.entries) - missing)

@@ -111,14 +111,13 @@ def check_stacking(model: nn.Module, inputs: Any) -> None:
             if constant.used:
                 raise ValueError(
                     f"Models of {name} do not stack: they draw random numbers (dropout), which "
-                    "would not be those of each model alone. Set dropout to 0, or train them one "
-                    "by one."
+                    "would not be those of each model alone. Set dropout to 0."
                 )
             if not _agree(torch.cat(alone), together):
                 raise ValueError(
                     f"Models of {name} do not stack: in a stack they compute something else than "
                     "alone, so their code uses more than one example at a time, or a layer on "
-                    "what examples share. Train them one by one."
+                    "what examples share."
                 )
 
 

@@ -23,7 +23,7 @@ from mico_competition.models.text_models import base_config, small_copy
 from mico_competition.training.accounting import Mechanism, check_mechanism
 from mico_competition.training.accuracy import evaluate
 from mico_competition.training.checkpoint import Checkpoint
-from mico_competition.training.fingerprints import of_training
+from mico_competition.training.fingerprints import of_training, probe_sentences
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
 from mico_competition.training.run_report import Report, Reports, RunReport
 from mico_competition.training.run_state import Position
@@ -114,7 +114,7 @@ def train_many(
     for start in range(0, len(runs), stack):
         group = runs[start : start + stack]
         if len(group) > 1:
-            yield from _train_stack(settings, data, group, device, progress, mechanism)
+            yield from _train_stack(settings, data, group, tokenizer, device, progress, mechanism)
             continue
         yield train_model(
             replace(settings, train_seed=group[0].train_seed),
@@ -142,19 +142,23 @@ def fault_of_stacks(settings: Settings) -> str:
         return f"they are trained in grad_sample_mode {settings.grad_sample_mode}"
     task = get_task(settings.task)
     with torch.random.fork_rng(devices=[]):
-        if task.text:
-            model = small_copy(task, base_config(task, settings.model_name))
-        else:
-            model = new_model(task)
-    return fault_of_stacking(model)
+        if not task.text:
+            return fault_of_stacking(new_model(task))
+        config = base_config(task, settings.model_name)
+        model = small_copy(task, config).train()
+    try:
+        check_stacking(model, probe_sentences(model.config, EXAMPLES))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def check_stacks(settings: Settings) -> None:
     """Raise ValueError, with the reason, if the models of a scenario do not stack."""
     if fault := fault_of_stacks(settings):
         raise ValueError(
-            f"Models of task {settings.task} do not stack, because {fault}: train them one by one "
-            "(--stack 1)."
+            f"Models of task {settings.task} do not stack, so train them one by one (--stack 1): "
+            f"{fault.rstrip('.')}."
         )
 
 
@@ -175,6 +179,7 @@ def _train_stack(
     settings: Settings,
     data: Data,
     runs: Sequence[Run],
+    tokenizer: Any,
     device: torch.device | None,
     progress: Show,
     mechanism: Mechanism | None,
@@ -183,7 +188,7 @@ def _train_stack(
     folders = [free_folder(run.folder) for run in runs]
     check(settings, len(data))
     check_mechanism(settings, mechanism)
-    fingerprints = of_training(settings.task, data)
+    whole = data
     check_available(settings.precision, device or default_device())
     data = data.to(device or default_device())
     splits = [splits_of(settings, data, run.seeds) for run in runs]
@@ -191,7 +196,9 @@ def _train_stack(
     models = []
     for stream, run in zip(streams, runs):
         with seeded(stream, deterministic=run.train_seed is not None):
-            models.append(new_model(get_task(settings.task)).to(data.labels.device))
+            model = new_model(get_task(settings.task), base_model=settings.model_name)
+            models.append(model.to(data.labels.device))
+    fingerprints = of_training(settings.task, whole, getattr(models[0], "config", None))
     indices = torch.stack([split.train_indices for split in splits]).to(data.labels.device)
     repeat = any(run.train_seed is not None for run in runs)
     with seeded(streams[0], deterministic=repeat):
@@ -208,7 +215,7 @@ def _train_stack(
             "wall_time_seconds": round(seconds, 3),
             "stack": len(runs),
         }
-        write_model_folder(folder, settings, model, split, metadata)
+        write_model_folder(folder, settings, model, split, metadata, tokenizer=tokenizer)
         if run.report:
             run.report.end(metadata)
         yield metadata
