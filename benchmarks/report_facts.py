@@ -92,9 +92,9 @@ def millions() -> str:
     return span([50 * task.len_dataset / 1e6 for task in numbers.TASKS.values()][:3], 0)
 
 
-def within(one: numbers.Rate, other: numbers.Rate) -> bool:
-    """Whether an interval lies within another."""
-    return other.low <= one.low and one.high <= other.high
+def overlap(one: numbers.Rate, other: numbers.Rate) -> bool:
+    """Whether two intervals have a part in common."""
+    return one.low <= other.high and other.low <= one.high
 
 
 def half_lost() -> bool:
@@ -242,16 +242,6 @@ def accuracy_fall() -> str:
         mean(scenarios[f"purchase100_{kind}"]["evaluation_accuracy"]) for kind in ("inf", "lo")
     )
     return f"{100 * (public - private):.1f}"
-
-
-def alarm(package: str, which: str, mechanism: str) -> str:
-    """The false alarms of a package's bound."""
-    for row in numbers.value("peers.json", "bounds"):
-        if (row["package"], row["bound"]) == (package, which):
-            share = row["mechanisms"][mechanism]["false alarms"]
-            ends = [100 * share[key] for key in ("value", "low", "high")]
-            return "{:.1f} % [{:.1f}, {:.1f}]".format(*ends)
-    raise numbers.Missing(f"docs/results/peers.json has no bound {which!r} of {package!r}.")
 
 
 def wrong_labels() -> int:

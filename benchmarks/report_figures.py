@@ -31,6 +31,15 @@ PRIVACY = {"inf": "No privacy", "hi": "Epsilon 10", "lo": "Epsilon 4"}
 SHAPES = {"tables": ("circle", "blue"), "images": ("square", "rust"), "text": ("triangle", "green")}
 POWER = ("full_inf", "bundles_inf", "images_real_inf", "short_inf", "full_hi", "bundles_hi")
 POWER += ("full_lo", "images_real_lo")
+COMPARED = {
+    "kit and entries of 2023": (
+        *("threshold", "fleshman", "first-principles-sent", "first-principles", "winner-2023"),
+    ),
+    "later, black box": ("lira-online", "rmia", "bavaria", "eb", "stack", "query-stack"),
+    "white box": ("trace", "joint", "best"),
+}
+"""What the figure of entries shows, by kind; the threshold is the starting kit's."""
+
 PRIVATE = (
     *("full_inf", "bundles_inf", "C_inf", "images_real_inf", "short_inf"),
     *("full_hi", "bundles_hi", "widebundles_hi", "full_lo", "images_real_lo", "short_lo_known"),
@@ -91,6 +100,39 @@ def power() -> str:
             attack = numbers.ours(fleet) if which == "ours" else which
             out.mark(axis.at(numbers.needed(fleet, attack)), y, colour, shape)
         y += 5
+    return out.svg()
+
+
+def entries() -> str:
+    """Entries and later attacks beside the best of the winner's formulas, at two levels."""
+    kinds = {
+        "kit and entries of 2023": ("diamond", "rust"),
+        "later, black box": ("triangle", "blue"),
+    }
+    kinds["white box"] = ("circle", "green")
+    top, step = 74, 23
+    rows = [(name, kind) for kind, names in COMPARED.items() for name in names]
+    bottom = top + step * len(rows)
+    out = Drawing(WIDTH, bottom + 48, "Gains of attacks over the best of the winner's formulas")
+    for place, (words, (shape, colour)) in enumerate(kinds.items()):
+        out.mark((14, 198, 346)[place], 18, colour, shape)
+        out.text((26, 210, 358)[place], 23, words, "small")
+    panels = (
+        ("A_inf", "no privacy", Axis(-50, 30, 160, 316), (-40, -20, 0, 20)),
+        ("A_hi", "epsilon 10", Axis(-10, 10, 336, WIDTH - 14), (-10, -5, 0, 5, 10)),
+    )
+    for fleet, words, axis, ticks in panels:
+        out.text((axis.left + axis.right) / 2, top - 22, words, "small strong soft", "middle")
+        axis.draw(out, ticks, top - 14, bottom)
+        out.line(axis.at(0), top - 14, axis.at(0), bottom, "s-soft", 'stroke-width="1.5"')
+        for row, (name, kind) in enumerate(rows):
+            gain, y = numbers.gain(fleet, name, points="challenge"), top + step * (row + 0.5) - 4
+            out.whisker(axis.at(100 * gain.low), axis.at(100 * gain.high), y, kinds[kind][1])
+            out.mark(axis.at(100 * gain.value), y, *reversed(kinds[kind]))
+    for row, (name, _) in enumerate(rows):
+        out.text(8, top + step * (row + 0.5) + 1, name, "small")
+    words = "gain in points of TPR at 10 % FPR (two scales)"
+    out.text((160 + WIDTH - 14) / 2, bottom + 38, words, "small soft", "middle")
     return out.svg()
 
 
@@ -245,4 +287,4 @@ def alt(name: str) -> str:
     return FIGURES[name]().split("<title>")[1].split("</title>")[0]
 
 
-FIGURES = {"power": power, "weights": weights, "epsilon": epsilon}
+FIGURES = {"power": power, "entries": entries, "weights": weights, "epsilon": epsilon}

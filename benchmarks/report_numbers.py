@@ -272,3 +272,13 @@ def claimed(name: str) -> str:
     """The epsilon that the audited models, or the trainer, claim."""
     found = audit(name)
     return f"{found.get('audits', [found])[0]['promised']['epsilon']:.2f}"
+
+
+def alarm(package: str, which: str, mechanism: str) -> str:
+    """The false alarms of a package's bound."""
+    for row in value("peers.json", "bounds"):
+        if (row["package"], row["bound"]) == (package, which):
+            share = row["mechanisms"][mechanism]["false alarms"]
+            ends = [100 * share[key] for key in ("value", "low", "high")]
+            return "{:.1f} % [{:.1f}, {:.1f}]".format(*ends)
+    raise Missing(f"docs/results/peers.json has no bound {which!r} of {package!r}.")
