@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import torch
 from real_runs import MAKERS, ROOT, machine
 
@@ -33,6 +31,8 @@ from mico_competition.training.settings import resolve
 from mico_competition.training.train import mechanism_of, train_model
 
 RESULT = ROOT / "docs" / "results" / "precision.json"
+PAGE = ROOT / "docs" / "howto" / "gpu.md"
+BEGIN, END = "<!-- precision: begin -->\n", "<!-- precision: end -->"
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
+    torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
     beds = json.loads(args.out.read_text())["beds"] if args.out.exists() else {}
     for bed in BEDS:
         row = beds.setdefault(bed.scenario, {"flags": bed.flags, "runs": {}})
@@ -71,6 +72,8 @@ def main() -> None:
         row["summary"] = summary(row["runs"])
         write(args.out, beds)
         print(bed.scenario, json.dumps(row["summary"]), flush=True)
+    if args.out == RESULT:
+        PAGE.write_text(filled(PAGE.read_text(), beds))
 
 
 def measure(bed: Bed, row: dict[str, Any], args: argparse.Namespace) -> None:
@@ -121,6 +124,39 @@ def summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
             "epsilon": own[0]["epsilon"],
         }
     return found
+
+
+def filled(page: str, beds: dict[str, Any]) -> str:
+    """The page with the table of these beds."""
+    before, _, rest = page.partition(BEGIN)
+    return before + BEGIN + table(beds) + END + rest.partition(END)[2]
+
+
+def table(beds: dict[str, Any]) -> str:
+    """The table of docs/howto/gpu.md, in Markdown."""
+    lines = [
+        "| scenario | n | models | float32 | bfloat16 | difference | of loss | epsilon |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in beds.items():
+        exact, low = row["summary"]["float32"], row["summary"]["bfloat16"]
+        assert exact["epsilon"] == low["epsilon"]
+        count = low["models"]
+        cells = [name, f"{resolve({'scenario': name, **row['flags']}).len_training:,}", str(count)]
+        cells += [_of(each["accuracy"], "deviation", 100, 1, count) for each in (exact, low)]
+        cells += [_of(low["minus_float32"], "standard_error", 100, 2, count, sign=True)]
+        cells += [_of(low["loss_minus_float32"], "standard_error", 1, 4, count, sign=True)]
+        cells += ["none" if low["epsilon"] is None else f"{low['epsilon']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _of(
+    found: dict[str, float], beside: str, factor: float, digits: int, count: int, sign: bool = False
+) -> str:
+    """A mean, with what is beside it if there are several models."""
+    mean = f"{found['mean'] * factor:{'+' if sign else ''}.{digits}f}"
+    return mean if count == 1 else f"{mean} ± {found[beside] * factor:.{digits}f}"
 
 
 def spread(values: list[float]) -> dict[str, float]:
