@@ -3,9 +3,10 @@
 
     PYTHONPATH=src python benchmarks/text_memory.py
 
-Each row is a process of its own that takes one private step (book-keeping, AdamW) on a logical
-batch of so many physical ones, of 64 sentences of 67 tokens each, with random weights and tokens.
-The peak is the largest resident set of the process, interpreter and libraries included.
+takes one private step (book-keeping, AdamW) on a logical batch of several physical ones, of 64
+sentences of 67 tokens each, with random weights and tokens.  The peak is the largest resident set
+of the process so far, interpreter and libraries included, at the end of each physical batch and of
+the step.  A run that is cut leaves what it has measured.
 """
 
 from __future__ import annotations
@@ -14,54 +15,53 @@ import argparse
 import json
 import platform
 import resource
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import RobertaConfig, RobertaForSequenceClassification
+
+from mico_competition.training import private_checks
+from mico_competition.training.dpsgd import DPSGD
+
 RESULT = Path(__file__).resolve().parents[1] / "docs" / "results" / "text_memory.json"
-SENTENCES, TOKENS = 64, 67
-SIZES = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+SENTENCES, TOKENS, VOCABULARY = 64, 67, 50_265
 
 
 def main() -> None:
-    """Measure each number of physical batches in a process of its own, and write the JSON."""
+    """Take the step, and write the JSON after each physical batch."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--physical", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--physical", type=int, default=16, help="physical batches of the step")
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--out", type=Path, default=RESULT)
-    parser.add_argument("--one", type=int, help="measure this number in this process, and print it")
     args = parser.parse_args()
-    if args.one is not None:
-        print(json.dumps(measure(args.one)))
-        return
-    rows = []
-    for count in args.physical:
-        command = [sys.executable, __file__, "--one", str(count)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-        print(rows[-1], flush=True)
-        report = {
-            "command": "PYTHONPATH=src python benchmarks/text_memory.py",
-            "machine": f"{platform.machine()}, CPU",
-            "model": {**SIZES, "vocab_size": 50_265, "weights": "random"},
-            "batch": {"sentences": SENTENCES, "tokens": TOKENS},
-            "rows": rows,
-        }
-        args.out.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def measure(count: int, **sizes: Any) -> dict[str, Any]:
-    """The peak memory of this process after a step of `count` physical batches."""
-    import torch
-    from transformers import RobertaConfig, RobertaForSequenceClassification
-
-    from mico_competition.training import private_checks
-    from mico_competition.training.dpsgd import DPSGD
-
-    config = RobertaConfig(vocab_size=50_265, max_position_embeddings=514, **{**SIZES, **sizes})
-    config.intermediate_size = 4 * config.hidden_size
+    sizes = {"hidden_size": args.width, "num_hidden_layers": args.layers}
+    sizes |= {"num_attention_heads": args.width // 64, "intermediate_size": 4 * args.width}
+    config = RobertaConfig(vocab_size=VOCABULARY, max_position_embeddings=514, **sizes)
     model = RobertaForSequenceClassification(config).train()
+    report: dict[str, Any] = {
+        "command": f"PYTHONPATH=src python benchmarks/text_memory.py --physical {args.physical}",
+        "machine": f"{platform.machine()}, CPU, torch {torch.__version__}",
+        "model": {**sizes, "vocab_size": VOCABULARY, "attention": config._attn_implementation},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "batch": {"sentences": SENTENCES, "tokens": TOKENS},
+        "peak_gb": {},
+    }
+
+    def tell(name: str) -> None:
+        """Add the peak so far to the JSON."""
+        report["peak_gb"][name] = peak()
+        args.out.write_text(json.dumps(report, indent=2) + "\n")
+        print(name, peak(), f"GB, {time.process_time():.0f} s of CPU", flush=True)
+
+    take_step(model, args.physical, tell)
+
+
+def take_step(model: Any, count: int, tell: Callable[[str], None]) -> None:
+    """Take a step, and tell of each physical batch that has ended, and of the step."""
     trainer = DPSGD(
         model,
         torch.optim.AdamW(model.parameters(), lr=1e-5),
@@ -73,29 +73,22 @@ def measure(count: int, **sizes: Any) -> dict[str, Any]:
     )
     # The checks before a first step take more passes, none of them over more than this step's.
     trainer.checks.checked = [private_checks._computes(each) for each in model.modules()]
-    records = SENTENCES * count
-    ids = torch.randint(5, 50_265, (records, TOKENS))
-    labels = torch.randint(2, (records,))
-    before, started = peak(), time.perf_counter()
-    trainer.step(
-        torch.arange(records),
-        lambda at: {"input_ids": ids[at], "attention_mask": torch.ones_like(ids[at])},
-        labels,
-    )
-    return {
-        "physical_batches": count,
-        "peak_gb": round(peak(), 3),
-        "before_the_step_gb": round(before, 3),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "attention": config._attn_implementation,
-        "seconds": round(time.perf_counter() - started, 1),
-        "torch": torch.__version__,
-    }
+    ids = torch.randint(5, VOCABULARY, (SENTENCES * count, TOKENS))
+    begun = 0
+
+    def inputs(at: torch.Tensor) -> dict[str, torch.Tensor]:
+        nonlocal begun
+        tell(f"after {begun} physical batches")
+        begun += 1
+        return {"input_ids": ids[at], "attention_mask": torch.ones_like(ids[at])}
+
+    trainer.step(torch.arange(len(ids)), inputs, torch.randint(2, (len(ids),)))
+    tell(f"after the step, of {begun} physical batches")
 
 
 def peak() -> float:
     """The largest resident set of this process so far, in GB of 10^9 bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3)
 
 
 if __name__ == "__main__":
