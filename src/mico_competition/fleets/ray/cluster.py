@@ -25,7 +25,15 @@ from mico_competition.fleets.ray.link import (
     connected,
     import_ray,
 )
-from mico_competition.fleets.ray.task import Files, Job, Result, SharedFolder, train, try_memory
+from mico_competition.fleets.ray.task import (
+    Files,
+    Job,
+    Result,
+    SharedFolder,
+    call,
+    train,
+    try_memory,
+)
 from mico_competition.models.inputs import Data
 from mico_competition.support.files import PRIVATE, written_aside
 from mico_competition.training.accounting import Mechanism
@@ -181,14 +189,15 @@ class _Tasks:
         self._job = ray.put(replace(job, cuda=gpus > 0))
         # Ray must not retry: the fleet does, which counts the tries and splits a failed stack.
         with_needs = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_retries=0)
-        self._task, self._trial = with_needs(train), with_needs(try_memory)
+        # One function for both kinds: Ray would wait for the head again to send another.
+        self._task = with_needs(call)
         self._waits = False
 
     def submit(self, block: Block) -> Any:
         """The reference of a new task that trains `block`."""
         ids = block.model_ids
         name = f"{self._scenario} {ids[0]}" + (f" to {ids[-1]}" if len(ids) > 1 else "")
-        return self._task.options(name=name).remote(self._job, block)
+        return self._task.options(name=name).remote(train, self._job, block)
 
     def submit_trial(self, stack: int, mechanism: Mechanism | None) -> Any:
         """The reference of a new task that tries whether `stack` models fit into memory."""
@@ -196,8 +205,8 @@ class _Tasks:
             sharing = int(1 / self._gpus + 1e-6)
         else:
             sharing = max([1, *map(self._slots, self._watch.resources())])
-        task = self._trial.options(name=f"{self._scenario} memory")
-        return task.remote(self._job, stack, sharing, mechanism)
+        task = self._task.options(name=f"{self._scenario} memory")
+        return task.remote(try_memory, self._job, stack, sharing, mechanism)
 
     def room(self) -> int:
         """How many tasks may be in flight: enough to keep the current nodes busy.

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +186,11 @@ def check_code(job: Job, data: Data, node: str) -> None:
             f"The code on {node} trains in another way than that of the machine the fleet was "
             "started on: install the same on every node."
         )
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `train` or `try_memory` in a task."""
+    return function(*arguments)
 
 
 def try_memory(job: Job, stack: int, sharing: int, mechanism: Mechanism | None) -> str | None:
