@@ -11,9 +11,12 @@ from helpers_precision import trainer_in
 from helpers_private_checks import Net, data, net
 from torch import nn
 
+from mico_competition.models.architectures import MLP
 from mico_competition.models.precision import BFLOAT16, FLOAT32
 from mico_competition.training import step_graphs
 from mico_competition.training.settings import resolve
+from mico_competition.training.stacked_model import stacked
+from mico_competition.training.stacked_step import StackedDPSGD
 from mico_competition.training.step_graphs import StepGraphs
 
 GPU = [
@@ -86,6 +89,41 @@ def test_weights_are_those_of_steps_without(name, precision, device, tmp_path):
     assert len(trainer.graphs._graphs) == 1 and not trainer.graphs.off
     if device == "cpu":
         assert (record.recorded, record.replayed) == (1, 2 + 1 + 2 + 1 + 3 + 1)
+
+
+@pytest.mark.parametrize("device", WHERE)
+def test_a_stack_takes_the_same_steps_by_graphs(device):
+    ends = []
+    for graphs in (False, True):
+        torch.manual_seed(0)
+        model = stacked([MLP(6, 5, 3) for _ in range(3)]).to(device)
+        trainer = StackedDPSGD(
+            model,
+            torch.optim.SGD(model.parameters(), lr=1.0),
+            noise_multiplier=1.0,
+            max_grad_norm=1.0,
+            expected_batch_size=4,
+            max_physical_batch_size=8,
+            fixed_shapes=True,
+            noise_generators=[torch.Generator(device).manual_seed(i) for i in range(3)],
+        )
+        if graphs:
+            trainer, _ = with_graphs(trainer, device)
+        generator = torch.Generator().manual_seed(1)
+        x = torch.randn(3, 30, 6, generator=generator).to(device)
+        labels = torch.randint(3, (3, 30), generator=generator).to(device)
+
+        def inputs(positions, x=x):
+            return x.gather(1, positions.unsqueeze(2).expand(-1, -1, 6)).flatten(0, 1)
+
+        losses = []
+        for lengths in ((9, 4, 0), (1, 8, 2), (0, 0, 0), (5, 5, 5)):
+            batches = [torch.arange(n, device=device) for n in lengths]
+            losses.append(trainer.step(batches, inputs, labels))
+        ends.append([*[p.detach() for p in model.parameters()], *losses])
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0 if device == "cpu" else 1e-6)
+    assert trainer.graphs._graphs and not trainer.graphs.off
 
 
 def released(trainer, inputs, labels, steps=3):

@@ -125,7 +125,7 @@ class StackedDPSGD(DPSGD):
                 rows = Batch(inputs(positions), wanted, len(labels))
                 with full_float32(labels.device):  # so that norms are those of the sum
                     self.checks.before(rows, length)
-                    totals += self._backward(rows.inputs, rows.labels, counts.flatten())
+                    totals += self._passes(rows.inputs, rows.labels, counts.flatten())
                     self.checks.after()
             else:
                 self._backward_nothing()
