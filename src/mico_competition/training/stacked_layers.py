@@ -29,7 +29,7 @@ from mico_competition.training.ghost_norms import (
 from mico_competition.training.layer_rule import Rule, scaled
 
 # A convolution of S models runs as one with S groups if each model's takes at most this many
-# multiply-adds, and else model by model: benchmarks/RESULTS.md, "Stacks".
+# multiply-adds, and else model by model, each as it is faster on a CPU (benchmarks/stack_steps.py).
 SMALL_CONVOLUTION = 2_000_000
 
 
