@@ -1,0 +1,143 @@
+"""The form of the benchmark's entries: which fields there are, and what fits them.
+
+Entries come by pull requests, so the values are not trusted. `checking` computes the numbers anew.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mico_competition.attacks.registry import ROWS, WINNERS_FORMULAS
+from mico_competition.benchmark.entry import ACCESS
+from mico_competition.benchmark.measuring import FOLDS, RESAMPLES, SEED
+from mico_competition.benchmark.tiers import TIERS, VERSION
+from mico_competition.hosting.leaderboard.form import is_link
+from mico_competition.hosting.leaderboard.names import is_line, is_name
+from mico_competition.scoring.printable import shown
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_TIME = re.compile(r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z")
+
+_Rule = tuple[Callable[[Any], bool], str]
+
+
+def _is_sha(value: Any) -> bool:
+    return type(value) is str and _SHA256.fullmatch(value) is not None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and value >= 0
+
+
+def _is_file(value: Any) -> bool:
+    if value is None:
+        return True
+    fields = {"name", "function", "sha256"}
+    known = type(value) is dict and set(value) == fields and _is_sha(value["sha256"])
+    return known and all(is_line(value[name], 200, 1) for name in fields)
+
+
+def _is_texts(value: Any) -> bool:
+    return type(value) is dict and all(
+        is_line(key, 40, 1) and (type(text) in (int, type(None)) or is_line(text, 200, 1))
+        for key, text in value.items()
+    )
+
+
+FIELDS: Mapping[str, _Rule] = {
+    "benchmark": (lambda v: v == VERSION, f"{VERSION}, the version of the tiers"),
+    "tier": (lambda v: type(v) is str and v in TIERS, f"one of {', '.join(TIERS)}"),
+    "name": (is_name, "a line of 1 to 80 printable characters, in Unicode's form NFKC"),
+    "title": (lambda v: is_line(v, 300, 1), "what the attack does, in a line"),
+    "source": (lambda v: is_line(v, 300, 1), "where the attack comes from, in a line"),
+    "authors": (
+        lambda v: type(v) is list and len(v) <= 20 and all(map(is_name, v)),
+        "a list of at most 20 names",
+    ),
+    "link": (lambda v: v == "" or (is_line(v, 300) and is_link(v)), 'an http(s) address, or ""'),
+    "access": (lambda v: v in ACCESS, f"one of {', '.join(ACCESS)}"),
+    "known_training_set": (lambda v: type(v) is bool, "true or false"),
+    "file": (_is_file, "null, or name, function and sha256 of the attack's file"),
+    "command": (lambda v: is_line(v, 1000, 1), "the command that made it, in a line"),
+    "made": (lambda v: type(v) is str and bool(_TIME.fullmatch(v)), "a time in UTC"),
+    "versions": (_is_texts, "package -> version"),
+    "machine": (_is_texts, "processor, system, cpus and threads"),
+    "seed": (lambda v: v == SEED, str(SEED)),
+    "resamples": (lambda v: v == RESAMPLES, str(RESAMPLES)),
+    "folds": (lambda v: v == FOLDS, str(FOLDS)),
+    "average": (lambda v: type(v) is dict, "metrics and gain"),
+    "scenarios": (lambda v: type(v) is dict, "an object with the tier's scenarios"),
+}
+_SCENARIO: Mapping[str, _Rule] = {
+    "fleet": (_is_sha, "the fingerprint of the fleet, 64 hexadecimal digits"),
+    "epsilon": (lambda v: v is None or _is_count(v), "a number or null"),
+    "delta": (lambda v: v is None or _is_count(v), "a number or null"),
+    "limit": (lambda v: v is None or type(v) is dict, "rates, or null"),
+    "cpu_seconds": (_is_count, "a number from 0"),
+    "signal_cpu_seconds": (_is_count, "a number from 0"),
+    "seconds": (_is_count, "a number from 0"),
+    **dict.fromkeys(("targets", "members", "nonmembers"), (_is_count, "a whole number")),
+    **dict.fromkeys(("metrics", "gain"), (lambda v: type(v) is dict, "numbers of each metric")),
+    "ranks": (lambda v: _are_ranks(v) and v["data"] is not None, "sha256 and data"),
+    "winner": (
+        lambda v: (
+            type(v) is dict
+            and set(v) == {"formula", "metrics", "ranks"}
+            and v["formula"] in WINNERS_FORMULAS
+            and _are_ranks(v["ranks"])
+        ),
+        "formula (one of the winner's six), metrics and ranks",
+    ),
+}
+
+
+_TRUTH: Mapping[str, _Rule] = {
+    "truth": (lambda v: type(v) is str and len(v) < 100_000, "bits in base64"),
+    "targets": (lambda v: type(v) is int and v > 1, "a whole number from 2"),
+    **dict.fromkeys(("members", "nonmembers"), (lambda v: type(v) is int and v > 0, "a number")),
+}
+
+
+def _are_ranks(value: Any) -> bool:
+    fields = type(value) is dict and set(value) == {"sha256", "data"}
+    return fields and _is_sha(value["sha256"]) and type(value["data"]) in (str, type(None))
+
+
+def faults_of_form(values: Mapping[str, Any]) -> list[str]:
+    """The faults of an entry's form."""
+    return [*_apply("", values, FIELDS)] or [*_faults_of_parts(values)]
+
+
+def _apply(place: str, values: Any, rules: Mapping[str, _Rule]) -> Iterator[str]:
+    if type(values) is not dict:
+        yield f"{place or 'the entry'} should be an object"
+        return
+    for name in sorted(set(values) - set(rules)):
+        yield f"{place}{shown(str(name))[1:-1]}: there is no such field"
+    for name, (fits, expected) in rules.items():
+        if name not in values:
+            yield f"{place}{name} is missing; expected {expected}"
+        elif not fits(values[name]):
+            yield f"{place}{name}: expected {expected}, got {shown(str(values[name])[:200])}"
+
+
+def _faults_of_parts(values: Mapping[str, Any]) -> Iterator[str]:
+    """Faults of the scenarios, and of what a named attack of the package says of itself."""
+    tier, stated = TIERS[values["tier"]], tuple(values["scenarios"])
+    names = tuple(n for n in tier.scenarios if n in stated) if tier.downloaded else tier.scenarios
+    if not stated or stated != names:
+        yield f"scenarios: expected {', '.join(names or tier.scenarios)}, in this order"
+        return
+    rules = {**_SCENARIO, **(_TRUTH if tier.downloaded else {})}
+    for name in names:
+        yield from _apply(f"scenarios.{name}.", values["scenarios"][name], rules)
+    row = ROWS.get(values["name"])
+    if row is not None and values["file"] is not None:
+        yield f"name: {shown(values['name'])} is an attack of the package; give yours another name"
+    elif values["file"] is None and row is None and "--attack " not in values["command"]:
+        yield "file: expected name, function and sha256, as it is no attack of the package"
+    elif row is not None and row.access != values["access"]:
+        yield f"access: expected {row.access}, as `mico attacks` says"
