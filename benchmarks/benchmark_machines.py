@@ -96,6 +96,26 @@ def report(found: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
     return {"settings": found, "largest_difference_from_the_first": moved}
 
 
+def rows(found: dict[str, Any]) -> list[str]:
+    """The table of docs/LEADERBOARD.md, in points."""
+    lines = [
+        "| setting | fleets with other bits | a TPR at 10 % FPR moves by | a gain | a mean gain |",
+        "|---|---|---|---|---|",
+    ]
+    first = next(iter(found["settings"].values()))
+    for name, one in [*found["settings"].items()][1:]:
+        other = [s for s, mark in one["fleets"].items() if mark != first["fleets"][s]]
+        moved = found["largest_difference_from_the_first"][name]
+        ends = (
+            max(v for where, v in moved["tpr"].items() if where != "mean"),
+            max(v for where, v in moved["gain"].items() if where != "mean"),
+            moved["gain"]["mean"],
+        )
+        cells = [name, f"{len(other)} of 3", *(f"{100 * end:.1f}" for end in ends)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def pairs(one: Any, first: Any, kind: str, where: str) -> list[tuple[float, float]]:
     """The values of each attack with two settings."""
     both = zip(one["attacks"].values(), first["attacks"].values())

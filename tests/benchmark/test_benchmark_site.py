@@ -93,6 +93,22 @@ def test_sections_are_those_of_the_index_of_methods():
     assert anchor_of("4.4") == "44-lira"
 
 
+def test_what_is_on_all_records_is_that_of_the_results():
+    with script_of("leaderboard_entries") as module:
+        results = module.all_records()
+    kept = json.loads((ROOT / "src/mico_competition/benchmark/all_records.json").read_text())
+    assert kept == results, "run benchmarks/leaderboard_entries.py --copy"
+    assert "bundles_inf" in kept and "purchase100_inf" in kept
+
+
+def test_the_page_shows_how_far_scores_move_between_machines():
+    found = json.loads((ROOT / "docs/results/benchmark_machines.json").read_text())
+    with script_of("benchmark_machines") as module:
+        lines = module.rows(found)
+        assert [*found["settings"]] == [*module.SETTINGS]
+    assert "\n".join(lines) in (ROOT / "docs/LEADERBOARD.md").read_text(encoding="utf-8")
+
+
 def test_the_curve_of_ranks_reaches_the_scored_rate(mine):
     entry = Entry(mine, read_values(mine))
     from mico_competition.benchmark.board import ranks_in

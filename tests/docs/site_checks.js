@@ -23,7 +23,7 @@
     element.clientWidth > 0 && element.scrollWidth > element.clientWidth + 1;
   const overflow = (element) => getComputedStyle(element).overflowX;
 
-  const article = document.querySelector("article");
+  const article = document.querySelector("article") ?? document.querySelector("main"); // the benchmark's
   const scrolls = (element) =>
     [...above(element)].some((one) => article.contains(one) && overflow(one) !== "visible");
   const edge = article.getBoundingClientRect().right;
