@@ -85,7 +85,13 @@ setup(
     package_dir={"": "src", "mico_competition.scoring": "scoring"},
     package_data={
         "mico_competition": ["py.typed"],
-        "mico_competition.benchmark": ["*.toml", "seeds/*.txt", "entries/*/*.json", "site/*"],
+        "mico_competition.benchmark": [
+            "*.toml",
+            "*.json",
+            "seeds/*.txt",
+            "entries/*/*.json",
+            "site/*",
+        ],
         "mico_competition.hosting.leaderboard": ["site/*"],
         "mico_competition.competition": ["*.toml"],
         "mico_competition.hosting.hub": ["card.md"],

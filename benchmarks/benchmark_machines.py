@@ -29,10 +29,6 @@ ATTACKS = ("threshold", "winner-2023", "lira-online", "rmia", "eb")
 SETTINGS: dict[str, tuple[int, dict[str, str]]] = {
     "one thread": (1, {}),
     "two threads": (2, {}),
-    "torch and MKL with AVX2 only": (
-        1,
-        {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
-    ),
     "torch without vector instructions, MKL with SSE4.2": (
         1,
         {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},

@@ -1,11 +1,13 @@
 """The benchmark's site: ranked tables, charts, pages of attacks, and nothing from elsewhere."""
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
 
 import pytest
 from helpers_pages import ROOT
+from helpers_scripts import script_of
 
 from mico_competition.benchmark.entry import Entry, entry_text, read_tier, read_values
 from mico_competition.benchmark.methods import HEADINGS, SECTIONS, anchor_of

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -80,6 +82,22 @@ class Board:
                 **row_of(one.entry, scenario),
             }
             for one, gain in zip(placed, gains)
+        ]
+
+    def on_all_records(self) -> list[dict[str, Any]]:
+        """What was measured on all records of fleets of the same recipes, the best gain first."""
+        text = (files(__package__) / "all_records.json").read_text(encoding="utf-8")
+        known = json.loads(text)
+        return [
+            {
+                "scenario": name,
+                **row,
+                "gain": cell(row["gain"], gain=True),
+                "tpr": cell(row["tpr"]),
+            }
+            for name in self.scenarios
+            if name in known
+            for row in sorted(known[name]["attacks"], key=lambda row: -row["gain"][0])
         ]
 
     @cached_property

@@ -150,7 +150,7 @@ class Site:
             for name, part in board.scenarios.items()
         ]
         privacies = {part["privacy"]: part["label"] for part in parts}
-        tier = {**self._tier(board), "parts": parts}
+        tier = {**self._tier(board), "parts": parts, "all_records": board.on_all_records()}
         accesses = [a for a in ACCESS if any(e.access == a for e in board.entries)]
         return self._render(
             "tier",
