@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from fastdp_rival import FastDPTrainer
 from torch import nn
 
 from mico_competition.training.dpsgd import DPSGD
@@ -76,6 +77,8 @@ def trainers(
         optimizer = case.optimizer(model.parameters(), lr=1e-4)
         if mode == "plain":
             made[mode] = PlainTrainer(model, optimizer, physical)
+        elif mode == "fastDP":
+            made[mode] = FastDPTrainer(model, optimizer, case.batch)
         else:
             name, *how = mode.split(", ")
             made[mode] = DPSGD(

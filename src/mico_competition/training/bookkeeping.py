@@ -10,6 +10,7 @@ Karypis, "Differentially private optimization on large model at small cost", ICM
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -144,13 +145,19 @@ class BookKeeper:
         squares = _sum(of_parts, precision)
         doubts = [self._doubt(at, losses.shape) for at in range(len(of_parts))]
         found = [doubt for doubt in doubts if doubt is not None]
-        least = _sum(found, precision) if found else torch.zeros_like(squares)
+        least = _sum(found, precision) if found else None
         if not ask:
-            squares = torch.where(squares < least, least, squares)
+            if least is not None:
+                squares = torch.where(squares < least, least, squares)
             self._drop_not_finite(squares)
-        elif not torch.where(squares >= least, squares, torch.inf).sum().isfinite():
+            return squares.sqrt()
+        certain = squares if least is None else torch.where(squares >= least, squares, torch.inf)
+        if not math.isfinite(certain.sum().item()):
             # The sum may overflow where all are finite; then nothing is settled.
-            self._settle(squares < least, squares, of_parts, doubts)
+            hidden = (
+                torch.zeros_like(squares, dtype=torch.bool) if least is None else squares < least
+            )
+            self._settle(hidden, squares, of_parts, doubts)
         return squares.sqrt()
 
     def _run_backward(self, losses: Tensor) -> None:
@@ -226,5 +233,7 @@ class BookKeeper:
 
 def _sum(rows: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """The sum of tensors of one shape in a precision; at least one."""
+    if len(rows) == 2:
+        return (rows[0] + rows[1]).to(dtype)
     total: Tensor = torch.stack(list(rows)).sum(0, dtype=dtype)
     return total

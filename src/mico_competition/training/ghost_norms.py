@@ -39,8 +39,10 @@ class LinearRule(Rule):
             return square(g if g.ndim == 2 else g.flatten(1, -2).sum(1))
         if a.ndim == 2:
             # The gradient is the outer product of g and a, so its norm is |g| |a|.
-            lengths = not_small(a)
-            return not_small(g) * (lengths + 1 if "bias" in self.trained else lengths)
+            norms = not_small(g)
+            if "bias" in self.trained:
+                return norms.square() + norms.mul_(not_small(a)).square_()
+            return norms.mul_(not_small(a)).square_()
         a, g = a.flatten(1, -2), g.flatten(1, -2)
         if self._pairs_cost_less(a, g):
             squares: Tensor = torch.linalg.vecdot(pairs(a).flatten(1), pairs(g).flatten(1))

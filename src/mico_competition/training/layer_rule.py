@@ -95,7 +95,9 @@ class Rule:
         calls = list(self.recorded(batch))
         keeps = len(calls) == 1 and self.may_keep and self.keeps(*calls[0])
         if len(calls) == 1 and not keeps:
-            return not_negative(self.norms_from(*calls[0]))
+            squares = self.norms_from(*calls[0])
+            one_position = calls[0][1].ndim == 2  # then it is no sum over pairs of positions
+            return squares if one_position else not_negative(squares)
         for a, g in calls:
             for name, rows in self.gradients(a, g).items():
                 self._rows[name] = self._rows[name] + rows if name in self._rows else rows
@@ -249,12 +251,12 @@ def rough_square(x: Tensor) -> Tensor:
 
 
 def not_small(x: Tensor) -> Tensor:
-    """The squared norm of each row of x [b, d], and where it is very small a bound of it.
+    """The norm of each row of x [b, d], and where it is very small a bound of it.
 
     A square that is too small for a float would count as 0 in a product with a large one.
     """
-    squares = torch.linalg.vector_norm(x, dim=1).square_()
-    return squares.clamp_(min=torch.finfo(squares.dtype).tiny ** 0.8)
+    norms = torch.linalg.vector_norm(x, dim=1)
+    return norms.clamp_(min=torch.finfo(norms.dtype).tiny ** 0.4)
 
 
 def doubt_of(size: Tensor, *, of_pairs: bool) -> Tensor:
