@@ -118,17 +118,22 @@ def batch_of(
 def step_times(
     made: dict[str, Any], batch: tuple, repeats: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each repeat, rivals in turn; the first rounds warm up and are not counted."""
+    """Seconds of each repeat, rivals in turn; the first rounds warm up and are not counted.
+
+    With one thread of a CPU they are of its processor, which other programs change little.
+    """
     times: dict[str, list[float]] = {mode: [] for mode in made}
     wait = torch.cuda.synchronize if batch[2].is_cuda else lambda: None
+    alone = torch.get_num_threads() == 1 and not batch[2].is_cuda
+    clock = time.thread_time if alone else time.perf_counter
     for repeat in range(repeats + warm_up):
         for mode, trainer in made.items():
             wait()
-            start = time.perf_counter()
+            start = clock()
             trainer.step(*batch)
             wait()
             if repeat >= warm_up:
-                times[mode].append(time.perf_counter() - start)
+                times[mode].append(clock() - start)
     return times
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers_bookkeeping import KINDS, TINY_NOISE, gradients_by_loop, make, norms_of, rows
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from mico_competition.models.architectures import MLP
 from mico_competition.training.bookkeeping import BookKeeper
@@ -63,6 +64,43 @@ def test_an_empty_batch_is_a_step_of_noise(kind, tmp_path):
     moved = flat(model) - before
     # sigma C / L, within five standard errors of a normal sample's deviation.
     assert abs(float(moved.std()) / (2.0 * 3.0 / 4) - 1) < 5 / (2 * moved.numel()) ** 0.5
+
+
+class Checkpointed(nn.Module):
+    """A model whose middle layers run again in the backward pass."""
+
+    def __init__(self, reentrant):
+        super().__init__()
+        self.first, self.reentrant = nn.Linear(6, 8), reentrant
+        self.middle, self.last = nn.Sequential(nn.Tanh(), nn.Linear(8, 8)), nn.Linear(8, 4)
+
+    def forward(self, x):
+        hidden = self.first(x)
+        if self.reentrant is None:
+            return self.last(self.middle(hidden))
+        return self.last(checkpoint(self.middle, hidden, use_reentrant=self.reentrant))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")  # of no_grad passes
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpoints_change_nothing(reentrant):
+    torch.manual_seed(0)
+    model, inputs, labels = Checkpointed(None), torch.randn(7, 6), torch.arange(7) % 4
+    plain = stepped(model, inputs, labels, norm=0.5)
+    model.reentrant = reentrant
+    torch.testing.assert_close(stepped(model, inputs, labels, norm=0.5), plain)
+
+
+def test_a_frozen_parameter_with_a_gradient_of_before_stays_as_it_is():
+    """Its gradient has no noise, and the optimizer would take a step with it."""
+    torch.manual_seed(0)
+    model = MLP(6, 8, 4)
+    inputs, labels = torch.randn(7, 6), torch.arange(7) % 4
+    nn.functional.cross_entropy(model(inputs), labels).backward()
+    frozen = model.mlp[0].weight.requires_grad_(False)
+    before = frozen.detach().clone()
+    trainer_of(model).step(torch.arange(7), inputs.__getitem__, labels)
+    assert torch.equal(frozen, before) and frozen.grad is None
 
 
 # -- refusals ---------------------------------------------------------------------------------

@@ -11,14 +11,13 @@ Karypis, "Differentially private optimization on large model at small cost", ICM
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from mico_competition.models.recorder import CallRecorder, Recorder
 from mico_competition.training.layer_rule import squared_length
@@ -78,13 +77,11 @@ class BookKeeper:
 
     def _forget(self) -> None:
         self._apart: dict[DoubtfulPart, list[int]] = {}
-        self._edges: list[GradientEdge] = []
-        self._takers: list[Callable[[Tensor], None]] = []
         for part in self.layers.parts:
             part.forget()
 
     def _see(self, module: nn.Module, layer_input: Tensor, output: Tensor) -> Tensor | None:
-        """Record a layer's input, and ask for the gradient of its output."""
+        """Record a layer's input, and hook the gradient of its output."""
         if not torch.is_grad_enabled():
             return None
         rule = self.layers.rules[module]
@@ -94,23 +91,15 @@ class BookKeeper:
             layer_input = shared.expand(self._count, *shared.shape[1:])
             output = output.expand(self._count, *output.shape[given.ndim - shared.ndim + 1 :])
         call = rule.see_input(layer_input, output.dtype)
-        self._ask(output, partial(rule.see_output_gradient, call=call))
+        output.register_hook(partial(rule.see_output_gradient, call=call))
         return None if shared is None else output
-
-    def _ask(self, output: Tensor, take: Callable[[Tensor], None]) -> None:
-        """Have `take` called with the gradient of a tensor, as it is now, if the losses have one.
-
-        An edge of the graph stays that of the tensor's present values, whatever changes them later.
-        """
-        self._edges.append(get_gradient_edge(output))
-        self._takers.append(take)
 
     def _see_call(
         self, module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Any
     ) -> None:
         """Record a call of a layer without a formula."""
         if torch.is_grad_enabled():
-            self.layers.whole[module].see(arguments, named, output, self._ask)
+            self.layers.whole[module].see(arguments, named, output)
 
     def norms(
         self,
@@ -136,8 +125,9 @@ class BookKeeper:
             ValueError: naming a layer that does not contribute to the losses, whose input does
                 not have one row for each example, or whose input was changed in place.
         """
-        with passes or nullcontext():
-            self._run_backward(losses)
+        if losses.requires_grad:  # otherwise no layer contributes, and the first rule says so
+            with passes or nullcontext():
+                losses.backward(torch.ones_like(losses))
         # A frozen part may run in half precision, and the losses with it; the norms never do.
         precision = torch.promote_types(losses.dtype, torch.float32)
         with self._recorder.paused(), self._whole.paused() if self._whole else nullcontext():
@@ -159,19 +149,6 @@ class BookKeeper:
             )
             self._settle(hidden, squares, of_parts, doubts)
         return squares.sqrt()
-
-    def _run_backward(self, losses: Tensor) -> None:
-        """Compute the gradients of the summed losses that layers asked for."""
-        for row in self.layers.rows:
-            self._ask(row.rows, row.see_gradient)
-        if losses.requires_grad and self._edges:  # else the first rule says that none contributes
-            found = torch.autograd.grad(
-                losses, self._edges, torch.ones_like(losses), allow_unused=True
-            )
-            for take, gradient in zip(self._takers, found):
-                if gradient is not None:
-                    take(gradient)
-        self._edges, self._takers = [], []
 
     def _doubt(self, at: int, batch: torch.Size) -> Tensor | None:
         part: Any = self.layers.parts[at]
@@ -234,6 +211,6 @@ class BookKeeper:
 def _sum(rows: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """The sum of tensors of one shape in a precision; at least one."""
     if len(rows) == 2:
-        return (rows[0] + rows[1]).to(dtype)
+        return rows[0].to(dtype) + rows[1].to(dtype)
     total: Tensor = torch.stack(list(rows)).sum(0, dtype=dtype)
     return total

@@ -25,13 +25,13 @@ class OneRow:
     def __init__(self, name: str, module: nn.Module, own: str) -> None:
         self.name, self.module, self.own = name, module, own
         self.parameter = module.get_parameter(own)
-        self.forget()
+        self._rows: Tensor | None = None
 
     def start(self, count: int) -> None:
         """Put a row for each example into the block."""
         rows = self.parameter.detach().expand(count, *self.parameter.shape[1:])
-        self.rows = rows.clone().requires_grad_()
-        self.module._parameters[self.own] = self.rows  # type: ignore[assignment] # no Parameter
+        self._rows = rows.clone().requires_grad_()
+        self.module._parameters[self.own] = self._rows  # type: ignore[assignment] # no Parameter
 
     def stop(self) -> None:
         """Put the parameter back."""
@@ -39,19 +39,15 @@ class OneRow:
 
     def forget(self) -> None:
         """Drop what was recorded of a batch."""
-        self.rows = self._seen = None
-
-    def see_gradient(self, gradient: Tensor) -> None:
-        """Record the gradients of the rows."""
-        self._seen = gradient
+        self._rows = None
 
     def _gradient(self) -> Tensor:
-        if self._seen is None:
+        if self._rows is None or self._rows.grad is None:
             raise ValueError(
                 f"Parameter {self.name} takes no part in the loss, so its gradient is not known: "
                 "remove it from the model, or freeze it by requires_grad_(False)."
             )
-        return self._seen
+        return self._rows.grad
 
     def squared_norms(self, batch: torch.Size) -> Tensor:
         """The squared norms of the per-example gradients, float[batch]."""
@@ -60,7 +56,8 @@ class OneRow:
 
     def drop(self, dropped: Tensor) -> None:
         """Make the gradients of the examples that `dropped`, bool[batch], marks zero."""
-        self._seen = without(self._gradient(), dropped)
+        assert self._rows is not None
+        self._rows.grad = without(self._gradient(), dropped)
 
     def write_weighted_sum(self, weights: Tensor) -> None:
         """Write sum_i weights_i * gradient_i into the parameter's `grad`."""

@@ -91,9 +91,11 @@ def summed_optimizer() -> Any:
 
         def zero_grad(self, set_to_none: bool = True) -> None:
             """Drop the gradients, and the sum too unless the logical batch goes on."""
-            for parameter in self.params:
-                parameter.grad = None
-                if not self._is_last_step_skipped:
+            for group in self.param_groups:  # a frozen parameter may have one of before
+                for parameter in group["params"]:
+                    parameter.grad = None
+            if not self._is_last_step_skipped:
+                for parameter in self.params:
                     parameter.summed_grad = None
 
         def __reduce_ex__(self, protocol: Any) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -45,14 +43,8 @@ class WholeLayer:
         self._rows: dict[str, Tensor] = {}
         self._autocast: AbstractContextManager[Any] | None = None
 
-    def see(
-        self,
-        arguments: tuple[Any, ...],
-        named: dict[str, Any],
-        output: Any,
-        ask: Callable[[Tensor, Callable[[Tensor], None]], None],
-    ) -> None:
-        """Record a call, and ask for the gradients of its outputs."""
+    def see(self, arguments: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        """Record a call, and hook the gradients of its outputs."""
         self._autocast = _autocast_now((arguments, named))  # the rows are computed as the outputs
         versions = [leaf._version for leaf in _tensors((arguments, named))]
         self._calls.append((arguments, named, versions))
@@ -60,7 +52,7 @@ class WholeLayer:
         self._gradients.append(gradients)
         for at, leaf in enumerate(tree_leaves(output)):
             if isinstance(leaf, Tensor) and leaf.requires_grad:
-                ask(leaf, partial(gradients.__setitem__, at))
+                leaf.register_hook(lambda g, at=at: gradients.__setitem__(at, g.detach()))
 
     def squared_norms(self, batch: torch.Size) -> Tensor:
         """The squared norms of the per-example gradients, float[batch]."""
