@@ -65,7 +65,7 @@ def test_the_step_times_are_those_of_the_speed_page(script):
     """Both pages show docs/results/step_times.json, which benchmarks/bench.py writes."""
     steps = json.loads(script.STEPS.read_text(encoding="utf-8"))
     speed = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")
-    assert steps["versions"] in speed and len(steps["steps"]) == 8
+    assert steps["versions"] in speed and len(steps["steps"]) in (4, 8)  # by one thread, or two too
     for row in steps["steps"]:
         cells = [row["model"], str(row["threads"]), f"{row['plain ms']:.1f} ms"]
         cells += ["{:.2f} ({:.2f}-{:.2f})".format(*row[mode]) for mode in script.MODES]

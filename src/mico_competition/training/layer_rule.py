@@ -228,7 +228,8 @@ def not_negative(squares: Tensor) -> Tensor:
 def square(x: Tensor) -> Tensor:
     """The squared norm of each row of x [b, ...], in two stages, which lose fewer digits."""
     norms = torch.linalg.vector_norm(x, dim=-1).flatten(1) if x.ndim > 2 else x
-    return torch.linalg.vector_norm(norms, dim=1).square_()
+    lengths: Tensor = torch.linalg.vector_norm(norms, dim=1)
+    return lengths.square_()
 
 
 def add_to(total: dict[nn.Parameter, Tensor], parameter: nn.Parameter, row: Any) -> None:
@@ -246,7 +247,7 @@ def rough_square(x: Tensor) -> Tensor:
 
     The square of another factor may then be too small for a float, and count as 0.
     """
-    squares = torch.linalg.vector_norm(x.flatten(1), dim=1).square_()
+    squares: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1).square_()
     return squares.masked_fill_(squares > torch.finfo(squares.dtype).max ** 0.8, torch.inf)
 
 
@@ -255,7 +256,7 @@ def not_small(x: Tensor) -> Tensor:
 
     A square that is too small for a float would count as 0 in a product with a large one.
     """
-    norms = torch.linalg.vector_norm(x, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=1)
     return norms.clamp_(min=torch.finfo(norms.dtype).tiny ** 0.4)
 
 
