@@ -187,7 +187,9 @@ def hours_section(found: dict[str, Any]) -> str:
     if not counted:
         return f"The GPU hours of all {models:,} models were {NOT_MEASURED}."
     head = ["scenario", "models", "a model", "GPU hours", "source"]
-    return f"{models:,} models: GPU hours, one process after another\n\n{table(head, rows)}"
+    tiny = "Of a tiny version, so these are not GPU hours: " if found.get("tiny") else ""
+    title = f"{tiny}{models:,} models: GPU hours, one process after another"
+    return f"{title}\n\n{table(head, rows)}"
 
 
 def seconds_a_model(found: dict[str, Any], scenario: str) -> tuple[float | None, str]:
