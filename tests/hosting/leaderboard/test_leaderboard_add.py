@@ -195,20 +195,20 @@ def test_the_verbs(tmp_path, capsys, monkeypatch):
     flags = ["--truth", "truth", "--name", "It's <mine>", "--author", "A", "--author", "B"]
     assert main(["leaderboard", "add", "a.zip", *flags]) == 0
     assert "cifar10 dev: average TPR at 10% FPR 0." in capsys.readouterr().out
-    assert main(["leaderboard", "check"]) == 0
-    assert main(["leaderboard", "build"]) == 0
+    assert main(["leaderboard", "check", "leaderboard"]) == 0
+    assert main(["leaderboard", "build", "leaderboard"]) == 0
     assert "1 entry\n" in capsys.readouterr().out
     assert (tmp_path / "site" / "index.html").is_file()
     assert [e.phase for e in read_entries("leaderboard")] == ["dev"]  # final only if asked for
     assert main(["leaderboard", "add", "a.zip", *flags, "--phase", "final"]) == 0
-    assert main(["leaderboard", "build", "--final_opens", "2099-01-01T00:00:00Z"]) == 0
+    assert main(["leaderboard", "build", "leaderboard", "--final_opens", "2099-01-01T00:00:00Z"]) == 0
     assert "Left out 1 entry of the final phase" in capsys.readouterr().out
     assert main(["leaderboard", "add", "a.zip", *flags, "--link", "javascript:x"]) == 1
     assert capsys.readouterr().err.startswith("mico: This cannot stand in an entry:")
     (tmp_path / "leaderboard" / "cifar10" / "x.json").write_text("{}")
-    assert main(["leaderboard", "check"]) == 1
+    assert main(["leaderboard", "check", "leaderboard"]) == 1
     assert "cifar10/x.json: name: is missing" in capsys.readouterr().err
-    assert main(["leaderboard", "build"]) == 1
+    assert main(["leaderboard", "build", "leaderboard"]) == 1
 
 
 def test_nothing_heavy_is_imported_to_score():
