@@ -201,7 +201,8 @@ def test_the_verbs(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "site" / "index.html").is_file()
     assert [e.phase for e in read_entries("leaderboard")] == ["dev"]  # final only if asked for
     assert main(["leaderboard", "add", "a.zip", *flags, "--phase", "final"]) == 0
-    assert main(["leaderboard", "build", "leaderboard", "--final_opens", "2099-01-01T00:00:00Z"]) == 0
+    later = ["--final_opens", "2099-01-01T00:00:00Z"]
+    assert main(["leaderboard", "build", "leaderboard", *later]) == 0
     assert "Left out 1 entry of the final phase" in capsys.readouterr().out
     assert main(["leaderboard", "add", "a.zip", *flags, "--link", "javascript:x"]) == 1
     assert capsys.readouterr().err.startswith("mico: This cannot stand in an entry:")
