@@ -165,6 +165,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
         ),
     ),
     "signals": ("signals of 100 models", _signals),
+    "profile": ("profiles of private steps", _profile),
     "models": ("whole CIFAR-10 models with accuracy and epsilon", _models),
 }
 

@@ -34,7 +34,7 @@ def run(script, out, *arguments):
         ("pictures", 2, "CIFAR-10's CNN, steps of whole runs"),
         ("text", 2, "tokens a second"),
         ("signals", 2, "Outputs and gradient norms of 2 models (MLP"),
-        ("profile", 1, "profiles of private steps: MLP"),
+        ("profile", 1, "has profiles of private steps: "),
         ("models", 1, "| cifar10_lo | made up | 100 % of 4 |"),
     ],
 )

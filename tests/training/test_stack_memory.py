@@ -19,9 +19,10 @@ from mico_competition.training.train_many import train_many
 # Trains two steps of a stack, and prints by how much memory grew at most; a stack of two has run
 # before, so that what torch loads at its first steps does not count.
 MEASURE = """
-import resource, sys, torch
+import sys, torch
 from mico_competition.data.arrays import ArrayDataset
 from mico_competition.models.architectures import MLP
+from mico_competition.support.memory_limits import PeakMemory
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import resolve
 from mico_competition.training.streams import Streams
@@ -63,10 +64,9 @@ def train(count):
 
 
 train(2)
-with open("/proc/self/statm") as file:
-    before = int(file.read().split()[1]) * resource.getpagesize()
+peak = PeakMemory()  # getrusage would give the peak of the process that started this one
 train(int(sys.argv[2]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+print(peak.growth())
 """
 
 
