@@ -56,7 +56,8 @@ EXTRAS["dev"] = [
 def long_description() -> str:
     """README without its pictures and its links to files, which a package index does not have."""
     text = README.read_text(encoding="utf-8") if README.exists() else ""
-    text = re.sub(r"!\[[^\]]*\]\((?!https?:)[^)]*\)\n*", "", text)
+    picture = r"!\[[^\]]*\]\((?!https?:)[^)]*\)"
+    text = re.sub(rf"\[{picture}\]\([^)]*\)\n*|{picture}\n*", "", text)
     return re.sub(r"\[([^\]]+)\]\((?!https?:|#)[^)]+\)", r"\1", text)
 
 
