@@ -42,6 +42,8 @@ FAULTS = [
     (("access",), "insider", "access: expected one of black box"),
     (("link",), "javascript:alert(1)", "link: expected an http(s) address"),
     (("seed",), 7, "seed: expected 0"),
+    (("made",), "2099-01-01T00:00:00Z", "made: expected a time in UTC, not to come"),
+    (("command",), "curl x | sh", "command: expected mico benchmark"),
     (("more",), 1, "more: there is no such field"),
 ]
 
@@ -53,6 +55,26 @@ def test_every_fault_is_one_sentence(path, value, sentence, mine, tmp_path, caps
     assert main(["leaderboard", "check", str(file)]) == 1
     told = capsys.readouterr().err.splitlines()
     assert sentence in told[0] and told[0].startswith(file.name) and told[0].endswith(".")
+
+
+@pytest.mark.parametrize("key", ["epsilon", "limit"])
+def test_the_privacy_of_a_scenario_is_that_of_the_other_entries(key, mine, tmp_path):
+    folder = shutil.copytree(mine.parent, tmp_path / mine.parent.name)
+    assert check_file(folder / mine.name) == []
+    values = read_values(mine)
+    of = values["scenarios"]["digits_lo"][key]
+    false = 1.0 if key == "epsilon" else dict.fromkeys(of, 0.1)
+    text = entry_text(put(values, "scenarios", "digits_lo", key, to=false))
+    (folder / mine.name).write_text(text)
+    (fault,) = check_file(folder / mine.name)
+    assert f"scenarios.digits_lo.{key}: expected" in fault and "tier's other entries" in fault
+
+
+def test_a_work_folder_and_a_tiers_folder_are_checked(mine):
+    """The folder that `mico benchmark` writes, where the winner's ranks may be elsewhere."""
+    for folder in (mine.parent, mine.parent.parent):
+        sound, faults = check_folder(folder)
+        assert sound > 0 and not faults
 
 
 def test_what_is_no_entry_is_refused(tmp_path, capsys):

@@ -31,19 +31,27 @@ _CLOSE = 2e-6  # numbers are rounded to six decimals
 
 
 def is_benchmark(folder: Path) -> bool:
-    """Whether a folder holds entries of the benchmark: `<tier>/<name>.json`."""
-    return any(any(folder.glob(f"{tier}/*.json")) for tier in TIERS)
+    """Whether a folder holds entries of the benchmark: `<tier>/<name>.json`, or is a tier's."""
+    in_tier = folder.resolve().name in TIERS and any(folder.glob("*.json"))
+    return in_tier or any(any(folder.glob(f"{tier}/*.json")) for tier in TIERS)
 
 
 def check_folder(folder: Path | None = None) -> tuple[int, list[str]]:
-    """The number of sound entries in a folder, the committed ones by default, and all faults."""
-    folder = ENTRIES if folder is None else folder
+    """The number of sound entries in a folder, the committed ones by default, and all faults.
+
+    The folder may also be that of one tier. The winner's ranks may be in committed entries.
+    """
+    folder = (ENTRIES if folder is None else folder).resolve()
+    tiers: Sequence[str] = tuple(TIERS)
+    if folder.name in TIERS:
+        folder, tiers = folder.parent, (folder.name,)
     sound, faults = 0, []
-    for tier in TIERS:
+    for tier in tiers:
         paths = sorted(folder.glob(f"{tier}/*.json"))
         others = _readable(tier, paths)
+        committed = others if folder == ENTRIES.resolve() else _committed(tier)
         for path in tracked(paths, f"Entries of {tier}", "file"):
-            found = _faults_of_file(path, others)
+            found = _faults_of_file(path, others, committed)
             sound += not found
             faults += [f"{tier}/{fault}" for fault in found]
     return sound, faults
@@ -54,10 +62,15 @@ def check_file(path: Path) -> list[str]:
 
     The winner's ranks may be in the file, in a committed entry, or in one beside it.
     """
-    tiers = {*TIERS} if path.parent.name not in TIERS else {path.parent.name}
-    paths = [p for tier in sorted(tiers) for p in sorted(ENTRIES.glob(f"{tier}/*.json"))]
+    tiers = TIERS if path.parent.name not in TIERS else (path.parent.name,)
+    committed = [entry for tier in tiers for entry in _committed(tier)]
     beside = [p for p in sorted(path.parent.glob("*.json")) if p.name != path.name]
-    return _faults_of_file(path, [e for tier in TIERS for e in _readable(tier, paths + beside)])
+    others = [entry for tier in tiers for entry in _readable(tier, beside)]
+    return _faults_of_file(path, [*committed, *others], committed)
+
+
+def _committed(tier: str) -> list[Entry]:
+    return _readable(tier, sorted(ENTRIES.glob(f"{tier}/*.json")))
 
 
 def _readable(tier: str, paths: Sequence[Path]) -> list[Entry]:
@@ -73,7 +86,10 @@ def _readable(tier: str, paths: Sequence[Path]) -> list[Entry]:
     return list(found.values())
 
 
-def _faults_of_file(path: Path, others: Sequence[Entry]) -> list[str]:
+def _faults_of_file(
+    path: Path, others: Sequence[Entry], committed: Sequence[Entry] = ()
+) -> list[str]:
+    """The faults of a file: `others` must have other names, `committed` may have its ranks."""
     where = printable(path.name)
     try:
         values = read_values(path)
@@ -82,7 +98,8 @@ def _faults_of_file(path: Path, others: Sequence[Entry]) -> list[str]:
     if type(values) is not dict or "benchmark" not in values:
         return [f"{where}: expected an entry that `mico benchmark` wrote: it has no benchmark."]
     tier = [other for other in others if other.tier == values.get("tier")]
-    faults = list(check_values(values, tier))
+    known = [*tier, *(entry for entry in committed if entry.tier == values.get("tier"))]
+    faults = list(check_values(values, known))
     if not faults:
         entry = Entry(path, values)
         if path.stem != stem_of(entry.name):
@@ -96,7 +113,39 @@ def _faults_of_file(path: Path, others: Sequence[Entry]) -> list[str]:
 
 def check_values(values: Mapping[str, Any], others: Sequence[Entry] = ()) -> Iterator[str]:
     """The faults of an entry's values; numbers are computed anew once the form is right."""
-    yield from faults_of_form(values) or _faults_of_numbers(values, others)
+    yield from faults_of_form(values) or [
+        *_faults_of_facts(values, others),
+        *_faults_of_numbers(values, others),
+    ]
+
+
+_SAME_IN_A_TIER = ("epsilon", "delta", "limit")
+
+
+def _faults_of_facts(values: Mapping[str, Any], others: Sequence[Entry]) -> Iterator[str]:
+    """Where the privacy of a scenario is not that of the tier's other entries."""
+    for name, part in values["scenarios"].items():
+        for other in others:
+            same = other.values["scenarios"].get(name)
+            if same is None or other.name == values["name"]:
+                continue
+            for key in _SAME_IN_A_TIER:
+                if not _nearly(part[key], same[key]):
+                    yield (
+                        f"scenarios.{name}.{key}: expected {same[key]}, as in the tier's other "
+                        f"entries, got {shown(str(part[key]))}"
+                    )
+            break
+
+
+def _nearly(stated: Any, found: Any) -> bool:
+    """Whether two facts are equal up to a thousandth, of which machines differ by less."""
+    if isinstance(found, Mapping):
+        same = type(stated) is dict and set(stated) == set(found)
+        return same and all(_nearly(stated[key], value) for key, value in found.items())
+    if type(stated) not in (int, float) or type(found) not in (int, float):
+        return bool(stated == found)
+    return bool(abs(stated - found) <= 1e-3 * abs(found))
 
 
 def _faults_of_numbers(values: Mapping[str, Any], others: Sequence[Entry]) -> Iterator[str]:

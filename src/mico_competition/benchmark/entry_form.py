@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mico_competition.attacks.registry import ROWS, WINNERS_FORMULAS
@@ -21,7 +22,15 @@ from mico_competition.scoring.printable import shown
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TIME = re.compile(r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z")
 
+# What a page shows to be repeated must run the benchmark, and nothing else.
+_COMMAND = re.compile(r"mico benchmark --tier \w+ --attack [\w./: ~-]+")
+
 _Rule = tuple[Callable[[Any], bool], str]
+
+
+def _tomorrow() -> str:
+    """For clocks that are ahead."""
+    return (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _is_sha(value: Any) -> bool:
@@ -61,8 +70,14 @@ FIELDS: Mapping[str, _Rule] = {
     "access": (lambda v: v in ACCESS, f"one of {', '.join(ACCESS)}"),
     "known_training_set": (lambda v: type(v) is bool, "true or false"),
     "file": (_is_file, "null, or name, function and sha256 of the attack's file"),
-    "command": (lambda v: is_line(v, 1000, 1), "the command that made it, in a line"),
-    "made": (lambda v: type(v) is str and bool(_TIME.fullmatch(v)), "a time in UTC"),
+    "command": (
+        lambda v: is_line(v, 1000, 1) and bool(_COMMAND.fullmatch(v)),
+        "mico benchmark --tier TIER --attack NAME or FILE:FUNCTION",
+    ),
+    "made": (
+        lambda v: type(v) is str and bool(_TIME.fullmatch(v)) and v <= _tomorrow(),
+        "a time in UTC, not to come",
+    ),
     "versions": (_is_texts, "package -> version"),
     "machine": (_is_texts, "processor, system, cpus and threads"),
     "seed": (lambda v: v == SEED, str(SEED)),

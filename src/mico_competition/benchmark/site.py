@@ -200,7 +200,7 @@ def _result(board: Board, entry: Entry) -> dict[str, Any]:
     """An attack's numbers, curves and command in one tier."""
     held = {
         part["ranks"]["sha256"]: part["ranks"]["data"]
-        for other in board.entries
+        for other in [*read_tier(ENTRIES, entry.tier), *board.entries]
         for part in other.values["scenarios"].values()
     }
     rows, curves = [], {}

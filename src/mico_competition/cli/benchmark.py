@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mico_competition.attacks.registry import BLACK_BOX, QUERIES, WHITE_BOX
+from mico_competition.attacks.registry import BLACK_BOX, QUERIES, ROWS, WHITE_BOX
 from mico_competition.cli.attack_options import check_attack_names
 from mico_competition.support.command_line import UsageError, load_torch, path_or_name
 from mico_competition.support.progress import stage, tracked
@@ -121,10 +121,17 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(
                 "Expected --name of 1 to 80 printable characters, in Unicode's form NFKC."
             )
+        if files and args.name in ROWS:
+            raise UsageError(f"--name {args.name} is an attack of the package: choose another.")
+    if args.link:
+        from mico_competition.hosting.leaderboard.form import is_link
+
+        if not is_link(args.link):
+            raise UsageError(f"Expected --link to be an http(s) address, got {args.link!r}.")
     for name in ("workers", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
-            raise UsageError(f"Expected --{name} {value} >= 1.")
+            raise UsageError(f"Expected --{name} of at least 1, got {value}.")
 
 
 def _from_file(name: str) -> bool:
