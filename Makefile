@@ -17,7 +17,7 @@ help: ## list the targets
 demo: $(READY) ## a small competition from splits to leaderboard, on this machine
 	$(VENV)/bin/mico demo $(ARGS)
 
-test: $(READY) ## the tests and the docstrings' examples that take seconds (5 minutes on two cores)
+test: $(READY) ## the tests and the docstrings' examples that take seconds (8 minutes on two cores)
 	$(PYTEST) -n auto --dist loadfile -m "not slow" $(ARGS) || [ $$? -eq 5 ]
 
 test-all: test test-slow ## all tests (half an hour): clusters, kills, browsers, audits, too
