@@ -37,6 +37,7 @@ from mico_competition.models.probe import (
 from mico_competition.models.text_models import base_config, small_copy
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.dpsgd import DPSGD
+from mico_competition.training.epochs import run_epochs
 from mico_competition.training.fingerprints import probe_sentences
 from mico_competition.training.poisson_draws import poisson_batches
 from mico_competition.training.private_optimizer import gaussian_like
@@ -48,7 +49,6 @@ from mico_competition.training.train import (
     epoch_of,
     fit_records,
     optimizer_of,
-    run_epochs,
     splits_of,
 )
 from mico_competition.training.train_many import fault_of_stacks, fit_stack_records
@@ -176,7 +176,7 @@ class _Log:
     values: list[list[Tensor]] = field(default_factory=list)
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:
-        """Record the gradients of every step of `optimizer`; see `train.Observer`."""
+        """Record the gradients of every step of `optimizer`; see `epochs.Observer`."""
         optimizer.register_step_pre_hook(lambda optimizer, args, kwargs: self._keep(optimizer))
 
     def _keep(self, optimizer: torch.optim.Optimizer) -> None:

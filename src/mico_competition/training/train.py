@@ -8,10 +8,9 @@ members or non-members would reveal who they are.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -30,19 +29,17 @@ from mico_competition.models.precision import (
     forward_pass,
 )
 from mico_competition.support.files import PathLike
-from mico_competition.support.memory import keep_freed_memory
-from mico_competition.support.progress import stage
 from mico_competition.training.accounting import Mechanism, check_mechanism
 from mico_competition.training.accuracy import evaluate
 from mico_competition.training.checkpoint import (
     Checkpoint,
-    DivergedError,
     OpenCheckpoint,
     facts_of,
     opened,
 )
 from mico_competition.training.dpsgd import DPSGD as DPSGD  # audited from here
 from mico_competition.training.dpsgd import Batch
+from mico_competition.training.epochs import Observer, Show, run_epochs
 from mico_competition.training.fingerprints import of_training
 from mico_competition.training.fixed_shapes import physical_batches
 from mico_competition.training.losses import per_example_losses
@@ -54,8 +51,6 @@ from mico_competition.training.secure_random import Generator
 from mico_competition.training.sentence_order import OrderedRecords
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.streams import Streams, generator_of, sampling_of, seeded
-
-Show = bool | Callable[[float], None]
 
 GRAPHED_POSITIONS = 8  # with CUDA graphs, sentences are padded to a multiple of so many positions
 
@@ -72,19 +67,6 @@ class Trainer(Protocol):
     def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
         """Take the step of the records `batch`, of which these are the inputs and labels."""
         ...
-
-
-class Observer(Protocol):
-    """Watches a run for an audit: it gets the batches here, and the rest through torch's hooks."""
-
-    def start(self, optimizer: torch.optim.Optimizer) -> None:
-        """Called when the run begins, with the optimiser that changes the weights."""
-
-    def before(self, batch: Any) -> None:
-        """Called before a step on `batch`: int64[b], or a tuple of them, one for each model."""
-
-    def end_epoch(self) -> None:
-        """Called after the steps of each epoch."""
 
 
 @dataclass
@@ -325,64 +307,6 @@ def fit(
         observer,
         position,
     )
-
-
-def run_epochs(
-    settings: Settings,
-    step: Callable[[Any], torch.Tensor],
-    epoch: Callable[[], Iterable[Any]],
-    optimizer: torch.optim.Optimizer,
-    progress: Show,
-    observer: Observer | None = None,
-    position: Position | None = None,
-) -> None:
-    """Run the steps of all epochs, and change the learning rate after each epoch.
-
-    The process keeps the memory that a step frees (`support.memory`).
-
-    Args:
-        settings: the settings of the run.
-        step: takes a step on a batch and returns its summed loss: float[], or float[S] of a stack.
-        epoch: returns the batches of one epoch, anew at each call.
-        optimizer: the optimiser whose learning rate is scheduled.
-        progress: as in `train_model`.
-        observer: watches the run.
-        position: where the run begins, and what follows it; by default at its first step.
-
-    Raises:
-        DivergedError: if the loss of an epoch is not finite.
-    """
-    at = position or Position(settings.steps_per_epoch)
-    keep_freed_memory()
-    if observer is not None:
-        observer.start(optimizer)
-    scheduler = torch.optim.lr_scheduler.StepLR(
-        optimizer, step_size=settings.lr_scheduler_step, gamma=settings.lr_scheduler_gamma
-    )
-    at.start(scheduler)
-    with stage("Training", settings.num_steps, initial=at.steps, show=progress is True) as shown:
-        for _ in range(at.epoch, settings.num_epochs):
-            at.begin_epoch()
-            for batch in islice(epoch(), at.step, None):
-                if observer is not None:
-                    observer.before(batch)
-                loss = step(batch)
-                shown.update()
-                if callable(progress):
-                    progress(shown.done / settings.num_steps)
-                at.after_step(loss)
-            if observer is not None:
-                observer.end_epoch()
-            scheduler.step()
-            total = at.total
-            if not total.isfinite().all():
-                bad = (~total.isfinite()).nonzero().flatten().tolist()
-                which = f" of model {', '.join(map(str, bad))} of the stack" if total.ndim else ""
-                raise DivergedError(
-                    f"The loss{which} is not finite after step {shown.done}: lower --learning_rate."
-                )
-            shown.note = f"loss {total.mean().item() / settings.len_training:.3f}"
-            at.end_epoch()
 
 
 def epoch_of(settings: Settings, sampling: Generator) -> Iterator[torch.Tensor]:

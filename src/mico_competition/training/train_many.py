@@ -23,6 +23,7 @@ from mico_competition.models.text_models import base_config, small_copy
 from mico_competition.training.accounting import Mechanism, check_mechanism
 from mico_competition.training.accuracy import evaluate
 from mico_competition.training.checkpoint import Checkpoint
+from mico_competition.training.epochs import Observer, Show, run_epochs
 from mico_competition.training.fingerprints import of_training, probe_sentences
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
 from mico_competition.training.run_report import Report, Reports, RunReport
@@ -42,14 +43,11 @@ from mico_competition.training.stacked_step import StackedDPSGD as StackedDPSGD
 from mico_competition.training.stacked_step import StackedPlainTrainer
 from mico_competition.training.streams import Streams, generator_of, sampling_of, seeded
 from mico_competition.training.train import (
-    Observer,
-    Show,
     check_weights,
     evaluation_records,
     mechanism_of,
     optimizer_of,
     private_arguments,
-    run_epochs,
     splits_of,
     train_model,
 )

@@ -19,6 +19,7 @@ from mico_competition.audit.trainer.canary_models import CanaryModel
 from mico_competition.competition.table import get_task
 from mico_competition.models.architectures import new_model
 from mico_competition.training import train, train_many
+from mico_competition.training.epochs import Observer
 from mico_competition.training.settings import Settings
 from mico_competition.training.stacked_model import stacked as stack_of
 from mico_competition.training.streams import Streams, seeded
@@ -76,7 +77,7 @@ class Path:
 
     def fit(
         self,
-        observer: train.Observer,
+        observer: Observer,
         *,
         settings: Settings | None = None,
         epoch: Epoch | None = None,
