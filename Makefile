@@ -20,7 +20,7 @@ demo: $(READY) ## a small competition from splits to leaderboard, on this machin
 test: $(READY) ## the tests and the docstrings' examples that take seconds (8 minutes on two cores)
 	$(PYTEST) -n auto --dist loadfile -m "not slow" $(ARGS) || [ $$? -eq 5 ]
 
-test-all: test test-slow ## all tests (half an hour): clusters, kills, browsers, audits, too
+test-all: test test-slow ## all tests (40 minutes): clusters, kills, browsers, audits, too
 
 test-slow: $(READY) # what `make test` leaves out
 	$(PYTEST) -n auto --dist loadfile -m "slow and not alone" $(ARGS) || [ $$? -eq 5 ]
