@@ -5,8 +5,8 @@
 
 takes one private step (book-keeping, AdamW) on a logical batch of several physical ones, of 64
 sentences of 67 tokens each, with random weights and tokens.  The peak is the largest resident set
-of the process so far, interpreter and libraries included, at the end of each physical batch and of
-the step.  A run that is cut leaves what it has measured.
+of the process since it began to measure, interpreter and libraries included, at the end of each
+physical batch and of the step.  A run that is cut leaves what it has measured.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
+from mico_competition.support.memory_limits import PeakMemory
 from mico_competition.training import private_checks
 from mico_competition.training.dpsgd import DPSGD
 
@@ -40,6 +40,7 @@ def main() -> None:
     args = parser.parse_args()
     sizes = {"hidden_size": args.width, "num_hidden_layers": args.layers}
     sizes |= {"num_attention_heads": args.width // 64, "intermediate_size": 4 * args.width}
+    memory = PeakMemory()
     config = RobertaConfig(vocab_size=VOCABULARY, max_position_embeddings=514, **sizes)
     model = RobertaForSequenceClassification(config).train()
     report: dict[str, Any] = {
@@ -52,10 +53,11 @@ def main() -> None:
     }
 
     def tell(name: str) -> None:
-        """Add the peak so far to the JSON."""
-        report["peak_gb"][name] = peak()
+        """Add the peak so far to the JSON, in GB of 10^9 bytes."""
+        peak = round((memory.begun + memory.growth()) / 1e9, 3)
+        report["peak_gb"][name] = peak
         args.out.write_text(json.dumps(report, indent=2) + "\n")
-        print(name, peak(), f"GB, {time.process_time():.0f} s of CPU", flush=True)
+        print(name, peak, f"GB, {time.process_time():.0f} s of CPU", flush=True)
 
     take_step(model, args.physical, tell)
 
@@ -84,11 +86,6 @@ def take_step(model: Any, count: int, tell: Callable[[str], None]) -> None:
 
     trainer.step(torch.arange(len(ids)), inputs, torch.randint(2, (len(ids),)))
     tell(f"after the step, of {begun} physical batches")
-
-
-def peak() -> float:
-    """The largest resident set of this process so far, in GB of 10^9 bytes."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 3)
 
 
 if __name__ == "__main__":
