@@ -1,4 +1,8 @@
-"""What the parts of gpu.py share: what is asked, and records of MICO's shapes, mostly made up."""
+"""The request that gpu.py gives to each of its parts, and the settings and records they train on.
+
+Records are made up, in the shapes of Purchase-100, CIFAR-10 and SST-2; only the part `models`
+takes the real CIFAR-10, if gpu.py is given its folder.
+"""
 
 from __future__ import annotations
 
