@@ -21,23 +21,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from testbeds import BEDS, MICO, ROOT, TESTBEDS
+from testbeds import BEDS, MICO, ROOT, TESTBEDS, one_of
 
 
 def main() -> None:
     """Train the fleets of the given testbeds, all by default."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "testbeds", nargs="*", metavar="TESTBED", help=f"of {', '.join(TESTBEDS)}; default: all"
-    )
+    names = f"of {', '.join(TESTBEDS)}; default: all"
+    parser.add_argument("testbeds", nargs="*", metavar="TESTBED", type=one_of(TESTBEDS), help=names)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "fleets")
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     parser.add_argument("--workers", default="1", help="processes of a fleet")
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    unknown = set(args.testbeds) - set(TESTBEDS)
-    if unknown:
-        parser.error(f"no testbed {', '.join(unknown)}: choose of {', '.join(TESTBEDS)}")
     args.work.mkdir(parents=True, exist_ok=True)
     for name in args.testbeds or TESTBEDS:
         make(name, args.work.resolve(), args.shared.resolve(), args.workers)

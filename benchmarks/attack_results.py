@@ -24,7 +24,7 @@ OUT = ROOT / "docs/results/attacks"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from attack_fleets import BASES  # noqa: E402
-from testbeds import TESTBEDS  # noqa: E402
+from testbeds import TESTBEDS, commit, one_of  # noqa: E402
 
 GROUPS = {
     "closed": [
@@ -132,12 +132,10 @@ RUNS = dict(_runs())
 def main() -> None:
     """Run what is asked for, all by default."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    known = ", ".join(RUNS)
-    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"of {known}; default: all")
+    names = f"of {', '.join(RUNS)}; default: all"
+    parser.add_argument("runs", nargs="*", metavar="RUN", type=one_of(RUNS), help=names)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "fleets")
     args = parser.parse_args()
-    if unknown := set(args.runs) - set(RUNS):
-        parser.error(f"no run {', '.join(sorted(unknown))}: choose of {known}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     OUT.mkdir(parents=True, exist_ok=True)
     for name in args.runs or RUNS:
@@ -152,10 +150,8 @@ def main() -> None:
 
 def _name_commit(path: Path) -> None:
     """Keep the numbers of a report, and name the commit of the code that made them."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     report = json.loads(path.read_text(encoding="utf-8"))
-    found = [{"commit": commit, **row} for row in report["scenarios"]]
+    found = [{"commit": commit(), **row} for row in report["scenarios"]]
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs/results/audits"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from testbeds import MICO, TESTBEDS  # noqa: E402
+from testbeds import MICO, TESTBEDS, one_of  # noqa: E402
 
 # A run is of one scenario of a testbed; more than one attack where it is not plain which is best.
 AUDITED = {
@@ -76,11 +76,10 @@ def main() -> None:
     """Run what is asked for, all by default."""
     known = [*AUDITED, *TRAINED]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"of {', '.join(known)}")
+    names = f"of {', '.join(known)}"
+    parser.add_argument("runs", nargs="*", metavar="RUN", type=one_of(known), help=names)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "fleets")
     args = parser.parse_args()
-    if unknown := set(args.runs) - set(known):
-        parser.error(f"no run {', '.join(sorted(unknown))}: choose of {', '.join(known)}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     OUT.mkdir(parents=True, exist_ok=True)
     for name in args.runs or known:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs/results/entries_2023.json"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from testbeds import BEDS, TESTBEDS  # noqa: E402
+from testbeds import BEDS, TESTBEDS, commit, one_of  # noqa: E402
 
 from mico_competition.attacks.registry import WINNERS_FORMULAS, get_attack  # noqa: E402
 from mico_competition.competition.table import use  # noqa: E402
@@ -52,11 +51,10 @@ ALL_SEEDS = 2**32
 def main() -> None:
     """Measure the fleets that are named, or those that the file lacks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("fleets", nargs="*", metavar="FLEET", help=f"of {', '.join(FLEETS)}")
+    names = f"of {', '.join(FLEETS)}"
+    parser.add_argument("fleets", nargs="*", metavar="FLEET", type=one_of(FLEETS), help=names)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "fleets")
     args = parser.parse_args()
-    if unknown := set(args.fleets) - set(FLEETS):
-        parser.error(f"no fleet {', '.join(sorted(unknown))}: choose of {', '.join(FLEETS)}")
     found = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {"fleets": {}}
     splits, seconds = splits_of_2022(TRIED)
     found["seeds"] = {"tried": TRIED, "microseconds": round(1e6 * seconds / TRIED, 2)}
@@ -69,12 +67,6 @@ def main() -> None:
         ordered = {one: found["fleets"][one] for one in FLEETS if one in found["fleets"]}
         OUT.write_text(json.dumps({**found, "fleets": ordered}, indent=1) + "\n", encoding="utf-8")
         print(name, json.dumps(found["fleets"][name]), flush=True)
-
-
-def commit() -> str:
-    """The commit of the code."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def splits_of_2022(count: int) -> tuple[np.ndarray, float]:

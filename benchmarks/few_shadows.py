@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs/results/attacks_few.json"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from testbeds import TESTBEDS  # noqa: E402
+from testbeds import TESTBEDS, one_of  # noqa: E402
 
 COUNTS, REPEATS = (10, 30, 100), 3
 METRIC = "TPR_FPR_1000"
@@ -36,11 +36,10 @@ def main() -> None:
         for testbed in ["digits", "S", "C", "A"]
         for s in _of(testbed)
     ]
-    parser.add_argument("fleets", nargs="*", help=f"of {', '.join(fleets)}; default: all")
+    names = f"of {', '.join(fleets)}; default: all"
+    parser.add_argument("fleets", nargs="*", metavar="FLEET", type=one_of(fleets), help=names)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "fleets")
     args = parser.parse_args()
-    if unknown := set(args.fleets) - set(fleets):
-        parser.error(f"no fleet {', '.join(sorted(unknown))}: choose of {', '.join(fleets)}")
     for fleet in args.fleets or fleets:
         rows = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
         rows[fleet] = [measured(fleet, args.work, count) for count in COUNTS]

@@ -28,6 +28,7 @@ import gpu_parts
 import gpu_steps
 import torch
 from gpu_data import Asked, Tell
+from testbeds import commit
 
 from mico_competition.models.inputs import default_device
 
@@ -136,13 +137,10 @@ def run_parts(parts: dict[str, Part], asked: Asked, found: dict[str, Any], out: 
 
 def about(asked: Asked) -> dict[str, Any]:
     """Machine, code and software of a measurement."""
-    commit = "not known"
     try:
-        command = ["git", "rev-parse", "--short", "HEAD"]
-        where = {"cwd": gpu_parts.ROOT, "stderr": subprocess.DEVNULL}
-        commit = subprocess.check_output(command, text=True, **where).strip()
-    except (OSError, subprocess.CalledProcessError):
-        pass
+        code = commit()
+    except (OSError, subprocess.CalledProcessError):  # no git, or a copy without history
+        code = "not known"
     cuda = asked.device.type == "cuda"
     versions = {}
     for name in ("torch", "opacus", "transformers"):
@@ -153,7 +151,7 @@ def about(asked: Asked) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name() if cuda else f"{platform.machine()}, no GPU",
         "tiny": asked.tiny,
-        "code": commit,
+        "code": code,
         **versions,
         "python": platform.python_version(),
     }

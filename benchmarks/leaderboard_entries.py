@@ -22,7 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from testbeds import MICO, ROOT
+from testbeds import MICO, ROOT, one_of
 
 from mico_competition.attacks.registry import TABLE, WINNERS_FORMULAS
 from mico_competition.benchmark.entry import (
@@ -45,7 +45,8 @@ LEFT_OUT = {"full": ("suri", "trace", "joint", "whitebox", "layers")}
 def main() -> None:
     """Measure what is asked for, all by default."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tiers", nargs="*", metavar="TIER", help=f"of {', '.join(TIERS)}")
+    names = f"of {', '.join(TIERS)}"
+    parser.add_argument("tiers", nargs="*", metavar="TIER", type=one_of(TIERS), help=names)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "benchmark")
     parser.add_argument("--attack", action="append", default=[], help="these only")
     parser.add_argument("--copy", action="store_true", help="copy what is on all records only")

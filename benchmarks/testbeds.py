@@ -1,12 +1,16 @@
 """The table of test-beds: fleets that attacks are measured on (docs/ATTACKS.md).
 
 A test-bed of 2022's competition or of the package's own small ones needs no file; the others are
-competitions of their own in `benchmarks/beds/`.
+competitions of their own in `benchmarks/beds/`. The scripts that measure on them share `one_of`
+and `commit`.
 """
 
 from __future__ import annotations
 
+import argparse
+import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,3 +187,23 @@ TESTBEDS = {
         synthetic=True,
     ),
 }
+
+
+def one_of(known: Iterable[str]) -> Callable[[str], str]:
+    """The `type` of an argument of a script that is one of these names.
+
+    argparse's own `choices` refuse an empty list of positional arguments before Python 3.12.
+    """
+
+    def checked(name: str) -> str:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"no {name}: choose of {', '.join(known)}")
+        return name
+
+    return checked
+
+
+def commit() -> str:
+    """The commit of the code that runs, with "-dirty" if files differ from it."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
