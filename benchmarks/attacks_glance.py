@@ -1,13 +1,9 @@
-"""The opening of docs/ATTACKS.md: a table of gains, the nearest to real MICO first, and a picture.
-
-The picture, docs/gains.svg, has the gain against the records for each weight of a model, a dot a
-fleet, and marks where the datasets and models of 2022 lie.
-"""
+"""The opening of docs/ATTACKS.md: a table of gains, the nearest to real MICO first."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from testbeds import TESTBEDS, Testbed
@@ -73,8 +69,8 @@ def testbed_of(fleet: str) -> Testbed:
     return TESTBEDS[max(names, key=len)]
 
 
-def table(read: Callable, cell: Callable) -> tuple[str, list[tuple[Shown, float]]]:
-    """The Markdown table, and the gain of each line on all records (or its points), in points.
+def table(read: Callable, cell: Callable) -> str:
+    """The Markdown table.
 
     Args:
         read: (fleet, ending) -> the numbers of a fleet, or None.
@@ -86,7 +82,6 @@ def table(read: Callable, cell: Callable) -> tuple[str, list[tuple[Shown, float]
         "model | code |",
         "|" + "---|" * 13,
     ]
-    gains = []
     for shown in SHOWN:
         # With known members, some other records of each target are scored, too.
         ending = "" if shown.fleet.endswith("_ddp") else "_all"
@@ -114,8 +109,7 @@ def table(read: Callable, cell: Callable) -> tuple[str, list[tuple[Shown, float]
             ours["commit"],
         ]
         lines.append(f"| {' | '.join(cells)} |")
-        gains.append((shown, 100 * gain["value"]))
-    return "\n".join(lines) + "\n", gains
+    return "\n".join(lines) + "\n"
 
 
 def _for_one_point(gain: dict, models: int) -> int:
@@ -145,74 +139,3 @@ def _cpu(attack: dict) -> str:
         return ""
     spent = attack["cpu_seconds"] + attack["signal_cpu_seconds"]
     return f"{spent / max(attack['models_used'], 1):.1f}"
-
-
-WIDE, HIGH, LEFT, BOTTOM, TOP, RIGHT = 760, 380, 60, 60, 20, 110
-COLOURS = {"tables": "#0b6e99", "images": "#b3541e", "text": "#4a7c2c"}
-DECADES = (-4, 1)  # of records to a weight
-MOST = 70.0  # points
-
-
-def picture(gains: Sequence[tuple[Shown, float]]) -> str:
-    """An SVG of the gains without privacy."""
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDE} {HIGH}" role="img" '
-        'font-family="sans-serif" font-size="14">',
-        "<title>Gain over the winner's best formula, without privacy, against records to a "
-        "weight</title>",
-        f'<rect width="{WIDE}" height="{HIGH}" fill="white"/>',
-    ]
-    for points in range(0, int(MOST) + 1, 10):
-        y = _y(points)
-        parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDE - RIGHT}" stroke="#ddd"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 5:.1f}" text-anchor="end">{points}</text>')
-    for power in range(DECADES[0], DECADES[1] + 1):
-        x = _x(10.0**power)
-        label = f"{10.0**power:g}"
-        parts.append(f'<text x="{x:.1f}" y="{HIGH - 38}" text-anchor="middle">{label}</text>')
-    parts.append(
-        f'<text x="{(LEFT + WIDE - RIGHT) / 2:.0f}" y="{HIGH - 12}" text-anchor="middle">records '
-        "for each weight of the model (dashed: real MICO)</text>"
-    )
-    parts.append(
-        f'<text x="16" y="{(TOP + HIGH - BOTTOM) / 2:.0f}" text-anchor="middle" transform='
-        f'"rotate(-90 16 {(TOP + HIGH - BOTTOM) / 2:.0f})">gain in points of TPR at 10 % FPR</text>'
-    )
-    for place, (modality, colour) in enumerate(COLOURS.items()):
-        own = sorted(
-            (shown.testbed.ratio, gain, shown.fleet.replace("_inf", ""))
-            for shown, gain in gains
-            if shown.modality == modality and shown.epsilon == "inf"
-        )
-        x = _x(REAL[modality])
-        parts.append(
-            f'<path d="M{x:.1f} {TOP}V{HIGH - BOTTOM}" stroke="{colour}" stroke-dasharray="5 4"/>'
-        )
-        parts += [
-            f'<circle cx="{_x(ratio):.1f}" cy="{_y(gain):.1f}" r="4.5" fill="{colour}"/>'
-            for ratio, gain, _ in own
-        ]
-        parts += _labels(own, colour)
-        y = TOP + 20 + 24 * place
-        parts.append(f'<text x="{WIDE - RIGHT + 16}" y="{y}" fill="{colour}">{modality}</text>')
-    return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _labels(own: Sequence[tuple[float, float, str]], colour: str) -> list[str]:
-    """Names beside the dots of one modality, moved up where two would overlap."""
-    parts, placed = [], []
-    for ratio, gain, name in sorted(own, key=lambda dot: dot[1]):
-        x, y = _x(ratio) + 8, _y(gain) + 4
-        y = min([y, *(other - 13 for at, other in placed if abs(at - x) < 80 and other - y < 13)])
-        placed.append((x, y))
-        parts.append(f'<text x="{x:.1f}" y="{y:.1f}" font-size="12" fill="{colour}">{name}</text>')
-    return parts
-
-
-def _x(ratio: float) -> float:
-    share = (math.log10(ratio) - DECADES[0]) / (DECADES[1] - DECADES[0])
-    return LEFT + share * (WIDE - LEFT - RIGHT)
-
-
-def _y(points: float) -> float:
-    return HIGH - BOTTOM - points / MOST * (HIGH - BOTTOM - TOP)

@@ -71,10 +71,8 @@ def main() -> None:
     notes = (RESULTS / "attacks_notes.md").read_text(encoding="utf-8")
     opening, _, rest = notes.partition("<!-- at a glance -->\n")
     head, _, tail = rest.partition("<!-- the numbers -->\n")
-    lines, gains = glance.table(read, cell)
-    (DOCS / "gains.svg").write_text(glance.picture(gains), encoding="utf-8")
     numbers = bars(), *fleets(), white_box.oracles(), study(), few(), white_box.costs(), speed()
-    parts = [opening + lines, head, *numbers, tail]
+    parts = [opening + glance.table(read, cell), head, *numbers, tail]
     (DOCS / "ATTACKS.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
     print(f"Wrote {DOCS / 'ATTACKS.md'}")
 
