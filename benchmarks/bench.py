@@ -33,12 +33,12 @@ from bench_cases import (
     shown,
     standing_bytes,
     step_times,
-    table,
     tokens,
     trainers,
 )
 from fastdp_rival import available
 from gpu_page import gpu_section
+from markdown_tables import table
 
 from mico_competition.competition.splits import derive_seeds
 from mico_competition.data.arrays import ArrayDataset, unpack_bits

@@ -162,9 +162,3 @@ def shown(found: list[float]) -> str:
 def cell(times: Sequence[float], base: Sequence[float]) -> str:
     """The ratio of two columns of seconds, with its middle half."""
     return shown(ratio(times, base))
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench_cases import cell, table
+from bench_cases import cell
+from markdown_tables import table
 
 from mico_competition.competition.table import get_scenario, phases_of
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from markdown_tables import table
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE, RESULTS = DOCS / "PEERS.md", DOCS / "results/peers.json"
 STEPS, GPU = DOCS / "results/step_times.json", DOCS / "results/gpu.json"
@@ -51,11 +53,6 @@ def filled(page: str, report: dict[str, Any], steps: dict[str, Any], gpu: dict[s
     return page
 
 
-def table(heads: list[str], rows: list[list[str]]) -> list[str]:
-    """The lines of a table."""
-    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
-
-
 def plain(value: float) -> str:
     """1e-5 for 1e-05."""
     return f"{value:g}".replace("e-0", "e-")
@@ -93,7 +90,11 @@ def installed(report: dict[str, Any]) -> list[str]:
         rows[-1].append(", ".join([*beside[:4], *more]) or "its own list")
         rows[-1].append(f"no: `{fault}`" if fault else "yes")
     lines = table(["peer", "package on PyPI", "version", "dependencies installed", "runs"], rows)
-    return [*lines, "", f"Python {report['python']}; {report['machine']} for each package."]
+    return [
+        *lines.splitlines(),
+        "",
+        f"Python {report['python']}; {report['machine']} for each package.",
+    ]
 
 
 def arrays(report: dict[str, Any]) -> list[str]:
@@ -127,7 +128,7 @@ def attacks(report: dict[str, Any]) -> list[str]:
             ]
         )
     heads = ["attack", "package", "TPR at 10 % FPR", "at 1 %", "AUC"]
-    return table([*heads, "largest difference", "CPU time"], rows)
+    return table([*heads, "largest difference", "CPU time"], rows).splitlines()
 
 
 def audits(report: dict[str, Any]) -> list[str]:
@@ -171,7 +172,7 @@ def bounds(report: dict[str, Any], what: str) -> list[str]:
             shown = number(one[what], 2) if one and what == "mean" else one and percent(one[what])
             cells.append(shown or "-")
         rows.append([*cells, time_of(row["seconds"])])
-    return table(["bound", "package", "runs", *report["mechanisms"], "CPU time"], rows)
+    return table(["bound", "package", "runs", *report["mechanisms"], "CPU time"], rows).splitlines()
 
 
 def step_times(steps: dict[str, Any]) -> list[str]:
@@ -182,7 +183,8 @@ def step_times(steps: dict[str, Any]) -> list[str]:
         for row in steps["steps"]
         if row["threads"] == 1
     ]
-    return [*table(["model", "plain step", *MODES.values()], rows), "", steps["versions"]]
+    lines = table(["model", "plain step", *MODES.values()], rows)
+    return [*lines.splitlines(), "", steps["versions"]]
 
 
 def gpu_times(gpu: dict[str, Any]) -> list[str]:
@@ -193,6 +195,9 @@ def gpu_times(gpu: dict[str, Any]) -> list[str]:
         plain = case["seconds"]["plain"]
         row = [f"{case['title']}, batch {case['batch']}", f"{1e3 * median(plain):.2f} ms"]
         for mode in modes:
+            if mode not in case["seconds"]:
+                row.append("failed")
+                continue
             times = case["seconds"][mode]
             ratios = sorted(t / b for t, b in zip(times, plain))
             low, high = ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]
@@ -200,7 +205,7 @@ def gpu_times(gpu: dict[str, Any]) -> list[str]:
         rows.append(row)
     machine = f"{gpu['device']}, torch {gpu['torch']}, opacus {gpu['opacus']}, Python "
     lines = table(["model", "plain step", *modes.values()], rows)
-    return [*lines, "", f"{machine}{gpu['python']}."]
+    return [*lines.splitlines(), "", f"{machine}{gpu['python']}."]
 
 
 if __name__ == "__main__":

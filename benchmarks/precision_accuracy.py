@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import markdown_tables
 import torch
 from real_runs import MAKERS, ROOT, machine
 
@@ -134,10 +135,8 @@ def filled(page: str, beds: dict[str, Any]) -> str:
 
 def table(beds: dict[str, Any]) -> str:
     """The table of docs/howto/gpu.md, in Markdown."""
-    lines = [
-        "| scenario | n | models | float32 | bfloat16 | difference | of loss | epsilon |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    heads = ["scenario", "n", "models", "float32", "bfloat16", "difference", "of loss", "epsilon"]
+    rows = []
     for name, row in beds.items():
         exact, low = row["summary"]["float32"], row["summary"]["bfloat16"]
         assert exact["epsilon"] == low["epsilon"]
@@ -147,8 +146,8 @@ def table(beds: dict[str, Any]) -> str:
         cells += [_of(low["minus_float32"], "standard_error", 100, 2, count, sign=True)]
         cells += [_of(low["loss_minus_float32"], "standard_error", 1, 4, count, sign=True)]
         cells += ["none" if low["epsilon"] is None else f"{low['epsilon']:.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return markdown_tables.table(heads, rows) + "\n"
 
 
 def _of(

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from markdown_tables import table
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 HEAD = """# Faults that were tried, and their outcomes
@@ -29,12 +31,6 @@ def read(name: str) -> Any:
     return json.loads((DOCS / "results" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def table(head: list[str], rows: list[list[Any]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
-
-
 def fleets() -> str:
     """Kills, and the overhead of a fleet."""
     storm, overhead = read("reliability_storm"), read("reliability_overhead")
@@ -55,7 +51,7 @@ def fleets() -> str:
     turns = ", ".join(f"{t['fleet_seconds']} / {t['bare_seconds']} s" for t in overhead["turns"])
     return (
         f"## A fleet that is killed again and again\n\n`{generic(storm['command'])}`, killed at "
-        f"random moments ({storm['machine']}):\n\n{table(['', ''], rows)}\n"
+        f"random moments ({storm['machine']}):\n\n{table(['', ''], rows)}\n\n"
         "The tests also kill it at chosen moments (ledger just written, workers starting, between "
         "models, while a folder is being written), fill its disk, stop it with Ctrl-C "
         "(`tests/fleets/test_fleet_workers.py`), and kill workers before they can begin "
@@ -82,6 +78,7 @@ def memory() -> str:
         "worker is a fork of one process that has imported all packages, and maps the dataset's "
         "file. A private run's workers also search for the noise first, 1 to 4 s each.\n\n"
         + table(head, rows)
+        + "\n"
         + threads()
     )
 
@@ -105,6 +102,7 @@ def threads() -> str:
                 [f"{others} busy processes", *busy],
             ],
         )
+        + "\n"
     )
 
 
@@ -127,7 +125,7 @@ def leaks() -> str:
         f"## Releases\n\nLeaks planted: {report['planted']}; caught: {report['caught']} "
         f"(`{report['command']}`; {report['other_tests_passed']} of {report['other_tests']} other "
         "tests of the check passed, among them that clean releases of all four challenges have "
-        f"no fault).\n\n{table(['kind of leak', 'planted', 'caught'], rows)}\n{_REMAINS}"
+        f"no fault).\n\n{table(['kind of leak', 'planted', 'caught'], rows)}\n\n{_REMAINS}"
     )
 
 
@@ -160,7 +158,7 @@ def hostile() -> str:
         f"## Hostile submissions\n\n{len(cases)} cases, {expected} of them with the expected "
         f"result; the slowest took {seconds} s of CPU time, the largest {megabytes} MB. `tree` is "
         "an unpacked submission for the scoring program; `zip` is a zip for `mico check --zip`, "
-        f"`score-all` and `rehearse`.\n\n{table(['case', 'layer', 'result'], rows)}"
+        f"`score-all` and `rehearse`.\n\n{table(['case', 'layer', 'result'], rows)}\n"
     )
 
 
@@ -174,7 +172,7 @@ def cost() -> str:
         f"{report['points']} points, medians of {report['turns']} turns. The stand-in imports "
         "scikit-learn, pandas and matplotlib, as 2022's program did, and computes the same scores; "
         f"it is not that program. Ours also draws the page ({report['page_bytes'] / 1000:.0f} kB) "
-        f"with intervals.\n\n{table(head, rows)}"
+        f"with intervals.\n\n{table(head, rows)}\n"
     )
 
 
@@ -187,7 +185,7 @@ def fuzz() -> str:
         for target, r in report[engine].items()
     ]
     head = ["target", "engine", "executions", "seconds", "findings"]
-    return f"## Fuzzing the scorer\n\nPython {report['python']}.\n\n{table(head, rows)}"
+    return f"## Fuzzing the scorer\n\nPython {report['python']}.\n\n{table(head, rows)}\n"
 
 
 def generic(command: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -14,6 +13,7 @@ import attacks_glance as glance
 import attacks_page as page
 import report_figures as figures
 import report_numbers as numbers
+from markdown_tables import table
 from testbeds import TESTBEDS
 
 FLEETS = ("full_inf", "bundles_inf", "C_inf", "A_inf", "widebundles_inf", "cancer_inf")
@@ -46,12 +46,6 @@ LIMITED += ("short_lo_known", "A_lo")
 OF_2022 = ("cifar10_hi", "sst2_hi", "cifar10_lo", "sst2_lo")
 ORACLE = ("outputs", "the attack's, outputs", "neither known, outputs", "start known, outputs")
 ORACLE += ("trajectory known, outputs", "start and trajectory known, outputs")
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The lines of a Markdown table."""
-    lines = [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
-    return "\n".join(lines)
 
 
 def bold(fleet: str) -> str:

@@ -75,3 +75,10 @@ def test_the_step_times_are_those_of_the_speed_page(script):
     for row in rows:
         cells = row.strip("| ").split(" | ")
         assert any(all(cell in line for cell in cells) for line in speed.splitlines()), row
+
+
+def test_a_mode_that_failed_on_a_gpu_is_shown_as_failed(script):
+    gpu = script.read(script.GPU)
+    del gpu["steps"][1]["seconds"]["hooks"]
+    shown = script.gpu_times(gpu)
+    assert "failed" in shown[3] and "failed" not in shown[2]
