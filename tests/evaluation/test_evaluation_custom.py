@@ -175,3 +175,13 @@ def test_files_that_do_not_run(tmp_path):
         find_attack(f"{tmp_path}/none.py:attack")
     with pytest.raises(ValueError, match="name the function in the file"):
         find_attack(f"{tmp_path}/bad.py")
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize("takes", ["", "target, shadow, is_member", "*, problem"])
+def test_a_function_that_cannot_take_a_problem_is_told_before_it_runs(takes, isolate, tmp_path):
+    (tmp_path / "mine.py").write_text(f"def attack({takes}):\n    return 0\n")
+    said = r"called as attack\(problem\), got attack\(.*\). Change it in mine.py"
+    with pytest.raises(ValueError, match=said) as mistake:
+        find_attack(f"{tmp_path}/mine.py:attack", isolate=isolate)
+    assert len(str(mistake.value).splitlines()) == 1

@@ -31,6 +31,7 @@ from mico_competition.attacks.registry import ROWS, get_attack
 from mico_competition.competition.code import described, one_line
 from mico_competition.evaluation.modules import imported_anew
 from mico_competition.evaluation.undisturbed import undisturbed
+from mico_competition.support.call_errors import check_call
 from mico_competition.support.progress import stage
 from mico_competition.support.spelling import nearest
 
@@ -43,7 +44,8 @@ def find_attack(name: str, *, isolate: bool = False) -> Attack:
         isolate: whether an attack from a file runs in a separate process, see `isolated.py`.
 
     Raises:
-        ValueError: if there is no such name, file or function, or the file does not run.
+        ValueError: if there is no such name, file or function, if the file does not run, or if the
+            function cannot be called with one argument, the problem.
     """
     path, colon, function = name.rpartition(":")
     if not colon or not path.endswith(".py"):
@@ -119,7 +121,14 @@ def _found(path: Path, function: str) -> Any:
             f"There is no function {function} in {path}: "
             + (f"did you mean {near[0]}?" if near else f"it has {', '.join(names) or 'none'}.")
         )
+    check_takes_problem(found, path.name, function)
     return found
+
+
+def check_takes_problem(found: Any, file: str, function: str) -> None:
+    """ValueError unless an attack, the `function` of a file, can be called with a problem."""
+    if not isinstance(found, Attack):
+        check_call(function, found, "problem", f"Change it in {file}.")
 
 
 def is_custom(attack: Attack) -> bool:

@@ -34,7 +34,7 @@ from mico_competition.competition.code import described, resolve
 from mico_competition.competition.in_use import InUse
 from mico_competition.competition.table import current
 from mico_competition.evaluation import landlock
-from mico_competition.evaluation.custom import plain
+from mico_competition.evaluation.custom import check_takes_problem, plain
 from mico_competition.evaluation.modules import imported_anew
 from mico_competition.evaluation.undisturbed import undisturbed
 
@@ -161,6 +161,7 @@ def _function(path: str, function: str) -> Any:
     found = getattr(module, function, None)
     if not callable(found) and not isinstance(found, Attack):
         raise LookupError(f"there is no function {function}")
+    check_takes_problem(found, os.path.basename(path), function)
     return found
 
 
