@@ -43,7 +43,7 @@ LEFT_OUT = {"full": ("suri", "trace", "joint", "whitebox", "layers")}
 
 
 def main() -> None:
-    """Measure what is asked for, all by default."""
+    """Measure every named attack on every tier, or only those that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = f"of {', '.join(TIERS)}"
     parser.add_argument("tiers", nargs="*", metavar="TIER", type=one_of(TIERS), help=names)

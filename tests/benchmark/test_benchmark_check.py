@@ -85,6 +85,11 @@ def test_what_is_no_entry_is_refused(tmp_path, capsys):
         assert "entry" in capsys.readouterr().err
 
 
+def test_a_path_where_nothing_is_is_told(capsys):
+    assert main(["leaderboard", "check", "nofile.json"]) == 1
+    assert "There is no nofile.json: name entries" in capsys.readouterr().err
+
+
 def test_a_folder_is_checked_whole_and_a_second_name_is_told(mine, tmp_path):
     folder = tmp_path / "tiny"
     folder.mkdir()

@@ -171,7 +171,9 @@ def test_texts_of_an_entry_stay_text(mine, tmp_path):
     ("words", "sentence"),
     [
         (["--final_opens", "2027-01-13T12:00:00Z"], "--final_opens is for a competition"),
-        (["--with", "nothing.json"], "nothing.json"),
+        (["--with", "nothing.json"], "There is no file nothing.json to show"),
+        (["nothing"], "There is no nothing: name entries"),
+        ([__file__], "is a file: name its folder"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(words, sentence, tmp_path, capsys):

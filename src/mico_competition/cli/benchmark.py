@@ -32,7 +32,7 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
         "--tier",
         default="small",
         choices=TIER_NAMES,
-        help="small: digits, minutes; medium: 20,000 baskets, an hour; full: the size of "
+        help="small: digits, minutes; medium: 20,000 baskets, half an hour; full: the size of "
         "Purchase-100, hours; mico2022: train models that `mico download` wrote (default: small)",
     )
     parser.add_argument(

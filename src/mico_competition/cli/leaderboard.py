@@ -104,6 +104,7 @@ def _checked(path: Path | None) -> tuple[int, list[str]]:
     from mico_competition.benchmark.checking import check_file, check_folder, is_benchmark
     from mico_competition.hosting.leaderboard.entries import check_entries
 
+    _check_exists(path)
     if path is not None and path.is_file():
         faults = check_file(path)
         return 0 if faults else 1, faults
@@ -111,6 +112,15 @@ def _checked(path: Path | None) -> tuple[int, list[str]]:
         return check_folder(path)
     entries, faults = check_entries(path)
     return len(entries), faults
+
+
+def _check_exists(path: Path | None) -> None:
+    """ValueError if there is nothing at the path of entries; None is the benchmark's own."""
+    if path is not None and not path.exists():
+        raise ValueError(
+            f"There is no {path}: name entries that `mico benchmark --out` or `mico leaderboard "
+            "add --out` wrote."
+        )
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
@@ -139,6 +149,12 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
 def _run_build(args: argparse.Namespace) -> None:
     from mico_competition.benchmark.checking import is_benchmark
 
+    _check_exists(args.entries)
+    if args.entries is not None and args.entries.is_file():
+        raise ValueError(
+            f"{args.entries} is a file: name its folder, or show an entry of the benchmark beside "
+            f"the package's with --with {args.entries}."
+        )
     if args.entries is None or is_benchmark(args.entries):
         _build_benchmark(args)
         return
@@ -162,6 +178,12 @@ def _build_benchmark(args: argparse.Namespace) -> None:
 
     if args.final_opens is not None:
         raise UsageError("--final_opens is for a competition's entries: the benchmark hides none.")
+    for path in args.more:
+        if not path.is_file():
+            raise ValueError(
+                f"There is no file {path} to show: --with takes an entry that `mico benchmark` "
+                "wrote."
+            )
     with stage("Site"):
         shown = build_site(args.entries, args.out, more=args.more, title=args.title or TITLE)
     print(f"Made {args.out / 'index.html'}, {count_of(shown, 'entry', 'entries')}")
