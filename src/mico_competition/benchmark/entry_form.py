@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,26 +15,25 @@ from mico_competition.attacks.registry import ROWS, WINNERS_FORMULAS
 from mico_competition.benchmark.entry import ACCESS
 from mico_competition.benchmark.measuring import FOLDS, RESAMPLES, SEED
 from mico_competition.benchmark.tiers import TIERS, VERSION
-from mico_competition.hosting.leaderboard.form import is_link
+from mico_competition.hosting.leaderboard.form import (
+    Rule,
+    faults_by,
+    is_link_or_none,
+    is_names,
+    is_sha256,
+    is_time,
+    time_text,
+)
 from mico_competition.hosting.leaderboard.names import is_line, is_name
 from mico_competition.scoring.printable import shown
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_TIME = re.compile(r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z")
 
 # What a page shows to be repeated must run the benchmark, and nothing else.
 _COMMAND = re.compile(r"mico benchmark --tier \w+ --attack [\w./: ~-]+")
 
-_Rule = tuple[Callable[[Any], bool], str]
-
 
 def _tomorrow() -> str:
     """For clocks that are ahead."""
-    return (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _is_sha(value: Any) -> bool:
-    return type(value) is str and _SHA256.fullmatch(value) is not None
+    return time_text(datetime.now(UTC) + timedelta(days=1))
 
 
 def _is_count(value: Any) -> bool:
@@ -45,7 +44,7 @@ def _is_file(value: Any) -> bool:
     if value is None:
         return True
     fields = {"name", "function", "sha256"}
-    known = type(value) is dict and set(value) == fields and _is_sha(value["sha256"])
+    known = type(value) is dict and set(value) == fields and is_sha256(value["sha256"])
     return known and all(is_line(value[name], 200, 1) for name in fields)
 
 
@@ -56,17 +55,14 @@ def _is_texts(value: Any) -> bool:
     )
 
 
-FIELDS: Mapping[str, _Rule] = {
+FIELDS: Mapping[str, Rule] = {
     "benchmark": (lambda v: v == VERSION, f"{VERSION}, the version of the tiers"),
     "tier": (lambda v: type(v) is str and v in TIERS, f"one of {', '.join(TIERS)}"),
     "name": (is_name, "a line of 1 to 80 printable characters, in Unicode's form NFKC"),
     "title": (lambda v: is_line(v, 300, 1), "what the attack does, in a line"),
     "source": (lambda v: is_line(v, 300, 1), "where the attack comes from, in a line"),
-    "authors": (
-        lambda v: type(v) is list and len(v) <= 20 and all(map(is_name, v)),
-        "a list of at most 20 names",
-    ),
-    "link": (lambda v: v == "" or (is_line(v, 300) and is_link(v)), 'an http(s) address, or ""'),
+    "authors": (is_names, "a list of at most 20 names"),
+    "link": (is_link_or_none, 'an http(s) address, or ""'),
     "access": (lambda v: v in ACCESS, f"one of {', '.join(ACCESS)}"),
     "known_training_set": (lambda v: type(v) is bool, "true or false"),
     "file": (_is_file, "null, or name, function and sha256 of the attack's file"),
@@ -74,10 +70,7 @@ FIELDS: Mapping[str, _Rule] = {
         lambda v: is_line(v, 1000, 1) and bool(_COMMAND.fullmatch(v)),
         "mico benchmark --tier TIER --attack NAME or FILE:FUNCTION",
     ),
-    "made": (
-        lambda v: type(v) is str and bool(_TIME.fullmatch(v)) and v <= _tomorrow(),
-        "a time in UTC, not to come",
-    ),
+    "made": (lambda v: is_time(v) and v <= _tomorrow(), "a time in UTC, not to come"),
     "versions": (_is_texts, "package -> version"),
     "machine": (_is_texts, "processor, system, cpus and threads"),
     "seed": (lambda v: v == SEED, str(SEED)),
@@ -86,8 +79,8 @@ FIELDS: Mapping[str, _Rule] = {
     "average": (lambda v: type(v) is dict, "metrics and gain"),
     "scenarios": (lambda v: type(v) is dict, "an object with the tier's scenarios"),
 }
-_SCENARIO: Mapping[str, _Rule] = {
-    "fleet": (_is_sha, "the fingerprint of the fleet, 64 hexadecimal digits"),
+_SCENARIO: Mapping[str, Rule] = {
+    "fleet": (is_sha256, "the fingerprint of the fleet, 64 hexadecimal digits"),
     "epsilon": (lambda v: v is None or _is_count(v), "a number or null"),
     "delta": (lambda v: v is None or _is_count(v), "a number or null"),
     "limit": (lambda v: v is None or type(v) is dict, "rates, or null"),
@@ -109,7 +102,7 @@ _SCENARIO: Mapping[str, _Rule] = {
 }
 
 
-_TRUTH: Mapping[str, _Rule] = {
+_TRUTH: Mapping[str, Rule] = {
     "truth": (lambda v: type(v) is str and len(v) < 100_000, "bits in base64"),
     "targets": (lambda v: type(v) is int and v > 1, "a whole number from 2"),
     **dict.fromkeys(("members", "nonmembers"), (lambda v: type(v) is int and v > 0, "a number")),
@@ -118,25 +111,12 @@ _TRUTH: Mapping[str, _Rule] = {
 
 def _are_ranks(value: Any) -> bool:
     fields = type(value) is dict and set(value) == {"sha256", "data"}
-    return fields and _is_sha(value["sha256"]) and type(value["data"]) in (str, type(None))
+    return fields and is_sha256(value["sha256"]) and type(value["data"]) in (str, type(None))
 
 
 def faults_of_form(values: Mapping[str, Any]) -> list[str]:
     """The faults of an entry's form."""
-    return [*_apply("", values, FIELDS)] or [*_faults_of_parts(values)]
-
-
-def _apply(place: str, values: Any, rules: Mapping[str, _Rule]) -> Iterator[str]:
-    if type(values) is not dict:
-        yield f"{place or 'the entry'} should be an object"
-        return
-    for name in sorted(set(values) - set(rules)):
-        yield f"{place}{shown(str(name))[1:-1]}: there is no such field"
-    for name, (fits, expected) in rules.items():
-        if name not in values:
-            yield f"{place}{name} is missing; expected {expected}"
-        elif not fits(values[name]):
-            yield f"{place}{name}: expected {expected}, got {shown(str(values[name])[:200])}"
+    return [*faults_by("", values, FIELDS)] or [*_faults_of_parts(values)]
 
 
 def _faults_of_parts(values: Mapping[str, Any]) -> Iterator[str]:
@@ -148,7 +128,9 @@ def _faults_of_parts(values: Mapping[str, Any]) -> Iterator[str]:
         return
     rules = {**_SCENARIO, **(_TRUTH if tier.downloaded else {})}
     for name in names:
-        yield from _apply(f"scenarios.{name}.", values["scenarios"][name], rules)
+        if type(values["scenarios"][name]) is not dict:
+            yield f"scenarios.{name}: expected an object"
+        yield from faults_by(f"scenarios.{name}.", values["scenarios"][name], rules)
     row = ROWS.get(values["name"])
     if row is not None and values["file"] is not None:
         yield f"name: {shown(values['name'])} is an attack of the package; give yours another name"

@@ -26,12 +26,11 @@ _FIRST = datetime(2020, 1, 1, tzinfo=UTC)
 _LAST = datetime(2099, 12, 31, tzinfo=UTC)
 _DAYS_AHEAD = 366  # so that a board can be rehearsed with the dates of a coming competition
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _COMMIT = re.compile(r"|[0-9a-f]{7,64}")
 _HOST = re.compile(r"[^\s\"'<>\\^`{|}]+")
 
 Values = Mapping[str, Any]
-_Rule = tuple[Callable[[Any], bool], str]
+Rule = tuple[Callable[[Any], bool], str]
 
 
 def parse_time(text: str) -> datetime:
@@ -75,7 +74,13 @@ def is_link(text: str) -> bool:
         return False
 
 
-def _is_time(value: Any) -> bool:
+def is_link_or_none(value: Any) -> bool:
+    """Whether a value is an address that pages may contain, of at most 300 characters, or ""."""
+    return is_line(value, 300) and (value == "" or is_link(value))
+
+
+def is_time(value: Any) -> bool:
+    """Whether a value is a time in UTC in the form of entries, from 2020 to 2099."""
     try:
         when = datetime.strptime(value, _TIME).replace(tzinfo=UTC)
         return _FIRST <= when <= _LAST and time_text(when) == value
@@ -91,11 +96,17 @@ def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
     return lambda value: type(value) is str and pattern.fullmatch(value) is not None
 
 
+def is_sha256(value: Any) -> bool:
+    """Whether a value is a SHA-256 in hex, in lower case."""
+    return type(value) is str and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
 def _none_or(rule: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or rule(value)
 
 
-def _is_names(value: Any) -> bool:
+def is_names(value: Any) -> bool:
+    """Whether a value is a list of at most 20 names."""
     return type(value) is list and len(value) <= 20 and all(map(is_name, value))
 
 
@@ -117,44 +128,44 @@ def _climbs(value: Any) -> bool:
     return rates and value == sorted(value)
 
 
-_FIELDS: Mapping[str, _Rule] = {
+_FIELDS: Mapping[str, Rule] = {
     "format": (lambda v: type(v) is int and v == FORMAT, str(FORMAT)),
     "challenge": (lambda v: type(v) is str and v in CHALLENGES, f"one of {', '.join(CHALLENGES)}"),
     "phase": (lambda v: v in SCORED_PHASES, f"one of {', '.join(SCORED_PHASES)}"),
     "name": (is_name, "a line of 1 to 80 printable characters, in Unicode's form NFKC"),
-    "authors": (_is_names, "a list of at most 20 names of at most 80 printable characters, NFKC"),
+    "authors": (is_names, "a list of at most 20 names of at most 80 printable characters, NFKC"),
     "link": (
-        lambda v: _line(300)(v) and (v == "" or is_link(v)),
+        is_link_or_none,
         "an address that starts with https:// or http://, of at most 300 characters, or nothing",
     ),
     "description": (_line(1000), "a line of at most 1000 printable characters"),
     "command": (_line(1000), "a line of at most 1000 printable characters"),
     "commit": (_matches(_COMMIT), "7 to 64 hexadecimal digits, or nothing"),
     "versions": (_is_versions, "the versions of python, numpy and mico_competition"),
-    "submitted": (_is_time, "a time in UTC such as 2027-01-13T12:00:00Z, from 2020 to 2099"),
+    "submitted": (is_time, "a time in UTC such as 2027-01-13T12:00:00Z, from 2020 to 2099"),
     "data_version": (_none_or(_line(100, 1)), "a line of at most 100 characters, or null"),
-    "predictions_sha256": (_matches(_SHA256), "64 hexadecimal digits"),
-    "submission_sha256": (_none_or(_matches(_SHA256)), "64 hexadecimal digits, or null"),
+    "predictions_sha256": (is_sha256, "64 hexadecimal digits"),
+    "submission_sha256": (_none_or(is_sha256), "64 hexadecimal digits, or null"),
     "average": (lambda v: type(v) is dict, "an object with score and interval"),
     "scenarios": (lambda v: type(v) is dict, "an object with the challenge's scenarios"),
 }
-_AVERAGE: Mapping[str, _Rule] = {
+_AVERAGE: Mapping[str, Rule] = {
     "score": (_is_rate, "a number from 0 to 1"),
     "interval": (_none_or(_is_interval), "two numbers from 0 to 1, the lower first, or null"),
 }
-_SCENARIO: Mapping[str, _Rule] = {
+_SCENARIO: Mapping[str, Rule] = {
     "models": (lambda v: type(v) is int and v > 0, "a whole number above 0"),
     "scores": (lambda v: type(v) is dict, "an object with the metrics"),
     "intervals": (lambda v: type(v) is dict, "an object with the metrics"),
     "roc": (lambda v: type(v) is dict, "an object with fpr and tpr"),
 }
-_SCORES: Mapping[str, _Rule] = dict.fromkeys(SCALARS, _AVERAGE["score"])
-_INTERVALS: Mapping[str, _Rule] = dict.fromkeys(SCALARS, _AVERAGE["interval"])
-_RATES: _Rule = (
+_SCORES: Mapping[str, Rule] = dict.fromkeys(SCALARS, _AVERAGE["score"])
+_INTERVALS: Mapping[str, Rule] = dict.fromkeys(SCALARS, _AVERAGE["interval"])
+_RATES: Rule = (
     lambda v: _climbs(v) and 2 <= len(v) <= MAX_POINTS,
     f"2 to {MAX_POINTS} rates that never fall",
 )
-_CURVE: Mapping[str, _Rule] = {"fpr": _RATES, "tpr": _RATES}
+_CURVE: Mapping[str, Rule] = {"fpr": _RATES, "tpr": _RATES}
 
 
 def check_values(values: Any) -> list[str]:
@@ -166,12 +177,12 @@ def check_values(values: Any) -> list[str]:
 
 def check_fields(values: Values) -> list[str]:
     """All faults of single fields of an entry, which need not be complete."""
-    return list(_apply("", values, {name: _FIELDS[name] for name in values}))
+    return list(faults_by("", values, {name: _FIELDS[name] for name in values}))
 
 
 def _faults_of(values: dict[str, Any]) -> Iterator[str]:
-    yield from _apply("", values, _FIELDS)
-    yield from _apply("average.", values.get("average"), _AVERAGE)
+    yield from faults_by("", values, _FIELDS)
+    yield from faults_by("average.", values.get("average"), _AVERAGE)
     results = values.get("scenarios")
     names = CHALLENGES.get(str(values.get("challenge")), ())
     if type(results) is not dict or not names:
@@ -180,15 +191,15 @@ def _faults_of(values: dict[str, Any]) -> Iterator[str]:
         yield f"scenarios: expected {', '.join(names)}, got {shown(', '.join(results))}"
     for name in sorted(set(names) & set(results)):
         place, result = f"scenarios.{name}.", results[name]
-        yield from _apply(place, result if type(result) is dict else {}, _SCENARIO)
+        yield from faults_by(place, result if type(result) is dict else {}, _SCENARIO)
         if type(result) is dict:
-            yield from _apply(f"{place}scores.", result.get("scores"), _SCORES)
-            yield from _apply(f"{place}intervals.", result.get("intervals"), _INTERVALS)
-            yield from _apply(f"{place}roc.", result.get("roc"), _CURVE)
+            yield from faults_by(f"{place}scores.", result.get("scores"), _SCORES)
+            yield from faults_by(f"{place}intervals.", result.get("intervals"), _INTERVALS)
+            yield from faults_by(f"{place}roc.", result.get("roc"), _CURVE)
     yield from _joint_faults(values, names)
 
 
-def _apply(place: str, values: Any, rules: Mapping[str, _Rule]) -> Iterator[str]:
+def faults_by(place: str, values: Any, rules: Mapping[str, Rule]) -> Iterator[str]:
     """Faults of single fields; if `values` is not an object, the caller has reported it."""
     if type(values) is not dict:
         return
