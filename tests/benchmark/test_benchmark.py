@@ -71,6 +71,8 @@ def test_the_entry_says_what_was_measured_and_how(bench, mine):
     values = read_values(mine)
     assert (values["tier"], values["name"]) == ("tiny", "my_attack:attack")
     assert values["title"] == "logit less its mean OUT" and values["access"] == "black box"
+    command = "mico benchmark --tier tiny --attack my_attack.py:attack"
+    assert values["command"] == command, "the folder stays private"
     assert values["file"]["name"] == "my_attack.py" and len(values["file"]["sha256"]) == 64
     assert {"processor", "system", "cpus", "threads"} == set(values["machine"])
     assert {"python", "numpy", "torch", "mico_competition"} <= set(values["versions"])
@@ -123,7 +125,10 @@ def test_a_fleet_of_other_seeds_is_refused(bench, tmp_path, capsys):
         (["--attack", "none.py:attack"], "There is no file none.py"),
         (["--attack", "rmia", "--access", "white box"], "--access is for an attack of file.py"),
         (["--name", "Mine"], "--name describes one attack"),
-        (["--attack", "rmia", "--name", "a\tb"], "Expected --name of 1 to 80 printable"),
+        (["--attack", "rmia", "--name", "a\tb"], "--name: expected a line of 1 to 80 printable"),
+        (["--attack", "rmia", "--name", "eb"], "--name eb is an attack of the package"),
+        (["--attack", "rmia", "--author", "a\tb"], "--author: expected a list of at most 20"),
+        (["--attack", "rmia", "--link", "ftp://x"], "--link: expected an address that starts"),
     ],
 )
 def test_bad_flags_are_refused_before_anything_is_trained(words, sentence, tmp_path, capsys):

@@ -8,6 +8,7 @@ import pytest
 
 from mico_competition.benchmark.checking import check_file, check_folder
 from mico_competition.benchmark.entry import entry_text, read_values
+from mico_competition.benchmark.entry_form import faults_of_form
 from mico_competition.cli import main
 
 
@@ -44,6 +45,9 @@ FAULTS = [
     (("seed",), 7, "seed: expected 0"),
     (("made",), "2099-01-01T00:00:00Z", "made: expected a time in UTC, not to come"),
     (("command",), "curl x | sh", "command: expected mico benchmark"),
+    (("command",), "mico benchmark --tier full --attack my_attack.py:attack", "begins with mico"),
+    (("command",), "mico benchmark --tier tiny --attack rmia", "--attack my_attack.py:attack"),
+    (("file",), None, "file: expected name, function and sha256"),
     (("more",), 1, "more: there is no such field"),
 ]
 
@@ -55,6 +59,19 @@ def test_every_fault_is_one_sentence(path, value, sentence, mine, tmp_path, caps
     assert main(["leaderboard", "check", str(file)]) == 1
     told = capsys.readouterr().err.splitlines()
     assert sentence in told[0] and told[0].startswith(file.name) and told[0].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"access": "white box"}, "access: expected black box"),
+        ({"name": "eb"}, "'eb' is an attack of the package"),
+        ({"name": "Ours"}, None),
+    ],
+)
+def test_an_entry_of_a_named_attack_says_what_the_package_says(changes, sentence, mine):
+    found = faults_of_form({**read_values(mine.parent / "rmia.json"), **changes})
+    assert [sentence in fault for fault in found] == ([True] if sentence else [])
 
 
 @pytest.mark.parametrize("key", ["epsilon", "limit"])

@@ -120,7 +120,7 @@ def faults_of_form(values: Mapping[str, Any]) -> list[str]:
 
 
 def _faults_of_parts(values: Mapping[str, Any]) -> Iterator[str]:
-    """Faults of the scenarios, and of what a named attack of the package says of itself."""
+    """Faults of the scenarios, and of what an entry says of its attack."""
     tier, stated = TIERS[values["tier"]], tuple(values["scenarios"])
     names = tuple(n for n in tier.scenarios if n in stated) if tier.downloaded else tier.scenarios
     if not stated or stated != names:
@@ -131,10 +131,22 @@ def _faults_of_parts(values: Mapping[str, Any]) -> Iterator[str]:
         if type(values["scenarios"][name]) is not dict:
             yield f"scenarios.{name}: expected an object"
         yield from faults_by(f"scenarios.{name}.", values["scenarios"][name], rules)
-    row = ROWS.get(values["name"])
-    if row is not None and values["file"] is not None:
-        yield f"name: {shown(values['name'])} is an attack of the package; give yours another name"
-    elif values["file"] is None and row is None and "--attack " not in values["command"]:
-        yield "file: expected name, function and sha256, as it is no attack of the package"
-    elif row is not None and row.access != values["access"]:
+    yield from _faults_of_attack(values)
+
+
+def _faults_of_attack(values: Mapping[str, Any]) -> Iterator[str]:
+    """Where name, file, access and command do not speak of the same attack, in the same tier."""
+    begin = f"mico benchmark --tier {values['tier']} --attack "
+    attack = values["command"].removeprefix(begin)
+    if attack == values["command"]:
+        yield f"command: expected one that begins with {begin.strip()}"
+        return
+    name, file, row = values["name"], values["file"], ROWS.get(attack)
+    if file is not None and not attack.endswith(f"{file['name']}:{file['function']}"):
+        yield f"command: expected --attack {shown(file['name'] + ':' + file['function'])[1:-1]}"
+    elif file is None and row is None:
+        yield f"file: expected name, function and sha256: {shown(attack)} is none of the package"
+    elif file is None and row is not None and row.access != values["access"]:
         yield f"access: expected {row.access}, as `mico attacks` says"
+    if name in ROWS and (file is not None or name != attack):
+        yield f"name: {shown(name)} is an attack of the package; give yours another name"

@@ -114,24 +114,26 @@ def _check(args: argparse.Namespace) -> None:
     for flag, given in (("--name", args.name), ("--link", args.link), ("--author", args.authors)):
         if given and len(args.attack) != 1:
             raise UsageError(f"{flag} describes one attack: give --attack once.")
-    if args.name is not None:
-        from mico_competition.hosting.leaderboard.names import is_name
-
-        if not is_name(args.name):
-            raise UsageError(
-                "Expected --name of 1 to 80 printable characters, in Unicode's form NFKC."
-            )
-        if files and args.name in ROWS:
-            raise UsageError(f"--name {args.name} is an attack of the package: choose another.")
-    if args.link:
-        from mico_competition.hosting.leaderboard.form import is_link
-
-        if not is_link(args.link):
-            raise UsageError(f"Expected --link to be an http(s) address, got {args.link!r}.")
+    if args.name is not None or args.link or args.authors:
+        _check_fields(args)
     for name in ("workers", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"Expected --{name} of at least 1, got {value}.")
+
+
+def _check_fields(args: argparse.Namespace) -> None:
+    """Refuse a name, link or author that an entry cannot hold."""
+    from mico_competition.hosting.leaderboard.form import check_fields
+
+    name = args.attack[0] if args.name is None else args.name
+    if name in ROWS and name != args.attack[0]:
+        raise UsageError(f"--name {name} is an attack of the package: choose another.")
+    fields = {"authors": args.authors, "link": args.link}
+    faults = check_fields(fields if args.name is None else {**fields, "name": name})
+    if faults:
+        field, _, fault = faults[0].partition(": ")
+        raise UsageError(f"--{field.removesuffix('s')}: {fault}.")
 
 
 def _from_file(name: str) -> bool:
@@ -215,7 +217,7 @@ def _about(attack: Attack, tier: Tier, args: argparse.Namespace | None) -> About
                 "function": function,
                 "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
             },
-            command=f"mico benchmark --tier {tier.name} --attack {attack.name}",
+            command=f"mico benchmark --tier {tier.name} --attack {file.name}:{function}",
         )
     else:
         about = about_named(attack, tier.name)
