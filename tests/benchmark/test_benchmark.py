@@ -10,6 +10,7 @@ from mico_competition.benchmark.entry import read_values, truth_in
 from mico_competition.benchmark.ranks import dense_ranks, pack, ranks_sha256, unpack
 from mico_competition.benchmark.tiers import TIERS, get_tier, seeds_of, truth_of
 from mico_competition.cli import main
+from mico_competition.cli.benchmark import TIER_NAMES
 from mico_competition.competition.challenge import ChallengeDataset
 from mico_competition.competition.solutions import read_solution
 from mico_competition.competition.splits import seed_text
@@ -18,6 +19,7 @@ from mico_competition.evaluation.measure import measure
 
 
 def test_the_seeds_of_the_tiers_stay_what_they_are():
+    assert set(TIER_NAMES) == set(TIERS), "the names that the command line offers"
     first = seeds_of(get_tier("small"), "digits_inf")[0]
     assert seed_text(first.seeds.membership) == "713c03b9aa08d7d67ae008be69541a9f"
     assert first.train_seed == 8744496291141610374

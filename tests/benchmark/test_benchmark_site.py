@@ -9,7 +9,13 @@ import pytest
 from helpers_pages import ROOT
 from helpers_scripts import script_of
 
-from mico_competition.benchmark.entry import Entry, entry_text, read_tier, read_values
+from mico_competition.benchmark.entry import (
+    Entry,
+    entry_text,
+    held_ranks,
+    read_tier,
+    read_values,
+)
 from mico_competition.benchmark.methods import HEADINGS, SECTIONS, anchor_of
 from mico_competition.benchmark.pictures import curve_of
 from mico_competition.benchmark.ranking import board_lines, ranked
@@ -115,11 +121,7 @@ def test_the_curve_of_ranks_reaches_the_scored_rate(mine):
     entry = Entry(mine, read_values(mine))
     from mico_competition.benchmark.board import ranks_in
 
-    held = {
-        part["ranks"]["sha256"]: part["ranks"]["data"]
-        for other in read_tier(mine.parents[1], "tiny")
-        for part in other.values["scenarios"].values()
-    }
+    held = held_ranks(read_tier(mine.parents[1], "tiny"))
     truth, ranks, _ = ranks_in(entry, "digits_inf", held)
     assert truth is truth_of("tiny", "digits_inf")
     curve = curve_of(truth, ranks)

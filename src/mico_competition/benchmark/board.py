@@ -13,7 +13,14 @@ import numpy as np
 from markupsafe import Markup
 
 from mico_competition.attacks.registry import BLACK_BOX, WHITE_BOX
-from mico_competition.benchmark.entry import Entry, stem_of, truth_in
+from mico_competition.benchmark.entry import (
+    ENTRIES,
+    Entry,
+    held_ranks,
+    read_tier,
+    stem_of,
+    truth_in,
+)
 from mico_competition.benchmark.pictures import Line, epsilon_chart, gain_bar
 from mico_competition.benchmark.ranking import ranked
 from mico_competition.benchmark.ranks import unpack
@@ -50,6 +57,11 @@ class Board:
         """The fleet that most entries were measured on."""
         fleets = [entry.fleet for entry in self.entries]
         return max(fleets, key=fleets.count)
+
+    @cached_property
+    def held_ranks(self) -> Mapping[str, str]:
+        """Checksum -> packed ranks, to which entries point: of committed entries, and of these."""
+        return held_ranks([*read_tier(ENTRIES, self.tier.name), *self.entries])
 
     def privacy(self, scenario: str) -> str:
         """The scenario's epsilon as a word for filters."""

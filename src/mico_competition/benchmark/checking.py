@@ -14,13 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from mico_competition.benchmark.entry import ENTRIES, Entry, read_values, stem_of, truth_in
-from mico_competition.benchmark.entry_form import faults_of_form
-from mico_competition.benchmark.measuring import (
-    Result,
-    averages,
-    measured_ranks,
+from mico_competition.benchmark.entry import (
+    ENTRIES,
+    Entry,
+    held_ranks,
+    read_values,
+    stem_of,
+    truth_in,
 )
+from mico_competition.benchmark.entry_form import faults_of_form
+from mico_competition.benchmark.measuring import Result, averages, measured_ranks
 from mico_competition.benchmark.ranks import ranks_sha256, unpack
 from mico_competition.benchmark.tiers import TIERS
 from mico_competition.evaluation.measure import Measured
@@ -150,7 +153,7 @@ def _nearly(stated: Any, found: Any) -> bool:
 
 def _faults_of_numbers(values: Mapping[str, Any], others: Sequence[Entry]) -> Iterator[str]:
     """Where numbers are not those of the ranks."""
-    held = _held_ranks(others)
+    held = held_ranks(others)
     results = []
     for place, (name, part) in enumerate(values["scenarios"].items()):
         try:
@@ -178,15 +181,6 @@ def _winner_measured(truth: bytes, shape: Any, place: int, ranks: bytes) -> Meas
     """The numbers of the winner's ranks, uint16 as bytes, with the truth, bool as bytes."""
     members, levels = np.frombuffer(truth, bool), np.frombuffer(ranks, np.uint16)
     return measured_ranks(members.reshape(shape), levels.reshape(shape), place)
-
-
-def _held_ranks(others: Sequence[Entry]) -> dict[str, str]:
-    """Checksum -> the packed ranks of the other entries."""
-    return {
-        part["ranks"]["sha256"]: part["ranks"]["data"]
-        for entry in others
-        for part in entry.values["scenarios"].values()
-    }
 
 
 def _ranks_in(kept: Mapping[str, Any], shape: Any, held: Mapping[str, str]) -> np.ndarray:

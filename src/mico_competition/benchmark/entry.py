@@ -160,11 +160,6 @@ class Entry:
         """The fingerprints of its fleets, in the order of the scenarios."""
         return tuple(s["fleet"] for s in self.values["scenarios"].values())
 
-    @cached_property
-    def shas(self) -> set[str]:
-        """The checksums of the ranks of its own scores."""
-        return {s["ranks"]["sha256"] for s in self.values["scenarios"].values()}
-
     def average(self, metric: str = RANKED) -> list[float]:
         """[value, low, high] of the mean over scenarios."""
         found: list[float] = self.values["average"]["metrics"][metric]
@@ -244,9 +239,18 @@ def write_attack(
     return Entry(write_entry(folder, values), values)
 
 
+def held_ranks(entries: Iterable[Entry]) -> dict[str, str]:
+    """Checksum -> the packed ranks of the attacks' own scores, of all these entries."""
+    return {
+        part["ranks"]["sha256"]: part["ranks"]["data"]
+        for entry in entries
+        for part in entry.values["scenarios"].values()
+    }
+
+
 def known_ranks(folder: PathLike, tier: Tier) -> set[str]:
     """The checksums of all ranks that the entries of a tier hold."""
-    return {sha for entry in read_tier(folder, tier.name) for sha in entry.shas}
+    return set(held_ranks(read_tier(folder, tier.name)))
 
 
 def read_tier(folder: PathLike, tier: str) -> list[Entry]:

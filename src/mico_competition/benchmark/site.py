@@ -97,6 +97,7 @@ class Site:
         style = _file(1, "style.css") + _file(0, "board.css")
         script = _file(0, "board.js")
         self.boards = boards
+        self.tiers = {board.tier.name: self._tier(board) for board in boards}
         self.environment = environment
         environment.globals.update(
             title=title,
@@ -105,7 +106,7 @@ class Site:
             style_hash=policy_hash(style),
             script=Markup(script),
             script_hash=policy_hash(script),
-            tiers=[self._tier(board) for board in boards],
+            tiers=[*self.tiers.values()],
         )
 
     def pages(self) -> Iterator[tuple[str, str]]:
@@ -150,7 +151,11 @@ class Site:
             for name, part in board.scenarios.items()
         ]
         privacies = {part["privacy"]: part["label"] for part in parts}
-        tier = {**self._tier(board), "parts": parts, "all_records": board.on_all_records()}
+        tier = {
+            **self.tiers[board.tier.name],
+            "parts": parts,
+            "all_records": board.on_all_records(),
+        }
         accesses = [a for a in ACCESS if any(e.access == a for e in board.entries)]
         return self._render(
             "tier",
@@ -198,11 +203,6 @@ def _about(values: Mapping[str, Any]) -> str:
 
 def _result(board: Board, entry: Entry) -> dict[str, Any]:
     """An attack's numbers, curves and command in one tier."""
-    held = {
-        part["ranks"]["sha256"]: part["ranks"]["data"]
-        for other in [*read_tier(ENTRIES, entry.tier), *board.entries]
-        for part in other.values["scenarios"].values()
-    }
     rows, curves = [], {}
     mean = {"formula": "", "beside": "", "limit": "", "fleet": ""}
     rows.append({"scenario": "", "rank": board.ranks()[entry.name], **mean, **row_of(entry, None)})
@@ -219,7 +219,7 @@ def _result(board: Board, entry: Entry) -> dict[str, Any]:
                 **row_of(entry, name),
             }
         )
-        truth, own, beside = ranks_in(entry, name, held)
+        truth, own, beside = ranks_in(entry, name, board.held_ranks)
         curves[name] = curve_of(truth, own), curve_of(truth, beside)
     title = f"ROC curves of {entry.name} on logarithmic axes: {', '.join(curves)}"
     return {
