@@ -136,6 +136,13 @@ def changed(entry, name, gain):
     return Entry(entry.path, values)
 
 
+def test_brackets_in_a_text_of_an_entry_stay(mine, tmp_path):
+    values = {**read_values(mine), "title": "[ 1,  2 ]", "authors": ["[ a ]"]}
+    file = tmp_path / "entry.json"
+    file.write_text(entry_text(values))
+    assert read_values(file) == values
+
+
 def test_overlapping_paired_intervals_are_ties(mine):
     entry = Entry(mine, read_values(mine))
     gains = {"a": [0.1, 0.08, 0.12], "b": [0.07, 0.05, 0.09], "c": [0.06, 0.04, 0.07]}

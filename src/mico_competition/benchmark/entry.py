@@ -7,7 +7,6 @@ pull requests, so what is read is not trusted: `check_entry` lists every fault i
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -36,6 +35,7 @@ from mico_competition.benchmark.measuring import (
 from mico_competition.benchmark.ranks import pack_bits, unpack_bits
 from mico_competition.benchmark.tiers import VERSION, Tier, get_tier, truth_of
 from mico_competition.evaluation.measure import RANKED
+from mico_competition.hosting.leaderboard import entries
 from mico_competition.support.files import PathLike, write_text
 from mico_competition.support.made import facts
 from mico_competition.support.untrusted import read_limited_json
@@ -178,10 +178,8 @@ class Entry:
 
 
 def entry_text(values: Values) -> str:
-    """The text of an entry's file: short lists of numbers in one line."""
-    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
-    joined = re.sub(r"\[\s+([^\[\]{}\"]+?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text)
-    return joined + "\n"
+    """The text of an entry's file."""
+    return entries.entry_text(values, indent=1)
 
 
 def stem_of(name: str) -> str:
@@ -239,11 +237,11 @@ def write_attack(
     return Entry(write_entry(folder, values), values)
 
 
-def held_ranks(entries: Iterable[Entry]) -> dict[str, str]:
+def held_ranks(others: Iterable[Entry]) -> dict[str, str]:
     """Checksum -> the packed ranks of the attacks' own scores, of all these entries."""
     return {
         part["ranks"]["sha256"]: part["ranks"]["data"]
-        for entry in entries
+        for entry in others
         for part in entry.values["scenarios"].values()
     }
 

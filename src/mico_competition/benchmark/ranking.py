@@ -12,21 +12,16 @@ from dataclasses import dataclass
 from mico_competition.benchmark.entry import Entry
 from mico_competition.evaluation.measure import RANKED
 from mico_competition.evaluation.table import number
+from mico_competition.hosting.leaderboard.entries import with_ranks
 from mico_competition.support.terminal import table
 
 
 @dataclass(frozen=True)
 class Placed:
-    """An entry with its rank, which it shares with others if `tied`."""
+    """An entry with its rank as text, which ends in = if others share it."""
 
-    number: int
-    tied: bool
+    rank: str
     entry: Entry
-
-    @property
-    def rank(self) -> str:
-        """The rank as text, with = if it is shared."""
-        return f"{self.number}{'=' * self.tied}"
 
 
 def ranked(entries: Iterable[Entry], scenario: str | None = None) -> list[Placed]:
@@ -40,17 +35,8 @@ def ranked(entries: Iterable[Entry], scenario: str | None = None) -> list[Placed
         scenario: rank by this scenario, by default by the mean over all.
     """
     order = sorted(entries, key=lambda e: (-e.gain(RANKED, scenario)[0], e.name))
-    groups: list[list[Entry]] = []
-    for entry in order:
-        if groups and _reaches(entry, groups[-1][0], scenario):
-            groups[-1].append(entry)
-        else:
-            groups.append([entry])
-    placed: list[Placed] = []
-    for group in groups:
-        first = len(placed) + 1
-        placed += [Placed(first, len(group) > 1, entry) for entry in group]
-    return placed
+    placed = with_ranks(order, lambda entry, leader: _reaches(entry, leader, scenario))
+    return [Placed(str(rank), entry) for rank, entry in placed]
 
 
 def _reaches(entry: Entry, leader: Entry, scenario: str | None) -> bool:

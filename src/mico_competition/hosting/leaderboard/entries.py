@@ -11,10 +11,11 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from mico_competition.competition.table import get_phase
 from mico_competition.hosting.leaderboard.form import RANKED, Values, check_values
@@ -25,11 +26,13 @@ from mico_competition.support.counts import count_of
 from mico_competition.support.files import PathLike, write_text
 from mico_competition.support.untrusted import read_limited_json
 
+T = TypeVar("T")
+
 FAULTS_FOLDER = "faults"
 MAX_BYTES = 64_000
 MAX_FAULTS = 50
 _STEM = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
-_NUMBERS = re.compile(r"\[\n\s*([-0-9.e,\s]+?)\s*\]")  # no text in JSON has a bare line end
+_NUMBERS = re.compile(r"\[\n\s*([^\[\]{}\"]+?)\s*\]")  # no text in JSON has a bare line end
 
 
 @dataclass(frozen=True)
@@ -126,16 +129,26 @@ def ranked(entries: Iterable[Entry], scenario: str | None = None) -> list[tuple[
     number of entries above it, as in 1=, 1=, 1=, 4.
     """
     order = sorted(entries, key=lambda e: (-e.measure(scenario).value, e.submitted, e.stem))
-    groups: list[list[Entry]] = []
-    for entry in order:
-        if groups and entry.measure(scenario).high >= groups[-1][0].measure(scenario).low:
-            groups[-1].append(entry)
+    return with_ranks(
+        order, lambda entry, leader: entry.measure(scenario).high >= leader.measure(scenario).low
+    )
+
+
+def with_ranks(order: Iterable[T], reaches: Callable[[T, T], bool]) -> list[tuple[Rank, T]]:
+    """Each of `order`, the best first, with its rank; those that reach a leader share its rank.
+
+    The first that does not reach the leader, by `reaches(one, leader)`, leads the next group.
+    """
+    groups: list[list[T]] = []
+    for one in order:
+        if groups and reaches(one, groups[-1][0]):
+            groups[-1].append(one)
         else:
-            groups.append([entry])
-    placed: list[tuple[Rank, Entry]] = []
+            groups.append([one])
+    placed: list[tuple[Rank, T]] = []
     for group in groups:
         rank = Rank(len(placed) + 1, len(group) > 1)
-        placed += [(rank, entry) for entry in group]
+        placed += [(rank, one) for one in group]
     return placed
 
 
@@ -165,9 +178,9 @@ def write_entry(folder: PathLike, values: Values, *, replace: bool = False) -> P
     return path
 
 
-def entry_text(values: Values) -> str:
+def entry_text(values: Values, indent: int = 2) -> str:
     """The text of an entry's file, with a list of numbers in one line."""
-    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(values, indent=indent, ensure_ascii=False, allow_nan=False)
     return _NUMBERS.sub(lambda match: f"[{' '.join(match[1].split())}]", text) + "\n"
 
 
