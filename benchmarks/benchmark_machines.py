@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from testbeds import MICO, ROOT
 
 from mico_competition.benchmark.entry import read_values
+from mico_competition.cli.benchmark import BASELINES
 
 OUT = ROOT / "docs/results/benchmark_machines.json"
-ATTACKS = ("threshold", "winner-2023", "lira-online", "rmia", "eb")
 SETTINGS: dict[str, tuple[int, dict[str, str]]] = {
     "one thread": (1, {}),
     "two threads": (2, {}),
@@ -48,7 +48,6 @@ def main() -> None:
         work = args.work / str(number)
         command = [*MICO, "benchmark", "--tier", "small", "--work", str(work)]
         command += ["--threads", str(threads), "--workers", args.workers]
-        command += [word for attack in ATTACKS for word in ("--attack", attack)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **variables}
         if subprocess.run(command, env=environment).returncode:
             sys.exit(1)
@@ -59,11 +58,11 @@ def main() -> None:
 
 def numbers(work: Path) -> dict[str, Any]:
     """Fingerprints of the fleets, and TPR at 10 % FPR and gain of each attack in each scenario."""
-    entries = {name: read_values(work / "entries/small" / f"{name}.json") for name in ATTACKS}
-    parts = entries[ATTACKS[0]]["scenarios"]
+    entries = {name: read_values(work / "entries/small" / f"{name}.json") for name in BASELINES}
+    first = entries[BASELINES[0]]
     return {
-        "machine": entries[ATTACKS[0]]["machine"],
-        "fleets": {name: part["fleet"] for name, part in parts.items()},
+        "machine": first["machine"],
+        "fleets": {name: part["fleet"] for name, part in first["scenarios"].items()},
         "attacks": {
             name: {
                 kind: {

@@ -103,12 +103,17 @@ def with_values(spec, values):
     """The specification with each place in it replaced by each value, one at a time."""
     for path in _paths(spec):
         for value in values:
-            broken = copy.deepcopy(spec)
-            part = broken
-            for step in path[:-1]:
-                part = part[step]
-            part[path[-1]] = value
-            yield broken
+            yield with_value(spec, path, value)
+
+
+def with_value(spec, path, value):
+    """A copy of nested mappings and lists with a value at a place in them."""
+    changed = copy.deepcopy(spec)
+    part = changed
+    for step in path[:-1]:
+        part = part[step]
+    part[path[-1]] = value
+    return changed
 
 
 def _paths(value, at=()):

@@ -1,25 +1,15 @@
 """`mico leaderboard check`: every number of an entry follows from its ranks, or one sentence."""
 
-import copy
 import json
 import shutil
 
 import pytest
+from helpers_bundle import with_value
 
 from mico_competition.benchmark.checking import check_file, check_folder
 from mico_competition.benchmark.entry import entry_text, read_values
 from mico_competition.benchmark.entry_form import faults_of_form
 from mico_competition.cli import main
-
-
-def put(values, *path, to):
-    """A copy of the values with one of them changed."""
-    changed = copy.deepcopy(values)
-    part = changed
-    for name in path[:-1]:
-        part = part[name]
-    part[path[-1]] = to
-    return changed
 
 
 def test_the_entry_of_the_command_is_sound(mine, capsys):
@@ -55,7 +45,7 @@ FAULTS = [
 @pytest.mark.parametrize(("path", "value", "sentence"), FAULTS, ids=[f[2][:30] for f in FAULTS])
 def test_every_fault_is_one_sentence(path, value, sentence, mine, tmp_path, capsys):
     file = tmp_path / mine.name
-    file.write_text(entry_text(put(read_values(mine), *path, to=value)))
+    file.write_text(entry_text(with_value(read_values(mine), path, value)))
     assert main(["leaderboard", "check", str(file)]) == 1
     told = capsys.readouterr().err.splitlines()
     assert sentence in told[0] and told[0].startswith(file.name) and told[0].endswith(".")
@@ -81,7 +71,7 @@ def test_the_privacy_of_a_scenario_is_that_of_the_other_entries(key, mine, tmp_p
     values = read_values(mine)
     of = values["scenarios"]["digits_lo"][key]
     false = 1.0 if key == "epsilon" else dict.fromkeys(of, 0.1)
-    text = entry_text(put(values, "scenarios", "digits_lo", key, to=false))
+    text = entry_text(with_value(values, ("scenarios", "digits_lo", key), false))
     (folder / mine.name).write_text(text)
     (fault,) = check_file(folder / mine.name)
     assert f"scenarios.digits_lo.{key}: expected" in fault and "tier's other entries" in fault
