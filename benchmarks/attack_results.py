@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""All attacks on all fleets: docs/results/attacks/*.json (an hour or two; part of `make results`).
+"""All attacks on all fleets: docs/results/attacks/*.json (an hour or two; part of `make attacks`).
 
     python benchmarks/attack_results.py [RUN ...] [--work runs/fleets]
 
