@@ -18,8 +18,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from testbeds import MICO, ROOT
 
 from mico_competition.benchmark.entry import read_values

@@ -15,26 +15,21 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from testbeds import BEDS, ROOT, TESTBEDS, commit, one_of
 
-ROOT = Path(__file__).resolve().parent.parent
+from mico_competition.attacks.registry import WINNERS_FORMULAS, get_attack
+from mico_competition.competition.table import use
+from mico_competition.evaluation.cross_fitting import make_task, run
+from mico_competition.evaluation.measure import Estimate, compare, measure
+from mico_competition.signals import open_signals
+
 OUT = ROOT / "docs/results/entries_2023.json"
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from testbeds import BEDS, TESTBEDS, commit, one_of  # noqa: E402
-
-from mico_competition.attacks.registry import WINNERS_FORMULAS, get_attack  # noqa: E402
-from mico_competition.competition.table import use  # noqa: E402
-from mico_competition.evaluation.cross_fitting import make_task, run  # noqa: E402
-from mico_competition.evaluation.measure import Estimate, compare, measure  # noqa: E402
-from mico_competition.signals import open_signals  # noqa: E402
-
 METRIC = "TPR_FPR_1000"
 FLEETS = {
     **{f"digits_{kind}": ("digits", f"digits_{kind}") for kind in ("inf", "hi", "lo")},

@@ -20,8 +20,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from testbeds import MICO, ROOT, one_of
 
 from mico_competition.attacks.registry import TABLE, WINNERS_FORMULAS

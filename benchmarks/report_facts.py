@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import mean
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import attacks_glance as glance
 import attacks_page as page

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import NormalDist, mean
 from typing import Any
 
+import attacks_glance as glance
+import attacks_page as page
+
+from mico_competition.competition.table import SCENARIOS, TASKS
+
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import attacks_glance as glance  # noqa: E402
-import attacks_page as page  # noqa: E402
-
-from mico_competition.competition.table import SCENARIOS, TASKS  # noqa: E402
-
 KEYS = {"10": "TPR_FPR_1000", "1": "TPR_FPR_100", "0.1": "TPR_FPR_10", "AUC": "AUC"}
 LEVEL, POWER = 0.95, 0.8
 PUBLISHED = 50  # models of a phase in 2022

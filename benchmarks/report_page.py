@@ -17,19 +17,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import report_facts as facts
+import report_figures as figures
+import report_numbers as numbers
+import report_tables as tables
+from attacks_glance import REAL, SHOWN
 from jinja2 import Environment, StrictUndefined, UndefinedError
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES, OUT = ROOT / "docs/results/report", ROOT / "docs/report"
 PICTURE = ROOT / "docs/found.svg"
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-import report_facts as facts  # noqa: E402
-import report_figures as figures  # noqa: E402
-import report_numbers as numbers  # noqa: E402
-import report_tables as tables  # noqa: E402
-from attacks_glance import REAL, SHOWN  # noqa: E402
-
 FILTERS = ("thousands", "percent", "fixed")
 HEAD = "<!-- benchmarks/report_page.py writes this page from docs/results/report; edit that. -->\n"
 

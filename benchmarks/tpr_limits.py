@@ -11,24 +11,19 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from testbeds import BEDS, ROOT, TESTBEDS
+
+from mico_competition.audit.limits import gaussian_mu, max_tpr
+from mico_competition.audit.tradeoff import dp_tpr, gdp_tpr
+from mico_competition.competition.table import use
+from mico_competition.support.progress import tracked
+from mico_competition.training.accounting import Mechanism
+from mico_competition.training.settings import resolve
+
 OUT = ROOT / "docs/results/tpr_limits.json"
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from testbeds import BEDS, TESTBEDS  # noqa: E402
-
-from mico_competition.audit.limits import gaussian_mu, max_tpr  # noqa: E402
-from mico_competition.audit.tradeoff import dp_tpr, gdp_tpr  # noqa: E402
-from mico_competition.competition.table import use  # noqa: E402
-from mico_competition.support.progress import tracked  # noqa: E402
-from mico_competition.training.accounting import Mechanism  # noqa: E402
-from mico_competition.training.settings import resolve  # noqa: E402
-
 FPR = 0.1
 # fleet: test-bed, scenario, and n where the fleet has another than the scenario
 FLEETS: dict[str, tuple[str, str, int | None]] = {
