@@ -127,10 +127,13 @@ def test_a_fleet_of_other_seeds_is_refused(bench, tmp_path, capsys):
         (["--attack", "none.py:attack"], "There is no file none.py"),
         (["--attack", "rmia", "--access", "white box"], "--access is for an attack of file.py"),
         (["--name", "Mine"], "--name describes one attack"),
-        (["--attack", "rmia", "--name", "a\tb"], "--name: expected a line of 1 to 80 printable"),
-        (["--attack", "rmia", "--name", "eb"], "--name eb is an attack of the package"),
-        (["--attack", "rmia", "--author", "a\tb"], "--author: expected a list of at most 20"),
-        (["--attack", "rmia", "--link", "ftp://x"], "--link: expected an address that starts"),
+        (
+            ["--attack", "rmia", "--name", "a\tb"],
+            "entry: name: expected a line of 1 to 80 printable",
+        ),
+        (["--attack", "rmia", "--name", "eb"], "name: 'eb' is an attack of the package"),
+        (["--attack", "rmia", "--author", "a\tb"], "entry: authors: expected a list of at most 20"),
+        (["--attack", "rmia", "--link", "ftp://x"], "entry: link: expected an http(s) address"),
     ],
 )
 def test_bad_flags_are_refused_before_anything_is_trained(words, sentence, tmp_path, capsys):
@@ -140,6 +143,25 @@ def test_bad_flags_are_refused_before_anything_is_trained(words, sentence, tmp_p
     except SystemExit as leave:
         code = leave.code
     assert code and sentence in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("mine", "def attack():\n    pass", "called as attack(problem), got attack()"),
+        ("mine", "def attack(p):\n    '" + "long " * 70 + "'", "entry: title: expected"),
+        ("a+b", "def attack(p):\n    pass", "entry: command: expected mico benchmark"),
+        ("m" * 90, "def attack(p):\n    pass", "entry: name: expected a line of 1 to 80"),
+    ],
+)
+def test_a_file_that_gives_no_entry_is_refused_before_training(
+    name, text, sentence, tmp_path, capsys
+):
+    (tmp_path / f"{name}.py").write_text(text)
+    words = ["--attack", f"{tmp_path}/{name}.py:attack", "--work", str(tmp_path / "work")]
+    assert main(["benchmark", *words]) == 1
+    assert sentence in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
 
 

@@ -62,6 +62,20 @@ class About:
     file: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
 
+    def fields(self) -> Values:
+        """The fields of an entry that say this."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "source": self.source,
+            "authors": list(self.authors),
+            "link": self.link,
+            "access": self.access,
+            "known_training_set": self.known_training_set,
+            "file": dict(self.file) or None,
+            "command": self.command,
+        }
+
 
 def about_named(attack: Attack, tier: str) -> About:
     """What an entry says of a named attack of the package."""
@@ -93,15 +107,7 @@ def make_entry(
     return {
         "benchmark": VERSION,
         "tier": tier,
-        "name": about.name,
-        "title": about.title,
-        "source": about.source,
-        "authors": list(about.authors),
-        "link": about.link,
-        "access": about.access,
-        "known_training_set": about.known_training_set,
-        "file": dict(about.file) or None,
-        "command": about.command,
+        **about.fields(),
         "made": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "versions": made["versions"],
         "machine": machine(),

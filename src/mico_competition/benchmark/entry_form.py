@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mico_competition.attacks.registry import ROWS, WINNERS_FORMULAS
-from mico_competition.benchmark.entry import ACCESS
+from mico_competition.benchmark.entry import ACCESS, About
 from mico_competition.benchmark.measuring import FOLDS, RESAMPLES, SEED
 from mico_competition.benchmark.tiers import TIERS, VERSION
 from mico_competition.hosting.leaderboard.form import (
@@ -132,6 +132,15 @@ def _faults_of_parts(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"scenarios.{name}: expected an object"
         yield from faults_by(f"scenarios.{name}.", values["scenarios"][name], rules)
     yield from _faults_of_attack(values)
+
+
+def check_about(about: About, tier: str) -> None:
+    """ValueError with the first fault of what the entries of a tier would say of an attack."""
+    fields = about.fields()
+    faults = [*faults_by("", fields, {name: FIELDS[name] for name in fields})]
+    faults = faults or [*_faults_of_attack({**fields, "tier": tier})]
+    if faults:
+        raise ValueError(f"This cannot stand in an entry: {faults[0]}.")
 
 
 def _faults_of_attack(values: Mapping[str, Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mico_competition.attacks.registry import BLACK_BOX, QUERIES, ROWS, WHITE_BOX
+from mico_competition.attacks.registry import BLACK_BOX, QUERIES, WHITE_BOX
 from mico_competition.cli.attack_options import check_attack_names
 from mico_competition.support.command_line import UsageError, load_torch, path_or_name
 from mico_competition.support.progress import stage, tracked
@@ -84,12 +84,15 @@ def run_benchmark(args: argparse.Namespace) -> int:
     """Make the fleets, measure attacks and baselines, write entries, print the table."""
     _check(args)
     load_torch()
+    from mico_competition.benchmark.entry_form import check_about
     from mico_competition.benchmark.tiers import found_tier, get_tier
     from mico_competition.evaluation.custom import find_attack
 
     named = list(dict.fromkeys(args.attack))
     attacks = {name: find_attack(name, isolate=args.isolate) for name in named}
     tier = get_tier(args.tier)
+    for attack in attacks.values():
+        check_about(_about(attack, tier, args), tier.name)
     with tier.in_use():
         if tier.downloaded:
             tier = found_tier(tier, args.downloads)
@@ -106,7 +109,7 @@ def run_benchmark(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse what cannot be run, before anything is imported or trained."""
+    """Refuse flags that do not fit, before anything is imported."""
     check_attack_names(args.attack)
     files = [name for name in args.attack if _from_file(name)]
     if args.access and not files:
@@ -114,26 +117,10 @@ def _check(args: argparse.Namespace) -> None:
     for flag, given in (("--name", args.name), ("--link", args.link), ("--author", args.authors)):
         if given and len(args.attack) != 1:
             raise UsageError(f"{flag} describes one attack: give --attack once.")
-    if args.name is not None or args.link or args.authors:
-        _check_fields(args)
     for name in ("workers", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"Expected --{name} of at least 1, got {value}.")
-
-
-def _check_fields(args: argparse.Namespace) -> None:
-    """Refuse a name, link or author that an entry cannot hold."""
-    from mico_competition.hosting.leaderboard.form import check_fields
-
-    name = args.attack[0] if args.name is None else args.name
-    if name in ROWS and name != args.attack[0]:
-        raise UsageError(f"--name {name} is an attack of the package: choose another.")
-    fields = {"authors": args.authors, "link": args.link}
-    faults = check_fields(fields if args.name is None else {**fields, "name": name})
-    if faults:
-        field, _, fault = faults[0].partition(": ")
-        raise UsageError(f"--{field.removesuffix('s')}: {fault}.")
 
 
 def _from_file(name: str) -> bool:
