@@ -109,7 +109,7 @@ def test_bytes_grow_with_each_part():
 def test_a_stack_that_does_not_fit_is_refused_with_the_stack_that_does(tmp_path, monkeypatch):
     settings = settings_of("digits_inf", max_physical_batch_size=10)
     each = stack_bytes(settings, sizes_of(MLP(64, 256, 10), torch.zeros(1, 64)), 1)
-    monkeypatch.setattr(stack_memory, "memory_of", lambda device: 3 * each)
+    monkeypatch.setattr(stack_memory, "all_memory", lambda: 3 * each)
     list(train_many(settings, blobs(), runs_in(tmp_path / "a", 3), stack=3, progress=False))
     with pytest.raises(ValueError, match="stack of 4 models of task digits takes .* --stack 3 or"):
         list(train_many(settings, blobs(), runs_in(tmp_path / "b", 4), stack=4, progress=False))

@@ -26,6 +26,7 @@ from mico_competition.fleets.lock import no_fleet
 from mico_competition.fleets.merge_checks import Part, faults_between, shared_seeds
 from mico_competition.support.files import PRIVATE, write_text, written_aside
 from mico_competition.support.locks import lock_file
+from mico_competition.support.memory_limits import size_in_words
 from mico_competition.support.progress import stage
 
 _READ_BYTES = 1 << 20
@@ -190,7 +191,7 @@ def _check_space(parts: Mapping[str, Sequence[Part]], out: Path, link: bool) -> 
     free = shutil.disk_usage(there).free
     if needed > free:
         raise ValueError(
-            f"The copies need {needed / 1e9:.3g} GB, and {there} has {free / 1e9:.3g} GB free: "
+            f"The copies need {size_in_words(needed)}, and {there} has {size_in_words(free)} free: "
             "make room, choose another --out, or give --link if the parts are on that disk."
         )
 

@@ -18,7 +18,6 @@ they are those of one model, unless the convolutions of all run as one.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from mico_competition.models.architectures import logits
+from mico_competition.support.memory_limits import all_memory, size_in_words
 from mico_competition.training.fixed_shapes import fixed_length
 from mico_competition.training.random_numbers import undisturbed
 from mico_competition.training.settings import Settings
@@ -151,18 +151,15 @@ def check_memory(settings: Settings, model: nn.Module, example: Any, stack: int)
     if needed > there:
         most = most_models(settings, sizes, there)
         fix = f"give --stack {most} or less" if most else "lower --max_physical_batch_size"
-        where = "the GPU" if device.type == "cuda" else "this machine"
+        where = "the GPU has" if device.type == "cuda" else "this process may use"
         raise ValueError(
-            f"A stack of {stack} models of task {settings.task} takes about {needed / 1e9:.1f} GB, "
-            f"and {where} has {there / 1e9:.1f} GB: {fix}."
+            f"A stack of {stack} models of task {settings.task} takes about "
+            f"{size_in_words(needed)}, and {where} {size_in_words(there)}: {fix}."
         )
 
 
 def memory_of(device: torch.device) -> int | None:
-    """The bytes of memory of a device; None where nobody knows."""
+    """The bytes of memory of a device that this process may use; None where nobody knows."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None
+    return all_memory()
