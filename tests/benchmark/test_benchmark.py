@@ -131,7 +131,7 @@ def test_a_fleet_of_other_seeds_is_refused(bench, tmp_path, capsys):
             ["--attack", "rmia", "--name", "a\tb"],
             "entry: name: expected a line of 1 to 80 printable",
         ),
-        (["--attack", "rmia", "--name", "eb"], "name: 'eb' is an attack of the package"),
+        (["--attack", "rmia", "--name", "eb"], "name: eb is an attack of the package"),
         (["--attack", "rmia", "--author", "a\tb"], "entry: authors: expected a list of at most 20"),
         (["--attack", "rmia", "--link", "ftp://x"], "entry: link: expected an http(s) address"),
     ],
@@ -152,6 +152,7 @@ def test_bad_flags_are_refused_before_anything_is_trained(words, sentence, tmp_p
         ("mine", "def attack():\n    pass", "called as attack(problem), got attack()"),
         ("mine", "def attack(p):\n    '" + "long " * 70 + "'", "entry: title: expected"),
         ("a+b", "def attack(p):\n    pass", "entry: command: expected mico benchmark"),
+        ("lira", "def online(p):\n    pass", "name: lira-online is an attack of the package"),
         ("m" * 90, "def attack(p):\n    pass", "entry: name: expected a line of 1 to 80"),
     ],
 )
@@ -159,9 +160,20 @@ def test_a_file_that_gives_no_entry_is_refused_before_training(
     name, text, sentence, tmp_path, capsys
 ):
     (tmp_path / f"{name}.py").write_text(text)
-    words = ["--attack", f"{tmp_path}/{name}.py:attack", "--work", str(tmp_path / "work")]
+    function = text[4 : text.index("(")]
+    words = ["--attack", f"{tmp_path}/{name}.py:{function}", "--work", str(tmp_path / "work")]
     assert main(["benchmark", *words]) == 1
     assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
+
+
+def test_two_attacks_of_one_entry_are_refused_before_training(tmp_path, capsys):
+    words = ["--work", str(tmp_path / "work")]
+    for name in ("a.b.py", "a-b.py"):
+        (tmp_path / name).write_text("def attack(p):\n    pass")
+        words += ["--attack", f"{tmp_path}/{name}:attack"]
+    assert main(["benchmark", *words]) == 1
+    assert "a.b:attack and a-b:attack would be one entry" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
 
 

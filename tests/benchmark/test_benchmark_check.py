@@ -29,7 +29,8 @@ FAULTS = [
     (("scenarios", "digits_inf", "fleet"), "abc", "fingerprint of the fleet"),
     (("tier",), "large", "tier: expected one of small"),
     (("name",), "a\u202eb", "name: expected a line"),
-    (("name",), "rmia", "is an attack of the package"),
+    (("name",), "rmia", "rmia is an attack of the package"),
+    (("name",), "LiRA: online", "lira-online is an attack of the package"),
     (("access",), "insider", "access: expected one of black box"),
     (("link",), "javascript:alert(1)", "link: expected an http(s) address"),
     (("seed",), 7, "seed: expected 0"),
@@ -55,7 +56,7 @@ def test_every_fault_is_one_sentence(path, value, sentence, mine, tmp_path, caps
     ("changes", "sentence"),
     [
         ({"access": "white box"}, "access: expected black box"),
-        ({"name": "eb"}, "'eb' is an attack of the package"),
+        ({"name": "eb"}, "eb is an attack of the package"),
         ({"name": "Ours"}, None),
     ],
 )

@@ -108,7 +108,8 @@ def _faults_of_file(
         if path.stem != stem_of(entry.name):
             faults.append(f"expected the file's name to be {stem_of(entry.name)}.json")
         for other in tier:
-            if other.name == entry.name and other.path.resolve() != path.resolve():
+            same = stem_of(other.name) == stem_of(entry.name)
+            if same and other.path.resolve() != path.resolve():
                 fix = "replace it, or give yours another --name"
                 faults.append(f"{other.path.name} is another entry of {shown(entry.name)}: {fix}")
     return [f"{where}: {fault}." for fault in faults]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mico_competition.attacks.registry import ROWS, WINNERS_FORMULAS
-from mico_competition.benchmark.entry import ACCESS, About
+from mico_competition.benchmark.entry import ACCESS, About, stem_of
 from mico_competition.benchmark.measuring import FOLDS, RESAMPLES, SEED
 from mico_competition.benchmark.tiers import TIERS, VERSION
 from mico_competition.hosting.leaderboard.form import (
@@ -157,5 +157,6 @@ def _faults_of_attack(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"file: expected name, function and sha256: {shown(attack)} is none of the package"
     elif file is None and row is not None and row.access != values["access"]:
         yield f"access: expected {row.access}, as `mico attacks` says"
-    if name in ROWS and (file is not None or name != attack):
-        yield f"name: {shown(name)} is an attack of the package; give yours another name"
+    theirs = next((one for one in ROWS if stem_of(one) == stem_of(name)), None)
+    if theirs is not None and (file is not None or name != attack):
+        yield f"name: {theirs} is an attack of the package; give yours another --name"

@@ -84,15 +84,13 @@ def run_benchmark(args: argparse.Namespace) -> int:
     """Make the fleets, measure attacks and baselines, write entries, print the table."""
     _check(args)
     load_torch()
-    from mico_competition.benchmark.entry_form import check_about
     from mico_competition.benchmark.tiers import found_tier, get_tier
     from mico_competition.evaluation.custom import find_attack
 
     named = list(dict.fromkeys(args.attack))
     attacks = {name: find_attack(name, isolate=args.isolate) for name in named}
     tier = get_tier(args.tier)
-    for attack in attacks.values():
-        check_about(_about(attack, tier, args), tier.name)
+    _check_entries([_about(attack, tier, args) for attack in attacks.values()], tier)
     with tier.in_use():
         if tier.downloaded:
             tier = found_tier(tier, args.downloads)
@@ -121,6 +119,23 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"Expected --{name} of at least 1, got {value}.")
+
+
+def _check_entries(abouts: Sequence[About], tier: Tier) -> None:
+    """ValueError if an entry could not say this of its attack, or would overwrite another."""
+    from mico_competition.benchmark.entry import stem_of
+    from mico_competition.benchmark.entry_form import check_about
+
+    names: dict[str, str] = {}
+    for about in abouts:
+        check_about(about, tier.name)
+        stem = stem_of(about.name)
+        if stem in names:
+            raise ValueError(
+                f"{names[stem]} and {about.name} would be one entry: measure each by itself, with "
+                "--name."
+            )
+        names[stem] = about.name
 
 
 def _from_file(name: str) -> bool:
