@@ -12,7 +12,7 @@ from mico_competition.evaluation.measure import measure
 TIERS = ("small", "medium", "full")
 
 
-@pytest.mark.slow  # every interval, two minutes
+@pytest.mark.slow  # every interval, 9 seconds
 def test_every_number_follows_from_the_stored_ranks():
     sound, faults = check_folder(ENTRIES)
     assert faults == []
