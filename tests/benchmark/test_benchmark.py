@@ -108,6 +108,17 @@ def test_named_attacks_are_not_measured_twice(bench, capsys):
     assert all(name in shown for name in ("threshold", "winner-2023", "lira-online", "rmia", "eb"))
 
 
+def test_an_attack_that_tells_points_not_apart_is_remarked_upon(bench, tmp_path, caplog):
+    file = tmp_path / "flat.py"
+    file.write_text(
+        "def attack(problem):\n    return 0 * problem.gather('loss').score(first)\n"
+        "def first(target, *others, target_index):\n    return target\n"
+    )
+    command = ["benchmark", "--tier", "tiny", "--work", str(bench / "work"), "--quiet"]
+    assert main([*command, "--out", str(tmp_path), "--attack", f"{file}:attack"]) == 0
+    assert f"The scores of {file}:attack on digits_lo are tied" in caplog.text
+
+
 def test_a_fleet_of_other_seeds_is_refused(bench, tmp_path, capsys):
     ledger = bench / "work/tiny/fleet/digits_inf/ledger.jsonl"
     folder = tmp_path / "tiny/fleet/digits_inf"

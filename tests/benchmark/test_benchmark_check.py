@@ -39,6 +39,8 @@ FAULTS = [
     (("command",), "mico benchmark --tier full --attack my_attack.py:attack", "begins with mico"),
     (("command",), "mico benchmark --tier tiny --attack rmia", "--attack my_attack.py:attack"),
     (("file",), None, "file: expected name, function and sha256"),
+    (("versions",), {"python": "3.13"}, "versions: expected the versions of python"),
+    (("machine", "cpus"), "many", "machine: expected processor, system, cpus and threads"),
     (("more",), 1, "more: there is no such field"),
 ]
 
@@ -96,6 +98,13 @@ def test_what_is_no_entry_is_refused(tmp_path, capsys):
 def test_a_path_where_nothing_is_is_told(capsys):
     assert main(["leaderboard", "check", "nofile.json"]) == 1
     assert "There is no nofile.json: name entries" in capsys.readouterr().err
+
+
+def test_the_work_folder_of_a_benchmark_is_that_of_its_entries(mine, capsys):
+    work = mine.parents[2]
+    assert main(["leaderboard", "check", str(work)]) == 0
+    sound, faults = check_folder(work / "entries")
+    assert capsys.readouterr().out == f"{sound} sound entries, 0 faults\n" and sound and not faults
 
 
 def test_a_folder_is_checked_whole_and_a_second_name_is_told(mine, tmp_path):

@@ -48,10 +48,20 @@ def _is_file(value: Any) -> bool:
     return known and all(is_line(value[name], 200, 1) for name in fields)
 
 
-def _is_texts(value: Any) -> bool:
-    return type(value) is dict and all(
-        is_line(key, 40, 1) and (type(text) in (int, type(None)) or is_line(text, 200, 1))
-        for key, text in value.items()
+def _are_versions(value: Any) -> bool:
+    return (
+        type(value) is dict
+        and {"python", "mico_competition", "numpy", "torch"} <= set(value)
+        and all(is_line(key, 40, 1) and is_line(text, 40, 1) for key, text in value.items())
+    )
+
+
+def _is_machine(value: Any) -> bool:
+    return (
+        type(value) is dict
+        and set(value) == {"processor", "system", "cpus", "threads"}
+        and all(is_line(value[name], 200, 1) for name in ("processor", "system"))
+        and all(type(value[name]) is int and value[name] >= 1 for name in ("cpus", "threads"))
     )
 
 
@@ -71,8 +81,11 @@ FIELDS: Mapping[str, Rule] = {
         "mico benchmark --tier TIER --attack NAME or FILE:FUNCTION",
     ),
     "made": (lambda v: is_time(v) and v <= _tomorrow(), "a time in UTC, not to come"),
-    "versions": (_is_texts, "package -> version"),
-    "machine": (_is_texts, "processor, system, cpus and threads"),
+    "versions": (
+        _are_versions,
+        "the versions of python, mico_competition, numpy, torch and others",
+    ),
+    "machine": (_is_machine, "processor, system, cpus and threads"),
     "seed": (lambda v: v == SEED, str(SEED)),
     "resamples": (lambda v: v == RESAMPLES, str(RESAMPLES)),
     "folds": (lambda v: v == FOLDS, str(FOLDS)),

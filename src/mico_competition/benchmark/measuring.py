@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +26,11 @@ from mico_competition.evaluation.measure import (
     mean_estimate,
     measure,
 )
+from mico_competition.evaluation.remarks import remarks
 from mico_competition.signals import open_signals
 from mico_competition.support.progress import stage
+
+_log = logging.getLogger(__name__)
 
 SEED, RESAMPLES, FOLDS = 0, 1000, 5
 OPTIONS = Options(FOLDS, RESAMPLES, SEED)
@@ -155,9 +159,12 @@ class Result:
 
 
 def result_of(fleet: OpenFleet, attack: Attack) -> tuple[Result, dict[str, float]]:
-    """An attack's numbers on one scenario, and its CPU seconds."""
+    """An attack's numbers on one scenario and CPU seconds; ties and a wrong sign are logged."""
     ranks, used = fleet.ranks_of(attack)
-    return Result(ranks, fleet.measured(ranks), *fleet.winner), used
+    measured = fleet.measured(ranks)
+    for remark in remarks({f"{attack.name} on {fleet.scenario}": measured}):
+        _log.warning(remark)
+    return Result(ranks, measured, *fleet.winner), used
 
 
 def numbers(estimates: Mapping[str, Estimate]) -> dict[str, list[float | None]]:

@@ -239,8 +239,9 @@ def _show(tier: Tier, mine: Sequence[Entry], found: Sequence[Entry]) -> None:
     for entry in mine:
         print(f"Entry: {entry.path}")
     if any(entry.values["file"] for entry in mine):
+        shown = " ".join(f"--with {entry.path}" for entry in mine)
         print(
-            f"A page with it: `mico leaderboard build --with {mine[0].path}`.\n"
+            f"A page with {'it' if len(mine) == 1 else 'them'}: `mico leaderboard build {shown}`.\n"
             "To submit it, copy the file to src/mico_competition/benchmark/entries/"
             f"{tier.name} of your\nclone, run `mico leaderboard check` on it, and open a pull "
             "request with this one file\n(docs/LEADERBOARD.md)."

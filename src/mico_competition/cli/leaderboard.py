@@ -104,7 +104,7 @@ def _checked(path: Path | None) -> tuple[int, list[str]]:
     from mico_competition.benchmark.checking import check_file, check_folder, is_benchmark
     from mico_competition.hosting.leaderboard.entries import check_entries
 
-    _check_exists(path)
+    path = _found(path)
     if path is not None and path.is_file():
         faults = check_file(path)
         return 0 if faults else 1, faults
@@ -114,13 +114,22 @@ def _checked(path: Path | None) -> tuple[int, list[str]]:
     return len(entries), faults
 
 
-def _check_exists(path: Path | None) -> None:
-    """ValueError if there is nothing at the path of entries; None is the benchmark's own."""
-    if path is not None and not path.exists():
+def _found(path: Path | None) -> Path | None:
+    """Where the entries are: None is the benchmark's own, and --work of a benchmark holds a folder.
+
+    Raises:
+        ValueError: if there is nothing at the path.
+    """
+    from mico_competition.benchmark.checking import is_benchmark
+
+    if path is None:
+        return None
+    if not path.exists():
         raise ValueError(
             f"There is no {path}: name entries that `mico benchmark --out` or `mico leaderboard "
             "add --out` wrote."
         )
+    return path / "entries" if is_benchmark(path / "entries") else path
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
@@ -149,7 +158,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
 def _run_build(args: argparse.Namespace) -> None:
     from mico_competition.benchmark.checking import is_benchmark
 
-    _check_exists(args.entries)
+    args.entries = _found(args.entries)
     if args.entries is not None and args.entries.is_file():
         raise ValueError(
             f"{args.entries} is a file: name its folder, or show an entry of the benchmark beside "
