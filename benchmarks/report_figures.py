@@ -258,24 +258,25 @@ def _row(out: Drawing, axis: Axis, fleet: str, y: float, counted: bool) -> None:
     winner = numbers.tpr(fleet, "winner-best")
     found = numbers.tpr(fleet, numbers.ours(fleet))
     places = [axis.at(100 * one.value) for one in (winner, found)]
-    out.line(places[0], y, places[1], y, "s-soft", 'stroke-width="2"')
+    # Marks that would cover each other stand at two heights.
+    apart = 5 if places[1] - places[0] < 2 * RADIUS else 0
+    out.line(places[0], y - apart, places[1], y + apart, "s-soft", 'stroke-width="2"')
     if privacy_of(fleet) != "inf":
         share = numbers.value("tpr_limits.json", "fleets", fleet, "exact")
         most = axis.at(100 * share)
         out.line(most, y - 10, most, y + 10, "s-wall", 'stroke-width="4"')
         if counted:
             out.text(most + 8, y + 5, f"{100 * share:.0f}", "small wall")
-    for one, place, shape, colour in zip(
-        (winner, found), places, ("diamond", "circle"), ("rust", "blue")
+    for one, place, height, shape, colour in zip(
+        (winner, found), places, (y - apart, y + apart), ("diamond", "circle"), ("rust", "blue")
     ):
-        out.whisker(axis.at(100 * one.low), axis.at(100 * one.high), y, colour)
-        out.mark(place, y, colour, shape)
+        out.whisker(axis.at(100 * one.low), axis.at(100 * one.high), height, colour)
+        out.mark(place, height, colour, shape)
     if counted:
         far = max(places[1] + RADIUS, axis.at(100 * found.high))
         out.text(far + 6, y + 5, f"{100 * found.value:.0f}", "small strong")
-        if places[1] - places[0] > 40:
-            left = min(places[0] - RADIUS, axis.at(100 * winner.low))
-            out.text(left - 6, y + 5, f"{100 * winner.value:.0f}", "small", "end")
+        left = min(places[0] - RADIUS, axis.at(100 * winner.low))
+        out.text(left - 4, y + 5, f"{100 * winner.value:.0f}", "small halo", "end")
 
 
 def alt(name: str) -> str:

@@ -18,7 +18,7 @@ svg{--paper:#fff;--ink:#1c2024;--soft:#59626e;--line:#d9dee4;--blue:#1558b0;--ru
 @media (prefers-color-scheme:dark){svg{--paper:#16181b;--ink:#eceef0;--soft:#a9b2bd;--line:#3a4048;
 --blue:#7fb4ff;--rust:#ff9c66;--green:#86cf74;--wall:#e39be6}}
 text{fill:var(--ink);font:15px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-.small{font-size:13px}.large{font-size:18px}.soft{fill:var(--soft)}.strong{font-weight:650}.grid{stroke:var(--line)}
+.small{font-size:13px}.halo{paint-order:stroke;stroke:var(--paper);stroke-width:4px}.large{font-size:18px}.soft{fill:var(--soft)}.strong{font-weight:650}.grid{stroke:var(--line)}
 .blue{fill:var(--blue)}.rust{fill:var(--rust)}.green{fill:var(--green)}.wall{fill:var(--wall)}
 .ink{fill:var(--ink)}.none{fill:var(--paper)}
 .s-blue{stroke:var(--blue)}.s-rust{stroke:var(--rust)}.s-green{stroke:var(--green)}
