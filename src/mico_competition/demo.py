@@ -39,6 +39,7 @@ from mico_competition.data.datasets import load_digits
 from mico_competition.evaluation.predict import attack_challenge
 from mico_competition.hosting.codabench.program import program_files
 from mico_competition.release.release import release, write_reference
+from mico_competition.support.counts import count_of
 from mico_competition.support.cpus import share_cpus
 from mico_competition.support.files import PathLike, write_bytes, write_text
 from mico_competition.support.locks import try_lock
@@ -104,19 +105,19 @@ def _run(
     faults = check_zip(zip_path, released)
     if faults:
         raise ValueError(faults[0])
-    print(f"\nTrained, released, attacked and packed {CHALLENGE}: {zip_path}")
     with stage("Scoring train"):
         scores = {"train": score_phase(released, predictions)}
     for phase in SCORED_PHASES:
         with stage(f"Scoring {phase}"):
             scores[phase] = _score_like_codalab(out, zip_path, phase)
     rows = _rows(out / "trained", scores)
-    _print_table(rows)
+    _print_table(rows, models_per_phase)
     seconds = time.perf_counter() - started
     summary = {"models": models_per_phase, "seconds": seconds, "rows": rows}
     write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     report = out / "score_final" / "output" / "detailed_results.html"
-    print(f"\nReport with ROC curves: {report.resolve()}")
+    print(f"\nSubmission: {zip_path.resolve()}")
+    print(f"Report with ROC curves: {report.resolve()}")
     print(f"Took {seconds:.0f} s; everything is below {out.resolve()}")
     print(_next_steps(released))
     return report
@@ -133,7 +134,7 @@ def _next_steps(released: Path) -> str:
     )
     return "\n".join(
         [
-            "\nNext: open the report in a browser, compare attacks, predict with one, pack a zip:",
+            "\nNext: open the report; measure another attack, predict with it, and pack a zip:",
             *([] if on_path else [f"  . {shlex.quote(os.path.relpath(activate))}"]),
             *("  " + shlex.join(["mico", *map(str, line)]) for line in lines),
         ]
@@ -285,14 +286,17 @@ def _rows(trained: Path, scores: dict[str, dict[str, Any]]) -> list[dict[str, An
     return rows
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    print(f"\n{'':23}{'evaluation':>12}   TPR at 10% FPR (guessing: 0.100)")
+def _print_table(rows: list[dict[str, Any]], models: int) -> None:
+    """What the attack finds beside what privacy costs, in percent."""
     print(
-        f"{'scenario':14}{'epsilon':>9}{'accuracy':>12}   "
-        f"{'train':>8}{'dev':>8}{'final':>8}{'AUC final':>12}"
+        f"\nThe loss-threshold attack on {count_of(models, 'model')} of each scenario and phase: "
+        "TPR at 10 % FPR\nin percent (guessing gives 10), beside the models' accuracy on other "
+        f"records:\n\n{'scenario':12}{'epsilon':>8}{'accuracy':>10}   "
+        f"{'train':>7}{'dev':>7}{'final':>7}{'AUC (final)':>14}"
     )
     for row in rows:
+        rates = "".join(f"{100 * row[phase]:7.1f}" for phase in ("train", *SCORED_PHASES))
         print(
-            f"{row['scenario']:14}{row['epsilon']:>9}{row['accuracy']:>12.3f}   "
-            f"{row['train']:8.3f}{row['dev']:8.3f}{row['final']:8.3f}{row['AUC']:12.3f}"
+            f"{row['scenario']:12}{row['epsilon']:>8}{100 * row['accuracy']:9.1f}%   "
+            f"{rates}{row['AUC']:14.3f}"
         )
