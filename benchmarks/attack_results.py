@@ -26,6 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from attack_fleets import BASES  # noqa: E402
 from testbeds import TESTBEDS, commit, one_of  # noqa: E402
 
+from mico_competition.attacks.registry import WINNERS_FORMULAS  # noqa: E402
+
 GROUPS = {
     "closed": [
         *("threshold", "entropy", "modified-entropy"),
@@ -121,6 +123,9 @@ def _runs() -> Iterator[tuple[str, Run]]:
                     f"{testbed}_{kind}_all-{group}",
                     Run(testbed, scenario, GROUPS[group], [*DEV, *ALL]),
                 )
+    counts = ["--shadows", "50,100"]
+    studied = [*WINNERS_FORMULAS, "eb", "best"]
+    yield "bundles_inf_study", Run("bundles", "bundles_inf", studied, [*DEV, *ALL, *counts])
     for group in ("few", "best"):
         run = Run("full", "purchase100_lo", GROUPS[group], [*DEV, *ALL, *DDP])
         yield f"full_lo_ddp-{group}", run

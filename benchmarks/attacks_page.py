@@ -187,20 +187,24 @@ def cost(attack: Found) -> str:
 
 def study() -> str:
     """TPR by the number of shadow models."""
-    path = RESULTS / "attacks/A_inf_study.json"
-    if not path.is_file():
-        return ""
-    (found,) = json.loads(path.read_text(encoding="utf-8"))
-    counts = sorted({step["shadows"] for step in found["study"]})
-    names = list(dict.fromkeys(step["attack"] for step in found["study"]))
-    lines = ["## By the number of shadow models", ""]
-    lines += [f"A_inf, dev, TPR at 10 % FPR in percent. Code of {found['commit']}.", ""]
-    lines += ["| attack | " + " | ".join(map(str, counts)) + " |", "|---|" + "---|" * len(counts)]
-    for name in names:
-        steps = {step["shadows"]: step for step in found["study"] if step["attack"] == name}
-        cells = [cell(steps[count]["metrics"][FIRST], FIRST) for count in counts]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    parts = []
+    for path in sorted((RESULTS / "attacks").glob("*_study.json")):
+        (found,) = json.loads(path.read_text(encoding="utf-8"))
+        counts = sorted({step["shadows"] for step in found["study"]})
+        lines = [
+            f"{path.stem.removesuffix('_study')}, {found['models']} {found['phase']} models, "
+            f"{found['records']} {'records' if found['records'] == 'all' else 'points'}, TPR at "
+            f"10 % FPR in percent. Code of {found['commit']}.",
+            "",
+            "| attack | " + " | ".join(map(str, counts)) + " |",
+            "|---|" + "---|" * len(counts),
+        ]
+        for name in dict.fromkeys(step["attack"] for step in found["study"]):
+            steps = {step["shadows"]: step for step in found["study"] if step["attack"] == name}
+            cells = [cell(steps[count]["metrics"][FIRST], FIRST) for count in counts]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(["## By the number of shadow models\n", *parts]) if parts else ""
 
 
 def few() -> str:
