@@ -156,7 +156,7 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
         lambda found: _trials(found, "tables", "Purchase-100's MLP, steps of whole runs:"),
     ),
     "pictures": (
-        "CIFAR-10's CNN in whole runs",
+        "CIFAR-10's CNN in whole runs, alone and in stacks",
         lambda found: _trials(found, "pictures", "CIFAR-10's CNN, steps of whole runs:"),
     ),
     "text": (

@@ -74,12 +74,15 @@ def tables(asked: Asked, tell: Tell) -> None:
 
 
 def pictures(asked: Asked, tell: Tell) -> None:
-    """Try CIFAR-10's CNN."""
+    """Try CIFAR-10's CNN: in each precision, with CUDA graphs, and in stacks."""
     for precision in asked.precisions()[:2]:
         for scenario in ("cifar10_lo", "cifar10_inf"):
             tell(measure_trial(asked, scenario, precision=precision, seconds=4.0))
     for precision in asked.precisions()[:2] if asked.device.type == "cuda" else ():
         tell(measure_trial(asked, "cifar10_lo", precision=precision, graphs=True, seconds=4.0))
+    for stack in (2,) if asked.tiny else (4, 16):
+        for scenario in ("cifar10_lo", "cifar10_inf"):
+            tell(measure_trial(asked, scenario, stack=stack, seconds=3.0))
 
 
 def text(asked: Asked, tell: Tell) -> None:
