@@ -36,7 +36,7 @@ docs: $(READY) ## the documentation site: build/docs/index.html (half a minute)
 	$(VENV)/bin/sphinx-build -q -E -W --keep-going -c docs $(ARGS) . build/docs
 
 report: docs ## the technical report as a PDF: build/report.pdf (needs Chromium)
-	$(CHROMIUM) --headless --no-sandbox --disable-gpu --no-pdf-header-footer \
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --log-level=3 --no-pdf-header-footer \
 	  --print-to-pdf=build/report.pdf build/docs/docs/report/index.html
 
 bench: $(READY) ## speed and memory of private training: benchmarks/RESULTS.md (15 minutes)
