@@ -50,7 +50,7 @@ def study(
         raise ValueError(f"Expected 1 repeat or more of each number of shadows, got {repeats}.")
     parts = parts_of_study(task, attack, counts, folds=folds, seed=seed)
     steps = []
-    for count in tracked(sorted(set(counts)), f"Study of {attack.name}", "number of shadows"):
+    for count in tracked(sorted(set(counts)), f"Study of {attack.name}", "shadow count"):
         rng = np.random.default_rng([seed, count])
         found = []
         for _ in range(1 if all(len(p.shadows) == count for _, p in parts) else repeats):
