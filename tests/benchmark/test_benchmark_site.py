@@ -9,6 +9,7 @@ import pytest
 from helpers_pages import ROOT
 from helpers_scripts import script_of
 
+from mico_competition.attacks.registry import TABLE
 from mico_competition.benchmark.entry import (
     Entry,
     entry_text,
@@ -83,6 +84,13 @@ def test_the_table_of_a_tier_has_every_entry_in_the_order_of_gains(site, bench):
         ranks = re.findall(r'class="num rank">([^<]+)<', table)
         assert ranks == [one.rank for one in ranked(entries, scenario)]
     assert text.count('class="mine"') == 4
+
+
+def test_the_page_of_a_tier_names_the_attacks_without_an_entry(site):
+    shown = (site / "tiny.html").read_text()
+    missing = re.search("have no entry here: (.*)\\.</p>", shown)[1].split(", ")
+    names = {row.name for row in TABLE}
+    assert names - set(missing) == {"threshold", "winner-2023", "lira-online", "rmia", "eb"}
 
 
 def test_the_page_of_an_attack_says_how_to_repeat_it(site):

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mico_competition.attacks.registry import TABLE
 from mico_competition.benchmark.board import Board, cell, limit_of, ranks_in, row_of, swatch
 from mico_competition.benchmark.checking import check_file
 from mico_competition.benchmark.entry import (
@@ -134,6 +135,7 @@ class Site:
             "shadows": len(model_ids(board.tier.shadows)),
             "targets": len(board.tier.target_ids),
             "count": len(board.entries),
+            "missing": [row.name for row in TABLE if row.name not in board.ranks()],
             "first": table[:_FIRST],
             "table": table,
             "charts": board.charts(),
