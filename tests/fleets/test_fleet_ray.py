@@ -46,7 +46,7 @@ def test_the_same_ledger_gives_the_same_bits_on_a_cluster(nodes, tmp_path, capsy
     assert fleet(there, "--stack", "2", "--ray", nodes.address) == 0
     assert signal.getsignal(signal.SIGTERM) is handler
     assert not ray.is_initialized()
-    assert "model_2, model_3 done" in capsys.readouterr().out
+    assert "models 2-3 done" in capsys.readouterr().out
     assert files_of(here) == files_of(there) and len(files_of(there)) == 5 * 5
     assert not nodes.left_on_nodes()
     assert fleet(there, "--stack", "2", "--ray", nodes.address) == 0  # nothing is left to do

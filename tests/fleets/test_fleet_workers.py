@@ -155,7 +155,7 @@ def test_the_same_ledger_gives_the_same_bits_with_any_number_of_workers(tmp_path
         shutil.copy(first / "fleet" / "digits_lo" / name, target)
     assert fleet(second, "--workers", "2", "--stack", "2", scenario="digits_lo") == 0
     assert digests(first) == digests(second) and len(digests(first)) == 4 * 5
-    assert "model_2, model_3 done" in capsys.readouterr().out
+    assert "models 2-3 done" in capsys.readouterr().out
 
 
 @pytest.mark.slow

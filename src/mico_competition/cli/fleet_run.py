@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from mico_competition.support.counts import ids_text
 from mico_competition.support.progress import Stage, is_quiet, on_terminal, say, stage
 
 if TYPE_CHECKING:
@@ -69,10 +70,9 @@ def _show(shown: Stage, progress: Progress) -> None:
     shown.done = round(progress.done + progress.under_way, 1)
     shown.note = f"{len(progress.failed)} failed, {_retries(progress)}"
     if progress.newly_done and not on_terminal() and not is_quiet():
-        ids = ", ".join(f"model_{i}" for i in progress.newly_done)
         say(
-            f"{shown.name}: {ids} done; {progress.done} of {progress.total} done, "
-            f"{len(progress.failed)} failed"
+            f"{shown.name}: models {ids_text(progress.newly_done)} done; {progress.done} of "
+            f"{progress.total} done, {len(progress.failed)} failed"
         )
 
 
