@@ -20,6 +20,7 @@ MODES = {
     "hooks": "Opacus `hooks` (its default)",
     "functorch": "Opacus `functorch`",
     "ghost": "Opacus `ghost`",
+    "fastDP": "fastDP 2.0.0",
 }
 
 
@@ -177,13 +178,14 @@ def bounds(report: dict[str, Any], what: str) -> list[str]:
 
 def step_times(steps: dict[str, Any]) -> list[str]:
     """A private step over a plain one, in one thread."""
+    modes = {mode: title for mode, title in MODES.items() if mode in steps["steps"][0]}
     rows = [
         [row["model"], f"{row['plain ms']:.1f} ms"]
-        + ["{:.2f} ({:.2f}-{:.2f})".format(*row[mode]) for mode in MODES]
+        + ["{:.2f} ({:.2f}-{:.2f})".format(*row[mode]) for mode in modes]
         for row in steps["steps"]
         if row["threads"] == 1
     ]
-    lines = table(["model", "plain step", *MODES.values()], rows)
+    lines = table(["model", "plain step", *modes.values()], rows)
     return [*lines.splitlines(), "", steps["versions"]]
 
 
