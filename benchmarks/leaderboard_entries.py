@@ -5,7 +5,7 @@
 
 runs `mico benchmark`, which trains the fleets that are missing, and writes into
 `src/mico_competition/benchmark/entries`.  Entries on the same fleets are kept; remove one to
-measure it again.  The attacks of LEFT_OUT take hours to days at full size.  What
+measure it again.  The attacks of LEFT_OUT take hours to days.  What
 `attack_results.py` measured on all records of fleets of the same recipes is copied from
 docs/results/attacks (`--copy` does only that).
 """
@@ -37,7 +37,10 @@ ALL_RECORDS = ENTRIES.parent / "all_records.json"
 BEDS = {"bundles": "bundles", "widebundles": "widebundles", "purchase100": "full"}
 """Challenge -> the name of its test-bed in RESULTS."""
 
-LEFT_OUT = {"full": ("suri", "trace", "joint", "whitebox", "layers")}
+LEFT_OUT = {
+    **dict.fromkeys(("small", "medium"), ("suri", "layers")),
+    "full": ("suri", "layers", "joint", "whitebox"),
+}
 
 
 def main() -> None:

@@ -19,7 +19,10 @@ from mico_competition.evaluation.measure import measure
 
 
 def test_the_seeds_of_the_tiers_stay_what_they_are():
-    assert set(TIER_NAMES) == set(TIERS), "the names that the command line offers"
+    """Of the package's tiers: other files may have added `tiny` before."""
+    tiers = [tier for name, tier in TIERS.items() if name != "tiny"]
+    names = {tier.name for tier in tiers}
+    assert set(TIER_NAMES) == names, "the names that the command line offers"
     first = seeds_of(get_tier("small"), "digits_inf")[0]
     assert seed_text(first.seeds.membership) == "713c03b9aa08d7d67ae008be69541a9f"
     assert first.train_seed == 8744496291141610374
@@ -27,7 +30,7 @@ def test_the_seeds_of_the_tiers_stay_what_they_are():
     assert [one.model_id for one in full] == [*range(24), *range(100, 112)]
     every = [
         seed_text(one.seeds.membership)
-        for tier in TIERS.values()
+        for tier in tiers
         for scenario in tier.scenarios
         if not tier.downloaded
         for one in seeds_of(tier, scenario)

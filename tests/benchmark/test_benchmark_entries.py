@@ -1,6 +1,7 @@
 """The committed entries: their numbers follow from their ranks, and they are on one fleet."""
 
 import pytest
+from helpers_scripts import script_of
 
 from mico_competition.benchmark.board import ranks_in
 from mico_competition.benchmark.checking import check_file, check_folder
@@ -39,6 +40,14 @@ def test_every_score_follows_from_the_stored_ranks(tier):
 def test_the_entries_of_the_package_are_on_one_fleet(tier):
     ours = [entry for entry in read_tier(ENTRIES, tier) if entry.values["file"] is None]
     assert len({entry.fleet for entry in ours}) == 1
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_every_attack_that_is_not_left_out_has_an_entry(tier):
+    with script_of("leaderboard_entries") as script:
+        names = script.names_of(tier)
+    ours = [e.name for e in read_tier(ENTRIES, tier) if e.values["file"] is None]
+    assert sorted(names) == sorted(ours)
 
 
 @pytest.mark.slow  # trains 450 small models
