@@ -78,7 +78,7 @@ def table(read: Callable, cell: Callable) -> str:
     """
     lines = [
         "| fleet | data | records to a weight | epsilon | attack | winner's formula | ours | gain, "
-        "all records | gain, challenge points | models; queries | models for 1 point | CPU s a "
+        "all records | gain, challenge points | models; queries | models for ±1 point | CPU s a "
         "model | code |",
         "|" + "---|" * 13,
     ]

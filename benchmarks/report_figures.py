@@ -46,7 +46,7 @@ PLAIN = {
     "CIFAR-10 images, CNN": "Images (CIFAR-10)",
     "SST-2 text, RoBERTa": "Sentences (SST-2)",
 }
-FOUND = ("short_inf", "images_real_inf", "full_inf", "full_hi")
+FOUND = ("short_inf_known", "images_real_inf", "full_inf", "full_hi")
 FOUND += ("short_lo_known", "images_real_lo", "full_lo")
 
 

@@ -111,6 +111,15 @@ def test_named_attacks_are_not_measured_twice(bench, capsys):
     assert all(name in shown for name in ("threshold", "winner-2023", "lira-online", "rmia", "eb"))
 
 
+def test_an_entry_of_another_name_is_not_overwritten(bench, mine, tmp_path, capsys):
+    (tmp_path / "my-attack.py").write_text("def attack(problem):\n    return None\n")
+    flags = ["--work", str(bench / "work"), "--attack", f"{tmp_path}/my-attack.py:attack"]
+    before = mine.read_text()
+    assert main(["benchmark", "--tier", "tiny", *flags, "--quiet"]) == 1
+    assert f"{mine} is the entry of my_attack:attack: give" in capsys.readouterr().err
+    assert mine.read_text() == before
+
+
 def test_an_attack_that_tells_points_not_apart_is_remarked_upon(bench, tmp_path, caplog):
     file = tmp_path / "flat.py"
     file.write_text(
@@ -140,12 +149,8 @@ def test_a_fleet_of_other_seeds_is_refused(bench, tmp_path, capsys):
         (["--attack", "lria"], "did you mean lira"),
         (["--attack", "none.py:attack"], "There is no file none.py"),
         (["--attack", "rmia", "--access", "white box"], "--access is for an attack of file.py"),
-        (["--name", "Mine"], "--name describes one attack"),
-        (
-            ["--attack", "rmia", "--name", "a\tb"],
-            "entry: name: expected a line of 1 to 80 printable",
-        ),
-        (["--attack", "rmia", "--name", "eb"], "name: eb is an attack of the package"),
+        (["--name", "Mine"], "--name is for an attack of file.py:function"),
+        (["--attack", "rmia", "--name", "Mine"], "--name is for an attack of file.py:function"),
         (["--attack", "rmia", "--author", "a\tb"], "entry: authors: expected a list of at most 20"),
         (["--attack", "rmia", "--link", "ftp://x"], "entry: link: expected an http(s) address"),
     ],

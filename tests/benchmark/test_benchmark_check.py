@@ -7,7 +7,7 @@ import pytest
 from helpers_bundle import with_value
 
 from mico_competition.benchmark.checking import check_file, check_folder
-from mico_competition.benchmark.entry import entry_text, read_values
+from mico_competition.benchmark.entry import entry_text, read_values, stem_of
 from mico_competition.benchmark.entry_form import faults_of_form
 from mico_competition.cli import main
 
@@ -31,6 +31,8 @@ FAULTS = [
     (("name",), "a\u202eb", "name: expected a line"),
     (("name",), "rmia", "rmia is an attack of the package"),
     (("name",), "LiRA: online", "lira-online is an attack of the package"),
+    (("name",), "lira-onIine", "name: lira-online is an attack of the package"),
+    (("name",), "\u0435b", "name: eb is an attack of the package"),
     (("access",), "insider", "access: expected one of black box"),
     (("link",), "javascript:alert(1)", "link: expected an http(s) address"),
     (("seed",), 7, "seed: expected 0"),
@@ -59,7 +61,8 @@ def test_every_fault_is_one_sentence(path, value, sentence, mine, tmp_path, caps
     [
         ({"access": "white box"}, "access: expected black box"),
         ({"name": "eb"}, "eb is an attack of the package"),
-        ({"name": "Ours"}, None),
+        ({"name": "Ours"}, "name: expected rmia, the attack that the command names"),
+        ({}, None),
     ],
 )
 def test_an_entry_of_a_named_attack_says_what_the_package_says(changes, sentence, mine):
@@ -98,6 +101,26 @@ def test_what_is_no_entry_is_refused(tmp_path, capsys):
 def test_a_path_where_nothing_is_is_told(capsys):
     assert main(["leaderboard", "check", "nofile.json"]) == 1
     assert "There is no nofile.json: name entries" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["check", "build"])
+def test_entries_outside_a_tiers_folder_are_told(verb, mine, tmp_path, capsys):
+    shutil.copy(mine, tmp_path / "loose.json")
+    assert main(["leaderboard", verb, str(tmp_path)]) == 1
+    assert "loose.json lies in no folder of a tier or challenge" in capsys.readouterr().err
+
+
+def test_two_names_have_two_files(mine, tmp_path, capsys):
+    assert len({stem_of(name) for name in ("\u653b\u6483", "\u96a0\u308c", "entry")}) == 3
+    paths = []
+    for place, name in (("a", "my attack"), ("b", "My-Attack")):
+        values = with_value(read_values(mine), ("name",), name)
+        paths.append(tmp_path / place / "my-attack.json")
+        paths[-1].parent.mkdir()
+        paths[-1].write_text(entry_text(values))
+    flags = [word for path in paths for word in ("--with", str(path))]
+    assert main(["leaderboard", "build", *flags, "--out", str(tmp_path / "site")]) == 1
+    assert "would both be tiny/my-attack.json" in capsys.readouterr().err
 
 
 def test_the_work_folder_of_a_benchmark_is_that_of_its_entries(mine, capsys):

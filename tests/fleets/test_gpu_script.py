@@ -31,7 +31,7 @@ def run(script, out, *arguments):
     [
         ("steps", 3, "A private step over a plain one"),
         ("tables", 4, "| purchase100_lo | float32 | 2 |"),
-        ("pictures", 2, "CIFAR-10's CNN, steps of whole runs"),
+        ("pictures", 4, "CIFAR-10's CNN, steps of whole runs"),
         ("text", 2, "tokens a second"),
         ("signals", 2, "Outputs and gradient norms of 2 models (MLP"),
         ("profile", 1, "has profiles of private steps: "),

@@ -97,7 +97,7 @@ def _faults_of_file(
     try:
         values = read_values(path)
     except (OSError, ValueError) as error:
-        return [str(error)]
+        return [str(error).replace(str(path), where)]
     if type(values) is not dict or "benchmark" not in values:
         return [f"{where}: expected an entry that `mico benchmark` wrote: it has no benchmark."]
     tier = [other for other in others if other.tier == values.get("tier")]

@@ -7,6 +7,7 @@ pull requests, so what is read is not trusted: `check_entry` lists every fault i
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -189,8 +190,18 @@ def entry_text(values: Values) -> str:
 
 
 def stem_of(name: str) -> str:
-    """The name of an entry's file, without .json."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "entry"
+    """The name of an entry's file, without .json.
+
+    It has a checksum of the name where letters of other alphabets are left out.
+
+    >>> stem_of("My attack: v2")
+    'my-attack-v2'
+    >>> stem_of("攻撃")
+    'entry-c62991e8'
+    """
+    stem = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60] or "entry"
+    whole = all(letter.isascii() or not letter.isalnum() for letter in name)
+    return stem if whole else f"{stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def entry_path(folder: PathLike, tier: str, name: str) -> Path:

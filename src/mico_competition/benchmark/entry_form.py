@@ -24,7 +24,7 @@ from mico_competition.hosting.leaderboard.form import (
     is_time,
     time_text,
 )
-from mico_competition.hosting.leaderboard.names import is_line, is_name
+from mico_competition.hosting.leaderboard.names import is_line, is_name, skeleton
 from mico_competition.scoring.printable import shown
 
 # What a page shows to be repeated must run the benchmark, and nothing else.
@@ -170,6 +170,11 @@ def _faults_of_attack(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"file: expected name, function and sha256: {shown(attack)} is none of the package"
     elif file is None and row is not None and row.access != values["access"]:
         yield f"access: expected {row.access}, as `mico attacks` says"
-    theirs = next((one for one in ROWS if stem_of(one) == stem_of(name)), None)
+    alike = (
+        one for one in ROWS if stem_of(one) == stem_of(name) or skeleton(one) == skeleton(name)
+    )
+    theirs = next(alike, None)
     if theirs is not None and (file is not None or name != attack):
         yield f"name: {theirs} is an attack of the package; give yours another --name"
+    elif theirs is None and row is not None and file is None:
+        yield f"name: expected {attack}, the attack that the command names"

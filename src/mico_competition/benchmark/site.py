@@ -6,6 +6,7 @@ submit. The style is that of a competition's leaderboard (`hosting.leaderboard`)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -69,7 +70,11 @@ def build_site(
     for name, tier in TIERS.items():
         mine = [entry for entry in own if entry.tier == name]
         names = frozenset(entry.name for entry in mine)
-        others = [e for e in read_tier(folder or ENTRIES, name) if e.name not in names]
+        stems = Counter(stem_of(entry.name) for entry in mine)
+        twice = next((stem for stem, count in stems.items() if count > 1), None)
+        if twice is not None:
+            raise ValueError(f"Two entries to show would both be {name}/{twice}.json: rename one.")
+        others = [e for e in read_tier(folder or ENTRIES, name) if stem_of(e.name) not in stems]
         if others or mine:
             boards.append(Board(tier, [*others, *mine], names))
     if not boards:

@@ -90,7 +90,8 @@ def run_benchmark(args: argparse.Namespace) -> int:
     named = list(dict.fromkeys(args.attack))
     attacks = {name: find_attack(name, isolate=args.isolate) for name in named}
     tier = get_tier(args.tier)
-    _check_entries([_about(attack, tier, args) for attack in attacks.values()], tier)
+    abouts = [_about(attack, tier, args) for attack in attacks.values()]
+    _check_entries(abouts, tier, args.out or args.work / "entries")
     with tier.in_use():
         if tier.downloaded:
             tier = found_tier(tier, args.downloads)
@@ -112,6 +113,8 @@ def _check(args: argparse.Namespace) -> None:
     files = [name for name in args.attack if _from_file(name)]
     if args.access and not files:
         raise UsageError("--access is for an attack of file.py:function: others state theirs.")
+    if args.name and not files:
+        raise UsageError("--name is for an attack of file.py:function: others have theirs.")
     for flag, given in (("--name", args.name), ("--link", args.link), ("--author", args.authors)):
         if given and len(args.attack) != 1:
             raise UsageError(f"{flag} describes one attack: give --attack once.")
@@ -121,9 +124,9 @@ def _check(args: argparse.Namespace) -> None:
             raise UsageError(f"Expected --{name} of at least 1, got {value}.")
 
 
-def _check_entries(abouts: Sequence[About], tier: Tier) -> None:
+def _check_entries(abouts: Sequence[About], tier: Tier, out: Path) -> None:
     """ValueError if an entry could not say this of its attack, or would overwrite another."""
-    from mico_competition.benchmark.entry import stem_of
+    from mico_competition.benchmark.entry import entry_path, read_values, stem_of
     from mico_competition.benchmark.entry_form import check_about
 
     names: dict[str, str] = {}
@@ -136,6 +139,10 @@ def _check_entries(abouts: Sequence[About], tier: Tier) -> None:
                 "--name."
             )
         names[stem] = about.name
+        path = entry_path(out, tier.name, about.name)
+        other = read_values(path).get("name") if path.is_file() else about.name
+        if other != about.name:
+            raise ValueError(f"{path} is the entry of {other}: give yours another --name.")
 
 
 def _from_file(name: str) -> bool:

@@ -118,9 +118,10 @@ def _found(path: Path | None) -> Path | None:
     """Where the entries are: None is the benchmark's own, and --work of a benchmark holds a folder.
 
     Raises:
-        ValueError: if there is nothing at the path.
+        ValueError: if there is nothing at the path, or if files lie where no entry is looked for.
     """
     from mico_competition.benchmark.checking import is_benchmark
+    from mico_competition.benchmark.tiers import TIERS
 
     if path is None:
         return None
@@ -128,6 +129,12 @@ def _found(path: Path | None) -> Path | None:
         raise ValueError(
             f"There is no {path}: name entries that `mico benchmark --out` or `mico leaderboard "
             "add --out` wrote."
+        )
+    loose = next(iter(sorted(path.glob("*.json"))), None) if path.is_dir() else None
+    if loose is not None and path.resolve().name not in TIERS:
+        raise ValueError(
+            f"{loose} lies in no folder of a tier or challenge: entries are <tier>/<name>.json or "
+            "<challenge>/<entry>.json. Move it, or name this one file to check it."
         )
     return path / "entries" if is_benchmark(path / "entries") else path
 
@@ -157,6 +164,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
 
 def _run_build(args: argparse.Namespace) -> None:
     from mico_competition.benchmark.checking import is_benchmark
+    from mico_competition.benchmark.tiers import TIERS
 
     args.entries = _found(args.entries)
     if args.entries is not None and args.entries.is_file():
@@ -165,6 +173,8 @@ def _run_build(args: argparse.Namespace) -> None:
             f"the package's with --with {args.entries}."
         )
     if args.entries is None or is_benchmark(args.entries):
+        if args.entries is not None and args.entries.resolve().name in TIERS:
+            args.entries = args.entries.resolve().parent
         _build_benchmark(args)
         return
     from mico_competition.hosting.leaderboard.build import TITLE, build
