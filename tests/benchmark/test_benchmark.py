@@ -115,9 +115,12 @@ def test_an_entry_of_another_name_is_not_overwritten(bench, mine, tmp_path, caps
     (tmp_path / "my-attack.py").write_text("def attack(problem):\n    return None\n")
     flags = ["--work", str(bench / "work"), "--attack", f"{tmp_path}/my-attack.py:attack"]
     before = mine.read_text()
-    assert main(["benchmark", "--tier", "tiny", *flags, "--quiet"]) == 1
-    assert f"{mine} is the entry of my_attack:attack: give" in capsys.readouterr().err
-    assert mine.read_text() == before
+    for text in (before, "[1]"):
+        mine.write_text(text)
+        assert main(["benchmark", "--tier", "tiny", *flags, "--quiet"]) == 1
+        assert f"{mine} is no entry of my-attack:attack: move it" in capsys.readouterr().err
+        assert mine.read_text() == text
+    mine.write_text(before)
 
 
 def test_an_attack_that_tells_points_not_apart_is_remarked_upon(bench, tmp_path, caplog):

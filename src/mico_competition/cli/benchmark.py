@@ -140,9 +140,11 @@ def _check_entries(abouts: Sequence[About], tier: Tier, out: Path) -> None:
             )
         names[stem] = about.name
         path = entry_path(out, tier.name, about.name)
-        other = read_values(path).get("name") if path.is_file() else about.name
-        if other != about.name:
-            raise ValueError(f"{path} is the entry of {other}: give yours another --name.")
+        there = read_values(path) if path.is_file() else {"name": about.name}
+        if type(there) is not dict or there.get("name") != about.name:
+            raise ValueError(
+                f"{path} is no entry of {about.name}: move it away, or give yours another --name."
+            )
 
 
 def _from_file(name: str) -> bool:
