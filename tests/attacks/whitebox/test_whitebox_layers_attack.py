@@ -28,7 +28,7 @@ from mico_competition.models.architectures import MLP
 
 @pytest.fixture(scope="module")
 def cnns():
-    return cnn_fleet(total=14)
+    return cnn_fleet(total=14, seed=1)
 
 
 @pytest.fixture(scope="module")
