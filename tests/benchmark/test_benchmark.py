@@ -134,6 +134,35 @@ def test_an_attack_that_tells_points_not_apart_is_remarked_upon(bench, tmp_path,
     assert f"The scores of {file}:attack on digits_lo are tied" in caplog.text
 
 
+GRADIENTS = "problem.gather('gradient_norm')"
+LOADS = "problem.source.load(int(problem.shadows[0]))"
+
+
+@pytest.mark.parametrize(
+    ("reads", "flags", "access", "warning"),
+    [
+        (GRADIENTS, (), "white box", "it reads the signal gradient_norm"),
+        (GRADIENTS, ("--access", "queries"), "white box", "says white box, not queries"),
+        (LOADS, ("--access", "black box"), "white box", "measure it with --access queries"),
+        (LOADS, ("--access", "queries"), "queries", ""),
+        ("problem.source.logits(0)", (), "black box", ""),
+    ],
+)
+def test_an_entry_states_the_access_that_its_attack_used(
+    bench, tmp_path, caplog, reads, flags, access, warning
+):
+    (tmp_path / "deep.py").write_text(
+        f"def attack(problem):\n    {reads}\n"
+        "    return problem.gather('loss').score(lambda target, *others, target_index: target)\n"
+    )
+    command = ["--attack", f"{tmp_path}/deep.py:attack", *flags, "--out", str(tmp_path)]
+    command = ["benchmark", "--tier", "tiny", "--work", str(bench / "work"), "--quiet", *command]
+    assert main(command) == 0
+    assert read_values(tmp_path / "tiny/deep-attack.json")["access"] == access
+    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("The entry of")]
+    assert [warning in text for text in said] == [True] * bool(warning)
+
+
 def test_a_fleet_of_other_seeds_is_refused(bench, tmp_path, capsys):
     ledger = bench / "work/tiny/fleet/digits_inf/ledger.jsonl"
     folder = tmp_path / "tiny/fleet/digits_inf"

@@ -14,12 +14,21 @@ from helpers_problem import Arrays, make_source
 from helpers_whitebox import trained
 
 from mico_competition.attacks import cost
-from mico_competition.attacks.cost import Shared, all_cpu_seconds, cpu_seconds, metered, signal
+from mico_competition.attacks.cost import (
+    MODELS,
+    Shared,
+    all_cpu_seconds,
+    cpu_seconds,
+    loaded,
+    metered,
+    signal,
+)
 from mico_competition.attacks.problem import Attack
 from mico_competition.attacks.registry import ROWS, get_attack
+from mico_competition.benchmark.about import About, with_access
 from mico_competition.competition.layout import ModelFolder
 from mico_competition.evaluation import table
-from mico_competition.evaluation.cross_fitting import make_task
+from mico_competition.evaluation.cross_fitting import make_task, run
 from mico_competition.evaluation.evaluate import Options, evaluate
 from mico_competition.signals import Fleet
 from mico_competition.signals.signals import SIGNALS
@@ -217,6 +226,26 @@ def test_decoders_that_share_their_work_cost_the_same_in_any_order(fleet, clock_
         assert 0.3 < first / second < 3, costs
         assert costs[0][name].models == 24 and costs[0][name].records == 300
     assert costs[0]["joint"].cpu_seconds > 0.5 * costs[0]["trace"].cpu_seconds
+
+
+OF_THESE = [name for name in ROWS if name != "query-stack"]  # which is not for binary features
+
+
+@pytest.mark.parametrize("name", OF_THESE)
+def test_a_named_attack_reads_no_more_than_its_access(fleet, name):
+    with metered() as meter:
+        run(make_task(fleet, "dev"), get_attack(name))
+    about = About(name, "", "", ROWS[name].access)
+    assert with_access(about, meter.read) == about
+    assert meter.read
+
+
+def test_what_shared_work_reads_is_told_to_all_who_use_it():
+    shared = Shared()
+    for _ in range(2):
+        with metered() as meter:
+            shared.get(lambda: signal({}, "logit", loaded))
+        assert meter.read == {"logit", MODELS}
 
 
 def test_costs_stand_in_text_csv_and_json(fleet):

@@ -17,6 +17,9 @@ import numpy as np
 
 Made = TypeVar("Made")
 
+MODELS = "models"
+"""In `Meter.read`: whole models, which an attack may query or take apart."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -41,10 +44,15 @@ NO_COST = Cost()
 
 
 class Meter:
-    """Counts the cost of a run; `cost` holds it when the run is over."""
+    """Counts the cost of a run; `cost` holds it when the run is over.
+
+    `read` holds what the run read of the models so far: kinds of signals (`signals.SIGNALS`),
+    "logits" and MODELS.
+    """
 
     def __init__(self) -> None:
         self._signals: dict[Hashable, float] = {}
+        self.read: set[str] = set()
         self._apart = 0.0  # seconds of signals that the clock of this run has counted
         self._again = 0.0  # seconds of shared work that it has not counted
         self._used: set[int] = set()
@@ -85,14 +93,24 @@ def looked_at(rows: np.ndarray, records: int) -> None:
         meter.looked_at(rows, records)
 
 
-def signal(known: dict[Hashable, float], key: Hashable, make: Callable[[], Made]) -> Made:
+def loaded() -> None:
+    """Tell the open meters that a model was loaded."""
+    for meter in _open:
+        meter.read.add(MODELS)
+
+
+def signal(
+    known: dict[Hashable, float], kind: str, make: Callable[[], Made], row: int | None = None
+) -> Made:
     """A signal; the CPU seconds of its first computation are stored.
 
     Args:
-        known: key -> seconds, for one source.
-        key: the signal.
+        known: (kind, row) -> seconds, for one source.
+        kind: what is computed.
         make: computes the signal, or returns it if it is already computed.
+        row: of the model, if it is the signal of one; by default of all.
     """
+    key = kind, row
     start = cpu_seconds()
     made = make()
     seconds = cpu_seconds() - start
@@ -100,6 +118,7 @@ def signal(known: dict[Hashable, float], key: Hashable, make: Callable[[], Made]
     for meter in _open:
         meter._apart += seconds
         meter._signals[id(known), key] = known[key]
+        meter.read.add(kind)
     return made
 
 
@@ -110,6 +129,7 @@ class Shared(Generic[Made]):
         self._made: list[Made] = []
         self._seconds = 0.0
         self._signals: dict[Hashable, float] = {}
+        self._read: set[str] = set()
 
     def get(self, make: Callable[[], Made]) -> Made:
         """The result of `make`, computed at most once."""
@@ -121,11 +141,12 @@ class Shared(Generic[Made]):
             finally:
                 _open.pop()
             self._seconds = cpu_seconds() - start - inner._apart
-            self._signals = inner._signals
+            self._signals, self._read = inner._signals, inner.read
             for meter in _open:
                 meter._used.add(id(self))
         for meter in _open:
             meter._signals.update(self._signals)
+            meter.read |= self._read
             if id(self) not in meter._used:
                 meter._used.add(id(self))
                 meter._again += self._seconds

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mico_competition.attacks.cost import signal
+from mico_competition.attacks.cost import loaded, signal
 from mico_competition.attacks.problem import Problem
 from mico_competition.signals import HIDDEN, Fleet
 from mico_competition.signals.signals import SIGNALS
@@ -82,10 +82,11 @@ class MaskedSource:
 
     def logits(self, row: int) -> np.ndarray:
         """float32[points, classes] of one model."""
-        return frozen(signal(self._seconds, int(row), lambda: self._blank.logits(row)))
+        return frozen(signal(self._seconds, "logits", lambda: self._blank.logits(row), int(row)))
 
     def load(self, row: int) -> Any:
         """One model, in eval mode, on its device; a copy."""
+        loaded()
         return copy.deepcopy(self._blank.load(row))
 
 

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.resources import files
@@ -23,7 +23,7 @@ import numpy as np
 
 from mico_competition import __version__
 from mico_competition.attacks.problem import Attack
-from mico_competition.attacks.registry import BLACK_BOX, QUERIES, ROWS, WHITE_BOX
+from mico_competition.benchmark.about import About, with_access
 from mico_competition.benchmark.measuring import (
     FOLDS,
     RESAMPLES,
@@ -41,53 +41,11 @@ from mico_competition.support.files import PathLike, write_text
 from mico_competition.support.made import facts
 from mico_competition.support.untrusted import read_limited_json
 
-ACCESS = (BLACK_BOX, QUERIES, WHITE_BOX)
 MAX_BYTES = 4_000_000
 ENTRIES = Path(str(files(__package__) / "entries"))
 """The committed entries, `<tier>/<name>.json`."""
 
 Values = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class About:
-    """What an entry says of its attack; `file` is "" for an attack of the package."""
-
-    name: str
-    title: str
-    source: str
-    access: str
-    known_training_set: bool = False
-    authors: tuple[str, ...] = ()
-    link: str = ""
-    file: Mapping[str, str] = field(default_factory=dict)
-    command: str = ""
-
-    def fields(self) -> Values:
-        """The fields of an entry that say this."""
-        return {
-            "name": self.name,
-            "title": self.title,
-            "source": self.source,
-            "authors": list(self.authors),
-            "link": self.link,
-            "access": self.access,
-            "known_training_set": self.known_training_set,
-            "file": dict(self.file) or None,
-            "command": self.command,
-        }
-
-
-def about_named(attack: Attack, tier: str) -> About:
-    """What an entry says of a named attack of the package."""
-    row = ROWS[attack.name]
-    return About(
-        attack.name,
-        attack.title,
-        attack.source,
-        row.access,
-        command=f"mico benchmark --tier {tier} --attack {attack.name}",
-    )
 
 
 def make_entry(
@@ -244,12 +202,14 @@ def write_attack(
     known: Iterable[str],
 ) -> Entry:
     """Measure an attack on fleets and write its entry; `known` as in `without_copies`."""
-    results, others = {}, {}
+    results, others, read = {}, {}, frozenset[str]()
     for fleet in fleets:
-        results[fleet.scenario], used = result_of(fleet, attack)
-        others[fleet.scenario] = {"fleet": fleet.fingerprint, **fleet.facts, **used}
+        results[fleet.scenario], run = result_of(fleet, attack)
+        others[fleet.scenario] = {"fleet": fleet.fingerprint, **fleet.facts, **run.used}
+        read |= run.read
         if get_tier(tier).downloaded:  # the truth of the others follows from the tier's seeds
             others[fleet.scenario]["truth"] = pack_bits(fleet.task.truth)
+    about = with_access(about, read)
     values = without_copies(make_entry(tier, about, results, others), known)
     return Entry(write_entry(folder, values), values)
 

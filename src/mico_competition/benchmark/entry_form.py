@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mico_competition.attacks.registry import ROWS, WINNERS_FORMULAS
-from mico_competition.benchmark.entry import ACCESS, About, stem_of
+from mico_competition.benchmark.about import ACCESS, About
+from mico_competition.benchmark.entry import stem_of
 from mico_competition.benchmark.measuring import FOLDS, RESAMPLES, SEED
 from mico_competition.benchmark.tiers import TIERS, VERSION
 from mico_competition.hosting.leaderboard.form import (

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mico_competition.attacks.cost import metered
 from mico_competition.attacks.problem import Attack
 from mico_competition.attacks.registry import WINNERS_FORMULAS, get_attack
 from mico_competition.benchmark.ranks import dense_ranks, pack, ranks_sha256
@@ -35,6 +36,21 @@ _log = logging.getLogger(__name__)
 SEED, RESAMPLES, FOLDS = 0, 1000, 5
 OPTIONS = Options(FOLDS, RESAMPLES, SEED)
 DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of an attack on one scenario.
+
+    Attributes:
+        ranks: of its scores, uint16[targets, 2m].
+        used: the seconds, by the names of an entry.
+        read: what it read of the models, as `attacks.cost.Meter.read`.
+    """
+
+    ranks: np.ndarray
+    used: Mapping[str, float]
+    read: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -92,20 +108,21 @@ class OpenFleet:
             found = [
                 (name, ranks, self.measured(ranks))
                 for name in WINNERS_FORMULAS
-                for ranks in [self.ranks_of(get_attack(name))[0]]
+                for ranks in [self.run(get_attack(name)).ranks]
             ]
         return max(found, key=lambda one: one[2][RANKED].value)
 
-    def ranks_of(self, attack: Attack) -> tuple[np.ndarray, dict[str, float]]:
-        """The ranks of an attack's scores, uint16[targets, 2m], and its CPU seconds."""
+    def run(self, attack: Attack) -> Run:
+        """Run an attack on the targets; see `Run`."""
         task = self.wide_task if attack.all_records else self.task
-        scores, seconds, cost = scores_of(task, attack, OPTIONS)
+        with metered() as meter:
+            scores, seconds, cost = scores_of(task, attack, OPTIONS)
         used = {
             "cpu_seconds": round(cost.cpu_seconds, 3),
             "signal_cpu_seconds": round(cost.signal_cpu_seconds, 3),
             "seconds": round(seconds, 3),
         }
-        return dense_ranks(scores), used
+        return Run(dense_ranks(scores), used, frozenset(meter.read))
 
     def measured(self, ranks: np.ndarray) -> Measured:
         """The numbers of ranks."""
@@ -158,13 +175,13 @@ class Result:
         }
 
 
-def result_of(fleet: OpenFleet, attack: Attack) -> tuple[Result, dict[str, float]]:
-    """An attack's numbers on one scenario and CPU seconds; ties and a wrong sign are logged."""
-    ranks, used = fleet.ranks_of(attack)
-    measured = fleet.measured(ranks)
+def result_of(fleet: OpenFleet, attack: Attack) -> tuple[Result, Run]:
+    """An attack's numbers on one scenario, and its run; ties and a wrong sign are logged."""
+    run = fleet.run(attack)
+    measured = fleet.measured(run.ranks)
     for remark in remarks({f"{attack.name} on {fleet.scenario}": measured}):
         _log.warning(remark)
-    return Result(ranks, measured, *fleet.winner), used
+    return Result(run.ranks, measured, *fleet.winner), run
 
 
 def numbers(estimates: Mapping[str, Estimate]) -> dict[str, list[float | None]]:

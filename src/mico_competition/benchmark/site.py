@@ -16,10 +16,10 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from mico_competition.attacks.registry import TABLE
+from mico_competition.benchmark.about import ACCESS, once_more
 from mico_competition.benchmark.board import Board, cell, limit_of, ranks_in, row_of, swatch
 from mico_competition.benchmark.checking import check_file
 from mico_competition.benchmark.entry import (
-    ACCESS,
     ENTRIES,
     Entry,
     entry_text,
@@ -239,7 +239,7 @@ def _result(board: Board, entry: Entry) -> dict[str, Any]:
             {"swatch": swatch(colour), "name": name}
             for name, colour in zip(curves, scenario_colours())
         ],
-        "command": entry.values["command"],
+        "command": once_more(entry.values),
         "made": entry.values["made"][:10],
         "versions": entry.values["versions"],
         "machine": entry.values["machine"],

@@ -17,7 +17,8 @@ from mico_competition.support.reports import add_json, report
 
 if TYPE_CHECKING:
     from mico_competition.attacks.problem import Attack
-    from mico_competition.benchmark.entry import About, Entry
+    from mico_competition.benchmark.about import About
+    from mico_competition.benchmark.entry import Entry
     from mico_competition.benchmark.measuring import OpenFleet
     from mico_competition.benchmark.tiers import Tier
 
@@ -211,7 +212,7 @@ def _entry_of(
 
 def _about(attack: Attack, tier: Tier, args: argparse.Namespace | None) -> About:
     """What the entry says of an attack; `args` are the flags if it is one that was asked for."""
-    from mico_competition.benchmark.entry import About, about_named
+    from mico_competition.benchmark.about import About, about_named
 
     if args is None:
         return about_named(attack, tier.name)
