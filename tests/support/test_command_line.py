@@ -17,6 +17,7 @@ from mico_competition.support.command_line import (
     Parser,
     model_ids,
     number,
+    output_folder,
     path_or_name,
     run_command,
     whole_number,
@@ -84,6 +85,24 @@ def test_every_path_may_begin_with_a_tilde(monkeypatch, tmp_path):
     assert {a.dest for a in names} == {"model_name", "attack", "against", "what"}
     assert path_or_name("~/attack.py:f") == f"{tmp_path}/attack.py:f"
     assert path_or_name("roberta-base") == "roberta-base"
+
+
+def test_a_file_in_the_place_of_a_folder_to_write_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").write_text("kept")
+    for parser, action in flags(output_folder):
+        assert parser._get_value(action, "~/new/x") == tmp_path / "new/x"
+        for name in ("~/file", "~/file/below"):
+            with pytest.raises(argparse.ArgumentError, match="file is a file: name a folder"):
+                parser._get_value(action, name)
+    plain = {a.option_strings[0] for _, _, a in EVERY if a.type is Path and a.option_strings}
+    assert not plain & {"--out", "--cache", "--work", "--output_dir"}
+
+
+def test_every_verb_may_be_quiet():
+    verbs = {words for _, words, _ in EVERY if words}
+    quiet = {words for _, words, action in EVERY if "--quiet" in action.option_strings}
+    assert len(verbs) > 20 and quiet == verbs
 
 
 def test_a_tilde_of_nobody_is_a_sentence(capsys):

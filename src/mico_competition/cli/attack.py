@@ -17,7 +17,12 @@ from mico_competition.cli.attack_options import (
 )
 from mico_competition.competition.layout import predictions_folder, walk_challenge
 from mico_competition.competition.table import CHALLENGES, PHASE_NAMES
-from mico_competition.support.command_line import UsageError, load_torch, path_or_name
+from mico_competition.support.command_line import (
+    UsageError,
+    load_torch,
+    output_folder,
+    path_or_name,
+)
 from mico_competition.support.counts import count_of
 
 _DEFAULT = "threshold"
@@ -42,7 +47,7 @@ def add_attack(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--predictions",
-        type=Path,
+        type=output_folder,
         help="folder to write predictions to (default: FOLDER.predictions, beside FOLDER)",
     )
     add_scenario(parser)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mico_competition.attacks.registry import TABLE, check_name, get_attack
 from mico_competition.cli.train import add_data
 from mico_competition.competition.table import CHALLENGES, SCENARIOS
-from mico_competition.support.command_line import UsageError, usage, whole_number
+from mico_competition.support.command_line import UsageError, output_folder, usage, whole_number
 
 if TYPE_CHECKING:
     from mico_competition.attacks.problem import Attack
@@ -62,7 +62,7 @@ def add_signal_flags(parser: argparse.ArgumentParser) -> None:
         "Face Hub: the attack layers then knows how far each weight moved",
     )
     parser.add_argument(
-        "--cache", type=Path, help="folder to keep signals in (default: the user's cache)"
+        "--cache", type=output_folder, help="folder to keep signals in (default: the user's cache)"
     )
     add_data(parser)
 

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from mico_competition.attacks.registry import BLACK_BOX, QUERIES, WHITE_BOX
 from mico_competition.cli.attack_options import check_attack_names
-from mico_competition.support.command_line import UsageError, load_torch, path_or_name
+from mico_competition.support.command_line import (
+    UsageError,
+    load_torch,
+    output_folder,
+    path_or_name,
+)
 from mico_competition.support.progress import stage, tracked
 from mico_competition.support.reports import add_json, report
 
@@ -46,7 +51,7 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--work",
-        type=Path,
+        type=output_folder,
         default=Path("benchmark"),
         help="folder for fleets and entries, which are used again (default: benchmark)",
     )
@@ -56,7 +61,7 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
         default=Path("."),
         help="for mico2022: folder with cifar10, purchase100 or sst2, and datasets (default: .)",
     )
-    parser.add_argument("--out", type=Path, help="folder for entries (default: in --work)")
+    parser.add_argument("--out", type=output_folder, help="folder for entries (default: in --work)")
     parser.add_argument("--name", help="name of the attack in the table (default: as --attack)")
     parser.add_argument(
         "--author", action="append", default=[], dest="authors", help="may be repeated"
@@ -76,7 +81,9 @@ def add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=int, default=1, help="CPU threads of each training process (default: 1)"
     )
-    parser.add_argument("--cache", type=Path, help="folder for signals (default: in --work)")
+    parser.add_argument(
+        "--cache", type=output_folder, help="folder for signals (default: in --work)"
+    )
     add_json(parser)
     parser.set_defaults(run=run_benchmark, stack=None, retries=2)
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mico_competition.competition.table import CHALLENGES
-from mico_competition.support.command_line import UsageError, output_file
+from mico_competition.support.command_line import UsageError, output_file, output_folder
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
 from mico_competition.support.reports import add_json, report
@@ -198,7 +198,9 @@ def add_rehearse(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--python", type=Path, help="interpreter to run as `python3` (default: this one)"
     )
-    parser.add_argument("--out", type=Path, help="new folder that keeps what each phase wrote")
+    parser.add_argument(
+        "--out", type=output_folder, help="new folder that keeps what each phase wrote"
+    )
     add_json(parser)
     parser.set_defaults(run=_run_rehearse, tidy=True)
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from mico_competition.cli.attack_options import seed
 from mico_competition.competition.table import using
-from mico_competition.support.command_line import load_torch
+from mico_competition.support.command_line import load_torch, output_folder
 
 
 def add_demo(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico demo` takes."""
     parser.add_argument(
-        "--out", type=Path, default=Path("demo"), help="folder to work in (default: demo)"
+        "--out", type=output_folder, default=Path("demo"), help="folder to work in (default: demo)"
     )
     parser.add_argument(
         "--models", type=int, default=30, help="models per scenario and phase (default: 30)"

@@ -25,7 +25,13 @@ from mico_competition.competition.table import (
     phase_of,
     phases_of,
 )
-from mico_competition.support.command_line import UsageError, load_torch, model_ids, usage
+from mico_competition.support.command_line import (
+    UsageError,
+    load_torch,
+    model_ids,
+    output_folder,
+    usage,
+)
 from mico_competition.support.progress import stage
 from mico_competition.support.reports import add_json
 from mico_competition.training.settings import Settings, check, stated_by
@@ -78,7 +84,9 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
         metavar="ID-ID",
         help="model ids to train, such as 0-199 or 0-9,100 (default: those of all phases)",
     )
-    parser.add_argument("--out", type=Path, help="folder to write <challenge>/... and fleet/ into")
+    parser.add_argument(
+        "--out", type=output_folder, help="folder to write <challenge>/... and fleet/ into"
+    )
     parser.add_argument(
         "--new_seeds",
         type=model_ids,

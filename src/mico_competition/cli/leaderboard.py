@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mico_competition.competition.table import CHALLENGES, SCORED_PHASES
-from mico_competition.support.command_line import UsageError
+from mico_competition.support.command_line import UsageError, output_folder
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import say, stage, tracked
 from mico_competition.support.reports import add_json, report
@@ -37,7 +37,11 @@ def add_leaderboard(parser: argparse.ArgumentParser) -> None:
         ("build", "build the site from the entries", _add_build),
     ):
         sentence = f"{text[:1].upper()}{text[1:]}."
-        fill(verbs.add_parser(name, help=text, description=sentence, allow_abbrev=False))
+        verb = verbs.add_parser(name, help=text, description=sentence, allow_abbrev=False)
+        verb.add_argument(
+            "--quiet", action="store_true", default=argparse.SUPPRESS, help="show no progress"
+        )
+        fill(verb)
 
 
 def _add_add(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +145,9 @@ def _found(path: Path | None) -> Path | None:
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     _add_entries(parser)
-    parser.add_argument("--out", type=Path, default=Path("site"), help="folder for the site")
+    parser.add_argument(
+        "--out", type=output_folder, default=Path("site"), help="folder for the site"
+    )
     parser.add_argument(
         "--with",
         dest="more",
@@ -310,7 +316,7 @@ def _add_truth(parser: argparse.ArgumentParser) -> None:
         help="write exact scores of dev, too, once its labels are public: many scores reveal them",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("leaderboard"), help="folder of entries to add to"
+        "--out", type=output_folder, default=Path("leaderboard"), help="folder of entries to add to"
     )
 
 

@@ -14,7 +14,7 @@ from mico_competition.competition.table import (
     get_scenario,
     phases_of,
 )
-from mico_competition.support.command_line import UsageError, output_file
+from mico_competition.support.command_line import UsageError, output_file, output_folder
 from mico_competition.support.counts import count_of, ids_text
 from mico_competition.support.reports import add_json, report
 
@@ -30,7 +30,7 @@ def add_release(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         required=True,
-        type=Path,
+        type=output_folder,
         help="folder for <challenge>/... and <challenge>.release/...",
     )
     _add_challenges(parser)
@@ -208,7 +208,9 @@ def add_reference(parser: argparse.ArgumentParser) -> None:
     _add_root(parser)
     parser.add_argument("--challenge", required=True, choices=CHALLENGES, help="its name")
     parser.add_argument("--phase", required=True, choices=SCORED_PHASES, help="whose labels")
-    parser.add_argument("--to", required=True, type=Path, help="the scoring program's ref folder")
+    parser.add_argument(
+        "--to", required=True, type=output_folder, help="the scoring program's ref folder"
+    )
 
     def run(args: argparse.Namespace) -> None:
         from mico_competition.release.release import write_reference
@@ -266,7 +268,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--to",
-        type=Path,
+        type=output_folder,
         metavar="FOLDER",
         help="write the labels and seeds that were verified to FOLDER/<scenario>/<phase>/"
         "model_<i>/; FOLDER may be the challenge folder itself",

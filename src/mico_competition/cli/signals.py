@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 from mico_competition.cli.attack_options import add_challenge_folder
 from mico_competition.cli.train import add_data
 from mico_competition.competition.table import PHASE_NAMES, get_scenario
-from mico_competition.support.command_line import UsageError, load_torch, usage
+from mico_competition.support.command_line import UsageError, load_torch, output_folder, usage
 from mico_competition.support.counts import count_of
 from mico_competition.support.reports import add_json, report
 
@@ -36,7 +35,7 @@ def add_signals(parser: argparse.ArgumentParser) -> None:
         "computed: entropy, modified_entropy, gradient_norm",
     )
     parser.add_argument(
-        "--cache", type=Path, help="folder for the signals (default: $MICO_CACHE/signals)"
+        "--cache", type=output_folder, help="folder for the signals (default: $MICO_CACHE/signals)"
     )
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="compute on the Ray cluster at HOST:PORT, or `auto`"

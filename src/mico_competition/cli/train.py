@@ -24,6 +24,7 @@ from mico_competition.support.command_line import (
     UsageError,
     load_torch,
     model_ids,
+    output_folder,
     path_or_name,
     run_command,
     usage,
@@ -119,7 +120,7 @@ def add_train(parser: argparse.ArgumentParser, task: str | None = None) -> None:
     add_data(parser)
     parser.add_argument(
         "--output_dir",
-        type=Path,
+        type=output_folder,
         help="with --scenario and --model_id: <challenge>/<scenario>/<phase>/model_<id> is "
         "created below it (default: .); otherwise the model's own folder",
     )

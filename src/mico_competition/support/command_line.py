@@ -186,6 +186,15 @@ def output_file(text: str) -> Path:
     return file
 
 
+def output_folder(text: str) -> Path:
+    """Parse the path of a folder to write into, and check at once that it is no file."""
+    folder = path(text)
+    there = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{there} is a file: name a folder")
+    return folder
+
+
 def path_or_name(text: str) -> str:
     """Parse a path as `path` does; a name stays unchanged."""
     try:

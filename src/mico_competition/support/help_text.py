@@ -11,7 +11,13 @@ from mico_competition.support.terminal import width
 _MOST_COLUMNS = 80
 _MOST_CHOICES = 40  # characters of choices that are listed where a value stands
 _INDENT = "\n" + " " * len("usage: ")
-_VALUES = {"int": "N", "float": "X", "Path": "PATH", "output_file": "FILE"}
+_VALUES = {
+    "int": "N",
+    "float": "X",
+    "Path": "PATH",
+    "output_file": "FILE",
+    "output_folder": "FOLDER",
+}
 """The name of a type, or of its parser -> what stands for a value of it."""
 
 
