@@ -12,7 +12,12 @@ from mico_competition.attacks.problem import Attack
 from mico_competition.evaluation.cross_fitting import make_task, problems, run
 from mico_competition.evaluation.custom import find_attack
 from mico_competition.evaluation.evaluate import Options, evaluate
-from mico_competition.evaluation.leakage_check import _relabelled, check_problem, check_task
+from mico_competition.evaluation.leakage_check import (
+    _alike,
+    _relabelled,
+    check_problem,
+    check_task,
+)
 
 
 def own_problem(**options):
@@ -113,7 +118,24 @@ def threshold_by_members(problem):
     return (mine > np.array(cut)[:, None]) * 1.0
 
 
+def beside_infinite_ratios(problem):
+    """A honest score whose infinite ratio became the largest number, and a leak of usual size."""
+    scores = pooled_centre(problem)
+    scores[:, 0] = np.nan_to_num(np.inf)
+    scores[:, 1] = np.nan_to_num(-np.inf)
+    return scores
+
+
+def beside_an_outlier(problem):
+    """The same with one record of 1e12."""
+    scores = pooled_centre(problem)
+    scores[:, 0] = 1e12
+    return scores
+
+
 LEAKS = [
+    beside_infinite_ratios,
+    beside_an_outlier,
     labels_outright,
     labels_of_the_fleet,
     no_one_left_out,
@@ -396,3 +418,24 @@ def test_targets_of_a_fold_are_relabelled_in_the_source():
     moved = (before != after).any(axis=1)
     assert np.flatnonzero(moved).tolist() == task.targets[[1, 3]].tolist()
     assert np.array_equal(np.sort(before, axis=1), np.sort(after, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "alike"),
+    [
+        (lambda scores: scores + 1e-12, True),
+        (lambda scores: np.where(np.arange(100) == 7, 1.7e308, scores), True),
+        (lambda scores: scores[::-1], False),
+        (lambda scores: np.zeros(100), False),
+    ],
+)
+@pytest.mark.parametrize("huge", [0.0, 1e300, 1.7e308])
+def test_scores_of_two_processes_are_compared_beside_huge_ones(change, alike, huge):
+    scores = np.random.default_rng(0).normal(size=100)
+    scores[:2] = huge, -huge
+    assert _alike(scores, change(scores)) == alike
+    assert _alike(scores, scores)
+
+
+def test_equal_scores_are_not_like_others():
+    assert not _alike(np.zeros(10), np.ones(10)) and _alike(np.ones(10), np.ones(10))

@@ -174,7 +174,23 @@ def _check_fresh(attack: Attack, problem: Problem, used: np.ndarray | None = Non
 
 
 def _alike(one: np.ndarray, other: np.ndarray) -> bool:
-    return float(np.abs(one - other).mean()) <= 0.01 * float(one.std()) + 1e-12
+    """Whether scores differ by less than 1 % of their spread on average."""
+    with np.errstate(over="ignore"):
+        spread = _spread(one)
+        apart = np.minimum(np.abs(one - other), spread or np.inf)  # a few huge ones count as others
+        return bool(apart.mean() <= 0.01 * spread)
+
+
+def _spread(scores: np.ndarray) -> float:
+    """The range of the middle half of scores, which a few huge ones leave as it is, or of all.
+
+    >>> _spread(np.array([1.0, 2.0, 3.0, 4.0, 1e300]))
+    2.0
+    >>> _spread(np.array([1.0, 1.0, 1.0, 1.0, 3.0]))
+    2.0
+    """
+    low, high = np.quantile(scores, (0.25, 0.75), method="nearest")
+    return float(np.nan_to_num(high - low or np.ptp(scores)))
 
 
 def _check_group(
@@ -252,7 +268,8 @@ def _compare(
 
 
 def _equal(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether scores are equal up to rounding."""
-    # The spread of the scores; for constant scores, their magnitude.
-    spread = max(float(np.ptp(before)), 1e-9 * float(np.abs(before).max()))
-    return bool(np.abs(after - before).max() <= TOLERANCE * spread)
+    """Whether scores are equal up to rounding, which grows with their distance from the middle."""
+    with np.errstate(over="ignore"):
+        middle = np.median(before)
+        scale = np.abs(before - middle) + max(_spread(before), 1e-9 * abs(middle))
+        return bool((np.abs(after - before) <= TOLERANCE * scale).all())
