@@ -104,15 +104,19 @@ def _faults_of_file(
     known = [*tier, *(entry for entry in committed if entry.tier == values.get("tier"))]
     faults = list(check_values(values, known))
     if not faults:
-        entry = Entry(path, values)
-        if path.stem != stem_of(entry.name):
-            faults.append(f"expected the file's name to be {stem_of(entry.name)}.json")
-        for other in tier:
-            same = stem_of(other.name) == stem_of(entry.name)
-            if same and other.path.resolve() != path.resolve():
-                fix = "replace it, or give yours another --name"
-                faults.append(f"{other.path.name} is another entry of {shown(entry.name)}: {fix}")
+        faults = list(_faults_of_name(path, stem_of(str(values["name"])), tier))
     return [f"{where}: {fault}." for fault in faults]
+
+
+def _faults_of_name(path: Path, stem: str, others: Sequence[Entry]) -> Iterator[str]:
+    """Where a file has another name than its entry, or the entry another file."""
+    there = (other for other in others if other.path.stem == stem == stem_of(other.name))
+    other = next((other for other in there if other.path.resolve() != path.resolve()), None)
+    if other is not None:
+        fix = "replace it, or give yours another --name"
+        yield f"{other.path.name} is another entry of {shown(other.name)}: {fix}"
+    elif path.stem != stem:
+        yield f"expected the file's name to be {stem}.json"
 
 
 def check_values(values: Mapping[str, Any], others: Sequence[Entry] = ()) -> Iterator[str]:
