@@ -79,7 +79,9 @@ def run_block(code: str, names: dict[str, Any]) -> str:
     return printed.getvalue()
 
 
-NUMBER = re.compile(r"\d+\.\d+")
+NUMBER = re.compile(r"[-+]?\d+\.\d+")
+INTERVAL = re.compile(rf"({NUMBER.pattern})\s+\[({NUMBER.pattern}), ({NUMBER.pattern})\]")
+STAR = re.compile(r"(?<=\d)\*")
 
 
 def without_seconds(text: str) -> str:
@@ -92,31 +94,46 @@ def without_seconds(text: str) -> str:
 
 
 def differences(expected: str, got: str) -> bool:
-    """Whether decimals differ by more than 2 units of the last digit or 3 %, or anything else does.
+    """Whether numbers differ by more than `_tolerances` allows, or anything else does.
 
-    Spaces may differ. Other processors round otherwise, and training makes more of it.
-    "..." stands for any text, and columns of seconds are not compared.
+    Spaces may differ, and the stars of significance. "..." stands for any text, and columns of
+    seconds are not compared.
     """
-    expected, got = without_seconds(expected), without_seconds(got)
+    expected, got = (STAR.sub("", without_seconds(text)).strip() for text in (expected, got))
     # Each decimal becomes a group of its own, and everything else must be the same.
-    parts = re.split(r"(\d+\.\d+|\.\.\.|\s+)", expected.strip())
-    pattern, decimals = "", []
-    for part in parts:
+    pattern = ""
+    for part in re.split(rf"({NUMBER.pattern}|\.\.\.|\s+)", expected):
         if NUMBER.fullmatch(part):
-            decimals.append(part)
-            pattern += r"(\d+\.\d+)"
+            pattern += f"({NUMBER.pattern})"
         elif part == "...":
             pattern += r".*?"
         else:
             pattern += r"\s+" if part.isspace() else re.escape(part)
-    found = re.fullmatch(pattern, got.strip(), re.DOTALL)
+    found = re.fullmatch(pattern, got, re.DOTALL)
     if found is None:
         return True
-    for one, other in zip(decimals, found.groups(), strict=True):
-        unit = 10.0 ** -len(one.partition(".")[2])
-        if abs(float(one) - float(other)) > max(2.01 * unit, 0.03 * abs(float(one))):
-            return True
-    return False
+    stated = (float(number) for number in NUMBER.findall(expected))
+    return any(
+        abs(one - float(other)) > most
+        for one, other, most in zip(stated, found.groups(), _tolerances(expected), strict=True)
+    )
+
+
+def _tolerances(text: str) -> list[float]:
+    """By how much each decimal may differ: 2 units of the last digit, or 3 %.
+
+    Other processors round otherwise, and training makes more of it: so a number with an interval,
+    and its ends, may differ by half the interval's width, too.
+    """
+    found = {}
+    for number in NUMBER.finditer(text):
+        unit = 10.0 ** -len(number[0].partition(".")[2])
+        found[number.start()] = max(2.01 * unit, 0.03 * abs(float(number[0])))
+    for interval in INTERVAL.finditer(text):
+        half = (float(interval[3]) - float(interval[2])) / 2
+        for group in (1, 2, 3):
+            found[interval.start(group)] = max(half, found[interval.start(group)])
+    return list(found.values())
 
 
 def skeleton(text: str) -> str:
