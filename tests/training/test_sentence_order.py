@@ -148,6 +148,20 @@ def test_the_longest_sentences_go_first_and_none_is_left_out(data):
     assert found.order(batch[:0]).shape == (0,)
 
 
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_the_lengths_of_a_batch_on_the_host_are_known_to_the_host(data, multiple):
+    """The records are on a device without any values, so that nothing can be read from it."""
+    there = data.to(torch.device("meta"))
+    found = OrderedRecords(model_of(), data, torch.arange(40), multiple)
+    batch = found.order(torch.tensor([5, 1, 7, 30]))
+    lengths = [found.inputs(at)["input_ids"].shape for at in batch.split(2)]
+    found._data, found._indices = there, torch.arange(40, device="meta")
+    for at, shape in zip(batch.split(2), lengths):
+        inputs = found.inputs(at)
+        assert {own.device.type for own in inputs.values()} == {"meta"}
+        assert inputs["input_ids"].shape == shape
+
+
 def test_models_that_may_use_padding_get_it(data):
     found = OrderedRecords(model_of("fnet"), data, torch.arange(40))
     batch = torch.tensor([5, 1, 7])

@@ -43,6 +43,13 @@ def device_of(device: Any) -> torch.device:
     return found
 
 
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The same values on `device`; the host does not wait until a GPU has them."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
 def to_device(inputs: Any, device: torch.device) -> Any:
     """Move a batch for `logits` (a tensor, or tensors by name) to `device`."""
     if isinstance(inputs, Mapping):

@@ -51,7 +51,12 @@ def trimmed(inputs: Any, multiple: int = 1) -> Any:
     """
     if not isinstance(inputs, Mapping) or "attention_mask" not in inputs:
         return inputs
-    length = -(-int(ends(inputs["attention_mask"]).max()) // multiple) * multiple
+    return cut(inputs, int(ends(inputs["attention_mask"]).max()), multiple)
+
+
+def cut(inputs: Mapping[str, Tensor], length: int, multiple: int = 1) -> dict[str, Tensor]:
+    """The first positions of inputs [B, L]: `length`, rounded up to a multiple, and L at most."""
+    length = -(-length // multiple) * multiple
     return {name: own[:, :length] for name, own in inputs.items()}
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from mico_competition.models.architectures import logits
-from mico_competition.models.inputs import Data
+from mico_competition.models.inputs import Data, sent
 from mico_competition.training.sentence_order import OrderedRecords
 
 
@@ -27,10 +27,15 @@ def evaluate(
     correct = torch.zeros((), dtype=torch.int64, device=indices.device)  # read once, at the end
     loss = torch.zeros((), dtype=torch.float64, device=indices.device)
     records = OrderedRecords(model, data, indices)
-    places = records.order(torch.arange(len(indices), device=indices.device))
+    # The host knows how long sentences are, but records that stay as they come are on the device.
+    host = torch.device("cpu") if records.ordered else indices.device
+    places = records.order(torch.arange(len(indices), device=host))
     with torch.no_grad():
         for at in places.split(batch_size):
-            outputs, labels = logits(model, records.inputs(at)), data.labels[indices[at]]
+            outputs, labels = (
+                logits(model, records.inputs(at)),
+                data.labels[indices[sent(at, indices.device)]],
+            )
             correct += (outputs.argmax(1) == labels).sum()
             loss += cross_entropy(outputs, labels, reduction="sum")
     n = len(indices)

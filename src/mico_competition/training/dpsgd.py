@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mico_competition.models.inputs import sent
 from mico_competition.models.precision import (
     FLOAT32,
     backward_pass,
@@ -214,7 +215,8 @@ class DPSGD:
         """Take one step on a logical batch; noise is added even if the batch is empty.
 
         Args:
-            batch: int64[b], the positions of the batch's records, b >= 0.
+            batch: int64[b], the positions of the batch's records, b >= 0, on the device of the
+                labels or on the host.
             inputs: maps positions to the model's inputs.
             labels: int64[n], labels by position, or any targets that the losses take.
             num_records: the most examples that a batch can have; by default n.
@@ -231,7 +233,8 @@ class DPSGD:
         for chunk in logical_step(self.optimizer, physical_batches(batch, length)):
             if len(chunk):
                 at = padded(chunk, length) if self.fixed_shapes else chunk
-                total += self._checked_backward(inputs(at), labels[at], most, len(chunk))
+                wanted = labels[sent(at, labels.device)]
+                total += self._checked_backward(inputs(at), wanted, most, len(chunk))
             else:
                 self._backward_nothing()
         return total

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from mico_competition.models.inputs import sent
 from mico_competition.training.secure_random import Generator, SecureGenerator
 
 # Batches are drawn, and moved to a device, in blocks of about this many positions (8 MB).
@@ -110,12 +111,8 @@ def moved(batches: Iterable[torch.Tensor], device: torch.device) -> Iterator[tor
 def _in_one_copy(batches: list[torch.Tensor], device: torch.device) -> Sequence[torch.Tensor]:
     if not batches:
         return []
-    together = torch.cat(batches)
-    if device.type == "cuda":
-        together = together.pin_memory()
-    parts: Sequence[torch.Tensor] = together.to(device, non_blocking=True).split(
-        [len(batch) for batch in batches]
-    )
+    together, lengths = torch.cat(batches), [len(batch) for batch in batches]
+    parts: Sequence[torch.Tensor] = sent(together, device).split(lengths)
     return parts
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from mico_competition.models.inputs import sent
 from mico_competition.training.poisson_draws import BLOCK
 
 
@@ -91,7 +92,5 @@ def _padded(steps: Sequence[Sequence[Tensor]], device: torch.device) -> Iterator
     positions = torch.zeros(*lengths.shape, width, dtype=torch.int64)
     filled = torch.arange(width) < lengths.unsqueeze(2)
     positions[filled] = torch.cat([batch for batches in steps for batch in batches])
-    if device.type == "cuda":
-        positions, lengths = positions.pin_memory(), lengths.pin_memory()
-    positions, lengths = (each.to(device, non_blocking=True) for each in (positions, lengths))
+    positions, lengths = sent(positions, device), sent(lengths, device)
     yield from map(StackedBatch, positions, lengths, counts)

@@ -21,7 +21,7 @@ from mico_competition.competition.splits import Seeds
 from mico_competition.competition.table import get_task
 from mico_competition.data.arrays import TokenDataset
 from mico_competition.models.architectures import new_model
-from mico_competition.models.inputs import Data, default_device
+from mico_competition.models.inputs import Data, default_device, sent
 from mico_competition.models.precision import (
     FLOAT32,
     backward_pass,
@@ -84,7 +84,8 @@ class PlainTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         for chunk in physical_batches(batch, self.max_physical_batch_size):
             with forward_pass(self.precision, labels.device):
-                losses = per_example_losses(self.model, inputs(chunk), labels[chunk])
+                wanted = labels[sent(chunk, labels.device)]
+                losses = per_example_losses(self.model, inputs(chunk), wanted)
             with backward_pass(self.precision, labels.device):
                 (losses.sum() / len(batch)).backward()
             total += losses.detach().sum()
@@ -227,7 +228,7 @@ def fit_records(
     train_indices = train_indices.to(data.labels.device)
     labels = data.labels[train_indices]
     records = OrderedRecords(model, data, train_indices, _positions(settings, data))
-    options = {"order": records.order, **options}
+    options = {"order": records.order if records.ordered else None, **options}
     fit(settings, model, records.inputs, labels, streams, progress, **options)
     check_weights(model)
     model.eval()
@@ -270,7 +271,7 @@ def fit(
         streams: the seeds of batches and noise.
         progress: as in `train_model`.
         order: puts each batch, after it was drawn, in the order in which it is split into physical
-            batches; by default it stays as drawn.
+            batches, on the host; by default it stays as drawn, and is moved to the device.
         observer: watches the run.
         make_trainer: replaces `DPSGD` in a private run, with the same arguments.
         epoch: replaces `epoch_of`, which draws the batches of an epoch.
@@ -301,7 +302,7 @@ def fit(
     run_epochs(
         settings,
         lambda batch: trainer.step(batch if order is None else order(batch), inputs, labels),
-        lambda: moved(epoch(settings, sampling), device),
+        lambda: epoch(settings, sampling) if order else moved(epoch(settings, sampling), device),
         optimizer,
         progress,
         observer,
