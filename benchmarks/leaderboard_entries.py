@@ -5,9 +5,8 @@
 
 runs `mico benchmark`, which trains the fleets that are missing, and writes into
 `src/mico_competition/benchmark/entries`.  Entries on the same fleets are kept; remove one to
-measure it again.  The attacks of LEFT_OUT take long.  What
-`attack_results.py` measured on all records of fleets of the same recipes is copied from
-docs/results/attacks (`--copy` does only that).
+measure it again.  What `attack_results.py` measured on all records of fleets of the same recipes is
+copied from docs/results/attacks (`--copy` does only that).
 """
 
 from __future__ import annotations
@@ -37,11 +36,6 @@ ALL_RECORDS = ENTRIES.parent / "all_records.json"
 BEDS = {"bundles": "bundles", "widebundles": "widebundles", "purchase100": "full"}
 """Challenge -> the name of its test-bed in RESULTS."""
 
-LEFT_OUT = {
-    **dict.fromkeys(("small", "medium"), ("layers",)),
-    "full": ("layers", "joint", "whitebox"),
-}
-
 
 def main() -> None:
     """Measure every named attack on every tier, or only those that the command line names."""
@@ -57,7 +51,7 @@ def main() -> None:
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for tier in args.tiers or TIERS:
-        names = args.attack or names_of(tier)
+        names = args.attack or names_of()
         flags = [word for name in names for word in ("--attack", name)]
         command = [*MICO, "benchmark", "--tier", tier, "--work", str(args.work)]
         if subprocess.run([*command, "--out", str(ENTRIES), *flags]).returncode:
@@ -65,10 +59,10 @@ def main() -> None:
         strip(tier)
 
 
-def names_of(tier: str) -> list[str]:
-    """The attacks of a tier: the winner's formulas first, to whose ranks other entries point."""
+def names_of() -> list[str]:
+    """The attacks: the winner's formulas first, to whose ranks other entries point."""
     others = [row.name for row in TABLE if row.name not in WINNERS_FORMULAS]
-    return [name for name in (*WINNERS_FORMULAS, *others) if name not in LEFT_OUT.get(tier, ())]
+    return [*WINNERS_FORMULAS, *others]
 
 
 def all_records() -> dict[str, dict[str, Any]]:

@@ -32,10 +32,8 @@ def evaluate(
     places = records.order(torch.arange(len(indices), device=host))
     with torch.no_grad():
         for at in places.split(batch_size):
-            outputs, labels = (
-                logits(model, records.inputs(at)),
-                data.labels[indices[sent(at, indices.device)]],
-            )
+            labels = data.labels[indices[sent(at, indices.device)]]
+            outputs = logits(model, records.inputs(at))
             correct += (outputs.argmax(1) == labels).sum()
             loss += cross_entropy(outputs, labels, reduction="sum")
     n = len(indices)
