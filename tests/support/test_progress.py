@@ -110,6 +110,8 @@ def test_units_and_durations():
     size.update(1_000_000)
     now = size.started + 10
     assert size.text(now) == "uploading: 2.0 of 5.0 MB (40 %), about 30 s left"
+    size.unit = "attack"
+    assert "left" not in size.text(now)
     assert progress._duration(125) == "2 min 5 s"
     assert progress._duration(3800) == "1 h 3 min"
     one = progress.Stage("Reading", None, "file")

@@ -72,6 +72,8 @@ class Stage:
 
     def _seconds_left(self, now: float) -> float | None:
         gained = self.done - self.initial
+        if self.unit == "attack":  # one may take a thousand times as long as the last
+            return None
         if not self.total or gained <= 0 or self.done >= self.total:
             return None
         return (now - self.started) / gained * (self.total - self.done)
