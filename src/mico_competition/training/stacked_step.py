@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mico_competition.models.inputs import sent
 from mico_competition.models.precision import (
     FLOAT32,
     backward_pass,
@@ -106,7 +107,8 @@ class StackedDPSGD(DPSGD):
         """Take one step with every model.
 
         Args:
-            batches: S index tensors, positions among each model's training records.
+            batches: S index tensors, positions among each model's training records, on the device
+                of the labels or on the host.
             inputs: maps positions [S, b] to inputs with rows [S * b, ...].
             labels: int64[S, n], labels by position.
 
@@ -121,11 +123,12 @@ class StackedDPSGD(DPSGD):
         chunks = as_stack(batches).chunks(length, padded=self.fixed_shapes)
         for positions, counts in logical_step(self.optimizer, chunks):
             if positions.numel():
-                wanted = labels.gather(1, positions).flatten()
+                wanted = labels.gather(1, sent(positions, labels.device)).flatten()
                 rows = Batch(inputs(positions), wanted, len(labels))
                 with full_float32(labels.device):  # so that norms are those of the sum
                     self.checks.before(rows, length)
-                    totals += self._passes(rows.inputs, rows.labels, counts.flatten())
+                    own = sent(counts.flatten(), labels.device)
+                    totals += self._passes(rows.inputs, rows.labels, own)
                     self.checks.after()
             else:
                 self._backward_nothing()
@@ -146,14 +149,15 @@ class StackedPlainTrainer:
         batch = as_stack(batches)
         totals = torch.zeros(len(labels), device=labels.device)
         self.optimizer.zero_grad(set_to_none=True)
+        lengths = sent(batch.lengths, labels.device)
         for positions, counts in batch.chunks(self.max_physical_batch_size):
-            wanted = labels.gather(1, positions).flatten()
+            wanted = labels.gather(1, sent(positions, labels.device)).flatten()
             with forward_pass(self.precision, labels.device):
                 losses = per_example_losses(self.model, inputs(positions), wanted)
-                losses = torch.where(counts.flatten(), losses, 0.0)
+                losses = torch.where(sent(counts.flatten(), labels.device), losses, 0.0)
                 sums = losses.view_as(positions).sum(1)
             with backward_pass(self.precision, labels.device):
-                (sums / batch.lengths).sum().backward()
+                (sums / lengths).sum().backward()
             totals += sums.detach()
         self.optimizer.step()
         return totals

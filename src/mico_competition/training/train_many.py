@@ -239,15 +239,17 @@ def fit_stack_records(
     check_stacking(models[0], data.inputs(indices[0, :EXAMPLES]))
     whole = stacked(models)
     records = OrderedRecords(whole, data, indices.flatten())
-    starts = torch.arange(len(indices), device=indices.device) * indices.shape[1]
+    first = torch.arange(len(indices)) * indices.shape[1]
+    starts = {device.type: first.to(device) for device in (first.device, indices.device)}
 
     def inputs(positions: torch.Tensor) -> Any:
-        return records.inputs((positions + starts.unsqueeze(1)).flatten())
+        own = starts[positions.device.type]
+        return records.inputs((positions + own.unsqueeze(1)).flatten())
 
     def order(batches: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-        return [records.order(batch + start) - start for batch, start in zip(batches, starts)]
+        return [records.order(batch + start) - start for batch, start in zip(batches, first)]
 
-    options = {"order": order if get_task(settings.task).text else None, **options}
+    options = {"order": order if records.ordered else None, **options}
     fit_stack(settings, whole, inputs, data.labels[indices], streams, progress, **options)
     unstack(whole, models)
     for model in models:
@@ -279,7 +281,8 @@ def fit_stack(
         labels: int64[S, n], labels by position.
         streams: the seeds of each model's batches and noise.
         progress: as in `train_model`.
-        order: puts the batches of the models in the order in which they are split.
+        order: puts the batches of the models in the order in which they are split, on the host; by
+            default they stay as drawn, and are moved to the device.
         observer, make_trainer, epoch, mechanism, report: as in `train.fit`, for `StackedDPSGD`.
     """
     device = labels.device
@@ -299,7 +302,8 @@ def fit_stack(
         settings,
         lambda batches: trainer.step(order(batches) if order else batches, inputs, labels),
         lambda: stacked_batches(
-            zip(*(epoch(settings, sampling) for sampling in samplings)), device
+            zip(*(epoch(settings, sampling) for sampling in samplings)),
+            torch.device("cpu") if order else device,
         ),
         optimizer,
         progress,
