@@ -10,6 +10,7 @@ from mico_competition.models.architectures import logits
 from mico_competition.training import sentence_order
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.accuracy import evaluate
+from mico_competition.training.dpsgd import DPSGD
 from mico_competition.training.sentence_order import OrderedRecords
 from mico_competition.training.streams import Streams
 from mico_competition.training.train import fit_records
@@ -160,6 +161,30 @@ def test_the_lengths_of_a_batch_on_the_host_are_known_to_the_host(data, multiple
         inputs = found.inputs(at)
         assert {own.device.type for own in inputs.values()} == {"meta"}
         assert inputs["input_ids"].shape == shape
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_of_sentences_waits_for_nothing_on_a_gpu(data):
+    there, model = data.to(torch.device("cuda")), model_of().cuda().train()
+    records = OrderedRecords(model, there, torch.arange(N, device="cuda"))
+    trainer = DPSGD(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        expected_batch_size=6,
+        max_physical_batch_size=4,
+    )
+    batch = records.order(torch.arange(7))
+    for _ in range(3):
+        trainer.step(batch, records.inputs, there.labels)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        total = trainer.step(records.order(torch.arange(3, 9)), records.inputs, there.labels)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert total.isfinite()
 
 
 def test_models_that_may_use_padding_get_it(data):
