@@ -136,7 +136,7 @@ def test_a_folder_is_checked_whole_and_a_second_name_is_told(mine, tmp_path):
     shutil.copy(mine, folder)
     assert check_folder(tmp_path) == (1, [])
     shutil.copy(mine, folder / "twin.json")
-    fault = "twin.json: my-attack-attack.json is another entry of 'my-attack:attack': replace it"
+    fault = "twin.json: my-attack-attack.json is another entry of 'my_attack:attack': replace it"
     sound, (told,) = check_folder(tmp_path)
     assert sound == 1 and told.startswith(f"tiny/{fault}")
     assert [told[:90] for told in check_file(folder / "twin.json")] == [fault[:90]]
