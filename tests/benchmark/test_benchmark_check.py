@@ -139,7 +139,8 @@ def test_a_folder_is_checked_whole_and_a_second_name_is_told(mine, tmp_path):
     fault = "twin.json: my-attack-attack.json is another entry of 'my_attack:attack': replace it"
     sound, (told,) = check_folder(tmp_path)
     assert sound == 1 and told.startswith(f"tiny/{fault}")
-    assert [told[:90] for told in check_file(folder / "twin.json")] == [fault[:90]]
+    (told,) = check_file(folder / "twin.json")
+    assert told.startswith(fault)
     (folder / "my-attack-attack.json").unlink()
     (told,) = check_file(folder / "twin.json")
     assert "expected the file's name to be my-attack-attack.json" in told
