@@ -94,7 +94,7 @@ def looked_at(rows: np.ndarray, records: int) -> None:
 
 
 def loaded() -> None:
-    """Tell the open meters that a model was loaded."""
+    """Tell the open meters that a model was loaded, or may be loaded by another process."""
     for meter in _open:
         meter.read.add(MODELS)
 

@@ -61,6 +61,11 @@ class MaskedSource:
         self._signals: dict[str, np.ndarray] = {}
         self._seconds = blank.__dict__.setdefault("_cpu_seconds", {})
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: what another process reads of it is not noted."""
+        loaded()
+        return self.__dict__
+
     @cached_property
     def data(self) -> Any:
         """The dataset: a copy, as its tensors cannot be made read-only."""

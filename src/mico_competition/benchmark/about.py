@@ -70,7 +70,10 @@ def with_access(about: About, read: Collection[str]) -> About:
         least, what = WHITE_BOX, "it reads the signal gradient_norm"
     elif MODELS in read:
         least = QUERIES
-        what = f"it loads models (if it only queries them, measure it with --access {QUERIES})"
+        what = (
+            "it loads models, or sends problem.source to other processes (if it only queries "
+            f"models, measure it with --access {QUERIES}; if it needs signals only, send those)"
+        )
     else:
         return about
     if ACCESS.index(about.access) >= ACCESS.index(least):
@@ -82,15 +85,19 @@ def with_access(about: About, read: Collection[str]) -> About:
 def once_more(values: Mapping[str, Any]) -> str:
     """The command that makes an entry of these values again, from the attack's file if it has one.
 
-    >>> values = {"command": "mico benchmark --tier small --attack a.py:f", "name": "A 1",
-    ...     "access": "queries", "authors": ["Ada"], "link": "", "file": {"name": "a.py"}}
+    >>> values = {"tier": "small", "name": "A 1", "access": "queries", "authors": ["--x"],
+    ...     "link": "", "file": {"name": "a.py", "function": "f"}}
     >>> once_more(values)
-    "mico benchmark --tier small --attack a.py:f --access queries --name 'A 1' --author Ada"
+    "mico benchmark --tier small --attack a.py:f --access queries --name 'A 1' --author=--x"
     """
-    flags: list[tuple[str, str]] = []
-    if values["file"] is not None:
-        flags = [("access", values["access"]), ("name", values["name"])]
+    file, name = values["file"], values["name"]
+    attack = name if file is None else f"{file['name']}:{file['function']}"
+    flags = [("tier", values["tier"]), ("attack", attack)]
+    if file is not None:
+        flags += [("access", values["access"]), ("name", name)]
     flags += [("author", author) for author in values["authors"]]
     flags += [("link", values["link"])] if values["link"] else []
-    words = [f"--{flag} {shlex.quote(text)}" for flag, text in flags]
-    return " ".join([values["command"], *words])
+    words = [
+        f"--{flag}{'=' if text.startswith('-') else ' '}{shlex.quote(text)}" for flag, text in flags
+    ]
+    return " ".join(["mico benchmark", *words])

@@ -100,6 +100,8 @@ def _faults_of_file(
         return [str(error).replace(str(path), where)]
     if type(values) is not dict or "benchmark" not in values:
         return [f"{where}: expected an entry that `mico benchmark` wrote: it has no benchmark."]
+    if path.parent.name in TIERS and values.get("tier") in set(TIERS) - {path.parent.name}:
+        return [f"{where}: it is of tier {values['tier']}, not {path.parent.name}: move it."]
     tier = [other for other in others if other.tier == values.get("tier")]
     known = [*tier, *(entry for entry in committed if entry.tier == values.get("tier"))]
     faults = list(check_values(values, known))

@@ -230,7 +230,11 @@ def known_ranks(folder: PathLike, tier: Tier) -> set[str]:
 
 def read_tier(folder: PathLike, tier: str) -> list[Entry]:
     """The entries of a tier in `folder`, by file name; they are not checked."""
-    return [Entry(path, read_values(path)) for path in sorted(Path(folder).glob(f"{tier}/*.json"))]
+    found = [Entry(path, read_values(path)) for path in sorted(Path(folder).glob(f"{tier}/*.json"))]
+    for entry in found:
+        if type(entry.values) is not dict or entry.values.get("tier") != tier:
+            raise ValueError(f"{entry.path} is no entry of tier {tier}: `mico leaderboard check`.")
+    return found
 
 
 def truth_in(values: Mapping[str, Any], scenario: str) -> np.ndarray:

@@ -165,7 +165,7 @@ def _faults_of_attack(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"command: expected one that begins with {begin.strip()}"
         return
     name, file, row = values["name"], values["file"], ROWS.get(attack)
-    if file is not None and not attack.endswith(f"{file['name']}:{file['function']}"):
+    if file is not None and attack != f"{file['name']}:{file['function']}":
         yield f"command: expected --attack {shown(file['name'] + ':' + file['function'])[1:-1]}"
     elif file is None and row is None:
         yield f"file: expected name, function and sha256: {shown(attack)} is none of the package"

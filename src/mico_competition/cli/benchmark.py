@@ -230,7 +230,7 @@ def _about(attack: Attack, tier: Tier, args: argparse.Namespace | None) -> About
             f"{file.stem}:{function}",
             attack.title,
             args.link or file.name,
-            args.access or (WHITE_BOX if attack.white_box else BLACK_BOX),
+            WHITE_BOX if attack.white_box else args.access or BLACK_BOX,
             file={
                 "name": file.name,
                 "function": function,

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from mico_competition.competition.table import PHASE_NAMES
-from mico_competition.support.command_line import UsageError, model_ids
+from mico_competition.support.command_line import UsageError, model_ids, output_folder
 from mico_competition.support.counts import count_of
 from mico_competition.support.progress import stage
 from mico_competition.support.reports import add_json, report
@@ -17,7 +17,10 @@ def add_download(parser: argparse.ArgumentParser) -> None:
     """Give `parser` what `mico download` takes."""
     parser.add_argument("challenge", help="its name, such as cifar10; see `mico tracks`")
     parser.add_argument(
-        "--to", type=Path, default=Path("."), help="folder for <challenge>/... (default: .)"
+        "--to",
+        type=output_folder,
+        default=Path("."),
+        help="folder for <challenge>/... (default: .)",
     )
     parser.add_argument(
         "--scenario", action="append", metavar="NAME", help="may be repeated (default: all)"

@@ -74,6 +74,7 @@ def isolated_attack(path: Path, function: str) -> Attack:
         str(path),
         stranger.solve,
         leaves_one_out=about["leaves_one_out"],
+        white_box=about["white_box"],
         all_records=about["all_records"],
         least_shadows=about["least_shadows"],
     )
@@ -164,6 +165,7 @@ class _Stranger:
             words.get("op") == "about"
             and isinstance(words.get("title"), str)
             and type(words.get("leaves_one_out")) is bool
+            and type(words.get("white_box")) is bool
             and type(words.get("all_records")) is bool
             and type(words.get("least_shadows")) is int
             and 0 <= words["least_shadows"] <= 10**6

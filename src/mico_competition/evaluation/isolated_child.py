@@ -174,6 +174,7 @@ def _about(line: _Line, path: str, function: str) -> None:
             "op": "about",
             "title": (lines.splitlines() or [""])[0][:200],
             "leaves_one_out": bool(getattr(found, "leaves_one_out", True)),
+            "white_box": bool(getattr(found, "white_box", False)),
             "all_records": bool(getattr(found, "all_records", False)),
             "least_shadows": int(getattr(found, "least_shadows", 2)),
         }

@@ -43,6 +43,7 @@ from mico_competition.support.progress import stage
 _log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-8  # the share of the spread of a target's scores that rounding may change
+_ROOM = 16.0  # scores are divided by it, so that no sum of a few of them overflows
 TOGETHER = 3  # number of targets that are relabelled while all targets are attacked together
 
 
@@ -175,6 +176,7 @@ def _check_fresh(attack: Attack, problem: Problem, used: np.ndarray | None = Non
 
 def _alike(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether scores differ by less than 1 % of their spread on average."""
+    one, other = one / _ROOM, other / _ROOM
     with np.errstate(over="ignore"):
         spread = _spread(one)
         apart = np.minimum(np.abs(one - other), spread or np.inf)  # a few huge ones count as others
@@ -269,7 +271,7 @@ def _compare(
 
 def _equal(before: np.ndarray, after: np.ndarray) -> bool:
     """Whether scores are equal up to rounding, which grows with their distance from the middle."""
-    with np.errstate(over="ignore"):
-        middle = np.median(before)
-        scale = np.abs(before - middle) + max(_spread(before), 1e-9 * abs(middle))
-        return bool((np.abs(after - before) <= TOLERANCE * scale).all())
+    before, after = before / _ROOM, after / _ROOM
+    middle = np.median(before)
+    scale = np.abs(before - middle) + max(_spread(before), 1e-9 * abs(middle))
+    return bool((np.abs(after - before) <= TOLERANCE * scale).all())

@@ -188,8 +188,14 @@ def output_file(text: str) -> Path:
 
 def output_folder(text: str) -> Path:
     """Parse the path of a folder to write into, and check at once that it is no file."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected the name of a folder, got ''")
     folder = path(text)
-    there = next(part for part in (folder.absolute(), *folder.absolute().parents) if part.exists())
+    try:
+        parts = folder.absolute(), *folder.absolute().parents
+        there = next(part for part in parts if part.exists())
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{shown(text[:80])}: {error.strerror}") from None
     if not there.is_dir():
         raise argparse.ArgumentTypeError(f"{there} is a file: name a folder")
     return folder
