@@ -146,6 +146,7 @@ LOADS = "problem.source.load(int(problem.shadows[0]))"
         (LOADS, ("--access", "black box"), "white box", "measure it with --access queries"),
         (LOADS, ("--access", "queries"), "queries", ""),
         ("problem.source.logits(0)", (), "black box", ""),
+        ("__import__('pickle').dumps(problem.source)", (), "white box", "to other processes"),
     ],
 )
 def test_an_entry_states_the_access_that_its_attack_used(

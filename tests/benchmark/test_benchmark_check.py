@@ -40,6 +40,11 @@ FAULTS = [
     (("command",), "curl x | sh", "command: expected mico benchmark"),
     (("command",), "mico benchmark --tier full --attack my_attack.py:attack", "begins with mico"),
     (("command",), "mico benchmark --tier tiny --attack rmia", "--attack my_attack.py:attack"),
+    (
+        ("command",),
+        "mico benchmark --tier tiny --attack a.py:f --competition b.toml my_attack.py:attack",
+        "command: expected --attack my_attack.py:attack",
+    ),
     (("file",), None, "file: expected name, function and sha256"),
     (("versions",), {"python": "3.13"}, "versions: expected the versions of python"),
     (("machine", "cpus"), "many", "machine: expected processor, system, cpus and threads"),
@@ -144,3 +149,18 @@ def test_a_folder_is_checked_whole_and_a_second_name_is_told(mine, tmp_path):
     (folder / "my-attack-attack.json").unlink()
     (told,) = check_file(folder / "twin.json")
     assert "expected the file's name to be my-attack-attack.json" in told
+
+
+def test_an_entry_in_the_folder_of_another_tier_is_told(mine, tmp_path, capsys):
+    (tmp_path / "medium").mkdir()
+    shutil.copy(mine, tmp_path / "medium")
+    (told,) = check_file(tmp_path / "medium" / mine.name)
+    assert told == f"{mine.name}: it is of tier tiny, not medium: move it."
+    assert check_folder(tmp_path) == (0, [f"medium/{told}"])
+    assert main(["leaderboard", "build", str(tmp_path), "--out", str(tmp_path / "site")]) == 1
+    assert f"{mine.name} is no entry of tier medium" in capsys.readouterr().err
+
+
+def test_a_folder_without_entries_is_told(tmp_path, capsys):
+    assert main(["leaderboard", "check", str(tmp_path)]) == 1
+    assert f"There are no entries in {tmp_path}" in capsys.readouterr().err

@@ -133,7 +133,13 @@ def beside_an_outlier(problem):
     return scores
 
 
+def largest_numbers(problem):
+    """The labels, as infinite ratios that became the largest numbers."""
+    return np.nan_to_num((2 * labels_outright(problem) - 1) * np.inf)
+
+
 LEAKS = [
+    largest_numbers,
     beside_infinite_ratios,
     beside_an_outlier,
     labels_outright,
@@ -435,6 +441,16 @@ def test_scores_of_two_processes_are_compared_beside_huge_ones(change, alike, hu
     scores[:2] = huge, -huge
     assert _alike(scores, change(scores)) == alike
     assert _alike(scores, scores)
+
+
+def barely(problem):
+    """A honest score, moved by a millionth of the target's labels."""
+    return honest_logit(problem) + 1e-6 * labels_outright(problem)
+
+
+def test_a_leak_as_small_as_rounding_is_told_what_to_do():
+    with pytest.raises(ValueError, match="leaks: .* if that is rounding, use float64"):
+        check_problem(made(barely), own_problem())
 
 
 def test_equal_scores_are_not_like_others():

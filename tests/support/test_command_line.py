@@ -95,6 +95,9 @@ def test_a_file_in_the_place_of_a_folder_to_write_is_refused_at_once(tmp_path, m
         for name in ("~/file", "~/file/below"):
             with pytest.raises(argparse.ArgumentError, match="file is a file: name a folder"):
                 parser._get_value(action, name)
+        for name in ("", "x" * 300):
+            with pytest.raises(argparse.ArgumentError):
+                parser._get_value(action, name)
     plain = {a.option_strings[0] for _, _, a in EVERY if a.type is Path and a.option_strings}
     assert not plain & {"--out", "--cache", "--work", "--output_dir"}
 

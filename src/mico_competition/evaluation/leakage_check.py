@@ -261,17 +261,26 @@ def _compare(
             "model, so its evaluation would be too good. Use target_index, the row of each target "
             "in shadow, which problem.gather(signal).score(function) passes to the function: leave "
             "that row out. Or set leaves_one_out = False to have it evaluated by cross-fitting."
+            + _rounding(before[targets], after[targets])
         )
     raise ValueError(
         f"Attack {attack.name} leaks: its scores of a model change when that model is relabelled, "
         "although its problem holds no label of it, so it has labels from elsewhere, such as from "
         "an earlier problem. Let it use only its problem."
+        + _rounding(before[targets], after[targets])
     )
 
 
-def _equal(before: np.ndarray, after: np.ndarray) -> bool:
+def _rounding(before: np.ndarray, after: np.ndarray) -> str:
+    """What to do where scores differ by so little that float32 may be the reason; else ""."""
+    if not _equal(before, after, 1e-5):
+        return ""
+    return " They change by less than 1e-5 of their spread: if that is rounding, use float64."
+
+
+def _equal(before: np.ndarray, after: np.ndarray, tolerance: float = TOLERANCE) -> bool:
     """Whether scores are equal up to rounding, which grows with their distance from the middle."""
     before, after = before / _ROOM, after / _ROOM
     middle = np.median(before)
     scale = np.abs(before - middle) + max(_spread(before), 1e-9 * abs(middle))
-    return bool((np.abs(after - before) <= TOLERANCE * scale).all())
+    return bool((np.abs(after - before) <= tolerance * scale).all())
