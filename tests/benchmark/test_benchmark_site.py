@@ -96,6 +96,9 @@ def test_the_page_of_a_tier_names_the_attacks_without_an_entry(site):
 def test_the_page_of_an_attack_says_how_to_repeat_it(site):
     text = (site / "attacks/lira-online.html").read_text(encoding="utf-8")
     assert "mico benchmark --tier tiny --attack lira-online" in text
+    own = (site / "attacks/my-attack-attack.html").read_text(encoding="utf-8")
+    flags = "--access &#39;black box&#39; --name my_attack:attack"
+    assert f"mico benchmark --tier tiny --attack my_attack.py:attack {flags}" in own
     assert "docs/METHODS.md, section 4.4: LiRA" in text and "arXiv 2112.03570" in text
     assert text.count('class="roc"') == 1
 

@@ -93,6 +93,9 @@ def test_it_gives_what_it_gives_elsewhere(write):
             assert is_custom(alone) and alone.name == here.name
             np.testing.assert_allclose(run(task, alone), run(task, here), rtol=1e-6)
     assert alone.title == "an attack of your own" and write(WORKS).title.startswith("The logit")
+    for isolate in (True, False):
+        text = f"{WORKS}\nattack.white_box = True\n"
+        assert write(text, isolate=isolate).white_box and not alone.white_box
     in_folds = write(WORKS, "folds")
     assert not in_folds.leaves_one_out and in_folds.all_records
     task = make_task(source, "train")

@@ -19,7 +19,7 @@ ACCESS = (BLACK_BOX, QUERIES, WHITE_BOX)
 
 @dataclass(frozen=True)
 class About:
-    """What an entry says of its attack; `file` is "" for an attack of the package."""
+    """What an entry says of its attack; `file` is empty for an attack of the package."""
 
     name: str
     title: str

@@ -64,8 +64,8 @@ def load_attack(path: Path, function: str) -> Attack:
 
     `function` may also be an `Attack`, which keeps everything but its name.  For a plain function,
     set `function.leaves_one_out = False` if it cannot leave a target out of the shadows (it is then
-    evaluated by cross-fitting), and `function.all_records = True` if it needs signals of all
-    records.
+    evaluated by cross-fitting), `function.white_box = True` if it uses weights, and
+    `function.all_records = True` if it needs signals of all records.
 
     The file is executed afresh for each problem, and modules beside it are imported afresh, so
     that they keep nothing from one problem to the next; see `modules.py`.
@@ -94,6 +94,7 @@ def load_attack(path: Path, function: str) -> Attack:
         source,
         _guarded(name, path.parent, run),
         leaves_one_out=getattr(found, "leaves_one_out", True),
+        white_box=bool(getattr(found, "white_box", False)),
         all_records=getattr(found, "all_records", False),
     )
 
