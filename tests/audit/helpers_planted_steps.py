@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from mico_competition.training import dpsgd, private_optimizer, train, train_many
+from mico_competition.training import dpsgd, private_optimizer, train, train_stack
 from mico_competition.training import stacked_step as stack
 
 
@@ -91,7 +91,7 @@ def weight_decay(patch):
         return optimizer
 
     patch.setattr(train, "optimizer_of", faulty)
-    patch.setattr(train_many, "optimizer_of", faulty)
+    patch.setattr(train_stack, "optimizer_of", faulty)
 
 
 def _step(patch, change):

@@ -18,7 +18,7 @@ from mico_competition.data.arrays import ArrayDataset, TextDataset, normalise_ci
 from mico_competition.models import architectures as models
 from mico_competition.models.inputs import prepare
 from mico_competition.models.small_roberta import make_small_roberta
-from mico_competition.training import dpsgd, losses, secure_random, streams, train, train_many
+from mico_competition.training import dpsgd, losses, secure_random, streams, train, train_stack
 from mico_competition.training import private_optimizer as optimiser
 from mico_competition.training import stacked_step as stack
 from mico_competition.training.recipe import training_fingerprint
@@ -159,11 +159,11 @@ EDITS = {
     "short batches": (train, "physical_batches", without_the_first, PLAIN),
     "short batches, private": (dpsgd, "physical_batches", without_the_first, PRIVATE),
     "labels rolled": (train, "fit", other_labels, BOTH),
-    "labels rolled in stacks": (train_many, "fit_stack", other_labels, BOTH),
+    "labels rolled in stacks": (train_stack, "fit_stack", other_labels, BOTH),
     "splits reversed": (challenge, "permutation", flipped, BOTH),
     "one random stream of batches": (streams, "generator_of", one_stream, BOTH),
     "one random stream of noise": (train, "generator_of", one_stream, PRIVATE),
-    "one random stream of noise in stacks": (train_many, "generator_of", one_stream, PRIVATE),
+    "one random stream of noise in stacks": (train_stack, "generator_of", one_stream, PRIVATE),
     "clipped twice": (dpsgd, "clip_factors", lambda f: lambda *a: f(*a) ** 2, PRIVATE),
     "not clipped": (dpsgd, "clip_factors", lambda f: lambda n, c: torch.ones_like(n), PRIVATE),
     "less noise": (optimiser, "fill_gaussian", lambda f: lambda t, s, g: f(t, s / 2, g), PRIVATE),
@@ -203,8 +203,8 @@ def test_an_edit_of_optimiser_schedule_or_first_weights_shows(before, monkeypatc
 
 
 def test_stacked_models_that_change_places_show(before, monkeypatch):
-    original = train_many.unstack
-    monkeypatch.setattr(train_many, "unstack", lambda whole, m: original(whole, m[::-1]))
+    original = train_stack.unstack
+    monkeypatch.setattr(train_stack, "unstack", lambda whole, m: original(whole, m[::-1]))
     assert of("digits_inf") != before["digits_inf"]
 
 

@@ -26,7 +26,7 @@ from mico_competition.support.memory_limits import PeakMemory
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import resolve
 from mico_competition.training.streams import Streams
-from mico_competition.training.train_many import fit_stack_records
+from mico_competition.training.train_stack import fit_stack_records
 
 torch.set_num_threads(1)
 settings = resolve({"scenario": sys.argv[1], "len_training": 2000, "num_epochs": 1})

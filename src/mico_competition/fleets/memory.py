@@ -30,7 +30,7 @@ from mico_competition.training.random_numbers import undisturbed
 from mico_competition.training.settings import Settings
 from mico_competition.training.streams import Streams, seeded
 from mico_competition.training.train import fit_records, mechanism_of
-from mico_competition.training.train_many import fit_stack_records
+from mico_competition.training.train_stack import fit_stack_records
 
 _CUDA = 600 * 10**6  # bytes of a GPU that CUDA takes for each process, before any tensor
 

@@ -39,7 +39,7 @@ from mico_competition.training.train import (
     mechanism_of,
     splits_of,
 )
-from mico_competition.training.train_many import fit_stack_records
+from mico_competition.training.train_stack import fit_stack_records
 
 TRIAL_SECONDS = 5.0
 _EVALUATED = 4096  # records whose evaluation is timed

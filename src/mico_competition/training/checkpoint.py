@@ -17,7 +17,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +52,6 @@ _WORDS = {
 }
 
 _log = logging.getLogger(__name__)
-
-
-class DivergedError(ValueError):
-    """The loss of a run is not finite, so going on with it is of no use."""
 
 
 class BusyError(ValueError):
@@ -122,9 +118,6 @@ def opened(
         run.read()
         with under_way(run.is_long):
             yield run
-    except DivergedError:
-        run.drop()
-        raise
     finally:
         run.close()
 
@@ -153,7 +146,9 @@ class OpenCheckpoint:
     """The checkpoint of a run that is under way.
 
     Attributes:
+        folder: where it is.
         state: the state to go on from; None for a run that begins.
+        steps: the number of steps that were taken before that state; 0 for a run that begins.
         seconds: the time that was spent on it before.
         resumed: how often the run was resumed, this time included.
         part: the finished fraction of its steps.
@@ -161,14 +156,14 @@ class OpenCheckpoint:
 
     def __init__(self, place: Checkpoint, facts: Callable[[], Mapping[str, Any]]) -> None:
         self._place, self._find_facts = place, facts
+        self.folder = place.folder
         self._facts: dict[str, Any] | None = None
         self._lock: IO[str] | None = None
-        self._started = time.monotonic()
         self._seconds_between = 60 * place.minutes if place.minutes else math.inf
-        self._due = self._started + self._seconds_between
-        self._number = 0
+        self._number, self.steps = 0, 0
         self.state: dict[str, Any] | None = None
         self.seconds, self.resumed, self.part = 0.0, 0, 0.0
+        self._begin_now(models=1)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -185,42 +180,42 @@ class OpenCheckpoint:
 
     def read(self) -> None:
         """Lock and read the checkpoint, if there is one; see `opened`."""
-        folder = self._place.folder
-        if not folder.is_dir():
+        if not self.folder.is_dir():
             return
         self._take_lock()
-        if not (folder / _ABOUT).exists():
+        if not (self.folder / _ABOUT).exists():
             return  # killed while it wrote the first one
         if not self._place.minutes:
             raise ValueError(
-                f"There is a checkpoint of this model in {folder}: leave --checkpoint_minutes 0 "
-                "out to go on from it, or remove the folder to train the model anew."
+                f"There is a checkpoint of this model in {self.folder}: leave "
+                "--checkpoint_minutes 0 out to go on from it, or remove the folder to train the "
+                "model anew."
             )
         try:
-            about = read_limited_json(folder / _ABOUT)
+            about = read_limited_json(self.folder / _ABOUT)
             # Runs of earlier versions were in float32.
             there = {"precision": PRECISIONS[0], **about["facts"]}
-            self._number = int(about["number"])
-            steps = int(about["steps"])
+            number, steps = int(about["number"]), int(about["steps"])
         except (ValueError, KeyError, TypeError):
             self._warn_of_damage()
             return
+        self._number = number
         self._compare(there)
         try:
-            self.state = _read_state(folder / str(about["state"]), about["sha256"])
-            self.seconds, self.resumed = float(about["seconds"]), int(about["resumed"]) + 1
+            seconds, resumed = float(about["seconds"]), int(about["resumed"]) + 1
+            self.state = _read_state(self.folder / str(about["state"]), about["sha256"])
         except Exception:  # torch has many errors for a damaged file
             self._warn_of_damage()
             return
-        _log.warning("Going on from step %d, of which %s has a checkpoint.", steps, folder)
+        self.steps, self.seconds, self.resumed = steps, seconds, resumed
 
     def _take_lock(self) -> None:
         deadline = time.monotonic() + self._place.wait_seconds
-        while (lock := lock_file(self._place.folder / _LOCK)) is None:
+        while (lock := lock_file(self.folder / _LOCK)) is None:
             if time.monotonic() >= deadline:
                 raise BusyError(
                     f"Another process is training the model whose checkpoint is in "
-                    f"{self._place.folder}: wait for it, or stop it."
+                    f"{self.folder}: wait for it, or stop it."
                 )
             time.sleep(_LOOK_SECONDS)
         self._lock = lock
@@ -228,7 +223,7 @@ class OpenCheckpoint:
     def _warn_of_damage(self) -> None:
         _log.warning(
             "The checkpoint in %s is damaged, so the model is trained from its first step.",
-            self._place.folder,
+            self.folder,
         )
 
     def _compare(self, there: dict[str, Any]) -> None:
@@ -239,9 +234,32 @@ class OpenCheckpoint:
             was = _WORDS.get(name, f"{name}={there.get(name)!r}")
             now = "" if name in _WORDS else f", and this one has {name}={value!r}"
             raise ValueError(
-                f"{self._place.folder} holds the checkpoint of a run with {was}{now}: go on with "
+                f"{self.folder} holds the checkpoint of a run with {was}{now}: go on with "
                 "what that run had, or remove the folder to train the model anew."
             )
+
+    def begin(self, models: int = 1) -> dict[str, Any] | None:
+        """Called when training begins: give the state to go on from, and hold it no longer.
+
+        Args:
+            models: how many are trained together, and share the time.
+        """
+        self._begin_now(models)
+        state, self.state = self.state, None
+        return state
+
+    def _begin_now(self, models: int) -> None:
+        self._started, self._models = time.monotonic(), models
+        self._due = self._started + self._seconds_between
+
+    def tell(self, steps: int) -> None:
+        """Say that the run goes on from a step."""
+        _log.warning("Going on from step %d, of which %s has a checkpoint.", steps, self.folder)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes checkpoints: not if it was told not to, or another does."""
+        return math.isfinite(self._seconds_between)
 
     def is_long(self) -> bool:
         """Whether the run has a checkpoint, or takes so long at its pace that it will have one."""
@@ -271,16 +289,14 @@ class OpenCheckpoint:
             self._seconds_between = math.inf
         except (OSError, RuntimeError) as error:  # torch raises the latter when the disk is full
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            _log.warning(
-                "A checkpoint could not be written to %s (%s).", self._place.folder, reason
-            )
+            _log.warning("A checkpoint could not be written to %s (%s).", self.folder, reason)
         self._due = time.monotonic() + self._seconds_between
         return written
 
     def _write(self, state: Mapping[str, Any], steps: int) -> None:
-        folder, number = self._place.folder, self._number + 1
+        number = self._number + 1
         name = f"state_{number}.pt"
-        with written_aside(folder / name, durable=True, access=PRIVATE) as aside:
+        with written_aside(self.folder / name, durable=True, access=PRIVATE) as aside:
             torch.save(dict(state), aside)
             digest = _sha256(aside)
         about = {
@@ -288,14 +304,14 @@ class OpenCheckpoint:
             "state": name,
             "sha256": digest,
             "steps": steps,
-            "seconds": round(self.seconds + time.monotonic() - self._started, 3),
+            "seconds": round(self.seconds + (time.monotonic() - self._started) / self._models, 3),
             "resumed": self.resumed,
             "facts": self.facts,
         }
-        with written_aside(folder / _ABOUT, durable=True, access=PRIVATE) as aside:
+        with written_aside(self.folder / _ABOUT, durable=True, access=PRIVATE) as aside:
             aside.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         self._number = number
-        for path in folder.iterdir():
+        for path in self.folder.iterdir():
             if _STATE.fullmatch(path.name) and path.name != name:
                 path.unlink(missing_ok=True)
 
@@ -304,8 +320,8 @@ class OpenCheckpoint:
         if self._lock is not None and not self._place.keep:
             self._place.remove()
 
-    def drop(self) -> None:
-        """Remove the checkpoint of a run that cannot succeed."""
+    def drop(self, models: Sequence[int]) -> None:
+        """Remove the checkpoint of a run that cannot succeed; `models` is [0], itself."""
         if self._lock is not None:
             self._place.remove()
 
@@ -313,11 +329,10 @@ class OpenCheckpoint:
         """Release the lock; a folder without a checkpoint is removed first."""
         if self._lock is None:
             return
-        folder = self._place.folder
-        if not (folder / _ABOUT).exists():
+        if not (self.folder / _ABOUT).exists():
             with suppress(OSError):
-                (folder / _LOCK).unlink()
-                folder.rmdir()
+                (self.folder / _LOCK).unlink()
+                self.folder.rmdir()
         self._lock.close()
 
 

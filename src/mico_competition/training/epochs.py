@@ -10,7 +10,6 @@ import torch
 
 from mico_competition.support.memory import keep_freed_memory
 from mico_competition.support.progress import stage
-from mico_competition.training.checkpoint import DivergedError
 from mico_competition.training.run_state import Position
 from mico_competition.training.settings import Settings
 
@@ -54,7 +53,7 @@ def run_epochs(
         position: where the run begins, and what follows it; by default at its first step.
 
     Raises:
-        DivergedError: if the loss of an epoch is not finite.
+        ValueError: if the loss of an epoch is not finite.
     """
     at = position or Position(settings.steps_per_epoch)
     keep_freed_memory()
@@ -80,9 +79,10 @@ def run_epochs(
             scheduler.step()
             total = at.total
             if not total.isfinite().all():
-                bad = (~total.isfinite()).nonzero().flatten().tolist()
+                bad = (~total.isfinite().reshape(-1)).nonzero().flatten().tolist()
+                at.diverged(bad)
                 which = f" of model {', '.join(map(str, bad))} of the stack" if total.ndim else ""
-                raise DivergedError(
+                raise ValueError(
                     f"The loss{which} is not finite after step {shown.done}: lower --learning_rate."
                 )
             shown.note = f"loss {total.mean().item() / settings.len_training:.3f}"

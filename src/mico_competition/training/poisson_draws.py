@@ -193,12 +193,20 @@ class PoissonDraws:
         restore(self.generator, state["generator"])
 
 
-def state_of(generator: Generator) -> torch.Tensor | None:
-    """The state of a generator; None for a secure one, which must not be saved."""
+Generators = Generator | Sequence[Generator]
+
+
+def state_of(generator: Generators) -> Any:
+    """The state of a generator, or a list of states; None for a secure one, which is not saved."""
+    if isinstance(generator, Sequence):
+        return [state_of(each) for each in generator]
     return None if isinstance(generator, SecureGenerator) else generator.get_state()
 
 
-def restore(generator: Generator, state: torch.Tensor | None) -> None:
-    """Set the state of a generator; a secure one goes on with numbers of its own."""
-    if state is not None and not isinstance(generator, SecureGenerator):
+def restore(generator: Generators, state: Any) -> None:
+    """Set what `state_of` gave; a secure generator goes on with numbers of its own."""
+    if isinstance(generator, Sequence):
+        for each, own in zip(generator, state, strict=True):
+            restore(each, own)
+    elif state is not None and not isinstance(generator, SecureGenerator):
         generator.set_state(state.cpu())  # torch.load may have moved it

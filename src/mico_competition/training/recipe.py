@@ -51,7 +51,8 @@ from mico_competition.training.train import (
     optimizer_of,
     splits_of,
 )
-from mico_competition.training.train_many import fault_of_stacks, fit_stack_records
+from mico_competition.training.train_many import fault_of_stacks
+from mico_competition.training.train_stack import fit_stack_records
 
 _EPOCHS = 50  # at most; enough to see the learning rate change in every scenario of 2022
 _STEPS = 2  # an epoch

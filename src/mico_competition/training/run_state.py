@@ -9,6 +9,7 @@ numbers it had drawn after the state was written exists any more.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,10 +17,10 @@ from torch import nn
 
 from mico_competition.support import stopping
 from mico_competition.training.checkpoint import OpenCheckpoint
-from mico_competition.training.poisson_draws import restore, state_of
+from mico_competition.training.poisson_draws import Generators, restore, state_of
 from mico_competition.training.random_numbers import global_states, set_global_states
 from mico_competition.training.run_report import Report
-from mico_competition.training.secure_random import Generator
+from mico_competition.training.stacked_checkpoint import StackedCheckpoint
 
 _log = logging.getLogger(__name__)
 
@@ -62,19 +63,22 @@ class Position:
         if self._report is not None and self._report.due():
             self._report.write(self.epoch, self.step, self.total)
 
+    def diverged(self, models: Sequence[int]) -> None:
+        """Called when a loss is not finite: of the run, [0], or of these models of a stack."""
+
     def end_epoch(self) -> None:
         """Called after the last step of an epoch, and after the learning rate was changed."""
         self.epoch, self.step, self.total = self.epoch + 1, 0, 0.0
 
 
 class RunState(Position):
-    """The position of one model's run, with all that changes while it trains.
+    """The position of a run, of one model's or a stack's, with all that changes while it trains.
 
     Args:
         model: the model, on its device.
         optimizer: the optimiser of its parameters.
-        noise: the generator of a private run's noise.
-        sampling: the generator of its batches.
+        noise: the generator of a private run's noise, or those of the models of a stack.
+        sampling: the generator of its batches, or those of the models of a stack.
         checkpoint: where the state is read from, and written to when it is due.
         num_steps: the number of steps of the whole run.
         steps_per_epoch, report: as in `Position`.
@@ -85,9 +89,9 @@ class RunState(Position):
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        noise: Generator,
-        sampling: Generator,
-        checkpoint: OpenCheckpoint,
+        noise: Generators,
+        sampling: Generators,
+        checkpoint: OpenCheckpoint | StackedCheckpoint,
         num_steps: int,
         steps_per_epoch: int,
         report: Report | None = None,
@@ -102,9 +106,10 @@ class RunState(Position):
     def start(self, scheduler: torch.optim.lr_scheduler.LRScheduler) -> None:
         """Go to the state of the checkpoint, if there is one."""
         self._scheduler = scheduler
-        if self._checkpoint.state is not None:
-            self._load(self._checkpoint.state)
-            self._checkpoint.state = None  # its memory is needed no longer
+        state = self._checkpoint.begin()
+        if state is not None:
+            self._load(state)
+            self._checkpoint.tell(self.steps)
         super().start(scheduler)
 
     def begin_epoch(self) -> None:
@@ -116,6 +121,10 @@ class RunState(Position):
         super().after_step(loss)
         if self.step < self._steps_per_epoch:
             self._write_if_due()
+
+    def diverged(self, models: Sequence[int]) -> None:
+        """Remove the checkpoints from which going on is of no use."""
+        self._checkpoint.drop(models)
 
     def end_epoch(self) -> None:
         """Write a checkpoint if it is due."""

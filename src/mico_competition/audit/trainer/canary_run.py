@@ -38,7 +38,7 @@ from mico_competition.audit.trainer.runner import (
 from mico_competition.competition.table import get_task
 from mico_competition.models.architectures import logits, new_model
 from mico_competition.models.inputs import Data
-from mico_competition.training import train, train_many
+from mico_competition.training import train, train_stack
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import Settings
 from mico_competition.training.streams import Streams, generator_of
@@ -200,7 +200,7 @@ def run(
         other = runner.path(sets, lengths, first=1)
         rows = runner.on_nothing(other, one_epoch, few, batches=per_epoch, pending={})[0].rows
         _append(seen.rows, rows, model=1)
-    draw = epoch or (train_many.epoch_of if runner.stacked else train.epoch_of)
+    draw = epoch or (train_stack.epoch_of if runner.stacked else train.epoch_of)
 
     def draw_from(records: int) -> Any:
         return draw(AuditSettings.of(settings, records), sampling)

@@ -1,7 +1,7 @@
 """The two ways in which a fleet trains: a single model, and a stack of models together.
 
-The fleet's own functions `train.fit` and `train_many.fit_stack` train them; the auditor's interface
-is the same for both, model by model.
+The fleet's own functions `train.fit` and `train_stack.fit_stack` train them; the auditor's
+interface is the same for both, model by model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mico_competition.audit.trainer.canaries import AuditSet
 from mico_competition.audit.trainer.canary_models import CanaryModel
 from mico_competition.competition.table import get_task
 from mico_competition.models.architectures import new_model
-from mico_competition.training import train, train_many
+from mico_competition.training import train, train_stack
 from mico_competition.training.epochs import Observer
 from mico_competition.training.settings import Settings
 from mico_competition.training.stacked_model import stacked as stack_of
@@ -94,7 +94,7 @@ class Path:
         with seeded(self.streams[0], deterministic=False):
             if self.stacked:
                 labels = torch.stack([one.labels for one in self.sets])
-                train_many.fit_stack(
+                train_stack.fit_stack(
                     settings, self.whole, self._inputs, labels, self.streams, progress, **options
                 )
             else:

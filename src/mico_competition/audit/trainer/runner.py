@@ -15,7 +15,7 @@ from mico_competition.audit.trainer.probes import empty_epoch
 from mico_competition.audit.trainer.recording import Layout, NoiseOnly, NoiseRows
 from mico_competition.audit.trainer.watch import Watch
 from mico_competition.competition.splits import derive_seeds
-from mico_competition.training import train, train_many
+from mico_competition.training import train, train_stack
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import Settings
 from mico_competition.training.streams import Streams
@@ -133,7 +133,7 @@ class Runner:
         planned = train.mechanism_of(self.settings)
         if planned is not None and planned.noise_multiplier == self.mechanism.noise_multiplier:
             return self._make
-        own = train_many.StackedDPSGD if self.stacked else train.DPSGD
+        own = train_stack.StackedDPSGD if self.stacked else train.DPSGD
         make = self._make or own
         noise = self.mechanism.noise_multiplier
         return lambda *args, **named: make(*args, **{**named, "noise_multiplier": noise})
