@@ -15,7 +15,7 @@ from mico_competition.fleets.fleet import Block, checkpoints_of, train_block
 from mico_competition.fleets.ledger import CHECKPOINTS, Ledger
 from mico_competition.training.settings import resolve
 
-FLAGS = ("--stack", "1", "--num_epochs", "200", "--workers", "1")
+FLAGS = ("--num_epochs", "200", "--workers", "1")
 OFTEN = ("--checkpoint_minutes", "0.001")
 
 
@@ -65,8 +65,10 @@ def test_a_model_that_another_process_trains_is_tried_again(tmp_path, monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-def test_killed_with_its_worker_or_alone_it_goes_on_to_the_same_bits(tmp_path):
-    killed = Fleet(tmp_path / "killed", *FLAGS, *OFTEN, models="0-1")
+@pytest.mark.parametrize("stack", [1, 2])
+def test_killed_with_its_worker_or_alone_it_goes_on_to_the_same_bits(tmp_path, stack):
+    flags = (*FLAGS, "--stack", str(stack))
+    killed = Fleet(tmp_path / "killed", *flags, *OFTEN, models="0-1")
     checkpoints = killed.folder / CHECKPOINTS
 
     def steps():
@@ -75,8 +77,8 @@ def test_killed_with_its_worker_or_alone_it_goes_on_to_the_same_bits(tmp_path):
 
     process = killed.start()
     wait_for(steps)
-    (about,) = checkpoints.glob("model_*/checkpoint.json")
-    assert stat.S_IMODE(about.stat().st_mode) == 0o600
+    for about in checkpoints.glob("model_*/checkpoint.json"):
+        assert stat.S_IMODE(about.stat().st_mode) == 0o600
     process.kill()
     process.communicate()
     wait_for(lambda: not killed.workers(), 30)
@@ -100,7 +102,7 @@ def test_killed_with_its_worker_or_alone_it_goes_on_to_the_same_bits(tmp_path):
     assert len(resumed) == 2 and sum(resumed) >= 2
     assert not checkpoints.exists() and not killed.leftovers()
 
-    whole = Fleet(tmp_path / "whole", *FLAGS, models="0-1")
+    whole = Fleet(tmp_path / "whole", *flags, models="0-1")
     shutil.copytree(killed.folder, whole.folder)
     for name in ("files.jsonl", "events.jsonl"):
         (whole.folder / name).unlink()
