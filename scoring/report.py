@@ -232,16 +232,23 @@ def _cell(number: str, interval: Any = None) -> str:
     return "<td>%s%s</td>" % (number, words and ' <span class="range">%s</span>' % words)
 
 
+def _broken(name: str) -> str:
+    """The name where a narrow column breaks it: at underscores, and not within "epsilon = 10".
+
+    Screen readers, which must not hear of that, get the name itself.
+    """
+    return name.replace("_", "_<wbr>").replace(" = ", "&nbsp;=&nbsp;")
+
+
 def _table(
     scores: Mapping[str, Mapping[str, Any]],
     intervals: Mapping[str, Any],
     labels: Mapping[str, str],
 ) -> str:
     """All numbers as an HTML table: metrics in rows, scenarios and their average in columns."""
+    names = [escape(labels.get(name, str(name))) for name in scores]
     heads = '<th scope="col">Metric</th>%s<th scope="col">Average</th>' % "".join(
-        # Narrow columns break a name at its underscores; its readers shall not hear of that.
-        '<th scope="col" aria-label="%s">%s</th>' % (name, name.replace("_", "_<wbr>"))
-        for name in (escape(labels.get(name, str(name))) for name in scores)
+        '<th scope="col" aria-label="%s">%s</th>' % (name, _broken(name)) for name in names
     )
     rows, step = [], step_of(scores)
     for key, title in TITLES.items():
