@@ -20,21 +20,34 @@ def gaussian_like(
     tensors: Sequence[torch.Tensor], std: float, generator: Generator | None
 ) -> list[torch.Tensor]:
     """Draw independent Gaussian noise of deviation `std`, one tensor like each of `tensors`."""
+    if one_draw(tensors, generator):
+        sizes = [tensor.numel() for tensor in tensors]
+        flat = torch.empty(sum(sizes), dtype=tensors[0].dtype, device=tensors[0].device)
+        fill_gaussian([flat], std, generator)
+        return [part.view_as(tensor) for part, tensor in zip(flat.split(sizes), tensors)]
     noise = [torch.empty_like(t, requires_grad=False) for t in tensors]
     fill_gaussian(noise, std, generator)
     return noise
 
 
+def one_draw(tensors: Sequence[torch.Tensor], generator: Generator | None) -> bool:
+    """Whether noise for a model's `tensors` is drawn at once, as each draw has a fixed cost.
+
+    On a GPU that is the start of a kernel.  A CPU draws for one tensor after another, in the order
+    of Opacus, so that all modes give the same run.
+    """
+    first = tensors[0]
+    alike = all(t.dtype == first.dtype and t.device == first.device for t in tensors)
+    return alike and (first.is_cuda or isinstance(generator, SecureGenerator))
+
+
 def fill_gaussian(tensors: Sequence[torch.Tensor], std: float, generator: Generator | None) -> None:
-    """Draw independent Gaussian noise of deviation `std` into `tensors`."""
-    if isinstance(generator, SecureGenerator):
-        # One draw for all tensors, because each draw has a fixed cost.
-        flat = generator.normal((sum(t.numel() for t in tensors),), std, tensors[0].dtype)
-        for part, tensor in zip(flat.split([t.numel() for t in tensors]), tensors):
-            tensor.copy_(part.view_as(tensor))
-        return
-    for tensor in tensors:  # in the order of Opacus, so that all modes give the same run
-        tensor.normal_(0, std, generator=generator)
+    """Draw independent Gaussian noise of deviation `std` into `tensors`, one after another."""
+    for tensor in tensors:
+        if isinstance(generator, SecureGenerator):
+            tensor.copy_(generator.normal(tensor.shape, std, tensor.dtype))
+        else:
+            tensor.normal_(0, std, generator=generator)
 
 
 def optimizer_class(mode: str) -> Any:

@@ -30,6 +30,7 @@ from mico_competition.training.losses import per_example_losses
 from mico_competition.training.private_optimizer import (
     fill_gaussian,
     logical_step,
+    one_draw,
     summed_optimizer,
 )
 from mico_competition.training.secure_random import Generator
@@ -52,20 +53,30 @@ def stacked_optimizer() -> Any:
         rows: Sequence[Sequence[Tensor]] = ()
 
         def add_noise(self) -> None:
-            """Add noise of deviation sigma * C, drawn for each model as if it were alone.
-
-            Each number is drawn where it is needed, in one tensor for each parameter.
-            """
+            """Add noise of deviation sigma * C, drawn for each model as if it were alone."""
             std = self.noise_multiplier * self.max_grad_norm
             if not self.noise:
-                self.noise = [torch.empty_like(p, requires_grad=False) for p in self.params]
-                self.rows = list(zip(*(noise.unbind() for noise in self.noise), strict=True))
+                self.noise, self.rows = _noise_of(self.params, self.generators)
             for rows, generator in zip(self.rows, self.generators, strict=True):
                 fill_gaussian(rows, std, generator)
             for parameter, noise in zip(self.params, self.noise):
-                parameter.grad = noise.add_(parameter.summed_grad)
+                parameter.grad = parameter.summed_grad.add_(noise)
 
     return StackedOptimizer
+
+
+def _noise_of(
+    parameters: Sequence[Tensor], generators: Sequence[Generator]
+) -> tuple[Sequence[Tensor], Sequence[Sequence[Tensor]]]:
+    """Memory for a stack's noise: like each parameter, and the tensors that each model draws."""
+    if one_draw(parameters, generators[0]):
+        sizes = [parameter[0].numel() for parameter in parameters]
+        first = parameters[0]
+        flat = torch.empty(len(first), sum(sizes), dtype=first.dtype, device=first.device)
+        parts = zip(flat.split(sizes, 1), parameters)
+        return [part.view(parameter.shape) for part, parameter in parts], [[row] for row in flat]
+    noise = [torch.empty_like(parameter, requires_grad=False) for parameter in parameters]
+    return noise, list(zip(*(each.unbind() for each in noise), strict=True))
 
 
 class StackedDPSGD(DPSGD):
