@@ -23,6 +23,7 @@ from mico_competition.training import stacked_layers
 from mico_competition.training.dpsgd import DPSGD
 from mico_competition.training.layer_rule import Rule
 from mico_competition.training.settings import resolve
+from mico_competition.training.stacked_batches import stacked_batches
 from mico_competition.training.stacked_model import (
     check_stacking,
     fault_of_stacking,
@@ -357,3 +358,16 @@ def test_text_models_together_as_alone_unless_they_have_dropout(tmp_path):
         mine = load_file(run.folder / "model.safetensors")
         for name, value in load_file(folder / "model.safetensors").items():
             torch.testing.assert_close(mine[name], value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [[[3, 0], [0, 2], [5, 1]], [[0, 0], [0, 0]]])
+def test_the_batches_of_an_epoch_of_a_stack_are_those_that_were_drawn(lengths):
+    steps = [[torch.arange(length) + 7 * length for length in step] for step in lengths]
+    made = list(stacked_batches(steps, torch.device("cpu")))
+    assert [[len(batch) for batch in batches] for batches in made] == lengths
+    assert [[batch.tolist() for batch in batches] for batches in made] == [
+        [batch.tolist() for batch in step] for step in steps
+    ]
+    assert all(batches.lengths.tolist() == step for batches, step in zip(made, lengths))
+    longest = max(map(max, lengths))
+    assert all(batches.positions.shape == (2, longest) for batches in made)

@@ -88,9 +88,8 @@ def _padded(steps: Sequence[Sequence[Tensor]], device: torch.device) -> Iterator
     if not counts:
         return
     lengths = torch.tensor(counts)
-    width = int(lengths.max())
-    positions = torch.zeros(*lengths.shape, width, dtype=torch.int64)
-    filled = torch.arange(width) < lengths.unsqueeze(2)
-    positions[filled] = torch.cat([batch for batches in steps for batch in batches])
-    positions, lengths = sent(positions, device), sent(lengths, device)
+    together = [batch for batches in steps for batch in batches]
+    positions = nn.utils.rnn.pad_sequence(together, batch_first=True)
+    positions = sent(positions.view(*lengths.shape, positions.shape[1]), device)
+    lengths = sent(lengths, device)
     yield from map(StackedBatch, positions, lengths, counts)
