@@ -14,6 +14,7 @@ from mico_competition.training.dpsgd import DPSGD
 from mico_competition.training.sentence_order import OrderedRecords
 from mico_competition.training.streams import Streams
 from mico_competition.training.train import fit_records
+from mico_competition.training.train_stack import fit_stack_records
 
 PAD, LONGEST, N = 1, 24, 20
 SILENT = Mechanism(1e-9, 0.25, 12)  # hardly any noise
@@ -118,21 +119,79 @@ def test_a_private_step_is_the_sum_of_clipped_gradients_of_padded_sentences(tmp_
     assert float((log.gradients[0] - wanted).norm()) <= 1e-3 * float(wanted.norm())
 
 
-@pytest.mark.parametrize(
-    ("flags", "widths"),
-    [({"precision": "bfloat16"}, {LONGEST}), ({"cuda_graphs": True}, {8, 16, 24, LONGEST})],
-)
-def test_shapes_depend_on_no_record_in_low_precision_and_are_few_for_graphs(
-    tmp_path, data, flags, widths
-):
-    options = {"optimizer": "sgd", "max_physical_batch_size": 3, **flags}
-    settings = small_settings(tmp_path, "sst2", "lo", **options)
-    log, _, seen = run(data, settings, PRIVATE)
+def test_shapes_are_few_for_graphs(tmp_path, data):
+    options = {"optimizer": "sgd", "max_physical_batch_size": 3, "cuda_graphs": True}
+    log, _, seen = run(data, small_settings(tmp_path, "sst2", "lo", **options), PRIVATE)
     steps = sum(-(-len(batch) // 3) for batch in log.batches)
-    trained = seen[-steps:]
-    assert {width for _, width in trained} <= widths
-    if "precision" in flags:
-        assert set(trained) == {(3, LONGEST)}
+    assert {width for _, width in seen[-steps:]} <= {8, 16, LONGEST}
+
+
+def own_positions(lengths):
+    """8, 16 or all 24 positions, by the length of each sentence."""
+    return torch.where(lengths <= 8, 8, torch.where(lengths <= 16, 16, LONGEST))
+
+
+def test_in_low_precision_a_sentence_has_a_shape_that_depends_on_no_other(tmp_path, data):
+    options = {"optimizer": "sgd", "max_physical_batch_size": 3, "precision": "bfloat16"}
+    log, _, seen = run(data, small_settings(tmp_path, "sst2", "lo", **options), PRIVATE)
+    lengths = data.attention_mask.sum(1)
+    expected = []
+    for batch in log.batches:
+        for width in (LONGEST, 16, 8):
+            records = int((own_positions(lengths[batch]) == width).sum())
+            expected += [(3, width)] * -(-records // 3)
+    assert seen[-len(expected) :] == expected
+
+
+def bfloat16_sum(data, records):
+    """The clipped sum of a step in bfloat16 on these records, in groups of one shape."""
+    model = model_of().train()
+    found = OrderedRecords(model, data, torch.arange(60), sentence_order.OWN)
+    trainer = DPSGD(
+        model,
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        noise_multiplier=1e-9,
+        max_grad_norm=CLIP,
+        expected_batch_size=1,
+        max_physical_batch_size=8,
+        precision="bfloat16",
+    )
+    sums = []
+    trainer.optimizer.original_optimizer.register_step_pre_hook(
+        lambda optimizer, args, kwargs: sums.append(
+            torch.cat([p.grad.double().flatten() for p in optimizer.param_groups[0]["params"]])
+        )
+    )
+    trainer.step(found.groups(records), found.inputs, data.labels)
+    return sums[0]
+
+
+@pytest.mark.parametrize("left_out", ["longest", "shortest"])
+def test_a_sentence_moves_the_sum_of_a_step_in_bfloat16_by_the_norm_at_most(data, left_out):
+    records = torch.arange(30)
+    lengths = data.attention_mask[records].sum(1)
+    gone = int(lengths.argmax() if left_out == "longest" else lengths.argmin())
+    whole, without = (bfloat16_sum(data, at) for at in (records, records[records != gone]))
+    assert 0.99 * CLIP < float((whole - without).norm()) <= CLIP * (1 + 1e-3)
+
+
+def test_a_stack_in_low_precision_has_one_shape(tmp_path, data, monkeypatch):
+    """All positions: the groups of its models have different numbers of sentences."""
+    flags = {"optimizer": "sgd", "max_physical_batch_size": 3, "precision": "bfloat16"}
+    settings = small_settings(tmp_path, "sst2", "lo", **flags)
+    shapes, taken = set(), OrderedRecords.inputs
+
+    def inputs(self, at):
+        found = taken(self, at)
+        shapes.add(tuple(found["input_ids"].shape))
+        return found
+
+    monkeypatch.setattr(OrderedRecords, "inputs", inputs)
+    models = [model_of() for _ in range(2)]
+    indices = torch.stack([torch.arange(N), torch.arange(N) + 30])
+    streams = [Streams.of(seed, SEEDS) for seed in (7, 8)]
+    fit_stack_records(settings, models, data, indices, streams, False, mechanism=PRIVATE)
+    assert shapes == {(6, LONGEST)}
 
 
 def test_the_longest_sentences_go_first_and_none_is_left_out(data):
@@ -147,14 +206,37 @@ def test_the_longest_sentences_go_first_and_none_is_left_out(data):
         (ids,) = found.inputs(position[None])["input_ids"]
         assert torch.equal(ids, data.input_ids[records[position], :length].long())
     assert found.order(batch[:0]).shape == (0,)
+    assert [group.shape for group in found.groups(batch[:0])] == [(0,)]
 
 
-@pytest.mark.parametrize("multiple", [1, 8])
-def test_the_lengths_of_a_batch_on_the_host_are_known_to_the_host(data, multiple):
+@pytest.mark.parametrize("most", [5, 8, 9, 24, 67, 512])
+def test_own_positions_are_the_least_doubling_of_eight(most):
+    lengths = torch.arange(1, most + 1)
+    found = sentence_order._rounded(lengths, "own", most)
+    for length, own in zip(lengths.tolist(), found.tolist()):
+        expected = 8
+        while expected < length:
+            expected *= 2
+        assert own == min(expected, most)
+
+
+def test_groups_hold_each_record_once_and_share_their_positions(data):
+    found = OrderedRecords(model_of(), data, torch.arange(60), "own")
+    batch = torch.randperm(60)
+    groups = found.groups(batch)
+    assert torch.equal(torch.cat([*groups]), found.order(batch))
+    assert sorted(torch.cat([*groups]).tolist()) == list(range(60))
+    lengths = data.attention_mask.sum(1)
+    widths = [set(own_positions(lengths[group]).tolist()) for group in groups]
+    assert widths == [{LONGEST}, {16}, {8}]
+
+
+@pytest.mark.parametrize("positions", ["any", "few", "own"])
+def test_the_lengths_of_a_batch_on_the_host_are_known_to_the_host(data, positions):
     """The records are on a device without any values, so that nothing can be read from it."""
     there = data.to(torch.device("meta"))
-    found = OrderedRecords(model_of(), data, torch.arange(40), multiple)
-    batch = found.order(torch.tensor([5, 1, 7, 30]))
+    found = OrderedRecords(model_of(), data, torch.arange(40), positions)
+    batch = torch.cat([*found.groups(torch.tensor([5, 1, 7, 30]))])
     lengths = [found.inputs(at)["input_ids"].shape for at in batch.split(2)]
     found._data, found._indices = there, torch.arange(40, device="meta")
     for at, shape in zip(batch.split(2), lengths):

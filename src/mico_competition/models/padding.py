@@ -43,20 +43,18 @@ def ends(mask: Tensor) -> Tensor:
     return ((mask > 0) * places).amax(1).clamp_min(1)
 
 
-def trimmed(inputs: Any, multiple: int = 1) -> Any:
+def trimmed(inputs: Any) -> Any:
     """Inputs [B, L] of a text model without the last positions that are padding in all of them.
 
-    The number of positions is rounded up to a multiple of `multiple`, and is L at most.  A tensor,
-    such as images, is returned as it is.
+    A tensor, such as images, is returned as it is.
     """
     if not isinstance(inputs, Mapping) or "attention_mask" not in inputs:
         return inputs
-    return cut(inputs, int(ends(inputs["attention_mask"]).max()), multiple)
+    return cut(inputs, int(ends(inputs["attention_mask"]).max()))
 
 
-def cut(inputs: Mapping[str, Tensor], length: int, multiple: int = 1) -> dict[str, Tensor]:
-    """The first positions of inputs [B, L]: `length`, rounded up to a multiple, and L at most."""
-    length = -(-length // multiple) * multiple
+def cut(inputs: Mapping[str, Tensor], length: int) -> dict[str, Tensor]:
+    """The first `length` positions of inputs [B, L]."""
     return {name: own[:, :length] for name, own in inputs.items()}
 
 

@@ -9,7 +9,7 @@ the sum is divided by the expected batch size.  `poisson_draws` draws the batche
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +26,12 @@ from mico_competition.models.precision import (
 )
 from mico_competition.training.bookkeeping import BookKeeper
 from mico_competition.training.check_batches import Batch as Examples
-from mico_competition.training.fixed_shapes import fixed_length, padded, physical_batches
+from mico_competition.training.fixed_shapes import (
+    fixed_length,
+    group_length,
+    padded,
+    physical_batches,
+)
 from mico_competition.training.ghost_guard import guard_norms
 from mico_competition.training.gradient_checks import Delivered, unfit
 from mico_competition.training.losses import per_example_losses
@@ -206,7 +211,7 @@ class DPSGD:
 
     def step(
         self,
-        batch: torch.Tensor,
+        batch: torch.Tensor | Sequence[torch.Tensor],
         inputs: Batch,
         labels: torch.Tensor,
         *,
@@ -216,7 +221,7 @@ class DPSGD:
 
         Args:
             batch: int64[b], the positions of the batch's records, b >= 0, on the device of the
-                labels or on the host.
+                labels or on the host; or groups of them, of which no two share a physical batch.
             inputs: maps positions to the model's inputs.
             labels: int64[n], labels by position, or any targets that the losses take.
             num_records: the most examples that a batch can have; by default n.
@@ -230,6 +235,8 @@ class DPSGD:
         total = labels.new_zeros((), dtype=torch.float32)
         most = num_records or len(labels)
         length = self._length(most)
+        if self.fixed_shapes and not isinstance(batch, torch.Tensor):
+            length = group_length(length)
         for chunk in logical_step(self.optimizer, physical_batches(batch, length)):
             if len(chunk):
                 at = padded(chunk, length) if self.fixed_shapes else chunk

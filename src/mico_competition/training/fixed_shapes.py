@@ -14,13 +14,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+LEAST_GROUP = 64
 DEVIATIONS = 6.0  # by which a batch may exceed its expected length before it is split
 
 
-def physical_batches(batch: Tensor, size: int) -> Sequence[Tensor]:
-    """Split a logical batch into physical batches of at most `size`; an empty one is one part."""
-    parts: Sequence[Tensor] = batch.split(size) if len(batch) else (batch,)
-    return parts
+def physical_batches(batch: Tensor | Sequence[Tensor], size: int) -> Sequence[Tensor]:
+    """Split a logical batch into physical batches of at most `size`; an empty one is one part.
+
+    The batch may come in groups, of which no two share a physical batch.
+    """
+    groups = [batch] if isinstance(batch, Tensor) else batch
+    return [part for group in groups for part in (group.split(size) if len(group) else (group,))]
 
 
 def fixed_length(expected_batch_size: int, most: int) -> int:
@@ -34,6 +38,15 @@ def fixed_length(expected_batch_size: int, most: int) -> int:
     """
     mean = expected_batch_size + 1
     return min(most, math.ceil(mean + DEVIATIONS * math.sqrt(mean)))
+
+
+def group_length(length: int) -> int:
+    """The fixed length for a batch in groups, each of which ends with a padded physical batch.
+
+    It depends on no record: a quarter of the length for a batch in one piece, and LEAST_GROUP
+    examples at least, so that a pass is no smaller than it must be.
+    """
+    return min(length, max(LEAST_GROUP, -(-length // 4)))
 
 
 def padded(batch: Tensor, length: int) -> Tensor:

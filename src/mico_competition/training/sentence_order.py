@@ -11,13 +11,28 @@ wanted, and a step asks a GPU nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mico_competition.data.arrays import TokenDataset
 from mico_competition.models.inputs import Data, sent
 from mico_competition.models.padding import cut, ends, masks_padding
+
+STEP = 8  # what numbers of positions are multiples of, where they are to be few
+
+ANY = "any"
+"""A physical batch has the positions of its longest sentence."""
+FEW = "few"
+"""The same, rounded up to a multiple of STEP: CUDA graphs are recorded for few lengths only."""
+OWN = "own"
+"""A sentence has a number of positions that depends on it alone: STEP, or twice or four times that
+and so on.  Batches come in groups of one number.  In low precision, where rounding depends on the
+shape of a batch, no record then changes what others add to a sum."""
+ALL = "all"
+"""All batches have all positions."""
 
 
 class OrderedRecords:
@@ -30,18 +45,18 @@ class OrderedRecords:
         model: what the records go through.
         data: the whole dataset.
         indices: int64[n], which records, on the device of the data.
-        multiple: what the number of positions of a batch is a multiple of; from the length of the
-            data's sentences on, each batch has all positions.
+        positions: how many positions a batch of sentences has: ANY, FEW, OWN or ALL.
 
     Attributes:
-        ordered: whether `order` changes anything.
+        ordered: whether `order` and `groups` change anything.
     """
 
-    def __init__(self, model: nn.Module, data: Data, indices: Tensor, multiple: int = 1) -> None:
-        self._data, self._indices, self._multiple = data, indices, multiple
+    def __init__(self, model: nn.Module, data: Data, indices: Tensor, positions: str = ANY) -> None:
+        self._data, self._indices = data, indices
         self._lengths: dict[str, Tensor] = {}  # of the records, by the type of the device
-        if isinstance(data, TokenDataset) and masks_padding(model):
-            lengths = ends(data.attention_mask[indices])
+        if isinstance(data, TokenDataset) and masks_padding(model) and positions != ALL:
+            mask = data.attention_mask
+            lengths = _rounded(ends(mask[indices]), positions, mask.shape[1])
             self._lengths = {lengths.device.type: lengths, "cpu": lengths.cpu()}
         self.ordered = bool(self._lengths)
 
@@ -52,6 +67,16 @@ class OrderedRecords:
         lengths = self._lengths[batch.device.type][batch]
         return batch[lengths.argsort(descending=True, stable=True)]
 
+    def groups(self, batch: Tensor) -> Sequence[Tensor]:
+        """The same in groups of sentences with one number of positions; [batch] if it is empty."""
+        batch = self.order(batch)
+        if not self.ordered or not len(batch):
+            return [batch]
+        lengths = self._lengths[batch.device.type][batch]
+        counts: list[int] = lengths.unique_consecutive(return_counts=True)[1].tolist()
+        groups: Sequence[Tensor] = batch.split(counts)
+        return groups
+
     def inputs(self, at: Tensor) -> Any:
         """The inputs at positions int64[b] on the data's device or on the host.
 
@@ -60,4 +85,15 @@ class OrderedRecords:
         inputs = self._data.inputs(self._indices[sent(at, self._indices.device)])
         if isinstance(inputs, Tensor) or not self.ordered:
             return inputs
-        return cut(inputs, int(self._lengths[at.device.type][at].max()), self._multiple)
+        return cut(inputs, int(self._lengths[at.device.type][at].max()))
+
+
+def _rounded(lengths: Tensor, positions: str, most: int) -> Tensor:
+    """The numbers of positions, at most `most`, of sentences of these lengths, int64[n]."""
+    if positions == FEW:
+        lengths = (lengths + STEP - 1) // STEP * STEP
+    if positions == OWN:
+        found = [STEP << doublings for doublings in range(most.bit_length())]
+        bounds = torch.tensor(found, device=lengths.device)
+        lengths = bounds[torch.bucketize(lengths, bounds)]
+    return lengths.clamp_max(most)

@@ -8,7 +8,7 @@ members or non-members would reveal who they are.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -19,7 +19,6 @@ from torch import nn
 from mico_competition.competition.challenge import ChallengeDataset
 from mico_competition.competition.splits import Seeds
 from mico_competition.competition.table import get_task
-from mico_competition.data.arrays import TokenDataset
 from mico_competition.models.architectures import new_model
 from mico_competition.models.inputs import Data, default_device, sent
 from mico_competition.models.precision import (
@@ -48,11 +47,9 @@ from mico_competition.training.poisson_draws import moved, poisson_batches
 from mico_competition.training.run_report import Report, RunReport
 from mico_competition.training.run_state import Position, RunState
 from mico_competition.training.secure_random import Generator
-from mico_competition.training.sentence_order import OrderedRecords
+from mico_competition.training.sentence_order import ANY, FEW, OWN, OrderedRecords
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.streams import Streams, generator_of, sampling_of, seeded
-
-GRAPHED_POSITIONS = 8  # with CUDA graphs, sentences are padded to a multiple of so many positions
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -64,7 +61,7 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 class Trainer(Protocol):
     """Takes a step on a logical batch and returns the sum of its losses."""
 
-    def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
+    def step(self, batch: Any, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
         """Take the step of the records `batch`, of which these are the inputs and labels."""
         ...
 
@@ -227,22 +224,18 @@ def fit_records(
     """
     train_indices = train_indices.to(data.labels.device)
     labels = data.labels[train_indices]
-    records = OrderedRecords(model, data, train_indices, _positions(settings, data))
-    options = {"order": records.order if records.ordered else None, **options}
+    positions = OWN if needs_one_shape(settings) else FEW if settings.cuda_graphs else ANY
+    records = OrderedRecords(model, data, train_indices, positions)
+    order = records.groups if positions == OWN else records.order
+    options = {"order": order if records.ordered else None, **options}
     fit(settings, model, records.inputs, labels, streams, progress, **options)
     check_weights(model)
     model.eval()
 
 
-def _positions(settings: Settings, data: Data) -> int:
-    """What the number of positions of a batch of sentences is a multiple of.
-
-    Private passes of low precision have all positions, since rounding depends on the shape of a
-    batch, which no record may change then.  CUDA graphs are recorded for a few lengths only.
-    """
-    if settings.precision != FLOAT32 and not settings.disable_dp and isinstance(data, TokenDataset):
-        return data.attention_mask.shape[1]
-    return GRAPHED_POSITIONS if settings.cuda_graphs else 1
+def needs_one_shape(settings: Settings) -> bool:
+    """Whether the shape of the pass that a record goes through must depend on no other record."""
+    return settings.precision != FLOAT32 and not settings.disable_dp
 
 
 def fit(
@@ -253,7 +246,7 @@ def fit(
     streams: Streams,
     progress: Show = False,
     *,
-    order: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    order: Callable[[torch.Tensor], torch.Tensor | Sequence[torch.Tensor]] | None = None,
     observer: Observer | None = None,
     make_trainer: Callable[..., Trainer] | None = None,
     epoch: Callable[..., Iterator[torch.Tensor]] | None = None,
