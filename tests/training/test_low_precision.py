@@ -275,6 +275,50 @@ def test_the_front_door_trains_in_bfloat16():
     assert trainer.certificate(delta=1e-5)["precision"] == "bfloat16"
 
 
+def sentences_of(width):
+    return {"input_ids": torch.randint(5, 50, (60, width)), "attention_mask": None}
+
+
+class Sentences(nn.Module):
+    """Takes sentences of any length."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.out = nn.Embedding(50, 6), nn.Linear(6, 2)
+
+    def forward(self, input_ids, attention_mask=None):
+        return self.out(self.embedding(input_ids).mean(1))
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_the_front_door_refuses_another_length_in_low_precision(precision):
+    """One longer sentence would change the shape, and so the rounding, of its whole batch."""
+    model = Sentences()
+    trainer = mico.PrivateTrainer(
+        model,
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        noise_multiplier=1.0,
+        num_records=60,
+        batch_size=20,
+        epochs=1,
+        max_grad_norm=1.0,
+        precision=precision,
+    )
+    labels = torch.arange(60) % 2
+    for width, batch in zip((9, 9, 12), trainer.batches()):
+        before = [p.detach().clone() for p in model.parameters()]
+        inputs = {name: v if v is None else v[batch] for name, v in sentences_of(width).items()}
+        if precision == "float32" or width == 9:
+            trainer.step(inputs, labels[batch])
+            continue
+        with pytest.raises(ValueError, match=r"Expected examples of shape .*\[9\].* got .*\[12\]"):
+            trainer.step(inputs, labels[batch])
+        assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before))
+        inputs["input_ids"] = inputs["input_ids"][:, :9]
+        trainer.step(inputs, labels[batch])  # the batch waits for its step
+    assert trainer.steps_taken == 3
+
+
 def test_float32_is_what_it_was():
     """No autocast, and nothing is rounded."""
     assert not torch.is_autocast_enabled("cpu")

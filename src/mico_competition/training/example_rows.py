@@ -67,6 +67,32 @@ def as_tensors(inputs: Any, name: str) -> Any:
         raise ValueError(f"Expected {name} to hold numbers, got {kind}: {fix}.") from None
 
 
+class OneShape:
+    """Refuses batches whose examples have another shape than those of the first batch."""
+
+    def __init__(self) -> None:
+        self._shape: Any = None
+
+    def check(self, inputs: Any, precision: str) -> None:
+        """Raise ValueError if the examples, of inputs as `as_batch` gives them, differ in shape."""
+        shape = _shape_of(inputs)
+        self._shape = shape if self._shape is None else self._shape
+        if shape != self._shape:
+            raise ValueError(
+                f"Expected examples of shape {self._shape}, as in the first batch, got {shape}: in "
+                f"{precision} rounding depends on the shape of a batch, so one long record would "
+                "change what the others add to the sum. Pad all records of the dataset to one "
+                "length, or choose precision='float32'."
+            )
+
+
+def _shape_of(inputs: Any) -> Any:
+    """The shape of one example: a list, or lists by name."""
+    if isinstance(inputs, Mapping):
+        return {name: _shape_of(value) for name, value in inputs.items()}
+    return list(inputs.shape[1:]) if isinstance(inputs, Tensor) else None
+
+
 def part_of(inputs: Any, at: Tensor, device: torch.device) -> Any:
     """The examples at positions `at`, on the model's device."""
     if isinstance(inputs, Mapping):

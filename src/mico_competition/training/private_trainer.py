@@ -27,7 +27,7 @@ from mico_competition.training.continuations import (
     sealed,
 )
 from mico_competition.training.dpsgd import DPSGD, GRAD_SAMPLE_MODES
-from mico_competition.training.example_rows import as_batch, part_of
+from mico_competition.training.example_rows import OneShape, as_batch, part_of
 from mico_competition.training.losses import ExampleLosses, Loss
 from mico_competition.training.poisson_draws import PoissonDraws, restore, state_of
 from mico_competition.training.private_plan import (
@@ -87,7 +87,8 @@ class PrivateTrainer:
         precision: of forward and backward passes: "float32", "tf32" (NVIDIA's GPUs, from the A100
             on) or "bfloat16" (by autocast).  Norms, clipped sums, noise and weights are float32
             in all three; the last two need the mode "bookkeeping".  Their rounding may depend on
-            the shape of inputs, so give all batches one: pad all sentences to the same length.
+            the shape of inputs, so examples of another shape than the first ones are refused: pad
+            all sentences to the same length.
         cuda_graphs: on a GPU, repeats the passes of a step from recordings, one for each shape of
             batches.  What the model and the loss compute in Python must be the same in each step.
 
@@ -168,7 +169,7 @@ class PrivateTrainer:
         self._engine = self._make_engine(
             loss, max_physical_batch_size, grad_sample_mode, cuda_graphs
         )
-        self._weights = WeightsWatch(model)
+        self._weights, self._shape = WeightsWatch(model), OneShape()
         self._held = held_by(optimizer)
         if self._engine.mode == "bookkeeping":
             warn_of_cost(self._engine.keeper.layers.whole.values(), max_physical_batch_size)
@@ -260,7 +261,8 @@ class PrivateTrainer:
 
         Raises:
             ValueError: if no batch waits, the rows are not as many as the batch has, the loss does
-                not return one value an example, or the model cannot be trained privately.
+                not return one value an example, the examples have another shape than before (in
+                low precision), or the model cannot be trained privately.
         """
         self._weights.check(values=False)
         self._moment.check()
@@ -268,6 +270,8 @@ class PrivateTrainer:
         inputs, targets = as_batch(inputs, targets)
         rows = len(targets)
         self._draws.check(rows)
+        if self.precision != FLOAT32:
+            self._shape.check(inputs, self.precision)
         try:
             total = self._engine.step(
                 torch.arange(rows, device=self.device),
