@@ -167,3 +167,15 @@ def test_a_folder_without_entries_is_told(tmp_path, capsys):
     told = capsys.readouterr()
     assert told.out == "0 sound entries, 0 faults\n"
     assert f"There are no entries in {tmp_path} yet" in told.err
+
+
+def test_an_entry_in_a_misspelt_folder_is_told(mine, capsys):
+    """It would be left out of the site without a word."""
+    folder = mine.parent.parent / "smal"
+    folder.mkdir()
+    (folder / mine.name).write_bytes(mine.read_bytes())
+    assert main(["leaderboard", "check", str(folder.parent)]) == 1
+    told = capsys.readouterr().err
+    assert f"smal/{mine.name}: no tier has this name: move it to the folder of one" in told
+    shutil.rmtree(folder)
+    assert main(["leaderboard", "check", str(folder.parent)]) == 0

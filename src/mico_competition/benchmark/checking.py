@@ -57,7 +57,18 @@ def check_folder(folder: Path | None = None) -> tuple[int, list[str]]:
             found = _faults_of_file(path, others, committed)
             sound += not found
             faults += [f"{tier}/{fault}" for fault in found]
-    return sound, faults
+    return sound, [*faults, *(_strayed(folder) if len(tiers) > 1 else ())]
+
+
+def _strayed(folder: Path) -> list[str]:
+    """The files in folders of other names than the tiers', where no entry is looked for."""
+    paths = [path for path in sorted(folder.glob("[!.]*/*.json")) if path.parent.name not in TIERS]
+    names = ", ".join(TIERS)
+    return [
+        f"{printable(path.parent.name)}/{printable(path.name)}: no tier has this name: move it to "
+        f"the folder of one ({names})."
+        for path in paths
+    ]
 
 
 def check_file(path: Path) -> list[str]:
