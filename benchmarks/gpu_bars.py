@@ -43,6 +43,8 @@ def bars_section(found: dict[str, Any]) -> str:
         reached = "-"
         if value is not None and not found.get("tiny"):
             reached = "yes" if value <= bar.most else "no"
+        if value is not None and found.get("tiny"):
+            said = f"tiny: {said}"
         rows.append([bar.title, f"{bar.most:g}{bar.unit}", said, reached])
     tiny = "; a tiny version tells nothing of them" if found.get("tiny") else ""
     title = f"Bars that were set for an H100, beside what was measured{tiny}:"
