@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mico_competition.competition.table import SCENARIOS, get_scenario
 
 @pytest.fixture(scope="module")
 def script():
+    forkserver._forkserver._stop()  # one that other tests began may know another competition
     with script_of("gpu") as module:
         yield module
 
