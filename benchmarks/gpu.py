@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What a GPU does with this package, in under 8 minutes: docs/results/gpu.json, and a table.
 
-    PYTHONPATH=src:. python benchmarks/gpu.py --out gpu.json
+    python benchmarks/gpu.py --out gpu.json
 
-It needs torch and no network; docs/howto/gpu.md lists what else.  Each part runs in a process of
+It needs this package, torch, and no network; docs/howto/gpu.md lists what else, and how it is
+installed.  Each part runs in a process of
 its own with a time box, and the JSON is written after each row, so a part that fails or is cut
 leaves what the others measured.  Without a GPU a tiny version runs, which only tries the script.
 """
@@ -135,10 +136,10 @@ def run_parts(parts: dict[str, Part], asked: Asked, found: dict[str, Any], out: 
         print(f"{name}: {said}", flush=True)
 
 
-def about(asked: Asked) -> dict[str, Any]:
-    """Machine, code and software of a measurement."""
+def about(asked: Asked, code: str | None = None) -> dict[str, Any]:
+    """Machine, code and software of a measurement; `code` is the commit, if somebody said it."""
     try:
-        code = commit()
+        code = code or commit()
     except (OSError, subprocess.CalledProcessError):  # no git, or a copy without history
         code = "not known"
     cuda = asked.device.type == "cuda"
@@ -169,16 +170,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny", action="store_true", help="only try the script")
     parser.add_argument("--device", type=torch.device, default=default_device())
     parser.add_argument("--tests", nargs="*", default=(), help="files (default: with gpu tests)")
+    parser.add_argument("--commit", help="of the code, where a copy of it has no .git to ask")
     args = parser.parse_args(arguments)
     tiny = args.tiny or args.device.type != "cuda"
     if tiny and args.out == gpu_page.RESULT:
         parser.error("a tiny version measures nothing: give another --out than the page's")
     seconds = 60 * (args.minutes or (60.0 if tiny else 7.5))
     asked = Asked(args.device, tiny, seconds, args.data, tuple(args.tests))
-    found: dict[str, Any] = {**about(asked), "seconds": {}, "failed": {}, "cut": {}}
+    found: dict[str, Any] = {**about(asked, args.commit), "seconds": {}, "failed": {}, "cut": {}}
     write(found, args.out)
     run_parts({name: PARTS[name] for name in args.parts}, asked, found, args.out)
-    print("\n" + gpu_page.page(found))
+    print("\n" + gpu_page.page(found, args.out))
 
 
 if __name__ == "__main__":

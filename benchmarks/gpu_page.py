@@ -1,22 +1,27 @@
-"""Tables of what gpu.py measured: it prints them, and bench.py puts them into RESULTS.md."""
+#!/usr/bin/env python3
+"""Tables of what gpu.py measured: it prints them, and bench.py puts them into RESULTS.md.
+
+`python benchmarks/gpu_page.py` puts those of docs/results/gpu.json there and measures nothing.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bench_cases import cell
+from gpu_bars import bars_section
+from gpu_hours import NOT_MEASURED, hours_section, over_plain, trial_rows
 from markdown_tables import table
 
-from mico_competition.competition.table import get_scenario, phases_of
-
-RESULT = Path(__file__).resolve().parents[1] / "docs" / "results" / "gpu.json"
-TASKS = ("purchase100", "cifar10", "sst2")
-OF_2022 = tuple(f"{task}_{kind}" for task in TASKS for kind in ("inf", "hi", "lo", "ddp"))
-NOT_MEASURED = "not measured on a GPU"
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "docs" / "results" / "gpu.json"
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+_REASON = 200  # characters of why something failed
 
 
 def gpu_section() -> str:
@@ -25,21 +30,21 @@ def gpu_section() -> str:
         return f"## On a GPU\n\nThis was {NOT_MEASURED}: `benchmarks/gpu.py` does it."
     found = json.loads(RESULT.read_text(encoding="utf-8"))
     later = f"What was written after commit {found['code']} was {NOT_MEASURED}."
-    return f"## On a GPU\n\n{page(found)}\n\n{later}"
+    return f"## On a GPU\n\n{page(found, RESULT.relative_to(ROOT))}\n\n{later}"
 
 
-def page(found: dict[str, Any]) -> str:
-    """All tables; what was not measured is named."""
+def page(found: dict[str, Any], source: Path) -> str:
+    """All tables; what was not measured is named, and `source`, where the numbers are."""
     shown = {name for name in SECTIONS if found.get(name)}
     shown |= {"tables", "pictures"} if found.get("runs") else set()  # an earlier form of them
     missing = [title for name, (title, _) in SECTIONS.items() if name not in shown]
-    parts = [_about(found)]
+    parts = [_about(found, source), bars_section(found)]
     parts += [show(found) for name, (_, show) in SECTIONS.items() if found.get(name)]
     if found.get("runs"):
         parts.append(_runs(found))
     if missing:
         parts.append(f"Not measured on a GPU: {'; '.join(missing)}.")
-    parts += [f"{name} failed: {said}" for name, said in found.get("failed", {}).items()]
+    parts += [f"{name} failed: {_short(said)}" for name, said in found.get("failed", {}).items()]
     parts += [
         f"{name} was cut after {seconds:.0f} s, the end of its time box."
         for name, seconds in found.get("cut", {}).items()
@@ -47,13 +52,14 @@ def page(found: dict[str, Any]) -> str:
     return "\n\n".join([*parts, hours_section(found)])
 
 
-def _about(found: dict[str, Any]) -> str:
+def _about(found: dict[str, Any], source: Path) -> str:
     tiny = "**A tiny version, which only tries the script.** " if found.get("tiny") else ""
     text = f"transformers {found['transformers']}, " if "transformers" in found else ""
+    earlier = ", by an earlier form of" if found.get("runs") else ""
     return (
         f"{tiny}{found['device']}, torch {found['torch']}, opacus {found['opacus']}, {text}Python "
-        f"{found['python']}, code of commit {found['code']}: `benchmarks/gpu.py`, whose JSON is "
-        "docs/results/gpu.json."
+        f"{found['python']}, code of commit {found['code']}{earlier or ':'} `benchmarks/gpu.py`, "
+        f"whose JSON is {source}."
     )
 
 
@@ -66,7 +72,14 @@ def _tests(found: dict[str, Any]) -> str:
 
 
 def _steps(found: dict[str, Any]) -> str:
-    modes = list(dict.fromkeys(mode for case in found["steps"] for mode in case["seconds"]))[1:]
+    modes = list(
+        dict.fromkeys(
+            mode
+            for name in ("seconds", "failed")
+            for case in found["steps"]
+            for mode in case.get(name, ())
+        )
+    )[1:]
     times, peaks = [], []
     for case in found["steps"]:
         seconds, peak = case["seconds"], case["peak_bytes"]
@@ -86,22 +99,49 @@ def _steps(found: dict[str, Any]) -> str:
     if peaks:
         parts.append("Peak memory of a step, over that of a plain one:")
         parts.append(table(["model", "plain step", *modes], peaks))
+    parts += [
+        f"{case['title']}, {mode}, failed: {_short(said)}"
+        for case in found["steps"]
+        for mode, said in case.get("failed", {}).items()
+    ]
     return "\n\n".join(parts)
 
 
+def _short(said: str) -> str:
+    """The first line of an error, or its beginning, without a full stop of its own."""
+    line = (said.strip().splitlines() or ["no reason was told"])[0]
+    return line.rstrip(".") + "." if len(line) <= _REASON else line[:_REASON] + "..."
+
+
 def _trials(found: dict[str, Any], name: str, title: str) -> str:
-    head = ["scenario", "precision", "stack", "a step", "records a second", "models an hour"]
-    words = any("tokens_a_second" in row for row in found[name])
+    measured = trial_rows(found, name)
+    words = any("tokens_a_second" in row for row in measured)
+    ratios = [over_plain(row, measured) for row in measured]
     rows = []
-    for row in found[name]:
-        precision = row["precision"] + (", CUDA graphs" if row["graphs"] else "")
-        cells = [row["scenario"], precision, str(row["stack"])]
-        cells += [f"{1e3 * row['step_seconds']:.1f} ms", f"{row['records_a_second']:,.0f}"]
-        cells += [f"{row['models_an_hour']:,.1f}"]
+    for row, ratio in zip(measured, ratios):
+        cells = [row["scenario"], _how(row), str(row["stack"])]
+        cells += [f"{1e3 * row['step_seconds']:.1f} ms"]
+        cells += ["-" if ratio is None else f"{ratio:.2f}"] if any(ratios) else []
+        cells += [f"{row['records_a_second']:,.0f}", f"{row['models_an_hour']:,.1f}"]
         cells += [f"{row['tokens_a_second']:,.0f}"] if words else []
+        energy = row.get("kilowatt_hours")
+        cells += ["-" if energy is None else f"{energy:.3g} kWh for {row['models']}"]
         rows.append([*cells, f"{row['memory'] / 2**30:.1f} GB"])
-    head += ["tokens a second"] if words else []
-    return f"{title}\n\n{table([*head, 'memory'], rows)}"
+    head = ["scenario", "precision", "stack", "a step", *(["over plain"] if any(ratios) else [])]
+    head += ["records a second", "models an hour", *(["tokens a second"] if words else [])]
+    parts = [title, table([*head, "energy of models", "memory"], rows)] if rows else [title]
+    parts += [
+        f"{row['scenario']}, {_how(row)}, in a stack of {row['stack']}, failed: "
+        f"{_short(row['failed'])}"
+        for row in found[name]
+        if "failed" in row
+    ]
+    return "\n\n".join(parts)
+
+
+def _how(row: dict[str, Any]) -> str:
+    """In which precision a trial ran, and whether with CUDA graphs."""
+    return str(row["precision"]) + (", CUDA graphs" if row["graphs"] else "")
 
 
 def _signals(found: dict[str, Any]) -> str:
@@ -171,46 +211,13 @@ SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 }
 
 
-def hours_section(found: dict[str, Any]) -> str:
-    """The GPU hours of all 2,400 models, with the source of each row."""
-    rows, total, counted, models = [], 0.0, 0, 0
-    for scenario in OF_2022:
-        phases = phases_of(get_scenario(scenario).challenge).values()
-        count = sum(len(phase.model_ids) for phase in phases)
-        models += count
-        seconds, source = seconds_a_model(found, scenario)
-        if seconds is None:
-            rows.append([scenario, str(count), "-", "-", source])
-            continue
-        hours = count * seconds / 3600
-        total, counted = total + hours, counted + count
-        rows.append([scenario, str(count), f"{seconds:.2f} s", f"{hours:.2f}", source])
-    rows.append(["sum", f"{counted:,} of {models:,}", "", f"{total:.1f}", ""])
-    if not counted:
-        return f"The GPU hours of all {models:,} models were {NOT_MEASURED}."
-    head = ["scenario", "models", "a model", "GPU hours", "source"]
-    tiny = "Of a tiny version, so these are not GPU hours: " if found.get("tiny") else ""
-    title = f"{tiny}{models:,} models: GPU hours, one process after another"
-    return f"{title}\n\n{table(head, rows)}"
+def main() -> None:
+    """Put the section into RESULTS.md, where it is the last one."""
+    text = RESULTS.read_text(encoding="utf-8")
+    begin = re.search(r"^## On a GPU$", text, re.MULTILINE)
+    before = text[: begin.start()] if begin else text.rstrip() + "\n\n"
+    RESULTS.write_text(before + gpu_section() + "\n", encoding="utf-8")
 
 
-def seconds_a_model(found: dict[str, Any], scenario: str) -> tuple[float | None, str]:
-    """Seconds of a model of a scenario in float32, by the fastest that was measured; the source."""
-    task, _, kind = scenario.rpartition("_")
-    like = f"{task}_{'inf' if kind == 'inf' else 'lo'}"  # the others differ in their noise alone
-    as_it = "" if like == scenario else f"as {like}: "
-    for row in found.get("models", ()):
-        if row["scenario"] == like and "accuracy" in row:
-            return row["seconds"], f"{as_it}measured, a whole model"
-    rows = [
-        row
-        for name in ("tables", "pictures", "text")
-        for row in found.get(name, ())
-        if row["scenario"] == like and (row["precision"], row["graphs"]) == ("float32", False)
-    ]
-    if not rows:
-        return None, NOT_MEASURED
-    best = max(rows, key=lambda row: row["models_an_hour"])
-    stack = f" in a stack of {best['stack']}" if best["stack"] > 1 else ""
-    said = f"scaled from {best['trial_steps']} of {best['steps']:,} steps{stack}"
-    return 3600 / best["models_an_hour"], f"{as_it}{said}"
+if __name__ == "__main__":
+    main()

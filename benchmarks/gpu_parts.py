@@ -13,15 +13,12 @@ from typing import Any
 
 import torch
 from bench_cases import bits, images
-from gpu_data import BASE, TINY, Asked, Tell, dataset_for, settings_for
+from gpu_data import BASE, Asked, Tell, dataset_for, settings_for
+from gpu_trials import Trials
 
 from mico_competition.competition.splits import derive_seeds
-from mico_competition.competition.table import get_scenario, get_task, phases_of
-from mico_competition.fleets.cost import cost
-from mico_competition.fleets.trial import trial
 from mico_competition.models.architectures import CNN, MLP
 from mico_competition.signals.pool import ModelPool
-from mico_competition.training.accounting import Mechanism
 from mico_competition.training.train import train_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,80 +64,37 @@ def gpu_tests() -> list[str]:
 
 
 def tables(asked: Asked, tell: Tell) -> None:
-    """Try Purchase-100 in stacks of several sizes."""
-    for stack in STACKS if not asked.tiny else (2, 1):
+    """Try Purchase-100 in stacks of several sizes; then one of 200, and one model, with graphs."""
+    tried = Trials(asked, tell)
+    stacks = STACKS if not asked.tiny else (2, 1)
+    for stack in stacks:
         for scenario in ("purchase100_lo", "purchase100_inf"):
-            tell(measure_trial(asked, scenario, stack=stack, seconds=3.0))
+            tried(scenario, stack=stack, seconds=3.0)
+    for stack in stacks[:2]:
+        tried("purchase100_lo", stack=stack, graphs=True, seconds=3.0)
 
 
 def pictures(asked: Asked, tell: Tell) -> None:
     """Try CIFAR-10's CNN: in each precision, with CUDA graphs, and in stacks."""
+    tried = Trials(asked, tell)
     for precision in asked.precisions()[:2]:
         for scenario in ("cifar10_lo", "cifar10_inf"):
-            tell(measure_trial(asked, scenario, precision=precision, seconds=4.0))
+            tried(scenario, precision=precision, seconds=3.0)
     for precision in asked.precisions()[:2] if asked.device.type == "cuda" else ():
-        tell(measure_trial(asked, "cifar10_lo", precision=precision, graphs=True, seconds=4.0))
+        tried("cifar10_lo", precision=precision, graphs=True, seconds=2.0)
     for stack in (2,) if asked.tiny else (4, 16):
         for scenario in ("cifar10_lo", "cifar10_inf"):
-            tell(measure_trial(asked, scenario, stack=stack, seconds=3.0))
+            tried(scenario, stack=stack, seconds=2.0)
 
 
 def text(asked: Asked, tell: Tell) -> None:
-    """Try a model of roberta-base's shape in each precision."""
-    for scenario in ("sst2_lo", "sst2_inf"):
-        for precision in asked.precisions():
-            tell(measure_trial(asked, scenario, precision=precision, seconds=4.0))
+    """Try a model of roberta-base's shape in each precision; float32, as in 2022, comes first."""
+    tried = Trials(asked, tell)
+    for precision in asked.precisions():
+        for scenario in ("sst2_lo", "sst2_inf"):
+            tried(scenario, precision=precision, seconds=3.0)
     if asked.device.type == "cuda":
-        tell(measure_trial(asked, "sst2_lo", precision="bfloat16", graphs=True, seconds=4.0))
-
-
-def measure_trial(
-    asked: Asked,
-    scenario: str,
-    *,
-    stack: int = 1,
-    precision: str = "float32",
-    graphs: bool = False,
-    seconds: float,
-) -> dict[str, Any]:
-    """What a fleet's own trial of a scenario finds, and what its models will take by that.
-
-    Steps are those of whole runs: batches are drawn, records are gathered, and nobody waits for the
-    GPU between two steps.
-    """
-    base = TINY if asked.tiny else BASE
-    flags: dict[str, Any] = {"precision": precision, "cuda_graphs": graphs or None}
-    with settings_for(scenario, tiny=asked.tiny, base=base, **flags) as settings:
-        data, _ = dataset_for(settings, base, None)
-        # The accountant's search for the noise of the target would take longer than the steps.
-        noise = Mechanism(1.0, settings.sample_rate, settings.num_steps)
-        options: dict[str, Any] = {"seconds": 0.0 if asked.tiny else seconds}
-        options["mechanism"] = None if settings.disable_dp else noise
-        found = trial(settings, data, stack=stack, device=asked.device, **options)
-    challenge = get_scenario(scenario).challenge
-    ids = [i for phase in phases_of(challenge).values() for i in phase.model_ids]
-    whole = cost(settings, found, ids)
-    batch = settings.batch_size if settings.disable_dp else settings.expected_batch_size
-    rate = stack * batch / found.step_seconds
-    row = {
-        "scenario": scenario,
-        "precision": precision,
-        "graphs": graphs,
-        "stack": stack,
-        "models": len(ids),
-        "records": settings.len_training,
-        "steps": settings.num_steps,
-        "trial_steps": found.steps,
-        "step_seconds": found.step_seconds,
-        "begin_seconds": found.begin_seconds,
-        "records_a_second": rate,
-        "models_an_hour": 3600 * len(ids) / whole.worker_seconds,
-        "kilowatt_hours": whole.kilowatt_hours,
-        "memory": found.memory,
-    }
-    if get_task(settings.task).text:
-        row["tokens_a_second"] = rate * float(data.attention_mask.sum(1).float().mean())
-    return row
+        tried("sst2_lo", precision="bfloat16", graphs=True, seconds=3.0)
 
 
 def signals(asked: Asked, tell: Tell) -> None:

@@ -58,7 +58,7 @@ class InFloat32:
 
 def steps(asked: Asked, tell: Tell) -> None:
     """Time a private step and its rivals, in turn, against a plain one."""
-    modes = (*RIVALS, *ON_A_GPU) if asked.device.type == "cuda" else (*RIVALS, ON_A_GPU[1])
+    modes = (*RIVALS, *(ON_A_GPU if asked.device.type == "cuda" else ON_A_GPU[:2]))
     for case in TINY_CASES if asked.tiny else CASES:
         tell(measure_case(case, modes, asked.device))
 
@@ -77,6 +77,10 @@ def measure_case(case: Case, modes: Sequence[str], device: torch.device) -> dict
         except (RuntimeError, ValueError) as error:  # the others still count
             failed[mode] = f"{type(error).__name__}: {error}"
     times = step_times(rivals, batch, case.repeats, warm_up=3)
+    for mode in [each for each in rivals if "graphs" in each]:
+        if why := without_graphs(rivals[mode]):  # it measured steps as they are without
+            failed[mode] = why
+            del rivals[mode], times[mode]
     peaks = {}
     for mode, trainer in rivals.items() if device.type == "cuda" else ():
         torch.cuda.empty_cache()
@@ -87,6 +91,13 @@ def measure_case(case: Case, modes: Sequence[str], device: torch.device) -> dict
         peaks[mode] = torch.cuda.max_memory_allocated() - before + standing_bytes(owner)
     row = {"title": case.title, "batch": case.batch, "seconds": times, "peak_bytes": peaks}
     return row | ({"failed": failed} if failed else {})
+
+
+def without_graphs(trainer: Any) -> str:
+    """Why a trainer's steps ran without CUDA graphs; nothing if they ran with them."""
+    if trainer.graphs is None:
+        return f"no CUDA graphs on {trainer.device.type}"
+    return f"no CUDA graphs: {trainer.graphs.off}" if trainer.graphs.off else ""
 
 
 def profile(asked: Asked, tell: Tell) -> None:

@@ -207,7 +207,8 @@ def gpu_times(gpu: dict[str, Any]) -> list[str]:
         rows.append(row)
     machine = f"{gpu['device']}, torch {gpu['torch']}, opacus {gpu['opacus']}, Python "
     lines = table(["model", "plain step", *modes.values()], rows)
-    return [*lines.splitlines(), "", f"{machine}{gpu['python']}."]
+    code = f"code of commit {gpu['code']}; later code was not measured on a GPU"
+    return [*lines.splitlines(), "", f"{machine}{gpu['python']}, {code}."]
 
 
 if __name__ == "__main__":

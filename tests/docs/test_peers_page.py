@@ -26,6 +26,8 @@ def test_the_page_is_what_its_script_writes(script, report):
     steps, gpu = script.read(script.STEPS), script.read(script.GPU)
     assert report["attacks"] and report["bounds"] and steps["steps"] and gpu["steps"]
     assert script.filled(page, report, steps, gpu) == page
+    code = f"code of commit {gpu['code']}; later code was not measured on a GPU."
+    assert f"{gpu['device']}, " in page and code in page
 
 
 def test_our_scores_are_the_papers_and_our_alarms_as_few_as_allowed(script, report):

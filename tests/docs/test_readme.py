@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from statistics import median
 
 from mico_competition.cli import build_parser
 
@@ -44,3 +45,15 @@ def test_its_results_are_those_of_the_pages():
     assert len(rows) >= 8
     measured = [cell.strip() for row in rows for cell in row if re.match(r" [+\d]", cell)]
     assert len(measured) >= 20 and not [cell for cell in measured if cell not in pages]
+
+
+def test_its_figures_of_a_gpu_are_those_of_the_page_with_card_and_commit():
+    """And it says that later code was not measured on one."""
+    found = json.loads((ROOT / "docs" / "results" / "gpu.json").read_text("utf-8"))
+    text = " ".join(README.split())
+    assert f"On an {found['device']} " in text and f"code of commit {found['code']};" in text
+    assert "later code was not measured on a GPU ([speed](benchmarks/RESULTS.md#on-a-gpu))" in text
+    for mode, said in (("bookkeeping", "it took {} times"), ("hooks", "with hooks {}, by")):
+        steps = [case["seconds"] for case in found["steps"]]
+        ratios = [median(seconds[mode]) / median(seconds["plain"]) for seconds in steps]
+        assert said.format(f"{min(ratios):.1f} to {max(ratios):.1f}") in text

@@ -1,7 +1,9 @@
 """What a fleet will cost, against what a small one took."""
 
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +13,12 @@ from mico_competition.cli import main
 from mico_competition.cli.fleet_plan import lines, values
 from mico_competition.competition.table import using
 from mico_competition.data.datasets import load_dataset
+from mico_competition.fleets import clock as clock_module
+from mico_competition.fleets import trial as trial_module
 from mico_competition.fleets.cost import Cost, cost
 from mico_competition.fleets.power import PowerReading
 from mico_competition.fleets.trial import Trial, trial
+from mico_competition.training import train, train_stack
 from mico_competition.training.settings import resolve
 
 FILES = {"model.pt": 1000, "metadata.json": 10}
@@ -102,11 +107,80 @@ def test_memory_and_disk_bound_a_fleet(tmp_path, changes, missing, said):
 def test_a_trial_stops_in_time_and_leaves_torch_as_it_was(scenario, stack):
     settings = resolve({"scenario": scenario})
     data = load_dataset("digits")
-    short = trial(settings, data, stack=stack, seconds=0.0)
+    short = trial(settings, data, stack=stack, seconds=0.0, longest=0.0)
     assert short.steps == 3 and short.stack == stack and short.step_seconds > 0
     whole = trial(resolve({"scenario": scenario, "num_epochs": 1}), data, seconds=1e9)
     assert whole.steps == 4 and whole.memory > 10**7
     assert set(whole.files["trained"]) > set(whole.files["dev"])
+    enough = trial(resolve({"scenario": scenario, "num_epochs": 10}), data, seconds=0.0)
+    assert enough.steps == 20, "if they do not take too long"
+
+
+@pytest.fixture
+def takes(monkeypatch):
+    """Lets calls of a function take so many seconds more, by the clocks of a trial."""
+    spent = [0.0]
+    late = SimpleNamespace(perf_counter=lambda: time.perf_counter() + spent[0])
+    for module in (clock_module, trial_module):
+        monkeypatch.setattr(module, "time", late)
+
+    def add(module, name, seconds):
+        whole, calls = getattr(module, name), []
+
+        def slow(*arguments, **options):
+            calls.append(arguments)
+            spent[0] += seconds
+            return whole(*arguments, **options)
+
+        monkeypatch.setattr(module, name, slow)
+        return calls
+
+    return add
+
+
+@pytest.mark.parametrize("stack", [1, 3])
+def test_a_fleet_writes_no_release(takes, stack):
+    """One folder of each model takes time of a fleet, and what a release holds takes disk only."""
+    takes(trial_module, "write_model_folder", 10_000)
+    takes(trial_module, "write_public_files", 10_000)
+    settings, data = resolve({"scenario": "digits_inf"}), load_dataset("digits")
+    found = trial(settings, data, stack=stack, seconds=0.0, longest=0.0)
+    assert found.begin_seconds == pytest.approx(10_000 * stack, abs=500)
+    assert found.written_seconds == pytest.approx(10_000, abs=500)
+    again = trial(settings, data, stack=stack, seconds=0.0, longest=0.0, like=found)
+    assert again.files == found.files
+    assert again.begin_seconds == pytest.approx(found.begin_seconds, abs=500)
+
+
+def test_nothing_is_written_for_a_trial_like_an_earlier_one(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("written")
+
+    settings, data = resolve({"scenario": "digits_lo"}), load_dataset("digits")
+    first = trial(settings, data, seconds=0.0, longest=0.0)
+    monkeypatch.setattr(trial_module, "write_model_folder", refuse)
+    second = trial(settings, data, stack=2, seconds=0.0, longest=0.0, like=first)
+    assert second.files == first.files and second.stack == 2
+
+
+@pytest.mark.parametrize(("stack", "seconds"), [(1, 0.0), (3, 0.0), (1, 1e9), (3, 1e9)])
+def test_the_draw_of_each_epoch_is_counted_once(takes, stack, seconds):
+    """Also if the trial sees the first epoch only, and not twice if it sees several."""
+    takes(train, "epoch_of", 10_000)
+    takes(train_stack, "epoch_of", 10_000)
+    settings = resolve({"scenario": "digits_lo", "num_epochs": 3})
+    data = load_dataset("digits")
+    found = trial(settings, data, stack=stack, seconds=seconds, longest=0.0)
+    assert found.begin_seconds < 500
+    whole = cost(settings, found, range(stack)).worker_seconds
+    assert whole == pytest.approx(3 * 10_000 * stack, abs=1000)
+
+
+def test_the_splits_of_each_model_are_counted_and_those_of_one_made(takes):
+    calls = takes(trial_module, "splits_of", 10_000)
+    settings, data = resolve({"scenario": "digits_inf"}), load_dataset("digits")
+    found = trial(settings, data, stack=3, seconds=0.0, longest=0.0)
+    assert found.begin_seconds == pytest.approx(30_000, abs=500) and len(calls) == 1
 
 
 def size_of(*folders):

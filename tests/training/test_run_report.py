@@ -14,7 +14,7 @@ from mico_competition.cli import main
 from mico_competition.competition.splits import Seeds
 from mico_competition.training import run_report as module
 from mico_competition.training.private_checks import PrivacyChecks
-from mico_competition.training.run_report import RunReport
+from mico_competition.training.run_report import Reports, RunReport
 from mico_competition.training.settings import resolve
 from mico_competition.training.trackers import open_tracker
 from mico_competition.training.train_many import Run, train_many
@@ -229,3 +229,12 @@ def test_the_total_of_no_report_is_never_read(tmp_path):
     report = RunReport(settings, path=tmp_path / "now.json", seconds=1e-9)
     report.write(0, 1, torch.empty((), device="meta"))
     assert json.loads((tmp_path / "now.json").read_text())["loss"] is None
+
+
+def test_the_totals_of_a_private_stack_are_never_read(tmp_path):
+    """On a GPU each report would wait for all steps, to tell nothing."""
+    settings = small_settings(tmp_path, "purchase100", "lo", train_seed=7)
+    paths = [tmp_path / f"{i}.json" for i in range(3)]
+    reports = Reports([RunReport(settings, path=path, seconds=1e-9) for path in paths])
+    reports.write(0, 1, torch.empty(3, device="meta"))
+    assert [json.loads(path.read_text())["loss"] for path in paths] == [None] * 3

@@ -62,6 +62,11 @@ class RunReport:
         self._seconds = seconds
         self.start(0)
 
+    @property
+    def tells_loss(self) -> bool:
+        """Whether the report has a loss; if not, nobody needs to wait for a GPU to know it."""
+        return self._settings.disable_dp
+
     def start(self, steps: int) -> None:
         """See `Report`."""
         self._first, self._begun = steps, time.monotonic()
@@ -79,7 +84,7 @@ class RunReport:
         steps = epoch * settings.steps_per_epoch + step
         rate = (steps - self._first) / (now - self._begun) if now > self._begun else None
         loss = None
-        if settings.disable_dp:
+        if self.tells_loss:
             loss = float(total) / min(step * settings.batch_size, settings.len_training)
         if self._path is not None:
             values = {
@@ -137,5 +142,7 @@ class Reports:
 
     def write(self, epoch: int, step: int, total: Any) -> None:
         """See `Report`; `total` is float[S]."""
-        for report, loss in zip(self._reports, total.tolist(), strict=True):
+        told = any(report.tells_loss for report in self._reports)
+        losses = total.tolist() if told else [None] * len(self._reports)
+        for report, loss in zip(self._reports, losses, strict=True):
             report.write(epoch, step, loss)
