@@ -9,18 +9,18 @@ on top of the data set and what the process holds before.
 
 - k counts the copies of the weights while a pass runs: 5 (the models, the stack, the sums of
   gradients and those of one more pass, what the optimiser computes with), 6 in a private run, which
-  has noise, and with Adam its 2 moments and 1 more.  The checks of a private run hold 14, and at
-  that time the D of 5 records: what is larger counts.
+  has noise, and with Adam its 2 moments and 1 more.  The checks of a private run hold 14, which
+  malloc spreads over 17, and at that time the D of 5 records: what is larger counts.
 - X numbers go into a model for each record.  They are held c = 3 times, and 8 times in a private
   run, whose checks exchange records.
-- D numbers are made of each record.  A forward pass leaves A of them for the backward pass; the
-  largest tensor has M.  Plain: D = A + 2 M.  In a private run A includes the inputs of the layers
-  with parameters, and two moments count.  At the end of the backward pass, the G gradients of these
-  layers' outputs are there: A + G + 2 M.  While norms are computed, there are K inputs and
-  gradients, or the per-example gradients that `Rule.keeps` puts in their place, and what one layer
-  computes, P at most: K + M + P.  D is the larger one.  Convolutions that run model by model
-  compute for one model at a time, so there b P counts once, not S times.
-- f = 2, as malloc leaves gaps; 1.7 in a private run, whose A and G are not all there at once.
+- D numbers are made of each record.  A forward pass leaves A of them for the backward pass, and the
+  largest tensor has M: D = A + M.  In a private run A includes the inputs of the layers with
+  parameters, and two moments count.  At the end of the backward pass, the G gradients of these
+  layers' outputs are there: A + G + M.  While norms are computed, there are K inputs and gradients,
+  or the per-example gradients that `Rule.keeps` puts in their place, and what one layer computes, P
+  at most: K + M + P.  D is the larger one.  Convolutions that run model by model compute for one
+  model at a time, so there b P counts once, not S times.
+- f = 2.4, as malloc leaves gaps; 1.9 in a private run, whose A and G are not all there at once.
 - n records of each model have an index, a label and a place in the epoch's batches.
 
 A, M, G, K and P are counted on two models with two records each (`sizes_of`).
@@ -52,7 +52,7 @@ from mico_competition.training.stacked_layers import SMALL_CONVOLUTION, StackedC
 from mico_competition.training.stacked_model import stacked
 
 _ADAM = {"sgd": 0, "adam": 3, "adamw": 3}  # copies of the weights
-_CHECKS, _CHECKED = 14, 5  # copies of the weights, and records of each model, in the checks
+_CHECKS, _CHECKED = 17, 5  # copies of the weights, and records of each model, in the checks
 _RECORD = 40  # bytes of index, label and places in batches
 _FLOAT = 4
 _ALWAYS = 16 * 10**6
@@ -83,15 +83,13 @@ class Sizes:
     norms: float = 0
     convolutions: tuple[tuple[float, float], ...] = ()
 
-    def made(self, stack: int, rows: int, *, private: bool) -> float:
+    def made(self, stack: int, rows: int) -> float:
         """S b D, the numbers that a stack makes of `rows` records of each model."""
-        backward = stack * (self.left + self.gradients + 2 * self.largest)
-        if not private:
-            return rows * backward
         norms = stack * self.norms
         for numbers, work in self.convolutions:
             norms = max(norms, numbers * (stack if work * rows <= SMALL_CONVOLUTION else 1))
-        return rows * max(backward, stack * (self.kept + self.largest) + norms)
+        step = max(stack * (self.left + self.gradients), stack * self.kept + norms)
+        return rows * (step + stack * self.largest)
 
 
 def sizes_of(model: nn.Module, example: Any, private: bool) -> Sizes:
@@ -202,10 +200,10 @@ def stack_bytes(settings: Settings, sizes: Sizes, stack: int) -> int:
     if private:
         longest = fixed_length(settings.expected_batch_size, settings.len_training)
     rows = min(settings.max_physical_batch_size, longest)
-    gaps = 1.7 if private else 2.0
+    gaps = 1.9 if private else 2.4
 
     def held(copies: int, rows: int) -> float:
-        return stack * copies * sizes.weights + gaps * sizes.made(stack, rows, private=private)
+        return stack * copies * sizes.weights + gaps * sizes.made(stack, rows)
 
     numbers = held(5 + private + adam, rows)
     if private:
