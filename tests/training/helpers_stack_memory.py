@@ -8,6 +8,7 @@ before, so that what torch loads at its first steps does not count.
 import ctypes
 import sys
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,7 +54,7 @@ def norm_cnn():
 
 
 # A model, the shape of a record, its scenarios, and the size of a batch.
-KINDS = {
+KINDS: dict[str, tuple[Any, tuple[int, ...], str, int]] = {
     "mlp": (MLP, (600,), "purchase100", 512),
     "cnn": (CNN, (3, 32, 32), "cifar10", 128),
     "small_cnn": (small_cnn, (1, 8, 8), "cifar10", 128),

@@ -161,7 +161,7 @@ class _Made(TorchDispatchMode):
     """Counts the bytes of all tensors that are made in its block, also of those dropped again."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.sizes: dict[int, int] = {}
         self._held: list[Tensor] = []  # so that no other tensor gets the place of a dropped one
 
