@@ -8,6 +8,7 @@ import torch
 from test_cancellation import CASES, cancelling
 from test_not_finite import MODELS, NORM, VALUES
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mico_competition.models.architectures import CNN, MLP
@@ -158,14 +159,41 @@ def test_a_record_whose_positions_cancel_is_clipped_without_asking(case):
         assert moved.double().norm() <= 1.001
 
 
+class Reads(TorchFunctionMode):
+    """Counts the methods that copy values to the host; on a CPU they are no operations."""
+
+    NAMES = ("tolist", "cpu", "numpy")
+
+    def __init__(self, asked):
+        super().__init__()
+        self.asked = asked
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__name__", "") in self.NAMES:
+            self.asked.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
 class Questions(TorchDispatchMode):
-    """Counts the operations whose results the host waits for, or whose shapes depend on values."""
+    """Counts the operations whose results the host waits for, or whose shapes depend on values.
+
+    It sees neither `Tensor.to`, which on a CPU copies nothing, nor a copy from the host.
+    """
 
     NAMES = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select")
 
     def __init__(self):
         super().__init__()
         self.asked = []
+        self._reads = Reads(self.asked)
+
+    def __enter__(self):
+        self._reads.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self._reads.__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func._schema.name.removeprefix("aten::")
@@ -173,6 +201,20 @@ class Questions(TorchDispatchMode):
         if name in self.NAMES or by_mask:
             self.asked.append(name)
         return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda x: x.tolist(), lambda x: x.cpu(), lambda x: x.numpy(), lambda x: x[0].item(),
+        lambda x: int(x[0]), lambda x: bool(x[0]), lambda x: x[x > 1], lambda x: x.nonzero(),
+        lambda x: torch.arange(x[1]), lambda x: torch.equal(x, x), lambda x: [0, 1][x[0]],
+    ],
+)  # fmt: skip
+def test_questions_are_seen(ask):
+    with Questions() as questions:
+        ask(torch.arange(3))
+    assert len(questions.asked) == 1
 
 
 @pytest.mark.parametrize("fixed", [True, False])

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -11,6 +13,8 @@ from torch import nn
 
 from mico_competition.competition.splits import Seeds
 from mico_competition.models.architectures import MLP
+from mico_competition.training import stack_memory
+from mico_competition.training import train_many as train_many_module
 from mico_competition.training.accounting import Mechanism
 from mico_competition.training.settings import resolve
 from mico_competition.training.stacked_model import stacked as stack_of
@@ -167,6 +171,41 @@ def test_small_mlps_are_stacked_by_default_and_large_steps_are_not(tmp_path):
         assert not _faster_together(resolve({"scenario": "purchase100_lo"}))
     assert not _faster_together(resolve({"scenario": "cifar10_lo"}))
     assert not _faster_together(settings_of("digits_lo", grad_sample_mode="hooks"))
+
+
+@pytest.mark.parametrize(("device", "of_digits", "of_purchase"), [("cpu", 10, 1), ("cuda", 50, 50)])
+def test_stacks_are_larger_on_a_gpu(monkeypatch, device, of_digits, of_purchase):
+    monkeypatch.setattr(train_many_module, "default_device", lambda: torch.device(device))
+    assert train_many_module.stack_of(settings_of("digits_lo")) == of_digits
+    assert train_many_module.stack_of(resolve({"scenario": "purchase100_lo"})) == of_purchase
+    for alone in (
+        resolve({"scenario": "cifar10_lo"}),
+        settings_of("digits_lo", grad_sample_mode="hooks"),
+    ):
+        assert train_many_module.stack_of(alone) == 1
+
+
+def test_a_default_stack_that_does_not_fit_is_refused_with_the_stack_that_does(
+    tmp_path, monkeypatch
+):
+    """50 models, as on a GPU; the sentence has the largest stack, which fits."""
+    monkeypatch.setattr(train_many_module, "default_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(stack_memory, "all_memory", lambda: 40_000_000)
+    settings, runs = settings_of("digits_lo", num_epochs=1), runs_in(tmp_path, 50)
+    options = {"device": torch.device("cpu"), "progress": False}
+    with pytest.raises(
+        ValueError, match="A stack of 50 models of task digits takes up to"
+    ) as error:
+        next(train_many(settings, blobs(), runs, **options))
+    found = re.search(r"this process may use 40 MB: give --stack (\d+) or less", str(error.value))
+    most = int(found[1])
+    assert 1 < most < 50
+    assert not list(tmp_path.iterdir())
+    for stack in (most + 1, most):
+        with (
+            nullcontext() if stack == most else pytest.raises(ValueError, match=f"--stack {most} ")
+        ):
+            list(train_many(settings, blobs(), runs[:stack], stack=stack, **options))
 
 
 def test_a_taken_folder_is_found_before_training(tmp_path):

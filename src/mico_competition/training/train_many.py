@@ -29,7 +29,9 @@ from mico_competition.training.train_stack import train_stack
 # Up to this many multiply-adds in the forward pass of a step, a stack of MLPs is faster on a CPU
 # than one model after another (benchmarks/RESULTS.md, "Stacks").
 SMALL_STEP = 10_000_000
-STACK = 10
+# Models of a stack on a CPU, and on a GPU: on an H100, stacks of 50 gave 1.6 times the models an
+# hour of stacks of 10 (docs/results/gpu.json).
+STACK, GPU_STACK = 10, 50
 
 
 def train_many(
@@ -52,7 +54,7 @@ def train_many(
         data: the whole dataset, as `inputs.prepare` returns it.
         runs: the seeds and folder of each model.
         tokenizer: is written beside the weights of text models.
-        stack: how many models to train together; by default STACK if that is faster, else 1.
+        stack: how many models to train together; by default as `stack_of` says.
         device: by default a GPU if there is one.
         progress: as in `train_model`; a function starts from 0 for each stack or model.
         mechanism: as in `train_model`.
@@ -88,8 +90,13 @@ def train_many(
 
 
 def stack_of(settings: Settings) -> int:
-    """How many models of a scenario to train together: STACK if that is faster, else 1."""
-    return STACK if _faster_together(settings) else 1
+    """How many models of a scenario to train together: more than 1 if that is faster.
+
+    Then it is GPU_STACK where a GPU is the default device, and STACK on a CPU.
+    """
+    if not _faster_together(settings):
+        return 1
+    return GPU_STACK if default_device().type == "cuda" else STACK
 
 
 def fault_of_stacks(settings: Settings) -> str:
