@@ -160,17 +160,11 @@ def test_clipped_sums_of_a_stack_are_those_of_loops():
     assert 0 < clipped < 5
 
 
-def test_small_mlps_are_stacked_by_default_and_large_steps_are_not(tmp_path):
+def test_small_mlps_are_stacked_by_default(tmp_path):
     told = list(
         train_many(settings_of("digits_inf"), blobs(), runs_in(tmp_path, 3), progress=False)
     )
     assert [metadata["stack"] for metadata in told] == [3, 3, 3]
-    from mico_competition.training.train_many import _faster_together
-
-    if not torch.cuda.is_available():
-        assert not _faster_together(resolve({"scenario": "purchase100_lo"}))
-    assert not _faster_together(resolve({"scenario": "cifar10_lo"}))
-    assert not _faster_together(settings_of("digits_lo", grad_sample_mode="hooks"))
 
 
 @pytest.mark.parametrize(("device", "of_digits", "of_purchase"), [("cpu", 10, 1), ("cuda", 50, 50)])
@@ -178,6 +172,7 @@ def test_stacks_are_larger_on_a_gpu(monkeypatch, device, of_digits, of_purchase)
     monkeypatch.setattr(train_many_module, "default_device", lambda: torch.device(device))
     assert train_many_module.stack_of(settings_of("digits_lo")) == of_digits
     assert train_many_module.stack_of(resolve({"scenario": "purchase100_lo"})) == of_purchase
+    assert train_many_module.stack_of(settings_of("digits_lo"), torch.device("cpu")) == 10
     for alone in (
         resolve({"scenario": "cifar10_lo"}),
         settings_of("digits_lo", grad_sample_mode="hooks"),
@@ -188,8 +183,8 @@ def test_stacks_are_larger_on_a_gpu(monkeypatch, device, of_digits, of_purchase)
 def test_a_default_stack_that_does_not_fit_is_refused_with_the_stack_that_does(
     tmp_path, monkeypatch
 ):
-    """50 models, as on a GPU; the sentence has the largest stack, which fits."""
-    monkeypatch.setattr(train_many_module, "default_device", lambda: torch.device("cuda"))
+    """The sentence has the largest stack, which fits."""
+    monkeypatch.setattr(train_many_module, "STACK", 50)
     monkeypatch.setattr(stack_memory, "all_memory", lambda: 40_000_000)
     settings, runs = settings_of("digits_lo", num_epochs=1), runs_in(tmp_path, 50)
     options = {"device": torch.device("cpu"), "progress": False}

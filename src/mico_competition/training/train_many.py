@@ -62,7 +62,7 @@ def train_many(
     Raises:
         ValueError: as `train_model`; or if `stack` > 1 and the models cannot be stacked.
     """
-    stack = stack or stack_of(settings)
+    stack = stack or stack_of(settings, device)
     if stack > 1:
         check_stacks(settings)
     for run in runs:  # before hours are spent on the first runs
@@ -89,14 +89,15 @@ def train_many(
         )
 
 
-def stack_of(settings: Settings) -> int:
+def stack_of(settings: Settings, device: torch.device | None = None) -> int:
     """How many models of a scenario to train together: more than 1 if that is faster.
 
-    Then it is GPU_STACK where a GPU is the default device, and STACK on a CPU.
+    Then it is GPU_STACK on a GPU, and STACK on a CPU; `device` is by default a GPU if there is one.
     """
-    if not _faster_together(settings):
+    on_gpu = (device or default_device()).type == "cuda"
+    if not _faster_together(settings, on_gpu):
         return 1
-    return GPU_STACK if default_device().type == "cuda" else STACK
+    return GPU_STACK if on_gpu else STACK
 
 
 def fault_of_stacks(settings: Settings) -> str:
@@ -125,7 +126,7 @@ def check_stacks(settings: Settings) -> None:
         )
 
 
-def _faster_together(settings: Settings) -> bool:
+def _faster_together(settings: Settings, on_gpu: bool) -> bool:
     """Whether stacks are known to be faster: those of small MLPs on a CPU, of all on a GPU."""
     task = get_task(settings.task)
     if task.text or settings.grad_sample_mode != "bookkeeping":
@@ -135,4 +136,4 @@ def _faster_together(settings: Settings) -> bool:
     if not isinstance(model, MLP):
         return False
     work = settings.batch_size * sum(parameter.numel() for parameter in model.parameters())
-    return work <= SMALL_STEP or default_device().type == "cuda"
+    return work <= SMALL_STEP or on_gpu
