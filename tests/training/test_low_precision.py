@@ -15,6 +15,7 @@ from mico_competition.models.precision import BFLOAT16, FLOAT32, TF32, forward_p
 from mico_competition.training import private_checks
 from mico_competition.training.check_batches import Batch
 from mico_competition.training.dpsgd import GRAD_SAMPLE_MODES
+from mico_competition.training.example_rows import OneShape
 
 SLACK = 1e-3  # one record's part of the sum is at most C (1 + SLACK)
 GPU = [
@@ -311,12 +312,26 @@ def test_the_front_door_refuses_another_length_in_low_precision(precision):
         if precision == "float32" or width == 9:
             trainer.step(inputs, labels[batch])
             continue
-        with pytest.raises(ValueError, match=r"Expected examples of shape .*\[9\].* got .*\[12\]"):
+        with pytest.raises(ValueError, match=r"Expected inputs of shape .*\[9\].* got .*\[12\]"):
             trainer.step(inputs, labels[batch])
         assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before))
         inputs["input_ids"] = inputs["input_ids"][:, :9]
         trainer.step(inputs, labels[batch])  # the batch waits for its step
     assert trainer.steps_taken == 3
+
+
+def test_shapes_are_those_of_steps_that_were_taken():
+    """Empty batches, and those that the model refused, do not say what shape the others have."""
+    shapes = OneShape()
+    targets, none = torch.zeros(3, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    shapes.keep(shapes.check(torch.empty(0), none, "bfloat16"))
+    shapes.check(torch.empty(3, 5), targets, "bfloat16")  # refused by the model, say
+    shapes.keep(shapes.check(torch.empty(3, 4), targets, "bfloat16"))
+    shapes.check(torch.empty(0, 7), none, "bfloat16")
+    with pytest.raises(ValueError, match=r"Expected inputs of shape \[4\] .* got \[5\]: in tf32"):
+        shapes.check(torch.empty(3, 5), targets, "tf32")
+    with pytest.raises(ValueError, match=r"Expected targets of shape \[\] .* got \[6\]"):
+        shapes.check(torch.empty(3, 4), torch.empty(3, 6), "bfloat16")
 
 
 def test_float32_is_what_it_was():

@@ -197,3 +197,28 @@ def test_a_step_without_gradients_and_a_delta_that_is_missing():
         trainer.epsilon("a")
     with pytest.raises(ValueError, match="steps=-1 to be a whole number"):
         next(trainer.batches(-1))
+
+
+def test_a_corrected_step_is_taken_after_a_refused_one():
+    """The checks of the refused one shook the weights, and put them back."""
+    trainer = trainer_of()
+    batch = next(trainer.batches())
+    wrong = torch.randn(len(batch), INPUTS.shape[1] + 2)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="shapes cannot be multiplied"):
+            trainer.step(wrong, TARGETS[batch])
+    trainer.step(INPUTS[batch], TARGETS[batch])
+    assert trainer.steps_taken == 1
+
+
+@pytest.mark.parametrize("through_data", [False, True])
+def test_weights_that_are_changed_after_a_refused_step_are_still_found(through_data):
+    trainer = trainer_of()
+    batch = next(trainer.batches())
+    with pytest.raises(ValueError, match="shapes cannot be multiplied"):
+        trainer.step(torch.randn(len(batch), INPUTS.shape[1] + 2), TARGETS[batch])
+    weight = next(trainer.model.parameters())
+    with torch.no_grad():
+        (weight.data if through_data else weight).add_(1.0)
+    with pytest.raises(ValueError, match="was changed since the trainer was made"):
+        trainer.step(INPUTS[batch], TARGETS[batch])

@@ -24,6 +24,7 @@ from helpers_resume import (
 from mico_competition.competition.splits import Seeds
 from mico_competition.support import files, stopping
 from mico_competition.training import checkpoint as module
+from mico_competition.training import checkpoint_facts
 from mico_competition.training.checkpoint import BusyError, Checkpoint
 from mico_competition.training.dpsgd import DPSGD
 from mico_competition.training.private_checks import PrivacyChecks
@@ -218,8 +219,8 @@ def test_a_checkpoint_of_other_seeds_data_code_or_software_is_refused(tmp_path, 
         run(folder, settings, checkpoint=place(folder), data=changed)
     with pytest.raises(ValueError, match="code that trains in another way"):
         run(folder, settings, checkpoint=place(folder, code="other code"))
-    versions = {**module.software_versions(), "torch": "9.0"}
-    monkeypatch.setattr(module, "software_versions", lambda: versions)
+    versions = {**checkpoint_facts.software_versions(), "torch": "9.0"}
+    monkeypatch.setattr(checkpoint_facts, "software_versions", lambda: versions)
     with pytest.raises(ValueError, match=r"the version of torch=.*and this one has .*9\.0"):
         run(folder, settings, checkpoint=place(folder))
 
@@ -309,7 +310,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, monkeypatch, c
     def full(*args):
         raise RuntimeError("unexpected pos 64 vs 0")
 
-    monkeypatch.setattr(module.torch, "save", full)
+    monkeypatch.setattr(torch, "save", full)
     killed(tmp_path / "model", settings, 9)
     assert "A checkpoint could not be written to" in caplog.text
     assert facts_in(place(tmp_path / "model")) == before  # the last whole one is still there

@@ -1,87 +1,24 @@
 """A stack that is killed goes on from the checkpoints of its models, each in any company."""
 
 import json
-import shutil
 import signal
 from dataclasses import replace
 
 import pytest
 import torch
-from helpers_resume import (
-    PRIVATE,
-    Killed,
-    place,
-    records,
-    small_settings,
-    stop_after,
-    weights,
-)
+from helpers_resume import Killed, place, small_settings, stop_after, weights
+from helpers_resume_stacks import COUNT, assert_near, killed, runs_in, steps_in, train, whole
 
-from mico_competition.competition.splits import Seeds
 from mico_competition.support import stopping
 from mico_competition.training import checkpoint as module
 from mico_competition.training.private_checks import PrivacyChecks
 from mico_competition.training.stacked_step import StackedDPSGD
-from mico_competition.training.train_many import Run, train_many
-
-COUNT = 3
 
 
 @pytest.fixture(autouse=True)
 def sound(monkeypatch):
     """These models are sound; the checks before a first step have tests of their own."""
     monkeypatch.setattr(PrivacyChecks, "_check", lambda *_: None)
-
-
-def runs_in(folder, *, seeded=True, **options):
-    """The runs of COUNT models with checkpoints beside their folders."""
-    folder.mkdir(exist_ok=True)
-    return [
-        Run(
-            Seeds(*(bytes([16 * n + part] * 16) for part in range(3))),
-            folder / f"model_{n}",
-            n,
-            100 + n if seeded else None,
-            place(folder / f"model_{n}", **options),
-        )
-        for n in range(COUNT)
-    ]
-
-
-def train(settings, runs, *, stack=COUNT, progress=False):
-    """Train the runs; return their metadata."""
-    mechanism = None if settings.disable_dp else PRIVATE
-    options = {"stack": stack, "progress": progress, "mechanism": mechanism}
-    return list(train_many(settings, records(settings.task), runs, **options))
-
-
-def killed(settings, runs, steps):
-    with pytest.raises(Killed):
-        train(settings, runs, progress=stop_after(steps))
-    assert not any(run.folder.exists() for run in runs)
-
-
-def whole(settings, folder):
-    """The weights of a stack that nobody killed: the bytes of each model's file."""
-    runs = runs_in(folder, minutes=15)
-    train(settings, runs)
-    return [weights(run.folder) for run in runs]
-
-
-def steps_in(run):
-    """The steps of a model's checkpoint."""
-    return json.loads((run.checkpoint.folder / "checkpoint.json").read_text())["steps"]
-
-
-def tensors(folder):
-    return torch.load(folder / "model.pt", weights_only=True)
-
-
-def assert_near(runs, expected):
-    """The models are those that another company gives, up to rounding."""
-    for run in runs:
-        for name, value in tensors(expected / run.folder.name).items():
-            torch.testing.assert_close(tensors(run.folder)[name], value, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("scenario", ["inf", "lo"])
@@ -129,25 +66,6 @@ def test_a_model_of_a_stack_goes_on_in_other_company(tmp_path, scenario):
     assert_near(runs, tmp_path / "whole")
 
 
-def test_models_that_stand_at_different_steps_are_stacked_by_step(tmp_path, caplog):
-    """A kill between two files leaves some checkpoints older; a damaged one begins anew."""
-    settings = small_settings(tmp_path, "purchase100", "lo")
-    whole(settings, tmp_path / "whole")
-    runs = runs_in(tmp_path / "part")
-    killed(settings, runs, 4)
-    older = shutil.copytree(runs[0].checkpoint.folder, tmp_path / "older")
-    killed(settings, runs, 8)
-    shutil.rmtree(runs[0].checkpoint.folder)
-    shutil.copytree(older, runs[0].checkpoint.folder)
-    next(runs[1].checkpoint.folder.glob("*.pt")).write_bytes(b"")
-    told = train(settings, runs)
-    assert f"{runs[1].checkpoint.folder} is damaged, so the model is trained from" in caplog.text
-    assert f"Going on from step 3, of which {runs[0].checkpoint.folder} has" in caplog.text
-    assert [metadata["model_id"] for metadata in told] == [0, 1, 2]
-    assert [metadata.get("resumed") for metadata in told] == [1, None, 2]
-    assert_near(runs, tmp_path / "whole")
-
-
 def test_a_stack_says_once_where_it_goes_on(tmp_path, caplog):
     settings = small_settings(tmp_path, "purchase100", "inf")
     runs = runs_in(tmp_path / "part")
@@ -174,9 +92,10 @@ def test_the_file_of_a_model_holds_no_other_model(tmp_path):
     own = [next(run.checkpoint.folder.glob("*.pt")) for run in runs]
     single = next(alone.folder.glob("*.pt"))
     for path in own:  # a view of the stack would be stored with all of its memory
-        assert path.stat().st_size == pytest.approx(single.stat().st_size, rel=0.01)
+        assert path.stat().st_size == pytest.approx(single.stat().st_size, rel=0.02)
     states = [torch.load(path, weights_only=True) for path in (own[0], single)]
     assert states[0].keys() == states[1].keys()
+    assert states[0]["random"] is None  # which would be that of the first model
     assert torch.equal(states[0]["noise"], states[1]["noise"])
     assert torch.equal(states[0]["sampling"], states[1]["sampling"])
     torch.testing.assert_close(states[0]["model"], states[1]["model"], rtol=1e-4, atol=1e-5)
@@ -218,30 +137,6 @@ def test_secure_mode_keeps_no_generator(tmp_path):
         assert state["noise"] is None and state["sampling"] is None
     told = train(settings, runs)
     assert [metadata["privacy"]["num_steps"] for metadata in told] == [12] * COUNT
-
-
-def test_a_kill_among_the_folders_costs_no_training(tmp_path, monkeypatch):
-    """The models whose folders are not written yet go on from their last checkpoints."""
-    from mico_competition.training import train_stack
-
-    settings = small_settings(tmp_path, "purchase100", "inf")
-    expected = whole(settings, tmp_path / "whole")
-    runs, write = runs_in(tmp_path / "part"), train_stack.write_model_folder
-
-    def killed_at_the_second(folder, *arguments, **options):
-        if folder.name == "model_1":
-            raise Killed
-        write(folder, *arguments, **options)
-
-    monkeypatch.setattr(train_stack, "write_model_folder", killed_at_the_second)
-    with pytest.raises(Killed):
-        train(settings, runs)
-    monkeypatch.undo()
-    monkeypatch.setattr(PrivacyChecks, "_check", lambda *_: None)
-    assert not runs[0].checkpoint.folder.exists()
-    assert [steps_in(run) for run in runs[1:]] == [12, 12]
-    train(settings, runs[1:], stack=2)
-    assert [weights(run.folder) for run in runs] == expected
 
 
 def test_only_the_model_that_diverges_loses_its_checkpoint(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 """Checkpoints of a run in progress: a private folder from which a killed run goes on.
 
-The folder holds checkpoint.json (which run it is, and how far), the state in a file that
-checkpoint.json names with its SHA-256, and a lock file, so that two processes never go on from the
+The folder holds checkpoint.json (which run it is, and how far), the state in a file
+(`checkpoint_files`), and a lock file, so that two processes never go on from the
 same state at the same time.  Nothing is written before the first checkpoint is due.
 
 Whoever reads a checkpoint learns the seeds, the batches to come and the noise: it is as secret as
@@ -10,46 +10,40 @@ the training set.  Only its owner can read it, and it is removed when the model 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
-from mico_competition.competition.splits import Seeds, parse_seed, seed_text
+from mico_competition.competition.splits import Seeds, parse_seed
 from mico_competition.competition.table import PRECISIONS
-from mico_competition.support.files import PRIVATE, PathLike, written_aside
+from mico_competition.support.files import PathLike
 from mico_competition.support.locks import lock_file
 from mico_competition.support.stopping import under_way
 from mico_competition.support.untrusted import read_limited_json
-from mico_competition.training.accounting import Mechanism
-from mico_competition.training.model_folder import software_versions
+from mico_competition.training.checkpoint_facts import check_facts
+from mico_competition.training.checkpoint_files import (
+    ABOUT,
+    BEGINNING,
+    About,
+    Kept,
+    read_about,
+    read_state,
+    write_about,
+    write_state,
+)
 from mico_competition.training.random_numbers import undisturbed
-from mico_competition.training.settings import Settings
 
 MINUTES = 15.0  # between two checkpoints; a run that is shorter writes none
 
-_ABOUT, _LOCK = "checkpoint.json", "lock"
-_STATE = re.compile(r"state_[0-9]+\.pt")
+_LOCK = "lock"
 _LOOK_SECONDS = 0.2  # between two tries to get the lock
-
-# What a message calls a fact; of other facts it gives the two values, and of seeds nothing.
-_WORDS = {
-    "seeds": "other split seeds",
-    "train_seed": "another train_seed",
-    "dataset_fingerprint": "another dataset",
-    "architecture_fingerprint": "code whose model computes something else",
-    "training_fingerprint": "code that trains in another way",
-}
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +80,7 @@ class Checkpoint:
     def seeds(self) -> Seeds | None:
         """The split seeds of the run that the checkpoint is of; None if there is no checkpoint."""
         try:
-            texts = read_limited_json(self.folder / _ABOUT)["facts"]["seeds"]
+            texts = read_limited_json(self.folder / ABOUT)["facts"]["seeds"]
             return Seeds(*(parse_seed("seeds", text) for text in texts))
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -98,13 +92,14 @@ class Checkpoint:
 
 @contextmanager
 def opened(
-    checkpoint: Checkpoint | None, facts: Callable[[], Mapping[str, Any]]
+    checkpoint: Checkpoint | None, facts: Callable[[], Mapping[str, Any]], *, load: bool = True
 ) -> Iterator[OpenCheckpoint | None]:
     """Go on from the checkpoint in this block, if there is one, and write further ones.
 
     Args:
         checkpoint: where; None yields None.
         facts: what must be the same for a run to go on; see `facts_of`.
+        load: whether to load the newest state; else the caller loads one.
 
     Raises:
         BusyError: if another process has the checkpoint.
@@ -116,30 +111,12 @@ def opened(
     run = OpenCheckpoint(checkpoint, facts)
     try:
         run.read()
+        if load:
+            run.load()
         with under_way(run.is_long):
             yield run
     finally:
         run.close()
-
-
-def facts_of(
-    settings: Settings,
-    seeds: Seeds,
-    device: torch.device,
-    fingerprints: Mapping[str, str | None],
-    mechanism: Mechanism | None,
-) -> dict[str, Any]:
-    """What must be the same for a run to go on: settings, seeds, data, software and noise."""
-    hidden = ("max_evaluation_records", "cuda_graphs")  # which change no weight
-    return {
-        "format": 1,
-        "seeds": [seed_text(seed) for seed in vars(seeds).values()],
-        **{name: value for name, value in vars(settings).items() if name not in hidden},
-        **fingerprints,
-        "device": device.type,
-        "noise_multiplier": None if mechanism is None else mechanism.noise_multiplier,
-        **{f"the version of {name}": value for name, value in software_versions().items()},
-    }
 
 
 class OpenCheckpoint:
@@ -147,7 +124,8 @@ class OpenCheckpoint:
 
     Attributes:
         folder: where it is.
-        state: the state to go on from; None for a run that begins.
+        kept: the states that the checkpoint has, the newest first; none for a run that begins.
+        state: the one that was loaded, to go on from.
         steps: the number of steps that were taken before that state; 0 for a run that begins.
         seconds: the time that was spent on it before.
         resumed: how often the run was resumed, this time included.
@@ -160,8 +138,11 @@ class OpenCheckpoint:
         self._facts: dict[str, Any] | None = None
         self._lock: IO[str] | None = None
         self._seconds_between = 60 * place.minutes if place.minutes else math.inf
-        self._number, self.steps = 0, 0
+        self._about: About | None = None
+        self._settled: Kept | None = None  # the last state that a whole stack has, or one model
+        self.kept: Sequence[Kept] = ()
         self.state: dict[str, Any] | None = None
+        self.steps = 0
         self.seconds, self.resumed, self.part = 0.0, 0, 0.0
         self._begin_now(models=1)
 
@@ -183,7 +164,7 @@ class OpenCheckpoint:
         if not self.folder.is_dir():
             return
         self._take_lock()
-        if not (self.folder / _ABOUT).exists():
+        if not (self.folder / ABOUT).exists():
             return  # killed while it wrote the first one
         if not self._place.minutes:
             raise ValueError(
@@ -192,22 +173,28 @@ class OpenCheckpoint:
                 "model anew."
             )
         try:
-            about = read_limited_json(self.folder / _ABOUT)
-            # Runs of earlier versions were in float32.
-            there = {"precision": PRECISIONS[0], **about["facts"]}
-            number, steps = int(about["number"]), int(about["steps"])
-        except (ValueError, KeyError, TypeError):
+            about = read_about(self.folder)
+        except ValueError:
             self._warn_of_damage()
             return
-        self._number = number
-        self._compare(there)
+        # Runs of earlier versions were in float32.
+        check_facts(self.folder, {"precision": PRECISIONS[0], **about.facts}, self.facts)
+        self._about, self.kept = about, about.kept
+
+    def load(self, steps: int | None = None) -> None:
+        """Load the newest state, or the one after `steps` steps; a damaged one is not used."""
+        chosen = next((kept for kept in self.kept if steps in (None, kept.steps)), None)
+        if chosen is None or chosen.state is None:
+            return
         try:
-            seconds, resumed = float(about["seconds"]), int(about["resumed"]) + 1
-            self.state = _read_state(self.folder / str(about["state"]), about["sha256"])
+            self.state = read_state(self.folder, chosen)
         except Exception:  # torch has many errors for a damaged file
             self._warn_of_damage()
             return
-        self.steps, self.seconds, self.resumed = steps, seconds, resumed
+        assert self._about is not None
+        self._settled = chosen
+        self.steps, self.seconds = chosen.steps, self._about.seconds
+        self.resumed = self._about.resumed + 1
 
     def _take_lock(self) -> None:
         deadline = time.monotonic() + self._place.wait_seconds
@@ -225,18 +212,6 @@ class OpenCheckpoint:
             "The checkpoint in %s is damaged, so the model is trained from its first step.",
             self.folder,
         )
-
-    def _compare(self, there: dict[str, Any]) -> None:
-        """Raise ValueError, naming the fact, if the checkpoint is of another run."""
-        for name, value in self.facts.items():
-            if name in there and there[name] == value:
-                continue
-            was = _WORDS.get(name, f"{name}={there.get(name)!r}")
-            now = "" if name in _WORDS else f", and this one has {name}={value!r}"
-            raise ValueError(
-                f"{self.folder} holds the checkpoint of a run with {was}{now}: go on with "
-                "what that run had, or remove the folder to train the model anew."
-            )
 
     def begin(self, models: int = 1) -> dict[str, Any] | None:
         """Called when training begins: give the state to go on from, and hold it no longer.
@@ -263,7 +238,7 @@ class OpenCheckpoint:
 
     def is_long(self) -> bool:
         """Whether the run has a checkpoint, or takes so long at its pace that it will have one."""
-        if self._number:
+        if self._about is not None:
             return True
         seconds = time.monotonic() - self._started
         return bool(self.part) and seconds / self.part >= self._seconds_between
@@ -278,42 +253,48 @@ class OpenCheckpoint:
         Returns:
             Whether it was written.
         """
-        written = False
+        reason = self.try_write(state, steps)
+        if reason:
+            _log.warning("A checkpoint could not be written to %s (%s).", self.folder, reason)
+        return not reason
+
+    def try_write(self, state: Mapping[str, Any], steps: int, *, settled: bool = True) -> str:
+        """Write the state after `steps` steps, or return the reason why it could not be written.
+
+        Args:
+            state: what `RunState.state_dict` gave.
+            steps: the number of steps.
+            settled: whether the state before is needed no longer; else call `settle` then.
+        """
+        self._due = time.monotonic() + self._seconds_between
         try:
             if self._lock is None:
                 self._take_lock()
-            self._write(state, steps)
-            written = True
+            number = self._about.number + 1 if self._about else 1
+            newest = write_state(self.folder, number, state, steps)
+            seconds = self.seconds + (time.monotonic() - self._started) / self._models
+            earlier = None if settled else self._settled or BEGINNING
+            about = About(number, newest, earlier, round(seconds, 3), self.resumed, self.facts)
+            write_about(self.folder, about)
         except BusyError as error:
-            _log.warning("%s This process writes no checkpoints.", error)
-            self._seconds_between = math.inf
-        except (OSError, RuntimeError) as error:  # torch raises the latter when the disk is full
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            _log.warning("A checkpoint could not be written to %s (%s).", self.folder, reason)
-        self._due = time.monotonic() + self._seconds_between
-        return written
+            self._seconds_between = self._due = math.inf
+            return f"{error} This process writes no checkpoints"
+        except OSError as error:
+            return error.strerror or str(error)
+        except RuntimeError as error:  # torch has one when the disk is full
+            return f"the disk may be full: {str(error).splitlines()[0]}"
+        self._about = about
+        if settled:
+            self._settled = newest
+        return ""
 
-    def _write(self, state: Mapping[str, Any], steps: int) -> None:
-        number = self._number + 1
-        name = f"state_{number}.pt"
-        with written_aside(self.folder / name, durable=True, access=PRIVATE) as aside:
-            torch.save(dict(state), aside)
-            digest = _sha256(aside)
-        about = {
-            "number": number,
-            "state": name,
-            "sha256": digest,
-            "steps": steps,
-            "seconds": round(self.seconds + (time.monotonic() - self._started) / self._models, 3),
-            "resumed": self.resumed,
-            "facts": self.facts,
-        }
-        with written_aside(self.folder / _ABOUT, durable=True, access=PRIVATE) as aside:
-            aside.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        self._number = number
-        for path in self.folder.iterdir():
-            if _STATE.fullmatch(path.name) and path.name != name:
-                path.unlink(missing_ok=True)
+    def settle(self) -> None:
+        """Called when all models of a stack have their newest state: keep no earlier one."""
+        assert self._about is not None
+        about = replace(self._about, earlier=None)
+        with suppress(OSError):  # then both are kept
+            write_about(self.folder, about)
+            self._about, self._settled = about, about.newest
 
     def done(self) -> None:
         """Called when the model is whole: remove the checkpoint."""
@@ -329,20 +310,8 @@ class OpenCheckpoint:
         """Release the lock; a folder without a checkpoint is removed first."""
         if self._lock is None:
             return
-        if not (self.folder / _ABOUT).exists():
+        if not (self.folder / ABOUT).exists():
             with suppress(OSError):
                 (self.folder / _LOCK).unlink()
                 self.folder.rmdir()
         self._lock.close()
-
-
-def _read_state(path: Path, sha256: str) -> dict[str, Any]:
-    if not _STATE.fullmatch(path.name) or _sha256(path) != sha256:
-        raise ValueError("other bytes than were written")
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

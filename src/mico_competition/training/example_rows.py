@@ -68,22 +68,33 @@ def as_tensors(inputs: Any, name: str) -> Any:
 
 
 class OneShape:
-    """Refuses batches whose examples have another shape than those of the first batch."""
+    """Refuses batches whose examples have another shape than those of the first step."""
 
     def __init__(self) -> None:
         self._shape: Any = None
 
-    def check(self, inputs: Any, precision: str) -> None:
-        """Raise ValueError if the examples, of inputs as `as_batch` gives them, differ in shape."""
-        shape = _shape_of(inputs)
-        self._shape = shape if self._shape is None else self._shape
-        if shape != self._shape:
+    def check(self, inputs: Any, targets: Tensor, precision: str) -> Any:
+        """The shape of a batch, as `as_batch` gives it, for `keep`; None for an empty batch.
+
+        Raises:
+            ValueError: if the shape is another than that of earlier steps.
+        """
+        if not len(targets):
+            return None
+        shape = {"inputs": _shape_of(inputs), "targets": _shape_of(targets)}
+        if self._shape not in (None, shape):
+            name = next(name for name in shape if shape[name] != self._shape[name])
             raise ValueError(
-                f"Expected examples of shape {self._shape}, as in the first batch, got {shape}: in "
-                f"{precision} rounding depends on the shape of a batch, so one long record would "
-                "change what the others add to the sum. Pad all records of the dataset to one "
-                "length, or choose precision='float32'."
+                f"Expected {name} of shape {self._shape[name]} an example, as in the first step, "
+                f"got {shape[name]}: in {precision} rounding depends on the shape of a batch, so "
+                "no record may change it. Give all batches one shape (pad all sentences to one "
+                "length), or choose precision='float32'."
             )
+        return shape
+
+    def keep(self, shape: Any) -> None:
+        """Called after a step, with what `check` returned."""
+        self._shape = self._shape or shape
 
 
 def _shape_of(inputs: Any) -> Any:

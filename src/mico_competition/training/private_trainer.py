@@ -270,8 +270,8 @@ class PrivateTrainer:
         inputs, targets = as_batch(inputs, targets)
         rows = len(targets)
         self._draws.check(rows)
-        if self.precision != FLOAT32:
-            self._shape.check(inputs, self.precision)
+        low = self.precision != FLOAT32
+        shape = self._shape.check(inputs, targets, self.precision) if low else None
         try:
             total = self._engine.step(
                 torch.arange(rows, device=self.device),
@@ -282,8 +282,11 @@ class PrivateTrainer:
         except BaseException:
             if self._weights.changing:  # some may have changed, so the step counts
                 self._draws.use()
+            else:
+                self._weights.restored()
             raise
         self._draws.use()
+        self._shape.keep(shape)
         self._weights.end()
         return (total / max(1, rows)).as_subclass(StepLoss)
 

@@ -166,4 +166,5 @@ class RunState(Position):
         self._scheduler.load_state_dict(state["scheduler"])
         restore(self._noise, state["noise"])
         restore(self._sampling, state["sampling"])
-        set_global_states(state["random"], self._device)
+        if state["random"] is not None:
+            set_global_states(state["random"], self._device)

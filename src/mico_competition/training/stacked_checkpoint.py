@@ -3,6 +3,9 @@
 So a model goes on from its checkpoint in any company: in the stack in which it was, in another one,
 or alone after the stack has failed.  The weights are those of the run that nobody killed, bit for
 bit if the company is the same, and up to rounding if not.
+
+Each model keeps the state before until all have written the new one, so that a kill between two
+files leaves a step that all of them have (`load_common`).
 """
 
 from __future__ import annotations
@@ -63,17 +66,35 @@ class StackedCheckpoint:
 
     def write(self, state: Mapping[str, Any], steps: int) -> bool:
         """Write the state of each model after `steps` steps; see `OpenCheckpoint.write`."""
-        written = [
-            each.write(_row(state, row, self._parameters), steps)
+        reasons = [
+            each.try_write(_row(state, row, self._parameters), steps, settled=False)
             for row, each in enumerate(self._checkpoints)
             if each.writes
         ]
-        return bool(written) and all(written)
+        failed = [reason for reason in reasons if reason]
+        if failed:
+            _log.warning(
+                "The checkpoints of %d of %d models beside %s could not be written (%s).",
+                *(len(failed), len(reasons), self._checkpoints[0].folder, failed[0]),
+            )
+            return False
+        for each in self._checkpoints:
+            if each.writes:
+                each.settle()
+        return bool(reasons)
 
     def drop(self, models: Sequence[int]) -> None:
         """Remove the checkpoints of `models`, rows of the stack, which cannot succeed."""
         for row in models:
             self._checkpoints[row].drop([0])
+
+
+def load_common(checkpoints: Sequence[OpenCheckpoint]) -> None:
+    """Load the newest states of one step that all models have; if there is none, the newest."""
+    steps = [{kept.steps for kept in each.kept} or {0} for each in checkpoints]
+    common = set.intersection(*steps) if steps else set[int]()
+    for each in checkpoints:
+        each.load(max(common) if common else None)
 
 
 def _row(state: Mapping[str, Any], row: int, parameters: frozenset[str]) -> dict[str, Any]:
@@ -131,6 +152,7 @@ def _converted(
             for name, value in first["model"].items()
         },
         "optimizer": {**first["optimizer"], "state": memory},
+        "random": None,  # models of a stack draw no other random numbers than these
         "noise": generators(found("noise")),
         "sampling": generators(found("sampling")),
     }

@@ -30,12 +30,8 @@ from mico_competition.models.precision import (
 from mico_competition.support.files import PathLike
 from mico_competition.training.accounting import Mechanism, check_mechanism
 from mico_competition.training.accuracy import evaluate
-from mico_competition.training.checkpoint import (
-    Checkpoint,
-    OpenCheckpoint,
-    facts_of,
-    opened,
-)
+from mico_competition.training.checkpoint import Checkpoint, OpenCheckpoint, opened
+from mico_competition.training.checkpoint_facts import facts_of
 from mico_competition.training.dpsgd import DPSGD as DPSGD  # audited from here
 from mico_competition.training.dpsgd import Batch
 from mico_competition.training.epochs import Observer, Show, run_epochs

@@ -23,7 +23,8 @@ from mico_competition.models.inputs import Data, default_device
 from mico_competition.models.precision import check_available
 from mico_competition.training.accounting import Mechanism, check_mechanism
 from mico_competition.training.accuracy import evaluate
-from mico_competition.training.checkpoint import Checkpoint, OpenCheckpoint, facts_of, opened
+from mico_competition.training.checkpoint import Checkpoint, OpenCheckpoint, opened
+from mico_competition.training.checkpoint_facts import facts_of
 from mico_competition.training.epochs import Observer, Show, run_epochs
 from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
@@ -33,7 +34,7 @@ from mico_competition.training.sentence_order import ALL, ANY, FEW, OrderedRecor
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.stack_memory import check_memory
 from mico_competition.training.stacked_batches import stacked_batches
-from mico_competition.training.stacked_checkpoint import StackedCheckpoint
+from mico_competition.training.stacked_checkpoint import StackedCheckpoint, load_common
 from mico_competition.training.stacked_model import EXAMPLES, check_stacking, stacked, unstack
 from mico_competition.training.stacked_step import StackedDPSGD as StackedDPSGD
 from mico_competition.training.stacked_step import StackedPlainTrainer
@@ -104,10 +105,13 @@ def train_stack(
         for model in models:
             own = replace(settings, train_seed=model.run.train_seed)
             facts = partial(facts_of, own, model.run.seeds, on, fingerprints, spent)
-            model.checkpoint = stack.enter_context(opened(model.run.checkpoint, facts))
+            place = opened(model.run.checkpoint, facts, load=False)
+            model.checkpoint = stack.enter_context(place)
+        load_common([model.checkpoint for model in models if model.checkpoint])
         for numbers in _by_step(models):
             part = [models[number] for number in numbers]
-            seconds = _fit(settings, data, part, progress, spent)
+            shown = _of_all(progress, len(told), len(part), len(models))
+            seconds = _fit(settings, data, part, shown, spent)
             for number, model in zip(numbers, part):
                 told[number] = _written(
                     settings, data, model, described, tokenizer, len(part), seconds
@@ -132,6 +136,13 @@ def _by_step(models: Sequence[_Model]) -> list[list[int]]:
         steps = model.checkpoint.steps if model.checkpoint else 0
         found.setdefault(steps, []).append(number)
     return [found[steps] for steps in sorted(found, reverse=True)]
+
+
+def _of_all(progress: Show, done: int, count: int, total: int) -> Show:
+    """`progress` of `count` models that are trained after `done` others, of `total`."""
+    if not callable(progress):
+        return progress
+    return lambda part: progress((done + part * count) / total)
 
 
 def _fit(

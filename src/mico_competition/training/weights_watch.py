@@ -36,6 +36,7 @@ class WeightsWatch:
     def __init__(self, model: nn.Module) -> None:
         self.model, self.changing = model, False
         self._token, self._owned = object(), False
+        self._left: dict[str, tuple[int, int]] = {}  # versions when they were last noted
         self._trained = trained_names(model)
         self._note_all()
 
@@ -51,6 +52,19 @@ class WeightsWatch:
         """Called when the step is done."""
         self.changing = False
         self._note(self._trained)  # of the tensors that `begin` saw, so another one is found
+
+    def restored(self) -> None:
+        """Called after a step that failed before it changed weights; its checks restored them.
+
+        They have moved version counters, which is no change if all values are the noted ones.
+        """
+        self._tensors = _tensors(self.model)
+        now = self._versions()
+        same = now.keys() == self._left.keys() and all(
+            now[name][0] == self._left[name][0] for name in now
+        )
+        if same and not self._rewritten(self._tensors):
+            self._left = now
 
     def adopt(self) -> None:
         """Take the weights as those of a trainer's state that was loaded."""
