@@ -136,8 +136,11 @@ def _keep_sockets_short() -> None:
 
 
 def _start_fork_server() -> None:
-    """Start the fork server with SIGTERM blocked, so that workers that end politely outlive it."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    """Start the fork server with SIGTERM blocked, so that workers that end politely outlive it.
+
+    So is SIGINT, of which it would print a traceback while it starts; the fleet handles Ctrl-C.
+    """
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:
