@@ -13,7 +13,7 @@ from fastdp_rival import FastDPTrainer
 from torch import nn
 
 from mico_competition.training.dpsgd import DPSGD
-from mico_competition.training.train import PlainTrainer
+from mico_competition.training.plain_trainer import PlainTrainer
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ PARTS = {
     "tests": Part(gpu_parts.tests, 60.0),
     "steps": Part(gpu_steps.steps, 70.0),
     "tables": Part(gpu_parts.tables, 60.0),
-    "pictures": Part(gpu_parts.pictures, 45.0),
+    "pictures": Part(gpu_parts.pictures, 50.0),
     "text": Part(gpu_parts.text, 80.0),
     "signals": Part(gpu_parts.signals, 15.0),
     "profile": Part(gpu_steps.profile, 15.0),

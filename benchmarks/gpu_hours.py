@@ -62,22 +62,19 @@ def seconds_a_model(
     for row in found.get("models", ()) if precision == "float32" else ():
         if row["scenario"] == like and "accuracy" in row:
             return row["seconds"], f"{as_it}measured, a whole model"
-    wanted = (like, precision, False)
-    rows = [
-        row
-        for row in trial_rows(found)
-        if (row["scenario"], row["precision"], row["graphs"]) == wanted
-    ]
+    wanted = (like, precision)
+    rows = [row for row in trial_rows(found) if (row["scenario"], row["precision"]) == wanted]
     if not rows and precision == "float32":  # an earlier form, which timed an epoch
         rows = [row for row in found.get("runs", ()) if row["scenario"] == like]
     if not rows:
         return None, NOT_MEASURED
     best = max(rows, key=lambda row: row["models_an_hour"])
-    stack = f" in a stack of {best['stack']}" if best["stack"] > 1 else ""
+    how = f" in a stack of {best['stack']}" if best["stack"] > 1 else ""
+    how += ", with CUDA graphs" if best.get("graphs") else ""
     part = "one epoch"
     if "trial_steps" in best:
         part = f"{best['trial_steps']} of {best['steps']:,} steps"
-    return 3600 / best["models_an_hour"], f"{as_it}scaled from {part}{stack}"
+    return 3600 / best["models_an_hour"], f"{as_it}scaled from {part}{how}"
 
 
 def trial_rows(found: dict[str, Any], *names: str) -> list[dict[str, Any]]:

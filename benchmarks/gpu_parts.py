@@ -72,6 +72,7 @@ def tables(asked: Asked, tell: Tell) -> None:
             tried(scenario, stack=stack, seconds=3.0)
     for stack in stacks[:2]:
         tried("purchase100_lo", stack=stack, graphs=True, seconds=3.0)
+    tried("purchase100_inf", stack=stacks[0], graphs=True, seconds=3.0)
 
 
 def pictures(asked: Asked, tell: Tell) -> None:
@@ -80,8 +81,10 @@ def pictures(asked: Asked, tell: Tell) -> None:
     for precision in asked.precisions()[:2]:
         for scenario in ("cifar10_lo", "cifar10_inf"):
             tried(scenario, precision=precision, seconds=3.0)
-    for precision in asked.precisions()[:2] if asked.device.type == "cuda" else ():
-        tried("cifar10_lo", precision=precision, graphs=True, seconds=2.0)
+    if asked.device.type == "cuda":
+        tried("cifar10_inf", graphs=True, seconds=2.0)
+        for precision in asked.precisions()[:2]:
+            tried("cifar10_lo", precision=precision, graphs=True, seconds=2.0)
     for stack in (2,) if asked.tiny else (4, 16):
         for scenario in ("cifar10_lo", "cifar10_inf"):
             tried(scenario, stack=stack, seconds=2.0)

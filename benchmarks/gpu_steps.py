@@ -22,7 +22,7 @@ from gpu_data import Asked, Tell
 
 from mico_competition.models.architectures import CNN, MLP
 from mico_competition.models.precision import full_float32
-from mico_competition.training.train import PlainTrainer
+from mico_competition.training.plain_trainer import PlainTrainer
 
 IN_FULL = "plain in float32"
 RIVALS = ("bookkeeping", "hooks", "ghost")

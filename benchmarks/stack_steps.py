@@ -19,9 +19,9 @@ from torch import nn
 
 from mico_competition.models.architectures import CNN
 from mico_competition.training.dpsgd import DPSGD
+from mico_competition.training.plain_trainer import PlainTrainer
 from mico_competition.training.stacked_model import stacked
 from mico_competition.training.stacked_step import StackedDPSGD, StackedPlainTrainer
-from mico_competition.training.train import PlainTrainer
 
 PRIVATE = {"noise_multiplier": 1.0, "max_grad_norm": 1.0, "max_physical_batch_size": 4096}
 

@@ -18,7 +18,15 @@ from mico_competition.data.arrays import ArrayDataset, TextDataset, normalise_ci
 from mico_competition.models import architectures as models
 from mico_competition.models.inputs import prepare
 from mico_competition.models.small_roberta import make_small_roberta
-from mico_competition.training import dpsgd, losses, secure_random, streams, train, train_stack
+from mico_competition.training import (
+    dpsgd,
+    losses,
+    plain_trainer,
+    secure_random,
+    streams,
+    train,
+    train_stack,
+)
 from mico_competition.training import private_optimizer as optimiser
 from mico_competition.training import stacked_step as stack
 from mico_competition.training.recipe import training_fingerprint
@@ -148,15 +156,15 @@ EDITS = {
     "smoothed labels": (losses, "cross_entropy", lambda _: smooth, BOTH),
     "hardly smoothed": (losses, "cross_entropy", lambda _: partial(smooth, part=0.01), BOTH),
     "smoothed in float32": (losses, "cross_entropy", lambda _: in_float32_only, BOTH),
-    "three losses": (train, "per_example_losses", times_three, PLAIN),
+    "three losses": (plain_trainer, "per_example_losses", times_three, PLAIN),
     "three losses, private": (dpsgd, "per_example_losses", times_three, PRIVATE),
     "three losses in stacks": (stack, "per_example_losses", times_three, PLAIN),
-    "half precision": (train, "per_example_losses", in_half_precision, PLAIN),
+    "half precision": (plain_trainer, "per_example_losses", in_half_precision, PLAIN),
     "half precision, private": (dpsgd, "per_example_losses", in_half_precision, PRIVATE),
     "half precision in stacks": (stack, "per_example_losses", in_half_precision, PLAIN),
     "half of the records": (train, "shuffled_batches", half_of_the_records, PLAIN),
     "half of them, private": (train, "poisson_batches", half_of_the_records, PRIVATE),
-    "short batches": (train, "physical_batches", without_the_first, PLAIN),
+    "short batches": (plain_trainer, "physical_batches", without_the_first, PLAIN),
     "short batches, private": (dpsgd, "physical_batches", without_the_first, PRIVATE),
     "labels rolled": (train, "fit", other_labels, BOTH),
     "labels rolled in stacks": (train_stack, "fit_stack", other_labels, BOTH),

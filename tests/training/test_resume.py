@@ -87,7 +87,7 @@ def test_the_end_of_an_epoch_is_as_good_a_moment_as_any(tmp_path, scenario, step
 
 def test_all_generators_go_on_where_they_were(tmp_path, monkeypatch):
     """A loss that draws from all global generators stands for a model that does."""
-    from mico_competition.training import train as training
+    from mico_competition.training import plain_trainer as training
 
     drawn = []
 

@@ -22,6 +22,7 @@ from mico_competition.models.small_roberta import make_small_roberta
 from mico_competition.training import stacked_layers
 from mico_competition.training.dpsgd import DPSGD
 from mico_competition.training.layer_rule import Rule
+from mico_competition.training.plain_trainer import PlainTrainer
 from mico_competition.training.settings import resolve
 from mico_competition.training.stacked_batches import stacked_batches
 from mico_competition.training.stacked_model import (
@@ -31,7 +32,7 @@ from mico_competition.training.stacked_model import (
     unstack,
 )
 from mico_competition.training.stacked_step import StackedDPSGD, StackedPlainTrainer
-from mico_competition.training.train import PlainTrainer, train_model
+from mico_competition.training.train import train_model
 from mico_competition.training.train_many import train_many
 
 IMAGE, TOKENS = (2, 6, 6), (5,)

@@ -14,9 +14,10 @@ from torch import nn
 from mico_competition.models.architectures import MLP
 from mico_competition.models.precision import BFLOAT16, FLOAT32
 from mico_competition.training import step_graphs
+from mico_competition.training.plain_trainer import PlainTrainer
 from mico_competition.training.settings import resolve
 from mico_competition.training.stacked_model import stacked
-from mico_competition.training.stacked_step import StackedDPSGD
+from mico_competition.training.stacked_step import StackedDPSGD, StackedPlainTrainer
 from mico_competition.training.step_graphs import StepGraphs
 
 GPU = [
@@ -270,13 +271,101 @@ def test_a_cpu_has_none_and_says_so(caplog):
     assert caplog.messages == ["Steps run without CUDA graphs: the model is on cpu."]
 
 
-def test_the_setting_is_for_private_runs_and_is_not_published():
+def test_the_setting_is_for_our_own_steps_and_is_not_published():
     assert not resolve({"scenario": "digits_lo"}).cuda_graphs
-    settings = resolve({"scenario": "digits_lo", "cuda_graphs": True})
-    assert settings.cuda_graphs and "cuda_graphs" not in settings.public()
-    for flags in (
-        {"scenario": "digits_inf"},
-        {"scenario": "digits_lo", "grad_sample_mode": "hooks"},
-    ):
-        with pytest.raises(ValueError, match="--cuda_graphs is for private training in"):
-            resolve({**flags, "cuda_graphs": True})
+    for scenario in ("digits_lo", "digits_inf"):
+        settings = resolve({"scenario": scenario, "cuda_graphs": True})
+        assert settings.cuda_graphs and "cuda_graphs" not in settings.public()
+    with pytest.raises(ValueError, match="--cuda_graphs does not work in grad_sample_mode hooks"):
+        resolve({"scenario": "digits_lo", "grad_sample_mode": "hooks", "cuda_graphs": True})
+
+
+def recorded(trainer, device):
+    """The plain trainer with graphs, and what records them."""
+    record = StandIn() if device == "cpu" else step_graphs.Recorder()
+    trainer.graphs = StepGraphs(trainer._recorded, trainer.model, record)
+    return record
+
+
+@pytest.mark.parametrize("device", WHERE)
+@pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16])
+@pytest.mark.parametrize(
+    "name", ["mlp", pytest.param("cnn", marks=pytest.mark.slow), "roberta, short"]
+)
+def test_plain_weights_are_those_of_steps_without(name, precision, device, tmp_path):
+    """Dropout, and batches of several physical ones of which the last is shorter, included."""
+    start, inputs, labels = example(name, tmp_path, device)
+    ends = []
+    for graphs in (False, True):
+        model = copy.deepcopy(start).train()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        trainer = PlainTrainer(model, optimizer, 8, precision)
+        record = recorded(trainer, device) if graphs else None
+        torch.manual_seed(7)
+        losses = [
+            trainer.step(torch.arange(n, device=device), lambda at: rows(inputs, at), labels)
+            for n in (20, 20, 8, 20)
+        ]
+        ends.append([*[p.detach() for p in model.parameters()], *losses])
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0 if device == "cpu" else 1e-6)
+    assert trainer.graphs and not trainer.graphs.off
+    if device == "cpu":
+        assert record
+        assert (record.recorded, record.replayed) == (3, 3 + 3 + 1 + 3)  # 8 and 4 of 20, 8 of 8
+
+
+@pytest.mark.parametrize("device", WHERE)
+def test_a_plain_stack_takes_the_same_steps_by_graphs(device):
+    ends = []
+    for graphs in (False, True):
+        torch.manual_seed(0)
+        model = stacked([MLP(6, 5, 3) for _ in range(3)]).to(device)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+        trainer = StackedPlainTrainer(model, optimizer, 4)
+        record = recorded(trainer, device) if graphs else None
+        generator = torch.Generator().manual_seed(1)
+        x = torch.randn(3, 30, 6, generator=generator).to(device)
+        labels = torch.randint(3, (3, 30), generator=generator).to(device)
+
+        def inputs(positions, x=x):
+            return x.gather(1, positions.unsqueeze(2).expand(-1, -1, 6)).flatten(0, 1)
+
+        losses = []
+        for length in (6, 6, 3, 6):
+            batches = [torch.arange(length, device=device) + 5 * s for s in range(3)]
+            losses.append(trainer.step(batches, inputs, labels))
+        ends.append([*[p.detach() for p in model.parameters()], *losses])
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0 if device == "cpu" else 1e-6)
+    assert trainer.graphs and not trainer.graphs.off
+    if device == "cpu":
+        assert record and (record.recorded, record.replayed) == (3, 2 + 2 + 1 + 2)
+
+
+def test_a_parameter_that_the_loss_does_not_use_keeps_no_gradient():
+    torch.manual_seed(0)
+    model = Net()
+    model.unused = nn.Parameter(torch.ones(3))
+    x, labels = data(model)
+    trainer = PlainTrainer(model, torch.optim.AdamW(model.parameters(), weight_decay=0.5), 8)
+    recorded(trainer, "cpu")
+    for _ in range(2):
+        trainer.step(torch.arange(8), x.__getitem__, labels)
+    assert model.unused.grad is None and torch.equal(model.unused.detach(), torch.ones(3))
+
+
+def test_plain_steps_that_cannot_be_recorded_run_without(caplog):
+    torch.manual_seed(0)
+    start = Net()
+    x, labels = data(start)
+    ends = []
+    for graphs in (False, True):
+        model = copy.deepcopy(start)
+        trainer = PlainTrainer(model, torch.optim.SGD(model.parameters(), lr=0.1), 8)
+        if graphs:
+            trainer.graphs = StepGraphs(trainer._recorded, model, failing)
+        steps(trainer, x, labels, 20, 8)
+        ends.append([p.detach() for p in model.parameters()])
+    assert all(map(torch.equal, *ends))
+    assert len(caplog.messages) == 1 and "Steps run without CUDA graphs" in caplog.text

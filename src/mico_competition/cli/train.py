@@ -206,7 +206,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         "--cuda_graphs",
         action="store_const",
         const=True,
-        help="on a GPU, repeat the passes of a private step from a recording, which starts them "
+        help="on a GPU, repeat the passes of a step from a recording, which starts them "
         "faster; not measured on a GPU yet",
     )
     parser.add_argument(

@@ -208,9 +208,10 @@ def check(settings: Settings, len_dataset: int | None = None) -> None:
         raise ValueError(
             f"Unknown optimizer {s.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}."
         )
-    if s.cuda_graphs and (s.disable_dp or s.grad_sample_mode != "bookkeeping"):
+    if s.cuda_graphs and not s.disable_dp and s.grad_sample_mode != "bookkeeping":
         raise ValueError(
-            "--cuda_graphs is for private training in grad_sample_mode bookkeeping: leave it out."
+            f"--cuda_graphs does not work in grad_sample_mode {s.grad_sample_mode}: leave it out, "
+            "or choose bookkeeping."
         )
     check_precision(s.precision, s.grad_sample_mode if not s.disable_dp else None)
     if not s.disable_dp:

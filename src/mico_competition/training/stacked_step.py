@@ -9,7 +9,6 @@ a step of S models takes as many passes as that of one, and S times its memory (
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,16 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from mico_competition.models.inputs import sent
-from mico_competition.models.precision import (
-    FLOAT32,
-    backward_pass,
-    forward_pass,
-    full_float32,
-)
+from mico_competition.models.precision import backward_pass, forward_pass, full_float32
 from mico_competition.training.check_batches import Batch
 from mico_competition.training.dpsgd import DPSGD
 from mico_competition.training.fixed_shapes import fixed_length
 from mico_competition.training.losses import per_example_losses
+from mico_competition.training.plain_trainer import PlainTrainer
 from mico_competition.training.private_optimizer import (
     fill_gaussian,
     logical_step,
@@ -146,16 +141,12 @@ class StackedDPSGD(DPSGD):
         return totals
 
 
-@dataclass
-class StackedPlainTrainer:
+class StackedPlainTrainer(PlainTrainer):
     """`PlainTrainer` for a stack: minimises the sum over models of their mean losses."""
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    max_physical_batch_size: int
-    precision: str = FLOAT32
-
-    def step(self, batches: Sequence[Tensor], inputs: Inputs, labels: Tensor) -> Tensor:
+    def step(  # type: ignore[override]
+        self, batches: Sequence[Tensor], inputs: Inputs, labels: Tensor
+    ) -> Tensor:
         """Take one step with every model; see `StackedDPSGD.step`."""
         batch = as_stack(batches)
         totals = torch.zeros(len(labels), device=labels.device)
@@ -163,12 +154,27 @@ class StackedPlainTrainer:
         lengths = sent(batch.lengths, labels.device)
         for positions, counts in batch.chunks(self.max_physical_batch_size):
             wanted = labels.gather(1, sent(positions, labels.device)).flatten()
-            with forward_pass(self.precision, labels.device):
-                losses = per_example_losses(self.model, inputs(positions), wanted)
-                losses = torch.where(sent(counts.flatten(), labels.device), losses, 0.0)
-                sums = losses.view_as(positions).sum(1)
-            with backward_pass(self.precision, labels.device):
-                (sums / lengths).sum().backward()
-            totals += sums.detach()
+            own = sent(counts, labels.device)
+            totals += self._passes(inputs(positions), wanted, own, lengths)
         self.optimizer.step()
         return totals
+
+    def _backward(  # type: ignore[override]
+        self, inputs: Any, labels: Tensor, counts: Tensor, lengths: Tensor
+    ) -> Tensor:
+        """Add a physical batch's part of the mean losses to the gradients.
+
+        Args:
+            inputs, labels: of the rows [S * b, ...], model by model.
+            counts: bool[S, b], False for padding.
+            lengths: int64[S], the length of each model's logical batch.
+
+        Returns:
+            float[S], the sum of each model's losses.
+        """
+        with forward_pass(self.precision, labels.device):
+            losses = per_example_losses(self.model, inputs, labels).view_as(counts)
+            sums = torch.where(counts, losses, 0.0).sum(1)
+        with backward_pass(self.precision, labels.device):
+            (sums / lengths).sum().backward()
+        return sums.detach()

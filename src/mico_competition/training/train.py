@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,13 +19,8 @@ from mico_competition.competition.challenge import ChallengeDataset
 from mico_competition.competition.splits import Seeds
 from mico_competition.competition.table import get_task
 from mico_competition.models.architectures import new_model
-from mico_competition.models.inputs import Data, default_device, sent
-from mico_competition.models.precision import (
-    FLOAT32,
-    backward_pass,
-    check_available,
-    forward_pass,
-)
+from mico_competition.models.inputs import Data, default_device
+from mico_competition.models.precision import FLOAT32, check_available
 from mico_competition.support.files import PathLike
 from mico_competition.training.accounting import Mechanism, check_mechanism
 from mico_competition.training.accuracy import evaluate
@@ -36,9 +30,8 @@ from mico_competition.training.dpsgd import DPSGD as DPSGD  # audited from here
 from mico_competition.training.dpsgd import Batch
 from mico_competition.training.epochs import Observer, Show, run_epochs
 from mico_competition.training.fingerprints import of_training
-from mico_competition.training.fixed_shapes import physical_batches
-from mico_competition.training.losses import per_example_losses
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
+from mico_competition.training.plain_trainer import PlainTrainer
 from mico_competition.training.poisson_draws import moved, poisson_batches
 from mico_competition.training.run_report import Report, RunReport
 from mico_competition.training.run_state import Position, RunState
@@ -60,30 +53,6 @@ class Trainer(Protocol):
     def step(self, batch: Any, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
         """Take the step of the records `batch`, of which these are the inputs and labels."""
         ...
-
-
-@dataclass
-class PlainTrainer:
-    """A model and its optimiser, trained without privacy one logical batch at a time."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    max_physical_batch_size: int
-    precision: str = FLOAT32  # in which products are those that torch is set to
-
-    def step(self, batch: torch.Tensor, inputs: Batch, labels: torch.Tensor) -> torch.Tensor:
-        """Take a step on the mean loss of the batch; see `DPSGD.step`."""
-        total = labels.new_zeros((), dtype=torch.float32)
-        self.optimizer.zero_grad(set_to_none=True)
-        for chunk in physical_batches(batch, self.max_physical_batch_size):
-            with forward_pass(self.precision, labels.device):
-                wanted = labels[sent(chunk, labels.device)]
-                losses = per_example_losses(self.model, inputs(chunk), wanted)
-            with backward_pass(self.precision, labels.device):
-                (losses.sum() / len(batch)).backward()
-            total += losses.detach().sum()
-        self.optimizer.step()
-        return total
 
 
 def shuffled_batches(
@@ -350,7 +319,8 @@ def _trainer(
 ) -> Trainer:
     if settings.disable_dp:
         size = settings.max_physical_batch_size
-        return PlainTrainer(model, optimizer, size, settings.precision)
+        graphs = settings.cuda_graphs
+        return PlainTrainer(model, optimizer, size, settings.precision, cuda_graphs=graphs)
     return make_trainer(
         model,
         optimizer,

@@ -282,7 +282,10 @@ def fit_stack(
     trainer: StackedPlainTrainer | StackedDPSGD
     if settings.disable_dp:
         size = settings.max_physical_batch_size
-        trainer = StackedPlainTrainer(whole, optimizer, size, settings.precision)
+        graphs = settings.cuda_graphs
+        trainer = StackedPlainTrainer(
+            whole, optimizer, size, settings.precision, cuda_graphs=graphs
+        )
     else:
         trainer = (make_trainer or StackedDPSGD)(
             whole, optimizer, noise_generators=noises, **private_arguments(settings, mechanism)
