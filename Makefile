@@ -76,7 +76,7 @@ $(READY): requirements.txt setup.py
 	    "$$($(PYTHON) --version 2>/dev/null || echo not such a Python). Name another:" \
 	    "make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
 	  exit 1; }
-	@echo "Setting up $(VENV) (a few minutes, about 2 GB on disk; more where torch brings CUDA)..."
+	@echo "Setting up $(VENV) (a few minutes, about 2.4 GB on disk; more where torch brings CUDA)..."
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { rm -rf $(VENV); \
 	  $(PYTHON) -m venv $(VENV) >/dev/null 2>&1; } || { rm -rf $(VENV); \
 	  $(PYTHON) -m venv --without-pip $(VENV) && $(VENV)/bin/python \

@@ -93,6 +93,7 @@ def test_the_same_command_goes_on_with_the_seeds_that_it_had_drawn(tmp_path):
     assert process.returncode == 128 + signal.SIGTERM, error
     assert "ending after this step, with a checkpoint" in error and "Traceback" not in error
     assert f"Stopped after step {json.loads(about.read_text())['steps']}, of which" in error
+    assert error.endswith("mico: stopped; the same command goes on from the checkpoint.\n")
     process = command(tmp_path)
     out, error = process.communicate(timeout=600)
     assert process.returncode == 0, error

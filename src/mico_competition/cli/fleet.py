@@ -32,7 +32,8 @@ from mico_competition.support.command_line import (
     output_folder,
     usage,
 )
-from mico_competition.support.progress import stage
+from mico_competition.support.counts import count_of
+from mico_competition.support.progress import say, stage
 from mico_competition.support.reports import add_json
 from mico_competition.training.settings import Settings, check, stated_by
 
@@ -107,7 +108,9 @@ def add_fleet(parser: argparse.ArgumentParser) -> None:
         "CPUs; 1 with --ray)",
     )
     parser.add_argument(
-        "--stack", type=int, help="models to train together (default: 1, or more if that is faster)"
+        "--stack",
+        type=int,
+        help="models to train together (default: 10 small MLPs, 50 on a GPU, and else 1)",
     )
     parser.add_argument(
         "--retries",
@@ -258,7 +261,11 @@ def _ledger(args: argparse.Namespace, data: Any) -> Ledger:
             f"The fleet in {ledger.folder} has keyed splits: leave --splits_of_2022 out."
         )
     check_run(ledger.settings, data)
+    before = len(ledger.entries)
     ledger = with_noise(ledger, not ledger.entries).with_models(args.models)
+    if 0 < before < len(ledger.entries):
+        more = count_of(len(ledger.entries) - before, "model")
+        say(f"This command adds {more} to the fleet's {before} (--models says which)")
     # Also models that an earlier run finished but did not record.
     looked_at = ledger.only({*args.models, *unwritten(ledger)})
     with stage("Checking finished models", len(looked_at.done()), "model") as shown:

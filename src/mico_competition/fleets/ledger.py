@@ -246,9 +246,11 @@ class Ledger:
                 shutil.rmtree(path, ignore_errors=True)
         for path in self.folder.glob(".*"):
             shutil.rmtree(path, ignore_errors=True)
-        shutil.rmtree(self.folder / RUNNING, ignore_errors=True)
         for model_id in self.done():
             self.remove_checkpoint(model_id)
+        for entry in self.entries:  # what goes on is shown until it reports again
+            if not self.checkpoint_folder(entry.model_id).is_dir():
+                self.forget_running(entry.model_id)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -60,7 +60,9 @@ def asked() -> bool:
 
 def end() -> NoReturn:
     """End the work, after its state was kept."""
-    raise Terminated(_asked[0])
+    stop = Terminated(_asked[0])
+    stop.add_note("the same command goes on from the checkpoint")
+    raise stop
 
 
 def wait(seconds: float) -> None:

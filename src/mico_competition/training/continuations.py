@@ -72,7 +72,8 @@ def note_seed(seed: int | None) -> None:
     if seed in _seeds:
         _log.warning(
             "Another PrivateTrainer of this process had the same seed, so both add the same noise: "
-            "two models that were trained on overlapping records must not both be used or seen."
+            "two models that were trained on overlapping records must not both be used or seen. "
+            "Leave seed out, or choose another."
         )
     _seeds.add(seed)
 

@@ -84,7 +84,7 @@ class RunReport:
         steps = epoch * settings.steps_per_epoch + step
         rate = (steps - self._first) / (now - self._begun) if now > self._begun else None
         loss = None
-        if self.tells_loss:
+        if self.tells_loss and step:
             loss = float(total) / min(step * settings.batch_size, settings.len_training)
         if self._path is not None:
             values = {
@@ -142,7 +142,7 @@ class Reports:
 
     def write(self, epoch: int, step: int, total: Any) -> None:
         """See `Report`; `total` is float[S]."""
-        told = any(report.tells_loss for report in self._reports)
+        told = step and any(report.tells_loss for report in self._reports)
         losses = total.tolist() if told else [None] * len(self._reports)
         for report, loss in zip(self._reports, losses, strict=True):
             report.write(epoch, step, loss)

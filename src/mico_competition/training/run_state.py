@@ -138,6 +138,8 @@ class RunState(Position):
         ends = stopping.asked()
         if ends or self._checkpoint.due():
             written = self._checkpoint.write(self.state_dict(), self.steps)
+            if written and self._report is not None:  # which is then no older than the checkpoint
+                self._report.write(self.epoch, self.step, self.total)
             if ends and written:
                 _log.warning("Stopped after step %d, of which there is a checkpoint.", self.steps)
         if ends:
