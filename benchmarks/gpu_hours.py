@@ -84,14 +84,14 @@ def trial_rows(found: dict[str, Any], *names: str) -> list[dict[str, Any]]:
 
 
 def over_plain(row: dict[str, Any], rows: list[dict[str, Any]]) -> float | None:
-    """A private step over a plain one of the same stack and precision, if batches are as large."""
+    """A private step over a plain one of the same stack and precision, if batches are as large.
+
+    The plain one has no CUDA graphs, as by default.
+    """
     plain = f"{row['scenario'].rpartition('_')[0]}_inf"
+    wanted = (plain, row["stack"], row["precision"], False)
     for other in rows if row["scenario"] != plain else ():
-        if (other["scenario"], other["stack"], other["precision"]) != (
-            plain,
-            row["stack"],
-            row["precision"],
-        ):
+        if (other["scenario"], other["stack"], other["precision"], other["graphs"]) != wanted:
             continue
         batches = [each["records_a_second"] * each["step_seconds"] for each in (row, other)]
         if abs(batches[0] / batches[1] - 1) < 0.02:

@@ -47,6 +47,7 @@ def test_a_new_run_keeps_the_reports_of_models_that_go_on(tmp_path):
     running.mkdir()
     for model_id in (0, 1):
         (running / f"model_{model_id}.json").write_text("{}")
+        (running / f".model_{model_id}.json.tmp").write_text("")  # half-written
     ledger.checkpoint_folder(1).mkdir(parents=True)
     ledger.clear_leftovers()
     assert [path.name for path in running.iterdir()] == ["model_1.json"]

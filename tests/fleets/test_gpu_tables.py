@@ -168,3 +168,17 @@ def test_the_page_is_written_without_a_measurement(script, tmp_path, monkeypatch
     monkeypatch.setattr(page, "RESULTS", results)
     page.main()
     assert results.read_text() == f"# Speed\n\nText.\n\n{page.gpu_section()}\n"
+
+
+def test_the_plain_step_of_a_ratio_has_no_cuda_graphs(script):
+    same = {"precision": "float32", "stack": 200}
+    rows = [
+        {**same, "scenario": name, "graphs": graphs, "step_seconds": took, "records_a_second": rate}
+        for name, graphs, took, rate in (
+            ("purchase100_inf", True, 0.5, 200.0),
+            ("purchase100_inf", False, 1.0, 100.0),
+            ("purchase100_lo", False, 2.0, 50.0),
+        )
+    ]
+    over_plain = sys.modules["gpu_hours"].over_plain
+    assert [over_plain(row, rows) for row in rows] == [None, None, 2.0]

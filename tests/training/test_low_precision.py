@@ -254,20 +254,24 @@ def test_weights_noise_and_moments_stay_float32():
     assert not torch.is_autocast_enabled("cpu")
 
 
-def test_the_front_door_trains_in_bfloat16():
-    torch.manual_seed(0)
-    model = Net()
-    x, labels = data(model)
-    trainer = mico.PrivateTrainer(
+def front_door(model, precision):
+    return mico.PrivateTrainer(
         model,
-        torch.optim.SGD(model.parameters(), lr=0.1),
+        torch.optim.SGD(model.parameters(), lr=1.0),
         noise_multiplier=1.0,
         num_records=60,
         batch_size=20,
         epochs=1,
         max_grad_norm=1.0,
-        precision="bfloat16",
+        precision=precision,
     )
+
+
+def test_the_front_door_trains_in_bfloat16():
+    torch.manual_seed(0)
+    model = Net()
+    x, labels = data(model)
+    trainer = front_door(model, "bfloat16")
     kinds = []
     model.a.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
     for batch in trainer.batches():
@@ -295,16 +299,7 @@ class Sentences(nn.Module):
 def test_the_front_door_refuses_another_length_in_low_precision(precision):
     """One longer sentence would change the shape, and so the rounding, of its whole batch."""
     model = Sentences()
-    trainer = mico.PrivateTrainer(
-        model,
-        torch.optim.SGD(model.parameters(), lr=1.0),
-        noise_multiplier=1.0,
-        num_records=60,
-        batch_size=20,
-        epochs=1,
-        max_grad_norm=1.0,
-        precision=precision,
-    )
+    trainer = front_door(model, precision)
     labels = torch.arange(60) % 2
     for width, batch in zip((9, 9, 12), trainer.batches()):
         before = [p.detach().clone() for p in model.parameters()]

@@ -25,6 +25,10 @@ GPU = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 WHERE = ["cpu", pytest.param("cuda", marks=GPU)]
+EVERYWHERE = pytest.mark.parametrize("device", WHERE)
+MODELS = pytest.mark.parametrize(
+    "name", ["mlp", pytest.param("cnn", marks=pytest.mark.slow), "roberta, short"]
+)
 LENGTHS = [9, 4, 0, 9, 1, 23, 8]  # of batches, in physical ones of 8
 
 
@@ -65,11 +69,15 @@ def fixed(precision, model, **options):
     return trainer_in(precision, model, size=8, fixed_shapes=True, **options)
 
 
-@pytest.mark.parametrize("device", WHERE)
+def assert_same(ends, device):
+    """The weights and losses without graphs, and with them."""
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0 if device == "cpu" else 1e-6)
+
+
+@EVERYWHERE
 @pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16])
-@pytest.mark.parametrize(
-    "name", ["mlp", pytest.param("cnn", marks=pytest.mark.slow), "roberta, short"]
-)
+@MODELS
 def test_weights_are_those_of_steps_without(name, precision, device, tmp_path):
     """Dropout, noise, empty batches and batches of several physical ones included."""
     start, inputs, labels = example(name, tmp_path, device)
@@ -85,14 +93,25 @@ def test_weights_are_those_of_steps_without(name, precision, device, tmp_path):
             for n in LENGTHS
         ]
         ends.append([*[p.detach() for p in model.parameters()], *losses])
-    for one, other in zip(*ends, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0 if device == "cpu" else 1e-6)
+    assert_same(ends, device)
     assert len(trainer.graphs._graphs) == 1 and not trainer.graphs.off
     if device == "cpu":
         assert (record.recorded, record.replayed) == (1, 2 + 1 + 2 + 1 + 3 + 1)
 
 
-@pytest.mark.parametrize("device", WHERE)
+def records_of_three(device):
+    """Inputs by position, and labels, of a stack of three."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3, 30, 6, generator=generator).to(device)
+    labels = torch.randint(3, (3, 30), generator=generator).to(device)
+
+    def inputs(positions):
+        return x.gather(1, positions.unsqueeze(2).expand(-1, -1, 6)).flatten(0, 1)
+
+    return inputs, labels
+
+
+@EVERYWHERE
 def test_a_stack_takes_the_same_steps_by_graphs(device):
     ends = []
     for graphs in (False, True):
@@ -110,20 +129,13 @@ def test_a_stack_takes_the_same_steps_by_graphs(device):
         )
         if graphs:
             trainer, _ = with_graphs(trainer, device)
-        generator = torch.Generator().manual_seed(1)
-        x = torch.randn(3, 30, 6, generator=generator).to(device)
-        labels = torch.randint(3, (3, 30), generator=generator).to(device)
-
-        def inputs(positions, x=x):
-            return x.gather(1, positions.unsqueeze(2).expand(-1, -1, 6)).flatten(0, 1)
-
+        inputs, labels = records_of_three(device)
         losses = []
         for lengths in ((9, 4, 0), (1, 8, 2), (0, 0, 0), (5, 5, 5)):
             batches = [torch.arange(n, device=device) for n in lengths]
             losses.append(trainer.step(batches, inputs, labels))
         ends.append([*[p.detach() for p in model.parameters()], *losses])
-    for one, other in zip(*ends, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0 if device == "cpu" else 1e-6)
+    assert_same(ends, device)
     assert trainer.graphs._graphs and not trainer.graphs.off
 
 
@@ -148,7 +160,7 @@ def check_noise(noisy):
             assert 0.9 * 2**0.5 / 8 < apart < 1.1 * 2**0.5 / 8  # sigma C over the batch's length
 
 
-@pytest.mark.parametrize("device", WHERE)
+@EVERYWHERE
 def test_each_step_has_noise_of_its_own(device, tmp_path):
     model, inputs, labels = example("mlp", tmp_path, device)
     trainer, _ = with_graphs(fixed(FLOAT32, model), device)
@@ -171,7 +183,7 @@ def test_noise_that_repeats_would_be_found(tmp_path):
         check_noise(noisy)
 
 
-@pytest.mark.parametrize("device", WHERE)
+@EVERYWHERE
 def test_each_replay_has_dropout_of_its_own(device):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 64), nn.Dropout(0.5), nn.Linear(64, 4)).to(device)
@@ -287,11 +299,9 @@ def recorded(trainer, device):
     return record
 
 
-@pytest.mark.parametrize("device", WHERE)
+@EVERYWHERE
 @pytest.mark.parametrize("precision", [FLOAT32, BFLOAT16])
-@pytest.mark.parametrize(
-    "name", ["mlp", pytest.param("cnn", marks=pytest.mark.slow), "roberta, short"]
-)
+@MODELS
 def test_plain_weights_are_those_of_steps_without(name, precision, device, tmp_path):
     """Dropout, and batches of several physical ones of which the last is shorter, included."""
     start, inputs, labels = example(name, tmp_path, device)
@@ -307,15 +317,14 @@ def test_plain_weights_are_those_of_steps_without(name, precision, device, tmp_p
             for n in (20, 20, 8, 20)
         ]
         ends.append([*[p.detach() for p in model.parameters()], *losses])
-    for one, other in zip(*ends, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0 if device == "cpu" else 1e-6)
+    assert_same(ends, device)
     assert trainer.graphs and not trainer.graphs.off
     if device == "cpu":
         assert record
         assert (record.recorded, record.replayed) == (3, 3 + 3 + 1 + 3)  # 8 and 4 of 20, 8 of 8
 
 
-@pytest.mark.parametrize("device", WHERE)
+@EVERYWHERE
 def test_a_plain_stack_takes_the_same_steps_by_graphs(device):
     ends = []
     for graphs in (False, True):
@@ -324,20 +333,13 @@ def test_a_plain_stack_takes_the_same_steps_by_graphs(device):
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
         trainer = StackedPlainTrainer(model, optimizer, 4)
         record = recorded(trainer, device) if graphs else None
-        generator = torch.Generator().manual_seed(1)
-        x = torch.randn(3, 30, 6, generator=generator).to(device)
-        labels = torch.randint(3, (3, 30), generator=generator).to(device)
-
-        def inputs(positions, x=x):
-            return x.gather(1, positions.unsqueeze(2).expand(-1, -1, 6)).flatten(0, 1)
-
+        inputs, labels = records_of_three(device)
         losses = []
         for length in (6, 6, 3, 6):
             batches = [torch.arange(length, device=device) + 5 * s for s in range(3)]
             losses.append(trainer.step(batches, inputs, labels))
         ends.append([*[p.detach() for p in model.parameters()], *losses])
-    for one, other in zip(*ends, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0 if device == "cpu" else 1e-6)
+    assert_same(ends, device)
     assert trainer.graphs and not trainer.graphs.off
     if device == "cpu":
         assert record and (record.recorded, record.replayed) == (3, 2 + 2 + 1 + 2)

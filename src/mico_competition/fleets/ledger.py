@@ -248,6 +248,8 @@ class Ledger:
             shutil.rmtree(path, ignore_errors=True)
         for model_id in self.done():
             self.remove_checkpoint(model_id)
+        for path in (self.folder / RUNNING).glob(".*"):
+            path.unlink(missing_ok=True)
         for entry in self.entries:  # what goes on is shown until it reports again
             if not self.checkpoint_folder(entry.model_id).is_dir():
                 self.forget_running(entry.model_id)

@@ -1,8 +1,8 @@
 """Checkpoints of a run in progress: a private folder from which a killed run goes on.
 
 The folder holds checkpoint.json (which run it is, and how far), the state in a file
-(`checkpoint_files`), and a lock file, so that two processes never go on from the
-same state at the same time.  Nothing is written before the first checkpoint is due.
+(`checkpoint_files`), and a lock file, so that two processes never go on from the same state at the
+same time.  Nothing is written before the first checkpoint is due.
 
 Whoever reads a checkpoint learns the seeds, the batches to come and the noise: it is as secret as
 the training set.  Only its owner can read it, and it is removed when the model is whole.

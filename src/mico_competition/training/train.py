@@ -189,7 +189,7 @@ def fit_records(
     """
     train_indices = train_indices.to(data.labels.device)
     labels = data.labels[train_indices]
-    positions = OWN if needs_one_shape(settings) else FEW if settings.cuda_graphs else ANY
+    positions = positions_of(settings, OWN)
     records = OrderedRecords(model, data, train_indices, positions)
     order = records.groups if positions == OWN else records.order
     options = {"order": order if records.ordered else None, **options}
@@ -198,9 +198,15 @@ def fit_records(
     model.eval()
 
 
-def needs_one_shape(settings: Settings) -> bool:
-    """Whether the shape of the pass that a record goes through must depend on no other record."""
-    return settings.precision != FLOAT32 and not settings.disable_dp
+def positions_of(settings: Settings, one_shape: str) -> str:
+    """How many positions sentences get (`sentence_order`).
+
+    In a private run of low precision that is `one_shape`, OWN or ALL: the shape of the pass that a
+    record goes through must depend on no other record there.
+    """
+    if settings.precision != FLOAT32 and not settings.disable_dp:
+        return one_shape
+    return FEW if settings.cuda_graphs else ANY
 
 
 def fit(

@@ -30,7 +30,7 @@ from mico_competition.training.fingerprints import of_training
 from mico_competition.training.model_folder import describe, free_folder, write_model_folder
 from mico_competition.training.run_report import Report, Reports, RunReport
 from mico_competition.training.run_state import Position, RunState
-from mico_competition.training.sentence_order import ALL, ANY, FEW, OrderedRecords
+from mico_competition.training.sentence_order import ALL, OrderedRecords
 from mico_competition.training.settings import Settings, check
 from mico_competition.training.stack_memory import check_memory
 from mico_competition.training.stacked_batches import stacked_batches
@@ -43,8 +43,8 @@ from mico_competition.training.train import (
     check_weights,
     evaluation_records,
     mechanism_of,
-    needs_one_shape,
     optimizer_of,
+    positions_of,
     private_arguments,
     splits_of,
 )
@@ -223,8 +223,7 @@ def fit_stack_records(
     check_memory(settings, models[0], data.inputs(indices[0, :1]), len(models))
     check_stacking(models[0], data.inputs(indices[0, :EXAMPLES]))
     whole = stacked(models)
-    positions = ALL if needs_one_shape(settings) else FEW if settings.cuda_graphs else ANY
-    records = OrderedRecords(whole, data, indices.flatten(), positions)
+    records = OrderedRecords(whole, data, indices.flatten(), positions_of(settings, ALL))
     first = torch.arange(len(indices)) * indices.shape[1]
     starts = {device.type: first.to(device) for device in (first.device, indices.device)}
 
